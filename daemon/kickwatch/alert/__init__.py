@@ -1,0 +1,1 @@
+"""Who is told, and when: conditions, log records."""

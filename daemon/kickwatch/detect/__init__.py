@@ -1,0 +1,1 @@
+"""From trial records to a verdict: pure, no clock, no I/O."""

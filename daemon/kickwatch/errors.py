@@ -1,0 +1,39 @@
+"""The errors kickwatch raises on purpose: one line that names the thing, and the remedy."""
+
+
+class KickwatchError(Exception):
+    """Any failure a person can act on. `exit_status` is what the command line returns for it."""
+
+    exit_status = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        """`what` names the file, container or key and what is wrong with it; `remedy` says what to do."""
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy
+
+
+class ConfigError(KickwatchError):
+    """The configuration or the command line is wrong."""
+
+    exit_status = 2
+
+
+class EngineError(KickwatchError):
+    """The container engine refused, failed or did not answer in time."""
+
+
+class EngineAbsentError(EngineError):
+    """No engine answers at the configured socket."""
+
+
+class ObserveError(KickwatchError):
+    """The kernel would not let us look, or what it said cannot be read."""
+
+
+class CgroupError(KickwatchError):
+    """A cgroup file could not be read or written."""
+
+
+class BusyError(KickwatchError):
+    """Another kickwatch already experiments on this node."""

@@ -1,0 +1,1 @@
+"""What this node is and lets us do: kernel, CPUs, cgroups, capabilities."""

@@ -1,0 +1,1 @@
+"""What people read: tables and JSON made from trial records."""

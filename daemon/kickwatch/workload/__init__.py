@@ -1,0 +1,1 @@
+"""What kickwatch does to the node: real containers, bare memory cgroups, and their removal."""
