@@ -1,0 +1,180 @@
+"""The words of kickwatch as types: what is measured, what is recorded, what is decided.
+
+Every record is immutable and serialises with msgspec; a verdict can be computed again from records alone.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class Origin(StrEnum):
+    """The part of the kernel that asked for a request, read from the call stack."""
+
+    SLAB = "slab"
+    MEMCG = "memcg"
+    CGROUP = "cgroup"
+    NAMESPACE = "namespace"
+    PERCPU = "percpu"
+    BPF = "bpf"
+    MODULE = "module"
+    VMALLOC = "vmalloc"
+    STATIC_KEY = "static-key"
+    TRACING = "tracing"
+    MM_USER = "mm-user"
+    RCU = "rcu"
+    SCHED = "sched"
+    NET = "net"
+    IRQ = "irq"
+    PERF = "perf"
+    MEMBARRIER = "membarrier"
+    UNKNOWN = "unknown"
+
+
+class Path(StrEnum):
+    """Which end of a container's life the stack belongs to."""
+
+    CREATE = "create"
+    DESTROY = "destroy"
+    OTHER = "other"
+
+
+CREATION_ORIGINS = frozenset({Origin.SLAB, Origin.MEMCG, Origin.CGROUP, Origin.NAMESPACE, Origin.PERCPU})
+
+
+class Verdict(StrEnum):
+    """What an experiment says."""
+
+    QUIET = "quiet"
+    BROADCASTING = "broadcasting"
+    UNKNOWN = "unknown"
+
+
+class KmemAccounting(StrEnum):
+    """Whether the kernel charged kernel memory to our containers, as read from their memcgs."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all records."""
+
+
+class Cell(Record, frozen=True):
+    """What one (func, stack) sent during a window; cumulative counters subtracted at the window's edges."""
+
+    reason: str
+    func: str
+    origin: Origin
+    path: Path
+    requests: int
+    calls: int = 0
+    broadcasts: int = 0
+    under_slab_mutex: int = 0
+    stack: tuple[str, ...] = ()
+
+    @property
+    def on_creation_path(self) -> bool:
+        """True for path `create` with an origin of the creation path, whichever task sent it."""
+        return self.path is Path.CREATE and self.origin in CREATION_ORIGINS
+
+
+class Wait(Record, frozen=True):
+    """Waits for `slab_mutex` by one waiter stack and one holder during a window."""
+
+    waiter: str
+    holder: str
+    waits: int
+    wait_ns: int
+    max_wait_ns: int
+    origin: Origin = Origin.UNKNOWN
+    path: Path = Path.OTHER
+    stack: tuple[str, ...] = ()
+
+
+class Interrupts(Record, frozen=True):
+    """Rise of the IPI rows of /proc/interrupts, summed over CPUs; None where the architecture has no such row."""
+
+    cal: int | None = None
+    tlb: int | None = None
+    res: int | None = None
+
+
+class Window(Record, frozen=True):
+    """One span of monotonic time: `churn` or `quiet`."""
+
+    kind: str
+    duration_ns: int
+    interrupts: Interrupts
+    cells: tuple[Cell, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    wait_histogram_ns: tuple[int, ...] = ()  # bucket i: waits in [2**i, 2**(i+1)) ns
+    lost_events: int = 0
+    stackless_events: int = 0
+
+
+class Container(Record, frozen=True):
+    """One container's life. Durations in milliseconds; `failure` is empty for a container that counts."""
+
+    index: int
+    create_ms: float = 0.0
+    start_ms: float = 0.0
+    wait_ms: float = 0.0
+    remove_ms: float = 0.0
+    kmem_bytes: int | None = None
+    creation_path_broadcasts: int | None = None  # serial churn only: rise of the counter over this life
+    failure: str = ""
+
+
+class Canary(Record, frozen=True):
+    """One batch of bare memory cgroups."""
+
+    memcgs: int
+    duration_ns: int
+    interrupts: Interrupts
+    cells: tuple[Cell, ...] = ()
+
+
+class Observers(Record, frozen=True):
+    """The rung of each ladder that observes: `csd`, `kprobe`, `counters`; `tracepoint`, `kprobe`, `none`."""
+
+    ipis: str
+    contention: str
+
+
+class Node(Record, frozen=True):
+    """Where the trial ran: what a stratum is made of."""
+
+    kernel: str
+    arch: str
+    cpus_online: int
+    cgroup: str
+    engine: str
+    runtime: str
+    network: str
+    boot_id: str = ""
+    rcu_expedited: bool = False
+
+
+class Trial(Record, frozen=True):
+    """One experiment whole: everything a verdict is computed from."""
+
+    schema: int = SCHEMA_VERSION
+    trial_id: str
+    seed: int
+    order: tuple[str, ...]
+    started_unix_s: float
+    node: Node
+    observers: Observers
+    churn: Window
+    quiet: Window
+    containers: tuple[Container, ...]
+    canary: Canary | None
+    kmem_accounting: KmemAccounting
+    concurrency: int
+    unsettled: bool = False
+    notes: tuple[str, ...] = ()
