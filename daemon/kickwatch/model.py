@@ -64,7 +64,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records."""
 
 
-class Cell(Record, frozen=True):
+class Cell(Record, frozen=True, kw_only=True):
     """What one (func, stack) sent during a window; cumulative counters subtracted at the window's edges."""
 
     reason: str
@@ -83,7 +83,7 @@ class Cell(Record, frozen=True):
         return self.path is Path.CREATE and self.origin in CREATION_ORIGINS
 
 
-class Wait(Record, frozen=True):
+class Wait(Record, frozen=True, kw_only=True):
     """Waits for `slab_mutex` by one waiter stack and one holder during a window."""
 
     waiter: str
@@ -96,7 +96,7 @@ class Wait(Record, frozen=True):
     stack: tuple[str, ...] = ()
 
 
-class Interrupts(Record, frozen=True):
+class Interrupts(Record, frozen=True, kw_only=True):
     """Rise of the IPI rows of /proc/interrupts, summed over CPUs; None where the architecture has no such row."""
 
     cal: int | None = None
@@ -104,7 +104,7 @@ class Interrupts(Record, frozen=True):
     res: int | None = None
 
 
-class Window(Record, frozen=True):
+class Window(Record, frozen=True, kw_only=True):
     """One span of monotonic time: `churn` or `quiet`."""
 
     kind: str
@@ -117,7 +117,7 @@ class Window(Record, frozen=True):
     stackless_events: int = 0
 
 
-class Container(Record, frozen=True):
+class Container(Record, frozen=True, kw_only=True):
     """One container's life. Durations in milliseconds; `failure` is empty for a container that counts."""
 
     index: int
@@ -130,7 +130,7 @@ class Container(Record, frozen=True):
     failure: str = ""
 
 
-class Canary(Record, frozen=True):
+class Canary(Record, frozen=True, kw_only=True):
     """One batch of bare memory cgroups."""
 
     memcgs: int
@@ -139,14 +139,14 @@ class Canary(Record, frozen=True):
     cells: tuple[Cell, ...] = ()
 
 
-class Observers(Record, frozen=True):
+class Observers(Record, frozen=True, kw_only=True):
     """The rung of each ladder that observes: `csd`, `kprobe`, `counters`; `tracepoint`, `kprobe`, `none`."""
 
     ipis: str
     contention: str
 
 
-class Node(Record, frozen=True):
+class Node(Record, frozen=True, kw_only=True):
     """Where the trial ran: what a stratum is made of."""
 
     kernel: str
@@ -160,7 +160,7 @@ class Node(Record, frozen=True):
     rcu_expedited: bool = False
 
 
-class Trial(Record, frozen=True):
+class Trial(Record, frozen=True, kw_only=True):
     """One experiment whole: everything a verdict is computed from."""
 
     schema: int = SCHEMA_VERSION
