@@ -1,0 +1,76 @@
+"""Cost of parsing a /proc/interrupts of 256 CPUs and 400 rows, against reading every number of it, and of one sample.
+
+Run: .venv/bin/python tests/benchmarks/bench_interrupts.py. Exit status 1 where the median parse exceeds its budget.
+"""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from kickwatch.observe.interrupts import parse_interrupts, read_interrupts
+
+CPUS = 256
+ROWS = 400
+ROUNDS = 31
+BUDGET_MS = 20.0
+
+
+def big_text() -> str:
+    """As wide as the kernel prints it: counts of ten columns, the IPI rows last, as on x86."""
+    lines = [" " * 12 + "".join(f"CPU{cpu:<8d}" for cpu in range(CPUS))]
+    ipis = [("RES", "Rescheduling interrupts"), ("CAL", "Function call interrupts"), ("TLB", "TLB shootdowns")]
+    names = [(str(irq), f"PCI-MSIX-0000:00:01.0 {irq}-edge nvme0q{irq}") for irq in range(ROWS - len(ipis))]
+    for row, (label, name) in enumerate(names + ipis):
+        counts = "".join(f"{(row * 7919 + cpu * 104729) % 4294967296:10d} " for cpu in range(CPUS))
+        lines.append(f"{label:>4s}: {counts}  {name}")
+    return "\n".join(lines) + "\n"
+
+
+def parse_everything(text: str) -> int:
+    """The yardstick: every count of every row as an integer."""
+    total = 0
+    for line in text.splitlines()[1:]:
+        total += sum(int(word) for word in line.partition(":")[2].split()[:CPUS])
+    return total
+
+
+def spread_ms(function: Callable[[], object]) -> tuple[float, float, float]:
+    """Minimum, median and maximum over the rounds, in milliseconds."""
+    taken = []
+    for _ in range(ROUNDS):
+        start_ns = time.perf_counter_ns()
+        function()
+        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return min(taken), statistics.median(taken), max(taken)
+
+
+async def spread_of_reads_ms() -> tuple[float, float, float]:
+    """The same for whole samples of this node's file, thread hops included."""
+    taken = []
+    for _ in range(ROUNDS):
+        start_ns = time.perf_counter_ns()
+        await read_interrupts(Path("/proc"))
+        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return min(taken), statistics.median(taken), max(taken)
+
+
+def main() -> int:
+    """Print min / median / max of each; 1 where the budget is exceeded."""
+    text = big_text()
+    ours = spread_ms(lambda: parse_interrupts(text))
+    yardstick = spread_ms(lambda: parse_everything(text))
+    sample = asyncio.run(spread_of_reads_ms())
+    click.echo(f"/proc/interrupts of {CPUS} CPUs x {ROWS} rows, {len(text) / 1e6:.2f} MB; min / median / max, ms")
+    for name, figures in (("parse", ours), ("every number", yardstick), ("one sample of this node", sample)):
+        click.echo(f"  {name:24s}" + " / ".join(f"{figure:.2f}" for figure in figures))
+    click.echo(f"  every number / parse: {yardstick[1] / ours[1]:.1f}; budget {BUDGET_MS:.0f} ms")
+    return int(ours[1] > BUDGET_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
