@@ -23,6 +23,10 @@ class EngineError(KickwatchError):
     """The container engine refused, failed or did not answer in time."""
 
 
+class EngineAnswerLostError(EngineError):
+    """A call was sent and no answer came: what it did is unknown until it is settled by label."""
+
+
 class EngineAbsentError(EngineError):
     """No engine answers at the configured socket."""
 

@@ -1,0 +1,5 @@
+"""`python -m kickwatch`."""
+
+from kickwatch.cli import main
+
+main()

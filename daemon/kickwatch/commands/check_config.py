@@ -1,0 +1,15 @@
+"""`kickwatch check-config FILE`: validate a configuration."""
+
+from pathlib import Path
+
+import click
+
+from kickwatch.config import load
+
+
+@click.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_config(file: Path) -> None:
+    """Validate FILE: name the key and the remedy of whatever is wrong. Exit status: 0 valid, 2 not."""
+    load(file)
+    click.echo(f"{file}: valid")

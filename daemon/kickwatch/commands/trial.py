@@ -1,0 +1,73 @@
+"""`kickwatch trial`: one experiment now."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from kickwatch.alert.broadcast import broadcast_fields
+from kickwatch.alert.journal import Event, configure_logging, logger
+from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, config_options, read_config, run, say
+from kickwatch.config import Config
+from kickwatch.detect.verdict import Finding, Judgement
+from kickwatch.errors import KickwatchError
+from kickwatch.model import Trial, Verdict
+from kickwatch.report.summary import summarise
+from kickwatch.report.tables import trial_text
+from kickwatch.service import one_trial, until_signalled
+
+CONTENDED_STATUS = 5
+
+
+@click.command()
+@config_options
+@click.option("--containers", type=click.IntRange(1, 10_000), help="How many containers. Default: the configuration's.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema 1) instead of tables.")
+@click.option("--strict", is_flag=True, help=f"Exit {CONTENDED_STATUS} when a quiet node contends for slab_mutex.")
+@click.option("--bisect", is_flag=True, help="Exit 0 quiet, 1 broadcasting, 125 cannot tell: for `git bisect run`.")
+def trial(
+    config_path: Path | None, sets: tuple[str, ...], containers: int | None, as_json: bool, strict: bool, bisect: bool
+) -> None:
+    """Run one experiment now: print the bill and the verdict.
+
+    Exit status: 0 quiet, 3 broadcasting, 4 unknown.
+    """
+    config = read_config(config_path, sets)
+    configure_logging(form=config.log.format, level=config.log.level)
+    try:
+        outcome = run(_trial(config, containers or config.workload.containers_per_trial))
+    except asyncio.CancelledError:
+        say("kickwatch: interrupted; what was started is removed")
+        sys.exit(125 if bisect else 1)
+    except KickwatchError as error:
+        if not bisect:
+            raise
+        say(f"kickwatch: {error}")
+        sys.exit(BISECT_STATUS[Verdict.UNKNOWN])
+    click.echo(_rendered(*outcome, as_json=as_json))
+    _alert(*outcome)
+    sys.exit(_status(outcome[1], strict=strict, bisect=bisect))
+
+
+async def _trial(config: Config, containers: int) -> tuple[Trial, Judgement]:
+    return await until_signalled(one_trial(config, containers, say))
+
+
+def _rendered(trial: Trial, judgement: Judgement, *, as_json: bool) -> str:
+    return json.dumps(summarise(trial, judgement), indent=1) if as_json else trial_text(trial, judgement)
+
+
+def _alert(trial: Trial, judgement: Judgement) -> None:
+    if judgement.verdict is Verdict.BROADCASTING:
+        logger().error(Event.BROADCAST_DETECTED, **broadcast_fields([trial]))
+
+
+def _status(judgement: Judgement, *, strict: bool, bisect: bool) -> int:
+    if bisect:
+        return BISECT_STATUS[judgement.verdict]
+    contended = Finding.SLAB_MUTEX_CONTENTION in judgement.findings
+    if strict and contended and judgement.verdict is Verdict.QUIET:
+        return CONTENDED_STATUS
+    return EXIT_STATUS[judgement.verdict]

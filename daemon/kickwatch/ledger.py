@@ -1,0 +1,109 @@
+"""From windows to figures: merging windows, totals per container, rates against quiet. Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from kickwatch.model import Cell, Container, Interrupts, Trial, Wait, Window
+
+
+def merge_windows(windows: Sequence[Window]) -> Window:
+    """Several spans of one kind as one window (a quiet window may be topped up to the churn window's length)."""
+    first, *rest = windows
+    for window in rest:
+        first = _merge_two(first, window)
+    return first
+
+
+def _merge_two(one: Window, other: Window) -> Window:
+    histograms = [one.wait_histogram_ns, other.wait_histogram_ns]
+    width = max(map(len, histograms))
+    padded = [(*histogram, *(0,) * (width - len(histogram))) for histogram in histograms]
+    return Window(
+        kind=one.kind,
+        duration_ns=one.duration_ns + other.duration_ns,
+        interrupts=_add_interrupts(one.interrupts, other.interrupts),
+        cells=merge_cells((*one.cells, *other.cells)),
+        waits=_merge_waits((*one.waits, *other.waits)),
+        wait_histogram_ns=tuple(a + b for a, b in zip(*padded, strict=True)),
+        lost_events=one.lost_events + other.lost_events,
+        stackless_events=one.stackless_events + other.stackless_events,
+    )
+
+
+def _add_interrupts(one: Interrupts, other: Interrupts) -> Interrupts:
+    def add(a: int | None, b: int | None) -> int | None:
+        return None if a is None or b is None else a + b
+
+    return Interrupts(cal=add(one.cal, other.cal), tlb=add(one.tlb, other.tlb), res=add(one.res, other.res))
+
+
+def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Cells of the same (reason, func, origin, path) added up, largest first; the first one's stack is kept."""
+    merged: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        key = (cell.reason, cell.func, cell.origin, cell.path)
+        so_far = merged.get(key)
+        merged[key] = cell if so_far is None else _add_cells(so_far, cell)
+    return tuple(sorted(merged.values(), key=lambda cell: -cell.requests))
+
+
+def _add_cells(one: Cell, other: Cell) -> Cell:
+    return Cell(
+        reason=one.reason,
+        func=one.func,
+        origin=one.origin,
+        path=one.path,
+        requests=one.requests + other.requests,
+        calls=one.calls + other.calls,
+        broadcasts=one.broadcasts + other.broadcasts,
+        under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
+        stack=one.stack or other.stack,
+    )
+
+
+def _merge_waits(waits: Iterable[Wait]) -> tuple[Wait, ...]:
+    merged: dict[tuple[object, ...], Wait] = {}
+    for wait in waits:
+        key = (wait.stack, wait.holder)
+        so_far = merged.get(key)
+        if so_far is not None:
+            merged[key] = Wait(
+                waiter=wait.waiter,
+                holder=wait.holder,
+                waits=so_far.waits + wait.waits,
+                wait_ns=so_far.wait_ns + wait.wait_ns,
+                max_wait_ns=max(so_far.max_wait_ns, wait.max_wait_ns),
+                origin=wait.origin,
+                path=wait.path,
+                stack=wait.stack,
+            )
+        else:
+            merged[key] = wait
+    return tuple(sorted(merged.values(), key=lambda wait: -wait.wait_ns))
+
+
+def counted(trial: Trial) -> list[Container]:
+    """The containers that count: those that did not fail."""
+    return [container for container in trial.containers if not container.failure]
+
+
+def creation_broadcasts(cells: Iterable[Cell]) -> int:
+    """Broadcasts of the creation path, whatever task sent them."""
+    return sum(cell.broadcasts for cell in cells if cell.on_creation_path)
+
+
+def quiet_rate_hz(trial: Trial, events: float) -> float:
+    """Events of the quiet window per second."""
+    return events / (trial.quiet.duration_ns / 1e9) if trial.quiet.duration_ns else 0.0
+
+
+def above_quiet(trial: Trial, churn_events: float, quiet_events: float) -> float:
+    """Events of the churn window beyond what the quiet window's rate explains. Can be negative: noise has two sides."""
+    return churn_events - quiet_rate_hz(trial, quiet_events) * trial.churn.duration_ns / 1e9
+
+
+def total_waits(waits: Iterable[Wait]) -> tuple[int, int]:
+    """(waits, wait_ns) added up."""
+    count = wait_ns = 0
+    for wait in waits:
+        count, wait_ns = count + wait.waits, wait_ns + wait.wait_ns
+    return count, wait_ns

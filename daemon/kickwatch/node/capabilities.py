@@ -1,0 +1,156 @@
+"""What this node lets us do, found by trying: each capability satisfied or missed, with its reason and its remedy."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+
+from kickwatch.config import Config
+from kickwatch.errors import KickwatchError
+from kickwatch.node import kernel
+from kickwatch.node.cgroups import Cgroups, nokmem
+from kickwatch.observe.bpf import enable_statistics
+from kickwatch.observe.observatory import Observatory
+from kickwatch.workload.docker_engine import DockerEngine
+
+_COST_SPAN_S = 2.0
+
+
+class Capability(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a node allows or not. `needed` ones make kickwatch blind when they are missing."""
+
+    name: str
+    satisfied: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = False
+
+
+async def examine(config: Config) -> list[Capability]:
+    """Try everything once. Arms the probes for a moment, which itself interrupts every CPU some tens of times."""
+    found = [_cgroup(), _kmem_accounting(), await _engine(config)]
+    try:
+        observatory = await Observatory.open()
+    except KickwatchError as error:
+        return [
+            *found,
+            Capability(name="observers", satisfied=False, detail=error.what, remedy=error.remedy, needed=True),
+        ]
+    try:
+        found += [_ipis(observatory), _names(observatory), _contention(observatory), _slab_mutex(observatory)]
+        found.append(await _cost(observatory))
+    finally:
+        observatory.close()
+    return found
+
+
+def _cgroup() -> Capability:
+    try:
+        cgroups = Cgroups.read()
+    except KickwatchError as error:
+        return Capability(name="memory cgroups", satisfied=False, detail=error.what, remedy=error.remedy, needed=True)
+    writable = os.access(cgroups.memory_root, os.W_OK)
+    return Capability(
+        name="memory cgroups",
+        satisfied=writable,
+        detail=f"cgroup {cgroups.version}, {cgroups.memory_root} {'writable' if writable else 'not writable'}",
+        remedy="" if writable else "run as root, with the cgroup file system mounted read-write",
+        needed=True,
+    )
+
+
+def _kmem_accounting() -> Capability:
+    off = nokmem(kernel.command_line())
+    return Capability(
+        name="kmem accounting",
+        satisfied=not off,
+        detail="switched off by cgroup.memory=nokmem" if off else "on (verified per container in every trial)",
+        remedy="remove cgroup.memory=nokmem from the kernel command line and reboot" if off else "",
+        needed=True,
+    )
+
+
+async def _engine(config: Config) -> Capability:
+    engine = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=1)
+    try:
+        info = await engine.info()
+    except KickwatchError as error:
+        return Capability(name="container engine", satisfied=False, detail=error.what, remedy=error.remedy, needed=True)
+    finally:
+        await engine.close()
+    detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {config.engine.socket}"
+    return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
+
+
+def _ipis(observatory: Observatory) -> Capability:
+    rung = observatory.observers.ipis
+    detail = "tracepoint csd:csd_queue_cpu" if rung == "csd" else "; ".join(observatory.losses)
+    remedy = "" if rung == "csd" else "needs Linux 6.5, CAP_BPF + CAP_PERFMON (or root), kernel.kptr_restrict < 2"
+    return Capability(name="IPIs by reason", satisfied=rung == "csd", detail=detail, remedy=remedy, needed=True)
+
+
+def _names(observatory: Observatory) -> Capability:
+    hidden = observatory.symbols.hidden
+    return Capability(
+        name="kernel symbols",
+        satisfied=not hidden,
+        detail="/proc/kallsyms shows no addresses" if hidden else "/proc/kallsyms",
+        remedy="CAP_SYSLOG; under systemd ProtectKernelLogs=no and ProtectKernelTunables=no" if hidden else "",
+        needed=True,
+    )
+
+
+def _contention(observatory: Observatory) -> Capability:
+    rung = observatory.observers.contention
+    return Capability(
+        name="lock contention",
+        satisfied=rung != "none",
+        detail="tracepoints lock:contention_begin, contention_end" if rung != "none" else "; ".join(observatory.losses),
+        remedy="" if rung != "none" else "needs Linux 5.19",
+    )
+
+
+def _slab_mutex(observatory: Observatory) -> Capability:
+    contention = observatory.contention
+    address = contention.slab_mutex if contention is not None else 0
+    how = "from kallsyms" if observatory.symbols.address_of("slab_mutex") else "learnt from its waiters"
+    holder = "holders are named" if contention is not None and contention.comm_offset else "holders cannot be named"
+    return Capability(
+        name="slab_mutex",
+        satisfied=bool(address),
+        detail=f"at {address:#x}, {how}; {holder}" if address else "not recognised: nobody waited for it yet",
+        remedy=""
+        if address
+        else "a kernel with CONFIG_KALLSYMS_ALL tells it at once; else it is learnt at the first wait",
+    )
+
+
+async def _cost(observatory: Observatory) -> Capability:
+    """Mean cost of the csd program per event, by the kernel's own accounting; switching that on broadcasts itself."""
+    name = "cost per event"
+    if observatory.csd is None:
+        return Capability(name=name, satisfied=False, detail="no probe is armed")
+    try:
+        descriptor = await asyncio.to_thread(enable_statistics)
+    except KickwatchError as error:
+        return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
+    try:
+        ns0, runs0, _ = observatory.csd.probe.run_statistics("csd_queue_cpu")
+        await asyncio.sleep(_COST_SPAN_S)
+        ns1, runs1, _ = observatory.csd.probe.run_statistics("csd_queue_cpu")
+    finally:
+        os.close(descriptor)
+    runs = runs1 - runs0
+    mean = f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events" if runs else "no event in two seconds"
+    return Capability(name=name, satisfied=True, detail=mean)
+
+
+def blind(found: list[Capability]) -> bool:
+    """True when a needed capability is missing."""
+    return any(capability.needed and not capability.satisfied for capability in found)
+
+
+def state_directory(config: Config) -> Path:
+    """Where the daemon keeps what must survive a restart."""
+    return Path(config.state.directory)

@@ -1,0 +1,53 @@
+"""Facts of the running kernel that name a stratum: release, boot, CPUs, expedited RCU."""
+
+import os
+from pathlib import Path
+
+PROC = Path("/proc")
+SYS = Path("/sys")
+
+
+def release() -> str:
+    """`uname -r`."""
+    return os.uname().release
+
+
+def architecture() -> str:
+    """`uname -m`."""
+    return os.uname().machine
+
+
+def boot_id(proc: Path = PROC) -> str:
+    """Random id of this boot; empty where the kernel does not say."""
+    return _read(proc / "sys/kernel/random/boot_id")
+
+
+def command_line(proc: Path = PROC) -> str:
+    """What the boot loader passed."""
+    return _read(proc / "cmdline")
+
+
+def rcu_expedited(sys: Path = SYS) -> bool:
+    """True when every grace period is expedited: each one then interrupts the busy CPUs."""
+    return _read(sys / "kernel/rcu_expedited") not in ("", "0")
+
+
+def cpus_online(sys: Path = SYS) -> int:
+    """Number of online CPUs (the CPUs that can be interrupted, whatever our own affinity is)."""
+    return len(parse_cpu_list(_read(sys / "devices/system/cpu/online"))) or os.cpu_count() or 1
+
+
+def parse_cpu_list(text: str) -> list[int]:
+    """The kernel's list format: `0-3,8` is [0, 1, 2, 3, 8] (Documentation/admin-guide/cputopology.rst)."""
+    cpus: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cpus.extend(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,45 @@
+"""One experiment at a time: two kickwatch on a node would see each other's containers as a fault."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kickwatch.errors import BusyError, KickwatchError
+
+LOCK_PATH = Path("/run/kickwatch.lock")
+
+
+class NodeLock:
+    """An advisory lock that the kernel drops when its holder dies, however it dies."""
+
+    def __init__(self, path: Path = LOCK_PATH) -> None:
+        """`path` must lie on a file system that is gone after a reboot."""
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        """Take it at once, or raise BusyError naming the holder."""
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise KickwatchError(f"{self._path} cannot be opened ({error.strerror})", "run as root") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise BusyError(
+                f"another kickwatch experiments on this node (pid {holder}, lock {self._path})",
+                "wait for it, or stop it (`systemctl stop kickwatch`)",
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back; the file stays, since removing it would race with the next holder."""
+        os.close(self._descriptor)

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Why the kernel interrupts other CPUs: every call-function request, summed in the kernel by (func, stack).
+ *
+ * Tracepoint csd:csd_queue_cpu (since 6.5, "trace,smp: Add tracepoints around remotelly called functions"):
+ * TP_PROTO(const unsigned int cpu, unsigned long callsite, smp_call_func_t func, call_single_data_t *csd).
+ * It fires once per request, on the sending CPU, with preemption disabled: per-CPU state needs no lock.
+ *
+ * Which requests belong to a multi-CPU call? Those whose *innermost* frame is smp_call_function_many_cond; deeper in
+ * the stack it may be a spin-wait that an interrupt broke into. `callsite` is the return address of the function
+ * that queued the request, so one call site always means one kind: it is learnt from one stack frame the first time,
+ * after which a request costs no unwinding to tell. (The csd address tells as much, but there are CPUs x (CPUs - 1)
+ * of those, CPU hotplug frees and reuses them, and each single-CPU request on a stack brings a new one.)
+ *
+ * In one call the targets ascend (for_each_cpu over the mask), the sender cannot be preempted between them, and no
+ * multi-CPU call may be made from interrupts. So a request continues the open call of its CPU only when func and
+ * call site are the same and the target rises. Single-CPU requests are never grouped.
+ *
+ * No BTF of the kernel, no loops, no global data: the verifier of 4.18 can read it.
+ */
+#include "probe.h"
+
+#define KIND_SINGLE 1
+#define KIND_MULTI 2
+
+#define CELL_MULTI 1
+#define CELL_UNDER_SLAB_MUTEX 2
+
+#define OWNER_FLAGS 7UL /* low bits of mutex.owner: waiters, handoff, pickup (kernel/locking/mutex.c) */
+
+struct csd_config {
+	__u64 many_start[2]; /* text of smp_call_function_many_cond and its .cold part */
+	__u64 many_end[2];
+	__u64 slab_mutex;         /* address, 0 while unknown */
+	__u32 broadcast_targets;  /* requests that make a call a broadcast: 90 % of the other online CPUs */
+	__u32 unused;
+};
+
+struct cell_key {
+	__u64 func;
+	__s32 stack; /* id in `stacks`, negative errno when it could not be taken */
+	__u32 flags;
+};
+
+struct cell {
+	__u64 requests;
+	__u64 calls;
+	__u64 broadcasts;
+};
+
+struct open_call {
+	__u64 func;
+	__u64 callsite;
+	__u32 target;  /* the last one, plus one: 0 is "no call open" */
+	__u32 targets; /* so far */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct csd_config);
+} config SEC(".maps");
+
+/* func -> nothing: the busy, harmless reasons, which are counted but not unwound. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u32);
+} busy_funcs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u32);
+} callsites SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct open_call);
+} open_calls SEC(".maps");
+
+/* Busy cells: per CPU, since they may rise a million times a second on every CPU at once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 64);
+	__type(key, struct cell_key);
+	__type(value, struct cell);
+} busy_cells SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct cell_key);
+	__type(value, struct cell);
+} cells SEC(".maps");
+
+STACK_MAP(stacks, 16384);
+HEALTH_MAP(health);
+
+static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 callsite)
+{
+	__u32 *known = bpf_map_lookup_elem(&callsites, &callsite);
+	__u64 ip = 0;
+	__u32 kind;
+
+	if (known)
+		return *known;
+	if (bpf_get_stack(ctx, &ip, sizeof(ip), 0) <= 0) {
+		health_count(&health, HEALTH_UNKNOWN_KIND);
+		return KIND_SINGLE;
+	}
+	kind = KIND_SINGLE;
+	if ((ip >= cfg->many_start[0] && ip < cfg->many_end[0]) || (ip >= cfg->many_start[1] && ip < cfg->many_end[1]))
+		kind = KIND_MULTI;
+	bpf_map_update_elem(&callsites, &callsite, &kind, BPF_ANY);
+	return kind;
+}
+
+/* Does this request open a new call, and does it complete a broadcast? Returns calls in bit 0, broadcasts in bit 1. */
+static __always_inline __u32 group(struct csd_config *cfg, __u64 func, __u64 callsite, __u32 target)
+{
+	__u32 zero = 0, grown = 0;
+	struct open_call *call = bpf_map_lookup_elem(&open_calls, &zero);
+
+	if (!call)
+		return 0;
+	if (call->func == func && call->callsite == callsite && target + 1 > call->target) {
+		call->targets += 1;
+	} else {
+		call->func = func;
+		call->callsite = callsite;
+		call->targets = 1;
+		grown = 1;
+	}
+	call->target = target + 1;
+	if (call->targets == cfg->broadcast_targets)
+		grown |= 2;
+	return grown;
+}
+
+static __always_inline int holds_slab_mutex(struct csd_config *cfg)
+{
+	__u64 owner = 0;
+
+	if (!cfg->slab_mutex || bpf_probe_read(&owner, sizeof(owner), (void *)cfg->slab_mutex))
+		return 0;
+	return (owner & ~OWNER_FLAGS) == bpf_get_current_task();
+}
+
+static __always_inline void rise(struct cell *cell, __u32 grown)
+{
+	__sync_fetch_and_add(&cell->requests, 1);
+	if (grown & 1)
+		__sync_fetch_and_add(&cell->calls, 1);
+	if (grown & 2)
+		__sync_fetch_and_add(&cell->broadcasts, 1);
+}
+
+static __always_inline int count(void *map, struct cell_key *key, __u32 grown)
+{
+	struct cell *cell = bpf_map_lookup_elem(map, key);
+	struct cell empty = {};
+
+	if (!cell) {
+		bpf_map_update_elem(map, key, &empty, BPF_NOEXIST); /* another CPU may have been first: that is fine */
+		cell = bpf_map_lookup_elem(map, key);
+	}
+	if (!cell) {
+		health_count(&health, HEALTH_LOST);
+		return 0;
+	}
+	rise(cell, grown);
+	return 0;
+}
+
+SEC("raw_tp/csd_queue_cpu")
+int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct cell_key key = {};
+	struct csd_config *cfg;
+	__u32 zero = 0, grown = 0;
+	__u64 callsite = ctx->args[1];
+
+	cfg = bpf_map_lookup_elem(&config, &zero);
+	if (!cfg)
+		return 0;
+	key.func = ctx->args[2];
+	if (kind_of(ctx, cfg, callsite) == KIND_MULTI) {
+		key.flags = CELL_MULTI;
+		grown = group(cfg, key.func, callsite, (__u32)ctx->args[0]);
+		if (holds_slab_mutex(cfg))
+			key.flags |= CELL_UNDER_SLAB_MUTEX;
+	}
+	if (bpf_map_lookup_elem(&busy_funcs, &key.func))
+		return count(&busy_cells, &key, grown);
+	key.stack = bpf_get_stackid(ctx, &stacks, 0);
+	if (key.stack < 0)
+		health_count(&health, HEALTH_STACKLESS);
+	return count(&cells, &key, grown);
+}
+
+char _license[] SEC("license") = "GPL";

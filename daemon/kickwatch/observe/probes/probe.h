@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the probes share: kernel types, stacks, and counters of their own health. */
+#ifndef KICKWATCH_PROBE_H
+#define KICKWATCH_PROBE_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_helpers.h>
+
+#define MAX_FRAMES 48
+
+#define STACK_MAP(name, entries)                                  \
+	struct {                                                  \
+		__uint(type, BPF_MAP_TYPE_STACK_TRACE);           \
+		__uint(max_entries, entries);                     \
+		__uint(key_size, sizeof(__u32));                  \
+		__uint(value_size, MAX_FRAMES * sizeof(__u64));   \
+	} name SEC(".maps")
+
+/* What the probe could not do, per CPU. The order is that of `Health` in bpf.py. */
+enum health_index {
+	HEALTH_LOST,         /* a map was full: the event is missing from every figure */
+	HEALTH_STACKLESS,    /* counted, but its stack could not be taken */
+	HEALTH_UNKNOWN_KIND, /* counted as a single-CPU request, since not even one frame could be taken */
+	HEALTH_INDEXES,
+};
+
+#define HEALTH_MAP(name)                                   \
+	struct {                                           \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);   \
+		__uint(max_entries, HEALTH_INDEXES);       \
+		__type(key, __u32);                        \
+		__type(value, __u64);                      \
+	} name SEC(".maps")
+
+static __always_inline void health_count(void *map, __u32 index)
+{
+	__u64 *value = bpf_map_lookup_elem(map, &index);
+
+	if (value)
+		*value += 1;
+}
+
+#endif

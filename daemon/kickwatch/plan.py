@@ -1,0 +1,141 @@
+"""One trial: a churn and a quiet window of equal length in random order, and a canary batch.
+
+The settle time, in which asynchronous work of the kernel runs out, belongs to the churn window: it ends when the
+creation path has been still for two seconds, or at `settle_s`. A quiet window that comes first cannot know that
+length; it is made as long as expected, and whichever window is shorter is topped up, so that both are equal.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kickwatch.laboratory import Laboratory
+from kickwatch.ledger import merge_windows
+from kickwatch.model import Canary, Container, KmemAccounting, Trial, Window
+from kickwatch.workload.names import new_trial_id
+
+STILL_S = 2.0
+_POLL_S = 0.25
+_EXPECTED_CONTAINER_S = 0.35
+CHURN, QUIET = "churn", "quiet"
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class TrialRun:
+    """One trial under way."""
+
+    laboratory: Laboratory
+    containers: int
+    progress: Progress
+    trial_id: str = field(default_factory=new_trial_id)
+    unsettled: bool = False
+
+    async def run(self) -> Trial:
+        """Run it to its end and write it down."""
+        laboratory = self.laboratory
+        seed = laboratory.config.trial.seed or secrets.randbits(32)
+        order = [CHURN, QUIET]
+        random.Random(seed).shuffle(order)  # noqa: S311 -- an experiment's order, not a secret
+        started = time.time()
+        laboratory.observatory.between_windows()
+        churn, quiet, done, notes = await self._windows(order)
+        canary = await self._canary()
+        await laboratory.reclaim()  # outside every window: removing memcgs may broadcast lawfully
+        laboratory.observatory.between_windows()
+        return Trial(
+            trial_id=self.trial_id,
+            seed=seed,
+            order=tuple(order),
+            started_unix_s=started,
+            node=laboratory.node(),
+            observers=laboratory.observatory.observers,
+            churn=churn,
+            quiet=quiet,
+            containers=done,
+            canary=canary,
+            kmem_accounting=kmem_accounting(done, disabled=laboratory.kmem_disabled),
+            concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
+            unsettled=self.unsettled,
+            notes=(*laboratory.observatory.losses, *laboratory.notes, *notes),
+        )
+
+    async def _windows(self, order: list[str]) -> tuple[Window, Window, tuple[Container, ...], list[str]]:
+        if order[0] == CHURN:
+            churn, done, notes = await self._churn(0.0)
+            return churn, await self._quiet(churn.duration_ns / 1e9), done, notes
+        quiet = await self._quiet(self._expected_s())
+        churn, done, notes = await self._churn(quiet.duration_ns / 1e9)
+        missing_s = (churn.duration_ns - quiet.duration_ns) / 1e9
+        if missing_s > 0.05:
+            quiet = merge_windows([quiet, await self._quiet(missing_s)])
+        return churn, quiet, done, notes
+
+    def _expected_s(self) -> float:
+        """How long the churn window will take, as measured on idle nodes; the top-up corrects it."""
+        plan = self.laboratory.plan(self.trial_id, self.containers)
+        lives = self.containers * (_EXPECTED_CONTAINER_S + plan.hold_s) / plan.concurrency
+        return max(self.laboratory.config.trial.window_s, lives + STILL_S)
+
+    async def _quiet(self, duration_s: float) -> Window:
+        self.progress(f"quiet window, {duration_s:.1f} s")
+        observatory = self.laboratory.observatory
+        before = await observatory.sample()
+        await asyncio.sleep(duration_s)
+        return observatory.window(QUIET, before, await observatory.sample())
+
+    async def _churn(self, at_least_s: float) -> tuple[Window, tuple[Container, ...], list[str]]:
+        self.progress(f"churn window, {self.containers} containers")
+        laboratory = self.laboratory
+        knobs = laboratory.knobs()
+        before = await laboratory.observatory.sample()
+        done = await laboratory.churn(laboratory.plan(self.trial_id, self.containers), knobs).run()
+        await self._settle()
+        at_least_s = max(at_least_s, laboratory.config.trial.window_s)
+        elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9
+        await asyncio.sleep(max(0.0, at_least_s - elapsed_s))
+        after = await laboratory.observatory.sample()
+        return laboratory.observatory.window(CHURN, before, after), done, knobs.notes
+
+    async def _settle(self) -> None:
+        """Wait until the creation path has been still for two seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.laboratory.config.trial.settle_s
+        still_since, last = loop.time(), self.laboratory.observatory.creation_broadcasts()
+        while loop.time() < still_since + STILL_S:
+            if loop.time() > deadline:
+                self.unsettled = True
+                return
+            await asyncio.sleep(_POLL_S)
+            count = self.laboratory.observatory.creation_broadcasts()
+            if count != last:
+                still_since, last = loop.time(), count
+
+    async def _canary(self) -> Canary | None:
+        """A batch of bare memcgs between two samples; its removal is outside, since removing may broadcast lawfully."""
+        memcgs = self.laboratory.config.trial.canary_memcgs
+        if not memcgs:
+            return None
+        self.progress(f"canary, {memcgs} memory cgroups")
+        observatory = self.laboratory.observatory
+        before = await observatory.sample()
+        try:
+            await self.laboratory.canary.create_batch(memcgs)
+            window = observatory.window("canary", before, await observatory.sample())
+        finally:
+            await self.laboratory.canary.remove_batch()
+        return Canary(memcgs=memcgs, duration_ns=window.duration_ns, interrupts=window.interrupts, cells=window.cells)
+
+
+def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool) -> KmemAccounting:
+    """What the containers' own memcgs say: on only when every container that counts was charged kernel memory."""
+    if disabled:
+        return KmemAccounting.OFF
+    read = [container.kmem_bytes for container in containers if not container.failure]
+    if not read or any(kmem_bytes is None for kmem_bytes in read):
+        return KmemAccounting.UNKNOWN
+    return KmemAccounting.ON if all(read) else KmemAccounting.OFF

@@ -1,0 +1,131 @@
+"""The trial as a person reads it: what each container made the other CPUs run, who waited, and the verdict."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kickwatch.detect.verdict import Judgement
+from kickwatch.model import Trial, Verdict
+from kickwatch.observe.reasons import top_of_stack
+from kickwatch.report.summary import summarise
+
+_BILL_HEAD = ("reason", "origin", "path", "requests", "calls", "broadcasts", "sweeps/container", "quiet/s", "asked by")
+_WAIT_HEAD = ("waiter", "held by", "waits", "total ms", "longest ms")
+_MEANING = {
+    Verdict.QUIET: "creating containers does not broadcast IPIs on this kernel",
+    Verdict.BROADCASTING: "creating containers makes this kernel interrupt every other CPU",
+    Verdict.UNKNOWN: "this experiment cannot tell",
+}
+
+
+def trial_text(trial: Trial, judgement: Judgement) -> str:
+    """Several paragraphs, ready to print."""
+    summary = summarise(trial, judgement)
+    parts = [
+        _head(trial, summary),
+        _bill(summary),
+        _waits(summary),
+        _costs(trial, summary),
+        _verdict(summary, judgement),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(trial: Trial, summary: dict[str, Any]) -> str:
+    observers = trial.observers
+    lines = [
+        f"trial {trial.trial_id}: {summary['containers']} containers on {trial.node.engine} ({trial.node.network}), "
+        f"Linux {trial.node.kernel}, {trial.node.cpus_online} CPUs, cgroup {trial.node.cgroup}",
+        f"two windows of {summary['window_s']:.1f} s, order {' '.join(trial.order)}, seed {trial.seed}; "
+        f"kmem accounting {summary['kmem_accounting']}; observers: IPIs {observers.ipis}, contention {observers.contention}",
+    ]
+    return "\n".join([*lines, *(f"note: {note}" for note in trial.notes)])
+
+
+def _bill(summary: dict[str, Any]) -> str:
+    rows = [
+        (
+            row["reason"],
+            row["origin"],
+            row["path"],
+            str(row["requests"]),
+            str(row["calls"] or ""),
+            str(row["broadcasts"] or ""),
+            f"{row['sweeps_per_container']:.2f}",
+            f"{row['quiet_rate_hz']:.1f}",
+            top_of_stack(row["stack"]) if row["stack"] else "",
+        )
+        for row in summary["bill"]
+    ]
+    if not rows:
+        return ""
+    return "what the other CPUs were made to run while containers came and went:\n" + table(_BILL_HEAD, rows)
+
+
+def _waits(summary: dict[str, Any]) -> str:
+    rows = [
+        (
+            row["waiter"],
+            row["holder"],
+            str(row["waits"]),
+            f"{row['wait_ns'] / 1e6:.3f}",
+            f"{row['max_wait_ns'] / 1e6:.3f}",
+        )
+        for row in summary["waits"]
+    ]
+    if not rows:
+        return "slab_mutex: nobody waited" if summary["observers"]["contention"] != "none" else ""
+    return "slab_mutex:\n" + table(_WAIT_HEAD, rows)
+
+
+def _costs(trial: Trial, summary: dict[str, Any]) -> str:
+    each, steps = summary["per_container"], summary["latency_ms"]
+    counters = ", ".join(f"{name.upper()} {each[name]:.1f}" for name in ("cal", "tlb", "res") if each[name] is not None)
+    lines = [
+        f"per container, all CPUs, above quiet: {counters}; requests {each['requests']:.1f}",
+        f"creation path: {each['creation_path_broadcasts']:g} broadcasts per container",
+    ]
+    batch = summary["canary"]
+    if batch:
+        lines.append(
+            f"canary: {batch['memcgs']} bare memory cgroups, {batch['creation_path_broadcasts_per_memcg']:g} creation-path "
+            f"broadcasts and {batch['cal_minus_tlb_per_memcg'] or 0:g} CAL-TLB each"
+        )
+    if summary["containers"]:
+        times = ", ".join(f"{step} {figures['p50']:.0f}/{figures['p99']:.0f}" for step, figures in steps.items())
+        lines.append(f"milliseconds, p50/p99: {times}")
+    overhead = summary["overhead"]
+    if overhead["lost_events"] or overhead["stackless_events"]:
+        lines.append(f"lost events {overhead['lost_events']}, counted without a stack {overhead['stackless_events']}")
+    failures = [container for container in trial.containers if container.failure]
+    lines += [f"failed: {container.failure}" for container in failures[:5]]
+    return "\n".join(lines)
+
+
+def _verdict(summary: dict[str, Any], judgement: Judgement) -> str:
+    why = f" ({', '.join(judgement.reasons)})" if judgement.reasons else ""
+    lines = [f"verdict: {judgement.verdict.value}{why}: {_MEANING[judgement.verdict]}"]
+    if judgement.findings:
+        lines.append(f"findings: {', '.join(judgement.findings)}")
+    return "\n".join(lines)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be; numbers to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [
+            cell.rjust(width) if _is_number(cell) or not cell else cell.ljust(width)
+            for cell, width in zip(cells, widths, strict=True)
+        ]
+        return "  " + "  ".join(shown).rstrip()
+
+    heading = "  ".join(
+        name.rjust(width) if any(_is_number(row[column]) for row in rows) else name.ljust(width)
+        for column, (name, width) in enumerate(zip(head, widths, strict=True))
+    )
+    return "\n".join(["  " + heading.rstrip(), *map(line, rows)])
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("-").replace(".", "", 1).isdigit()

@@ -1,0 +1,156 @@
+"""Containers coming and going: create, start, barrier, wait, remove, serially or several at once.
+
+At the barrier kickwatch reads the container's memcg (was kernel memory really charged?), turns the kmem knobs if it is
+asked to, and releases the program. A container that fails in any step is recorded with its reason and does not count.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from kickwatch.errors import KickwatchError
+from kickwatch.model import Container
+from kickwatch.workload.barrier import Barrier
+from kickwatch.workload.engine import ContainerSpec, Engine
+from kickwatch.workload.knobs import Knobs
+
+AfterContainer = Callable[[], Awaitable[int | None]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to churn: a template for every container, how many, how many at once, and how fast."""
+
+    image: str
+    command: tuple[str, ...]
+    network: str
+    instance: str
+    trial: str
+    cgroup_parent: str
+    containers: int
+    concurrency: int = 1
+    rate_hz: float = 0.0
+    hold_s: float = 0.0
+    wait_s: float = 40.0
+    own_program: bool = True
+
+    def spec(self, index: int) -> ContainerSpec:
+        """The container number `index` of this trial."""
+        return ContainerSpec(
+            name=f"kickwatch-{self.trial}-{index}",
+            instance=self.instance,
+            trial=self.trial,
+            image=self.image,
+            command=self.command,
+            network=self.network,
+            cgroup_parent=self.cgroup_parent,
+        )
+
+
+@dataclass
+class _Life:
+    """What is known of a container while it lives."""
+
+    index: int
+    started: float = field(default_factory=perf_counter)
+    container_id: str = ""
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    kmem_bytes: int | None = None
+
+    def step(self, name: str) -> None:
+        """The step `name` ends now."""
+        now = perf_counter()
+        self.steps_ms[name] = (now - self.started) * 1e3
+        self.started = now
+
+    def record(self, broadcasts: int | None = None, failure: str = "") -> Container:
+        steps = {f"{name}_ms": round(self.steps_ms.get(name, 0.0), 3) for name in ("create", "start", "wait", "remove")}
+        return Container(
+            index=self.index,
+            kmem_bytes=self.kmem_bytes,
+            creation_path_broadcasts=broadcasts,
+            failure=failure,
+            **steps,
+        )
+
+
+class Churn:
+    """Runs a Plan on an Engine."""
+
+    def __init__(self, engine: Engine, plan: Plan, barrier: Barrier, knobs: Knobs, after: AfterContainer) -> None:
+        """`after` is awaited at the end of each container of a serial churn; it returns the creation path's broadcasts."""
+        self._engine = engine
+        self._plan = plan
+        self._barrier = barrier
+        self._knobs = knobs
+        self._after = after
+        self._next = 0
+        self._not_before = 0.0
+
+    async def run(self) -> tuple[Container, ...]:
+        """All containers, in the order of their numbers. Cancelling removes what is under way first."""
+        done: list[Container] = []
+
+        async def work() -> None:
+            while self._next < self._plan.containers:
+                index, self._next = self._next, self._next + 1
+                await self._pace()
+                done.append(await self._one(index))
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(self._plan.concurrency, self._plan.containers)):
+                tasks.create_task(work())
+        return tuple(sorted(done, key=lambda container: container.index))
+
+    async def _pace(self) -> None:
+        if self._plan.rate_hz:
+            now = asyncio.get_running_loop().time()
+            self._not_before = max(now, self._not_before) + 1.0 / self._plan.rate_hz
+            await asyncio.sleep(self._not_before - 1.0 / self._plan.rate_hz - now)
+
+    async def _one(self, index: int) -> Container:
+        life = _Life(index)
+        failure = ""
+        try:
+            failure = await self._live(life)
+        except KickwatchError as error:
+            failure = str(error)
+        finally:
+            failure = await self._remove(life, failure)
+        life.step("remove")
+        await self._knobs.after_container()
+        broadcasts = await self._after() if self._plan.concurrency == 1 else None
+        return life.record(broadcasts, failure)
+
+    async def _live(self, life: _Life) -> str:
+        """One life up to its exit; returns why it does not count, or nothing."""
+        life.container_id = await self._engine.create(self._plan.spec(life.index))
+        life.step("create")
+        await self._engine.start(life.container_id)
+        life.step("start")
+        place = await self._barrier.reached(life.container_id, self._engine.pid)
+        if place is not None:
+            life.kmem_bytes = place.kmem_bytes()
+            self._knobs.turn(place.memcg)
+            await asyncio.sleep(self._plan.hold_s)
+            place.release()
+        status = await self._engine.wait(life.container_id, self._plan.wait_s + self._plan.hold_s)
+        life.step("wait")
+        if place is None and self._plan.own_program:
+            return f"container {self._plan.spec(life.index).name} ended (status {status}) before its barrier"
+        return f"container {self._plan.spec(life.index).name} exited with status {status}" if status else ""
+
+    async def _remove(self, life: _Life, failure: str) -> str:
+        """Remove it whatever happened, even while being cancelled; the engine bounds the call."""
+        if not life.container_id:
+            return failure
+        removal = asyncio.ensure_future(self._engine.remove(life.container_id))
+        try:
+            await asyncio.shield(removal)
+        except asyncio.CancelledError:
+            await asyncio.wait([removal])
+            raise
+        except KickwatchError as error:
+            return failure or str(error)
+        return failure

@@ -1,0 +1,83 @@
+"""What kickwatch asks of a container engine, whichever it is."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+LABEL = "kickwatch"
+LABEL_INSTANCE = "kickwatch.instance"
+LABEL_TRIAL = "kickwatch.trial"
+LABEL_CONTAINER = "kickwatch.container"
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine says of itself."""
+
+    name: str
+    version: str
+    runtime: str
+    cgroup_driver: str
+    root: str
+
+    def __str__(self) -> str:
+        """`docker 20.10.24`."""
+        return f"{self.name} {self.version}"
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One container to be made. `name` is unique on the node and settles what a lost answer left behind."""
+
+    name: str
+    instance: str
+    trial: str
+    image: str
+    command: tuple[str, ...]
+    network: str
+    cgroup_parent: str
+
+    def labels(self) -> dict[str, str]:
+        """What the reaper goes by."""
+        return {
+            LABEL: "1",
+            LABEL_INSTANCE: self.instance,
+            LABEL_TRIAL: self.trial,
+            LABEL_CONTAINER: self.name,
+        }
+
+
+class Engine(Protocol):
+    """Every call has a deadline of its own and raises EngineError with the container's name and a remedy."""
+
+    async def info(self) -> EngineInfo:
+        """Name, version, runtime, cgroup driver; EngineAbsentError when no engine answers."""
+
+    async def prepare_image(self, own_program: bytes) -> str:
+        """Make the engine hold a scratch image with that one static program; returns its reference."""
+
+    async def require_image(self, reference: str) -> None:
+        """Check that a user's image is there; it is never pulled."""
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create a container and return its id. A timed-out create is settled by label before the error is raised."""
+
+    async def start(self, container_id: str) -> None:
+        """Start it; returns once its program has been executed."""
+
+    async def pid(self, container_id: str) -> int:
+        """Process id of its first process on the host, 0 when it does not run."""
+
+    async def wait(self, container_id: str, timeout_s: float) -> int:
+        """Wait until it has exited; returns its exit status."""
+
+    async def remove(self, container_id: str) -> None:
+        """Kill it if it runs, and remove it; a missing container is no error."""
+
+    async def ours(self, instance: str) -> Sequence[str]:
+        """Ids of all containers that bear our labels and this instance."""
+
+    async def remove_image(self, reference: str) -> None:
+        """Remove our own image; a missing one is no error."""
+
+    async def close(self) -> None:
+        """Give up connections and threads; bounded."""

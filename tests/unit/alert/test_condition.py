@@ -1,0 +1,57 @@
+"""Alerts: raised once, ended once, silent in between; and what they say."""
+
+from builders import kick, trial, wait, window
+
+from kickwatch.alert.broadcast import bpftrace_line, headline
+from kickwatch.alert.condition import Conditions
+from kickwatch.detect.verdict import judge
+from kickwatch.model import KmemAccounting, Trial
+
+SICK = trial(kick(32 * 23, under=32 * 23 * 3))
+CONTENDED = trial(churn=window("churn", waits=(wait(70),)))
+UNSEEN = trial(kmem_accounting=KmemAccounting.UNKNOWN)
+
+
+def _events(*trials: Trial) -> list[list[str]]:
+    conditions = Conditions()
+    return [[alert.event.value for alert in conditions.update([one], judge([one]))] for one in trials]
+
+
+def test_nothing_is_said_while_nothing_changes() -> None:
+    detected, ended = ["kickwatch.broadcast_detected"], ["kickwatch.broadcast_ended"]
+    assert _events(trial(), SICK, SICK, SICK, trial(), trial(), SICK) == [[], detected, [], [], ended, [], detected]
+
+
+def test_an_unknown_verdict_ends_nothing() -> None:
+    assert _events(SICK, UNSEEN, trial())[1:] == [[], ["kickwatch.broadcast_ended"]]
+
+
+def test_contention_has_events_of_its_own() -> None:
+    expected = [["kickwatch.contention_detected"], [], ["kickwatch.contention_ended"]]
+    assert _events(CONTENDED, CONTENDED, trial()) == expected
+
+
+def test_the_alert_names_the_cell_to_blame() -> None:
+    (alert,) = Conditions().update([SICK], judge([SICK]))
+    assert alert.level == "error"
+    assert alert.fields["reason"] == "kick_all_cpus_sync"
+    assert alert.fields["origin"] == "slab"
+    assert alert.fields["path"] == "create"
+    assert alert.fields["broadcasts_per_container"] == 32
+    assert alert.fields["requests_per_container"] == 96
+    assert alert.fields["share_under_slab_mutex"] == 1
+    assert alert.fields["containers"] == 23
+    assert alert.fields["trials"] == ["0badcafe"]
+    assert 'kaddr("do_nothing")' in alert.fields["confirm"]
+
+
+def test_the_headline_is_one_sentence() -> None:
+    sick = trial(churn=window("churn", kick(32 * 23, under=32 * 23 * 3), waits=(wait(7),)))
+    assert headline([sick]) == (
+        "32 x kick_all_cpus_sync per container, sent by a kworker holding slab_mutex, "
+        "while slab_mutex was waited for 7 times, 42 ms in all"
+    )
+
+
+def test_the_command_to_confirm_with_is_one_line() -> None:
+    assert bpftrace_line(kick(1)).count("\n") == 0

@@ -1,0 +1,85 @@
+"""The verdict over records: what makes a node broadcasting, what makes it unknown, what is only a finding."""
+
+import pytest
+from builders import containers, kick, trial, wait, window
+from msgspec.structs import replace
+
+from kickwatch.detect.verdict import judge
+from kickwatch.model import Canary, Interrupts, KmemAccounting, Observers, Path, Trial, Verdict
+
+
+def test_a_healthy_trial_is_quiet() -> None:
+    judgement = judge([trial()])
+    assert judgement.verdict is Verdict.QUIET
+    assert judgement.reasons == ()
+    assert judgement.findings == ()
+
+
+@pytest.mark.parametrize(("broadcasts", "verdict"), [(11, Verdict.QUIET), (12, Verdict.BROADCASTING)])
+def test_half_a_broadcast_per_container_is_the_limit(broadcasts: int, verdict: Verdict) -> None:
+    assert judge([trial(kick(broadcasts), count=23)]).verdict is verdict
+
+
+def test_the_same_cell_on_the_destroy_path_is_no_fault() -> None:
+    assert judge([trial(replace(kick(500), path=Path.DESTROY))]).verdict is Verdict.QUIET
+
+
+def test_too_few_containers_are_unknown_however_they_look() -> None:
+    judgement = judge([trial(kick(27), count=9)])
+    assert judgement.verdict is Verdict.UNKNOWN
+    assert judgement.reasons == ("too_few_containers",)
+
+
+def test_trials_are_pooled() -> None:
+    assert judge([trial(kick(15), count=5), trial(kick(15), count=5)]).verdict is Verdict.BROADCASTING
+
+
+def test_failed_containers_do_not_count() -> None:
+    judgement = judge([trial(containers=containers(9, failed=14))])
+    assert judgement.verdict is Verdict.UNKNOWN
+    assert "failed_containers" in judgement.findings
+
+
+def test_the_canary_alone_convicts() -> None:
+    canary = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    judgement = judge([trial(canary=canary, count=3)])
+    assert judgement.verdict is Verdict.BROADCASTING
+    assert judgement.reasons == ("canary_broadcasts",)
+
+
+def test_without_probes_a_quiet_node_is_unknown_and_the_canary_still_convicts() -> None:
+    blind = trial(observers=Observers(ipis="counters", contention="none"))
+    assert judge([blind]).reasons == ("blind",)
+    loud = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1440, tlb=9))
+    assert judge([replace(blind, canary=loud)]).verdict is Verdict.BROADCASTING
+
+
+@pytest.mark.parametrize("state", [KmemAccounting.OFF, KmemAccounting.UNKNOWN])
+def test_without_kmem_accounting_nothing_is_proved(state: KmemAccounting) -> None:
+    judgement = judge([trial(kmem_accounting=state)])
+    assert judgement.verdict is Verdict.UNKNOWN
+    assert judgement.reasons == (f"kmem_accounting_{state}",)
+
+
+def test_many_lost_events_are_blindness() -> None:
+    sick = trial()
+    assert judge([replace(sick, churn=replace(sick.churn, lost_events=100))]).reasons == ("events_lost",)
+
+
+def _with_waits(churn: int, quiet: int, path: Path = Path.OTHER) -> Trial:
+    return trial(churn=window("churn", waits=(wait(churn, path=path),)), quiet=window("quiet", waits=(wait(quiet),)))
+
+
+@pytest.mark.parametrize(
+    ("case", "contended"),
+    [
+        (_with_waits(12, 0), True),
+        (_with_waits(11, 0), False),
+        (_with_waits(5000, 4000), False),  # readers of slabinfo wait in both windows
+        (_with_waits(12, 4000, Path.CREATE), True),
+    ],
+)
+def test_contention_is_a_finding_beside_the_verdict(case: Trial, contended: bool) -> None:
+    judgement = judge([case])
+    assert judgement.verdict is Verdict.QUIET
+    assert ("slab_mutex_contention" in judgement.findings) is contended
