@@ -1,0 +1,74 @@
+# kickwatch: set-up, the first verdict, tests, benchmarks. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+RUN_ARGS ?=
+TEST_ARGS ?=
+BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
+# Tests that need these cannot skip. `make test KICKWATCH_REQUIRE=` lets them.
+KICKWATCH_REQUIRE ?= kernel,docker
+export PYTHON KICKWATCH_REQUIRE
+
+PROBES := daemon/kickwatch/observe/probes
+PROBE_SOURCES := $(wildcard $(PROBES)/*.bpf.c)
+PROBE_OBJECTS := $(PROBE_SOURCES:.bpf.c=.bpf.o)
+BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
+# -mcpu=v2: v3 brings value-returning atomics, which kernels before 5.12 refuse. -g makes the BTF that names the maps;
+# the debug information beside it is some kilobytes, less than the 48 MB of packages that bring llvm-strip.
+# The multiarch directory has asm/types.h, which -target bpf does not look for.
+BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
+
+.PHONY: help setup packages venv native probes engine run test lint bench clean
+
+help:
+	@echo 'make setup    all that is needed, Docker Engine included; the command is then .venv/bin/kickwatch'
+	@echo 'make run      set up, then one trial: the bill and the verdict (RUN_ARGS=... for `kickwatch trial`)'
+	@echo 'make test     set up, then lint, types and all tests (TEST_ARGS=... for pytest, KICKWATCH_REQUIRE=... to let skip)'
+	@echo 'make bench    set up, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one)'
+	@echo 'make native   the native programs and the BPF objects'
+	@echo 'make clean    remove what was built and the virtual environment'
+
+setup: packages venv native engine
+
+packages:
+	@deploy/setup packages
+
+venv: packages
+	@deploy/setup venv
+
+native: probes
+	@$(MAKE) --no-print-directory --silent -C daemon/kickwatch/native >&2
+	@echo 'native: programs and $(words $(PROBE_OBJECTS)) BPF objects are built' >&2
+
+native probes $(PROBE_OBJECTS): | packages
+
+probes: $(PROBE_OBJECTS)
+
+$(PROBES)/%.bpf.o: $(PROBES)/%.bpf.c $(wildcard $(PROBES)/*.h) Makefile
+	@echo 'native: compiling $<' >&2
+	@clang $(BPF_CFLAGS) -I/usr/include/$$(gcc -print-multiarch) -c $< -o $@.new
+	@mv -f $@.new $@
+
+engine: venv
+	@deploy/setup engine
+
+run: setup
+	@deploy/with-engine .venv/bin/kickwatch trial $(RUN_ARGS)
+
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: setup
+	@$(MAKE) --no-print-directory lint
+	deploy/with-engine .venv/bin/pytest $(TEST_ARGS)
+
+bench: setup
+	@deploy/with-engine $(SHELL) -c 'status=0; for script; do echo "== $$script"; \
+		.venv/bin/python "$$script" || status=1; done; exit $$status' bench $(BENCHMARKS)
+
+clean:
+	@$(MAKE) --no-print-directory -C daemon/kickwatch/native clean
+	rm -rf .venv $(PROBES)/*.bpf.o
