@@ -4,7 +4,6 @@ import asyncio
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from kickwatch.config import Config
 from kickwatch.errors import CgroupError, EngineError, KickwatchError

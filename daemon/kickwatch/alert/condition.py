@@ -1,4 +1,4 @@
-"""What the daemon believes, and the events that a change of belief makes. Nothing is said twice while nothing changes."""
+"""What the daemon believes, and the events a change of belief makes; nothing is said twice while nothing changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

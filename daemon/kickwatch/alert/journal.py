@@ -54,7 +54,7 @@ def configure_logging(*, form: str = "auto", level: str = "info", stream: TextIO
     )
 
 
-def logger() -> Any:  # noqa: ANN401 -- structlog's bound loggers are typed by their configuration
+def logger() -> Any:
     """The logger every room uses."""
     return structlog.get_logger()
 

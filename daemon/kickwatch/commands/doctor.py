@@ -17,7 +17,10 @@ BLIND_STATUS = 4
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(config_path: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Say what this node allows, what is missing and how to get it. Exit status: 0, or 4 when kickwatch is blind here."""
+    """Say what this node allows, what is missing and how to get it.
+
+    Exit status: 0, or 4 when kickwatch is blind here.
+    """
     found = run(examine(read_config(config_path, sets)))
     if as_json:
         click.echo(

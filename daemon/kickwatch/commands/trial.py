@@ -18,16 +18,14 @@ from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
 from kickwatch.service import one_trial, until_signalled
 
-CONTENDED_STATUS = 5
-
 
 @click.command()
 @config_options
 @click.option("--containers", type=click.IntRange(1, 10_000), help="How many containers. Default: the configuration's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema 1) instead of tables.")
-@click.option("--strict", is_flag=True, help=f"Exit {CONTENDED_STATUS} when a quiet node contends for slab_mutex.")
+@click.option("--strict", is_flag=True, help="Exit 3 also when containers contend for slab_mutex on a quiet node.")
 @click.option("--bisect", is_flag=True, help="Exit 0 quiet, 1 broadcasting, 125 cannot tell: for `git bisect run`.")
-def trial(
+def trial(  # noqa: PLR0917 -- click passes by keyword
     config_path: Path | None, sets: tuple[str, ...], containers: int | None, as_json: bool, strict: bool, bisect: bool
 ) -> None:
     """Run one experiment now: print the bill and the verdict.
@@ -69,5 +67,5 @@ def _status(judgement: Judgement, *, strict: bool, bisect: bool) -> int:
         return BISECT_STATUS[judgement.verdict]
     contended = Finding.SLAB_MUTEX_CONTENTION in judgement.findings
     if strict and contended and judgement.verdict is Verdict.QUIET:
-        return CONTENDED_STATUS
+        return EXIT_STATUS[Verdict.BROADCASTING]
     return EXIT_STATUS[judgement.verdict]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kickwatch.errors import ObserveError
 from kickwatch.model import Wait
 from kickwatch.observe.bpf import BpfObject
-from kickwatch.observe.csd import Health, read_health, read_stack
+from kickwatch.observe.csd import HEALTHY, Health, read_health, read_stack
 from kickwatch.observe.reasons import attribute, is_slab_mutex_stack, top_of_stack
 from kickwatch.observe.symbols import Symbols
 
@@ -46,7 +46,7 @@ class ContentionSample:
 
     totals: Mapping[bytes, WaitTotals]
     histogram: tuple[int, ...] = ()
-    health: Health = Health()
+    health: Health = HEALTHY
 
 
 @dataclass

@@ -39,12 +39,15 @@ class Health(NamedTuple):
     unknown_kind: int = 0
 
 
+HEALTHY = Health()
+
+
 @dataclass(frozen=True)
 class CsdSample:
     """Everything the probe has counted since it was armed. Keys are the kernel's own, opaque here."""
 
     totals: Mapping[bytes, Totals]
-    health: Health = Health()
+    health: Health = HEALTHY
     recursion_misses: int = 0
 
 
@@ -220,7 +223,18 @@ def read_stack(stacks: BpfMap, stack_id: int, symbols: Symbols) -> tuple[str, ..
     if value is None:
         return ()
     addresses = struct.unpack(f"={_MAX_FRAMES}Q", value)
-    return tuple(symbols.resolve(address) for address in addresses if address)
+    return without_glue([symbols.resolve(address) for address in addresses if address])
+
+
+def without_glue(stack: list[str]) -> tuple[str, ...]:
+    """Drop what a raw tracepoint puts on top of the kernel's own frames: the probe itself and what called it."""
+    for depth, name in enumerate(stack[:4]):
+        if name.startswith("bpf_trace_run"):
+            stack = stack[depth + 1 :]
+            break
+    while stack and stack[0].startswith(("__bpf_trace_", "__traceiter_", "__probestub_")):
+        stack = stack[1:]
+    return tuple(stack)
 
 
 def read_health(health: BpfMap) -> Health:

@@ -25,7 +25,7 @@ def trial_text(trial: Trial, judgement: Judgement) -> str:
         _bill(summary),
         _waits(summary),
         _costs(trial, summary),
-        _verdict(summary, judgement),
+        _verdict(judgement),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -36,7 +36,8 @@ def _head(trial: Trial, summary: dict[str, Any]) -> str:
         f"trial {trial.trial_id}: {summary['containers']} containers on {trial.node.engine} ({trial.node.network}), "
         f"Linux {trial.node.kernel}, {trial.node.cpus_online} CPUs, cgroup {trial.node.cgroup}",
         f"two windows of {summary['window_s']:.1f} s, order {' '.join(trial.order)}, seed {trial.seed}; "
-        f"kmem accounting {summary['kmem_accounting']}; observers: IPIs {observers.ipis}, contention {observers.contention}",
+        f"kmem accounting {summary['kmem_accounting']}; "
+        f"observers: IPIs {observers.ipis}, contention {observers.contention}",
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in trial.notes)])
 
@@ -87,8 +88,8 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     batch = summary["canary"]
     if batch:
         lines.append(
-            f"canary: {batch['memcgs']} bare memory cgroups, {batch['creation_path_broadcasts_per_memcg']:g} creation-path "
-            f"broadcasts and {batch['cal_minus_tlb_per_memcg'] or 0:g} CAL-TLB each"
+            f"canary: {batch['memcgs']} bare memory cgroups, each {batch['creation_path_broadcasts_per_memcg']:g} "
+            f"creation-path broadcasts and {batch['cal_minus_tlb_per_memcg'] or 0:g} CAL-TLB"
         )
     if summary["containers"]:
         times = ", ".join(f"{step} {figures['p50']:.0f}/{figures['p99']:.0f}" for step, figures in steps.items())
@@ -101,7 +102,7 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _verdict(summary: dict[str, Any], judgement: Judgement) -> str:
+def _verdict(judgement: Judgement) -> str:
     why = f" ({', '.join(judgement.reasons)})" if judgement.reasons else ""
     lines = [f"verdict: {judgement.verdict.value}{why}: {_MEANING[judgement.verdict]}"]
     if judgement.findings:

@@ -1,8 +1,8 @@
 """The barrier inside our own program: where it is reached, what its memcg says, and how it is released.
 
-The program renames itself to `kw-barrier` when it has allocated everything and waits for SIGUSR1. Root on the host sees
-the name in /proc/PID/comm and signals through a pidfd, which cannot hit a later process of the same number. No mount, no
-socket and no shell in the container, and no call to the engine: those would cost IPIs of their own.
+The program renames itself to `kw-barrier` when it has allocated everything and waits for SIGUSR1. Root on the host
+sees the name in /proc/PID/comm and signals through a pidfd, which cannot hit a later process of the same number. No
+mount, no socket and no shell in the container, and no call to the engine: those would cost IPIs of their own.
 """
 
 import asyncio

@@ -79,7 +79,7 @@ class Churn:
     """Runs a Plan on an Engine."""
 
     def __init__(self, engine: Engine, plan: Plan, barrier: Barrier, knobs: Knobs, after: AfterContainer) -> None:
-        """`after` is awaited at the end of each container of a serial churn; it returns the creation path's broadcasts."""
+        """`after` is awaited at the end of each life of a serial churn; it returns the creation path's broadcasts."""
         self._engine = engine
         self._plan = plan
         self._barrier = barrier

@@ -12,13 +12,15 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from math import ceil
 from typing import Any, TypeVar, cast
 
-import docker
 import docker.errors
 import requests.exceptions
 import urllib3.exceptions
+from docker.types import LogConfig
 
+import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 
@@ -86,7 +88,7 @@ class DockerEngine:
             host = api.create_host_config(
                 network_mode=spec.network,
                 cgroup_parent=spec.cgroup_parent,
-                log_config={"Type": "none"},
+                log_config=LogConfig(type="none"),
                 pids_limit=64,
             )
             made = api.create_container(
@@ -115,7 +117,7 @@ class DockerEngine:
         """Wait for the exit, at most `timeout_s`."""
         told = await self._call(
             f"wait for the container {container_id[:12]}",
-            lambda api: api.wait(container_id, timeout=timeout_s),
+            lambda api: api.wait(container_id, timeout=ceil(timeout_s)),
             deadline_s=timeout_s,
         )
         return int(cast("dict[str, Any]", told)["StatusCode"])

@@ -8,7 +8,7 @@
  *
  * Which requests belong to a multi-CPU call? Those whose *innermost* frame is smp_call_function_many_cond; deeper in
  * the stack it may be a spin-wait that an interrupt broke into. `callsite` is the return address of the function
- * that queued the request, so one call site always means one kind: it is learnt from one stack frame the first time,
+ * that queued the request, so one call site always means one kind: it is learnt from the first frames of one stack,
  * after which a request costs no unwinding to tell. (The csd address tells as much, but there are CPUs x (CPUs - 1)
  * of those, CPU hotplug frees and reuses them, and each single-CPU request on a stack brings a new one.)
  *
@@ -102,21 +102,30 @@ struct {
 STACK_MAP(stacks, 16384);
 HEALTH_MAP(health);
 
+static __always_inline int in_many(struct csd_config *cfg, __u64 ip)
+{
+	return (ip >= cfg->many_start[0] && ip < cfg->many_end[0]) ||
+	       (ip >= cfg->many_start[1] && ip < cfg->many_end[1]);
+}
+
+/*
+ * A raw tracepoint's stack begins with this program and the kernel's glue (bpf_trace_run4, on some kernels
+ * __bpf_trace_csd_queue_cpu); the sender is the third or fourth frame. An interrupt that broke into a spin-wait
+ * puts at least its entry, its handler and the queueing function in between: four frames never reach that far.
+ */
 static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 callsite)
 {
 	__u32 *known = bpf_map_lookup_elem(&callsites, &callsite);
-	__u64 ip = 0;
+	__u64 ip[4] = {};
 	__u32 kind;
 
 	if (known)
 		return *known;
-	if (bpf_get_stack(ctx, &ip, sizeof(ip), 0) <= 0) {
+	if (bpf_get_stack(ctx, ip, sizeof(ip), 0) <= 0) {
 		health_count(&health, HEALTH_UNKNOWN_KIND);
 		return KIND_SINGLE;
 	}
-	kind = KIND_SINGLE;
-	if ((ip >= cfg->many_start[0] && ip < cfg->many_end[0]) || (ip >= cfg->many_start[1] && ip < cfg->many_end[1]))
-		kind = KIND_MULTI;
+	kind = in_many(cfg, ip[1]) || in_many(cfg, ip[2]) || in_many(cfg, ip[3]) ? KIND_MULTI : KIND_SINGLE;
 	bpf_map_update_elem(&callsites, &callsite, &kind, BPF_ANY);
 	return kind;
 }

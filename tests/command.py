@@ -1,0 +1,54 @@
+"""Runs `kickwatch` as a person would: as a process, with its exit status, its result and its one line of complaint."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished command left."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as one JSON object."""
+        return json.loads(self.out)
+
+    @property
+    def complaint(self) -> str:
+        """The only line of standard error that is no progress."""
+        lines = [line for line in self.err.splitlines() if line.startswith("kickwatch:")]
+        assert len(lines) == 1, f"expected one line of complaint, got: {self.err!r}"
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Outcome:
+    """Run it to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kickwatch", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=os.environ | environment,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start it and come back at once."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kickwatch", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
