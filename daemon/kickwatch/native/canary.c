@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The canary: a batch of bare memory cgroups, the 2017 test in small and without limits.
+ *
+ * Commands: `create [COUNT]` makes, enters, uses and leaves N (COUNT) of them; `remove` removes what is there.
+ */
+#include "helper.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { MOST = 100000 };
+
+static long batch;
+
+static void create(struct memcgs *groups, const char *arguments)
+{
+	uint64_t start = now_ns();
+	long count = batch;
+
+	if (*arguments && !read_number(arguments, 1, MOST, &count))
+		say_error(EINVAL, "create [COUNT], 1 to %d", MOST);
+	else if (groups->first != groups->next)
+		say_error(EEXIST, "the last batch was not removed");
+	else if (memcgs_create(groups, count, 0, NULL) == 0)
+		say("done %llu", (unsigned long long)(now_ns() - start));
+}
+
+int canary_main(int argc, char **argv)
+{
+	struct memcgs groups;
+
+	if (argc != 6 || !read_number(argv[2], 1, MOST, &batch) || (strcmp(argv[3], "v1") && strcmp(argv[3], "v2")))
+		return 2;
+	if (memcgs_open(&groups, argv[1], argv[4], argv[5]) != 0)
+		return 1;
+	return memcgs_serve(&groups, create);
+}

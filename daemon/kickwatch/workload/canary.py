@@ -1,0 +1,107 @@
+"""The canary: a batch of bare memory cgroups made, entered, used and removed by a native child.
+
+It exercises the creation path of memory cgroups without an engine and nearly without noise (CAL - TLB: 0.017 per
+batch of 100, measured), so one batch of 40 ms shows what hundreds of containers would hide.
+"""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from kickwatch.errors import CgroupError
+from kickwatch.node.cgroups import Cgroups, reclaim, remove_tree
+from kickwatch.workload.helper import Helper
+
+CANARY_GROUP = "kickwatch-canary"
+DEADLINE_S = 60.0
+
+
+class Canary:
+    """The cgroup in which batches are made, and the child that makes them. Use as `async with Canary(cgroups)`."""
+
+    def __init__(
+        self,
+        cgroups: Cgroups,
+        memcgs: int = 100,
+        *,
+        scratch: Path | None = None,
+        group: str = CANARY_GROUP,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        """`memcgs`: the size of a batch. `scratch`: where each member makes and unlinks its file; by default TMPDIR.
+
+        `deadline_s` bounds each command.
+        """
+        self.memcgs = memcgs
+        self._cgroups = cgroups
+        self._scratch = scratch
+        self._group = group
+        self._deadline_s = deadline_s
+        self._helper: Helper | None = None
+
+    async def __aenter__(self) -> Self:
+        """Remove what a killed run left, make the group, start the child. Raises CgroupError, HelperError."""
+        parent, home, scratch = await asyncio.to_thread(self._prepare)
+        helper = Helper(["canary", parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
+        try:
+            self._helper = await helper.__aenter__()
+        except BaseException:
+            await clear_group(self._cgroups, self._group)
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """End the child, which removes its batch, then the group. Raises CgroupError if something would stay."""
+        helper, self._helper = self._helper, None
+        try:
+            if helper is not None:
+                await helper.__aexit__(kind, error, trace)
+        finally:
+            await clear_group(self._cgroups, self._group)
+
+    async def create_batch(self, memcgs: int | None = None) -> int:
+        """Make, enter, use and leave a batch (of another size, if given). Returns its duration in nanoseconds."""
+        return await self._ask(f"create {memcgs or self.memcgs}")
+
+    async def remove_batch(self) -> int:
+        """Remove the batch; nothing to do is no error. Returns the duration in nanoseconds."""
+        return await self._ask("remove")
+
+    async def _ask(self, command: str) -> int:
+        if self._helper is None:
+            raise CgroupError(f"{self._group} is not set up", "enter it with `async with`")
+        answer = await self._helper.ask(command, self._deadline_s)
+        return answer.value or 0
+
+    def _prepare(self) -> tuple[Path, Path, Path]:
+        remove_leftovers(self._cgroups, self._group)
+        home = self._cgroups.memcg_dir_of("self")
+        scratch = self._scratch or Path(tempfile.gettempdir())
+        return self._cgroups.ensure_own(self._group), home, scratch
+
+
+async def clear_group(cgroups: Cgroups, group: str) -> None:
+    """Remove a group at the end of its use; raises CgroupError if something stays.
+
+    Bounded by the attempts of remove_tree, so a cancellation waits for it.
+    """
+    removing = asyncio.ensure_future(asyncio.to_thread(remove_leftovers, cgroups, group))
+    try:
+        remaining = await asyncio.shield(removing)
+    except asyncio.CancelledError:
+        await removing
+        raise
+    if remaining:
+        raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
+
+
+def remove_leftovers(cgroups: Cgroups, group: str = CANARY_GROUP) -> tuple[Path, ...]:
+    """Remove the group of a killed run and all below it; returns what remains because processes are in it."""
+    directory = cgroups.memory_root / group
+    if not directory.is_dir():
+        return ()
+    # Removed memcgs live on as dying ones while pages are charged to them: pushing those out now keeps runs from
+    # piling them up. What cannot be pushed out goes when its pages do.
+    _ = reclaim(directory)
+    return remove_tree(directory)

@@ -1,0 +1,268 @@
+"""Runs the 2017 test: memory cgroups made in a loop by a native child, the counters read around it, a verdict.
+
+The asynchronous part matters: kernels before 5.9 ("mm: memcg/slab: use a single set of kmem_caches for all accounted
+allocations") make the caches of a memcg in kworkers, until 8 to 31 s after the loop (measured on 4.19), so a reading
+2 s after it sees a fifth. What samples, sleeps and makes the cgroups comes in as arguments.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from kickwatch.errors import KickwatchError
+from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
+from kickwatch.observe.interrupts import read_interrupts
+from kickwatch.workload.canary import clear_group, remove_leftovers
+from kickwatch.workload.helper import Helper
+from kickwatch.workload.reproduce_report import (
+    Memory,
+    Phase,
+    Reading,
+    Reproduction,
+    call_rise,
+    estimate_bytes,
+    parse_meminfo,
+    too_much_memory,
+)
+
+REPRODUCE_GROUP = "kickwatch-reproduce"
+PILOT_LOOPS = 20
+_DEADLINE_S, _DEADLINE_PER_LOOP_S = 60.0, 0.05
+
+Sample = Callable[[], Awaitable[Reading]]
+Sleep = Callable[[float], Awaitable[object]]
+Progress = Callable[[str, int, int], None]  # what is done ("create", "settle", ...), how much of it, of how much
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much and how long. `quiet_s`: how long the counters must rest; `settle_s`: when waiting for it ends.
+
+    `watch_s`: how long creation is watched at the least, since kworkers may start late.
+    """
+
+    loops: int = 10_000
+    force: bool = False
+    background_s: float = 5.0
+    quiet_s: float = 5.0
+    watch_s: float = 10.0
+    settle_s: float = 40.0
+    poll_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class Created:
+    """Some loops done: their duration and what became of the limits."""
+
+    loop_ns: int
+    limit: str
+    kmem: str
+
+
+class Loops(Protocol):
+    """What makes the memory cgroups of the test."""
+
+    async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
+        """Do so many further loops."""
+
+    async def remove(self, loops: int) -> int:
+        """Remove all that were made, `loops` of them; the duration in nanoseconds."""
+
+    async def memory(self) -> Memory:
+        """What the node and the parent cgroup use now."""
+
+
+@dataclass(frozen=True)
+class NativeLoops:
+    """The native child in its group."""
+
+    helper: Helper
+    parent: Path
+    proc: Path
+
+    async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
+        """Do so many further loops. Raises HelperError."""
+        every = max(1, loops // 100)
+        answer = await self.helper.ask(f"create {loops} {every}", _deadline_s(loops), progress)
+        return Created(answer.value or 0, answer.fields.get("limit", ""), answer.fields.get("kmem", ""))
+
+    async def remove(self, loops: int) -> int:
+        """Remove all. Raises HelperError."""
+        return (await self.helper.ask("remove", _deadline_s(loops))).value or 0
+
+    async def memory(self) -> Memory:
+        """Read /proc/meminfo and the parent's account. Raises KickwatchError."""
+        return await asyncio.to_thread(self._memory)
+
+    def _memory(self) -> Memory:
+        path = self.proc / "meminfo"
+        try:
+            memory = parse_meminfo(path.read_text(encoding="ascii"))
+        except OSError as error:
+            raise KickwatchError(
+                f"{path} cannot be read ({error.strerror})", "see that proc is mounted there"
+            ) from error
+        return replace(memory, parent_kmem_bytes=kmem_usage_bytes(self.parent))
+
+
+def _deadline_s(loops: int) -> float:
+    return _DEADLINE_S + _DEADLINE_PER_LOOP_S * loops
+
+
+@asynccontextmanager
+async def native_loops(
+    cgroups: Cgroups, *, scratch: Path | None = None, group: str = REPRODUCE_GROUP
+) -> AsyncIterator[NativeLoops]:
+    """The child and its group, both gone afterwards, whatever happens; what a killed run left is removed first."""
+
+    def prepare() -> tuple[Path, Path, Path]:
+        remove_leftovers(cgroups, group)
+        home = cgroups.memcg_dir_of("self")
+        return cgroups.ensure_own(group), home, scratch or Path(tempfile.gettempdir())
+
+    parent, home, directory = await asyncio.to_thread(prepare)
+    try:
+        async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
+            yield NativeLoops(helper, parent, cgroups.proc)
+    finally:
+        await clear_group(cgroups, group)
+
+
+def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> Sample:
+    """Reads `proc`/interrupts and, where a probe attributes, the creation path's broadcasts since it was armed."""
+
+    async def sample() -> Reading:
+        interrupts = await read_interrupts(proc)
+        return Reading(time.monotonic_ns(), interrupts, broadcasts())
+
+    return sample
+
+
+async def settled(
+    sample: Sample, settings: Settings, *, at_least_s: float, still: int, sleep: Sleep = asyncio.sleep
+) -> tuple[Reading, bool]:
+    """Wait until the counters rest; returns the last reading and whether they came to rest before `settle_s`.
+
+    At rest: over the last `quiet_s` CAL - TLB rose by at most `still`, and no broadcast was attributed.
+    """
+    first = last = await sample()
+    recent = deque([first])
+    while last.at_ns - first.at_ns < settings.settle_s * 1e9:
+        await sleep(settings.poll_s)
+        last = await sample()
+        recent.append(last)
+        while len(recent) > 1 and last.at_ns - recent[1].at_ns >= settings.quiet_s * 1e9:
+            recent.popleft()
+        watched_ns = last.at_ns - first.at_ns
+        if watched_ns >= max(at_least_s, settings.quiet_s) * 1e9 and _at_rest(recent[0], last, still):
+            return last, True
+    return last, False
+
+
+def _at_rest(before: Reading, after: Reading, still: int) -> bool:
+    calls = call_rise(before, after)
+    return calls is not None and calls <= still and before.broadcasts == after.broadcasts
+
+
+def still_below(settings: Settings, background_hz: float, other_cpus: int) -> int:
+    """How many function call interrupts in `quiet_s` count as rest: twice the background, and what cannot matter.
+
+    A hundredth of an interrupt per loop and other CPU in each quiet span is a fiftieth of what is judged.
+    """
+    return round(2 * background_hz * settings.quiet_s + max(5.0, 0.01 * settings.loops * other_cpus))
+
+
+async def reproduce(
+    loops: Loops,
+    sample: Sample,
+    settings: Settings,
+    *,
+    progress: Progress = lambda _what, _done, _of: None,
+    kmem_accounted: bool = True,
+    sleep: Sleep = asyncio.sleep,
+) -> Reproduction:
+    """The whole test: background, creation, its asynchronous work, removal, its asynchronous work.
+
+    Raises KickwatchError when the memory cgroups would take more than a tenth of the available memory (not with
+    `force`), HelperError when the child fails.
+    """
+    background_hz, other_cpus = await _background(sample, settings, sleep)
+    still = still_below(settings, background_hz, other_cpus)
+    empty = await loops.memory()
+    before = await sample()
+    created, bytes_per_memcg = await _create(loops, settings, empty, progress)
+    progress("settle", 0, 1)
+    after, rested = await settled(sample, settings, at_least_s=settings.watch_s, still=still, sleep=sleep)
+    creation = Phase(before, after, created.loop_ns, rested)
+    progress("remove", 0, 1)
+    before = await sample()
+    loop_ns = await loops.remove(settings.loops)
+    after, rested = await settled(sample, settings, at_least_s=0.0, still=still, sleep=sleep)
+    removal = Phase(before, after, loop_ns, rested)
+    progress("done", 1, 1)
+    return Reproduction(
+        loops=settings.loops,
+        background_hz=background_hz,
+        creation=creation,
+        removal=removal,
+        bytes_per_memcg=bytes_per_memcg,
+        limit=created.limit,
+        kmem=created.kmem,
+        kmem_accounted=kmem_accounted,
+    )
+
+
+async def _background(sample: Sample, settings: Settings, sleep: Sleep) -> tuple[float, int]:
+    """Function call interrupts a second, TLB shootdowns aside, before anything is made; and the other CPUs."""
+    before = await sample()
+    await sleep(settings.background_s)
+    after = await sample()
+    span_s = (after.at_ns - before.at_ns) / 1e9
+    rate_hz = max(0, call_rise(before, after) or 0) / span_s if span_s > 0 else 0.0
+    return rate_hz, max(0, len(after.interrupts.cpus) - 1)
+
+
+async def _create(loops: Loops, settings: Settings, empty: Memory, progress: Progress) -> tuple[Created, int]:
+    """The pilot loops, the question whether the rest would fit, the rest; also the bytes of one memory cgroup."""
+    pilot = min(PILOT_LOOPS, settings.loops)
+    created = await loops.create(pilot, lambda done: progress("create", done, settings.loops))
+    memory = await loops.memory()
+    bytes_per_memcg = estimate_bytes(empty, memory, pilot)
+    rest = settings.loops - pilot
+    if not settings.force and too_much_memory(bytes_per_memcg, settings.loops, empty.available_bytes):
+        needed_mib, available_mib = bytes_per_memcg * settings.loops >> 20, empty.available_bytes >> 20
+        raise KickwatchError(
+            f"{settings.loops} memory cgroups of {bytes_per_memcg >> 10} KiB would take {needed_mib} MiB, "
+            f"more than a tenth of the {available_mib} MiB available",
+            "take fewer loops (-n), or insist (--force)",
+        )
+    if rest:
+        more = await loops.create(rest, lambda done: progress("create", pilot + done, settings.loops))
+        created = replace(created, loop_ns=created.loop_ns + more.loop_ns)
+    return created, bytes_per_memcg
+
+
+async def run(
+    cgroups: Cgroups,
+    settings: Settings,
+    *,
+    progress: Progress = lambda _what, _done, _of: None,
+    broadcasts: Callable[[], int | None] = lambda: None,
+    group: str = REPRODUCE_GROUP,
+) -> Reproduction:
+    """The test on this node, by the native child. `broadcasts`: the probe's count, where one is armed."""
+    command_line = await asyncio.to_thread((cgroups.proc / "cmdline").read_text, encoding="utf-8", errors="replace")
+    async with native_loops(cgroups, group=group) as loops:
+        return await reproduce(
+            loops,
+            sampler(cgroups.proc, broadcasts),
+            settings,
+            progress=progress,
+            kmem_accounted=not nokmem(command_line),
+        )
