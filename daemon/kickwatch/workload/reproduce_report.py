@@ -176,7 +176,7 @@ def _why_uncounted(phase: Phase) -> str:
 
 
 def published_line(loops: int, phase: Phase) -> str:
-    """`10000 loops: A => B (+C ipis)`: the first CPU's column, as published, but B when the asynchronous work is done."""
+    """`10000 loops: A => B (+C ipis)`: the first CPU's column; B is read after the asynchronous work."""
     before, after = phase.before.interrupts.row(Kind.CAL), phase.after.interrupts.row(Kind.CAL)
     if not before or not after:
         return f"{loops} loops: no row of function call interrupts"
