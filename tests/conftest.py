@@ -16,9 +16,14 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 ENGINE_SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
 FEATURE = "feature:"
+
+# A deadline would measure what else runs on the machine; each test has a timeout.
+settings.register_profile("kickwatch", deadline=None)
+settings.load_profile("kickwatch")
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _BPF_PROG_LOAD, _BPF_RAW_TRACEPOINT_OPEN = 5, 17
