@@ -50,7 +50,6 @@ class Laboratory:
         """The memcg directory above our containers."""
         return self.cgroups.memory_root / self.parent_name.lstrip("/")
 
-    @property
     def kmem_disabled(self) -> bool:
         """True when the kernel was told not to account kernel memory."""
         return nokmem(kernel.command_line())
@@ -113,8 +112,7 @@ class Laboratory:
 
     async def reclaim(self) -> None:
         """Push the dying memcgs below our own parent out, so that churn does not pile them up."""
-        if self.parent_memcg.is_dir():
-            await asyncio.to_thread(reclaim, self.parent_memcg)
+        _ = await asyncio.to_thread(reclaim, self.parent_memcg)  # what stays is tried again after the next trial
 
     async def warm_up(self) -> None:
         """One container and a few bare memcgs without limits: the first kmem memcg of a boot flips static keys."""
@@ -152,13 +150,13 @@ class _Opening:
 
     async def _set_up(self) -> Laboratory:
         config = self._config
-        cgroups = Cgroups.read()
+        cgroups = await asyncio.to_thread(Cgroups.read)
         engine = DockerEngine(
             config.engine.socket, timeout_s=config.engine.timeout_s, workers=config.workload.concurrency + 1
         )
         self._stack.push_async_callback(engine.close)
         info = await engine.info()
-        instance = read_instance()
+        instance = await asyncio.to_thread(read_instance)
         await self._arrange_reaping(engine, info, instance, cgroups)
         image = await self._image(engine)
         observatory = await Observatory.open()
@@ -186,7 +184,7 @@ class _Opening:
         if wanted:
             await engine.require_image(wanted)
             return wanted
-        program = await asyncio.to_thread(binary("workload").read_bytes)
+        program = await asyncio.to_thread(lambda: binary("workload").read_bytes())
         image = await engine.prepare_image(program)
 
         async def remove() -> None:

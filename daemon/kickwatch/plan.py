@@ -42,23 +42,23 @@ class TrialRun:
         order = [CHURN, QUIET]
         random.Random(seed).shuffle(order)  # noqa: S311 -- an experiment's order, not a secret
         started = time.time()
-        laboratory.observatory.between_windows()
+        await laboratory.observatory.between_windows()
         churn, quiet, done, notes = await self._windows(order)
         canary = await self._canary()
         await laboratory.reclaim()  # outside every window: removing memcgs may broadcast lawfully
-        laboratory.observatory.between_windows()
+        await laboratory.observatory.between_windows()
         return Trial(
             trial_id=self.trial_id,
             seed=seed,
             order=tuple(order),
             started_unix_s=started,
-            node=laboratory.node(),
+            node=await asyncio.to_thread(laboratory.node),
             observers=laboratory.observatory.observers,
             churn=churn,
             quiet=quiet,
             containers=done,
             canary=canary,
-            kmem_accounting=kmem_accounting(done, disabled=laboratory.kmem_disabled),
+            kmem_accounting=kmem_accounting(done, disabled=await asyncio.to_thread(laboratory.kmem_disabled)),
             concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
             unsettled=self.unsettled,
             notes=(*laboratory.observatory.losses, *laboratory.notes, *notes),

@@ -53,7 +53,7 @@ async def run_daemon(config: Config, trials: int | None) -> None:
 async def _watch(config: Config, trials: int | None) -> None:
     log = logger()
     async with Laboratory.open(config) as laboratory:
-        node = laboratory.node()
+        node = await asyncio.to_thread(laboratory.node)
         log.info(
             Event.STARTED, version=__version__, kernel=node.kernel, engine=node.engine, cpus_online=node.cpus_online
         )

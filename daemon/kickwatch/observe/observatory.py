@@ -1,5 +1,6 @@
 """All observers behind one door: armed once, sampled at window edges, every rung that was lost said aloud."""
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic_ns
@@ -40,7 +41,7 @@ class Observatory:
     async def open(cls, proc: Path = Path("/proc")) -> "Observatory":
         """Arm what this kernel allows. What it does not allow is in `losses`, each with its reason."""
         symbols = await Symbols.load(proc)
-        observatory = cls(proc, kernel.cpus_online(), symbols)
+        observatory = cls(proc, await asyncio.to_thread(kernel.cpus_online), symbols)
         if symbols.hidden:
             observatory.losses.append(
                 f"{proc}/kallsyms shows no addresses: needs CAP_SYSLOG and ProtectKernelLogs=no; reasons have no names"
@@ -54,19 +55,22 @@ class Observatory:
 
     async def _arm(self) -> None:
         if not self.symbols.hidden:  # without names no request could be attributed: that is blindness, not a figure
-            try:
-                self.csd = CsdObserver.arm(self.symbols, self.cpus_online, self.symbols.address_of("slab_mutex") or 0)
-            except ObserveError as error:
-                self.losses.append(str(error))
-            try:
-                self.contention = ContentionObserver.arm(self.symbols, learn_comm_offset())
-            except ObserveError as error:
-                self.losses.append(str(error))
+            await asyncio.to_thread(self._arm_probes)
         if self.contention is not None:
             await self.contention.provoke(self.proc)
             self._share_slab_mutex()
             if not self.contention.slab_mutex:
                 self.losses.append("slab_mutex not found yet: no data symbols in kallsyms, nobody waited for it so far")
+
+    def _arm_probes(self) -> None:
+        try:
+            self.csd = CsdObserver.arm(self.symbols, self.cpus_online, self.symbols.address_of("slab_mutex") or 0)
+        except ObserveError as error:
+            self.losses.append(str(error))
+        try:
+            self.contention = ContentionObserver.arm(self.symbols, learn_comm_offset())
+        except ObserveError as error:
+            self.losses.append(str(error))
 
     def _share_slab_mutex(self) -> None:
         """The mutex is learnt from its waiters; the csd probe needs it to tell who sends while holding it."""
@@ -96,10 +100,10 @@ class Observatory:
         """Broadcasts of the creation path since the probes were armed; None when no probe tells."""
         return self.csd.creation_broadcasts(self.csd.read()) if self.csd is not None else None
 
-    def between_windows(self) -> None:
+    async def between_windows(self) -> None:
         """Housekeeping that no window may hold: learn the mutex, follow CPU hotplug, recycle full maps."""
         self._share_slab_mutex()
-        online = kernel.cpus_online()
+        online = await asyncio.to_thread(kernel.cpus_online)
         if self.csd is not None:
             if online != self.cpus_online:
                 self.cpus_online = self.csd.cpus_online = online

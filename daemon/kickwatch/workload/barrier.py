@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
@@ -17,6 +18,12 @@ from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes
 
 BARRIER_COMM = "kw-barrier"
 _POLL_S = 0.002
+
+
+class _Look(Enum):
+    NO_CGROUP = auto()
+    NOT_YET = auto()
+    ENDED = auto()
 
 
 @dataclass(frozen=True)
@@ -56,22 +63,35 @@ class Barrier:
         """Wait until the program is at its barrier; None when it ended before, EngineError at the deadline."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.deadline_s
-        inspected: list[int] | None = None
+        inspected: int | None = None
         while loop.time() < deadline:
-            pids = self._pids_in_cgroup(container_id)
-            if pids is None:  # an engine that names its cgroups otherwise: ask it, once
-                inspected = [await inspect_pid(container_id)] if inspected is None else inspected
-                pids = [pid for pid in inspected if self._comm(pid)]
-            if not pids:
+            look = await asyncio.to_thread(self._look, container_id, inspected)
+            if (
+                look is _Look.NO_CGROUP and inspected is None
+            ):  # an engine that names its cgroups otherwise: ask it, once
+                inspected = await inspect_pid(container_id)
+            elif isinstance(look, Place):
+                return look
+            elif look is not _Look.NOT_YET:
                 return None
-            for pid in pids:
-                if not self.own_program or self._comm(pid) == BARRIER_COMM:
-                    return self._place(pid)
-            await asyncio.sleep(_POLL_S)
+            else:
+                await asyncio.sleep(_POLL_S)
         raise EngineError(
             f"container {container_id[:12]} did not reach its barrier within {self.deadline_s:.0f} s",
             "is the node short of CPU or memory?",
         )
+
+    def _look(self, container_id: str, inspected: int | None) -> "Place | _Look":
+        """One look, in a thread: files of proc and cgroups can block."""
+        pids = self._pids_in_cgroup(container_id)
+        if pids is None:
+            if inspected is None:
+                return _Look.NO_CGROUP
+            pids = [inspected] if self._comm(inspected) else []
+        for pid in pids:
+            if not self.own_program or self._comm(pid) == BARRIER_COMM:
+                return self._place(pid) or _Look.ENDED
+        return _Look.NOT_YET if pids else _Look.ENDED
 
     def _pids_in_cgroup(self, container_id: str) -> list[int] | None:
         """Host pids of the container, from the cgroup that bears its id: this spares a call to the engine."""

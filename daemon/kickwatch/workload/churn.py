@@ -131,8 +131,8 @@ class Churn:
         life.step("start")
         place = await self._barrier.reached(life.container_id, self._engine.pid)
         if place is not None:
-            life.kmem_bytes = place.kmem_bytes()
-            self._knobs.turn(place.memcg)
+            life.kmem_bytes = await asyncio.to_thread(place.kmem_bytes)
+            await asyncio.to_thread(self._knobs.turn, place.memcg)
             await asyncio.sleep(self._plan.hold_s)
             place.release()
         status = await self._engine.wait(life.container_id, self._plan.wait_s + self._plan.hold_s)

@@ -48,7 +48,7 @@ class Knobs:
             return
         before, self._memcgs_with_container = self._memcgs_with_container, None
         deadline = asyncio.get_running_loop().time() + _FREED_DEADLINE_S
-        while memory_cgroups(self._proc) >= before:
+        while await asyncio.to_thread(memory_cgroups, self._proc) >= before:
             if asyncio.get_running_loop().time() > deadline:
                 self._note("a dying memcg kept its kmem TCP limit: the static key may stay on for later containers")
                 return

@@ -104,7 +104,7 @@ int contention_begin(struct bpf_raw_tracepoint_args *ctx)
 	if (earlier && earlier->lock == lock)
 		return 0;
 	begun.lock = lock;
-	begun.stack = bpf_get_stackid(ctx, &stacks, 0);
+	begun.stack = STACK_ID(ctx, &stacks);
 	if (begun.stack < 0)
 		health_count(&health, HEALTH_STACKLESS);
 	name_holder(cfg, lock, begun.holder);

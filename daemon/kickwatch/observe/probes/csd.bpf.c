@@ -207,7 +207,7 @@ int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (bpf_map_lookup_elem(&busy_funcs, &key.func))
 		return count(&busy_cells, &key, grown);
-	key.stack = bpf_get_stackid(ctx, &stacks, 0);
+	key.stack = STACK_ID(ctx, &stacks);
 	if (key.stack < 0)
 		health_count(&health, HEALTH_STACKLESS);
 	return count(&cells, &key, grown);

@@ -34,6 +34,22 @@ enum health_index {
 		__type(value, __u64);                      \
 	} name SEC(".maps")
 
+/*
+ * The id of the current stack, negative when it could not be taken. A stack map has one stack per hash bucket and
+ * refuses a second one with EEXIST: with a hundred stacks in 16384 buckets one clash in four runs, and a clash lasts.
+ * So a refused stack is offered again without its innermost glue: the first two frames are this program and its
+ * caller, of no interest, and without them the hash is another one.
+ */
+#define STACK_ID(ctx, stacks)                                                  \
+	({                                                                     \
+		__s32 id_ = bpf_get_stackid(ctx, stacks, 0);                   \
+		if (id_ < 0)                                                   \
+			id_ = bpf_get_stackid(ctx, stacks, 1);                 \
+		if (id_ < 0)                                                   \
+			id_ = bpf_get_stackid(ctx, stacks, 2);                 \
+		id_;                                                           \
+	})
+
 static __always_inline void health_count(void *map, __u32 index)
 {
 	__u64 *value = bpf_map_lookup_elem(map, &index);

@@ -1,0 +1,127 @@
+"""The csd probe against known events: a prime number of them must be counted exactly, by reason, kind and call."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kickwatch.model import Cell, Origin
+from kickwatch.observe.observatory import Observatory
+from kickwatch.workload.helper import Helper
+
+pytestmark = pytest.mark.kernel
+
+TRACEFS = Path("/sys/kernel/tracing")
+
+
+@pytest.fixture
+async def observatory() -> AsyncIterator[Observatory]:
+    armed = await Observatory.open()
+    assert armed.observers.ipis == "csd", armed.losses
+    yield armed
+    armed.close()
+
+
+@pytest.fixture
+def tracepoint() -> Iterator[Path]:
+    """The switch of a tracepoint in a tracefs instance of our own, armed once before so that its set-up is over."""
+    mounted = TRACEFS / "instances"
+    if not mounted.is_dir():
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACEFS)], check=True)
+    instance = mounted / "kickwatch-test"
+    instance.mkdir()
+    switch = instance / "events/sched/sched_switch/enable"
+    toggle(switch, 1)
+    yield switch
+    instance.rmdir()
+
+
+def toggle(switch: Path, times: int) -> None:
+    for _ in range(times):
+        switch.write_text("1")
+        switch.write_text("0")
+
+
+async def cells_during(observatory: Observatory, act: Callable[[], object]) -> dict[str, Cell]:
+    before = await observatory.sample()
+    await asyncio.to_thread(act)
+    window = observatory.window("test", before, await observatory.sample())
+    assert window.lost_events == 0
+    return {cell.func: cell for cell in window.cells}
+
+
+async def test_23_toggles_send_23_times_the_requests_of_one(observatory: Observatory, tracepoint: Path) -> None:
+    one = (await cells_during(observatory, lambda: toggle(tracepoint, 1)))["do_sync_core"]
+    many = (await cells_during(observatory, lambda: toggle(tracepoint, 23)))["do_sync_core"]
+    again = (await cells_during(observatory, lambda: toggle(tracepoint, 1)))["do_sync_core"]
+    assert one.requests == again.requests > 0
+    assert many.requests == 23 * one.requests
+    assert many.calls == many.broadcasts == 23 * one.calls
+    assert many.calls * (observatory.cpus_online - 1) == many.requests
+    assert many.origin is Origin.TRACING
+    assert not many.on_creation_path
+
+
+async def test_the_rise_of_cal_agrees_with_the_requests_on_an_idle_machine(
+    observatory: Observatory, tracepoint: Path
+) -> None:
+    """Requests are intents, CAL receipts: under load they coalesce. So: the best of several tries, all shown."""
+    ratios = []
+    for _ in range(8):
+        before = await observatory.sample()
+        await asyncio.to_thread(toggle, tracepoint, 40)
+        window = observatory.window("test", before, await observatory.sample())
+        assert window.interrupts.cal is not None
+        ratios.append(window.interrupts.cal / sum(cell.requests for cell in window.cells))
+        if 0.95 <= ratios[-1] <= 1.05:
+            return
+        await asyncio.sleep(1)
+    pytest.fail(f"CAL / requests: {ratios}")
+
+
+async def test_membarriers_are_counted_by_call_and_by_kind(observatory: Observatory) -> None:
+    cpus = ",".join(str(cpu) for cpu in range(observatory.cpus_online))
+    async with Helper(["barriers", "23", "7", cpus]) as helper:
+        before = await observatory.sample()
+        await helper.ask("many", 20)
+        between = await observatory.sample()
+        await helper.ask("single", 20)
+        after = await observatory.sample()
+    many = {cell.func: cell for cell in observatory.window("many", before, between).cells}
+    single = {cell.func: cell for cell in observatory.window("single", between, after).cells}
+    assert (many["ipi_mb"].calls, many["ipi_mb"].broadcasts) == (23, 0)
+    assert many["ipi_mb"].requests == 23 * (observatory.cpus_online - 1)
+    assert "ipi_rseq" not in many
+    assert (single["ipi_rseq"].requests, single["ipi_rseq"].calls, single["ipi_rseq"].broadcasts) == (7, 0, 0)
+
+
+# One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
+SHOOTDOWNS = """
+import hashlib, mmap, os, threading, time
+def compute():
+    os.sched_setaffinity(0, {1})
+    hashlib.sha256(bytes(200 << 20))
+other = threading.Thread(target=compute)
+other.start()
+os.sched_setaffinity(0, {0})
+pages = mmap.mmap(-1, 1 << 20)
+while other.is_alive():
+    pages[0] = 1
+    pages.madvise(mmap.MADV_DONTNEED)
+    time.sleep(0.0005)
+"""
+
+
+async def test_busy_reasons_are_counted_without_a_stack(observatory: Observatory) -> None:
+    if observatory.cpus_online < 2:
+        pytest.skip("a TLB shootdown needs a second CPU")
+    shootdowns = [sys.executable, "-c", SHOOTDOWNS]
+    cells = await cells_during(observatory, lambda: subprocess.run(shootdowns, check=True))
+    assert cells["flush_tlb_func"].requests > 100
+    assert cells["flush_tlb_func"].calls > 100
+    assert cells["flush_tlb_func"].broadcasts == 0
+    assert cells["flush_tlb_func"].stack == ()
+    assert cells["flush_tlb_func"].origin is Origin.MM_USER
