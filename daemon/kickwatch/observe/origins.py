@@ -159,6 +159,8 @@ RULES: tuple[Rule, ...] = (
         "perf_* _perf_ioctl __perf_event_* event_function_call *_sys_perf_event_open account_event unaccount_event",
     ),
     _rule(_ASKER, Origin.MEMBARRIER, _OTHER, "membarrier_* *_sys_membarrier sync_runqueues_membarrier_state"),
+    # Pause and resume flip a key of the freezer; that is no container's beginning or end.
+    _rule(_ASKER, Origin.CGROUP, _OTHER, "freezer_write freezer_change_state freezer_apply_state cgroup_freeze_write"),
     # Other cgroup controllers, and cgroups as such. Limits are written when a container starts.
     _rule(
         _ASKER,

@@ -1,0 +1,162 @@
+"""Symbols: what is kept of /proc/kallsyms, and how addresses and names are found in it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.errors import ObserveError
+from kickwatch.observe.symbols import Symbols
+
+# The shape of an x86-64 list: a percpu offset, text, data, then modules and BPF programs out of order.
+KALLSYMS = """\
+0000000000000000 A fixed_percpu_data
+0000000000030000 A cpu_kick_mask
+ffffffff81000000 T _stext
+ffffffff81000000 T startup_64
+ffffffff81000100 T __pfx_do_one
+ffffffff81000110 T do_one
+ffffffff81000200 t __cfi_do_two
+ffffffff81000210 t do_two.isra.0
+ffffffff81000300 t do_two.isra.0.cold
+ffffffff81000380 W do_two
+ffffffff81000400 T do_two_more
+ffffffff81000500 T _etext
+ffffffff82000000 D slab_mutex
+ffffffff82000100 B other_data
+ffffffffc0203000 t late_in_module\t[veth]
+ffffffffc0201000 t early_in_module\t[veth]
+ffffffffc0204000 d slab_mutex\t[veth]
+ffffffffc0202000 t bpf_prog_6deef7357e7b4530_sd_devices\t[bpf]
+"""
+
+
+@pytest.fixture
+def symbols() -> Symbols:
+    return Symbols.parse(KALLSYMS)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (0xFFFFFFFF81000110, "do_one"),
+        (0xFFFFFFFF81000110 + 0x7F, "do_one"),
+        (0xFFFFFFFF81000210, "do_two.isra.0"),
+        (0xFFFFFFFF81000301, "do_two.isra.0.cold"),
+        (0xFFFFFFFF81000000, "_stext"),  # of two names the first, as the kernel itself chooses
+        (0xFFFFFFFFC0201010, "early_in_module"),
+        (0xFFFFFFFFC0202010, "bpf_prog_6deef7357e7b4530_sd_devices"),
+        (0xFFFFFFFFC0203FFF, "late_in_module"),
+    ],
+)
+def test_resolves_text(symbols: Symbols, address: int, name: str) -> None:
+    assert symbols.resolve(address) == name
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        0,
+        0x30000,  # a percpu offset is no function
+        0xFFFFFFFF80FFFFFF,  # below all text
+        0xFFFFFFFF82000001,  # data behind the kernel's text
+        0xFFFFFFFFC0000000,  # nothing between kernel and modules
+        0xFFFFFFFFC0204010,  # data behind a module's text
+        0xFFFFFFFFFFFFFFFF,
+    ],
+)
+def test_shows_in_hex_what_is_no_text(symbols: Symbols, address: int) -> None:
+    assert symbols.resolve(address) == f"{address:#x}"
+
+
+def test_far_behind_the_last_symbol_there_is_no_function() -> None:
+    last = Symbols.parse("ffffffff81000000 T only\n")
+    assert last.resolve(0xFFFFFFFF81000FFF) == "only"
+    assert last.resolve(0xFFFFFFFF82000000) == "0xffffffff82000000"
+
+
+def test_ranges_hold_every_clone_and_no_other_function(symbols: Symbols) -> None:
+    assert symbols.ranges("do_two") == [
+        (0xFFFFFFFF81000210, 0xFFFFFFFF81000300),
+        (0xFFFFFFFF81000300, 0xFFFFFFFF81000380),
+        (0xFFFFFFFF81000380, 0xFFFFFFFF81000400),
+    ]
+    assert symbols.ranges("do_one") == [(0xFFFFFFFF81000110, 0xFFFFFFFF81000210)]
+    assert symbols.ranges("late_in_module") == [(0xFFFFFFFFC0203000, 0xFFFFFFFFC0204000)]
+
+
+@pytest.mark.parametrize("name", ["", "do_tw", "do", "slab_mutex", "__pfx_do_one", "absent"])
+def test_ranges_of_what_is_no_text_symbol_are_none(symbols: Symbols, name: str) -> None:
+    assert symbols.ranges(name) == []
+
+
+def test_keeps_the_address_of_wanted_data_of_the_kernel_alone(symbols: Symbols) -> None:
+    assert symbols.address_of("slab_mutex") == 0xFFFFFFFF82000000
+    assert symbols.address_of("other_data") is None
+    assert Symbols.parse(KALLSYMS, {"other_data"}).address_of("other_data") == 0xFFFFFFFF82000100
+
+
+@pytest.mark.parametrize("text", ["", "\n", "0000000000000000 T _stext\n0000000000000000 T do_one\n", "garbage\n"])
+def test_hidden_when_no_address_is_shown(text: str) -> None:
+    hidden = Symbols.parse(text)
+    assert hidden.hidden
+    assert hidden.resolve(0xFFFFFFFF81000000) == "0xffffffff81000000"
+    assert hidden.ranges("do_one") == []
+
+
+def test_not_hidden_with_addresses(symbols: Symbols) -> None:
+    assert not symbols.hidden
+
+
+def test_modules_below_the_kernel_are_sorted_in() -> None:
+    """arm64 keeps modules below the kernel's own text."""
+    text = "ffff800080000000 T _text\nffff800080001000 T kernel_fn\nffff80007a000000 t module_fn\t[overlay]\n"
+    symbols = Symbols.parse(text)
+    assert symbols.resolve(0xFFFF80007A000010) == "module_fn"
+    assert symbols.resolve(0xFFFF800080001010) == "kernel_fn"
+
+
+async def test_load_reads_the_file_below_the_given_root(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    symbols = await Symbols.load(tmp_path)
+    assert symbols.resolve(0xFFFFFFFF81000111) == "do_one"
+    assert symbols.address_of("slab_mutex") == 0xFFFFFFFF82000000
+
+
+async def test_load_names_the_file_it_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(ObserveError, match="kallsyms") as failure:
+        await Symbols.load(tmp_path)
+    assert "ProtectKernelTunables" in failure.value.remedy
+
+
+addresses = st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=40, unique=True)
+
+
+@given(addresses)
+def test_every_symbol_resolves_to_itself_in_any_order(found: list[int]) -> None:
+    text = "".join(f"{address:016x} t fn{index}\n" for index, address in enumerate(found))
+    symbols = Symbols.parse(text)
+    for index, address in enumerate(found):
+        assert symbols.resolve(address) == f"fn{index}"
+        ((start, end),) = symbols.ranges(f"fn{index}")
+        assert start == address < end
+        assert not any(start < other < end for other in found)
+
+
+@given(addresses, st.integers(0, 2**64 - 1))
+def test_resolve_names_the_nearest_symbol_below_or_none(found: list[int], address: int) -> None:
+    text = "".join(f"{value:016x} T fn{index}\n" for index, value in enumerate(found))
+    below = [(value, index) for index, value in enumerate(found) if value <= address]
+    name = Symbols.parse(text).resolve(address)
+    if below and address - max(below)[0] < 1 << 20:
+        assert name == f"fn{max(below)[1]}"
+    else:
+        assert name == f"{address:#x}"
+
+
+@given(st.text(alphabet="0123456789abcdef tTwWdD_.x\t[]\n", max_size=300))
+def test_parse_survives_any_text(text: str) -> None:
+    symbols = Symbols.parse(text)
+    assert symbols.hidden == (len(symbols) == 0)
+    symbols.resolve(0x1000)
