@@ -5,11 +5,11 @@ One table. Each frame of the stack is looked up in it, first match wins; then th
 - **Rank first.** An owner answers for whatever it runs (a module that creates slab caches while it loads). An asker
   outranks the services it uses (the percpu allocator, the network stack on behalf of a namespace), and these outrank
   mere mechanisms: a static key flipped under `mem_cgroup_write` is memcg's, `static-key` is what is left.
-- **Innermost second.** Among equals the frame nearest to the request explains it: a percpu area freed under
-  `mem_cgroup_css_alloc` belongs to a creation that failed, caches destroyed under `cleanup_net` are slab's.
+- **Innermost second.** Among equals the frame nearest to the request explains it: a memcg freed under `cgroup_mkdir`
+  is a creation that failed and cleans up (`destroy`); caches destroyed under `cleanup_net` are slab's.
 
-Origin and path are read independently, by the same two rules, since a frame may tell only one of them: removal shows
-in `mem_cgroup_css_free`, whichever cache function below it sent the request. No frame that tells a path: `other`.
+Origin and path are read independently, by the same two rules, since a frame may tell only one of them:
+`__kmem_cache_shrink` says slab, and what it is called from says why. Where no frame tells a path it is `other`.
 """
 
 from collections.abc import Sequence
