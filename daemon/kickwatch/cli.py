@@ -28,9 +28,18 @@ for command in (daemon, trial, reproduce, doctor, check_config):
 
 
 def main() -> None:
-    """Entry point. KickwatchError becomes `kickwatch: what: remedy` and its exit status; no traceback."""
+    """Entry point. Every error becomes one line, `kickwatch: what: remedy`, and its exit status; no traceback."""
     try:
-        cli(prog_name="kickwatch")
+        sys.exit(cli.main(prog_name="kickwatch", standalone_mode=False))
     except KickwatchError as error:
-        click.echo(f"kickwatch: {error}", err=True)
-        sys.exit(error.exit_status)
+        _complain(str(error), error.exit_status)
+    except click.UsageError as error:
+        usage = f"see `{error.ctx.command_path} --help`" if error.ctx is not None else "see `kickwatch --help`"
+        _complain(f"{error.format_message().rstrip('.')}: {usage}", error.exit_code)
+    except click.Abort:
+        _complain("interrupted", 1)
+
+
+def _complain(text: str, status: int) -> None:
+    click.echo(f"kickwatch: {' '.join(text.split())}", err=True)
+    sys.exit(status)

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from kickwatch.model import Cell
 from kickwatch.observe.bpf import BpfMap, BpfObject
-from kickwatch.observe.reasons import BUSY_FUNCS, Attribution, attribute, mask_follows_task
+from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, Reason, attribute, mask_follows_task
 from kickwatch.observe.symbols import Symbols
 
 _CONFIG = struct.Struct("=QQQQQII")  # struct csd_config
 _KEY = struct.Struct("=QiI")  # struct cell_key
+_KNOWN = struct.Struct("=Ii")  # struct known_func
+_BUSY_SINGLE, _BUSY, _SETTLED = 1, 2, 3
 _CELL = struct.Struct("=QQQ")  # struct cell
 _MULTI, _UNDER_SLAB_MUTEX = 1, 2
 _MAX_FRAMES = 48
@@ -51,9 +53,6 @@ class CsdSample:
     recursion_misses: int = 0
 
 
-EMPTY_SAMPLE = CsdSample({})
-
-
 def broadcast_targets(cpus_online: int) -> int:
     """Requests that make one multi-CPU call a broadcast: 90 % of the other online CPUs, rounded up, at least one."""
     return max(1, -(-(cpus_online - 1) * BROADCAST_SHARE_PERCENT // 100))
@@ -86,10 +85,7 @@ class CsdObserver:
         observer = cls(probe, symbols, cpus_online, slab_mutex)
         try:
             observer.configure()
-            busy = probe.map("busy_funcs")
-            for name in BUSY_FUNCS:
-                for start, _ in symbols.ranges(name):
-                    busy.put(struct.pack("=Q", start), struct.pack("=I", 1))
+            observer._know_functions()
             probe.attach_raw_tracepoint("csd_queue_cpu", "csd_queue_cpu")
         except BaseException:
             probe.close()
@@ -103,6 +99,14 @@ class CsdObserver:
         targets = broadcast_targets(self.cpus_online)
         value = _CONFIG.pack(start0, start1, end0, end1, self.slab_mutex, targets, 0)
         self.probe.map("config").put(struct.pack("=I", 0), value)
+
+    def _know_functions(self) -> None:
+        """Tell the probe which functions' requests need no stack, or only one for an example."""
+        known = self.probe.map("known_funcs")
+        for reason in REASONS:
+            how = _how_known(reason)
+            for start, _ in (span for func in reason.funcs for span in self.symbols.ranges(func) if how):
+                known.put(struct.pack("=Q", start), _KNOWN.pack(how, 0))
 
     def know_slab_mutex(self, address: int) -> None:
         """From now on mark requests whose sender holds the mutex at `address`."""
@@ -128,6 +132,7 @@ class CsdObserver:
             cells.delete(key)
         for stack in list(stacks.keys()):
             stacks.delete(stack)
+        self._know_functions()  # their examples are gone
         self._names.clear()
         return True
 
@@ -203,6 +208,13 @@ class _Sum:
             under_slab_mutex=self.under_slab_mutex,
             stack=self.named.stack,
         )
+
+
+def _how_known(reason: Reason) -> int:
+    """How much the probe need not ask: see `struct known_func`."""
+    if reason.busy:
+        return _BUSY if reason.follows_task else _BUSY_SINGLE
+    return _SETTLED if reason.settled else 0
 
 
 def _rise(before: Totals | None, after: Totals) -> Totals:

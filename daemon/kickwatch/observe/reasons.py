@@ -175,6 +175,7 @@ REASONS: tuple[Reason, ...] = (
         "membarrier(): a memory barrier on the CPUs where the process's threads run",
         'Ordinary since "membarrier: Provide expedited private command" (4.14)',
         origin=Origin.MEMBARRIER,
+        settled=True,
         follows_task=True,
     ),
     Reason(
@@ -182,6 +183,7 @@ REASONS: tuple[Reason, ...] = (
         "membarrier(): the process's code changed",
         'Ordinary since "membarrier: Provide core serializing command, *_SYNC_CORE" (4.16)',
         origin=Origin.MEMBARRIER,
+        settled=True,
         follows_task=True,
     ),
     Reason(
@@ -189,6 +191,7 @@ REASONS: tuple[Reason, ...] = (
         "membarrier(): restart restartable sequences",
         'Ordinary since "rseq/membarrier: Add MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ" (5.10)',
         origin=Origin.MEMBARRIER,
+        settled=True,
         follows_task=True,
     ),
     Reason(
@@ -196,6 +199,7 @@ REASONS: tuple[Reason, ...] = (
         "membarrier(): a process registers",
         'Ordinary since "sched/membarrier: Fix p->mm->membarrier_state racy load" (5.4)',
         origin=Origin.MEMBARRIER,
+        settled=True,
         follows_task=True,
     ),
     Reason(

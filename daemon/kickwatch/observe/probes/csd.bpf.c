@@ -36,6 +36,20 @@ struct csd_config {
 	__u32 unused;
 };
 
+/*
+ * Unwinding costs microseconds, everything else here tens of nanoseconds. Two kinds of requests are spared it: the busy
+ * and harmless ones, thousands a second, which are counted by function alone; and those whose reason and origin the
+ * function settles (expedited RCU), which share the first stack that was seen of them, as an example.
+ */
+#define KNOWN_BUSY_SINGLE 1 /* never part of a multi-CPU call: remote wakeups */
+#define KNOWN_BUSY 2
+#define KNOWN_SETTLED 3
+
+struct known_func {
+	__u32 how;
+	__s32 stack_plus_one; /* the example's id + 1; 0 while there is none */
+};
+
 struct cell_key {
 	__u64 func;
 	__s32 stack; /* id in `stacks`, negative errno when it could not be taken */
@@ -62,13 +76,13 @@ struct {
 	__type(value, struct csd_config);
 } config SEC(".maps");
 
-/* func -> nothing: the busy, harmless reasons, which are counted but not unwound. */
+/* The functions whose requests are not unwound each time; every other function's are. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
+	__uint(max_entries, 128);
 	__type(key, __u64);
-	__type(value, __u32);
-} busy_funcs SEC(".maps");
+	__type(value, struct known_func);
+} known_funcs SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -110,13 +124,14 @@ static __always_inline int in_many(struct csd_config *cfg, __u64 ip)
 
 /*
  * A raw tracepoint's stack begins with this program and the kernel's glue (bpf_trace_run4, on some kernels
- * __bpf_trace_csd_queue_cpu); the sender is the third or fourth frame. An interrupt that broke into a spin-wait
- * puts at least its entry, its handler and the queueing function in between: four frames never reach that far.
+ * __bpf_trace_csd_queue_cpu, with a second tracer __traceiter_csd_queue_cpu); the sender is the third to fifth frame.
+ * An interrupt that broke into a spin-wait puts at least its entry, its handler, the queueing function and its caller
+ * in between: five frames never reach that far.
  */
 static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 callsite)
 {
 	__u32 *known = bpf_map_lookup_elem(&callsites, &callsite);
-	__u64 ip[4] = {};
+	__u64 ip[5] = {};
 	__u32 kind;
 
 	if (known)
@@ -125,7 +140,9 @@ static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 ca
 		health_count(&health, HEALTH_UNKNOWN_KIND);
 		return KIND_SINGLE;
 	}
-	kind = in_many(cfg, ip[1]) || in_many(cfg, ip[2]) || in_many(cfg, ip[3]) ? KIND_MULTI : KIND_SINGLE;
+	kind = KIND_SINGLE;
+	if (in_many(cfg, ip[1]) || in_many(cfg, ip[2]) || in_many(cfg, ip[3]) || in_many(cfg, ip[4]))
+		kind = KIND_MULTI;
 	bpf_map_update_elem(&callsites, &callsite, &kind, BPF_ANY);
 	return kind;
 }
@@ -187,29 +204,46 @@ static __always_inline int count(void *map, struct cell_key *key, __u32 grown)
 	return 0;
 }
 
+static __always_inline __s32 take_stack(void *ctx, struct known_func *known)
+{
+	__s32 stack;
+
+	if (known && known->stack_plus_one > 0)
+		return known->stack_plus_one - 1;
+	stack = STACK_ID(ctx, &stacks);
+	if (stack < 0)
+		health_count(&health, HEALTH_STACKLESS);
+	else if (known)
+		known->stack_plus_one = stack + 1;
+	return stack;
+}
+
 SEC("raw_tp/csd_queue_cpu")
 int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 {
+	__u32 zero = 0, grown = 0, how;
+	__u64 callsite = ctx->args[1];
+	struct known_func *known;
 	struct cell_key key = {};
 	struct csd_config *cfg;
-	__u32 zero = 0, grown = 0;
-	__u64 callsite = ctx->args[1];
 
 	cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg)
 		return 0;
 	key.func = ctx->args[2];
+	known = bpf_map_lookup_elem(&known_funcs, &key.func);
+	how = known ? known->how : 0;
+	if (how == KNOWN_BUSY_SINGLE)
+		return count(&busy_cells, &key, 0);
 	if (kind_of(ctx, cfg, callsite) == KIND_MULTI) {
 		key.flags = CELL_MULTI;
 		grown = group(cfg, key.func, callsite, (__u32)ctx->args[0]);
-		if (holds_slab_mutex(cfg))
-			key.flags |= CELL_UNDER_SLAB_MUTEX;
 	}
-	if (bpf_map_lookup_elem(&busy_funcs, &key.func))
+	if (how == KNOWN_BUSY)
 		return count(&busy_cells, &key, grown);
-	key.stack = STACK_ID(ctx, &stacks);
-	if (key.stack < 0)
-		health_count(&health, HEALTH_STACKLESS);
+	if (key.flags && holds_slab_mutex(cfg))
+		key.flags |= CELL_UNDER_SLAB_MUTEX;
+	key.stack = take_stack(ctx, known);
 	return count(&cells, &key, grown);
 }
 
