@@ -239,8 +239,12 @@ async def _create(loops: Loops, settings: Settings, empty: Memory, progress: Pro
     while done < settings.loops:
         if done and not settings.force and too_much_memory(bytes_per_memcg, settings.loops, empty.available_bytes):
             raise _too_much(settings.loops, bytes_per_memcg, empty.available_bytes)
-        stage, before = min(max(PILOT_LOOPS, done * 9), settings.loops - done), done
-        created = await loops.create(stage, lambda n, base=before: progress("create", base + n, settings.loops))
+        stage = min(max(PILOT_LOOPS, done * 9), settings.loops - done)
+
+        def tell(of_stage: int, before: int = done) -> None:
+            progress("create", before + of_stage, settings.loops)
+
+        created = await loops.create(stage, tell)
         loop_ns += created.loop_ns
         done += stage
         bytes_per_memcg = estimate_bytes(empty, await loops.memory(), done)

@@ -1,0 +1,265 @@
+"""The native programs themselves: the container's program at its barrier, and the barriers of the positive control."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kickwatch.errors import KickwatchError
+from kickwatch.native import binary
+from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, remove_tree
+from kickwatch.workload.helper import Answer, Helper, HelperError
+
+pytestmark = pytest.mark.kernel
+
+GROUP = f"kickwatch-test-program-{os.getpid()}"
+
+
+@pytest.fixture
+def memcg() -> Iterator[Path]:
+    """A memory cgroup of the test's own."""
+    own = Cgroups.read().ensure_own(GROUP)
+    yield own
+    assert remove_tree(own) == ()
+
+
+def start(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    """The workload program, or what `prefix` makes of it."""
+    return subprocess.Popen([*prefix, str(binary("workload")), *arguments], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_barrier(pid: int, deadline_s: float = 10) -> None:
+    """As kickwatch does: by the name in /proc."""
+    until = time.monotonic() + deadline_s
+    comm = Path(f"/proc/{pid}/comm")
+    while comm.read_text() != "kw-barrier\n":
+        assert time.monotonic() < until, f"not at the barrier: {comm.read_text()}"
+        time.sleep(0.002)
+
+
+def finish(program: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Exit status and what it complained about."""
+    _, stderr = program.communicate(timeout=20)
+    return program.returncode, stderr
+
+
+def test_programs_need_nothing_but_themselves(tmp_path: Path) -> None:
+    """Alone in a root of their own they complain of their arguments, not of a missing loader."""
+    for name in ("workload", "helper"):
+        shutil.copy(binary(name), tmp_path)
+        done = subprocess.run(["chroot", tmp_path, f"/{name}", "--what"], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{name}: ")
+
+
+def test_program_that_was_not_built_is_told() -> None:
+    with pytest.raises(KickwatchError, match="make native"):
+        binary("nothing")
+
+
+def test_released_program_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
+    program = start("--dir", str(tmp_path))
+    wait_for_barrier(program.pid)
+    assert len(list(tmp_path.iterdir())) == 1
+    program.send_signal(signal.SIGUSR1)
+    assert finish(program) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_release_before_the_barrier_is_not_lost(tmp_path: Path) -> None:
+    program = start("--dir", str(tmp_path), "--deadline-ms", "10000")
+    while int(status_of(program.pid)["SigBlk"], 16) & 1 << (signal.SIGUSR1 - 1) == 0:
+        time.sleep(0.0005)
+    program.send_signal(signal.SIGUSR1)
+    assert finish(program) == (0, "")
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """/proc/PID/status as words."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_program_that_nobody_releases_exits_3(tmp_path: Path) -> None:
+    before = time.monotonic()
+    status, complaint = finish(start("--dir", str(tmp_path), "--deadline-ms", "300"))
+    assert status == 3
+    assert complaint == "workload: nobody released the barrier within 300 ms\n"
+    assert 0.3 <= time.monotonic() - before < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_ends_it_at_the_barrier_and_while_it_holds(tmp_path: Path) -> None:
+    for hold in (False, True):
+        program = start("--dir", str(tmp_path), "--hold-ms", "60000")
+        wait_for_barrier(program.pid)
+        if hold:
+            program.send_signal(signal.SIGUSR1)
+            time.sleep(0.05)
+        program.send_signal(signal.SIGTERM)
+        assert finish(program)[0] == 128 + signal.SIGTERM
+
+
+def test_hold_lasts_as_long_as_asked(tmp_path: Path) -> None:
+    program = start("--dir", str(tmp_path), "--hold-ms", "300")
+    wait_for_barrier(program.pid)
+    released = time.monotonic()
+    program.send_signal(signal.SIGUSR1)
+    assert finish(program)[0] == 0
+    assert 0.3 <= time.monotonic() - released < 5
+
+
+@pytest.mark.parametrize("arguments", [["--hold-ms"], ["--hold-ms", "x"], ["--deadline-ms", "-1"], ["--what", "1"]])
+def test_usage(arguments: list[str]) -> None:
+    status, complaint = finish(start(*arguments))
+    assert status == 2
+    assert complaint.count("\n") == 1
+
+
+def test_as_init_of_a_pid_namespace(tmp_path: Path) -> None:
+    """There signals with default action are dropped by the kernel: both must have been blocked."""
+    for number, expected in ((signal.SIGUSR1, 0), (signal.SIGTERM, 128 + signal.SIGTERM)):
+        with start("--dir", str(tmp_path), prefix=("unshare", "--pid", "--fork", "--kill-child")) as unshare:
+            init = child_of(unshare.pid)
+            wait_for_barrier(init)
+            assert status_of(init)["NSpid"].split()[-1] == "1"
+            os.kill(init, number)
+            assert unshare.wait(20) == expected
+
+
+def child_of(pid: int) -> int:
+    """The only child, once it is there."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for _ in range(1000):
+        if found := children.read_text().split():
+            return int(found[0])
+        time.sleep(0.002)
+    raise AssertionError(f"{pid} has no child")
+
+
+def test_kernel_memory_is_charged_to_its_memcg(memcg: Path, tmp_path: Path) -> None:
+    enter = ("sh", "-c", f'echo $$ > {memcg}/cgroup.procs && exec "$0" "$@"')
+    program = start("--dir", str(tmp_path), prefix=enter)
+    wait_for_barrier(program.pid)
+    charged = kmem_usage_bytes(memcg)
+    program.send_signal(signal.SIGUSR1)
+    assert finish(program)[0] == 0
+    assert charged is not None
+    assert charged > 100_000
+
+
+def test_it_holds_objects_of_many_kinds(tmp_path: Path) -> None:
+    program = start("--dir", str(tmp_path))
+    wait_for_barrier(program.pid)
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{program.pid}/fd").iterdir()]
+    kinds = {link.removeprefix("anon_inode:").partition(":[")[0] for link in links}
+    program.send_signal(signal.SIGUSR1)
+    assert finish(program) == (0, "")
+    assert {"pipe", "socket", "[eventpoll]", "[eventfd]", "[timerfd]", "[signalfd]", "inotify"} <= kinds
+    assert sum(link.startswith(str(tmp_path)) and link.endswith("(deleted)") for link in links) == 16
+
+
+def test_without_a_place_for_files_it_still_reaches_the_barrier() -> None:
+    """A root and temporary file systems that are all read-only, as a hardened container may have."""
+    script = (
+        'for d in / /dev /dev/shm /run /tmp; do mount --bind $d $d; mount -o remount,bind,ro $d; done; cd /; exec "$0"'
+    )
+    program = start(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", script))
+    wait_for_barrier(program.pid)
+    program.send_signal(signal.SIGUSR1)
+    status, complaint = finish(program)
+    assert status == 0
+    assert complaint == "workload: not available here: a directory to write in (Read-only file system)\n"
+
+
+# The positive control's barriers, held against a second observer.
+
+MANY, SINGLE = 23, 7
+
+
+def two_cpus() -> str:
+    """The sender's and the target's."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("feature: one CPU has no other to interrupt")
+    return f"{cpus[0]},{cpus[1]}"
+
+
+def bounds(answer: Answer, name: str) -> tuple[int, int]:
+    """LOW:HIGH."""
+    low, high = answer.fields[name].split(":")
+    return int(low), int(high)
+
+
+async def test_barriers_are_made_and_told(tmp_path: Path) -> None:
+    async with Helper(["barriers", str(MANY), str(SINGLE), two_cpus()]) as helper:
+        assert helper.ready.fields["targets"] == "1"
+        many = await helper.ask("many", 20)
+        assert many.fields["performed"] == str(MANY)
+        low, high = bounds(many, "calls")
+        assert 0 < low <= high == MANY
+        if helper.ready.fields["rseq"] == "yes":
+            single = await helper.ask("single", 20)
+            assert bounds(single, "requests")[1] == SINGLE
+        with pytest.raises(HelperError, match="unknown command"):
+            await helper.ask("all", 5)
+
+
+@pytest.mark.parametrize("cpus", ["0", "0,0", "0,x", "", "0,99999"])
+async def test_barriers_need_two_different_cpus(cpus: str) -> None:
+    with pytest.raises(HelperError, match="status 2"):
+        await Helper(["barriers", "23", "7", cpus]).__aenter__()
+
+
+async def test_barriers_on_a_cpu_that_is_not_there() -> None:
+    async with Helper(["barriers", "23", "7", "0,4095"]) as helper:
+        with pytest.raises(HelperError, match="after 0 barriers: Invalid argument"):
+            await helper.ask("many", 20)
+
+
+async def make_barriers() -> tuple[int, tuple[Answer, Answer]]:
+    """One run: the child's pid and its two answers."""
+    async with Helper(["barriers", str(MANY), str(SINGLE), two_cpus()]) as helper:
+        return helper.pid, (await helper.ask("many", 20), await helper.ask("single", 20))
+
+
+BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-help"/ { @[pid, ksym(args->func)] = count(); }'
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_bpftrace_counts_the_same_barriers(busy: bool) -> None:
+    """Each run has a pid of its own, so one observer tells the runs apart. On busy CPUs too."""
+    if shutil.which("bpftrace") is None:
+        pytest.skip("feature: bpftrace is not installed")
+    observer = subprocess.Popen(
+        ["bpftrace", "-f", "json", "-e", BPFTRACE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    loads = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(4 if busy else 0)]
+    runs: dict[int, tuple[Answer, Answer]] = {}
+    try:
+        assert observer.stdout is not None
+        assert "attached_probes" in observer.stdout.readline()
+        time.sleep(1)  # the line comes before the probe is armed
+        for _ in range(5):
+            pid, answers = asyncio.run(make_barriers())
+            runs[pid] = answers
+    finally:
+        for load in loads:
+            load.kill()
+            load.wait()
+        observer.send_signal(signal.SIGINT)
+        output, _ = observer.communicate(timeout=30)
+    seen = json.loads(next(line for line in output.splitlines() if '"type": "map"' in line))["data"]["@"]
+    for pid, (many, single) in runs.items():
+        for answer, func in ((many, "ipi_mb"), (single, "ipi_rseq")):
+            low, high = bounds(answer, "requests")
+            assert low <= seen.get(f"{pid},{func}", 0) <= high
+            if answer.fields["policy"] == "fifo":
+                assert low == high

@@ -1,0 +1,234 @@
+"""Cgroups found in mountinfo, their files read, our own made and removed: in trees of the test's own."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.errors import CgroupError
+from kickwatch.node.cgroups import (
+    Cgroups,
+    CgroupVersion,
+    kmem_usage_bytes,
+    nokmem,
+    parse_mountinfo,
+    parse_pid_cgroup,
+    reclaim,
+    remove_tree,
+)
+
+HYBRID = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:10 master:3 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+"""
+UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+PROC = Path("/proc")
+
+
+def located(mountinfo: str, root: Path = Path("/"), proc: Path = PROC) -> Cgroups:
+    """What a node with this mountinfo has."""
+    return Cgroups.locate(parse_mountinfo(mountinfo), proc, root)
+
+
+def a_process(tmp_path: Path, cgroup: str) -> Path:
+    """A proc with one process, 7, in these cgroups."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cgroup").write_text(cgroup)
+    return tmp_path
+
+
+def test_memory_on_v1_makes_a_hybrid_node_v1() -> None:
+    cgroups = located(HYBRID)
+    assert cgroups.version is CgroupVersion.V1
+    assert cgroups.memory_root == Path("/sys/fs/cgroup/memory")
+    names = ["cpu,cpuacct", "memory", "systemd", "unified"]
+    assert cgroups.mounts == tuple(Path("/sys/fs/cgroup") / name for name in names)
+
+
+def test_unified_node_is_v2() -> None:
+    cgroups = located(UNIFIED)
+    assert cgroups.version is CgroupVersion.V2
+    assert cgroups.memory_root == Path("/sys/fs/cgroup")
+
+
+def test_mount_points_are_taken_below_the_root_given() -> None:
+    assert located(UNIFIED, Path("/host")).memory_root == Path("/host/sys/fs/cgroup")
+
+
+def test_mount_that_shows_the_whole_hierarchy_is_preferred() -> None:
+    part = "90 23 0:32 /docker/abc /mnt/part rw - cgroup cgroup rw,memory\n"
+    assert located(part + HYBRID).memory_root == Path("/sys/fs/cgroup/memory")
+
+
+def test_escaped_mount_point() -> None:
+    line = r"30 23 0:26 / /mnt/a\040b\134c rw - cgroup2 cgroup2 rw"
+    assert located(line).memory_root == Path("/mnt/a b\\c")
+
+
+def test_no_hierarchy_is_said() -> None:
+    with pytest.raises(CgroupError, match="no cgroup hierarchy"):
+        located("22 27 0:21 / /proc rw,relatime - proc proc rw\n")
+
+
+def test_unreadable_mountinfo_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(CgroupError, match=f"{tmp_path}/self/mountinfo cannot be read"):
+        Cgroups.read(tmp_path)
+
+
+@given(st.text())
+def test_no_mountinfo_breaks_the_parser(text: str) -> None:
+    assert all(mount.point for mount in parse_mountinfo(text))
+
+
+def test_pid_cgroup_lines() -> None:
+    text = "11:cpu,cpuacct:/a\n4:memory:/b:c (deleted)\n1:name=systemd:/\n0::/x.slice\n"
+    assert parse_pid_cgroup(text) == {
+        "cpu": "/a",
+        "cpuacct": "/a",
+        "memory": "/b:c",
+        "name=systemd": "/",
+        "": "/x.slice",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "expected"),
+    [(HYBRID, "/sys/fs/cgroup/memory/docker/abc"), (UNIFIED, "/sys/fs/cgroup/system.slice/x.scope")],
+)
+def test_memcg_of_a_process(tmp_path: Path, mountinfo: str, expected: str) -> None:
+    proc = a_process(tmp_path, "4:memory:/docker/abc\n0::/system.slice/x.scope\n")
+    assert located(mountinfo, proc=proc).memcg_dir_of(7) == Path(expected)
+
+
+def test_memcg_below_a_mount_of_a_part(tmp_path: Path) -> None:
+    part = "90 23 0:32 /docker /mnt/part rw - cgroup cgroup rw,memory\n"
+    inside = located(part, proc=a_process(tmp_path, "4:memory:/docker/abc\n"))
+    assert inside.memcg_dir_of(7) == Path("/mnt/part/abc")
+
+
+@pytest.mark.parametrize("cgroup", ["/elsewhere/abc", "/../host", "/dockerized"])
+def test_memcg_out_of_sight_is_refused(tmp_path: Path, cgroup: str) -> None:
+    part = "90 23 0:32 /docker /mnt/part rw - cgroup cgroup rw,memory\n"
+    with pytest.raises(CgroupError, match="not visible"):
+        located(part, proc=a_process(tmp_path, f"4:memory:{cgroup}\n")).memcg_dir_of(7)
+
+
+def test_process_that_ended_and_process_without_memory_hierarchy(tmp_path: Path) -> None:
+    cgroups = located(HYBRID, proc=a_process(tmp_path, "0::/x\n"))
+    with pytest.raises(CgroupError, match="names no memory cgroup"):
+        cgroups.memcg_dir_of(7)
+    with pytest.raises(CgroupError, match="may have ended"):
+        cgroups.memcg_dir_of(8)
+
+
+def test_kmem_usage_v1(tmp_path: Path) -> None:
+    (tmp_path / "memory.kmem.usage_in_bytes").write_text("303104\n")
+    (tmp_path / "memory.stat").write_text("cache 1\nrss 2\n")
+    assert kmem_usage_bytes(tmp_path) == 303104
+
+
+@pytest.mark.parametrize(
+    ("stat", "expected"),
+    [("anon 1\nkernel 4096\nslab 1024\n", 4096), ("anon 1\nslab 1024\n", 1024), ("anon 1\n", None), ("", None)],
+)
+def test_kmem_usage_v2(tmp_path: Path, stat: str, expected: int | None) -> None:
+    (tmp_path / "memory.stat").write_text(stat)
+    assert kmem_usage_bytes(tmp_path) == expected
+
+
+def test_kmem_usage_of_a_memcg_that_is_gone(tmp_path: Path) -> None:
+    assert kmem_usage_bytes(tmp_path / "gone") is None
+
+
+def test_reclaim_writes_0_on_v1(tmp_path: Path) -> None:
+    (tmp_path / "memory.force_empty").write_text("")
+    assert reclaim(tmp_path) == ""
+    assert (tmp_path / "memory.force_empty").read_text() == "0"
+
+
+def test_reclaim_asks_for_all_on_v2(tmp_path: Path) -> None:
+    (tmp_path / "memory.current").write_text("81920\n")
+    (tmp_path / "memory.reclaim").write_text("")
+    assert reclaim(tmp_path) == ""
+    assert (tmp_path / "memory.reclaim").read_text() == "81920"
+    (tmp_path / "memory.current").write_text("0\n")
+    (tmp_path / "memory.reclaim").unlink()
+    assert reclaim(tmp_path) == ""
+
+
+def test_reclaim_reports_what_it_tolerates(tmp_path: Path) -> None:
+    (tmp_path / "memory.current").write_text("81920\n")
+    (tmp_path / "memory.reclaim").mkdir()  # cannot be written
+    assert reclaim(tmp_path).startswith(f"{tmp_path}/memory.reclaim: ")
+
+
+@pytest.mark.parametrize(
+    ("command_line", "off"),
+    [
+        ("quiet cgroup.memory=nokmem", True),
+        ("cgroup.memory=nosocket,nokmem quiet", True),
+        ('"cgroup.memory=nokmem"', True),
+        ("cgroup.memory=nosocket", False),
+        ("cgroup.memory=nokmemory", False),
+        ("console=ttyS0 -- cgroup.memory=nokmem", False),
+        ("xcgroup.memory=nokmem", False),
+        ("", False),
+    ],
+)
+def test_nokmem(command_line: str, off: bool) -> None:
+    assert nokmem(command_line) is off
+
+
+def test_remove_tree_takes_all_below(tmp_path: Path) -> None:
+    top = tmp_path / "kickwatch-a"
+    (top / "b" / "c").mkdir(parents=True)
+    (top / "d").mkdir()
+    assert remove_tree(top) == ()
+    assert list(tmp_path.iterdir()) == []
+    assert remove_tree(top) == ()  # what is gone is no error
+
+
+def test_remove_tree_refuses_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    with pytest.raises(CgroupError, match="not one of ours"):
+        remove_tree(tmp_path / "docker")
+    assert (tmp_path / "docker").is_dir()
+
+
+def a_v2_tree(tmp_path: Path, controllers: str, handed_on: str = "") -> Cgroups:
+    """A mount of cgroup v2 whose root has these controllers; a cgroup `kickwatch-x` with the same is there."""
+    cgroups = located(UNIFIED, tmp_path)
+    for directory in (cgroups.memory_root, cgroups.memory_root / "kickwatch-x"):
+        directory.mkdir(parents=True)
+        (directory / "cgroup.controllers").write_text(controllers)
+        (directory / "cgroup.subtree_control").write_text(handed_on)
+    return cgroups
+
+
+def test_own_cgroup_on_v2_is_handed_memory(tmp_path: Path) -> None:
+    cgroups = a_v2_tree(tmp_path, "cpu memory\n")
+    own = cgroups.ensure_own("kickwatch-x")
+    for directory in (cgroups.memory_root, own):
+        assert (directory / "cgroup.subtree_control").read_text() == "+memory"
+
+
+def test_what_hands_memory_on_already_is_not_written(tmp_path: Path) -> None:
+    cgroups = a_v2_tree(tmp_path, "cpu memory\n", "memory pids\n")
+    cgroups.ensure_own("kickwatch-x")
+    assert (cgroups.memory_root / "cgroup.subtree_control").read_text() == "memory pids\n"
+
+
+def test_v2_without_memory_controller_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CgroupError, match="no memory controller"):
+        a_v2_tree(tmp_path, "cpu\n").ensure_own("kickwatch-x")
+
+
+@pytest.mark.parametrize("name", ["docker", "../kickwatch", "kickwatch/../docker"])
+def test_own_cgroup_must_bear_our_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CgroupError, match="not one of ours"):
+        located(UNIFIED, tmp_path).ensure_own(name)
