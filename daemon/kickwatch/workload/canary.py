@@ -14,6 +14,7 @@ from kickwatch.node.cgroups import Cgroups, reclaim, remove_tree
 from kickwatch.workload.helper import Helper
 
 CANARY_GROUP = "kickwatch-canary"
+REPRODUCE_GROUP = "kickwatch-reproduce"
 DEADLINE_S = 60.0
 
 
@@ -42,7 +43,7 @@ class Canary:
 
     async def __aenter__(self) -> Self:
         """Remove what a killed run left, make the group, start the child. Raises CgroupError, HelperError."""
-        parent, home, scratch = await asyncio.to_thread(self._prepare)
+        parent, home, scratch = await asyncio.to_thread(prepare_group, self._cgroups, self._group, self._scratch)
         helper = Helper(["canary", parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
         try:
             self._helper = await helper.__aenter__()
@@ -74,11 +75,17 @@ class Canary:
         answer = await self._helper.ask(command, self._deadline_s)
         return answer.value or 0
 
-    def _prepare(self) -> tuple[Path, Path, Path]:
-        remove_leftovers(self._cgroups, self._group)
-        home = self._cgroups.memcg_dir_of("self")
-        scratch = self._scratch or Path(tempfile.gettempdir())
-        return self._cgroups.ensure_own(self._group), home, scratch
+
+def prepare_group(cgroups: Cgroups, group: str, scratch: Path | None) -> tuple[Path, Path, Path]:
+    """Make a group for a native child; returns it, the cgroup the child comes from, and where it may make files.
+
+    What a killed run left goes first, be it of a trial or of `kickwatch reproduce`: only one of them runs at a time.
+    """
+    groups = (CANARY_GROUP, REPRODUCE_GROUP)
+    for left in groups if group in groups else (group,):
+        remove_leftovers(cgroups, left)
+    home = cgroups.memcg_dir_of("self")
+    return cgroups.ensure_own(group), home, scratch or Path(tempfile.gettempdir())
 
 
 async def clear_group(cgroups: Cgroups, group: str) -> None:

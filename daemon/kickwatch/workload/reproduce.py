@@ -6,7 +6,6 @@ allocations") make the caches of a memcg in kworkers, until 8 to 31 s after the 
 """
 
 import asyncio
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +17,7 @@ from typing import Protocol
 from kickwatch.errors import KickwatchError
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
 from kickwatch.observe.interrupts import read_interrupts
-from kickwatch.workload.canary import clear_group, remove_leftovers
+from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
 from kickwatch.workload.helper import Helper
 from kickwatch.workload.reproduce_report import (
     Memory,
@@ -31,7 +30,6 @@ from kickwatch.workload.reproduce_report import (
     too_much_memory,
 )
 
-REPRODUCE_GROUP = "kickwatch-reproduce"
 PILOT_LOOPS = 20
 _DEADLINE_S, _DEADLINE_PER_LOOP_S = 60.0, 0.05
 
@@ -121,12 +119,7 @@ async def native_loops(
 ) -> AsyncIterator[NativeLoops]:
     """The child and its group, both gone afterwards, whatever happens; what a killed run left is removed first."""
 
-    def prepare() -> tuple[Path, Path, Path]:
-        remove_leftovers(cgroups, group)
-        home = cgroups.memcg_dir_of("self")
-        return cgroups.ensure_own(group), home, scratch or Path(tempfile.gettempdir())
-
-    parent, home, directory = await asyncio.to_thread(prepare)
+    parent, home, directory = await asyncio.to_thread(prepare_group, cgroups, group, scratch)
     try:
         async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
             yield NativeLoops(helper, parent, cgroups.proc)
