@@ -138,11 +138,18 @@ def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> 
 
 
 async def settled(
-    sample: Sample, settings: Settings, *, at_least_s: float, still: int, sleep: Sleep = asyncio.sleep
+    sample: Sample,
+    settings: Settings,
+    *,
+    at_least_s: float,
+    still: int,
+    attributed: bool = False,
+    sleep: Sleep = asyncio.sleep,
 ) -> tuple[Reading, bool]:
     """Wait until the counters rest; returns the last reading and whether they came to rest before `settle_s`.
 
-    At rest: over the last `quiet_s` CAL - TLB rose by at most `still`, and no broadcast was attributed.
+    At rest: over the last `quiet_s` CAL - TLB rose by at most `still`; or, if `attributed` and a probe tells, no
+    broadcast was attributed, whatever else interrupts the node's CPUs.
     """
     first = last = await sample()
     recent = deque([first])
@@ -153,14 +160,16 @@ async def settled(
         while len(recent) > 1 and last.at_ns - recent[1].at_ns >= settings.quiet_s * 1e9:
             recent.popleft()
         watched_ns = last.at_ns - first.at_ns
-        if watched_ns >= max(at_least_s, settings.quiet_s) * 1e9 and _at_rest(recent[0], last, still):
+        if watched_ns >= max(at_least_s, settings.quiet_s) * 1e9 and _at_rest(recent[0], last, still, attributed):
             return last, True
     return last, False
 
 
-def _at_rest(before: Reading, after: Reading, still: int) -> bool:
+def _at_rest(before: Reading, after: Reading, still: int, attributed: bool) -> bool:
+    if attributed and before.broadcasts is not None and after.broadcasts is not None:
+        return before.broadcasts == after.broadcasts
     calls = call_rise(before, after)
-    return calls is not None and calls <= still and before.broadcasts == after.broadcasts
+    return calls is not None and calls <= still
 
 
 def still_below(settings: Settings, background_hz: float, other_cpus: int) -> int:
@@ -191,7 +200,9 @@ async def reproduce(
     before = await sample()
     created, bytes_per_memcg = await _create(loops, settings, empty, progress)
     progress("settle", 0, 1)
-    after, rested = await settled(sample, settings, at_least_s=settings.watch_s, still=still, sleep=sleep)
+    after, rested = await settled(
+        sample, settings, at_least_s=settings.watch_s, still=still, attributed=True, sleep=sleep
+    )
     creation = Phase(before, after, created.loop_ns, rested)
     progress("remove", 0, 1)
     before = await sample()

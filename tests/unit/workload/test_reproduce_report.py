@@ -281,15 +281,19 @@ async def test_storm_without_end_is_given_up() -> None:
     assert "not still at the end" in report(run)
 
 
-async def test_rest_needs_the_attributed_count_to_rest_too() -> None:
-    node = FakeNode(lambda _: 0.0)
+@pytest.mark.parametrize("noise_hz", [0.0, 500.0])
+async def test_attributed_count_tells_of_rest_on_a_noisy_node_too(noise_hz: float) -> None:
+    """The creation path broadcasts for 12 s; whatever else the counters count is no matter where a probe tells."""
+    node = FakeNode(lambda _: noise_hz)
 
-    async def busy() -> Reading:
+    async def attributing() -> Reading:
         return replace(await node.sample(), broadcasts=int(min(node.now_s, 12)))
 
-    last, rested = await settled(busy, Settings(), at_least_s=0, still=5, sleep=node.sleep)
+    last, rested = await settled(attributing, Settings(), at_least_s=0, still=5, attributed=True, sleep=node.sleep)
     assert rested
     assert 16 <= last.at_ns / S <= 18
+    _, rested = await settled(attributing, Settings(), at_least_s=0, still=5, sleep=node.sleep)
+    assert rested == (noise_hz == 0)
 
 
 def test_rest_is_relative_to_the_background() -> None:
