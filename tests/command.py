@@ -44,7 +44,7 @@ def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Ou
 
 
 def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    """Start it and come back at once."""
+    """Start it and come back at once. End it with `ended`, which reads what it said."""
     return subprocess.Popen(
         [sys.executable, "-m", "kickwatch", *arguments],
         stdout=subprocess.PIPE,
@@ -52,3 +52,13 @@ def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
         text=True,
         env=os.environ | environment,
     )
+
+
+def ended(process: "subprocess.Popen[str]", timeout_s: float = 60) -> Outcome:
+    """Wait for a started command and take what it left; killed at the deadline, so that no test leaves one."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+    return Outcome(process.returncode, out, err)

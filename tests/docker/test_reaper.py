@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from command import kickwatch, start
-from leftovers import leftovers
 
+from command import ended, kickwatch, start
 from kickwatch.workload.names import read_instance
+from leftovers import leftovers
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
@@ -35,13 +35,13 @@ def foreign(own_image: str) -> Iterator[str]:
 
 def test_kill_9_in_mid_trial_leaves_nothing_after_the_next_start(foreign: str) -> None:
     before = leftovers()
-    victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4")
+    victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4", "--set", "trial.seed=5")
     deadline = time.monotonic() + 60
     while not _ours() and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(2)
     os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
+    ended(victim)
     assert _ours(), "the trial was killed too early to leave anything"
     outcome = kickwatch("trial", "--containers", "1", "--set", "trial.window_s=0.5")
     assert outcome.status == 4  # too few containers to tell
@@ -56,13 +56,14 @@ def test_kill_9_in_mid_trial_leaves_nothing_after_the_next_start(foreign: str) -
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_mid_trial_cleans_up_at_once(number: signal.Signals) -> None:
     before = leftovers()
-    stopped = start("run", "--set", "workload.concurrency=2")
+    stopped = start("run", "--set", "workload.concurrency=2", "--set", "trial.seed=5")
     deadline = time.monotonic() + 60
     while not _ours() and time.monotonic() < deadline:
         time.sleep(0.1)
     stopped.send_signal(number)
     since = time.monotonic()
-    assert stopped.wait(20) == 0
+    outcome = ended(stopped, 20)
+    assert outcome.status == 0, outcome.err
     assert time.monotonic() - since < 10
     assert leftovers() == before
 
@@ -75,4 +76,4 @@ def test_a_second_kickwatch_is_refused() -> None:
         assert second.status == 1
         assert f"pid {first.pid}" in second.complaint
     finally:
-        first.wait(60)
+        assert ended(first).status == 4

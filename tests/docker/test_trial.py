@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from command import kickwatch
 from leftovers import leftovers
 

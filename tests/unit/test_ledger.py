@@ -1,10 +1,10 @@
 """Windows into figures: merging, subtraction of the quiet rate."""
 
-from builders import TLB, kick, trial, wait, window
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from builders import TLB, kick, trial, wait, window
 from kickwatch.ledger import above_quiet, creation_broadcasts, merge_cells, merge_windows, quiet_rate_hz
 from kickwatch.model import Interrupts
 

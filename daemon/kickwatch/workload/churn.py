@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from kickwatch.errors import KickwatchError
+from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
 from kickwatch.model import Container
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.engine import ContainerSpec, Engine
@@ -98,9 +98,12 @@ class Churn:
                 await self._pace()
                 done.append(await self._one(index))
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(self._plan.concurrency, self._plan.containers)):
-                tasks.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(self._plan.concurrency, self._plan.containers)):
+                    tasks.create_task(work())
+        except* EngineError as group:  # the engine is gone, for all workers alike: one of them says so
+            raise group.exceptions[0] from None
         return tuple(sorted(done, key=lambda container: container.index))
 
     async def _pace(self) -> None:
@@ -114,6 +117,9 @@ class Churn:
         failure = ""
         try:
             failure = await self._live(life)
+        except EngineAnswerLostError as error:
+            await self._engine.info()  # raises EngineAbsentError: no trial goes on without an engine
+            failure = str(error)
         except KickwatchError as error:
             failure = str(error)
         finally:

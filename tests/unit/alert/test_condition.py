@@ -1,7 +1,6 @@
 """Alerts: raised once, ended once, silent in between; and what they say."""
 
 from builders import kick, trial, wait, window
-
 from kickwatch.alert.broadcast import bpftrace_line, headline
 from kickwatch.alert.condition import Conditions
 from kickwatch.detect.verdict import judge

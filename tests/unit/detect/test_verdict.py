@@ -1,9 +1,9 @@
 """The verdict over records: what makes a node broadcasting, what makes it unknown, what is only a finding."""
 
 import pytest
-from builders import containers, kick, trial, wait, window
 from msgspec.structs import replace
 
+from builders import containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
 from kickwatch.model import Canary, Interrupts, KmemAccounting, Observers, Path, Trial, Verdict
 
