@@ -52,5 +52,6 @@ int read_file(int dir, const char *name, char *text, size_t size);
 int canary_main(int argc, char **argv);
 int reproduce_main(int argc, char **argv);
 int barriers_main(int argc, char **argv);
+int slabinfo_main(int argc, char **argv);
 
 #endif

@@ -6,6 +6,7 @@
  *   helper canary PARENT N v1|v2 HOME SCRATCH    a batch of bare memory cgroups
  *   helper reproduce PARENT v1|v2 HOME SCRATCH   the 2017 test
  *   helper barriers MANY SINGLE CPU,CPU[,...]    the positive control
+ *   helper slabinfo FILE                         one wait for slab_mutex
  *
  * PARENT, HOME: cgroup directories of the memory hierarchy; SCRATCH: a directory for a file.
  * Exit status: 0 the parent said goodbye, 1 could not work, 2 usage, 143 ended by SIGTERM.
@@ -153,8 +154,10 @@ int main(int argc, char **argv)
 		status = reproduce_main(argc - 1, argv + 1);
 	else if (argc >= 2 && !strcmp(argv[1], "barriers"))
 		status = barriers_main(argc - 1, argv + 1);
+	else if (argc >= 2 && !strcmp(argv[1], "slabinfo"))
+		status = slabinfo_main(argc - 1, argv + 1);
 	if (status == 2)
 		fprintf(stderr, "helper: canary PARENT N v1|v2 HOME SCRATCH | reproduce PARENT v1|v2 HOME SCRATCH | "
-				"barriers MANY SINGLE CPU,CPU[,...]\n");
+				"barriers MANY SINGLE CPU,CPU[,...] | slabinfo FILE\n");
 	return status == 0 && terminated ? 128 + SIGTERM : status;
 }

@@ -6,29 +6,30 @@ concurrent reads of /proc/slabinfo make such a wait; that is done at start only,
 slab_mutex for the whole walk.
 """
 
-import asyncio
 import ctypes
 import os
 import struct
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from kickwatch.errors import ObserveError
+from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.model import Wait
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import HEALTHY, Health, read_health, read_stack
 from kickwatch.observe.reasons import attribute, is_slab_mutex_stack, top_of_stack
 from kickwatch.observe.symbols import Symbols
+from kickwatch.workload.helper import Helper
 
 _CONFIG = struct.Struct("=QII")  # struct contention_config
 _KEY = struct.Struct("=QiI16s")  # struct wait_key
 _WAIT = struct.Struct("=QQQ")  # struct wait
 _BUCKETS = 40
 _PR_SET_NAME = 15
-_LEARN_DEADLINE_S = 0.1
+_LEARN_DEADLINE_S = 2.0
 _UNNAMED = "(not named)"
 
 
@@ -95,9 +96,11 @@ class ContentionObserver:
         return 0
 
     async def provoke(self, proc: Path) -> int:
-        """Make two tasks read /proc/slabinfo at once, at most 100 ms together, and learn from their wait."""
+        """Make two tasks read /proc/slabinfo once, together, at most 100 ms, and learn from their wait."""
         if not self.slab_mutex:
-            await asyncio.to_thread(read_slabinfo_twice, proc / "slabinfo")
+            with suppress(KickwatchError):  # unreadable or no helper: then it is learnt from the first natural wait
+                async with Helper(["slabinfo", proc / "slabinfo"]) as helper:
+                    await helper.ask("read", _LEARN_DEADLINE_S)
         return self.learn()
 
     def waits(self, before: ContentionSample, after: ContentionSample) -> tuple[Wait, ...]:
@@ -140,32 +143,6 @@ class ContentionObserver:
         if stack_id not in self._stacks:
             self._stacks[stack_id] = read_stack(self.probe.map("stacks"), stack_id, self.symbols)
         return self._stacks[stack_id]
-
-
-def read_slabinfo_twice(slabinfo: Path) -> None:
-    """Two threads read the file at the same moment, so that one waits for the other's slab_mutex. Bounded to 100 ms."""
-    start = threading.Barrier(2)
-
-    def read() -> None:
-        try:
-            descriptor = os.open(slabinfo, os.O_RDONLY)
-        except OSError:
-            start.abort()
-            return
-        try:
-            start.wait(_LEARN_DEADLINE_S)
-            while os.read(descriptor, 1 << 16):
-                pass
-        except threading.BrokenBarrierError:
-            return
-        finally:
-            os.close(descriptor)
-
-    threads = [threading.Thread(target=read, daemon=True) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(_LEARN_DEADLINE_S / 2)
 
 
 def learn_comm_offset() -> int:
