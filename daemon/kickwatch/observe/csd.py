@@ -5,19 +5,18 @@ recycled, which only happens between windows.
 """
 
 import struct
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kickwatch.model import Cell
 from kickwatch.observe.bpf import BpfMap, BpfObject
-from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, Reason, attribute, mask_follows_task
+from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, attribute, mask_follows_task, reason_of
 from kickwatch.observe.symbols import Symbols
 
-_CONFIG = struct.Struct("=QQQQQII")  # struct csd_config
+_CONFIG = struct.Struct("=QQQQQIIQQQQ")  # struct csd_config
 _KEY = struct.Struct("=QiI")  # struct cell_key
-_KNOWN = struct.Struct("=Ii")  # struct known_func
-_BUSY_SINGLE, _BUSY, _SETTLED = 1, 2, 3
 _CELL = struct.Struct("=QQQ")  # struct cell
 _MULTI, _UNDER_SLAB_MUTEX = 1, 2
 _MAX_FRAMES = 48
@@ -77,6 +76,11 @@ class CsdObserver:
     cpus_online: int
     slab_mutex: int = 0
     _names: dict[tuple[int, int], _Named] = field(default_factory=dict)
+    _busy: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """The busy functions are looked up once."""
+        self._busy = self._busy_addresses()
 
     @classmethod
     def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0) -> "CsdObserver":
@@ -85,28 +89,35 @@ class CsdObserver:
         observer = cls(probe, symbols, cpus_online, slab_mutex)
         try:
             observer.configure()
-            observer._know_functions()
+            observer._await_examples()
             probe.attach_raw_tracepoint("csd_queue_cpu", "csd_queue_cpu")
         except BaseException:
             probe.close()
             raise
         return observer
 
+    def _busy_addresses(self) -> tuple[int, ...]:
+        """Addresses of the busy functions in the probe's order: two remote wakeups, two TLB shootdowns; 0: none."""
+        singles = [func for func in BUSY_FUNCS if not reason_of(func).follows_task]
+        shootdowns = [func for func in BUSY_FUNCS if reason_of(func).follows_task]
+        found = [[start for func in funcs for start, _ in self.symbols.ranges(func)] for funcs in (singles, shootdowns)]
+        return tuple(address for starts in found for address in (*starts, 0, 0)[:2])
+
     def configure(self) -> None:
         """Write the probe's configuration: text of the multi-CPU caller, size of a broadcast, the slab_mutex."""
         ranges = [*self.symbols.ranges("smp_call_function_many_cond"), (0, 0), (0, 0)][:2]
         (start0, end0), (start1, end1) = ranges
         targets = broadcast_targets(self.cpus_online)
-        value = _CONFIG.pack(start0, start1, end0, end1, self.slab_mutex, targets, 0)
+        value = _CONFIG.pack(start0, start1, end0, end1, self.slab_mutex, targets, 0, *self._busy)
         self.probe.map("config").put(struct.pack("=I", 0), value)
 
-    def _know_functions(self) -> None:
-        """Tell the probe which functions' requests need no stack, or only one for an example."""
-        known = self.probe.map("known_funcs")
+    def _await_examples(self) -> None:
+        """Tell the probe of which functions one stack is enough, for an example."""
+        settled = self.probe.map("settled_funcs")
         for reason in REASONS:
-            how = _how_known(reason)
-            for start, _ in (span for func in reason.funcs for span in self.symbols.ranges(func) if how):
-                known.put(struct.pack("=Q", start), _KNOWN.pack(how, 0))
+            if reason.settled and not reason.busy:
+                for start, _ in (span for func in reason.funcs for span in self.symbols.ranges(func)):
+                    settled.put(struct.pack("=Q", start), struct.pack("=i", 0))
 
     def know_slab_mutex(self, address: int) -> None:
         """From now on mark requests whose sender holds the mutex at `address`."""
@@ -116,8 +127,9 @@ class CsdObserver:
     def read(self) -> CsdSample:
         """All totals. A few hundred keys: about a millisecond."""
         totals = {key: Totals(*_CELL.unpack(value)) for key, value in self.probe.map("cells").items()}
-        for key, value in self.probe.map("busy_cells").items():
-            totals[key] = Totals(*_sum_cpus(value))
+        for index, value in self.probe.map("busy_cells").items():
+            func = self._busy[int.from_bytes(index, sys.byteorder)]
+            totals[_KEY.pack(func, 0, 0)] = Totals(*_sum_cpus(value))
         misses = self.probe.run_statistics("csd_queue_cpu")[2]
         return CsdSample(totals, read_health(self.probe.map("health")), misses)
 
@@ -132,7 +144,7 @@ class CsdObserver:
             cells.delete(key)
         for stack in list(stacks.keys()):
             stacks.delete(stack)
-        self._know_functions()  # their examples are gone
+        self._await_examples()  # their examples are gone
         self._names.clear()
         return True
 
@@ -208,13 +220,6 @@ class _Sum:
             under_slab_mutex=self.under_slab_mutex,
             stack=self.named.stack,
         )
-
-
-def _how_known(reason: Reason) -> int:
-    """How much the probe need not ask: see `struct known_func`."""
-    if reason.busy:
-        return _BUSY if reason.follows_task else _BUSY_SINGLE
-    return _SETTLED if reason.settled else 0
 
 
 def _rise(before: Totals | None, after: Totals) -> Totals:

@@ -28,26 +28,26 @@
 
 #define OWNER_FLAGS 7UL /* low bits of mutex.owner: waiters, handoff, pickup (kernel/locking/mutex.c) */
 
+/*
+ * The busy and harmless functions, thousands of requests a second: counted by function alone, found by comparing four
+ * addresses, since on a node that idles between them every map look-up is a cache miss. The first two are remote
+ * wakeups, never part of a multi-CPU call.
+ */
+#define BUSY_SINGLES 2
+#define BUSY_FUNCS 4
+
 struct csd_config {
 	__u64 many_start[2]; /* text of smp_call_function_many_cond and its .cold part */
 	__u64 many_end[2];
 	__u64 slab_mutex;         /* address, 0 while unknown */
 	__u32 broadcast_targets;  /* requests that make a call a broadcast: 90 % of the other online CPUs */
 	__u32 unused;
+	__u64 busy[BUSY_FUNCS]; /* 0: no such function in this kernel */
 };
 
-/*
- * Unwinding costs microseconds, everything else here tens of nanoseconds. Two kinds of requests are spared it: the busy
- * and harmless ones, thousands a second, which are counted by function alone; and those whose reason and origin the
- * function settles (expedited RCU), which share the first stack that was seen of them, as an example.
- */
-#define KNOWN_BUSY_SINGLE 1 /* never part of a multi-CPU call: remote wakeups */
-#define KNOWN_BUSY 2
-#define KNOWN_SETTLED 3
-
-struct known_func {
-	__u32 how;
-	__s32 stack_plus_one; /* the example's id + 1; 0 while there is none */
+/* What is kept of a function whose reason and origin it settles itself: the first stack seen, as an example. */
+struct example {
+	__s32 stack_plus_one; /* its id + 1; 0 while there is none */
 };
 
 struct cell_key {
@@ -76,13 +76,16 @@ struct {
 	__type(value, struct csd_config);
 } config SEC(".maps");
 
-/* The functions whose requests are not unwound each time; every other function's are. */
+/*
+ * func -> example, for the functions that settle reason and origin (expedited RCU): unwinding costs microseconds,
+ * everything else here tens of nanoseconds, so their requests share one stack. Every other function's are unwound.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 128);
 	__type(key, __u64);
-	__type(value, struct known_func);
-} known_funcs SEC(".maps");
+	__type(value, struct example);
+} settled_funcs SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -98,11 +101,11 @@ struct {
 	__type(value, struct open_call);
 } open_calls SEC(".maps");
 
-/* Busy cells: per CPU, since they may rise a million times a second on every CPU at once. */
+/* Per CPU, since they may rise a million times a second on every CPU at once; the index is that of `busy`. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, 64);
-	__type(key, struct cell_key);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, BUSY_FUNCS);
+	__type(key, __u32);
 	__type(value, struct cell);
 } busy_cells SEC(".maps");
 
@@ -178,52 +181,69 @@ static __always_inline int holds_slab_mutex(struct csd_config *cfg)
 	return (owner & ~OWNER_FLAGS) == bpf_get_current_task();
 }
 
-static __always_inline void rise(struct cell *cell, __u32 grown)
+static __always_inline int count(struct cell_key *key, __u32 grown)
 {
-	__sync_fetch_and_add(&cell->requests, 1);
-	if (grown & 1)
-		__sync_fetch_and_add(&cell->calls, 1);
-	if (grown & 2)
-		__sync_fetch_and_add(&cell->broadcasts, 1);
-}
-
-static __always_inline int count(void *map, struct cell_key *key, __u32 grown)
-{
-	struct cell *cell = bpf_map_lookup_elem(map, key);
-	struct cell empty = {};
+	struct cell *cell = bpf_map_lookup_elem(&cells, key), empty = {};
 
 	if (!cell) {
-		bpf_map_update_elem(map, key, &empty, BPF_NOEXIST); /* another CPU may have been first: that is fine */
-		cell = bpf_map_lookup_elem(map, key);
+		bpf_map_update_elem(&cells, key, &empty, BPF_NOEXIST); /* another CPU may have been first: that is fine */
+		cell = bpf_map_lookup_elem(&cells, key);
 	}
 	if (!cell) {
 		health_count(&health, HEALTH_LOST);
 		return 0;
 	}
-	rise(cell, grown);
+	__sync_fetch_and_add(&cell->requests, 1);
+	if (grown & 1)
+		__sync_fetch_and_add(&cell->calls, 1);
+	if (grown & 2)
+		__sync_fetch_and_add(&cell->broadcasts, 1);
 	return 0;
 }
 
-static __always_inline __s32 take_stack(void *ctx, struct known_func *known)
+static __always_inline int count_busy(__u32 index, __u32 grown)
 {
+	struct cell *cell = bpf_map_lookup_elem(&busy_cells, &index);
+
+	if (!cell)
+		return 0;
+	cell->requests += 1;
+	cell->calls += grown & 1;
+	cell->broadcasts += grown >> 1;
+	return 0;
+}
+
+/* Index in `busy`, BUSY_FUNCS for any other function. */
+static __always_inline __u32 busy_index(struct csd_config *cfg, __u64 func)
+{
+	if (func == cfg->busy[0])
+		return 0;
+	if (func == cfg->busy[1])
+		return 1;
+	if (func == cfg->busy[2])
+		return 2;
+	return func == cfg->busy[3] ? 3 : BUSY_FUNCS;
+}
+
+static __always_inline __s32 take_stack(void *ctx, __u64 func)
+{
+	struct example *example = bpf_map_lookup_elem(&settled_funcs, &func);
 	__s32 stack;
 
-	if (known && known->stack_plus_one > 0)
-		return known->stack_plus_one - 1;
+	if (example && example->stack_plus_one > 0)
+		return example->stack_plus_one - 1;
 	stack = STACK_ID(ctx, &stacks);
 	if (stack < 0)
 		health_count(&health, HEALTH_STACKLESS);
-	else if (known)
-		known->stack_plus_one = stack + 1;
+	else if (example)
+		example->stack_plus_one = stack + 1;
 	return stack;
 }
 
 SEC("raw_tp/csd_queue_cpu")
 int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u32 zero = 0, grown = 0, how;
-	__u64 callsite = ctx->args[1];
-	struct known_func *known;
+	__u32 zero = 0, grown = 0, busy;
 	struct cell_key key = {};
 	struct csd_config *cfg;
 
@@ -231,20 +251,19 @@ int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 	if (!cfg)
 		return 0;
 	key.func = ctx->args[2];
-	known = bpf_map_lookup_elem(&known_funcs, &key.func);
-	how = known ? known->how : 0;
-	if (how == KNOWN_BUSY_SINGLE)
-		return count(&busy_cells, &key, 0);
-	if (kind_of(ctx, cfg, callsite) == KIND_MULTI) {
+	busy = busy_index(cfg, key.func);
+	if (busy < BUSY_SINGLES)
+		return count_busy(busy, 0);
+	if (kind_of(ctx, cfg, ctx->args[1]) == KIND_MULTI) {
 		key.flags = CELL_MULTI;
-		grown = group(cfg, key.func, callsite, (__u32)ctx->args[0]);
+		grown = group(cfg, key.func, ctx->args[1], (__u32)ctx->args[0]);
 	}
-	if (how == KNOWN_BUSY)
-		return count(&busy_cells, &key, grown);
+	if (busy < BUSY_FUNCS)
+		return count_busy(busy, grown);
 	if (key.flags && holds_slab_mutex(cfg))
 		key.flags |= CELL_UNDER_SLAB_MUTEX;
-	key.stack = take_stack(ctx, known);
-	return count(&cells, &key, grown);
+	key.stack = take_stack(ctx, key.func);
+	return count(&key, grown);
 }
 
 char _license[] SEC("license") = "GPL";

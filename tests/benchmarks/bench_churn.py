@@ -1,0 +1,122 @@
+"""Containers per second with everything observed, against a bare SDK loop and a shell loop of `docker run --rm`.
+
+The SDK loop has the same concurrency as kickwatch; the shell loop is what a person would type, one container after
+the other. All run interleaved, block by block, with the same image and network, so that the machine's drift hits all
+alike; a first block is not counted. Prints each block, and the median of the blocks' ratios with their spread. At
+concurrency 1 the shell ratio is the comparison at equal concurrency, and is printed without a promise. Needs root, a
+Docker Engine and the csd tracepoint.
+
+    usage: bench_churn.py [--blocks N] [--containers N] [--concurrency N ...]
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+import docker
+from kickwatch.config import load
+from kickwatch.laboratory import Laboratory
+from kickwatch.node.lock import NodeLock
+from kickwatch.workload.names import new_trial_id
+
+SOCKET = "/var/run/docker.sock"
+# The barrier's own deadline releases the program where nobody else does: a bare loop has no barrier to wait at.
+BARE_COMMAND = ["--deadline-ms", "1"]
+
+
+async def observed(laboratory: Laboratory, containers: int) -> float:
+    """Seconds for so many containers with probes armed, barrier, accounting check and counters per container."""
+    churn = laboratory.churn(laboratory.plan(new_trial_id(), containers), laboratory.knobs())
+    since = time.perf_counter()
+    done = await churn.run()
+    elapsed_s = time.perf_counter() - since
+    failed = [container.failure for container in done if container.failure]
+    if failed:
+        sys.exit(f"bench_churn: {failed[0]}")
+    return elapsed_s
+
+
+def bare_sdk(image: str, containers: int, concurrency: int, parent: str) -> float:
+    """Seconds for a plain loop of create, start, wait, remove over the SDK, a client per thread."""
+    local = threading.local()
+
+    def one(_: int) -> None:
+        if not hasattr(local, "client"):
+            local.client = docker.DockerClient(base_url=f"unix://{SOCKET}")
+        container = local.client.containers.create(
+            image, command=BARE_COMMAND, network_mode="none", cgroup_parent=parent, log_config={"type": "none"}
+        )
+        container.start()
+        container.wait()
+        container.remove()
+
+    with ThreadPoolExecutor(concurrency) as pool:
+        since = time.perf_counter()
+        list(pool.map(one, range(containers)))
+        return time.perf_counter() - since
+
+
+def shell(image: str, containers: int) -> float:
+    """Seconds for `docker run --rm` in a shell loop."""
+    run = f"docker run --rm --network none {image} {' '.join(BARE_COMMAND)} > /dev/null 2>&1"
+    since = time.perf_counter()
+    subprocess.run(["sh", "-c", f"for i in $(seq {containers}); do {run}; done; true"], check=True)
+    return time.perf_counter() - since
+
+
+def show(name: str, ratios: list[float], promised: float | None) -> bool:
+    """One line: median, spread, and whether the promise holds."""
+    middle = median(ratios)
+    kept = promised is None or middle >= promised
+    promise = "no promise" if promised is None else f"promised {promised}: {'kept' if kept else 'MISSED'}"
+    print(f"{name}: median {middle:.3f}, min {min(ratios):.3f}, max {max(ratios):.3f} ({promise})")
+    return kept
+
+
+async def measure(concurrency: int, blocks: int, containers: int) -> bool:
+    """Interleaved blocks at one concurrency; True when the promises hold."""
+    config = load(None, [f"workload.concurrency={concurrency}"]).config
+    against_sdk, against_shell = [], []
+    async with Laboratory.open(config) as laboratory:
+        image, parent = laboratory.image, laboratory.parent_name
+        for block in range(blocks + 1):
+            ours = await observed(laboratory, containers)
+            sdk = await asyncio.to_thread(bare_sdk, image, containers, concurrency, parent)
+            loop = await asyncio.to_thread(shell, image, containers)
+            rates = [containers / seconds for seconds in (ours, sdk, loop)]
+            counted = "" if block else " (warm-up, not counted)"
+            shown = ", ".join(
+                f"{name} {rate:.2f}" for name, rate in zip(("observed", "SDK", "shell"), rates, strict=True)
+            )
+            print(f"block {block}, containers a second: {shown}{counted}")
+            if block:
+                against_sdk.append(sdk / ours)
+                against_shell.append(loop / ours)
+    shell_promise = None if concurrency == 1 else 1.2
+    return all(
+        [
+            show(f"concurrency {concurrency}: observed / bare SDK loop of the same concurrency", against_sdk, 0.95),
+            show(f"concurrency {concurrency}: observed / shell loop of docker run --rm", against_shell, shell_promise),
+        ]
+    )
+
+
+async def main() -> int:
+    """Run the blocks; the exit status tells whether the promises hold."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--containers", type=int, default=12)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4])
+    given = parser.parse_args()
+    with NodeLock():
+        kept = [await measure(concurrency, given.blocks, given.containers) for concurrency in given.concurrency]
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

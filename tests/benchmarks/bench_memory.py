@@ -1,0 +1,59 @@
+"""Resident memory of `kickwatch run`: after 200 containers, and whether it is flat from there to 1000.
+
+Starts the daemon with short trials, counts the containers in its log, and reads its VmRSS after each trial. Needs root,
+a Docker Engine and about ten minutes.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+PROMISED_KIB = 56 * 1024
+FLAT_KIB = 1024  # what the allocator may add over 800 containers and still be called flat
+FIRST, LAST = 200, 1000
+SETTINGS = {
+    "workload.containers_per_trial": 50,
+    "workload.concurrency": 4,
+    "trial.window_s": 0.5,
+    "trial.interval_s": 0,
+    "log.format": "json",
+}
+
+
+def resident_kib(pid: int) -> int:
+    """VmRSS of a process, KiB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def main() -> int:
+    """Run the daemon until it has churned LAST containers."""
+    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "kickwatch", "run", *settings]
+    sizes: list[tuple[int, int]] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stderr is not None
+        containers = 0
+        for line in daemon.stderr:
+            record = json.loads(line)
+            if record["event"] == "kickwatch.trial_finished":
+                containers += record["containers"]
+                sizes.append((containers, resident_kib(daemon.pid)))
+                print(f"{containers} containers: {sizes[-1][1] / 1024:.1f} MiB", flush=True)
+            if containers >= LAST:
+                break
+        daemon.terminate()
+        daemon.stderr.read()
+    first = next((kib for count, kib in sizes if count >= FIRST), 0)
+    last = sizes[-1][1] if sizes else 0
+    kept = 0 < first <= PROMISED_KIB and last - first <= FLAT_KIB
+    print(
+        f"promised: at most {PROMISED_KIB // 1024} MiB after {FIRST}, and at most {FLAT_KIB // 1024} MiB more by {LAST}"
+    )
+    print(f"measured: {first / 1024:.1f} MiB, then {(last - first) / 1024:+.2f} MiB: {'kept' if kept else 'MISSED'}")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
