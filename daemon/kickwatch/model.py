@@ -115,6 +115,8 @@ class Window(Record, frozen=True, kw_only=True):
     wait_histogram_ns: tuple[int, ...] = ()  # bucket i: waits in [2**i, 2**(i+1)) ns
     lost_events: int = 0
     stackless_events: int = 0
+    disturbances: tuple[str, ...] = ()  # what keeps the samples from being subtracted: `cpus_changed`, `recycled`, ...
+    disturbances: tuple[str, ...] = ()  # what makes the window's figures no proof, e.g. `cpus_changed`
 
 
 class Container(Record, frozen=True, kw_only=True):
@@ -160,6 +162,30 @@ class Node(Record, frozen=True, kw_only=True):
     rcu_expedited: bool = False
 
 
+class Count(Record, frozen=True, kw_only=True):
+    """Known events of the positive control: done (a range where the kernel may have skipped some), and seen."""
+
+    expected_low: int
+    expected_high: int
+    seen: int
+
+    @property
+    def right(self) -> bool:
+        """Seen exactly, and not nothing."""
+        return 0 < self.expected_low <= self.seen <= self.expected_high
+
+
+class Control(Record, frozen=True, kw_only=True):
+    """The latest positive control. `calls` are multi-CPU calls, `requests` their requests, `singles` single requests."""
+
+    passed: bool
+    detail: str
+    cpus: tuple[int, ...] = ()
+    calls: Count | None = None
+    requests: Count | None = None
+    singles: Count | None = None
+
+
 class Trial(Record, frozen=True, kw_only=True):
     """One experiment whole: everything a verdict is computed from."""
 
@@ -177,4 +203,6 @@ class Trial(Record, frozen=True, kw_only=True):
     kmem_accounting: KmemAccounting
     concurrency: int
     unsettled: bool = False
+    control: Control | None = None
+    void: str = ""  # why the trial proves nothing at all; empty for a valid one
     notes: tuple[str, ...] = ()
