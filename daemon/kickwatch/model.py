@@ -115,7 +115,6 @@ class Window(Record, frozen=True, kw_only=True):
     wait_histogram_ns: tuple[int, ...] = ()  # bucket i: waits in [2**i, 2**(i+1)) ns
     lost_events: int = 0
     stackless_events: int = 0
-    disturbances: tuple[str, ...] = ()  # what keeps the samples from being subtracted: `cpus_changed`, `recycled`, ...
     disturbances: tuple[str, ...] = ()  # what makes the window's figures no proof, e.g. `cpus_changed`
 
 
