@@ -11,6 +11,7 @@ from typing import Self
 
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, reclaim, remove_tree
+from kickwatch.shielded import finish
 from kickwatch.workload.helper import Helper
 
 CANARY_GROUP = "kickwatch-canary"
@@ -43,9 +44,10 @@ class Canary:
 
     async def __aenter__(self) -> Self:
         """Remove what a killed run left, make the group, start the child. Raises CgroupError, HelperError."""
-        parent, home, scratch = await asyncio.to_thread(prepare_group, self._cgroups, self._group, self._scratch)
-        helper = Helper(["canary", parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
+        preparing = asyncio.to_thread(prepare_group, self._cgroups, self._group, self._scratch)
         try:
+            parent, home, scratch = await finish(preparing)
+            helper = Helper(["canary", parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
             self._helper = await helper.__aenter__()
         except BaseException:
             await clear_group(self._cgroups, self._group)
@@ -61,6 +63,11 @@ class Canary:
         finally:
             await clear_group(self._cgroups, self._group)
 
+    async def restart(self) -> None:
+        """A new child in place of one that may have failed or lost step; its batch is removed."""
+        await self.__aexit__(None, None, None)
+        await self.__aenter__()
+
     async def create_batch(self, memcgs: int | None = None) -> int:
         """Make, enter, use and leave a batch (of another size, if given). Returns its duration in nanoseconds."""
         return await self._ask(f"create {memcgs or self.memcgs}")
@@ -72,7 +79,8 @@ class Canary:
     async def _ask(self, command: str) -> int:
         if self._helper is None:
             raise CgroupError(f"{self._group} is not set up", "enter it with `async with`")
-        answer = await self._helper.ask(command, self._deadline_s)
+        # Cancelled in mid-batch, the child would answer to nobody and take no further command, not even `remove`.
+        answer = await finish(self._helper.ask(command, self._deadline_s))
         return answer.value or 0
 
 
@@ -91,14 +99,9 @@ def prepare_group(cgroups: Cgroups, group: str, scratch: Path | None) -> tuple[P
 async def clear_group(cgroups: Cgroups, group: str) -> None:
     """Remove a group at the end of its use; raises CgroupError if something stays.
 
-    Bounded by the attempts of remove_tree, so a cancellation waits for it.
+    Bounded by the attempts of remove_tree, so cancellations wait for it.
     """
-    removing = asyncio.ensure_future(asyncio.to_thread(remove_leftovers, cgroups, group))
-    try:
-        remaining = await asyncio.shield(removing)
-    except asyncio.CancelledError:
-        await removing
-        raise
+    remaining = await finish(asyncio.to_thread(remove_leftovers, cgroups, group))
     if remaining:
         raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
 

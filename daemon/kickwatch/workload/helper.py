@@ -13,6 +13,7 @@ from typing import Self
 
 from kickwatch.errors import KickwatchError
 from kickwatch.native import binary
+from kickwatch.shielded import finish
 
 START_S = 10.0
 STOP_S = 60.0  # the child may have ten thousand cgroups to remove first
@@ -145,13 +146,8 @@ class Helper:
         return self._process
 
     async def _close_shielded(self) -> str:
-        """Bounded by `stop_s`, so a cancellation waits for it: no child outlives us."""
-        closing = asyncio.ensure_future(self._close())
-        try:
-            return await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            await closing
-            raise
+        """Bounded by `stop_s`, so cancellations wait for it: no child outlives us."""
+        return await finish(self._close())
 
     async def _close(self) -> str:
         """Returns what the child said on standard error."""
