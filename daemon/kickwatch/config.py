@@ -125,6 +125,11 @@ class _Given:
     source: str
 
 
+SERIAL_BY_FORCE = (
+    "workload.kmem_tcp_limit_bytes forces workload.concurrency to 1: the static key it flips is shared by all memcgs"
+)
+
+
 def load(path: Path | None, sets: Sequence[str] = (), *, strict: bool = True) -> Loaded:
     """Defaults, overridden by the TOML file at `path`, overridden by each `KEY=VALUE` of `sets` in turn.
 
@@ -142,7 +147,8 @@ def load(path: Path | None, sets: Sequence[str] = (), *, strict: bool = True) ->
     if strict and complaints:
         raise complaints[0]
     config = _build({key: item for key, item in given.items() if key in known})
-    return Loaded(config, tuple(str(complaint) for complaint in complaints))
+    forced = (SERIAL_BY_FORCE,) if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1 else ()
+    return Loaded(config, (*(str(complaint) for complaint in complaints), *forced))
 
 
 def known_keys() -> dict[str, Any]:
@@ -226,12 +232,6 @@ def _check_together(workload: WorkloadConfig, given: Mapping[str, _Given]) -> No
     def place(*keys: str) -> str:
         return ", ".join(dict.fromkeys(given[key].source for key in keys if key in given))
 
-    if workload.kmem_tcp_limit_bytes and workload.concurrency != 1:
-        raise ConfigError(
-            f"{place('workload.kmem_tcp_limit_bytes', 'workload.concurrency')}: workload.kmem_tcp_limit_bytes = "
-            f"{workload.kmem_tcp_limit_bytes} allows no workload.concurrency = {workload.concurrency}",
-            "the static key it flips is shared by all memcgs; set workload.concurrency = 1 or leave it out",
-        )
     if workload.command and not workload.image:
         raise ConfigError(
             f"{place('workload.command')}: workload.command is set and workload.image is not",

@@ -39,5 +39,9 @@ class CgroupError(KickwatchError):
     """A cgroup file could not be read or written."""
 
 
+class InterruptedRunError(KickwatchError):
+    """A signal ended the command before its result."""
+
+
 class BusyError(KickwatchError):
     """Another kickwatch already experiments on this node."""

@@ -1,25 +1,30 @@
 """Everything a trial needs, set up once and taken down whatever happens: engine, image, cgroups, observers, warm-up."""
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from kickwatch.alert.journal import Event, logger
 from kickwatch.config import Config
-from kickwatch.errors import CgroupError, EngineError, KickwatchError
-from kickwatch.model import Node
+from kickwatch.errors import KickwatchError
+from kickwatch.model import Control, Node
 from kickwatch.native import binary
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem, reclaim
+from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory
+from kickwatch.shielded import finish
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.churn import Churn, Plan
-from kickwatch.workload.docker_engine import DockerEngine
+from kickwatch.workload.docker_engine import DockerEngine, image_reference
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.knobs import Knobs
-from kickwatch.workload.names import CGROUP_NAME, cgroup_parent, new_trial_id, read_instance
-from kickwatch.workload.reaper import reap_cgroups, reap_containers
+from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
+from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
 
 _WARM_UP_MEMCGS = 5
 _WARM_UP_SETTLE_S = 1.0
@@ -38,6 +43,7 @@ class Laboratory:
     image: str
     observatory: Observatory
     canary: Canary
+    control: Control
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -105,14 +111,23 @@ class Laboratory:
         """A churn of that plan, with the creation path read after each container."""
         barrier = Barrier(self.cgroups, self.parent_memcg, own_program=self.own_image)
 
+        last = self.observatory.creation_broadcasts()
+
         async def broadcasts() -> int | None:
-            return self.observatory.creation_broadcasts()
+            nonlocal last
+            before, last = last, self.observatory.creation_broadcasts()
+            return None if before is None or last is None else last - before
 
         return Churn(self.engine, plan, barrier, knobs, broadcasts)
 
     async def reclaim(self) -> None:
         """Push the dying memcgs below our own parent out, so that churn does not pile them up."""
         _ = await asyncio.to_thread(reclaim, self.parent_memcg)  # what stays is tried again after the next trial
+
+    async def recover(self) -> None:
+        """After a trial that failed: remove what it may have left, and give the canary a new child."""
+        await reap_everything(self.engine, self.info, self.instance, self.cgroups)
+        await _tell_failure(self.canary.restart())
 
     async def warm_up(self) -> None:
         """One container and a few bare memcgs without limits: the first kmem memcg of a boot flips static keys."""
@@ -142,11 +157,19 @@ class _Opening:
         try:
             return await self._set_up()
         except BaseException:
-            await self._stack.aclose()
+            await self._take_down()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.shield(asyncio.wait_for(self._stack.aclose(), _CLEAN_UP_S))
+        await self._take_down()
+
+    async def _take_down(self) -> None:
+        """To its end even if a second signal comes; what an engine that hangs keeps is the next start's to reap."""
+        try:
+            await finish(self._stack.aclose(), _CLEAN_UP_S)
+        except TimeoutError:
+            what = f"clean-up did not end within {_CLEAN_UP_S:.0f} s"
+            logger().error(Event.CLEAN_UP_FAILED, what=what, remedy="the next start of kickwatch removes the rest")
 
     async def _set_up(self) -> Laboratory:
         config = self._config
@@ -157,27 +180,17 @@ class _Opening:
         self._stack.push_async_callback(engine.close)
         info = await engine.info()
         instance = await asyncio.to_thread(read_instance)
-        await self._arrange_reaping(engine, info, instance, cgroups)
         image = await self._image(engine)
+        reap = partial(reap_everything, engine, info, instance, cgroups)
+        await reap()
+        self._stack.push_async_callback(reap)  # undone last to first: containers before the image they use
         observatory = await Observatory.open()
         self._stack.callback(observatory.close)
+        control = await positive_control(observatory)
         canary = await self._stack.enter_async_context(Canary(cgroups))
-        laboratory = Laboratory(config, engine, info, instance, cgroups, image, observatory, canary)
+        laboratory = Laboratory(config, engine, info, instance, cgroups, image, observatory, canary, control)
         await laboratory.warm_up()
         return laboratory
-
-    async def _arrange_reaping(self, engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> None:
-        """Remove what an earlier kickwatch left, now, and what we leave, at the end."""
-        names = (CGROUP_NAME, f"{CGROUP_NAME}.slice") if info.cgroup_driver == "cgroupfs" else ()
-
-        async def reap() -> None:
-            with suppress(EngineError):
-                await reap_containers(engine, instance)
-            with suppress(CgroupError):
-                await asyncio.to_thread(reap_cgroups, cgroups, names)
-
-        await reap()
-        self._stack.push_async_callback(reap)
 
     async def _image(self, engine: Engine) -> str:
         wanted = self._config.workload.image
@@ -185,11 +198,25 @@ class _Opening:
             await engine.require_image(wanted)
             return wanted
         program = await asyncio.to_thread(lambda: binary("workload").read_bytes())
-        image = await engine.prepare_image(program)
 
         async def remove() -> None:
-            with suppress(KickwatchError):
-                await engine.remove_image(image)
+            await _tell_failure(engine.remove_image(image_reference(program)))
 
         self._stack.push_async_callback(remove)
-        return image
+        return await engine.prepare_image(program)
+
+
+async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> None:
+    """Remove our containers and our cgroup parents; what stays is said, and tried again at the next start."""
+    await _tell_failure(reap_containers(engine, instance))
+    parent = cgroup_parent(info.cgroup_driver).lstrip("/")
+    if parent.endswith(".slice"):
+        await _tell_failure(asyncio.to_thread(stop_slice, parent))
+    await _tell_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
+
+
+async def _tell_failure(work: Awaitable[object]) -> None:
+    try:
+        await work
+    except KickwatchError as error:
+        logger().error(Event.CLEAN_UP_FAILED, what=error.what, remedy=error.remedy)

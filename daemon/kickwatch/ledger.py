@@ -26,6 +26,7 @@ def _merge_two(one: Window, other: Window) -> Window:
         wait_histogram_ns=tuple(a + b for a, b in zip(*padded, strict=True)),
         lost_events=one.lost_events + other.lost_events,
         stackless_events=one.stackless_events + other.stackless_events,
+        disturbances=tuple(dict.fromkeys((*one.disturbances, *other.disturbances))),
     )
 
 

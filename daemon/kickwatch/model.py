@@ -175,7 +175,7 @@ class Count(Record, frozen=True, kw_only=True):
 
 
 class Control(Record, frozen=True, kw_only=True):
-    """The latest positive control. `calls` are multi-CPU calls, `requests` their requests, `singles` single requests."""
+    """The latest positive control. `calls`: multi-CPU calls, `requests`: theirs, `singles`: single-CPU requests."""
 
     passed: bool
     detail: str

@@ -11,10 +11,12 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kickwatch.laboratory import Laboratory
 from kickwatch.ledger import merge_windows
 from kickwatch.model import Canary, Container, KmemAccounting, Trial, Window
+from kickwatch.node.continuity import moment
 from kickwatch.workload.names import new_trial_id
 
 STILL_S = 2.0
@@ -32,19 +34,24 @@ class TrialRun:
     laboratory: Laboratory
     containers: int
     progress: Progress
+    number: int = 0
     trial_id: str = field(default_factory=new_trial_id)
     unsettled: bool = False
 
     async def run(self) -> Trial:
         """Run it to its end and write it down."""
         laboratory = self.laboratory
-        seed = laboratory.config.trial.seed or secrets.randbits(32)
+        # Each trial of a daemon has an order of its own, also under a fixed seed; the seed logged repeats this one.
+        seed = (laboratory.config.trial.seed or secrets.randbits(32)) + self.number
         order = [CHURN, QUIET]
         random.Random(seed).shuffle(order)  # noqa: S311 -- an experiment's order, not a secret
         started = time.time()
+        socket = Path(laboratory.config.engine.socket)
+        begun = await asyncio.to_thread(moment, socket)
         await laboratory.observatory.between_windows()
         churn, quiet, done, notes = await self._windows(order)
         canary = await self._canary()
+        disturbances = begun.disturbances(await asyncio.to_thread(moment, socket))
         await laboratory.reclaim()  # outside every window: removing memcgs may broadcast lawfully
         await laboratory.observatory.between_windows()
         return Trial(
@@ -61,6 +68,8 @@ class TrialRun:
             kmem_accounting=kmem_accounting(done, disabled=await asyncio.to_thread(laboratory.kmem_disabled)),
             concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
             unsettled=self.unsettled,
+            control=laboratory.control,
+            void=",".join(dict.fromkeys((*disturbances, *churn.disturbances, *quiet.disturbances))),
             notes=(*laboratory.observatory.losses, *laboratory.notes, *notes),
         )
 
@@ -132,10 +141,14 @@ class TrialRun:
 
 
 def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool) -> KmemAccounting:
-    """What the containers' own memcgs say: on only when every container that counts was charged kernel memory."""
+    """What the containers' own memcgs say: on when each that could be read was charged kernel memory.
+
+    A user's container may end before its memcg is read; ours waits at its barrier.
+    """
     if disabled:
         return KmemAccounting.OFF
     read = [container.kmem_bytes for container in containers if not container.failure]
-    if not read or any(kmem_bytes is None for kmem_bytes in read):
+    known = [kmem_bytes for kmem_bytes in read if kmem_bytes is not None]
+    if not known:
         return KmemAccounting.UNKNOWN
-    return KmemAccounting.ON if all(read) else KmemAccounting.OFF
+    return KmemAccounting.ON if all(known) else KmemAccounting.OFF

@@ -11,7 +11,7 @@ from kickwatch.alert.condition import Conditions
 from kickwatch.alert.journal import Event, logger
 from kickwatch.config import Config
 from kickwatch.detect.verdict import MIN_CONTAINERS, Judgement, judge
-from kickwatch.errors import EngineError
+from kickwatch.errors import KickwatchError
 from kickwatch.laboratory import Laboratory
 from kickwatch.ledger import counted, creation_broadcasts
 from kickwatch.model import Trial
@@ -19,7 +19,8 @@ from kickwatch.node.lock import NodeLock
 from kickwatch.plan import TrialRun
 
 T = TypeVar("T")
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FAILURES_TOLD = 3
 
 
 async def one_trial(config: Config, containers: int, progress: Callable[[str], None]) -> tuple[Trial, Judgement]:
@@ -31,11 +32,20 @@ async def one_trial(config: Config, containers: int, progress: Callable[[str], N
 
 
 async def until_signalled(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`; SIGTERM and SIGINT cancel it, and its clean-up then runs. Raises CancelledError in that case."""
+    """Run `work`; the first SIGTERM, SIGINT or SIGHUP cancels it, and its clean-up runs to the end.
+
+    Further signals change nothing: the clean-up is bounded. Raises CancelledError when a signal came.
+    """
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, lambda: None)
+        task.cancel()
+
     for number in _SIGNALS:
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop)
     try:
         return await task
     finally:
@@ -59,33 +69,45 @@ async def _watch(config: Config, trials: int | None) -> None:
         )
         for loss in laboratory.observatory.losses:
             log.warning(Event.CAPABILITY_LOST, what=loss)
-        conditions, recent = Conditions(), list[Trial]()
+        conditions, recent, said = Conditions(), list[Trial](), set[str]()
         done = 0
         while trials is None or done < trials:
+            trial = await _try(laboratory, done)
             done += 1
-            trial = await _try(laboratory)
-            if trial is not None:
+            if trial is not None and trial.void:
+                log.warning(Event.TRIAL_VOID, trial=trial.trial_id, reason=trial.void)
+            elif trial is not None:
                 recent = _recent([*recent, trial])
+                _note(trial, said)
                 _tell(conditions, recent)
             if trials is None or done < trials:
                 await asyncio.sleep(config.trial.interval_s)
 
 
-async def _try(laboratory: Laboratory) -> Trial | None:
-    """One trial; an engine that fails is said and tried again later, since it may come back."""
+async def _try(laboratory: Laboratory, number: int) -> Trial | None:
+    """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
     containers = laboratory.config.workload.containers_per_trial
     try:
-        return await TrialRun(laboratory, containers, lambda _: None).run()
-    except EngineError as error:
+        return await TrialRun(laboratory, containers, lambda _: None, number).run()
+    except KickwatchError as error:
         logger().error(Event.TRIAL_FAILED, what=error.what, remedy=error.remedy)
-        return None
+    await laboratory.recover()
+    return None
+
+
+def _note(trial: Trial, said: set[str]) -> None:
+    """What a person should know of the set-up (a knob the kernel ignores, a lost rung): each once."""
+    for note in trial.notes:
+        if note not in said:
+            said.add(note)
+            logger().warning(Event.NOTE, what=note)
 
 
 def _recent(trials: Sequence[Trial]) -> list[Trial]:
     """The newest trials that together have enough containers for a verdict."""
     kept: list[Trial] = []
     containers = 0
-    for trial in reversed(trials):
+    for trial in reversed(trials[-MIN_CONTAINERS:]):  # at most so many: failed ones bring no containers
         if containers >= MIN_CONTAINERS:
             break
         kept.insert(0, trial)
@@ -103,7 +125,8 @@ def _tell(conditions: Conditions, recent: Sequence[Trial]) -> None:
         reasons=list(judgement.reasons),
         findings=list(judgement.findings),
         containers=len(counted(trial)),
-        failures=len(trial.containers) - len(counted(trial)),
+        failures=[container.failure for container in trial.containers if container.failure][:_FAILURES_TOLD],
+        failed=len(trial.containers) - len(counted(trial)),
         creation_path_broadcasts=creation_broadcasts(trial.churn.cells),
         seed=trial.seed,
         order=list(trial.order),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.config import Config, EngineKind, LogFormat, Network, allowed, known_keys, load
+from kickwatch.config import SERIAL_BY_FORCE, Config, EngineKind, LogFormat, Network, allowed, known_keys, load
 from kickwatch.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "kickwatch.toml"
@@ -171,13 +171,11 @@ def test_a_wrong_value_is_an_error_even_where_unknown_keys_are_not(file: Path) -
     assert "workload.concurrency cannot be 0" in error_of(file, strict=False)
 
 
-def test_the_tcp_limit_and_concurrency_exclude_each_other(file: Path) -> None:
+def test_the_tcp_limit_forces_serial_churn_and_says_so(file: Path) -> None:
     file.write_text("[workload]\nconcurrency = 4\n")
-    found = error_of(file, "workload.kmem_tcp_limit_bytes=33554432")
-    assert found.startswith(f"--set workload.kmem_tcp_limit_bytes=33554432, {file}: workload.kmem_tcp_limit_bytes = ")
-    assert "workload.concurrency = 4" in found
-    assert load(file, ["workload.kmem_tcp_limit_bytes=1", "workload.concurrency=1"]).config.workload.concurrency == 1
-    assert load(None, ["workload.kmem_tcp_limit_bytes=1"]).config.workload.concurrency == 1
+    assert load(file, ["workload.kmem_tcp_limit_bytes=1"]).warnings == (SERIAL_BY_FORCE,)
+    assert load(file, ["workload.kmem_tcp_limit_bytes=1", "workload.concurrency=1"]).warnings == ()
+    assert load(None, ["workload.kmem_tcp_limit_bytes=1"]).warnings == ()
 
 
 def test_a_command_needs_an_image() -> None:

@@ -1,20 +1,34 @@
 """What an alert says: the cell to blame, a headline a person understands, and how to confirm it without kickwatch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kickwatch.ledger import counted, creation_broadcasts, merge_cells, total_waits
 from kickwatch.model import Cell, Trial, Wait
 
 
-def worst_cell(trials: Sequence[Trial]) -> Cell | None:
-    """The creation-path cell with the most broadcasts, the canaries' when the containers have none."""
-    churn = [cell for trial in trials for cell in trial.churn.cells]
-    canary = [cell for trial in trials if trial.canary is not None for cell in trial.canary.cells]
-    for cells in (churn, canary):
+@dataclass(frozen=True)
+class Blame:
+    """The creation-path cell with the most broadcasts, and what it is counted by: `container` or `memory cgroup`."""
+
+    cell: Cell
+    units: int
+    unit: str
+
+
+def blame(trials: Sequence[Trial]) -> Blame | None:
+    """The worst cell of the containers, of the canaries when the containers have none; None when no probe tells."""
+    canaries = [trial.canary for trial in trials if trial.canary is not None]
+    containers = sum(len(counted(trial)) for trial in trials)
+    memcgs = sum(canary.memcgs for canary in canaries)
+    for cells, units, unit in (
+        ([cell for trial in trials for cell in trial.churn.cells], containers, "container"),
+        ([cell for canary in canaries for cell in canary.cells], memcgs, "memory cgroup"),
+    ):
         guilty = [cell for cell in merge_cells(cells) if cell.on_creation_path and cell.broadcasts]
-        if guilty:
-            return max(guilty, key=lambda cell: cell.broadcasts)
+        if guilty and units:
+            return Blame(max(guilty, key=lambda cell: cell.broadcasts), units, unit)
     return None
 
 
@@ -24,44 +38,45 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
     containers = sum(len(counted(trial)) for trial in trials)
     waits = [wait for trial in trials for wait in trial.churn.waits]
     count, wait_ns = total_waits(waits)
-    cell = worst_cell(trials)
+    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in trials)
+    worst = blame(trials)
     fields: dict[str, Any] = {
         "headline": headline(trials),
         "kernel": node.kernel,
         "cpus_online": node.cpus_online,
         "engine": node.engine,
         "containers": containers,
-        "broadcasts_per_container": per(_all_broadcasts(trials), containers),
+        "broadcasts_per_container": per(broadcasts, containers),
         "slab_mutex_waits": count,
         "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
         "slab_mutex_holders": holders(waits),
         "trials": [trial.trial_id for trial in trials],
+        "confirm": bpftrace_line(worst.cell if worst is not None else None),
     }
-    if cell is not None:
+    if worst is not None:
+        unit = worst.unit.replace(" ", "_")
         fields |= {
-            "reason": cell.reason,
-            "func": cell.func,
-            "origin": cell.origin.value,
-            "path": cell.path.value,
-            "requests_per_container": per(cell.requests, containers),
-            "share_under_slab_mutex": per(cell.under_slab_mutex, cell.requests),
-            "stack": list(cell.stack),
-            "confirm": bpftrace_line(cell),
+            "reason": worst.cell.reason,
+            "func": worst.cell.func,
+            "origin": worst.cell.origin.value,
+            "path": worst.cell.path.value,
+            f"broadcasts_per_{unit}": per(worst.cell.broadcasts, worst.units),
+            f"requests_per_{unit}": per(worst.cell.requests, worst.units),
+            "share_under_slab_mutex": per(worst.cell.under_slab_mutex, worst.cell.requests),
+            "stack": list(worst.cell.stack),
         }
     return fields
 
 
 def headline(trials: Sequence[Trial]) -> str:
     """One sentence: how often, what, by whom, at whose cost."""
-    cell = worst_cell(trials)
-    if cell is None:
+    worst = blame(trials)
+    if worst is None:
         return "bare memory cgroups make the kernel interrupt every CPU; no probe tells why"
-    containers = sum(len(counted(trial)) for trial in trials)
+    cell = worst.cell
     held = " holding slab_mutex" if cell.under_slab_mutex * 2 >= cell.requests else ""
-    return (
-        f"{per(cell.broadcasts, containers):g} x {cell.reason} per container, "
-        f"sent by {sender(cell)}{held}{_waiting(trials)}"
-    )
+    often = f"{per(cell.broadcasts, worst.units):g} x {cell.reason} per {worst.unit}"
+    return f"{often}, sent by {sender(cell)}{held}{_waiting(trials)}"
 
 
 def _waiting(trials: Sequence[Trial]) -> str:
@@ -87,18 +102,14 @@ def holders(waits: Sequence[Wait]) -> list[str]:
     return sorted(cost, key=lambda holder: -cost[holder])[:5]
 
 
-def bpftrace_line(cell: Cell) -> str:
-    """A command that shows the same requests by stack for a minute, without kickwatch."""
-    return (
-        "bpftrace -e 'tracepoint:csd:csd_queue_cpu "
-        f'/args->func == kaddr("{cell.func}")/ {{ @[kstack(12)] = count(); }} interval:s:60 {{ exit(); }}\''
-    )
+def bpftrace_line(cell: Cell | None) -> str:
+    """A command that shows the same requests by stack for a minute, without kickwatch; all requests without a cell."""
+    only = f'/ksym(args->func) == "{cell.func}"/ ' if cell is not None else ""
+    program = f"tracepoint:csd:csd_queue_cpu {only}{{ @[ksym(args->func), kstack(12)] = count(); }}"
+    return f"bpftrace -e '{program} interval:s:60 {{ exit(); }}'"
 
 
 def per(amount: float, units: int) -> float:
     """Rounded for people."""
     return round(amount / units, 3) if units else 0.0
 
-
-def _all_broadcasts(trials: Sequence[Trial]) -> float:
-    return sum(creation_broadcasts(trial.churn.cells) for trial in trials)

@@ -1,13 +1,16 @@
 """What every command shares: options, configuration, exit statuses."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from kickwatch.config import Config, Loaded, load
+from kickwatch.alert.journal import Event, configure_logging, logger
+from kickwatch.config import Config, load
+from kickwatch.errors import InterruptedRunError
 from kickwatch.model import Verdict
 
 T = TypeVar("T")
@@ -31,23 +34,26 @@ def config_options(command: Command) -> Command:
     )(with_set)
 
 
-def load_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Loaded:
-    """The configuration a command runs with."""
+def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Config:
+    """The configuration a command runs with; logging is set up by it, and what is odd about it is logged."""
     if config_path is None and DEFAULT_CONFIG.exists():
         config_path = DEFAULT_CONFIG
-    return load(config_path, sets, strict=strict)
-
-
-def read_config(config_path: Path | None, sets: tuple[str, ...]) -> Config:
-    """As load_config, for commands that accept no unknown key."""
-    return load_config(config_path, sets).config
+    loaded = load(config_path, sets, strict=strict)
+    configure_logging(form=loaded.config.log.format, level=loaded.config.log.level)
+    for warning in loaded.warnings:
+        logger().warning(Event.CONFIG_WARNING, what=warning)
+    return loaded.config
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in an event loop of its own."""
-    return asyncio.run(work)
+    """Run a coroutine in an event loop of its own. A signal ends it with its clean-up done, as InterruptedRunError."""
+    try:
+        return asyncio.run(work)
+    except asyncio.CancelledError as error:
+        raise InterruptedRunError("interrupted", "what was started is removed") from error
 
 
 def say(text: str) -> None:
-    """Progress, to standard error: results alone go to standard output."""
-    click.echo(text, err=True)
+    """Progress, to a terminal only: results go to standard output, and a log is for events."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)

@@ -15,13 +15,14 @@ BLIND_STATUS = 4
 
 @click.command()
 @config_options
+@click.option("--control", is_flag=True, help="Also run the positive control: known requests that must be counted.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(config_path: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, as_json: bool) -> None:
     """Say what this node allows, what is missing and how to get it.
 
     Exit status: 0, or 4 when kickwatch is blind here.
     """
-    found = run(examine(read_config(config_path, sets)))
+    found = run(examine(read_config(config_path, sets), control=control))
     if as_json:
         click.echo(
             json.dumps({"schema": 1, "blind": blind(found), "capabilities": msgspec.to_builtins(found)}, indent=1)

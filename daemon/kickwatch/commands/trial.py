@@ -1,18 +1,16 @@
 """`kickwatch trial`: one experiment now."""
 
-import asyncio
 import json
 import sys
 from pathlib import Path
 
 import click
 
-from kickwatch.alert.broadcast import broadcast_fields
-from kickwatch.alert.journal import Event, configure_logging, logger
+from kickwatch.alert.condition import Conditions
+from kickwatch.alert.journal import logger
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, config_options, read_config, run, say
 from kickwatch.config import Config
 from kickwatch.detect.verdict import Finding, Judgement
-from kickwatch.errors import KickwatchError
 from kickwatch.model import Trial, Verdict
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
@@ -32,17 +30,13 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
 
     Exit status: 0 quiet, 3 broadcasting, 4 unknown.
     """
-    config = read_config(config_path, sets)
-    configure_logging(form=config.log.format, level=config.log.level)
     try:
+        config = read_config(config_path, sets)
         outcome = run(_trial(config, containers or config.workload.containers_per_trial))
-    except asyncio.CancelledError:
-        say("kickwatch: interrupted; what was started is removed")
-        sys.exit(125 if bisect else 1)
-    except KickwatchError as error:
+    except Exception as error:  # under --bisect any failure is "cannot tell": git takes other statuses for a bad kernel
         if not bisect:
             raise
-        say(f"kickwatch: {error}")
+        click.echo(f"kickwatch: {error}", err=True)
         sys.exit(BISECT_STATUS[Verdict.UNKNOWN])
     click.echo(_rendered(*outcome, as_json=as_json))
     _alert(*outcome)
@@ -58,8 +52,8 @@ def _rendered(trial: Trial, judgement: Judgement, *, as_json: bool) -> str:
 
 
 def _alert(trial: Trial, judgement: Judgement) -> None:
-    if judgement.verdict is Verdict.BROADCASTING:
-        logger().error(Event.BROADCAST_DETECTED, **broadcast_fields([trial]))
+    for alert in Conditions().update([trial], judgement):
+        getattr(logger(), alert.level)(alert.event, **alert.fields)
 
 
 def _status(judgement: Judgement, *, strict: bool, bisect: bool) -> int:

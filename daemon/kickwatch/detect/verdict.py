@@ -29,6 +29,8 @@ class Reason(StrEnum):
     KMEM_ACCOUNTING_UNKNOWN = "kmem_accounting_unknown"
     BLIND = "blind"
     EVENTS_LOST = "events_lost"
+    ONE_CPU = "one_cpu"
+    DISTURBED = "disturbed"
 
 
 class Finding(StrEnum):
@@ -48,16 +50,29 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(trials: Sequence[Trial]) -> Judgement:
-    """The verdict over consecutive trials of one node; the figures are pooled."""
-    guilty = _guilty(trials)
-    doubts = _doubts(trials)
-    if guilty:
+    """The verdict over consecutive trials of one node; the figures are pooled.
+
+    What makes the experiment void (no kernel memory was charged, the machine changed under it) outranks what was seen;
+    what was seen outranks a mere lack of figures.
+    """
+    void, guilty, doubts = _void(trials), _guilty(trials), _doubts(trials)
+    if void:
+        verdict, reasons = Verdict.UNKNOWN, [*void, *doubts]
+    elif guilty:
         verdict, reasons = Verdict.BROADCASTING, guilty
     elif doubts:
         verdict, reasons = Verdict.UNKNOWN, doubts
     else:
         verdict, reasons = Verdict.QUIET, []
     return Judgement(verdict=verdict, reasons=tuple(reasons), findings=tuple(_findings(trials)))
+
+
+def _void(trials: Sequence[Trial]) -> list[str]:
+    states = {trial.kmem_accounting for trial in trials if counted(trial)}
+    reasons = [Reason.KMEM_ACCOUNTING_OFF.value] if KmemAccounting.OFF in states else []
+    if any(trial.void for trial in trials):
+        reasons.append(Reason.DISTURBED.value)
+    return reasons
 
 
 def _guilty(trials: Sequence[Trial]) -> list[str]:
@@ -93,18 +108,24 @@ def cal_minus_tlb_per_memcg(canary: Canary) -> float | None:
 
 def _doubts(trials: Sequence[Trial]) -> list[str]:
     doubts = []
-    if any(trial.observers.ipis == "counters" for trial in trials):
+    if any(_blind(trial) for trial in trials):
         doubts.append(Reason.BLIND.value)
+    if any(trial.node.cpus_online < 2 for trial in trials):
+        doubts.append(Reason.ONE_CPU.value)
     if sum(len(counted(trial)) for trial in trials) < MIN_CONTAINERS:
         doubts.append(Reason.TOO_FEW_CONTAINERS.value)
-    states = {trial.kmem_accounting for trial in trials if counted(trial)}
-    if KmemAccounting.OFF in states:
-        doubts.append(Reason.KMEM_ACCOUNTING_OFF.value)
-    elif KmemAccounting.UNKNOWN in states:
+    if any(trial.kmem_accounting is KmemAccounting.UNKNOWN for trial in trials if counted(trial)):
         doubts.append(Reason.KMEM_ACCOUNTING_UNKNOWN.value)
-    if any(trial.churn.lost_events > _requests(trial) // 100 for trial in trials if trial.observers.ipis == "csd"):
+    if any(trial.churn.lost_events > _requests(trial) // 100 for trial in trials if trial.observers.ipis != "counters"):
         doubts.append(Reason.EVENTS_LOST.value)
     return doubts
+
+
+def _blind(trial: Trial) -> bool:
+    """No probe, one that failed its positive control, or one that saw containers start without a single request."""
+    if trial.control is not None and not trial.control.passed:
+        return True
+    return trial.observers.ipis == "counters" or (bool(counted(trial)) and not trial.churn.cells)
 
 
 def _requests(trial: Trial) -> int:

@@ -10,6 +10,7 @@ from kickwatch.errors import KickwatchError
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem
 from kickwatch.observe.bpf import enable_statistics
+from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.helper import Helper
@@ -27,7 +28,7 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     needed: bool = False
 
 
-async def examine(config: Config) -> list[Capability]:
+async def examine(config: Config, *, control: bool = False) -> list[Capability]:
     """Try everything once. Arms the probes for a moment, which itself interrupts every CPU some tens of times."""
     found = [_cgroup(), _kmem_accounting(), await _engine(config)]
     try:
@@ -40,6 +41,8 @@ async def examine(config: Config) -> list[Capability]:
     try:
         found += [_ipis(observatory), _names(observatory), _contention(observatory), _slab_mutex(observatory)]
         found.append(await _cost(observatory))
+        if control:
+            found.append(await _control(observatory))
     finally:
         observatory.close()
     return found
@@ -123,6 +126,17 @@ def _slab_mutex(observatory: Observatory) -> Capability:
         remedy=""
         if address
         else "a kernel with CONFIG_KALLSYMS_ALL tells it at once; else it is learnt at the first wait",
+    )
+
+
+async def _control(observatory: Observatory) -> Capability:
+    outcome = await positive_control(observatory)
+    return Capability(
+        name="positive control",
+        satisfied=outcome.passed,
+        detail=f"counted {outcome.detail}",
+        remedy="" if outcome.passed else "no figure of this node can be trusted: report it with `doctor --json`",
+        needed=True,
     )
 
 

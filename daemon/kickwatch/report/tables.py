@@ -39,6 +39,11 @@ def _head(trial: Trial, summary: dict[str, Any]) -> str:
         f"kmem accounting {summary['kmem_accounting']}; "
         f"observers: IPIs {observers.ipis}, contention {observers.contention}",
     ]
+    if trial.control is not None:
+        outcome = "passed" if trial.control.passed else "FAILED"
+        lines.append(f"positive control {outcome}: the probe counted {trial.control.detail}")
+    if trial.void:
+        lines.append(f"void: this trial proves nothing ({trial.void})")
     return "\n".join([*lines, *(f"note: {note}" for note in trial.notes)])
 
 

@@ -1,13 +1,13 @@
 """Alerts: raised once, ended once, silent in between; and what they say."""
 
-from builders import kick, trial, wait, window
-from kickwatch.alert.broadcast import bpftrace_line, headline
+from builders import TLB, kick, trial, wait, window
+from kickwatch.alert.broadcast import bpftrace_line, broadcast_fields, headline
 from kickwatch.alert.condition import Conditions
 from kickwatch.detect.verdict import judge
-from kickwatch.model import KmemAccounting, Trial
+from kickwatch.model import Canary, Interrupts, KmemAccounting, Trial
 
 SICK = trial(kick(32 * 23, under=32 * 23 * 3))
-CONTENDED = trial(churn=window("churn", waits=(wait(70),)))
+CONTENDED = trial(churn=window("churn", TLB, waits=(wait(70),)))
 UNSEEN = trial(kmem_accounting=KmemAccounting.UNKNOWN)
 
 
@@ -41,7 +41,7 @@ def test_the_alert_names_the_cell_to_blame() -> None:
     assert alert.fields["share_under_slab_mutex"] == 1
     assert alert.fields["containers"] == 23
     assert alert.fields["trials"] == ["0badcafe"]
-    assert 'kaddr("do_nothing")' in alert.fields["confirm"]
+    assert '"do_nothing"' in alert.fields["confirm"]
 
 
 def test_the_headline_is_one_sentence() -> None:
@@ -50,6 +50,21 @@ def test_the_headline_is_one_sentence() -> None:
         "32 x kick_all_cpus_sync per container, sent by a kworker holding slab_mutex, "
         "while slab_mutex was waited for 7 times, 42 ms in all"
     )
+
+
+def test_a_canary_alone_is_counted_by_memory_cgroup() -> None:
+    canary = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    alone = trial(canary=canary)
+    assert headline([alone]) == "5 x kick_all_cpus_sync per memory cgroup, sent by a kworker"
+    fields = broadcast_fields([alone])
+    assert fields["broadcasts_per_memory_cgroup"] == 5
+    assert fields["broadcasts_per_container"] == 0
+
+
+def test_without_a_probe_the_alert_still_says_how_to_look() -> None:
+    fields = broadcast_fields([trial()])
+    assert "no probe tells why" in fields["headline"]
+    assert "csd_queue_cpu {" in fields["confirm"]
 
 
 def test_the_command_to_confirm_with_is_one_line() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from builders import containers, kick, trial, wait, window
+from builders import TLB, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
 from kickwatch.model import Canary, Interrupts, KmemAccounting, Observers, Path, Trial, Verdict
 
@@ -61,13 +61,32 @@ def test_without_kmem_accounting_nothing_is_proved(state: KmemAccounting) -> Non
     assert judgement.reasons == (f"kmem_accounting_{state}",)
 
 
+def test_accounting_off_outranks_what_was_seen() -> None:
+    assert judge([trial(kick(100), kmem_accounting=KmemAccounting.OFF)]).verdict is Verdict.UNKNOWN
+
+
+def test_a_probe_that_sees_nothing_at_all_is_blind() -> None:
+    assert judge([trial(churn=window("churn"))]).reasons == ("blind",)
+
+
+def test_one_cpu_cannot_be_interrupted_by_another() -> None:
+    one = trial()
+    assert judge([replace(one, node=replace(one.node, cpus_online=1))]).reasons == ("one_cpu",)
+
+
+def test_a_machine_that_changed_under_the_trial_proves_nothing() -> None:
+    assert judge([trial(kick(100), void="cpus_changed")]).reasons == ("disturbed",)
+
+
 def test_many_lost_events_are_blindness() -> None:
     sick = trial()
     assert judge([replace(sick, churn=replace(sick.churn, lost_events=100))]).reasons == ("events_lost",)
 
 
 def _with_waits(churn: int, quiet: int, path: Path = Path.OTHER) -> Trial:
-    return trial(churn=window("churn", waits=(wait(churn, path=path),)), quiet=window("quiet", waits=(wait(quiet),)))
+    return trial(
+        churn=window("churn", TLB, waits=(wait(churn, path=path),)), quiet=window("quiet", waits=(wait(quiet),))
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Whether the machine and the engine went on undisturbed during a trial: what a window cannot be blamed for."""
+
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_SUSPENDED_NS = 500_000_000
+_CONNECT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What must not change while a trial runs."""
+
+    asleep_ns: int
+    engine: tuple[int, int]
+
+    def disturbances(self, later: "Moment") -> tuple[str, ...]:
+        """The names of what happened between two moments."""
+        found = []
+        if later.asleep_ns - self.asleep_ns > _SUSPENDED_NS:
+            found.append("suspended")
+        if later.engine != self.engine:
+            found.append("engine_restarted")
+        return tuple(found)
+
+
+def moment(engine_socket: Path, proc: Path = Path("/proc")) -> Moment:
+    """Now. Time asleep is what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not (clock_gettime(2))."""
+    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return Moment(asleep_ns, engine_process(engine_socket, proc))
+
+
+def engine_process(engine_socket: Path, proc: Path = Path("/proc")) -> tuple[int, int]:
+    """(pid, start time in clock ticks) of the process that listens on a unix socket; zeros when none answers.
+
+    The kernel tells a client who called listen(2) (SO_PEERCRED, unix(7)). Under socket activation that is systemd,
+    which does not change: an engine's restart then shows in its containers' failures alone.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_CONNECT_S)
+            client.connect(str(engine_socket))
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return (0, 0)
+    pid = struct.unpack("3i", credentials)[0]
+    try:
+        fields = (proc / str(pid) / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return (pid, 0)
+    return (pid, int(fields[19]))  # starttime, proc_pid_stat(5) field 22; the comm before it may hold anything

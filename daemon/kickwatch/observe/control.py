@@ -1,0 +1,97 @@
+"""The positive control: a known number of real, harmless requests, which the probe must count exactly.
+
+`membarrier(2)` from a small native helper: a prime number of private expedited barriers are as many multi-CPU `ipi_mb`
+calls, another prime with a CPU flag as many single `ipi_rseq` requests. It proves that the probe is attached, that its
+maps have room, and that it tells calls from single requests; it patches no text and touches only CPUs on which our own
+threads spin for a moment. Isolated and nohz_full CPUs are left alone.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+from kickwatch.errors import KickwatchError
+from kickwatch.model import Control, Count
+from kickwatch.node.kernel import SYS, parse_cpu_list
+from kickwatch.observe.observatory import Observatory
+from kickwatch.workload.helper import Answer, Helper
+
+BARRIERS = 23
+SINGLES = 7
+_ATTEMPTS = 5
+_MOST_CPUS = 8
+_DEADLINE_S = 20.0
+
+
+def control_cpus(sys: Path = SYS) -> tuple[int, ...]:
+    """The CPUs that may be used: ours by affinity, neither isolated nor nohz_full, at most eight."""
+    quiet: set[int] = set()
+    for name in ("isolated", "nohz_full"):
+        path = sys / "devices/system/cpu" / name
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        quiet.update(parse_cpu_list("" if text == "(null)" else text))
+    return tuple(sorted(os.sched_getaffinity(0) - quiet))[:_MOST_CPUS]
+
+
+async def positive_control(observatory: Observatory) -> Control:
+    """Make the requests and count them; a barrier of somebody else in between is answered by another attempt."""
+    if observatory.csd is None:
+        return Control(passed=False, detail="no probe is armed: " + "; ".join(observatory.losses))
+    cpus = await asyncio.to_thread(control_cpus)
+    if len(cpus) < 2:
+        return Control(passed=False, detail="fewer than two CPUs that are neither isolated nor nohz_full", cpus=cpus)
+    control = Control(passed=False, detail="not tried", cpus=cpus)
+    for _ in range(_ATTEMPTS):
+        try:
+            control = await _attempt(observatory, cpus)
+        except KickwatchError as error:
+            control = Control(passed=False, detail=str(error), cpus=cpus)
+        if control.passed:
+            break
+    return control
+
+
+async def _attempt(observatory: Observatory, cpus: tuple[int, ...]) -> Control:
+    async with Helper(["barriers", str(BARRIERS), str(SINGLES), ",".join(map(str, cpus))]) as helper:
+        before = await observatory.sample()
+        many = await helper.ask("many", _DEADLINE_S)
+        between = await observatory.sample()
+        single = await helper.ask("single", _DEADLINE_S) if helper.ready.fields.get("rseq") == "yes" else None
+        after = await observatory.sample()
+    first = {cell.func: cell for cell in observatory.window("control", before, between).cells}
+    second = {cell.func: cell for cell in observatory.window("control", between, after).cells}
+    barriers, lone = first.get("ipi_mb"), second.get("ipi_rseq")
+    calls = _count(many, "calls", barriers.calls if barriers is not None else 0)
+    requests = _count(many, "requests", barriers.requests if barriers is not None else 0)
+    singles = _count(single, "requests", lone.requests if lone is not None else 0) if single is not None else None
+    grouped = lone.calls if lone is not None else 0
+    passed = calls.right and requests.right and (singles is None or (singles.right and grouped == 0))
+    return Control(
+        passed=passed,
+        detail=_words(calls, singles, grouped),
+        cpus=cpus,
+        calls=calls,
+        requests=requests,
+        singles=singles,
+    )
+
+
+def _count(answer: Answer, field: str, seen: int) -> Count:
+    low, _, high = answer.fields.get(field, "0:0").partition(":")
+    return Count(expected_low=int(low), expected_high=int(high or low), seen=seen)
+
+
+def _words(calls: Count, singles: Count | None, grouped: int) -> str:
+    """What was expected and seen."""
+    text = f"{calls.seen} of {_range(calls)} multi-CPU calls"
+    if singles is not None:
+        text += f", {singles.seen} of {_range(singles)} single requests"
+    return f"{text}, {grouped} single requests taken for calls" if grouped else text
+
+
+def _range(count: Count) -> str:
+    low, high = count.expected_low, count.expected_high
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,27 @@
+"""What disturbs a trial, told from two moments."""
+
+import os
+import socket
+from pathlib import Path
+
+from kickwatch.node.continuity import Moment, engine_process, moment
+
+
+def test_nothing_happened() -> None:
+    assert Moment(5, (1, 2)).disturbances(Moment(6, (1, 2))) == ()
+
+
+def test_a_suspended_machine_and_a_new_engine_are_named() -> None:
+    assert Moment(0, (1, 2)).disturbances(Moment(10**9, (1, 3))) == ("suspended", "engine_restarted")
+
+
+def test_the_listener_of_a_socket_is_known_by_pid_and_start(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        pid, started = engine_process(path)
+        assert pid == os.getpid()
+        assert started > 0
+        assert moment(path).engine == (pid, started)
+    assert engine_process(path) == (0, 0)
