@@ -11,6 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from errno import ENOSYS
 from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
@@ -28,25 +29,51 @@ class _Look(Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """A container that waits (or, with a user's image, runs): its first process and its memcg."""
+    """A container that waits (or, with a user's image, runs): its first process and its memcg.
 
+    It holds nothing open, so there is nothing to give back when a trial is cancelled. Its methods block.
+    """
+
+    pid: int
     memcg: Path
-    pidfd: int
-    own_program: bool
+    cgroups: Cgroups
+    own_program: bool = True
 
     def kmem_bytes(self) -> int | None:
-        """Kernel memory charged to the container now; None when the kernel does not say."""
+        """Kernel memory charged to the container now; None when the kernel does not say, or it has ended."""
         return kmem_usage_bytes(self.memcg)
 
     def release(self) -> None:
         """Let our program go on; one that has ended meanwhile is no error. A user's program is never signalled."""
+        if not self.own_program:
+            return
         try:
-            if self.own_program:
-                signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
+            self._signal()
         except ProcessLookupError:
             return
+        except OSError as error:
+            raise CgroupError(
+                f"process {self.pid} in {self.memcg} cannot be released ({error.strerror})", "run as root on the host"
+            ) from error
+
+    def _signal(self) -> None:
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            if error.errno != ENOSYS:  # "pid: add pidfd_open()", 5.3
+                raise
+            if self._waits():
+                os.kill(self.pid, signal.SIGUSR1)
+            return
+        try:
+            if self._waits():  # asked after the pidfd was opened: it is that process, and no later one
+                signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
         finally:
-            os.close(self.pidfd)
+            os.close(pidfd)
+
+    def _waits(self) -> bool:
+        """True while the process of that number is the one at the barrier, in the same memcg."""
+        return read_comm(self.cgroups, self.pid) == BARRIER_COMM and memcg_of(self.cgroups, self.pid) == self.memcg
 
 
 @dataclass(frozen=True)
@@ -57,27 +84,29 @@ class Barrier:
     parent: Path
     own_program: bool = True
     deadline_s: float = 20.0
-    proc: Path = Path("/proc")
 
-    async def reached(self, container_id: str, inspect_pid: Callable[[str], Awaitable[int]]) -> Place | None:
-        """Wait until the program is at its barrier; None when it ended before, EngineError at the deadline."""
+    async def reached(
+        self, container_id: str, inspect_pid: Callable[[str], Awaitable[int]], name: str = ""
+    ) -> Place | None:
+        """Wait until the program is at its barrier; None when it ended before, EngineError at the deadline.
+
+        `name` is what errors call the container. Raises CgroupError when its processes or its memcg are not in sight.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.deadline_s
         inspected: int | None = None
         while loop.time() < deadline:
             look = await asyncio.to_thread(self._look, container_id, inspected)
-            if (
-                look is _Look.NO_CGROUP and inspected is None
-            ):  # an engine that names its cgroups otherwise: ask it, once
-                inspected = await inspect_pid(container_id)
-            elif isinstance(look, Place):
+            if isinstance(look, Place):
                 return look
-            elif look is not _Look.NOT_YET:
+            if look is _Look.ENDED:
                 return None
+            if look is _Look.NO_CGROUP:  # an engine that names its cgroups otherwise: ask it, once
+                inspected = await inspect_pid(container_id)
             else:
                 await asyncio.sleep(_POLL_S)
         raise EngineError(
-            f"container {container_id[:12]} did not reach its barrier within {self.deadline_s:.0f} s",
+            f"container {name or container_id[:12]} did not reach its barrier within {self.deadline_s:.0f} s",
             "is the node short of CPU or memory?",
         )
 
@@ -87,35 +116,57 @@ class Barrier:
         if pids is None:
             if inspected is None:
                 return _Look.NO_CGROUP
-            pids = [inspected] if self._comm(inspected) else []
+            pids = [inspected] if read_comm(self.cgroups, inspected) else []
         for pid in pids:
-            if not self.own_program or self._comm(pid) == BARRIER_COMM:
-                return self._place(pid) or _Look.ENDED
+            if not self.own_program or read_comm(self.cgroups, pid) == BARRIER_COMM:
+                return self._place(pid, container_id) or _Look.ENDED
         return _Look.NOT_YET if pids else _Look.ENDED
 
     def _pids_in_cgroup(self, container_id: str) -> list[int] | None:
         """Host pids of the container, from the cgroup that bears its id: this spares a call to the engine."""
         for name in (container_id, f"docker-{container_id}.scope"):
+            path = self.parent / name / "cgroup.procs"
             try:
-                text = (self.parent / name / "cgroup.procs").read_text(encoding="ascii")
+                pids = sorted(map(int, path.read_text(encoding="ascii").split()))
             except OSError:
                 continue
-            return sorted(map(int, text.split()))
+            if 0 in pids:  # how the kernel lists members that have no number in the reader's pid namespace
+                raise CgroupError(
+                    f"{path} lists processes that are not visible here", "run in the host's pid namespace"
+                )
+            return pids
         return None
 
-    def _comm(self, pid: int) -> str:
-        try:
-            return (self.proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:
-            return ""
+    def _place(self, pid: int, container_id: str) -> Place | None:
+        """Where process `pid` is; None when it has ended.
 
-    def _place(self, pid: int) -> Place | None:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
+        The memcg must bear the container's id, since the knobs are written into it: an exiting process shows the root
+        in /proc/PID/cgroup of v1 hierarchies, and a number inspected may be another process's by now.
+        """
+        memcg = memcg_of(self.cgroups, pid)
+        if memcg is None or memcg == self.cgroups.memory_root:
             return None
-        try:
-            return Place(self.cgroups.memcg_dir_of(pid), pidfd, self.own_program)
-        except CgroupError:
-            os.close(pidfd)
+        if not any(container_id in part for part in memcg.parts):
+            raise CgroupError(
+                f"process {pid} of container {container_id[:12]} is in {memcg}, which does not bear its id",
+                "does the engine honour cgroup parents?",
+            )
+        return Place(pid, memcg, self.cgroups, self.own_program)
+
+
+def read_comm(cgroups: Cgroups, pid: int) -> str:
+    """The name of process `pid`, empty when there is none."""
+    try:
+        return (cgroups.proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def memcg_of(cgroups: Cgroups, pid: int) -> Path | None:
+    """The memcg of process `pid`, None when it has ended. Raises CgroupError when the memcg is not in sight."""
+    try:
+        return cgroups.memcg_dir_of(pid)
+    except CgroupError as error:
+        if isinstance(error.__cause__, FileNotFoundError | ProcessLookupError):
             return None
+        raise

@@ -1,7 +1,9 @@
 """Containers coming and going: create, start, barrier, wait, remove, serially or several at once.
 
 At the barrier kickwatch reads the container's memcg (was kernel memory really charged?), turns the kmem knobs if it is
-asked to, and releases the program. A container that fails in any step is recorded with its reason and does not count.
+asked to, and releases the program. A user's program has no barrier: it may run for `hold_s` and is then removed, which
+is no failure; its memcg is read right after its start, unless it has ended by then. A container that fails in any step
+is recorded with its reason and does not count.
 """
 
 import asyncio
@@ -9,18 +11,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
+from kickwatch.errors import EngineAnswerLostError, KickwatchError
 from kickwatch.model import Container
-from kickwatch.workload.barrier import Barrier
+from kickwatch.shielded import finish
+from kickwatch.workload.barrier import Barrier, Place
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.knobs import Knobs
 
+_PIDS_LIMIT = 64  # our own program forks once
 AfterContainer = Callable[[], Awaitable[int | None]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to churn: a template for every container, how many, how many at once, and how fast."""
+    """What to churn: a template for every container, how many, how many at once, and how fast.
+
+    `hold_s`: how long our own program is held at its barrier; for a user's image, how long it may run before it is
+    removed. `wait_s`: how long our own program may take to exit once it is released. `rate_hz` 0 is no pacing.
+    """
 
     image: str
     command: tuple[str, ...]
@@ -45,6 +53,7 @@ class Plan:
             command=self.command,
             network=self.network,
             cgroup_parent=self.cgroup_parent,
+            pids_limit=_PIDS_LIMIT if self.own_program else 0,
         )
 
 
@@ -53,6 +62,7 @@ class _Life:
     """What is known of a container while it lives."""
 
     index: int
+    name: str
     started: float = field(default_factory=perf_counter)
     container_id: str = ""
     steps_ms: dict[str, float] = field(default_factory=dict)
@@ -63,6 +73,10 @@ class _Life:
         now = perf_counter()
         self.steps_ms[name] = (now - self.started) * 1e3
         self.started = now
+
+    def named(self, error: KickwatchError) -> str:
+        """What went wrong, and with which container."""
+        return str(error) if self.name in str(error) else f"container {self.name}: {error}"
 
     def record(self, broadcasts: int | None = None, failure: str = "") -> Container:
         steps = {f"{name}_ms": round(self.steps_ms.get(name, 0.0), 3) for name in ("create", "start", "wait", "remove")}
@@ -89,7 +103,11 @@ class Churn:
         self._not_before = 0.0
 
     async def run(self) -> tuple[Container, ...]:
-        """All containers, in the order of their numbers. Cancelling removes what is under way first."""
+        """All containers, in the order of their numbers. Cancelling removes what is under way first.
+
+        Raises the first KickwatchError that no single container can be blamed for, plain: an engine that is gone is
+        gone for all workers alike, and one of them says so.
+        """
         done: list[Container] = []
 
         async def work() -> None:
@@ -102,8 +120,8 @@ class Churn:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(self._plan.concurrency, self._plan.containers)):
                     tasks.create_task(work())
-        except* EngineError as group:  # the engine is gone, for all workers alike: one of them says so
-            raise group.exceptions[0] from None
+        except* KickwatchError as group:
+            raise _first(group) from None
         return tuple(sorted(done, key=lambda container: container.index))
 
     async def _pace(self) -> None:
@@ -113,15 +131,15 @@ class Churn:
             await asyncio.sleep(self._not_before - 1.0 / self._plan.rate_hz - now)
 
     async def _one(self, index: int) -> Container:
-        life = _Life(index)
+        life = _Life(index, self._plan.spec(index).name)
         failure = ""
         try:
             failure = await self._live(life)
         except EngineAnswerLostError as error:
             await self._engine.info()  # raises EngineAbsentError: no trial goes on without an engine
-            failure = str(error)
+            failure = life.named(error)
         except KickwatchError as error:
-            failure = str(error)
+            failure = life.named(error)
         finally:
             failure = await self._remove(life, failure)
         life.step("remove")
@@ -135,28 +153,46 @@ class Churn:
         life.step("create")
         await self._engine.start(life.container_id)
         life.step("start")
-        place = await self._barrier.reached(life.container_id, self._engine.pid)
+        place = await self._barrier.reached(life.container_id, self._engine.pid, life.name)
         if place is not None:
             life.kmem_bytes = await asyncio.to_thread(place.kmem_bytes)
             await asyncio.to_thread(self._knobs.turn, place.memcg)
-            await asyncio.sleep(self._plan.hold_s)
-            place.release()
-        status = await self._engine.wait(life.container_id, self._plan.wait_s + self._plan.hold_s)
+        ending = self._end_own(life, place) if self._plan.own_program else self._end_users(life)
+        failure = await ending
         life.step("wait")
-        if place is None and self._plan.own_program:
-            return f"container {self._plan.spec(life.index).name} ended (status {status}) before its barrier"
-        return f"container {self._plan.spec(life.index).name} exited with status {status}" if status else ""
+        return failure
+
+    async def _end_own(self, life: _Life, place: Place | None) -> str:
+        """Release our program and wait for its exit."""
+        if place is not None:
+            await asyncio.sleep(self._plan.hold_s)
+            await asyncio.to_thread(place.release)
+        status = await self._engine.wait(life.container_id, self._plan.wait_s)
+        if status is None:
+            return f"container {life.name} did not exit within {self._plan.wait_s:g} s"
+        if place is None:
+            return f"container {life.name} ended (status {status}) before its barrier"
+        return f"container {life.name} exited with status {status}" if status else ""
+
+    async def _end_users(self, life: _Life) -> str:
+        """Let a user's program run for `hold_s`; one that still runs then has done what it is there for."""
+        if not self._plan.hold_s:
+            return ""
+        status = await self._engine.wait(life.container_id, self._plan.hold_s)
+        return f"container {life.name} exited with status {status}" if status else ""
 
     async def _remove(self, life: _Life, failure: str) -> str:
-        """Remove it whatever happened, even while being cancelled; the engine bounds the call."""
+        """Remove it whatever happened, however often we are cancelled meanwhile; the engine bounds the call."""
         if not life.container_id:
             return failure
-        removal = asyncio.ensure_future(self._engine.remove(life.container_id))
         try:
-            await asyncio.shield(removal)
-        except asyncio.CancelledError:
-            await asyncio.wait([removal])
-            raise
+            await finish(self._engine.remove(life.container_id))
         except KickwatchError as error:
-            return failure or str(error)
+            return failure or life.named(error)
         return failure
+
+
+def _first(group: BaseExceptionGroup[KickwatchError]) -> KickwatchError:
+    """The first error in a group, however deep it is nested."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

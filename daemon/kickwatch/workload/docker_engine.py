@@ -10,10 +10,11 @@ import io
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
+from contextlib import suppress
 from hashlib import sha256
 from math import ceil
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import docker.errors
 import requests.exceptions
@@ -22,119 +23,152 @@ from docker.types import LogConfig
 
 import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
+from kickwatch.shielded import finish
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 
 T = TypeVar("T")
 IMAGE_REPOSITORY = "kickwatch-workload"
 PROGRAM = "/workload"
-_API_VERSION = "1.41"  # Engine 20.10, the oldest supported; a fixed version spares the constructor its round trip
+_API_VERSION = "1.41"  # Engine 20.10, the oldest supported
 _SETTLE_S = 10.0
+_LOOK_INTERVAL_S = 0.5
+_GRACE_S = 1.0  # the socket's timeout comes first: it frees the thread
 _FAILURES = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+_GARBAGE = (LookupError, TypeError, ValueError, AttributeError)  # what the SDK and we stumble over in an odd answer
+
+
+class _Client(docker.APIClient):
+    """The SDK's client, whose import of an image asks for no timeout at all."""
+
+    def request(self, *args: Any, **options: Any) -> Any:
+        """As requests.Session.request; every socket read is bounded."""
+        if options.get("timeout") is None:
+            options["timeout"] = self.timeout
+        return super().request(*args, **options)
 
 
 class DockerEngine:
     """One Docker Engine at one socket."""
 
-    def __init__(self, socket: str, *, timeout_s: float, workers: int) -> None:
-        """`socket` is a path; `workers` bounds the calls under way at once (one thread and client each)."""
+    def __init__(self, socket: str, *, timeout_s: float, workers: int, settle_s: float = _SETTLE_S) -> None:
+        """`socket` is a path; `workers` bounds the calls under way at once (one thread and client each).
+
+        `settle_s`: how long a create without an answer is looked for.
+        """
         self._socket = socket
         self._base_url = f"unix://{socket}"
         self._timeout_s = timeout_s
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="engine")
+        self._settle_s = settle_s
+        self._executor = futures.ThreadPoolExecutor(workers, thread_name_prefix="engine")
         self._local = threading.local()
-        self._clients: list[docker.APIClient] = []
+        self._clients: list[_Client] = []
+        self._api_version = _API_VERSION
+        self._names: dict[str, str] = {}  # of the containers that are there, by id: errors tell both
 
     async def info(self) -> EngineInfo:
-        """Version and configuration of the engine."""
-        try:
-            told = cast("dict[str, Any]", await self._call("ask the engine", lambda api: api.info()))
-        except EngineError as error:
-            raise EngineAbsentError(*self._why_absent(error)) from error
-        runc = told.get("RuncCommit", {}).get("ID", "unknown")
-        return EngineInfo(
-            name="docker",
-            version=str(told.get("ServerVersion", "unknown")),
-            runtime=f"{told.get('DefaultRuntime', 'unknown')} {runc}",
-            cgroup_driver=str(told.get("CgroupDriver", "cgroupfs")),
-            root=str(told.get("DockerRootDir", "/var/lib/docker")),
-        )
+        """Version and configuration of the engine. Agrees on the API version that all further calls speak."""
+        spoken = await self._ask("ask the engine for its version", _versions)
+        agreed = common_version(*spoken)
+        if agreed is None:
+            what = (
+                f"the engine at {self._socket} speaks API {spoken[0]} to {spoken[1]}, kickwatch {_API_VERSION} or later"
+            )
+            raise EngineError(what, "update it to Docker Engine 20.10 or later")
+        self._api_version = agreed
+        return await self._ask("ask the engine", _describe)
 
     async def prepare_image(self, own_program: bytes) -> str:
-        """Import a scratch image whose tag is the digest of its program: made once, found ever after."""
-        tag = sha256(own_program).hexdigest()[:12]
-        reference = f"{IMAGE_REPOSITORY}:{tag}"
+        """Import a scratch image whose tag is the digest of its program: made once, found ever after.
+
+        A cancellation waits for an import under way, so that it can be removed afterwards.
+        """
+        reference = image_reference(own_program)
         layer = scratch_layer(own_program)
 
         def make(api: docker.APIClient) -> None:
-            if not api.images(name=reference, quiet=True):
+            if not _has_image(api, reference):
+                repository, _, tag = reference.partition(":")
                 changes = [f'ENTRYPOINT ["{PROGRAM}"]', f"LABEL {LABEL}=1"]
-                answer = api.import_image_from_data(layer, repository=IMAGE_REPOSITORY, tag=tag, changes=changes)
+                answer = api.import_image_from_data(layer, repository=repository, tag=tag, changes=changes)
                 if "error" in str(answer):
                     raise docker.errors.DockerException(str(answer).strip())
 
-        await self._call(f"make the image {reference}", make)
+        job = self._submit(make)
+        try:
+            await self._answer(f"make the image {reference}", job)
+        except asyncio.CancelledError:
+            await finish(self._ended(job))
+            raise
         return reference
 
     async def require_image(self, reference: str) -> None:
-        """A user's image must be there already: kickwatch pulls nothing."""
-        found = await self._call(f"look for the image {reference}", lambda api: api.images(name=reference, quiet=True))
+        """A user's image must be there already, under this name or id: kickwatch pulls nothing."""
+        found = await self._call(f"look for the image {reference}", lambda api: _has_image(api, reference))
         if not found:
             raise EngineError(f"the image {reference} is not on this node", f"docker pull {reference}")
 
     async def create(self, spec: ContainerSpec) -> str:
-        """Create; a lost answer is settled by label, so that no container stays behind unknown."""
+        """Create; a lost answer and a cancellation are settled by label, so that no container stays behind unknown."""
 
         def make(api: docker.APIClient) -> str:
             host = api.create_host_config(
                 network_mode=spec.network,
                 cgroup_parent=spec.cgroup_parent,
                 log_config=LogConfig(type="none"),
-                pids_limit=64,
+                pids_limit=spec.pids_limit or None,
             )
             made = api.create_container(
                 spec.image, command=list(spec.command), name=spec.name, labels=spec.labels(), host_config=host
             )
             return str(made["Id"])
 
+        job = self._submit(make)
         try:
-            return await self._call(f"create the container {spec.name}", make)
-        except EngineAnswerLostError:
-            await self._settle(spec)
+            container_id = await self._answer(f"create the container {spec.name}", job)
+        except (EngineAnswerLostError, asyncio.CancelledError):
+            await finish(self._settle(spec, job))
             raise
+        self._names[container_id] = spec.name
+        return container_id
 
     async def start(self, container_id: str) -> None:
         """Start a created container."""
-        await self._call(f"start the container {container_id[:12]}", lambda api: api.start(container_id))
+        await self._call(f"start {self._called(container_id)}", lambda api: api.start(container_id))
 
     async def pid(self, container_id: str) -> int:
         """Host process id of the container's first process."""
-        told = await self._call(
-            f"inspect the container {container_id[:12]}", lambda api: api.inspect_container(container_id)
-        )
-        return int(cast("dict[str, Any]", told)["State"]["Pid"])
+        state = await self._state(container_id)
+        return int(state["Pid"])
 
-    async def wait(self, container_id: str, timeout_s: float) -> int:
-        """Wait for the exit, at most `timeout_s`."""
-        told = await self._call(
-            f"wait for the container {container_id[:12]}",
-            lambda api: api.wait(container_id, timeout=ceil(timeout_s)),
-            deadline_s=timeout_s,
-        )
-        return int(cast("dict[str, Any]", told)["StatusCode"])
+    async def wait(self, container_id: str, timeout_s: float) -> int | None:
+        """Wait for the exit, at most `timeout_s`; what the engine says then decides whether it still runs."""
+        socket_s = max(1, ceil(timeout_s)) + 1  # removing the container, too, ends the wait and frees the thread
+
+        def until_exit(api: docker.APIClient) -> int:
+            return int(api.wait(container_id, timeout=socket_s)["StatusCode"])
+
+        try:
+            return await self._call(f"wait for {self._called(container_id)}", until_exit, timeout_s)
+        except EngineAnswerLostError as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                raise
+        state = await self._state(container_id)
+        return None if state["Running"] else int(state["ExitCode"])
 
     async def remove(self, container_id: str) -> None:
-        """Remove, by force; gone already is fine."""
+        """Remove, by force; gone already is fine, and a removal that is under way is waited for."""
 
         def remove(api: docker.APIClient) -> None:
-            try:
-                api.remove_container(container_id, force=True, v=True)
-            except docker.errors.NotFound:
-                return
-            except docker.errors.APIError as error:
-                if error.status_code != 409:  # 409: its removal is already in progress
-                    raise
+            with suppress(docker.errors.NotFound):
+                try:
+                    api.remove_container(container_id, force=True, v=True)
+                except docker.errors.APIError as error:
+                    if error.status_code != 409:  # 409: its removal is already in progress
+                        raise
+                    api.wait(container_id, condition="removed", timeout=self._socket_timeout_s)
 
-        await self._call(f"remove the container {container_id[:12]}", remove)
+        await self._call(f"remove {self._called(container_id)}", remove)
+        self._names.pop(container_id, None)
 
     async def ours(self, instance: str) -> Sequence[str]:
         """Containers with both of our labels, running or not."""
@@ -146,8 +180,8 @@ class DockerEngine:
         def remove(api: docker.APIClient) -> None:
             try:
                 api.remove_image(reference)
-            except (docker.errors.NotFound, docker.errors.APIError) as error:
-                if getattr(error, "status_code", 0) not in (404, 409):
+            except docker.errors.APIError as error:
+                if error.status_code not in {404, 409}:
                     raise
 
         await self._call(f"remove the image {reference}", remove)
@@ -158,50 +192,91 @@ class DockerEngine:
         for client in self._clients:
             client.close()
 
-    async def _labelled(self, *labels: str) -> list[str]:
-        found = await self._call(
-            "list our containers", lambda api: api.containers(all=True, quiet=True, filters={"label": list(labels)})
-        )
-        return [str(container["Id"]) for container in cast("list[dict[str, Any]]", found)]
+    def _called(self, container_id: str) -> str:
+        name = self._names.get(container_id)
+        return f"the container {name} ({container_id[:12]})" if name else f"the container {container_id[:12]}"
 
-    async def _settle(self, spec: ContainerSpec) -> None:
-        """Remove what an unanswered create may have made, now or a little later (docker-py issues 2266, 2461)."""
-        deadline = asyncio.get_running_loop().time() + _SETTLE_S
-        while True:
-            try:
+    async def _state(self, container_id: str) -> dict[str, Any]:
+        """The engine's `State` of a container: `Running`, `Pid`, `ExitCode` are in it."""
+
+        def inspect(api: docker.APIClient) -> dict[str, Any]:
+            state = api.inspect_container(container_id)["State"]
+            return {key: state[key] for key in ("Running", "Pid", "ExitCode")}
+
+        return await self._call(f"inspect {self._called(container_id)}", inspect)
+
+    async def _labelled(self, *labels: str) -> list[str]:
+        def ids(api: docker.APIClient) -> list[str]:
+            return [str(found["Id"]) for found in api.containers(all=True, quiet=True, filters={"label": list(labels)})]
+
+        return await self._call("list our containers", ids)
+
+    async def _settle(self, spec: ContainerSpec, job: "futures.Future[str]") -> None:
+        """Remove what a create without an answer made, now or a little later (docker-py issues 2266, 2461).
+
+        A thread cannot be cancelled, so what it got is waited for first.
+        """
+        await self._ended(job)
+        refused = job.done() and not job.cancelled() and isinstance(job.exception(), docker.errors.APIError)
+        if job.cancelled() or refused:
+            return  # cancelled: it was never sent
+        deadline = asyncio.get_running_loop().time() + self._settle_s
+        with suppress(EngineError):  # no engine: the reaper settles it at the next start
+            while True:
                 made = await self._labelled(f"{LABEL_CONTAINER}={spec.name}")
-            except EngineError:
-                return  # no engine: the reaper settles it at the next start
-            for container_id in made:
-                await self.remove(container_id)
-            if made or asyncio.get_running_loop().time() > deadline:
-                return
-            await asyncio.sleep(0.5)
+                for container_id in made:
+                    await self.remove(container_id)
+                if made or asyncio.get_running_loop().time() > deadline:
+                    return
+                await asyncio.sleep(_LOOK_INTERVAL_S)
+
+    async def _ended(self, job: "futures.Future[T]") -> None:
+        """Wait until a call has ended in its thread, whatever with; bounded as the call is."""
+        await asyncio.to_thread(futures.wait, (job,), self._socket_timeout_s + _GRACE_S)
+
+    @property
+    def _socket_timeout_s(self) -> int:
+        return max(1, ceil(self._timeout_s))
+
+    def _submit(self, function: Callable[[docker.APIClient], T]) -> "futures.Future[T]":
+        return self._executor.submit(lambda: function(self._client()))
+
+    async def _ask(self, what: str, function: Callable[[docker.APIClient], T]) -> T:
+        """As `_call`; a failure means that there is no engine."""
+        try:
+            return await self._call(what, function)
+        except EngineError as error:
+            raise EngineAbsentError(*self._why_absent(error)) from error
 
     async def _call(self, what: str, function: Callable[[docker.APIClient], T], deadline_s: float | None = None) -> T:
         """Run one SDK call in a worker thread; `what` reads after "could not"."""
-        limit_s = (deadline_s if deadline_s is not None else self._timeout_s) + 1.0
-        loop = asyncio.get_running_loop()
+        return await self._answer(what, self._submit(function), deadline_s)
+
+    async def _answer(self, what: str, job: "futures.Future[T]", deadline_s: float | None = None) -> T:
+        """What a submitted call returns; a call that has not begun by its deadline or cancellation never will."""
+        limit_s = self._timeout_s + _GRACE_S if deadline_s is None else deadline_s
         try:
-            return await asyncio.wait_for(
-                loop.run_in_executor(self._executor, lambda: function(self._client())), limit_s
-            )
+            return await asyncio.wait_for(asyncio.wrap_future(job), limit_s)
         except TimeoutError as error:
-            raise EngineAnswerLostError(
-                f"could not {what}: no answer within {limit_s:.0f} s", self._remedy()
-            ) from error
+            raise EngineAnswerLostError(f"could not {what}: no answer within {limit_s:g} s", self._remedy()) from error
         except docker.errors.APIError as error:
             raise EngineError(f"could not {what}", one_line(error.explanation or str(error))) from error
         except _FAILURES as error:
             raise EngineAnswerLostError(f"could not {what}: {root_cause(error)}", self._remedy()) from error
+        except _GARBAGE as error:
+            odd = f"{type(error).__name__} {one_line(str(error))}"
+            raise EngineAnswerLostError(
+                f"could not {what}: the answer is not understood ({odd})", self._remedy()
+            ) from error
 
     def _client(self) -> docker.APIClient:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = docker.APIClient(base_url=self._base_url, version=_API_VERSION, timeout=int(self._timeout_s))
+        """This thread's client; a new one where another API version was agreed upon since."""
+        client: _Client | None = getattr(self._local, "client", None)
+        if client is None or client.api_version != self._api_version:
+            client = _Client(base_url=self._base_url, version=self._api_version, timeout=self._socket_timeout_s)
             self._local.client = client
             self._clients.append(client)
-        return cast("docker.APIClient", client)
+        return client
 
     def _remedy(self) -> str:
         return f"is the engine at {self._socket} alive? (`docker version`, `journalctl -u docker`)"
@@ -214,6 +289,52 @@ class DockerEngine:
             return (f"no permission for the engine's socket {self._socket}", "run as root")
         remedy = "start it (`systemctl start docker`), or set engine.socket"
         return (f"no container engine answers at {self._socket} ({cause})", remedy)
+
+
+def _versions(api: docker.APIClient) -> tuple[str, str]:
+    """The oldest and the newest API version of the engine, asked without a version, which every engine answers."""
+    told = api.version(api_version=False)
+    return str(told.get("MinAPIVersion", told["ApiVersion"])), str(told["ApiVersion"])
+
+
+def _describe(api: docker.APIClient) -> EngineInfo:
+    told = api.info()
+    runc = told.get("RuncCommit", {}).get("ID", "unknown")
+    return EngineInfo(
+        name="docker",
+        version=str(told.get("ServerVersion", "unknown")),
+        runtime=f"{told.get('DefaultRuntime', 'unknown')} {runc}",
+        cgroup_driver=str(told.get("CgroupDriver", "cgroupfs")),
+        root=str(told.get("DockerRootDir", "/var/lib/docker")),
+    )
+
+
+def _has_image(api: docker.APIClient, reference: str) -> bool:
+    """Asked by inspecting, which takes ids, digests and full names (docker.io/library/...); listing does not."""
+    try:
+        api.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs leave it out
+    except docker.errors.NotFound:
+        return False
+    return True
+
+
+def common_version(oldest: str, newest: str) -> str | None:
+    """The oldest API version that we and an engine of `oldest` to `newest` speak; None where there is none.
+
+    Engines give up old versions: 28 and before take 1.24, 29 wants 1.44.
+    """
+    low, high = _numbers(oldest), _numbers(newest)
+    agreed = max(_numbers(_API_VERSION), low)
+    return ".".join(map(str, agreed)) if agreed <= high else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def image_reference(program: bytes) -> str:
+    """The image that holds this program: its tag is the program's digest."""
+    return f"{IMAGE_REPOSITORY}:{sha256(program).hexdigest()[:12]}"
 
 
 def scratch_layer(program: bytes) -> bytes:

@@ -26,7 +26,10 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One container to be made. `name` is unique on the node and settles what a lost answer left behind."""
+    """One container to be made. `name` is unique on the node and settles what a lost answer left behind.
+
+    `pids_limit` 0 sets none: a user's program may fork as it does elsewhere.
+    """
 
     name: str
     instance: str
@@ -35,6 +38,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     network: str
     cgroup_parent: str
+    pids_limit: int = 0
 
     def labels(self) -> dict[str, str]:
         """What the reaper goes by."""
@@ -47,10 +51,16 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """Every call has a deadline of its own and raises EngineError with the container's name and a remedy."""
+    """Every call has a deadline of its own and raises EngineError with the container's name and a remedy.
+
+    A cancelled `create` has removed what it made when it raises CancelledError; any other call may go on behind it.
+    """
 
     async def info(self) -> EngineInfo:
-        """Name, version, runtime, cgroup driver; EngineAbsentError when no engine answers."""
+        """Name, version, runtime, cgroup driver; EngineAbsentError when no engine answers.
+
+        To be called first: what the engine speaks is agreed upon here. Raises EngineError if that is nothing.
+        """
 
     async def prepare_image(self, own_program: bytes) -> str:
         """Make the engine hold a scratch image with that one static program; returns its reference."""
@@ -67,11 +77,11 @@ class Engine(Protocol):
     async def pid(self, container_id: str) -> int:
         """Process id of its first process on the host, 0 when it does not run."""
 
-    async def wait(self, container_id: str, timeout_s: float) -> int:
-        """Wait until it has exited; returns its exit status."""
+    async def wait(self, container_id: str, timeout_s: float) -> int | None:
+        """Wait until it has exited; returns its exit status, None if it still runs after `timeout_s`."""
 
     async def remove(self, container_id: str) -> None:
-        """Kill it if it runs, and remove it; a missing container is no error."""
+        """Kill it if it runs, and remove it; it is gone on return, and a missing container is no error."""
 
     async def ours(self, instance: str) -> Sequence[str]:
         """Ids of all containers that bear our labels and this instance."""

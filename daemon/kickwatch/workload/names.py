@@ -7,6 +7,7 @@ from pathlib import Path
 
 _APPLICATION = b"kickwatch.instance.v1"
 CGROUP_NAME = "kickwatch"
+CONTAINERS_SLICE = "kickwatchcontainers.slice"
 
 
 def instance_of(machine_id: str, hostname: str) -> str:
@@ -29,8 +30,13 @@ def read_instance(etc: Path = Path("/etc")) -> str:
 
 
 def cgroup_parent(cgroup_driver: str) -> str:
-    """What the engine is given as parent: the systemd driver wants a slice, cgroupfs a path."""
-    return f"{CGROUP_NAME}.slice" if cgroup_driver == "systemd" else f"/{CGROUP_NAME}"
+    """What the engine is given as parent: the systemd driver wants a slice, cgroupfs a path.
+
+    The slice is none of the service's: its limits are for the service alone, and stopping it, which removing our
+    parent comes to, would stop the service. So no `kickwatch.slice`, and no dash in the name either: systemd puts
+    `kickwatch-containers.slice` below `kickwatch.slice` (systemd.slice(5)).
+    """
+    return CONTAINERS_SLICE if cgroup_driver == "systemd" else f"/{CGROUP_NAME}"
 
 
 def new_trial_id() -> str:
