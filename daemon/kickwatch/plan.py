@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kickwatch.laboratory import Laboratory
 from kickwatch.ledger import merge_windows
-from kickwatch.model import Canary, Container, KmemAccounting, Trial, Window
+from kickwatch.model import Canary, Container, KmemAccounting, Origin, Trial, Window
 from kickwatch.node.continuity import moment
 from kickwatch.workload.names import new_trial_id
 
@@ -69,7 +69,7 @@ class TrialRun:
             concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
             unsettled=self.unsettled,
             control=laboratory.control,
-            void=",".join(dict.fromkeys((*disturbances, *churn.disturbances, *quiet.disturbances))),
+            void=",".join(dict.fromkeys((*disturbances, *_disturbances(churn), *_disturbances(quiet)))),
             notes=(*laboratory.observatory.losses, *laboratory.notes, *notes),
         )
 
@@ -138,6 +138,12 @@ class TrialRun:
         finally:
             await self.laboratory.canary.remove_batch()
         return Canary(memcgs=memcgs, duration_ns=window.duration_ns, interrupts=window.interrupts, cells=window.cells)
+
+
+def _disturbances(window: Window) -> tuple[str, ...]:
+    """What disturbed a window; somebody else's tracer that was switched meanwhile broadcasts by itself."""
+    toggled = any(cell.origin is Origin.TRACING and cell.broadcasts for cell in window.cells)
+    return (*window.disturbances, "tracing_toggled") if toggled else window.disturbances
 
 
 def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool) -> KmemAccounting:

@@ -1,0 +1,26 @@
+"""Starts `kickwatch run` and reads its log: what the soak scripts share."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ALERTS = ("kickwatch.broadcast_detected", "kickwatch.contention_detected", "kickwatch.observer_blind")
+
+
+@contextmanager
+def daemon(*settings: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """The records of a daemon's log, as they come; the daemon is stopped at the end and has cleaned up after itself."""
+    words = [word for setting in (*settings, "log.format=json") for word in ("--set", setting)]
+    process = subprocess.Popen([sys.executable, "-m", "kickwatch", "run", *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        yield (json.loads(line) for line in process.stderr if line.startswith("{"))
+    finally:
+        process.terminate()
+        process.stderr.read()
+        process.stderr.close()
+        if process.wait() != 0:
+            sys.exit(f"the daemon ended with status {process.returncode}")

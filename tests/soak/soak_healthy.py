@@ -1,0 +1,92 @@
+"""1000 healthy containers in each network mode, beside a load that starts and stops at random: no alert may come.
+
+    usage: soak_healthy.py [--containers N] [--concurrency N] [--seed N]
+
+Needs root, a Docker Engine and stress-ng. Prints one summary per mode and exits 1 if any alert came.
+"""
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+
+from daemon_log import ALERTS, daemon
+
+LOADS = (
+    ["--cpu", "2"],
+    ["--vm", "1", "--vm-bytes", "256M"],
+    ["--fork", "2"],
+    ["--mmap", "1"],
+    ["--pipe", "2"],
+    ["--dentry", "1"],
+)
+
+
+def load_at_random(seed: int, stop: threading.Event) -> None:
+    """stress-ng of a random kind for a random time, then a random pause, until told to stop."""
+    draw = random.Random(seed)
+    while not stop.is_set():
+        seconds = draw.randint(3, 20)
+        command = ["stress-ng", *draw.choice(LOADS), "--timeout", str(seconds), "--quiet"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            while running.poll() is None and not stop.is_set():
+                time.sleep(0.2)
+            running.terminate()
+        stop.wait(draw.uniform(0, 15))
+
+
+def soak(network: str, containers: int, concurrency: int, seed: int) -> int:
+    """One network mode; returns the number of alerts."""
+    stop, events, done, failed = threading.Event(), Counter[str](), 0, 0
+    loader = threading.Thread(target=load_at_random, args=(seed, stop))
+    loader.start()
+    since = time.monotonic()
+    with tempfile.TemporaryDirectory() as state:
+        settings = (
+            f"workload.network={network}",
+            f"workload.concurrency={concurrency}",
+            "workload.containers_per_trial=25",
+            "trial.window_s=1",
+            "trial.interval_s=0",
+            f"state.directory={state}",
+        )
+        try:
+            with daemon(*settings) as records:
+                for record in records:
+                    events[record["event"]] += 1
+                    if record["event"] in ALERTS:
+                        print(f"ALERT: {record}")
+                    if record["event"] == "kickwatch.trial_finished":
+                        done, failed = done + record["containers"], failed + record["failed"]
+                    if done >= containers:
+                        break
+        finally:
+            stop.set()
+            loader.join()
+    alerts = sum(events[name] for name in ALERTS)
+    counted = ", ".join(f"{name.removeprefix('kickwatch.')} {count}" for name, count in sorted(events.items()))
+    minutes = (time.monotonic() - since) / 60
+    print(f"{network}: {done} containers, {failed} failed, {minutes:.1f} min, {alerts} alerts ({counted})", flush=True)
+    return alerts
+
+
+def main() -> int:
+    """Both modes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--containers", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    if shutil.which("stress-ng") is None:
+        sys.exit("soak_healthy: stress-ng is missing: apt-get install stress-ng")
+    alerts = [soak(network, given.containers, given.concurrency, given.seed) for network in ("none", "bridge")]
+    return 1 if any(alerts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
