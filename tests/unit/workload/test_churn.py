@@ -1,0 +1,370 @@
+"""Churn against an engine and a barrier that are fakes: they remember what was asked, and fail or hang where told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError, KickwatchError
+from kickwatch.workload.churn import Churn, Plan
+from kickwatch.workload.engine import ContainerSpec, EngineInfo
+
+INFO = EngineInfo(name="fake", version="1", runtime="none", cgroup_driver="cgroupfs", root="/nowhere")
+STEPS = ("create", "start", "reached", "kmem", "turn", "release", "wait", "remove", "after_knobs", "after")
+THREADED = {"kmem", "turn", "release"}
+
+
+@dataclass
+class Stage:
+    """What the fakes share: the calls in their order, what is alive, which step fails and which hangs."""
+
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    specs: list[ContainerSpec] = field(default_factory=list)
+    begun: list[float] = field(default_factory=list)
+    alive: set[str] = field(default_factory=set)
+    most_alive: int = 0
+    fail: dict[str, Exception] = field(default_factory=dict)
+    fail_only: int | None = None
+    hang: str = ""
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    statuses: list[int | None] = field(default_factory=list)
+    wait_limits: list[float] = field(default_factory=list)
+    at_barrier: bool = True
+    of_worker: dict[object, str] = field(default_factory=dict)
+
+    @property
+    def mine(self) -> str:
+        """The container that the calling worker is at."""
+        return self.of_worker[asyncio.current_task()]
+
+    def note(self, step: str, container: str) -> None:
+        """A step begins; it fails if it is told to."""
+        self.calls.append((step, container))
+        error = self.fail.get(step)
+        if error is not None and self.fail_only in {None, int(container.rpartition("-")[2])}:
+            raise error
+
+    async def step(self, step: str, container: str) -> None:
+        """The same, with a chance for others to run, or without end."""
+        self.note(step, container)
+        await asyncio.sleep(0)
+        if step == self.hang:
+            self.hanging.set()
+            if step != "remove":  # which is bounded, as an engine promises
+                await asyncio.Event().wait()
+
+    def steps(self, container: str) -> list[str]:
+        """What happened to one container."""
+        return [step for step, name in self.calls if name == container]
+
+
+@dataclass
+class FakeEngine:
+    """Keeps the promises of Engine: a cancelled create leaves nothing, a removal is bounded."""
+
+    stage: Stage
+    remove_s: float = 0.0
+
+    async def info(self) -> EngineInfo:
+        await self.stage.step("info", "engine-0")
+        return INFO
+
+    async def create(self, spec: ContainerSpec) -> str:
+        self.stage.specs.append(spec)
+        self.stage.of_worker[asyncio.current_task()] = spec.name
+        self.stage.begun.append(asyncio.get_running_loop().time())
+        await self.stage.step("create", spec.name)
+        self.stage.alive.add(spec.name)
+        self.stage.most_alive = max(self.stage.most_alive, len(self.stage.alive))
+        return spec.name  # as good an id as any, and it tells which container is meant
+
+    async def start(self, container_id: str) -> None:
+        await self.stage.step("start", container_id)
+
+    async def pid(self, container_id: str) -> int:
+        await self.stage.step("pid", container_id)
+        return 1
+
+    async def wait(self, container_id: str, timeout_s: float) -> int | None:
+        self.stage.wait_limits.append(timeout_s)
+        await self.stage.step("wait", container_id)
+        return self.stage.statuses.pop(0) if self.stage.statuses else 0
+
+    async def remove(self, container_id: str) -> None:
+        await self.stage.step("remove", container_id)
+        await asyncio.sleep(self.remove_s)
+        self.stage.alive.discard(container_id)
+
+    async def prepare_image(self, own_program: bytes) -> str:
+        raise NotImplementedError
+
+    async def require_image(self, reference: str) -> None:
+        raise NotImplementedError
+
+    async def ours(self, instance: str) -> Sequence[str]:
+        raise NotImplementedError
+
+    async def remove_image(self, reference: str) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class FakePlace:
+    stage: Stage
+    container: str
+
+    @property
+    def memcg(self) -> Path:
+        return Path("/memcg") / self.container
+
+    def kmem_bytes(self) -> int:
+        self.stage.note("kmem", self.container)
+        return 4096
+
+    def release(self) -> None:
+        self.stage.note("release", self.container)
+
+
+@dataclass
+class FakeBarrier:
+    stage: Stage
+
+    async def reached(
+        self, container_id: str, _inspect_pid: Callable[[str], Awaitable[int]], name: str
+    ) -> FakePlace | None:
+        assert name
+        await self.stage.step("reached", container_id)
+        return FakePlace(self.stage, container_id) if self.stage.at_barrier else None
+
+
+@dataclass
+class FakeKnobs:
+    stage: Stage
+
+    def turn(self, memcg: Path) -> None:
+        self.stage.note("turn", memcg.name)
+
+    async def after_container(self) -> None:
+        await self.stage.step("after_knobs", self.stage.mine)
+
+
+def plan(**changes: Any) -> Plan:
+    template = {
+        "image": "own:1", "command": ("--deadline-ms", "1"), "network": "none", "instance": "i", "trial": "t",
+        "cgroup_parent": "/kickwatch", "containers": 3,
+    }  # fmt: skip
+    return Plan(**(template | changes))
+
+
+def churn(stage: Stage, wanted: Plan, *, remove_s: float = 0.0) -> Churn:
+    async def after() -> int | None:
+        await stage.step("after", stage.mine)
+        return 5
+
+    return Churn(FakeEngine(stage, remove_s), wanted, FakeBarrier(stage), FakeKnobs(stage), after)
+
+
+async def test_one_life_in_its_order() -> None:
+    stage = Stage()
+    (container,) = await churn(stage, plan(containers=1)).run()
+    assert stage.steps("kickwatch-t-0") == list(STEPS)
+    assert container.failure == ""
+    assert container.kmem_bytes == 4096
+    assert container.creation_path_broadcasts == 5
+    assert min(container.create_ms, container.start_ms, container.wait_ms, container.remove_ms) > 0
+
+
+async def test_serially_one_ends_before_the_next_begins() -> None:
+    stage = Stage()
+    done = await churn(stage, plan(containers=3)).run()
+    assert [step for step, _ in stage.calls] == list(STEPS) * 3
+    assert [container.index for container in done] == [0, 1, 2]
+    assert stage.most_alive == 1
+
+
+@pytest.mark.parametrize("step", ["start", "reached", "kmem", "turn", "release", "wait"])
+@pytest.mark.parametrize("error", [EngineError("could not", "try"), CgroupError("file", "root")])
+async def test_a_failure_at_any_step_removes_and_names_the_container(step: str, error: KickwatchError) -> None:
+    stage = Stage(fail={step: error}, fail_only=1)
+    done = await churn(stage, plan(containers=3)).run()
+    assert [bool(container.failure) for container in done] == [False, True, False]
+    assert "kickwatch-t-1" in done[1].failure
+    assert str(error) in done[1].failure
+    assert stage.steps("kickwatch-t-1")[-3:] == ["remove", "after_knobs", "after"]
+    assert stage.alive == set()
+
+
+async def test_a_create_that_fails_leaves_nothing_to_remove() -> None:
+    stage = Stage(fail={"create": EngineError("no space left")}, fail_only=0)
+    done = await churn(stage, plan(containers=2)).run()
+    assert done[0].failure == "container kickwatch-t-0: no space left"
+    assert done[1].failure == ""
+    assert "remove" not in stage.steps("kickwatch-t-0")
+
+
+async def test_a_removal_that_fails_is_a_failure_unless_there_was_one_before() -> None:
+    stage = Stage(fail={"remove": EngineError("it is stuck")}, fail_only=0)
+    done = await churn(stage, plan(containers=1)).run()
+    assert done[0].failure == "container kickwatch-t-0: it is stuck"
+    stage = Stage(fail={"remove": EngineError("it is stuck"), "start": EngineError("no runc")}, fail_only=0)
+    done = await churn(stage, plan(containers=1)).run()
+    assert "no runc" in done[0].failure
+
+
+async def test_a_name_that_an_error_tells_is_not_told_twice() -> None:
+    stage = Stage(fail={"start": EngineError("could not start kickwatch-t-0")})
+    (container,) = await churn(stage, plan(containers=1)).run()
+    assert container.failure == "could not start kickwatch-t-0"
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in THREADED])
+@pytest.mark.parametrize("cancellations", [1, 2, 3])
+async def test_cancelling_at_any_step_removes_everything(step: str, cancellations: int) -> None:
+    stage = Stage(hang=step)
+    concurrency = 1 if step == "after" else 2
+    task = asyncio.create_task(churn(stage, plan(containers=4, concurrency=concurrency), remove_s=0.05).run())
+    async with asyncio.timeout(5):
+        await stage.hanging.wait()
+        for _ in range(cancellations):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert stage.alive == set()
+    started = {name for call, name in stage.calls if call == "start"}
+    assert started <= {name for call, name in stage.calls if call == "remove"}
+
+
+async def test_an_engine_lost_in_mid_churn_is_told_once_and_plainly() -> None:
+    lost = EngineAnswerLostError("could not wait", "is it alive?")
+    stage = Stage(fail={"wait": lost, "info": EngineAbsentError("no engine answers", "start it")})
+    with pytest.raises(EngineAbsentError, match="no engine answers"):
+        await churn(stage, plan(containers=12, concurrency=4)).run()
+    created = {name for step, name in stage.calls if step == "create"}
+    removed = {name for step, name in stage.calls if step == "remove"}
+    assert 0 < len(created) <= 4
+    assert removed == created
+
+
+async def test_a_lost_answer_of_an_engine_that_lives_costs_one_container() -> None:
+    stage = Stage(fail={"start": EngineAnswerLostError("no answer within 1 s")}, fail_only=1)
+    done = await churn(stage, plan(containers=3)).run()
+    assert [bool(container.failure) for container in done] == [False, True, False]
+    assert ("info", "engine-0") in stage.calls
+
+
+async def test_an_error_of_no_container_arrives_plain_and_the_others_are_removed() -> None:
+    stage = Stage(fail={"after_knobs": CgroupError("/proc/cgroups cannot be read")}, fail_only=0)
+    with pytest.raises(CgroupError, match="/proc/cgroups"):
+        await churn(stage, plan(containers=6, concurrency=3), remove_s=0.02).run()
+    assert stage.alive == set()
+
+
+async def test_a_fault_of_our_own_is_not_passed_off_as_a_containers() -> None:
+    stage = Stage(fail={"reached": ZeroDivisionError()})
+    with pytest.raises(ExceptionGroup) as caught:
+        await churn(stage, plan(containers=2)).run()
+    assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
+    assert stage.alive == set()
+
+
+@given(containers=st.integers(1, 12), concurrency=st.integers(1, 6))
+def test_concurrency_never_exceeds_the_plan(containers: int, concurrency: int) -> None:
+    async def run() -> None:
+        stage = Stage()
+        done = await churn(stage, plan(containers=containers, concurrency=concurrency)).run()
+        assert [container.index for container in done] == list(range(containers))
+        assert stage.most_alive <= concurrency
+        assert len({spec.name for spec in stage.specs}) == containers
+        assert all((container.creation_path_broadcasts is None) == (concurrency > 1) for container in done)
+
+    asyncio.run(run())
+
+
+async def test_all_workers_are_used() -> None:
+    stage = Stage()
+    await churn(stage, plan(containers=9, concurrency=3), remove_s=0.01).run()
+    assert stage.most_alive == 3
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_pacing_spaces_the_beginnings(concurrency: int) -> None:
+    stage = Stage()
+    await churn(stage, plan(containers=6, concurrency=concurrency, rate_hz=50.0)).run()
+    gaps = [later - earlier for earlier, later in zip(stage.begun, stage.begun[1:], strict=False)]
+    assert min(gaps) > 0.015  # a sleep may end a clock tick early, never 5 ms
+    assert stage.begun[-1] - stage.begun[0] > 5 / 50.0 - 0.005
+
+
+async def test_a_slow_container_earns_no_burst_afterwards() -> None:
+    stage = Stage()
+    await churn(stage, plan(containers=4, rate_hz=40.0), remove_s=0.04).run()  # each life is longer than 1/40 s
+    gaps = [later - earlier for earlier, later in zip(stage.begun, stage.begun[1:], strict=False)]
+    assert min(gaps) > 0.035
+
+
+async def test_our_own_program_that_never_reached_its_barrier_failed() -> None:
+    stage = Stage(at_barrier=False, statuses=[7])
+    (container,) = await churn(stage, plan(containers=1)).run()
+    assert container.failure == "container kickwatch-t-0 ended (status 7) before its barrier"
+    assert container.kmem_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("status", "failure"), [(None, "did not exit within 3.5 s"), (3, "exited with status 3"), (0, "")]
+)
+async def test_our_own_program_must_exit_well(status: int | None, failure: str) -> None:
+    stage = Stage(statuses=[status])
+    (container,) = await churn(stage, plan(containers=1, wait_s=3.5, hold_s=0.01)).run()
+    assert container.failure.removeprefix("container kickwatch-t-0 ") == failure
+    assert stage.wait_limits == [3.5]
+    assert stage.alive == set()
+
+
+async def test_our_own_program_is_held_before_it_is_released() -> None:
+    stage = Stage()
+    (container,) = await churn(stage, plan(containers=1, hold_s=0.05)).run()
+    assert container.wait_ms >= 45
+
+
+async def test_a_users_program_may_run_for_hold_s_and_is_removed() -> None:
+    stage = Stage(statuses=[None])
+    (container,) = await churn(stage, plan(containers=1, own_program=False, hold_s=0.7)).run()
+    assert container.failure == ""
+    assert stage.wait_limits == [0.7]
+    assert stage.steps("kickwatch-t-0") == [
+        "create", "start", "reached", "kmem", "turn", "wait", "remove", "after_knobs", "after",
+    ]  # fmt: skip
+
+
+async def test_a_users_program_without_hold_is_removed_at_once() -> None:
+    stage = Stage()
+    (container,) = await churn(stage, plan(containers=1, own_program=False)).run()
+    assert container.failure == ""
+    assert "wait" not in stage.steps("kickwatch-t-0")
+
+
+async def test_a_users_program_that_ended_before_it_was_looked_at_counts() -> None:
+    stage = Stage(at_barrier=False)
+    (container,) = await churn(stage, plan(containers=1, own_program=False, hold_s=1)).run()
+    assert (container.failure, container.kmem_bytes) == ("", None)
+
+
+async def test_a_users_program_that_fails_failed() -> None:
+    stage = Stage(statuses=[127])
+    (container,) = await churn(stage, plan(containers=1, own_program=False, hold_s=1)).run()
+    assert container.failure == "container kickwatch-t-0 exited with status 127"
+
+
+def test_only_our_own_program_is_limited_in_its_processes() -> None:
+    assert plan().spec(0).pids_limit == 64
+    assert plan(own_program=False).spec(0).pids_limit == 0
+    assert plan().spec(4).name == "kickwatch-t-4"
