@@ -1,18 +1,19 @@
 """Kernel addresses to names and names to address ranges, from /proc/kallsyms.
 
 Only text symbols are kept, in arrays rather than objects: a node has 60 to 200 thousand of them, and the daemon
-keeps them for its whole life.
+keeps them for its whole life. The kernel's own never change; those of modules and BPF programs, listed behind them, lie
+in a table of their own, which is read again when a module has come or gone.
 """
 
 import asyncio
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from operator import le
 from pathlib import Path
 from typing import Self
-
-import aiofiles
 
 from kickwatch.errors import ObserveError
 
@@ -21,35 +22,104 @@ WANTED_DATA = frozenset({"slab_mutex"})
 
 # No function is longer. Behind the last symbol of the kernel or of a module there is no text at all.
 _MAX_FUNCTION_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16  # the whole text is megabytes; read in pieces, it never lies in the heap at once
 
 # `__pfx_` (padding before a function: "x86: Add prefix symbols for function padding", 6.2) and `__cfi_` (type hashes,
 # kernels built by clang) would double the table, and no return address lies in either.
 _LINE = re.compile(
-    rb"^([0-9a-f]+) (?:[tTwW] (?!__pfx_|__cfi_)(?P<text>\S+)|[^tTwW\n] (?P<data>\S+)(?P<module>\t)?)",
-    re.MULTILINE,
+    rb"^([0-9a-f]+) (?:[tTwW] (?!__pfx_|__cfi_)(?P<text>\S+)|[^tTwW\n] (?P<data>\S+))(?P<module>\t)?", re.MULTILINE
 )
-# What compilers append to the name of a clone or of a split-off part.
-_CLONE = rb"(?:\.(?:isra|constprop|part|cold|llvm)(?:\.[0-9]+)?)*"
+# What compilers append to a name. A renamed function is still the one that a pointer to it means: ThinLTO and GCC's LTO
+# do so to make a static function global, -funique-internal-linkage-names to make its name unique. A pointer never means
+# a clone or a part.
+_RENAMED = rb"llvm|lto_priv|__uniq"
+_CLONED = _RENAMED + rb"|isra|constprop|part|cold"
+
+
+class _Table:
+    """Text symbols, ascending by address. All names lie in one blob, each between two NUL bytes.
+
+    `_starts[i]` is where name i begins. An empty name marks the end of a stretch of text: behind it there is no
+    function until the next entry.
+    """
+
+    def __init__(self) -> None:
+        self.addresses, self._starts, self._names = array("Q"), array("I"), bytearray(b"\0")
+        self._decoded: dict[int, str] = {}  # a function has one string, however many stacks it is in
+
+    def add(self, address: int, name: bytes) -> None:
+        """Append a function, or with an empty name the end of the text before it."""
+        if not name and (not self.addresses or self._names.endswith(b"\0\0")):
+            return  # nothing to end, or marked already
+        self.addresses.append(address)
+        self._starts.append(len(self._names))
+        self._names += name
+        self._names.append(0)
+
+    def sort(self) -> None:
+        """Ascending by address; stable, so that aliases keep their order. The kernel lists its own in order."""
+        if all(map(le, self.addresses, islice(self.addresses, 1, None))):
+            return
+        order = sorted(range(len(self.addresses)), key=self.addresses.__getitem__)
+        self.addresses = array("Q", map(self.addresses.__getitem__, order))
+        self._starts = array("I", map(self._starts.__getitem__, order))
+
+    def at_or_below(self, address: int) -> int:
+        """The nearest entry's address; -1 where there is none."""
+        index = bisect_right(self.addresses, address) - 1
+        return self.addresses[index] if index >= 0 else -1
+
+    def above(self, address: int) -> int:
+        """The next entry's address, at most that of the longest function behind `address`."""
+        index = bisect_right(self.addresses, address)
+        limit = address + _MAX_FUNCTION_BYTES
+        return min(self.addresses[index], limit) if index < len(self.addresses) else limit
+
+    def name_of(self, address: int) -> str:
+        """Name of the function that holds `address`: of several for one start the first listed; empty for none."""
+        index = bisect_right(self.addresses, address) - 1
+        if index < 0 or address - self.addresses[index] >= _MAX_FUNCTION_BYTES or not self._name(index):
+            return ""
+        first = bisect_left(self.addresses, self.addresses[index])
+        return next(filter(None, map(self._name, range(first, index + 1))))
+
+    def find(self, names: Iterable[str], suffixes: bytes) -> Iterator[tuple[str, int]]:
+        """(which of `names`, address) of every symbol so named or with compilers' suffixes behind it, in one pass."""
+        wanted = b"|".join(re.escape(name.encode()) for name in names if name)
+        pattern = re.compile(rb"\0(" + wanted + rb")(?:\.(?:" + suffixes + rb")(?:\.[0-9]+)?)*(?=\0)")
+        found = {match.start(1): match[1].decode() for match in pattern.finditer(self._names)} if wanted else {}
+        if found:
+            for index, start in enumerate(self._starts):
+                if start in found:
+                    yield found[start], self.addresses[index]
+
+    def _name(self, index: int) -> str:
+        name = self._decoded.get(index)
+        if name is None:
+            start = self._starts[index]
+            name = self._names[start : self._names.index(b"\0", start)].decode(errors="replace")
+            self._decoded[index] = name
+        return name
 
 
 class Symbols:
-    """The text symbols of one boot. `hidden`: the kernel listed no address, which is a lost capability.
+    """The text symbols of one boot. `hidden`: the kernel listed no address, which is a lost capability."""
 
-    All names lie in one blob, each between two NUL bytes; `_starts[i]` is where name i begins. An empty name marks the
-    end of a stretch of text: behind it there is no function until the next entry.
-    """
-
-    def __init__(self, addresses: "array[int]", starts: "array[int]", names: bytes, data: dict[str, int]) -> None:
-        """Use `parse` or `load`. `addresses` ascends and has one entry for each of `starts`."""
-        self._addresses = addresses
-        self._starts = starts
-        self._names = names
-        self._data = data
-        self.hidden = not addresses
+    def __init__(self, proc: Path | None = None) -> None:
+        """Use `parse` or `load`. `proc` is where to look again."""
+        self._proc = proc
+        self._kernel, self._loaded = _Table(), _Table()
+        self._data: dict[str, int] = {}
+        self._modules: frozenset[bytes] = frozenset()
 
     def __len__(self) -> int:
         """Number of entries, ends of text included."""
-        return len(self._addresses)
+        return len(self._kernel.addresses) + len(self._loaded.addresses)
+
+    @property
+    def hidden(self) -> bool:
+        """True when no address was shown."""
+        return not len(self)
 
     @classmethod
     def parse(cls, text: str, wanted_data: Iterable[str] = WANTED_DATA) -> Self:
@@ -57,87 +127,110 @@ class Symbols:
 
         An address of zero, which the kernel shows to readers without CAP_SYSLOG, is no address.
         """
-        return cls._parse(text.encode(), wanted_data)
+        symbols = cls()
+        symbols._data = _read([text.encode()], symbols._kernel, symbols._loaded, wanted_data)
+        return symbols
 
     @classmethod
     async def load(cls, proc: Path) -> Self:
-        """Read `proc`/kallsyms once, whole; parsing takes a tenth of a second and happens in a thread."""
-        path = proc / "kallsyms"
-        try:
-            # As bytes: a decoded copy of these megabytes would stay in the heap for good.
-            async with aiofiles.open(path, "rb") as file:
-                raw = await file.read()
-        except OSError as error:
-            what = f"{path} cannot be read ({error.strerror})"
-            raise ObserveError(what, "run as root; ProtectKernelTunables= in a unit hides it") from error
-        return await asyncio.to_thread(cls._parse, raw)
+        """Read `proc`/kallsyms once; it takes two tenths of a second and happens in a thread."""
+        symbols = cls(proc)
+        await asyncio.to_thread(symbols._load, proc)
+        return symbols
+
+    async def follow_modules(self) -> bool:
+        """Read the names of modules and BPF programs again if a module came or went since; True if so.
+
+        Names given out before may then be wrong: an address can have another owner now. Programs that came or went
+        alone are no reason: they do so with every container, and no request was ever told by a program's name.
+        """
+        return self._proc is not None and await asyncio.to_thread(self._reload, self._proc)
 
     def resolve(self, address: int) -> str:
         """Name of the function that holds `address`, without offset; the address in hex where there is none.
 
         Of several names for one address the first listed counts, as in the kernel's own kallsyms_lookup().
         """
-        index = bisect_right(self._addresses, address) - 1
-        if index < 0 or address - self._addresses[index] >= _MAX_FUNCTION_BYTES or not self._name(index):
-            return f"{address:#x}"
-        first = bisect_left(self._addresses, self._addresses[index])
-        return next(filter(None, map(self._name, range(first, index + 1))))
+        kernel, loaded = self._kernel, self._loaded
+        table = loaded if loaded.at_or_below(address) > kernel.at_or_below(address) else kernel
+        return table.name_of(address) or f"{address:#x}"
 
     def ranges(self, name: str) -> list[tuple[int, int]]:
         """(start, end) of every text symbol named `name` or cloned from it (`name.isra.0`, `name.cold`), ascending."""
-        pattern = re.compile(rb"\0" + re.escape(name.encode()) + _CLONE + rb"(?=\0)")
-        found = {match.start() + 1 for match in pattern.finditer(self._names)} if name else set()
-        return [self._range(index) for index, start in enumerate(self._starts) if start in found]
+        found = (address for table in self._tables for _, address in table.find([name], _CLONED))
+        return [(start, min(table.above(start) for table in self._tables)) for start in sorted(found)]
+
+    def entries(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """Where a pointer to each of `names` points: no clone, no part split off. One pass for all of them.
+
+        A name that is no symbol has an empty list; static functions of one name have an address each.
+        """
+        wanted = dict.fromkeys(names)
+        found: dict[str, list[int]] = {name: [] for name in wanted}
+        for name, address in chain.from_iterable(table.find(wanted, _RENAMED) for table in self._tables):
+            found[name].append(address)
+        return found
 
     def address_of(self, name: str) -> int | None:
         """Address of one of the wanted data symbols; None where the kernel does not list it."""
         return self._data.get(name)
 
-    @classmethod
-    def _parse(cls, raw: bytes, wanted_data: Iterable[str] = WANTED_DATA) -> Self:
-        wanted = {name.encode() for name in wanted_data}
-        addresses, starts, names, data = array("Q"), array("I"), bytearray(b"\0"), dict[str, int]()
-        for line in _LINE.finditer(raw):
-            digits, name, datum, module = line.groups()
-            address = int(digits, 16)
-            if not address:
-                continue
-            if name is None:
-                if datum in wanted and module is None:
-                    data.setdefault(datum.decode(), address)
-                if not starts or names.endswith(b"\0\0"):  # this end of text is marked already
-                    continue
-                name = b""
-            addresses.append(address)
-            starts.append(len(names))
-            names += name
-            names.append(0)
-        return cls(*_sorted(addresses, starts), bytes(names), data)
+    @property
+    def _tables(self) -> tuple[_Table, _Table]:
+        return self._kernel, self._loaded
 
-    def _name(self, index: int) -> str:
-        start = self._starts[index]
-        return self._names[start : self._names.index(b"\0", start)].decode(errors="replace")
+    def _load(self, proc: Path) -> None:
+        self._modules = read_modules(proc)  # first: what comes in between is seen as a change
+        self._data = _read(_chunks(proc / "kallsyms"), self._kernel, self._loaded, WANTED_DATA)
 
-    def _range(self, index: int) -> tuple[int, int]:
-        start = self._addresses[index]
-        after = bisect_right(self._addresses, start)
-        limit = start + _MAX_FUNCTION_BYTES
-        return start, min(self._addresses[after], limit) if after < len(self._addresses) else limit
+    def _reload(self, proc: Path) -> bool:
+        modules = read_modules(proc)
+        if modules == self._modules:
+            return False
+        table = _Table()
+        _read(_chunks(proc / "kallsyms"), None, table, ())
+        self._loaded, self._modules = table, modules
+        return True
 
 
-def _sorted(addresses: "array[int]", starts: "array[int]") -> tuple["array[int]", "array[int]"]:
-    """Ascending by address; stable, so that aliases keep their order.
+def _read(chunks: Iterable[bytes], kernel: _Table | None, loaded: _Table, wanted_data: Iterable[str]) -> dict[str, int]:
+    """Fill the tables from whole lines; without `kernel` its symbols are passed over. The addresses of wanted data."""
+    wanted = {name.encode() for name in wanted_data}
+    data: dict[str, int] = {}
+    for line in chain.from_iterable(map(_LINE.finditer, chunks)):
+        digits, name, datum, module = line.groups()
+        table = loaded if module else kernel
+        if table is None or not (address := int(digits, 16)):
+            continue
+        table.add(address, name or b"")
+        if datum in wanted and not module:
+            data.setdefault(datum.decode(), address)
+    for table in filter(None, (kernel, loaded)):
+        table.sort()
+    return data
 
-    The kernel's own symbols ascend already; those of modules and BPF programs, listed behind them, do not. Only what
-    lies above the lowest of these is sorted: little on x86, where modules live above the kernel.
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            rest = b""
+            while piece := file.read(_CHUNK_BYTES):
+                whole, _, rest = (rest + piece).rpartition(b"\n")
+                yield whole + b"\n"
+            yield rest
+    except OSError as error:
+        what = f"{path} cannot be read ({error.strerror})"
+        raise ObserveError(what, "run as root; ProtectKernelTunables= in a unit hides it") from error
+
+
+def read_modules(proc: Path) -> frozenset[bytes]:
+    """What tells one set of loaded modules from another: name, size, state and address of each, from `proc`/modules.
+
+    The counts of users between them change with every container. No file is a kernel without modules.
     """
-    count = len(addresses)
-    tail = next((index for index in range(1, count) if addresses[index] < addresses[index - 1]), count)
-    if tail == count:
-        return addresses, starts
-    first = bisect_right(addresses, min(addresses[tail:]), 0, tail)
-    order = sorted(range(first, count), key=addresses.__getitem__)
-    return (
-        addresses[:first] + array("Q", map(addresses.__getitem__, order)),
-        starts[:first] + array("I", map(starts.__getitem__, order)),
-    )
+    try:
+        lines = (proc / "modules").read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    words = (line.split() for line in lines)
+    return frozenset(b" ".join((*word[:2], *word[4:6])) for word in words)

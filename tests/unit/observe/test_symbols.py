@@ -160,3 +160,87 @@ def test_parse_survives_any_text(text: str) -> None:
     symbols = Symbols.parse(text)
     assert symbols.hidden == (len(symbols) == 0)
     symbols.resolve(0x1000)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "constprop.0",
+        "isra.0.cold",
+        "part.0",
+        "cold",
+        "llvm.1234567890123456789",
+        "__uniq.300142961632461423428385862174312345678",
+        "__uniq.3001.llvm.42",
+        "lto_priv.0",
+        "lto_priv.0.cold",
+    ],
+)
+def test_ranges_know_what_compilers_append(suffix: str) -> None:
+    text = f"1000 t many.{suffix}\n2000 t many.{suffix}.fn\n3000 t many_{suffix}\n4000 t end\n"
+    assert Symbols.parse(text).ranges("many") == [(0x1000, 0x2000)]
+
+
+def test_entries_are_what_a_pointer_points_to() -> None:
+    """Not the part that is seldom run, nor a clone for one caller."""
+    symbols = Symbols.parse(
+        "1000 t fn.cold\n2000 t fn.part.0\n3000 t fn.constprop.0\n4000 t fn\n5000 t other.llvm.77\n"
+        "6000 t twice.__uniq.1\n7000 t twice.__uniq.2.cold\nf000 t twice\t[veth]\n"
+    )
+    entries = symbols.entries(["fn", "other", "twice", "absent", "", "fn"])
+    assert entries == {"fn": [0x4000], "other": [0x5000], "twice": [0x6000, 0xF000], "absent": [], "": []}
+
+
+def test_one_function_has_one_string(symbols: Symbols) -> None:
+    assert symbols.resolve(0xFFFFFFFF81000110) is symbols.resolve(0xFFFFFFFF81000150)
+
+
+MODULES = """veth 40960 0 - Live 0xffffffffc0201000
+bridge 311296 1 br_netfilter, Live 0xffffffffc0300000 (OE)
+"""
+
+
+async def test_follows_modules(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    (tmp_path / "modules").write_text(MODULES)
+    symbols = await Symbols.load(tmp_path)
+    assert not await symbols.follow_modules()
+    (tmp_path / "kallsyms").write_text(KALLSYMS + "ffffffffc0206000 t br_fn\t[br]\n")
+    (tmp_path / "modules").write_text(MODULES.replace("veth 40960 0", "veth 40960 17"))
+    assert not await symbols.follow_modules()  # only its users changed, as with every container
+    (tmp_path / "modules").write_text(MODULES + "br 4096 0 - Live 0xffffffffc0206000\n")
+    assert await symbols.follow_modules()
+    assert not await symbols.follow_modules()
+    assert symbols.resolve(0xFFFFFFFFC0206010) == "br_fn"
+    assert symbols.resolve(0xFFFFFFFFC0201010) == "early_in_module"
+    assert symbols.resolve(0xFFFFFFFF81000110) == "do_one"
+    assert symbols.address_of("slab_mutex") == 0xFFFFFFFF82000000
+
+
+async def test_a_module_that_is_gone_has_no_names(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    (tmp_path / "modules").write_text(MODULES)
+    symbols = await Symbols.load(tmp_path)
+    kept = [line for line in KALLSYMS.splitlines(keepends=True) if "[veth]" not in line]
+    (tmp_path / "kallsyms").write_text("".join(kept))
+    (tmp_path / "modules").write_text("")
+    assert await symbols.follow_modules()
+    assert symbols.resolve(0xFFFFFFFFC0201010) == "0xffffffffc0201010"
+
+
+async def test_a_kernel_without_modules_never_changes(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    symbols = await Symbols.load(tmp_path)
+    assert not await symbols.follow_modules()
+    assert not await Symbols.parse(KALLSYMS).follow_modules()
+
+
+async def test_a_list_of_many_pieces_is_read_whole(tmp_path: Path) -> None:
+    """Longer than what is read at once, so that lines lie across the seams."""
+    count = 20_000
+    lines = [f"{0xFFFFFFFF81000000 + 64 * index:x} t function_number_{index}\n" for index in range(count)]
+    (tmp_path / "kallsyms").write_text("".join(lines).removesuffix("\n"))
+    symbols = await Symbols.load(tmp_path)
+    assert len(symbols) == count
+    assert all(symbols.resolve(0xFFFFFFFF81000001 + 64 * n) == f"function_number_{n}" for n in range(0, count, 37))
+    assert symbols.resolve(0xFFFFFFFF81000000 + 64 * (count - 1)) == f"function_number_{count - 1}"
