@@ -6,7 +6,7 @@ Every call that can fail raises ObserveError with libbpf's own last words, since
 import ctypes
 import ctypes.util
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from kickwatch.errors import ObserveError
@@ -47,17 +47,17 @@ class _Libbpf:
     """The library, loaded once, its warnings kept so that an error can quote them."""
 
     def __init__(self) -> None:
-        for name in ("libbpf.so.1", "libbpf.so.0"):
-            try:
-                self.lib = ctypes.CDLL(name, use_errno=True)
-                break
-            except OSError:
-                continue
-        else:
-            raise ObserveError("libbpf.so.1 is not installed", "apt-get install libbpf1")
-        for name, (restype, argtypes) in _SIGNATURES.items():
-            function = getattr(self.lib, name)
-            function.restype, function.argtypes = restype, argtypes
+        try:
+            # Not libbpf.so.0: what fails there returns an error number as a pointer (LIBBPF_STRICT_CLEAN_PTRS).
+            self.lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+            for name, (restype, argtypes) in _SIGNATURES.items():
+                function = getattr(self.lib, name)
+                function.restype, function.argtypes = restype, argtypes
+        except OSError as error:
+            remedy = "apt-get install libbpf1 (Debian 12 or later; the older libbpf0 does not do)"
+            raise ObserveError(f"libbpf.so.1 cannot be loaded ({error})", remedy) from error
+        except AttributeError as error:
+            raise ObserveError(f"libbpf.so.1 lacks a function ({error})", "install libbpf 1.0 or later") from error
         self.warnings: list[str] = []
         self._vsnprintf = ctypes.CDLL(None).vsnprintf
         self._print = _PrintFn(self._keep)  # kept alive: libbpf holds only the pointer
@@ -119,6 +119,12 @@ class BpfMap:
     def delete(self, key: bytes) -> None:
         """Remove one entry; a missing one is no error."""
         self._lib.bpf_map_delete_elem(self._fd, key)
+
+    def clear(self, keep: Container[bytes] = ()) -> None:
+        """Remove every entry but those of the keys to keep."""
+        for key in list(self.keys()):
+            if key not in keep:
+                self.delete(key)
 
     def keys(self) -> Iterator[bytes]:
         """All keys. Entries inserted meanwhile may or may not appear; none appears twice while nothing is deleted."""
