@@ -4,14 +4,23 @@ import asyncio
 import re
 import shutil
 import signal
+import struct
 import subprocess
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from kickwatch.ledger import total_waits
 from kickwatch.model import Window
+from kickwatch.observe import contention
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.readings import HEALTHY
+from kickwatch.observe.symbols import Symbols
+from replay import Replay
 
 pytestmark = pytest.mark.kernel
 
@@ -76,3 +85,176 @@ async def test_bpftrace_counts_the_same_waits_at_the_same_address(observatory: O
     said = (await second.communicate())[0].decode()
     (theirs,) = re.findall(r"@ends: (\d+)", said)
     assert total_waits(window.waits)[0] == pytest.approx(int(theirs), rel=0.02)
+
+
+LOCK, OTHER_LOCK = 0x1000, 0x2000  # no memory there: the holder has no name
+MUTEX, SPINNING, SPINLOCK, REALTIME = 32, 33, 1, 8  # enum of include/trace/events/lock.h
+TID = struct.Struct("=I")
+WAITING = struct.Struct("=QQQ")  # the head of struct waiting: lock, task, since_ns
+
+
+class Rig:
+    """The probe, loaded and not attached; the one who waits is this thread."""
+
+    def __init__(self) -> None:
+        self.observer = ContentionObserver(BpfObject("contention"), Symbols.parse(""), LOCK, 0)
+        self.observer.configure()
+        self.replay = Replay(self.observer.probe)
+
+    def begin(self, lock: int = LOCK, flags: int = MUTEX) -> None:
+        self.replay.run("contention_begin", lock, flags)
+
+    def end(self, lock: int = LOCK) -> None:
+        self.replay.run("contention_end", lock, 0)
+
+    def age_by(self, ns: int, task_offset: int = 0) -> None:
+        """Move the begin of this thread's wait into the past, and perhaps to another task of the same tid."""
+        waiting, tid = self.observer.probe.map("waiting"), TID.pack(threading.get_native_id())
+        value = waiting.get(tid)
+        assert value is not None
+        lock, task, since_ns = WAITING.unpack_from(value)
+        waiting.put(tid, WAITING.pack(lock, task + task_offset, since_ns - ns) + value[WAITING.size :])
+
+    def read(self) -> tuple[WaitTotals, ContentionSample]:
+        sample = self.observer.read()
+        sums = zip(*sample.totals.values(), strict=True)
+        return WaitTotals(*(sum(column) for column in sums)) if sample.totals else WaitTotals(0, 0, 0), sample
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.observer.close()
+
+
+def test_a_wait_of_several_begins_is_one_from_its_first(rig: Rig) -> None:
+    rig.begin(flags=SPINNING)
+    rig.age_by(5_000_000_000)
+    rig.begin()
+    rig.begin(flags=SPINNING)
+    rig.end()
+    totals, sample = rig.read()
+    assert totals.waits == 1
+    assert 5_000_000_000 <= totals.wait_ns < 30_000_000_000
+    assert sample.health == HEALTHY
+    assert sum(sample.histogram) == sample.histogram[32] + sample.histogram[33] == 1
+
+
+@pytest.mark.parametrize(
+    ("age_s", "task_offset", "least_s", "unmatched"),
+    [(119, 0, 119, 0), (121, 0, 0, 1), (1, 64, 0, 1)],
+    ids=["still the same wait", "too old", "another task"],
+)
+def test_a_begin_whose_end_was_lost_does_not_stretch_the_next_wait(
+    rig: Rig, age_s: int, task_offset: int, least_s: int, unmatched: int
+) -> None:
+    rig.begin()
+    rig.age_by(age_s * 10**9, task_offset)
+    rig.begin()
+    rig.end()
+    totals, sample = rig.read()
+    assert totals.waits == 1
+    assert least_s * 10**9 <= totals.wait_ns < (least_s + 60) * 10**9
+    assert sample.health.unmatched == unmatched
+
+
+def test_a_long_wait_without_a_further_begin_is_taken_as_it_is(rig: Rig) -> None:
+    rig.begin()
+    rig.age_by(900 * 10**9)
+    rig.end()
+    totals, sample = rig.read()
+    assert (totals.waits, sample.health) == (1, HEALTHY)
+    assert totals.wait_ns >= 900 * 10**9
+
+
+def test_an_end_of_another_task_ends_nothing(rig: Rig) -> None:
+    rig.begin()
+    rig.age_by(0, task_offset=64)
+    rig.end()
+    totals, sample = rig.read()
+    assert (totals.waits, sample.health.unmatched) == (0, 1)
+
+
+def test_an_end_without_a_begin_is_a_wait_that_is_missing(rig: Rig) -> None:
+    rig.end()
+    rig.end(lock=OTHER_LOCK)  # this one may have been a spinlock's
+    totals, sample = rig.read()
+    assert (totals.waits, sample.health.unmatched) == (0, 1)
+
+
+def test_other_mutexes_do_not_count(rig: Rig) -> None:
+    rig.begin(lock=OTHER_LOCK)
+    rig.end(lock=OTHER_LOCK)
+    totals, sample = rig.read()
+    assert (totals.waits, sample.health) == (0, HEALTHY)
+
+
+def test_spinlocks_are_not_recorded_while_the_mutex_is_unknown(rig: Rig) -> None:
+    wait_for_others(rig, 0)
+    rig.begin(flags=SPINLOCK)
+    rig.end()
+    totals, sample = rig.read()
+    assert (totals.waits, sample.health) == (0, HEALTHY)
+
+
+def test_the_mutex_of_a_realtime_kernel_is_known_by_its_address(rig: Rig) -> None:
+    rig.begin(flags=REALTIME)
+    rig.end()
+    assert rig.read()[0].waits == 1
+
+
+def wait_for_others(rig: Rig, waits: int) -> None:
+    rig.observer.slab_mutex = 0
+    rig.observer.configure()
+    for lock in range(waits):
+        rig.begin(lock=0x10000 + lock)
+        rig.end(lock=0x10000 + lock)
+
+
+def test_once_the_mutex_is_known_the_others_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.observer.slab_mutex = 0
+    rig.observer.configure()
+    rig.begin()
+    rig.end()
+    rig.begin(lock=OTHER_LOCK)  # it never ends: the probe will not look at this lock again
+    waits, stacks = rig.observer.probe.map("waits"), rig.observer.probe.map("stacks")
+    for lock in range(7):
+        waits.put(struct.pack("=QiI16s", 0x10000 + lock, -17, 0, b"cat"), struct.pack("=QQQ", 1, 1, 1))
+    monkeypatch.setattr(contention, "is_slab_mutex_stack", bool)  # the only wait with a stack
+    assert rig.observer.learn() == LOCK
+    (key,) = rig.read()[1].totals
+    assert struct.unpack_from("=Q", key) == (LOCK,)
+    assert list(stacks.keys()) == [key[8:12]]
+    assert list(rig.observer.probe.map("waiting").keys()) == []
+    rig.begin(lock=OTHER_LOCK)
+    rig.end(lock=OTHER_LOCK)
+    assert rig.read()[0].waits == 1
+
+
+def test_full_maps_are_emptied(rig: Rig) -> None:
+    wait_for_others(rig, contention._RECYCLE_ABOVE)
+    assert not rig.observer.recycle_if_full()
+    wait_for_others(rig, contention._RECYCLE_ABOVE + 1)
+    started = time.monotonic()
+    assert rig.observer.recycle_if_full()
+    assert time.monotonic() - started < 2
+    assert rig.read()[0].waits == 0
+    assert list(rig.observer.probe.map("stacks").keys()) == []
+    wait_for_others(rig, 3)
+    assert rig.read()[0].waits == 3
+
+
+def test_a_map_that_was_too_full_is_emptied_once(rig: Rig) -> None:
+    waits = rig.observer.probe.map("waits")
+    wait_for_others(rig, 1)
+    (key,) = waits.keys()
+    waits.clear()
+    for lock in range(4096):
+        waits.put(struct.pack("=Q", 0x20000 + lock) + key[8:], bytes(24))
+    rig.begin()
+    rig.end()
+    assert rig.observer.read().health.lost == 1
+    waits.clear()  # so that it is not full any more, and only the loss tells
+    assert rig.observer.recycle_if_full()
+    assert not rig.observer.recycle_if_full()

@@ -1,6 +1,7 @@
 """The csd probe against known events: a prime number of them must be counted exactly, by reason, kind and call."""
 
 import asyncio
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,8 +10,13 @@ from pathlib import Path
 import pytest
 
 from kickwatch.model import Cell, Origin
+from kickwatch.observe import csd
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.symbols import Symbols
 from kickwatch.workload.helper import Helper
+from replay import Replay
 
 pytestmark = pytest.mark.kernel
 
@@ -125,3 +131,70 @@ async def test_busy_reasons_are_counted_without_a_stack(observatory: Observatory
     assert cells["flush_tlb_func"].broadcasts == 0
     assert cells["flush_tlb_func"].stack == ()
     assert cells["flush_tlb_func"].origin is Origin.MM_USER
+
+
+# Two frames above the program when an event is made up: the kernel's own function for that.
+TEST_RUN = "bpf_prog_test_run_raw_tp"
+SITE, FUNC = 0x1000, 0x2000
+
+
+@pytest.fixture
+async def names() -> Symbols:
+    symbols = await Symbols.load(Path("/proc"))
+    if not symbols.ranges(TEST_RUN):
+        pytest.skip(f"feature: no {TEST_RUN} (5.10 and later)")
+    return symbols
+
+
+def learnt_kind(symbols: Symbols) -> int:
+    """What the probe learns of a call site by one event whose sender is below `TEST_RUN`."""
+    observer = CsdObserver(BpfObject("csd"), symbols, 2)
+    try:
+        observer.configure()
+        Replay(observer.probe).run("csd_queue_cpu", 1, SITE, FUNC, 0)
+        assert observer.read().health.unknown_kind == 0
+        return int.from_bytes(observer.probe.map("callsites").get(struct.pack("=Q", SITE)) or b"", sys.byteorder)
+    finally:
+        observer.close()
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_any_of_four_pieces_of_text_makes_a_multi_cpu_call(names: Symbols, place: int) -> None:
+    (start, end), *_ = names.ranges(TEST_RUN)
+    starts = [0x1000, 0x2000, 0x3000, 0x4000]
+    starts[place] = start
+    lines = [f"{start:x} t smp_call_function_many_cond.constprop.{n}\n" for n, start in enumerate(starts)]
+    ends = [f"{(start + 0x800 if start < 0x5000 else end):x} t end{n}\n" for n, start in enumerate(starts)]
+    assert learnt_kind(Symbols.parse("".join(lines + ends))) == 2
+
+
+def test_other_text_makes_a_single_request(names: Symbols) -> None:
+    assert learnt_kind(Symbols.parse("1000 t smp_call_function_many_cond\n2000 t end\n")) == 1
+
+
+def test_full_maps_are_emptied_between_windows() -> None:
+    symbols = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t rcu_exp_handler\n3000 t end\n")
+    observer = CsdObserver(BpfObject("csd"), symbols, 2)
+    try:
+        observer._await_examples()
+        observer.configure()
+        replay = Replay(observer.probe)
+        replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)
+        replay.run("csd_queue_cpu", 1, SITE, FUNC + 1, 0)
+        examples, cells = observer.probe.map("settled_funcs"), observer.probe.map("cells")
+        assert examples.get(struct.pack("=Q", 0x2000)) != bytes(4)
+        assert not observer.recycle_if_full()
+        before = observer.read()
+        assert sum(totals.requests for totals in before.totals.values()) == 2
+        for func in range(csd._RECYCLE_ABOVE):
+            cells.put(struct.pack("=QiI", 0x100000 + func, -1, 0), struct.pack("=QQQ", 1, 0, 0))
+        assert observer.recycle_if_full()
+        assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []
+        assert examples.get(struct.pack("=Q", 0x2000)) == bytes(4)
+        assert csd.fell(before.totals, observer.read().totals)
+        replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)  # and the probe counts again, with a new example
+        (cell,) = observer.cells(csd.CsdSample({}), observer.read())
+        assert (cell.func, cell.requests) == ("rcu_exp_handler", 1)
+        assert cell.stack
+    finally:
+        observer.close()

@@ -10,6 +10,8 @@ import ctypes
 import os
 import struct
 import threading
+import time
+from asyncio import to_thread
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from typing import NamedTuple
 from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.model import Wait
 from kickwatch.observe.bpf import BpfObject
-from kickwatch.observe.csd import HEALTHY, Health, read_health, read_stack
+from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack
 from kickwatch.observe.reasons import attribute, is_slab_mutex_stack, top_of_stack
 from kickwatch.observe.symbols import Symbols
 from kickwatch.workload.helper import Helper
@@ -27,6 +29,8 @@ from kickwatch.workload.helper import Helper
 _CONFIG = struct.Struct("=QII")  # struct contention_config
 _KEY = struct.Struct("=QiI16s")  # struct wait_key
 _WAIT = struct.Struct("=QQQ")  # struct wait
+_PROGRAMS = ("contention_begin", "contention_end")
+_RECYCLE_ABOVE = 3000  # of the 4096 keys and as many stacks: time to forget, between windows
 _BUCKETS = 40
 _PR_SET_NAME = 15
 _LEARN_DEADLINE_S = 2.0
@@ -48,6 +52,7 @@ class ContentionSample:
     totals: Mapping[bytes, WaitTotals]
     histogram: tuple[int, ...] = ()
     health: Health = HEALTHY
+    recursion_misses: int = 0
 
 
 @dataclass
@@ -59,15 +64,17 @@ class ContentionObserver:
     slab_mutex: int
     comm_offset: int
     _stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _foreign_stacks: set[int] = field(default_factory=set)  # seen while learning: not those of slab_mutex
+    _lost: int = 0
 
     @classmethod
     def arm(cls, symbols: Symbols, comm_offset: int) -> "ContentionObserver":
         """Load and attach. Raises ObserveError when the kernel has no contention tracepoints or refuses BPF."""
         observer = cls(BpfObject("contention"), symbols, symbols.address_of("slab_mutex") or 0, comm_offset)
         try:
-            observer._configure()
-            observer.probe.attach_raw_tracepoint("contention_end", "contention_end")
-            observer.probe.attach_raw_tracepoint("contention_begin", "contention_begin")
+            observer.configure()
+            for program in reversed(_PROGRAMS):  # the end first: no wait is begun whose end would be missed
+                observer.probe.attach_raw_tracepoint(program, program)
         except BaseException:
             observer.close()
             raise
@@ -81,19 +88,44 @@ class ContentionObserver:
         for index in range(_BUCKETS):
             value = histogram.get(struct.pack("=I", index)) or b""
             buckets.append(sum(word for (word,) in struct.iter_unpack("=Q", value)))
-        return ContentionSample(totals, tuple(buckets), read_health(self.probe.map("health")))
+        misses = sum(self.probe.run_statistics(program)[2] for program in _PROGRAMS)
+        return ContentionSample(totals, tuple(buckets), read_health(self.probe.map("health")), misses)
 
     def learn(self) -> int:
-        """Find slab_mutex among the mutexes that were waited for so far; 0 while none was recognised."""
+        """Find slab_mutex among the mutexes that were waited for so far; 0 while none was recognised.
+
+        Once it is known, what was recorded of the others is deleted. Between windows only, and in a thread.
+        """
         if self.slab_mutex:
             return self.slab_mutex
-        for key in self.probe.map("waits").keys():  # noqa: SIM118 -- a BPF map, not a dict
+        for key in list(self.probe.map("waits").keys()):
             lock, stack_id, _, _ = _KEY.unpack(key)
-            if is_slab_mutex_stack(self._stack(stack_id)):
+            if stack_id < 0 or stack_id in self._foreign_stacks:
+                continue
+            stack = read_stack(self.probe.map("stacks"), stack_id, self.symbols)
+            if is_slab_mutex_stack(stack):
                 self.slab_mutex = lock
-                self._configure()
+                self._forget_all_but(lock)
                 return self.slab_mutex
+            if stack:
+                self._foreign_stacks.add(stack_id)
         return 0
+
+    def recycle_if_full(self) -> bool:
+        """Forget all waits when their map is nearly full or was too full for a wait. Totals fall.
+
+        While slab_mutex is unknown every contended mutex is recorded. Between windows only, and in a thread.
+        """
+        keys, lost = list(self.probe.map("waits").keys()), read_health(self.probe.map("health")).lost
+        if len(keys) <= _RECYCLE_ABOVE and lost == self._lost:
+            return False
+        self._forget_all_but(0)
+        self._lost = lost
+        return True
+
+    def forget_names(self) -> None:
+        """Modules came or went: what addresses meant may hold no more."""
+        self._stacks, self._foreign_stacks = {}, set()
 
     async def provoke(self, proc: Path) -> int:
         """Make two tasks read /proc/slabinfo once, together, at most 100 ms, and learn from their wait."""
@@ -101,7 +133,7 @@ class ContentionObserver:
             with suppress(KickwatchError):  # unreadable or no helper: then it is learnt from the first natural wait
                 async with Helper(["slabinfo", proc / "slabinfo"]) as helper:
                     await helper.ask("read", _LEARN_DEADLINE_S)
-        return self.learn()
+        return await to_thread(self.learn)
 
     def waits(self, before: ContentionSample, after: ContentionSample) -> tuple[Wait, ...]:
         """Waits for slab_mutex between two samples, longest total first.
@@ -134,15 +166,35 @@ class ContentionObserver:
         """Disarm and free."""
         self.probe.close()
 
-    def _configure(self) -> None:
-        self.probe.map("config").put(struct.pack("=I", 0), _CONFIG.pack(self.slab_mutex, self.comm_offset, 0))
+    def configure(self, *, paused: bool = False) -> None:
+        """Write the probe's configuration: the mutex, and where a task's name is."""
+        self.probe.map("config").put(struct.pack("=I", 0), _CONFIG.pack(self.slab_mutex, self.comm_offset, paused))
+
+    def _forget_all_but(self, mutex: int) -> None:
+        """Delete the waits for other locks than `mutex` (0: for all) and their stacks; also all waits under way.
+
+        A wait that ended while the probe paused would else go on until the next one of its task.
+        """
+        waits, stacks = self.probe.map("waits"), self.probe.map("stacks")
+        self.configure(paused=True)
+        try:
+            time.sleep(PROGRAM_END_S)
+            keys = {key: _KEY.unpack(key) for key in waits.keys()}  # noqa: SIM118 -- a BPF map, not a dict
+            kept = {key: stack for key, (lock, stack, *_) in keys.items() if lock == mutex}
+            waits.clear(keep=kept)
+            self.probe.map("waiting").clear()
+            stacks.clear(keep={struct.pack("=i", stack) for stack in kept.values()})
+            self.forget_names()
+        finally:
+            self.configure()
 
     def _stack(self, stack_id: int) -> tuple[str, ...]:
         if stack_id < 0:
             return ()
-        if stack_id not in self._stacks:
-            self._stacks[stack_id] = read_stack(self.probe.map("stacks"), stack_id, self.symbols)
-        return self._stacks[stack_id]
+        stack = self._stacks.get(stack_id) or read_stack(self.probe.map("stacks"), stack_id, self.symbols)
+        if stack:  # one that could not be read may be readable the next time
+            self._stacks[stack_id] = stack
+        return stack
 
 
 def learn_comm_offset() -> int:

@@ -6,20 +6,26 @@ recycled, which only happens between windows.
 
 import struct
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kickwatch.model import Cell
-from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.errors import ObserveError
+from kickwatch.model import CREATION_ORIGINS, Cell, Path
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack
 from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, attribute, mask_follows_task, reason_of
 from kickwatch.observe.symbols import Symbols
 
-_CONFIG = struct.Struct("=QQQQQIIQQQQ")  # struct csd_config
+_CONFIG = struct.Struct("=4QIIQ4Q4Q")  # struct csd_config
 _KEY = struct.Struct("=QiI")  # struct cell_key
 _CELL = struct.Struct("=QQQ")  # struct cell
 _MULTI, _UNDER_SLAB_MUTEX = 1, 2
-_MAX_FRAMES = 48
+_MANY_RANGES = 4
+_BUSY_SINGLES = tuple(func for func in BUSY_FUNCS if not reason_of(func).follows_task)
+_BUSY_SHOOTDOWNS = tuple(func for func in BUSY_FUNCS if reason_of(func).follows_task)
+_SETTLED = tuple(func for reason in REASONS if reason.settled and not reason.busy for func in reason.funcs)
 _RECYCLE_ABOVE = 6000  # of the 8192 cells: time to forget, between windows
 BROADCAST_SHARE_PERCENT = 90
 
@@ -30,17 +36,6 @@ class Totals(NamedTuple):
     requests: int
     calls: int
     broadcasts: int
-
-
-class Health(NamedTuple):
-    """What a probe could not do, cumulative; the order is that of `enum health_index` in probe.h."""
-
-    lost: int = 0
-    stackless: int = 0
-    unknown_kind: int = 0
-
-
-HEALTHY = Health()
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,27 @@ def broadcast_targets(cpus_online: int) -> int:
     return max(1, -(-(cpus_online - 1) * BROADCAST_SHARE_PERCENT // 100))
 
 
+def many_ranges(symbols: Symbols) -> list[tuple[int, int]]:
+    """(start, end) of each piece of text that only multi-CPU calls run: smp_call_function_many_cond and its clones.
+
+    Where it is inlined into its callers they are no substitute: they run the function on this CPU too, and it may send
+    requests of its own. Its older name counts only on kernels before "irq_work, smp: Allow irq_work on
+    call_single_queue" (5.8); later it is a wrapper. Raises ObserveError: without it every call would look like single
+    requests, and no broadcast would ever be seen.
+    """
+    name = "smp_call_function_many_cond"
+    ranges = symbols.ranges(name)
+    if not ranges and not symbols.ranges("__smp_call_single_queue"):
+        ranges = symbols.ranges("smp_call_function_many")
+    if not ranges:
+        what = f"kallsyms has no {name}, so calls to many CPUs cannot be told from single requests"
+        raise ObserveError(what, "the kernel's compiler inlined it; IPIs are only counted here")
+    if len(ranges) > _MANY_RANGES:
+        what = f"kallsyms has {len(ranges)} pieces of {name}, the probe has room for {_MANY_RANGES}"
+        raise ObserveError(what, "report it, with the kernel's release")
+    return ranges
+
+
 @dataclass
 class _Named:
     """One (func, stack) in words, remembered: stack ids never change while the maps live."""
@@ -65,6 +81,11 @@ class _Named:
     func: str
     stack: tuple[str, ...]
     broadcasts_count: bool
+
+    @property
+    def on_creation_path(self) -> bool:
+        told = self.attribution
+        return self.broadcasts_count and told.path is Path.CREATE and told.origin in CREATION_ORIGINS
 
 
 @dataclass
@@ -77,17 +98,25 @@ class CsdObserver:
     slab_mutex: int = 0
     _names: dict[tuple[int, int], _Named] = field(default_factory=dict)
     _busy: tuple[int, ...] = ()
+    _settled: tuple[int, ...] = ()
+    _many: list[tuple[int, int]] = field(default_factory=list)
+    _lost: int = 0
 
     def __post_init__(self) -> None:
-        """The busy functions are looked up once."""
-        self._busy = self._busy_addresses()
+        """Addresses are looked up once: functions of the kernel itself do not move. Raises ObserveError."""
+        self._many = many_ranges(self.symbols)
+        entries = self.symbols.entries((*BUSY_FUNCS, *_SETTLED))
+        # In the probe's order: two remote wakeups, two shootdowns; 0 is no such function in this kernel.
+        for funcs in (_BUSY_SINGLES, _BUSY_SHOOTDOWNS):
+            self._busy += tuple([*(address for func in funcs for address in entries[func]), 0, 0][:2])
+        self._settled = tuple(address for func in _SETTLED for address in entries[func])
 
     @classmethod
     def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0) -> "CsdObserver":
         """Load and attach. Raises ObserveError when the kernel has no csd_queue_cpu or refuses BPF."""
         probe = BpfObject("csd")
-        observer = cls(probe, symbols, cpus_online, slab_mutex)
         try:
+            observer = cls(probe, symbols, cpus_online, slab_mutex)
             observer.configure()
             observer._await_examples()
             probe.attach_raw_tracepoint("csd_queue_cpu", "csd_queue_cpu")
@@ -96,28 +125,23 @@ class CsdObserver:
             raise
         return observer
 
-    def _busy_addresses(self) -> tuple[int, ...]:
-        """Addresses of the busy functions in the probe's order: two remote wakeups, two TLB shootdowns; 0: none."""
-        singles = [func for func in BUSY_FUNCS if not reason_of(func).follows_task]
-        shootdowns = [func for func in BUSY_FUNCS if reason_of(func).follows_task]
-        found = [[start for func in funcs for start, _ in self.symbols.ranges(func)] for funcs in (singles, shootdowns)]
-        return tuple(address for starts in found for address in (*starts, 0, 0)[:2])
-
-    def configure(self) -> None:
+    def configure(self, *, paused: bool = False) -> None:
         """Write the probe's configuration: text of the multi-CPU caller, size of a broadcast, the slab_mutex."""
-        ranges = [*self.symbols.ranges("smp_call_function_many_cond"), (0, 0), (0, 0)][:2]
-        (start0, end0), (start1, end1) = ranges
+        starts, ends = zip(*self._many, *[(0, 0)] * (_MANY_RANGES - len(self._many)), strict=True)
         targets = broadcast_targets(self.cpus_online)
-        value = _CONFIG.pack(start0, start1, end0, end1, self.slab_mutex, targets, 0, *self._busy)
+        value = _CONFIG.pack(*self._busy, paused, targets, self.slab_mutex, *starts, *ends)
         self.probe.map("config").put(struct.pack("=I", 0), value)
 
     def _await_examples(self) -> None:
-        """Tell the probe of which functions one stack is enough, for an example."""
+        """Tell the probe, or tell it anew, of which functions one stack is enough, for an example."""
         settled = self.probe.map("settled_funcs")
-        for reason in REASONS:
-            if reason.settled and not reason.busy:
-                for start, _ in (span for func in reason.funcs for span in self.symbols.ranges(func)):
-                    settled.put(struct.pack("=Q", start), struct.pack("=i", 0))
+        for address in self._settled:
+            settled.put(struct.pack("=Q", address), struct.pack("=i", 0))
+
+    def forget_names(self) -> None:
+        """Modules came or went: what addresses meant, and what was learnt of call sites, may hold no more."""
+        self._names = {}
+        self.probe.map("callsites").clear()
 
     def know_slab_mutex(self, address: int) -> None:
         """From now on mark requests whose sender holds the mutex at `address`."""
@@ -134,30 +158,28 @@ class CsdObserver:
         return CsdSample(totals, read_health(self.probe.map("health")), misses)
 
     def recycle_if_full(self) -> bool:
-        """Forget all cells when the map is nearly full. Call between windows only: totals fall."""
-        cells = self.probe.map("cells")
-        keys = list(cells.keys())
-        if len(keys) <= _RECYCLE_ABOVE:
+        """Forget all cells when their map is nearly full or was too full for an event. Totals fall: see `fell`.
+
+        Between windows only, and in a thread: it takes up to a tenth of a second.
+        """
+        cells, lost = self.probe.map("cells"), read_health(self.probe.map("health")).lost
+        if len(list(cells.keys())) <= _RECYCLE_ABOVE and lost == self._lost:
             return False
-        stacks = self.probe.map("stacks")
-        for key in keys:
-            cells.delete(key)
-        for stack in list(stacks.keys()):
-            stacks.delete(stack)
-        self._await_examples()  # their examples are gone
-        self._names.clear()
+        self.configure(paused=True)
+        try:
+            time.sleep(PROGRAM_END_S)
+            self._await_examples()  # first: they name stacks, as the cells do
+            cells.clear()
+            self.probe.map("stacks").clear()
+            self._names, self._lost = {}, lost
+        finally:
+            self.configure()
         return True
 
     def creation_broadcasts(self, sample: CsdSample) -> int:
         """Broadcasts of the creation path in the totals of a sample."""
-        count = 0
-        for key, totals in sample.totals.items():
-            if totals.broadcasts and (named := self._name(key)).broadcasts_count:
-                origin_path = Cell(
-                    reason="", func="", origin=named.attribution.origin, path=named.attribution.path, requests=0
-                )
-                count += totals.broadcasts if origin_path.on_creation_path else 0
-        return count
+        sent = ((key, totals.broadcasts) for key, totals in sample.totals.items() if totals.broadcasts)
+        return sum(broadcasts for key, broadcasts in sent if self._name(key).on_creation_path)
 
     def cells(self, before: CsdSample, after: CsdSample) -> tuple[Cell, ...]:
         """The rise between two samples in words, largest first; one Cell per (reason, func, origin, path).
@@ -185,7 +207,8 @@ class CsdObserver:
             busy = name in BUSY_FUNCS
             stack = () if busy or stack_id < 0 else read_stack(self.probe.map("stacks"), stack_id, self.symbols)
             named = _Named(attribute(name, stack), name, stack, not mask_follows_task(name))
-            self._names[(func, stack_id)] = named
+            if busy or stack or stack_id < 0:  # a stack that could not be read may be readable the next time
+                self._names[(func, stack_id)] = named
         return named
 
 
@@ -222,6 +245,11 @@ class _Sum:
         )
 
 
+def fell(before: Mapping[bytes, tuple[int, ...]], after: Mapping[bytes, tuple[int, ...]]) -> bool:
+    """True if the maps were emptied between two readings of totals: what rose in between cannot be told."""
+    return any(key not in after or after[key][0] < totals[0] for key, totals in before.items())
+
+
 def _rise(before: Totals | None, after: Totals) -> Totals:
     if before is None or after.requests < before.requests:  # fell: recycled between the samples
         return after
@@ -232,32 +260,3 @@ def _sum_cpus(value: bytes) -> tuple[int, int, int]:
     parts: Iterable[tuple[int, int, int]] = _CELL.iter_unpack(value)
     columns = tuple(sum(column) for column in zip(*parts, strict=True))
     return (columns[0], columns[1], columns[2])
-
-
-def read_stack(stacks: BpfMap, stack_id: int, symbols: Symbols) -> tuple[str, ...]:
-    """Function names of a stack id, innermost first; empty when the kernel has dropped it."""
-    value = stacks.get(struct.pack("=I", stack_id))
-    if value is None:
-        return ()
-    addresses = struct.unpack(f"={_MAX_FRAMES}Q", value)
-    return without_glue([symbols.resolve(address) for address in addresses if address])
-
-
-def without_glue(stack: list[str]) -> tuple[str, ...]:
-    """Drop what a raw tracepoint puts on top of the kernel's own frames: the probe itself and what called it."""
-    for depth, name in enumerate(stack[:4]):
-        if name.startswith("bpf_trace_run"):
-            stack = stack[depth + 1 :]
-            break
-    while stack and stack[0].startswith(("__bpf_trace_", "__traceiter_", "__probestub_")):
-        stack = stack[1:]
-    return tuple(stack)
-
-
-def read_health(health: BpfMap) -> Health:
-    """The probe's own counters, summed over CPUs."""
-    counts = []
-    for index in range(len(Health._fields)):
-        value = health.get(struct.pack("=I", index)) or b""
-        counts.append(sum(word for (word,) in struct.iter_unpack("=Q", value)))
-    return Health(*counts)

@@ -11,9 +11,13 @@ from kickwatch.errors import ObserveError
 from kickwatch.model import Interrupts, Observers, Window
 from kickwatch.node import kernel
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, learn_comm_offset
-from kickwatch.observe.csd import CsdObserver, CsdSample
+from kickwatch.observe.csd import CsdObserver, CsdSample, fell
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
+from kickwatch.observe.readings import Health
 from kickwatch.observe.symbols import Symbols
+
+RECYCLED = "recycled"
+"""A window's disturbance: the probe's maps were emptied between its samples."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,20 @@ class Observatory:
     symbols: Symbols
     csd: CsdObserver | None = None
     contention: ContentionObserver | None = None
-    losses: list[str] = field(default_factory=list)
+    _lost_rungs: list[str] = field(default_factory=list)
+
+    @property
+    def losses(self) -> list[str]:
+        """What cannot be seen now, each with its reason."""
+        found = list(self._lost_rungs)
+        if self.contention is not None and not self.slab_mutex_known:
+            found.append("slab_mutex not found yet: no data symbols in kallsyms, nobody waited for it so far")
+        return found
+
+    @property
+    def slab_mutex_known(self) -> bool:
+        """True once its address is known. Before, no wait for it is a figure, and nothing is `under_slab_mutex`."""
+        return any(observer is not None and observer.slab_mutex for observer in (self.csd, self.contention))
 
     @classmethod
     async def open(cls, proc: Path = Path("/proc")) -> "Observatory":
@@ -43,7 +60,7 @@ class Observatory:
         symbols = await Symbols.load(proc)
         observatory = cls(proc, await asyncio.to_thread(kernel.cpus_online), symbols)
         if symbols.hidden:
-            observatory.losses.append(
+            observatory._lost_rungs.append(
                 f"{proc}/kallsyms shows no addresses: needs CAP_SYSLOG and ProtectKernelLogs=no; reasons have no names"
             )
         try:
@@ -58,19 +75,17 @@ class Observatory:
             await asyncio.to_thread(self._arm_probes)
         if self.contention is not None:
             await self.contention.provoke(self.proc)
-            self._share_slab_mutex()
-            if not self.contention.slab_mutex:
-                self.losses.append("slab_mutex not found yet: no data symbols in kallsyms, nobody waited for it so far")
+            await asyncio.to_thread(self._share_slab_mutex)
 
     def _arm_probes(self) -> None:
         try:
             self.csd = CsdObserver.arm(self.symbols, self.cpus_online, self.symbols.address_of("slab_mutex") or 0)
         except ObserveError as error:
-            self.losses.append(str(error))
+            self._lost_rungs.append(str(error))
         try:
             self.contention = ContentionObserver.arm(self.symbols, learn_comm_offset())
         except ObserveError as error:
-            self.losses.append(str(error))
+            self._lost_rungs.append(str(error))
 
     def _share_slab_mutex(self) -> None:
         """The mutex is learnt from its waiters; the csd probe needs it to tell who sends while holding it."""
@@ -89,7 +104,11 @@ class Observatory:
         )
 
     async def sample(self) -> Sample:
-        """Read everything. The moment is that between the counters and the probes, about a millisecond wide."""
+        """Read everything. The moment is that between the counters and the probes, about a millisecond wide.
+
+        A module that came during a window is known by name when the window is put into words.
+        """
+        await self._follow_modules()
         interrupts = await read_interrupts(self.proc)
         at_ns = monotonic_ns()
         csd = self.csd.read() if self.csd is not None else None
@@ -101,14 +120,26 @@ class Observatory:
         return self.csd.creation_broadcasts(self.csd.read()) if self.csd is not None else None
 
     async def between_windows(self) -> None:
-        """Housekeeping that no window may hold: learn the mutex, follow CPU hotplug, recycle full maps."""
+        """Housekeeping that no window may hold: follow modules and CPU hotplug, learn the mutex, recycle full maps."""
+        await self._follow_modules()
+        await asyncio.to_thread(self._keep_house)
+
+    async def _follow_modules(self) -> None:
+        if not self.symbols.hidden and await self.symbols.follow_modules():
+            for observer in (self.csd, self.contention):
+                if observer is not None:
+                    observer.forget_names()
+
+    def _keep_house(self) -> None:
         self._share_slab_mutex()
-        online = await asyncio.to_thread(kernel.cpus_online)
-        if self.csd is not None:
-            if online != self.cpus_online:
-                self.cpus_online = self.csd.cpus_online = online
-                self.csd.configure()
-            self.csd.recycle_if_full()
+        online = kernel.cpus_online()
+        if self.csd is not None and online != self.cpus_online:
+            self.csd.cpus_online = online
+            self.csd.configure()
+        self.cpus_online = online
+        for observer in (self.csd, self.contention):
+            if observer is not None:
+                observer.recycle_if_full()
 
     def window(self, kind: str, before: Sample, after: Sample) -> Window:
         """What rose between two samples."""
@@ -117,25 +148,33 @@ class Observatory:
             kind=kind,
             duration_ns=after.at_ns - before.at_ns,
             interrupts=Interrupts() if isinstance(interrupts, Reset) else interrupts,
+            disturbances=(interrupts.reason.value,) if isinstance(interrupts, Reset) else (),
         )
         return self._with_waits(self._with_cells(window, before, after), before, after)
 
     def _with_cells(self, window: Window, before: Sample, after: Sample) -> Window:
         if self.csd is None or before.csd is None or after.csd is None:
             return window
-        health = [a - b for a, b in zip(after.csd.health, before.csd.health, strict=True)]
-        misses = after.csd.recursion_misses - before.csd.recursion_misses
-        cells = self.csd.cells(before.csd, after.csd)
-        return replace(window, cells=cells, lost_events=health[0] + misses, stackless_events=health[1])
+        lost, stackless = unseen(before.csd, after.csd)
+        return replace(
+            window,
+            cells=self.csd.cells(before.csd, after.csd),
+            lost_events=window.lost_events + lost,
+            stackless_events=window.stackless_events + stackless,
+            disturbances=(*window.disturbances, *([RECYCLED] if fell(before.csd.totals, after.csd.totals) else [])),
+        )
 
     def _with_waits(self, window: Window, before: Sample, after: Sample) -> Window:
         if self.contention is None or before.contention is None or after.contention is None:
             return window
         buckets = zip(before.contention.histogram, after.contention.histogram, strict=True)
+        lost, stackless = unseen(before.contention, after.contention)
         return replace(
             window,
             waits=self.contention.waits(before.contention, after.contention),
             wait_histogram_ns=tuple(late - early for early, late in buckets),
+            lost_events=window.lost_events + lost,
+            stackless_events=window.stackless_events + stackless,
         )
 
     def close(self) -> None:
@@ -144,3 +183,18 @@ class Observatory:
             if observer is not None:
                 observer.close()
         self.csd = self.contention = None
+
+
+def unseen(before: CsdSample | ContentionSample, after: CsdSample | ContentionSample) -> tuple[int, int]:
+    """(events lost, events counted without a stack) between two samples of one probe.
+
+    Lost are those that found a map full, requests whose kind could not be told (they are missing from the calls and
+    broadcasts), waits whose begin or end never came, and requests for which the program was not run, since it ran on
+    that CPU already. Such misses of the contention program are no loss: what comes in between, in an interrupt or in
+    the program's own maps, is a spinlock's contention, never a mutex's. Were it a mutex's, its wait had no begin.
+    """
+    rise = Health(*(late - early for early, late in zip(before.health, after.health, strict=True)))
+    lost = rise.lost + rise.unknown_kind + rise.unmatched
+    if isinstance(before, CsdSample) and isinstance(after, CsdSample):
+        lost += after.recursion_misses - before.recursion_misses
+    return lost, rise.stackless

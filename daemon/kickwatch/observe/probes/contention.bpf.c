@@ -8,6 +8,12 @@
  * One wait is one contention_end, measured from its *first* begin: a waiter that spins, sleeps and spins again emits
  * a begin each time. The holder is read from the owner word (first 8 bytes of struct mutex) at the first begin.
  *
+ * A begin that continues a wait is told from one whose predecessor lost its end (a missed program, a full map) by the
+ * task and by age: the same tid in another task, or a first begin more than STALE_NS ago, is a new wait, and the old
+ * one is counted as unmatched. Waits do last long, and the begins of one wait are as far apart as its time in the queue; but the
+ * kernel itself reports a task that hangs for 120 s (kernel.hung_task_timeout_secs), so that is where patience ends.
+ * What a wait without a further begin lasted is taken as it is, however long.
+ *
  * While the address of slab_mutex is unknown every contended mutex is recorded with its stack, so that the reader can
  * tell which one it is; once it is known, every other lock costs one comparison.
  */
@@ -17,15 +23,17 @@
 #define OWNER_FLAGS 7UL
 #define COMM_LEN 16
 #define HISTOGRAM_BUCKETS 40
+#define STALE_NS (120ULL * 1000 * 1000 * 1000)
 
 struct contention_config {
 	__u64 slab_mutex;  /* address, 0 while unknown */
 	__u32 comm_offset; /* of task_struct.comm, 0 when unknown */
-	__u32 unused;
+	__u32 paused;      /* not zero: count nothing, the maps are being emptied */
 };
 
 struct waiting {
 	__u64 lock;
+	__u64 task;
 	__u64 since_ns;
 	__s32 stack;
 	__u32 unused;
@@ -96,19 +104,25 @@ int contention_begin(struct bpf_raw_tracepoint_args *ctx)
 	struct waiting begun = {}, *earlier;
 
 	cfg = bpf_map_lookup_elem(&config, &zero);
-	if (!cfg || !(ctx->args[1] & LCB_F_MUTEX))
+	if (!cfg || cfg->paused)
 		return 0;
-	if (cfg->slab_mutex && lock != cfg->slab_mutex)
-		return 0;
-	earlier = bpf_map_lookup_elem(&waiting, &tid);
-	if (earlier && earlier->lock == lock)
+	/* PREEMPT_RT's mutexes bear another flag (LCB_F_RT), as its spinlocks do; a known address needs none. */
+	if (cfg->slab_mutex ? lock != cfg->slab_mutex : !(ctx->args[1] & LCB_F_MUTEX))
 		return 0;
 	begun.lock = lock;
+	begun.task = bpf_get_current_task();
+	begun.since_ns = bpf_ktime_get_ns();
+	earlier = bpf_map_lookup_elem(&waiting, &tid);
+	if (earlier) {
+		if (earlier->lock == lock && earlier->task == begun.task &&
+		    begun.since_ns - earlier->since_ns < STALE_NS)
+			return 0;
+		health_count(&health, HEALTH_UNMATCHED);
+	}
 	begun.stack = STACK_ID(ctx, &stacks);
 	if (begun.stack < 0)
 		health_count(&health, HEALTH_STACKLESS);
 	name_holder(cfg, lock, begun.holder);
-	begun.since_ns = bpf_ktime_get_ns();
 	if (bpf_map_update_elem(&waiting, &tid, &begun, BPF_ANY))
 		health_count(&health, HEALTH_LOST);
 	return 0;
@@ -156,11 +170,14 @@ int contention_end(struct bpf_raw_tracepoint_args *ctx)
 	struct wait_key key = {};
 
 	cfg = bpf_map_lookup_elem(&config, &zero);
-	if (!cfg || (cfg->slab_mutex && lock != cfg->slab_mutex))
+	if (!cfg || cfg->paused || (cfg->slab_mutex && lock != cfg->slab_mutex))
 		return 0;
 	begun = bpf_map_lookup_elem(&waiting, &tid);
-	if (!begun || begun->lock != lock)
+	if (!begun || begun->lock != lock || begun->task != bpf_get_current_task()) {
+		if (lock == cfg->slab_mutex)
+			health_count(&health, HEALTH_UNMATCHED);
 		return 0;
+	}
 	wait_ns = bpf_ktime_get_ns() - begun->since_ns;
 	key.lock = lock;
 	key.stack = begun->stack;

@@ -36,13 +36,15 @@
 #define BUSY_SINGLES 2
 #define BUSY_FUNCS 4
 
+#define MANY_RANGES 4
+
 struct csd_config {
-	__u64 many_start[2]; /* text of smp_call_function_many_cond and its .cold part */
-	__u64 many_end[2];
-	__u64 slab_mutex;         /* address, 0 while unknown */
-	__u32 broadcast_targets;  /* requests that make a call a broadcast: 90 % of the other online CPUs */
-	__u32 unused;
 	__u64 busy[BUSY_FUNCS]; /* 0: no such function in this kernel */
+	__u32 paused;             /* not zero: count nothing, the maps are being emptied */
+	__u32 broadcast_targets;  /* requests that make a call a broadcast: 90 % of the other online CPUs */
+	__u64 slab_mutex;         /* address, 0 while unknown */
+	__u64 many_start[MANY_RANGES]; /* text of smp_call_function_many_cond: the function, its clones and its parts */
+	__u64 many_end[MANY_RANGES];   /* 0: no such range */
 };
 
 /* What is kept of a function whose reason and origin it settles itself: the first stack seen, as an example. */
@@ -122,7 +124,9 @@ HEALTH_MAP(health);
 static __always_inline int in_many(struct csd_config *cfg, __u64 ip)
 {
 	return (ip >= cfg->many_start[0] && ip < cfg->many_end[0]) ||
-	       (ip >= cfg->many_start[1] && ip < cfg->many_end[1]);
+	       (ip >= cfg->many_start[1] && ip < cfg->many_end[1]) ||
+	       (ip >= cfg->many_start[2] && ip < cfg->many_end[2]) ||
+	       (ip >= cfg->many_start[3] && ip < cfg->many_end[3]);
 }
 
 /*
@@ -130,22 +134,26 @@ static __always_inline int in_many(struct csd_config *cfg, __u64 ip)
  * __bpf_trace_csd_queue_cpu, with a second tracer __traceiter_csd_queue_cpu); the sender is the third to fifth frame.
  * An interrupt that broke into a spin-wait puts at least its entry, its handler, the queueing function and its caller
  * in between: five frames never reach that far.
+ *
+ * What is learnt stays: a call site is taken for a single-CPU one only when all five frames were seen. After a shorter
+ * stack the request counts as a single one, its kind as unknown, and the next request of the call site is unwound too.
  */
 static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 callsite)
 {
 	__u32 *known = bpf_map_lookup_elem(&callsites, &callsite);
 	__u64 ip[5] = {};
-	__u32 kind;
+	__u32 kind = KIND_SINGLE;
+	long taken;
 
 	if (known)
 		return *known;
-	if (bpf_get_stack(ctx, ip, sizeof(ip), 0) <= 0) {
+	taken = bpf_get_stack(ctx, ip, sizeof(ip), 0);
+	if (in_many(cfg, ip[1]) || in_many(cfg, ip[2]) || in_many(cfg, ip[3]) || in_many(cfg, ip[4])) {
+		kind = KIND_MULTI;
+	} else if (taken != sizeof(ip)) {
 		health_count(&health, HEALTH_UNKNOWN_KIND);
 		return KIND_SINGLE;
 	}
-	kind = KIND_SINGLE;
-	if (in_many(cfg, ip[1]) || in_many(cfg, ip[2]) || in_many(cfg, ip[3]) || in_many(cfg, ip[4]))
-		kind = KIND_MULTI;
 	bpf_map_update_elem(&callsites, &callsite, &kind, BPF_ANY);
 	return kind;
 }
@@ -248,7 +256,7 @@ int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 	struct csd_config *cfg;
 
 	cfg = bpf_map_lookup_elem(&config, &zero);
-	if (!cfg)
+	if (!cfg || cfg->paused)
 		return 0;
 	key.func = ctx->args[2];
 	busy = busy_index(cfg, key.func);

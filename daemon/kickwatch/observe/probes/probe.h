@@ -18,11 +18,12 @@
 		__uint(value_size, MAX_FRAMES * sizeof(__u64));   \
 	} name SEC(".maps")
 
-/* What the probe could not do, per CPU. The order is that of `Health` in bpf.py. */
+/* What the probe could not do, per CPU. The order is that of `Health` in readings.py. */
 enum health_index {
 	HEALTH_LOST,         /* a map was full: the event is missing from every figure */
 	HEALTH_STACKLESS,    /* counted, but its stack could not be taken */
-	HEALTH_UNKNOWN_KIND, /* counted as a single-CPU request, since not even one frame could be taken */
+	HEALTH_UNKNOWN_KIND, /* counted as a single-CPU request, since too few frames could be taken to tell */
+	HEALTH_UNMATCHED,    /* the begin or the end of a wait never came: the wait is missing from every figure */
 	HEALTH_INDEXES,
 };
 

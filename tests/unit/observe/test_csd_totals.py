@@ -1,0 +1,157 @@
+"""The csd probe's totals in words, without a kernel: what the maps would hold is written down here."""
+
+import struct
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.errors import ObserveError
+from kickwatch.model import Cell
+from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.csd import CsdObserver, CsdSample, Totals, broadcast_targets, fell, many_ranges
+from kickwatch.observe.symbols import Symbols
+
+MANY = "1000 t smp_call_function_many_cond\n1800 t end_of_it\n"
+KALLSYMS = (
+    MANY
+    + """\
+2000 t flush_tlb_func.cold
+3000 t flush_tlb_func
+4000 t sched_ttwu_pending
+5000 t do_sync_core
+6000 t mem_cgroup_write
+7000 t on_each_cpu_cond_mask
+8000 t ipi_mb
+9000 t end
+"""
+)
+NO_STACK = -17
+
+
+class FakeMap:
+    """A map that holds stacks, and keeps what is written."""
+
+    def __init__(self, entries: dict[bytes, bytes]) -> None:
+        self.entries = entries
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.entries.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.entries[key] = value
+
+
+class FakeProbe:
+    """Stands in for the loaded probe."""
+
+    def __init__(self) -> None:
+        self.maps: dict[str, FakeMap] = {}
+
+    def map(self, name: str) -> BpfMap:
+        return cast("BpfMap", self.maps.setdefault(name, FakeMap({})))
+
+
+def observer(kallsyms: str = KALLSYMS, cpus_online: int = 4) -> tuple[CsdObserver, FakeProbe]:
+    probe = FakeProbe()
+    return CsdObserver(cast("BpfObject", probe), Symbols.parse(kallsyms), cpus_online), probe
+
+
+def key(func: int, stack: int = NO_STACK, flags: int = 1) -> bytes:
+    return struct.pack("=QiI", func, stack, flags)
+
+
+def put_stack(probe: FakeProbe, stack_id: int, *addresses: int) -> None:
+    frames = struct.pack("=48Q", *addresses, *[0] * (48 - len(addresses)))
+    probe.map("stacks").put(struct.pack("=I", stack_id), frames)
+
+
+def cells_of(observed: CsdObserver, totals: dict[bytes, Totals]) -> dict[str, Cell]:
+    return {cell.func: cell for cell in observed.cells(CsdSample({}), CsdSample(totals))}
+
+
+@given(st.integers(1, 4096))
+def test_a_broadcast_is_the_least_number_that_reaches_nine_in_ten(cpus_online: int) -> None:
+    least = broadcast_targets(cpus_online)
+    assert 10 * least >= 9 * (cpus_online - 1)
+    assert least == 1 or 10 * (least - 1) < 9 * (cpus_online - 1)
+
+
+def test_the_multi_cpu_caller_is_found_with_its_parts() -> None:
+    text = "1000 t smp_call_function_many_cond.constprop.0\n1800 T smp_call_function_many\n"
+    cold = "1900 T __smp_call_single_queue\n9000 t smp_call_function_many_cond.constprop.0.cold\n9100 t end\n"
+    assert many_ranges(Symbols.parse(text + cold)) == [(0x1000, 0x1800), (0x9000, 0x9100)]
+
+
+def test_inlined_it_is_blindness_though_its_wrapper_is_there() -> None:
+    text = "1800 T smp_call_function_many\n1900 T __smp_call_single_queue\n2000 T end\n"
+    with pytest.raises(ObserveError, match="smp_call_function_many_cond"):
+        many_ranges(Symbols.parse(text))
+
+
+def test_before_5_8_its_older_name_counts() -> None:
+    text = "1800 T smp_call_function_many\n1900 t generic_exec_single\n"
+    assert many_ranges(Symbols.parse(text)) == [(0x1800, 0x1900)]
+
+
+def test_more_pieces_than_the_probe_can_hold_are_not_cut() -> None:
+    text = "".join(f"{0x1000 * n:x} t smp_call_function_many_cond.isra.{n}\n" for n in range(1, 6))
+    with pytest.raises(ObserveError, match="5 pieces"):
+        many_ranges(Symbols.parse(text))
+
+
+def test_without_the_multi_cpu_caller_there_is_no_observer() -> None:
+    with pytest.raises(ObserveError):
+        observer("3000 t flush_tlb_func\n")
+
+
+def test_configuration_as_the_probe_reads_it() -> None:
+    """Busy functions by their entry, not by the part that is seldom run."""
+    observed, probe = observer(cpus_online=16)
+    observed.know_slab_mutex(0xFFFF)
+    value = probe.map("config").get(struct.pack("=I", 0))
+    assert value is not None
+    busy, (paused, targets, mutex), ranges = value[:32], struct.unpack("=IIQ", value[32:48]), value[48:]
+    assert struct.unpack("=4Q", busy) == (0x4000, 0, 0x3000, 0)
+    assert (paused, targets, mutex) == (0, 14, 0xFFFF)
+    assert struct.unpack("=8Q", ranges) == (0x1000, 0, 0, 0, 0x1800, 0, 0, 0)
+
+
+def test_what_follows_a_task_is_on_the_bill_without_broadcasts() -> None:
+    observed, _ = observer()
+    cells = cells_of(observed, {key(0x8000): Totals(9, 3, 3), key(0x5000): Totals(6, 2, 2)})
+    assert (cells["ipi_mb"].calls, cells["ipi_mb"].broadcasts) == (3, 0)
+    assert (cells["do_sync_core"].calls, cells["do_sync_core"].broadcasts) == (2, 2)
+
+
+def test_creation_broadcasts_come_from_the_stack() -> None:
+    observed, probe = observer()
+    put_stack(probe, 7, 0x7010, 0x6010)
+    totals = {key(0x5000, 7): Totals(6, 2, 2), key(0x5000): Totals(3, 1, 1), key(0x8000, 7): Totals(3, 1, 1)}
+    assert observed.creation_broadcasts(CsdSample(totals)) == 2
+
+
+def test_a_stack_that_could_not_be_read_is_looked_for_again() -> None:
+    observed, probe = observer()
+    totals = {key(0x5000, 7): Totals(3, 1, 1)}
+    assert cells_of(observed, totals)["do_sync_core"].stack == ()
+    put_stack(probe, 7, 0x7010, 0x6010)
+    assert cells_of(observed, totals)["do_sync_core"].stack == ("on_each_cpu_cond_mask", "mem_cgroup_write")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {b"a": (1, 0)}, False),
+        ({b"a": (1, 0)}, {b"a": (1, 0)}, False),
+        ({b"a": (1, 0)}, {b"a": (2, 0), b"b": (1, 0)}, False),
+        ({b"a": (2, 0)}, {b"a": (1, 0)}, True),
+        ({b"a": (1, 0)}, {b"b": (1, 0)}, True),
+        ({b"a": (1, 0)}, {}, True),
+    ],
+)
+def test_totals_that_fell_are_noticed(
+    before: dict[bytes, tuple[int, ...]], after: dict[bytes, tuple[int, ...]], *, told: bool
+) -> None:
+    assert fell(before, after) is told

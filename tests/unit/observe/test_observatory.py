@@ -1,0 +1,184 @@
+"""What a window says of itself, and what the observatory says it cannot see: without a kernel."""
+
+import struct
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from kickwatch.errors import ObserveError
+from kickwatch.observe import bpf
+from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
+from kickwatch.observe.csd import CsdObserver, CsdSample, Totals
+from kickwatch.observe.interrupts import InterruptSample, Kind
+from kickwatch.observe.observatory import Observatory, Sample, unseen
+from kickwatch.observe.readings import Health
+from kickwatch.observe.symbols import Symbols
+
+KALLSYMS = "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t end\n"
+NO_STACK = -17
+KEY = struct.pack("=QiI", 0x2000, NO_STACK, 1)
+
+
+class NoProbe:
+    """A probe whose maps are not asked."""
+
+    def map(self, _name: str) -> "NoMap":
+        return NoMap()
+
+    def close(self) -> None:
+        """Nothing is loaded."""
+
+
+class NoMap:
+    """An empty map."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Forgotten."""
+
+    def keys(self) -> list[bytes]:
+        return []
+
+    def get(self, _key: bytes) -> bytes | None:
+        return None
+
+    def clear(self) -> None:
+        """Empty already."""
+
+
+def make(proc: Path = Path("/proc"), *, slab_mutex: int = 0) -> Observatory:
+    probe, symbols = cast("bpf.BpfObject", NoProbe()), Symbols.parse(KALLSYMS)
+    made = Observatory(proc, 2, symbols)
+    made.csd = CsdObserver(probe, symbols, 2)
+    made.contention = ContentionObserver(probe, symbols, slab_mutex, 0)
+    return made
+
+
+def sample(
+    totals: dict[bytes, Totals] | None = None,
+    *,
+    cpus: tuple[int, ...] = (0, 1),
+    cal: int = 10,
+    csd: tuple[int, ...] = (0, 0, 0, 0),
+    misses: int = 0,
+    contention: tuple[int, ...] = (0, 0, 0, 0),
+) -> Sample:
+    return Sample(
+        at_ns=0,
+        interrupts=InterruptSample(cpus, {Kind.CAL: (cal,) * len(cpus)}),
+        csd=CsdSample(totals or {}, Health(*csd), misses),
+        contention=ContentionSample({}, (), Health(*contention), 1000 + misses),
+    )
+
+
+def test_an_undisturbed_window_says_nothing() -> None:
+    window = make().window("quiet", sample(cal=10), sample(cal=13))
+    assert (window.disturbances, window.interrupts.cal) == ((), 6)
+
+
+@pytest.mark.parametrize(
+    ("after", "disturbance"),
+    [
+        (sample({KEY: Totals(5, 1, 1)}, cpus=(0,)), "cpus_changed"),
+        (sample({KEY: Totals(5, 1, 1)}, cpus=(0, 2)), "cpus_changed"),
+        (sample({KEY: Totals(5, 1, 1)}, cal=3), "counter_fell"),
+        (sample({KEY: Totals(3, 1, 1)}), "recycled"),
+        (sample({}), "recycled"),
+    ],
+)
+def test_a_window_says_what_disturbed_it(after: Sample, disturbance: str) -> None:
+    window = make().window("quiet", sample({KEY: Totals(5, 1, 1)}), after)
+    assert window.disturbances == (disturbance,)
+    assert disturbance == "recycled" or window.interrupts.cal is None
+
+
+def test_two_disturbances_are_both_said() -> None:
+    window = make().window("quiet", sample({KEY: Totals(5, 1, 1)}), sample(cpus=(0,)))
+    assert window.disturbances == ("cpus_changed", "recycled")
+
+
+def test_losses_of_both_probes_reach_the_window() -> None:
+    after = sample(csd=(1, 20, 300, 0), misses=4000, contention=(50000, 600000, 0, 7000000))
+    window = make().window("quiet", sample(), after)
+    assert window.lost_events == 1 + 300 + 4000 + 50000 + 7000000
+    assert window.stackless_events == 20 + 600000
+
+
+def test_misses_of_the_contention_probe_are_other_locks() -> None:
+    assert unseen(ContentionSample({}), ContentionSample({}, recursion_misses=5)) == (0, 0)
+    assert unseen(CsdSample({}), CsdSample({}, recursion_misses=5)) == (5, 0)
+
+
+def test_a_loss_is_gone_once_it_is_made_good() -> None:
+    observatory = make()
+    observatory._lost_rungs.append("something for good")
+    assert not observatory.slab_mutex_known
+    assert [loss.partition(":")[0] for loss in observatory.losses] == ["something for good", "slab_mutex not found yet"]
+    assert observatory.contention is not None
+    observatory.contention.slab_mutex = 0x8000
+    assert observatory.slab_mutex_known
+    assert observatory.losses == ["something for good"]
+    assert observatory.observers.contention == "tracepoint"
+
+
+def test_without_a_contention_probe_an_unknown_mutex_is_no_loss_of_its_own() -> None:
+    observatory = make()
+    observatory.contention = None
+    assert observatory.losses == []
+    assert not observatory.slab_mutex_known
+
+
+async def test_the_mutex_learnt_reaches_the_csd_probe() -> None:
+    observatory = make(slab_mutex=0x8000)
+    assert observatory.csd is not None
+    assert observatory.csd.slab_mutex == 0
+    await observatory.between_windows()
+    assert observatory.csd.slab_mutex == 0x8000
+
+
+async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    observatory = make(tmp_path)
+    observatory.symbols = await Symbols.load(tmp_path)
+    assert observatory.csd is not None
+    assert observatory.contention is not None
+    observatory.csd.symbols = observatory.contention.symbols = observatory.symbols
+    observatory.csd.cells(CsdSample({}), CsdSample({KEY: Totals(1, 1, 1)}))
+    observatory.contention._stacks[3] = ("fn",)
+    await observatory.between_windows()
+    assert observatory.csd._names
+    assert observatory.contention._stacks
+    (tmp_path / "modules").write_text("veth 4096 0 - Live 0xffffffffc0201000\n")
+    await observatory.between_windows()
+    assert not observatory.csd._names
+    assert not observatory.contention._stacks
+
+
+def test_waits_of_a_sample_before_are_subtracted() -> None:
+    observatory = make(slab_mutex=0x8000)
+    assert observatory.contention is not None
+    key, other = (struct.pack("=QiI16s", lock, NO_STACK, 0, b"cat") for lock in (0x8000, 0x9000))
+    before = ContentionSample({key: WaitTotals(2, 100, 90)})
+    after = ContentionSample({key: WaitTotals(5, 170, 90), other: WaitTotals(8, 8, 8)})
+    (wait,) = observatory.contention.waits(before, after)
+    assert (wait.waits, wait.wait_ns, wait.max_wait_ns, wait.holder, wait.stack) == (3, 70, 0, "cat", ())
+
+
+class NoFunctions:
+    """A library too old."""
+
+
+def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, **_: object) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(bpf.ctypes, "CDLL", refuse)
+    with pytest.raises(ObserveError, match=r"libbpf\.so\.1 cannot be loaded") as failure:
+        bpf._Libbpf()
+    assert "libbpf0" in failure.value.remedy
+
+
+def test_a_library_without_a_function_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpf.ctypes, "CDLL", lambda *_, **__: NoFunctions())
+    with pytest.raises(ObserveError, match="lacks a function"):
+        bpf._Libbpf()
