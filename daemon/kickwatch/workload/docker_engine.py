@@ -232,7 +232,8 @@ class DockerEngine:
 
     async def _ended(self, job: "futures.Future[T]") -> None:
         """Wait until a call has ended in its thread, whatever with; bounded as the call is."""
-        await asyncio.to_thread(futures.wait, (job,), self._socket_timeout_s + _GRACE_S)
+        if not job.done():  # futures.wait() would wait for a cancelled one until a thread came by
+            await asyncio.to_thread(futures.wait, (job,), self._socket_timeout_s + _GRACE_S)
 
     @property
     def _socket_timeout_s(self) -> int:
@@ -354,13 +355,15 @@ def one_line(text: str) -> str:
 
 def root_cause(error: BaseException) -> str:
     """The innermost reason of the SDK's nested connection errors, in the operating system's words."""
-    seen: BaseException = error
-    while True:
-        inner = next((arg for arg in reversed(seen.args) if isinstance(arg, BaseException)), None)
-        following = inner or seen.__cause__
-        if following is None or following is seen:
-            break
-        seen = following
+    seen, following, known = error, _inner(error), {id(error)}
+    while following is not None and id(following) not in known:
+        seen, following = following, _inner(following)
+        known.add(id(seen))
     if isinstance(seen, OSError) and seen.strerror:
         return seen.strerror
     return one_line(str(seen))
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    """urllib3 and requests pass the reason on as an argument, others as the cause."""
+    return next((arg for arg in reversed(error.args) if isinstance(arg, BaseException)), error.__cause__)

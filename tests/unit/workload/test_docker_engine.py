@@ -1,0 +1,605 @@
+"""The Docker engine against a small server of the test's own on a Unix socket: slow, odd and refusing answers.
+
+The server is a fake: it keeps containers in a dictionary and answers in the shapes of the Engine API (`docker version`
+20.10 unless told otherwise). What a real engine does is tested in tests/docker.
+"""
+
+import asyncio
+import gc
+import io
+import json
+import re
+import socket
+import stat
+import tarfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+import requests.exceptions
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
+from kickwatch.workload.docker_engine import (
+    DockerEngine,
+    common_version,
+    image_reference,
+    one_line,
+    root_cause,
+    scratch_layer,
+)
+from kickwatch.workload.engine import ContainerSpec
+
+SPEC = ContainerSpec(
+    name="kickwatch-t-0", instance="i", trial="t", image="own:1", command=("--deadline-ms", "9"), network="none",
+    cgroup_parent="/kickwatch", pids_limit=64,
+)  # fmt: skip
+ID = "0123456789abcdef" * 4
+INFO = {
+    "ServerVersion": "20.10.24", "DefaultRuntime": "runc", "RuncCommit": {"ID": "1.1.5"}, "CgroupDriver": "cgroupfs",
+    "DockerRootDir": "/var/lib/docker",
+}  # fmt: skip
+Answer = tuple[int, Any]
+
+
+@dataclass
+class Asked:
+    """One request: its path without the version prefix, that version, and its body."""
+
+    method: str
+    path: str
+    version: str
+    query: dict[str, list[str]]
+    body: Any
+
+
+@dataclass
+class FakeDocker:
+    """What the server holds, and `odd`: answers of a test's own, by the beginning of `METHOD path`."""
+
+    containers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    images: set[str] = field(default_factory=set)
+    asked: list[Asked] = field(default_factory=list)
+    odd: dict[str, Callable[[Asked], Answer | bytes | None]] = field(default_factory=dict)
+    versions: tuple[str, str] = ("1.12", "1.41")
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, asked: Asked) -> Answer | bytes:
+        """The odd answer, if there is one, else what an engine would say."""
+        self.asked.append(asked)
+        line = f"{asked.method} {asked.path}"
+        for prefix, give in self.odd.items():
+            if line.startswith(prefix) and (odd := give(asked)) is not None:
+                return odd
+        return self._usual(asked, line)
+
+    def _usual(self, asked: Asked, line: str) -> Answer:
+        known = {
+            "GET /version": self._version,
+            "GET /info": lambda _: (200, INFO),
+            "POST /containers/create": self.make,
+            "GET /containers/json": self._list,
+            "POST /images/create": self._import,
+        }
+        if line in known:
+            return known[line](asked)
+        if match := re.fullmatch(r"(GET|DELETE) /images/(.+?)(/json)?", line):
+            return self._image(match[1], match[2])
+        return self._container(asked, *line.removeprefix(f"{asked.method} /containers/").split("/")[:2])
+
+    def _version(self, _: Asked) -> Answer:
+        oldest, newest = self.versions
+        return 200, {"Version": "20.10.24", "ApiVersion": newest, "MinAPIVersion": oldest}
+
+    def _list(self, asked: Asked) -> Answer:
+        wanted = json.loads(asked.query["filters"][0])["label"]
+        return 200, [{"Id": key} for key, made in self.containers.items() if set(wanted) <= made["labels"]]
+
+    def _import(self, asked: Asked) -> Answer:
+        self.images.add(f"{asked.query['repo'][0]}:{asked.query['tag'][0]}")
+        return 200, {"status": "sha256:00"}
+
+    def _image(self, method: str, name: str) -> Answer:
+        if name not in self.images:
+            return 404, {"message": f"No such image: {name}"}
+        if method == "DELETE":
+            self.images.discard(name)
+        return 200, {"Id": "sha256:00"}
+
+    def make(self, asked: Asked) -> Answer:
+        """Make a container, as `POST /containers/create` does."""
+        labels = {f"{key}={value}" for key, value in asked.body["Labels"].items()}
+        self.containers[ID] = {"labels": labels | set(asked.body["Labels"]), "body": asked.body, "running": False}
+        return 201, {"Id": ID, "Warnings": []}
+
+    def _container(self, asked: Asked, container_id: str, action: str = "") -> Answer:
+        made = self.containers.get(container_id)
+        if made is None:
+            return 404, {"message": f"No such container: {container_id}"}
+        if asked.method == "DELETE":
+            del self.containers[container_id]
+            self.ended.set()
+            return 204, None
+        if action == "start":
+            made["running"] = True
+            return 204, None
+        if action == "wait":
+            self.ended.wait(5)
+            return 200, {"StatusCode": made.get("status", 0)}
+        state = {"Running": made["running"], "Pid": 4711 if made["running"] else 0, "ExitCode": made.get("status", 0)}
+        return 200, {"Id": container_id, "State": state}
+
+    def paths(self, method: str = "") -> list[str]:
+        """What was asked, in its order."""
+        return [asked.path for asked in self.asked if not method or asked.method == method]
+
+
+class _Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    docker: FakeDocker
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that left before its answer is what some tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        parts = urlsplit(self.path)
+        version, path = re.fullmatch(r"(?:/v([\d.]+))?(/.*)", unquote(parts.path)).groups()
+        content = self._content()
+        is_json = self.headers.get("Content-Type") == "application/json"
+        body = json.loads(content) if content and is_json else content
+        given_ = self.server.docker.answer(Asked(self.command, path, version or "", parse_qs(parts.query), body))
+        if isinstance(given_, bytes):
+            self.wfile.write(given_)
+            self.close_connection = True
+            return
+        status, answer = given_
+        text = answer if isinstance(answer, bytes) else json.dumps(answer).encode() if answer is not None else b""
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _content(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815 -- the names that BaseHTTPRequestHandler calls
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s"
+
+
+@pytest.fixture
+def docker(path: Path) -> Iterator[FakeDocker]:
+    with _Server(str(path), _Handler) as server:
+        server.docker = FakeDocker()
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.docker
+        server.docker.ended.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+async def engine(docker: FakeDocker, path: Path) -> AsyncIterator[DockerEngine]:
+    """Its calls may take 1 s on the socket, 1.1 s in all."""
+    opened = DockerEngine(str(path), timeout_s=0.1, workers=3, settle_s=2.0)
+    yield opened
+    docker.ended.set()
+    await opened.close()
+
+
+async def test_what_an_engine_says_of_itself(engine: DockerEngine) -> None:
+    info = await engine.info()
+    assert str(info) == "docker 20.10.24"
+    assert info.runtime == "runc 1.1.5"
+    assert info.cgroup_driver == "cgroupfs"
+
+
+@pytest.mark.parametrize(
+    ("versions", "spoken"),
+    [
+        (("1.12", "1.41"), "1.41"),  # 20.10
+        (("1.24", "1.51"), "1.41"),  # 28
+        (("1.44", "1.52"), "1.44"),  # 29
+    ],
+)
+async def test_the_api_version_is_agreed_upon(
+    docker: FakeDocker, engine: DockerEngine, versions: tuple[str, str], spoken: str
+) -> None:
+    docker.versions = versions
+    await engine.info()
+    await asyncio.gather(*(engine.ours("i") for _ in range(3)))  # in several threads
+    assert (docker.asked[0].version, docker.asked[0].path) == ("", "/version")
+    assert {asked.version for asked in docker.asked[1:]} == {spoken}
+
+
+async def test_an_engine_too_old_is_refused_with_both_versions(
+    docker: FakeDocker, engine: DockerEngine, path: Path
+) -> None:
+    docker.versions = ("1.12", "1.40")
+    with pytest.raises(EngineError) as caught:
+        await engine.info()
+    assert not isinstance(caught.value, EngineAbsentError)
+    assert f"{path} speaks API 1.12 to 1.40, kickwatch 1.41 or later" in str(caught.value)
+
+
+async def test_an_engine_updated_meanwhile_is_spoken_to_anew(docker: FakeDocker, engine: DockerEngine) -> None:
+    await engine.info()
+    docker.versions = ("1.44", "1.52")
+    await engine.info()
+    await engine.ours("i")
+    assert docker.asked[-1].version == "1.44"
+
+
+@given(st.tuples(*[st.integers(0, 99)] * 2), st.tuples(*[st.integers(0, 99)] * 2))
+def test_an_agreed_version_is_one_that_both_speak(oldest: tuple[int, int], newest: tuple[int, int]) -> None:
+    major = 1
+    agreed = common_version(f"{major}.{oldest[1]}", f"{major}.{newest[1]}")
+    if agreed is None:
+        assert newest[1] < max(41, oldest[1])
+    else:
+        minor = int(agreed.partition(".")[2])
+        assert max(41, oldest[1]) == minor <= newest[1]
+
+
+@pytest.mark.parametrize(
+    "odd", [(200, []), (200, {}), (200, b"<html>"), (200, "x"), (500, {}), (500, []), b"SSH-2.0-OpenSSH\r\n", b""]
+)
+async def test_something_else_at_the_socket_is_no_engine(
+    docker: FakeDocker, engine: DockerEngine, path: Path, odd: Any
+) -> None:
+    docker.odd["GET /version"] = lambda _: odd
+    with pytest.raises(EngineAbsentError) as caught:
+        await engine.info()
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the SDK drops a socket that could not connect
+@pytest.mark.parametrize(("dead", "said"), [(False, "No such file"), (True, "Connection refused")])
+async def test_no_socket_and_a_dead_one(path: Path, dead: bool, said: str) -> None:
+    if dead:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+    with pytest.raises(EngineAbsentError, match=f"{path}.*{said}"):
+        await engine.info()
+    await engine.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("engine"):
+            thread.join()  # it may still hold the error, and that the socket
+    gc.collect()  # now, where the warning is expected
+
+
+async def test_a_container_as_it_is_asked_for(docker: FakeDocker, engine: DockerEngine) -> None:
+    assert await engine.create(SPEC) == ID
+    body = docker.containers[ID]["body"]
+    assert (body["Image"], body["Cmd"]) == ("own:1", ["--deadline-ms", "9"])
+    assert body["Labels"] == SPEC.labels()
+    host = body["HostConfig"]
+    assert (host["NetworkMode"], host["CgroupParent"], host["PidsLimit"]) == ("none", "/kickwatch", 64)
+    assert host["LogConfig"]["Type"] == "none"
+    assert docker.asked[-1].query["name"] == ["kickwatch-t-0"]
+
+
+async def test_a_users_container_is_not_limited_in_its_processes(docker: FakeDocker, engine: DockerEngine) -> None:
+    await engine.create(ContainerSpec(**{key: getattr(SPEC, key) for key in SPEC.__struct_fields__[:-1]}))
+    assert "PidsLimit" not in docker.containers[ID]["body"]["HostConfig"]
+
+
+async def test_a_life(docker: FakeDocker, engine: DockerEngine) -> None:
+    container = await engine.create(SPEC)
+    await engine.start(container)
+    assert await engine.pid(container) == 4711
+    docker.containers[ID]["status"] = 3
+    docker.ended.set()
+    assert await engine.wait(container, 5) == 3
+    assert await engine.ours("i") == [ID]
+    assert await engine.ours("another") == []
+    await engine.remove(container)
+    assert docker.containers == {}
+    await engine.remove(container)  # gone already
+
+
+async def test_a_create_that_succeeds_after_its_deadline_is_settled_by_label(
+    docker: FakeDocker, engine: DockerEngine
+) -> None:
+    def slow(asked: Asked) -> Answer:
+        time.sleep(1.5)
+        return docker.make(asked)
+
+    docker.odd["POST /containers/create"] = slow
+    with pytest.raises(EngineAnswerLostError, match="could not create the container kickwatch-t-0"):
+        await engine.create(SPEC)
+    assert ID in "".join(docker.paths("DELETE"))
+    assert docker.containers == {}
+
+
+async def test_a_create_that_never_happened_is_looked_for_a_while(docker: FakeDocker, path: Path) -> None:
+    engine = DockerEngine(str(path), timeout_s=0.1, workers=1, settle_s=0.6)
+    docker.odd["POST /containers/create"] = lambda _: b""
+    with pytest.raises(EngineAnswerLostError):
+        await engine.create(SPEC)
+    assert docker.paths().count("/containers/json") >= 2
+    await engine.close()
+
+
+@pytest.mark.parametrize("odd", [(201, {}), (201, []), (201, b"<html>"), (500, {}), (500, []), b"", b"HTTP/9 what\r\n"])
+async def test_a_create_with_a_garbled_answer_is_settled(docker: FakeDocker, engine: DockerEngine, odd: Any) -> None:
+    def garbled(asked: Asked) -> Any:
+        docker.make(asked)
+        return odd
+
+    docker.odd["POST /containers/create"] = garbled
+    with pytest.raises(EngineAnswerLostError, match="could not create the container kickwatch-t-0"):
+        await engine.create(SPEC)
+    assert docker.containers == {}
+
+
+async def test_a_refused_create_made_nothing_and_is_told_in_the_engines_words(
+    docker: FakeDocker, engine: DockerEngine
+) -> None:
+    docker.odd["POST /containers/create"] = lambda _: (409, {"message": "Conflict.\n The name is in use"})
+    with pytest.raises(EngineError) as caught:
+        await engine.create(SPEC)
+    assert not isinstance(caught.value, EngineAnswerLostError)
+    assert str(caught.value) == "could not create the container kickwatch-t-0: Conflict. The name is in use"
+    assert "/containers/json" not in docker.paths()
+
+
+@pytest.mark.parametrize("cancellations", [1, 3])
+async def test_a_create_that_is_cancelled_leaves_nothing(
+    docker: FakeDocker, engine: DockerEngine, cancellations: int
+) -> None:
+    sent = threading.Event()
+
+    def slow(asked: Asked) -> Answer:
+        sent.set()
+        time.sleep(0.3)
+        return docker.make(asked)
+
+    docker.odd["POST /containers/create"] = slow
+    creating = asyncio.create_task(engine.create(SPEC))
+    assert await asyncio.to_thread(sent.wait, 5)
+    for _ in range(cancellations):
+        creating.cancel()
+        await asyncio.sleep(0.02)
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert docker.containers == {}
+    assert docker.paths("DELETE") == [f"/containers/{ID}"]
+
+
+async def test_a_worker_that_is_aborted_for_another_ones_error_leaves_nothing(
+    docker: FakeDocker, engine: DockerEngine
+) -> None:
+    sent = threading.Event()
+
+    def slow(asked: Asked) -> Answer:
+        sent.set()
+        time.sleep(0.2)
+        return docker.make(asked)
+
+    async def fail() -> None:
+        assert await asyncio.to_thread(sent.wait, 5)
+        raise EngineError("another worker's")
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(engine.create(SPEC))
+            tasks.create_task(fail())
+
+    docker.odd["POST /containers/create"] = slow
+    with pytest.raises(ExceptionGroup):
+        await both()
+    assert docker.containers == {}
+
+
+async def test_a_create_cancelled_in_the_queue_is_never_sent(docker: FakeDocker, path: Path) -> None:
+    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+    docker.containers[ID] = {"labels": set(), "running": True}
+    waiting = asyncio.create_task(engine.wait(ID, 5))
+    await asyncio.sleep(0.1)
+    creating = asyncio.create_task(engine.create(SPEC))
+    await asyncio.sleep(0.05)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    docker.ended.set()
+    assert await waiting == 0
+    await engine.ours("i")  # the only thread is free again and has nothing older to do
+    assert "/containers/create" not in docker.paths()
+    await engine.close()
+
+
+async def test_a_cancelled_create_that_was_refused_asks_no_further(docker: FakeDocker, engine: DockerEngine) -> None:
+    sent = threading.Event()
+
+    def refuse(_: Asked) -> Answer:
+        sent.set()
+        time.sleep(0.2)
+        return 500, {"message": "no space left on device"}
+
+    docker.odd["POST /containers/create"] = refuse
+    creating = asyncio.create_task(engine.create(SPEC))
+    assert await asyncio.to_thread(sent.wait, 5)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert docker.paths() == ["/containers/create"]
+
+
+async def test_failures_name_the_container(docker: FakeDocker, engine: DockerEngine) -> None:
+    container = await engine.create(SPEC)
+    docker.odd[f"POST /containers/{ID}/start"] = lambda _: (500, {"message": "no runc"})
+    with pytest.raises(EngineError, match=f"could not start the container kickwatch-t-0 \\({ID[:12]}\\): no runc"):
+        await engine.start(container)
+    docker.odd[f"DELETE /containers/{ID}"] = lambda _: (500, {"message": "driver failed"})
+    with pytest.raises(EngineError, match="could not remove the container kickwatch-t-0"):
+        await engine.remove(container)
+    docker.odd.clear()
+    await engine.remove(container)
+    with pytest.raises(EngineError, match=f"could not inspect the container {ID[:12]}"):
+        await engine.pid(container)  # gone, and so is its name
+
+
+async def test_a_removal_in_progress_is_waited_for(docker: FakeDocker, engine: DockerEngine) -> None:
+    container = await engine.create(SPEC)
+    docker.odd["DELETE"] = lambda _: (409, {"message": f"removal of container {ID} is already in progress"})
+
+    def removed(asked: Asked) -> Answer:
+        assert asked.query["condition"] == ["removed"]
+        docker.containers.clear()
+        return 200, {"StatusCode": 0}
+
+    docker.odd[f"POST /containers/{ID}/wait"] = removed
+    await engine.remove(container)
+    assert docker.paths()[-1] == f"/containers/{ID}/wait"
+
+
+async def test_a_removal_that_ended_before_it_could_be_waited_for(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.odd["DELETE"] = lambda _: (409, {"message": "already in progress"})
+    await engine.remove(ID)  # waiting for it gives 404
+
+
+async def test_waiting_for_one_that_goes_on_tells_so(docker: FakeDocker, engine: DockerEngine) -> None:
+    container = await engine.create(SPEC)
+    await engine.start(container)
+    since = time.monotonic()
+    assert await engine.wait(container, 0.2) is None
+    assert 0.2 <= time.monotonic() - since < 1.0
+
+
+async def test_an_exit_whose_news_did_not_come_is_read_from_the_state(docker: FakeDocker, engine: DockerEngine) -> None:
+    container = await engine.create(SPEC)
+    docker.containers[ID]["status"] = 5  # it does not run, and the wait does not return
+    assert await engine.wait(container, 0.2) == 5
+
+
+async def test_a_mute_engine_is_no_running_container(docker: FakeDocker, engine: DockerEngine) -> None:
+    def mute(_: Asked) -> Answer:
+        time.sleep(1.5)
+        return 200, {}
+
+    docker.odd[f"POST /containers/{ID}/wait"] = docker.odd[f"GET /containers/{ID}/json"] = mute
+    with pytest.raises(EngineAnswerLostError, match="could not inspect"):
+        await engine.wait(ID, 0.2)
+
+
+async def test_an_engine_that_dies_while_it_is_waited_for(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.odd[f"POST /containers/{ID}/wait"] = lambda _: b""
+    with pytest.raises(EngineAnswerLostError, match="could not wait"):
+        await engine.wait(ID, 5)
+
+
+@pytest.mark.parametrize("reference", ["alpine:3", "sha256:" + "ab" * 32, "docker.io/library/alpine@sha256:00"])
+async def test_a_users_image_by_name_id_and_digest(docker: FakeDocker, engine: DockerEngine, reference: str) -> None:
+    with pytest.raises(EngineError, match=f"{reference} is not on this node: docker pull {reference}"):
+        await engine.require_image(reference)
+    docker.images.add(reference)
+    await engine.require_image(reference)
+    assert docker.paths() == [f"/images/{reference}/json"] * 2
+
+
+async def test_our_image_is_made_once_and_removed(docker: FakeDocker, engine: DockerEngine) -> None:
+    reference = await engine.prepare_image(b"program")
+    assert reference == image_reference(b"program")
+    assert docker.images == {reference}
+    assert await engine.prepare_image(b"program") == reference
+    assert docker.paths().count("/images/create") == 1
+    await engine.remove_image(reference)
+    await engine.remove_image(reference)  # gone already
+    assert docker.images == set()
+
+
+async def test_an_import_that_fails_says_why(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.odd["POST /images/create"] = lambda _: (200, {"error": "write: no space left on device"})
+    with pytest.raises(EngineError, match=f"make the image {image_reference(b'program')}.*no space left on device"):
+        await engine.prepare_image(b"program")
+
+
+async def test_an_import_without_an_answer_frees_its_thread(docker: FakeDocker, path: Path) -> None:
+    """The SDK asks for no timeout there: the thread would keep the process from ending."""
+    engine = DockerEngine(str(path), timeout_s=0.1, workers=1)
+    docker.odd["POST /images/create"] = lambda _: (time.sleep(4), (200, {}))[1]
+    with pytest.raises(EngineAnswerLostError):
+        await engine.prepare_image(b"program")
+    await engine.ours("i")  # in the same, only thread
+    await engine.close()
+
+
+async def test_a_cancelled_import_has_ended_when_the_cancellation_goes_on(
+    docker: FakeDocker, engine: DockerEngine
+) -> None:
+    sent = threading.Event()
+
+    def slow(_: Asked) -> None:
+        sent.set()
+        time.sleep(0.3)
+
+    docker.odd["POST /images/create"] = slow
+    preparing = asyncio.create_task(engine.prepare_image(b"program"))
+    assert await asyncio.to_thread(sent.wait, 5)
+    preparing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await preparing
+    assert docker.images == {image_reference(b"program")}  # so that who removes it now finds it
+
+
+def test_the_layer_is_one_executable_and_always_the_same() -> None:
+    layer = scratch_layer(b"\x7fELF program")
+    assert layer == scratch_layer(b"\x7fELF program")
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        (entry,) = tar.getmembers()
+        assert entry.name == "workload"
+        assert entry.isreg()
+        assert stat.S_IMODE(entry.mode) == 0o755
+        assert (entry.mtime, entry.uid, entry.gid) == (0, 0, 0)
+        assert tar.extractfile(entry).read() == b"\x7fELF program"
+
+
+@given(st.binary(max_size=100), st.binary(max_size=100))
+def test_images_of_different_programs_differ(one: bytes, other: bytes) -> None:
+    assert (image_reference(one) == image_reference(other)) == (one == other)
+
+
+@given(st.text())
+def test_one_line_is_one(text: str) -> None:
+    assert len(one_line(text).splitlines()) <= 1
+    assert one_line(text).split() == text.split()
+
+
+def test_the_root_cause_is_the_operating_systems_word() -> None:
+    refused = ConnectionRefusedError(111, "Connection refused")
+    nested = requests.exceptions.ConnectionError(Exception("Connection aborted.", refused))
+    assert root_cause(nested) == "Connection refused"
+    outer = EngineError("could not")
+    outer.__cause__ = nested
+    assert root_cause(outer) == "Connection refused"
+    assert root_cause(ValueError("two\nlines")) == "two lines"
+
+
+def test_a_cause_that_goes_in_circles_ends() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert root_cause(one) in {"one", "other"}
