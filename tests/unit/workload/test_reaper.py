@@ -1,0 +1,213 @@
+"""The reaper: all that is ours is tried, whatever fails, and nothing else is touched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kickwatch.errors import CgroupError, EngineError
+from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.workload import reaper
+from kickwatch.workload.names import CONTAINERS_SLICE, cgroup_parent, instance_of, new_trial_id, read_instance
+from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
+
+HIERARCHIES = ("cpu", "memory", "pids")
+
+
+@dataclass
+class FakeEngine:
+    """Has containers and removes all but some."""
+
+    containers: list[str]
+    stuck: Sequence[str] = ()
+    asked: list[str] = field(default_factory=list)
+
+    async def ours(self, instance: str) -> Sequence[str]:
+        self.asked.append(instance)
+        return list(self.containers)
+
+    async def remove(self, container_id: str) -> None:
+        if container_id in self.stuck:
+            raise EngineError(f"could not remove {container_id}")
+        self.containers.remove(container_id)
+
+
+async def test_all_containers_of_the_instance_are_removed() -> None:
+    engine = FakeEngine(["a", "b"])
+    assert await reap_containers(engine, "node-1") == 2
+    assert engine.containers == []
+    assert engine.asked == ["node-1"]
+    assert await reap_containers(engine, "node-1") == 0
+
+
+async def test_one_that_is_stuck_spares_no_other() -> None:
+    engine = FakeEngine(["a", "b", "c", "d"], stuck=("a", "c"))
+    with pytest.raises(EngineError, match="could not remove a"):
+        await reap_containers(engine, "node-1")
+    assert engine.containers == ["a", "c"]
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path) -> Cgroups:
+    """Three hierarchies, each with our parent, a container's cgroup below it, and somebody else's."""
+    mounts = tuple(tmp_path / name for name in HIERARCHIES)
+    for mount in mounts:
+        (mount / "kickwatch/abc").mkdir(parents=True)
+        (mount / "docker/xyz").mkdir(parents=True)
+    return Cgroups(CgroupVersion.V1, tmp_path / "memory", "/", mounts, tmp_path / "proc")
+
+
+def left(cgroups: Cgroups) -> list[str]:
+    """The hierarchies that still have our parent."""
+    return [mount.name for mount in cgroups.mounts if (mount / "kickwatch").exists()]
+
+
+def test_our_parents_go_from_every_hierarchy(cgroups: Cgroups) -> None:
+    reap_cgroups(cgroups, ("kickwatch", "kickwatch-absent"))
+    assert left(cgroups) == []
+    assert all((mount / "docker/xyz").is_dir() for mount in cgroups.mounts)
+    reap_cgroups(cgroups, ("kickwatch",))  # nothing there is no error
+
+
+def test_a_hierarchy_that_fails_spares_no_other(cgroups: Cgroups) -> None:
+    for name in ("cpu", "memory"):
+        (cgroups.mounts[0].parent / name / "kickwatch/abc/file").write_text("no cgroup has such a file")
+    with pytest.raises(CgroupError) as caught:
+        reap_cgroups(cgroups, ("kickwatch",))
+    assert left(cgroups) == ["cpu", "memory"]
+    assert f"{cgroups.mounts[0]}/kickwatch/abc cannot be removed" in caught.value.what
+    assert "(and 1 more)" in caught.value.what
+    assert caught.value.remedy == "remove it with rmdir"
+
+
+def test_one_in_use_stays_and_is_said_with_its_remedy(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Path] = []
+
+    def remove_tree(directory: Path) -> tuple[Path, ...]:
+        tried.append(directory)
+        return (directory / "abc", directory) if directory.parent.name == "memory" else ()
+
+    monkeypatch.setattr(reaper, "remove_tree", remove_tree)
+    with pytest.raises(CgroupError) as caught:
+        reap_cgroups(cgroups, ("kickwatch",))
+    assert tried == [mount / "kickwatch" for mount in cgroups.mounts]
+    assert caught.value.what == f"{cgroups.memory_root}/kickwatch/abc is in use and stays (and 1 more)"
+    assert "cgroup.procs" in caught.value.remedy
+
+
+def test_a_hierarchy_that_cannot_be_listed_is_said(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> tuple[Path, ...]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(reaper, "remove_tree", refuse)
+    with pytest.raises(CgroupError, match=r"cpu/kickwatch cannot be listed \(Permission denied\) \(and 2 more\)"):
+        reap_cgroups(cgroups, ("kickwatch",))
+
+
+def test_what_is_not_ours_is_refused(cgroups: Cgroups) -> None:
+    with pytest.raises(CgroupError, match="docker is not one of ours"):
+        reap_cgroups(cgroups, ("docker",))
+    assert all((mount / "docker/xyz").is_dir() for mount in cgroups.mounts)
+
+
+@dataclass
+class Booted:
+    """A node whose pid 1 is systemd, with a systemctl that writes down what it is told."""
+
+    root: Path
+
+    @property
+    def systemctl(self) -> Path:
+        return self.root / "systemctl"
+
+    @property
+    def slice(self) -> Path:
+        return self.root / "sys/fs/cgroup" / CONTAINERS_SLICE
+
+    def prepare(self, status: int = 0) -> None:
+        (self.root / "run/systemd/system").mkdir(parents=True)
+        (self.root / "proc/self").mkdir(parents=True)
+        mount = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
+        (self.root / "proc/self/mountinfo").write_text(mount)
+        self.slice.mkdir(parents=True)
+        (self.slice / "cgroup.procs").write_text("")
+        self.systemctl.write_text(f'#!/bin/sh\necho "$@" >> {self.root}/told\necho "it  said" >&2\nexit {status}\n')
+        self.systemctl.chmod(0o755)
+
+    def stop(self, name: str = CONTAINERS_SLICE) -> bool:
+        return stop_slice(name, proc=self.root / "proc", root=self.root, systemctl=self.systemctl)
+
+    def told(self) -> str:
+        return (self.root / "told").read_text() if (self.root / "told").exists() else ""
+
+
+def test_a_slice_without_scopes_is_stopped(tmp_path: Path) -> None:
+    node = Booted(tmp_path)
+    node.prepare()
+    assert node.stop() is True
+    assert node.told() == "stop kickwatchcontainers.slice\n"
+
+
+def test_a_slice_with_a_scope_is_left_alone(tmp_path: Path) -> None:
+    node = Booted(tmp_path)
+    node.prepare()
+    (node.slice / "docker-abc.scope").mkdir()
+    assert node.stop() is False
+    assert node.told() == ""
+
+
+def test_without_systemd_nothing_is_stopped(tmp_path: Path) -> None:
+    node = Booted(tmp_path)
+    node.prepare()
+    (tmp_path / "run/systemd/system").rmdir()
+    assert node.stop() is False
+    assert node.told() == ""
+
+
+def test_a_slice_that_systemd_does_not_know_is_stopped_already(tmp_path: Path) -> None:
+    node = Booted(tmp_path)
+    node.prepare(status=5)
+    assert node.stop() is True
+
+
+def test_a_slice_that_cannot_be_stopped_is_said(tmp_path: Path) -> None:
+    node = Booted(tmp_path)
+    node.prepare(status=1)
+    with pytest.raises(
+        CgroupError, match=r"could not be stopped \(it said\): systemctl stop kickwatchcontainers.slice"
+    ):
+        node.stop()
+    node.systemctl.unlink()
+    with pytest.raises(CgroupError, match="No such file"):
+        node.stop()
+
+
+@pytest.mark.parametrize("name", ["system.slice", "kickwatch", "kickwatch/../system.slice"])
+def test_nobody_elses_slice_is_stopped(tmp_path: Path, name: str) -> None:
+    node = Booted(tmp_path)
+    node.prepare()
+    with pytest.raises(CgroupError, match="is not one of ours"):
+        node.stop(name)
+    assert node.told() == ""
+
+
+def test_the_containers_slice_is_not_below_the_services() -> None:
+    """systemd nests slices by the dashes of their names."""
+    parent = cgroup_parent("systemd")
+    assert parent == CONTAINERS_SLICE
+    assert "-" not in parent
+    assert parent != "kickwatch.slice"
+    assert cgroup_parent("cgroupfs") == "/kickwatch"
+
+
+def test_an_instance_is_the_nodes_and_hides_the_machine_id(tmp_path: Path) -> None:
+    machine_id = "0123456789abcdef0123456789abcdef"
+    (tmp_path / "machine-id").write_text(f"{machine_id}\n")
+    instance = read_instance(tmp_path)
+    assert instance == instance_of(machine_id, "another-hostname")
+    assert len(instance) == 12
+    assert instance not in machine_id
+    assert instance_of("", "host-a") != instance_of("", "host-b")
+    assert read_instance(tmp_path / "absent")
+    assert new_trial_id() != new_trial_id()
