@@ -1,6 +1,8 @@
 """Churn against an engine and a barrier that are fakes: they remember what was asked, and fail or hang where told."""
 
 import asyncio
+import itertools
+import selectors
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -295,20 +297,53 @@ async def test_all_workers_are_used() -> None:
     assert stage.most_alive == 3
 
 
+class VirtualTime(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next timer instead of waiting for it: beginnings are exact, whatever the load."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(Jumping(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class Jumping(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualTime) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.loop.now += timeout or 0.0
+        return super().select(0)
+
+
+def beginnings(wanted: Plan, life_s: float) -> list[float]:
+    """When the containers of a churn of users' programs, each of which lives that long, are begun."""
+    stage = Stage(at_barrier=False)
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        done = runner.run(churn(stage, wanted, remove_s=life_s).run())
+    assert not any(container.failure for container in done)
+    return stage.begun
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_pacing_spaces_the_beginnings(concurrency: int) -> None:
-    stage = Stage()
-    await churn(stage, plan(containers=6, concurrency=concurrency, rate_hz=50.0)).run()
-    gaps = [later - earlier for earlier, later in zip(stage.begun, stage.begun[1:], strict=False)]
-    assert min(gaps) > 0.015  # a sleep may end a clock tick early, never 5 ms
-    assert stage.begun[-1] - stage.begun[0] > 5 / 50.0 - 0.005
+def test_pacing_spaces_the_beginnings(concurrency: int) -> None:
+    begun = beginnings(plan(containers=6, concurrency=concurrency, rate_hz=50.0, own_program=False), 0.001)
+    assert begun == pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08, 0.10], abs=0.001)
 
 
-async def test_a_slow_container_earns_no_burst_afterwards() -> None:
-    stage = Stage()
-    await churn(stage, plan(containers=4, rate_hz=40.0), remove_s=0.04).run()  # each life is longer than 1/40 s
-    gaps = [later - earlier for earlier, later in zip(stage.begun, stage.begun[1:], strict=False)]
-    assert min(gaps) > 0.035
+def test_containers_slower_than_the_rate_follow_at_once_and_earn_no_burst() -> None:
+    begun = beginnings(plan(containers=4, rate_hz=50.0, own_program=False), 1.0)
+    assert begun == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=0.001)
+    wanted = plan(containers=9, concurrency=3, rate_hz=2.0, own_program=False)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(beginnings(wanted, 1.75))]
+    assert min(gaps) == pytest.approx(0.5, abs=0.001)
+    assert max(gaps) < 1.0
+
+
+def test_without_a_rate_there_is_no_pause() -> None:
+    assert beginnings(plan(containers=5, own_program=False), 0.0)[-1] == pytest.approx(0.0)
 
 
 async def test_our_own_program_that_never_reached_its_barrier_failed() -> None:
