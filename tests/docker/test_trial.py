@@ -69,10 +69,18 @@ def test_bisect_speaks_the_language_of_git() -> None:
     assert kickwatch("trial", "--bisect", "--containers", "3", "--set", "trial.window_s=0.5").status == 125
 
 
-def test_a_users_own_image_runs_without_barrier(own_image: str) -> None:
-    command = 'workload.command=["/workload", "--deadline-ms", "1000"]'
-    image = f"workload.image={own_image}"
-    outcome = kickwatch("trial", "--containers", "2", "--json", "--set", image, "--set", command)
-    # The program ends with status 3 at its own deadline: nobody releases it, since a user's image has no barrier.
+@pytest.mark.parametrize(("hold_s", "counted"), [(0.2, 2), (5, 0)])
+def test_a_users_own_image_runs_for_hold_s_without_barrier(own_image: str, hold_s: float, counted: int) -> None:
+    """The program ends with status 3 after a second: nobody releases it, since a user's image has no barrier."""
+    settings = [
+        f"workload.image={own_image}",
+        'workload.command=["/workload", "--deadline-ms", "1000"]',
+        f"workload.hold_s={hold_s}",
+    ]
+    words = [word for setting in settings for word in ("--set", setting)]
+    outcome = kickwatch("trial", "--containers", "2", "--json", *words)
     assert outcome.status == 4
-    assert [failure for failure in outcome.json["failures"] if "exited with status 3" in failure]
+    told = outcome.json
+    assert told["containers"] == counted
+    assert all("exited with status 3" in failure for failure in told["failures"])
+    assert len(told["failures"]) == 2 - counted

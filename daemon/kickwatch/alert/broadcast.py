@@ -112,4 +112,3 @@ def bpftrace_line(cell: Cell | None) -> str:
 def per(amount: float, units: int) -> float:
     """Rounded for people."""
     return round(amount / units, 3) if units else 0.0
-
