@@ -416,15 +416,17 @@ async def test_a_worker_that_is_aborted_for_another_ones_error_leaves_nothing(
 
 
 async def test_a_create_cancelled_in_the_queue_is_never_sent(docker: FakeDocker, path: Path) -> None:
-    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+    engine = DockerEngine(str(path), timeout_s=3, workers=1)
     docker.containers[ID] = {"labels": set(), "running": True}
     waiting = asyncio.create_task(engine.wait(ID, 5))
     await asyncio.sleep(0.1)
     creating = asyncio.create_task(engine.create(SPEC))
     await asyncio.sleep(0.05)
     creating.cancel()
+    since = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await creating
+    assert time.monotonic() - since < 1  # not until the thread is free
     docker.ended.set()
     assert await waiting == 0
     await engine.ours("i")  # the only thread is free again and has nothing older to do
