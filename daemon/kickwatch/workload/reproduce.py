@@ -17,6 +17,7 @@ from typing import Protocol
 from kickwatch.errors import KickwatchError
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
 from kickwatch.observe.interrupts import read_interrupts
+from kickwatch.shielded import finish
 from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
 from kickwatch.workload.helper import Helper
 from kickwatch.workload.reproduce_report import (
@@ -119,8 +120,8 @@ async def native_loops(
 ) -> AsyncIterator[NativeLoops]:
     """The child and its group, both gone afterwards, whatever happens; what a killed run left is removed first."""
 
-    parent, home, directory = await asyncio.to_thread(prepare_group, cgroups, group, scratch)
     try:
+        parent, home, directory = await finish(asyncio.to_thread(prepare_group, cgroups, group, scratch))
         async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
             yield NativeLoops(helper, parent, cgroups.proc)
     finally:
