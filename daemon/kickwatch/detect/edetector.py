@@ -1,0 +1,51 @@
+"""E-detectors: has the mean risen above what is allowed, at whatever time?
+
+The sum, over every possible time of the change, of the e-process that starts there (the Shiryaev-Roberts form of Shin,
+Ramdas and Rinaldo, arXiv 2203.03532). One unit is staked before each observation, so under the null the sum R after
+n observations minus n is a supermartingale; hence, without any assumption of independence,
+
+- the mean number of observations until R reaches the threshold A is at least A, and
+- the probability that it does so within n observations is at most n / A.
+
+`step` is pure; the state is everything, and a state saved and restored goes on bit for bit.
+"""
+
+from collections.abc import Iterable
+
+from kickwatch.detect.eprocess import NOTHING, Wager, Wealth, play
+from kickwatch.detect.scaled import Scaled
+
+
+class EDetector:
+    """Watches one stream for ever. `threshold` is the least mean number of observations to a false alarm."""
+
+    def __init__(self, wager: Wager, threshold: float) -> None:
+        """Raise ValueError for a threshold that is not between 1 and 2**500."""
+        if not 1.0 <= threshold <= 2.0**500:
+            raise ValueError(f"a threshold is a number of observations from 1 to 2**500, not {threshold}")
+        self.wager = wager
+        self.threshold = threshold
+
+    def start(self) -> Wealth:
+        """No observation, no evidence."""
+        return Wealth(0, NOTHING)
+
+    def step(self, wealth: Wealth, x: float) -> Wealth:
+        """The state after one more observation, which is at least 0 and is clipped here."""
+        return self.wager.step(wealth, x, self.wager.stakes)
+
+    def evidence(self, wealth: Wealth) -> Scaled:
+        """The sum R, to be compared with the threshold."""
+        return wealth.total()
+
+    def alarmed(self, wealth: Wealth) -> bool:
+        """Whether the evidence has reached the threshold."""
+        return wealth.reaches(self.threshold)
+
+    def scan(self, wealth: Wealth, observations: Iterable[float]) -> tuple[Wealth, bool]:
+        """Step through observations until the alarm or their end; whether it was the alarm. `step`, bit for bit."""
+        if wealth.exponents:
+            raise ValueError("this detector has run on far beyond its threshold: start it anew")
+        rows = map(self.wager.factors, observations)
+        values, total, used = play(wealth.values, self.wager.stakes, rows, self.threshold)
+        return Wealth(wealth.steps + used, values), total >= self.threshold

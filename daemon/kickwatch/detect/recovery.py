@@ -1,0 +1,107 @@
+"""From alert to recovery and back, without flapping.
+
+An alarm needs evidence against "the mean is at most the allowance"; its end needs evidence of its own, against "the mean
+is still at least a ceiling". Silence is not evidence; containers that were watched and did nothing are.
+
+The ceiling of a plain fault is a fifth of the containers, far above the allowance, so that its removal is seen within
+60 containers. A weak one, with a mean between allowance and ceiling, contradicts both nulls and would raise and clear
+an alert in turn for ever. The bet that made the money tells them apart: who stakes little of it grows rich on a weak
+fault only. After a weak fault the ceiling is the allowance itself: the two nulls then leave nothing between them, and
+only an error, whose rate is bounded, can change the condition. That recovery takes hundreds of containers.
+"""
+
+import msgspec
+
+from kickwatch.detect.edetector import EDetector
+from kickwatch.detect.eprocess import Bets, Null, SavedWealth, Wager, Wealth
+
+RECOVERY_THRESHOLD = 1e4  # observations to a wrong recovery while the mean stays at the ceiling or above
+LEAST_CEILING = 0.02  # of a weak fault: proof that a mean is below 0.001 would take a year
+MOST_CLIP = 4.0
+STRONG_PART = 22  # the bets of 22/64 and more make the money on means from about 0.35 on
+
+# Half the money on "never again", since that is what a repaired kernel looks like; the rest for one that still
+# broadcasts now and then.
+CONFIDENT = Bets(parts=(64, 60, 56, 50, 44, 36, 28, 18, 8), shares=(128, 16, 16, 16, 16, 16, 16, 16, 16))
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """A mean of min(x, clip), in the unit of the observation: below it a stream has recovered."""
+
+    mean: float
+    clip: float
+
+
+PLAIN = Ceiling(0.2, 1.0)  # of the containers watched: four times the allowance of the creation path
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """A stream's state: calm or alerted, whether the fault is a weak one, and the evidence for the next change."""
+
+    alerted: bool
+    weak: bool
+    alarm: Wealth
+    recovery: Wealth
+
+
+class SavedWatched(msgspec.Struct, frozen=True):
+    """The state as it is written to disk."""
+
+    alerted: bool
+    weak: bool
+    alarm: SavedWealth
+    recovery: SavedWealth
+
+
+class Hysteresis:
+    """A detector with its two recovery tests."""
+
+    def __init__(self, detector: EDetector, plain: Ceiling = PLAIN, weak: Ceiling | None = None) -> None:
+        """`weak`: the ceiling after a weak fault, if it is not to be the detector's own null (at least 0.02)."""
+        self.detector = detector
+        null = detector.wager.null
+        self._plain = _at_least(plain)
+        self._weak = _at_least(weak or Ceiling(max(null.mean, LEAST_CEILING), min(null.clip, MOST_CLIP)))
+
+    def start(self) -> Watched:
+        """Calm, without evidence."""
+        return Watched(alerted=False, weak=False, alarm=self.detector.start(), recovery=self._plain.start())
+
+    def recovery_test(self, state: Watched) -> EDetector:
+        """The test whose threshold the evidence for recovery must reach."""
+        return self._weak if state.weak else self._plain
+
+    def step(self, state: Watched, x: float) -> Watched:
+        """The state after one more observation; `alerted` differs from before when the condition changed."""
+        return self._step_alerted(state, x) if state.alerted else self._step_calm(state, x)
+
+    def _step_calm(self, state: Watched, x: float) -> Watched:
+        alarm = self.detector.step(state.alarm, x)
+        if not self.detector.alarmed(alarm):
+            return Watched(False, state.weak, alarm, state.recovery)
+        richest = max(zip(alarm.values, self.detector.wager.bets.parts, strict=True))
+        return Watched(True, richest[1] < STRONG_PART, alarm, self._plain.start())
+
+    def _step_alerted(self, state: Watched, x: float) -> Watched:
+        test = self.recovery_test(state)
+        clip = test.wager.null.clip
+        recovery = test.step(state.recovery, clip - min(x, clip))
+        if not test.alarmed(recovery):
+            return Watched(True, state.weak, state.alarm, recovery)
+        return Watched(False, state.weak, self.detector.start(), recovery)
+
+    def save(self, state: Watched) -> SavedWatched:
+        """The state in a form that JSON keeps to the last bit."""
+        alarm = self.detector.wager.save(state.alarm)
+        return SavedWatched(state.alerted, state.weak, alarm, self.recovery_test(state).wager.save(state.recovery))
+
+    def restore(self, saved: SavedWatched) -> Watched:
+        """The inverse of `save`. Raises StaleStateError if it was saved with another null or other bets."""
+        alarm = self.detector.wager.restore(saved.alarm)
+        test = self._weak if saved.weak else self._plain
+        return Watched(saved.alerted, saved.weak, alarm, test.wager.restore(saved.recovery))
+
+
+def _at_least(ceiling: Ceiling) -> EDetector:
+    """The test of "the mean is at least the ceiling", fed with clip - x."""
+    return EDetector(Wager(Null(mean=ceiling.clip - ceiling.mean, clip=ceiling.clip), CONFIDENT), RECOVERY_THRESHOLD)
