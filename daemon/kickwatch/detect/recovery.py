@@ -1,7 +1,7 @@
 """From alert to recovery and back, without flapping.
 
-An alarm needs evidence against "the mean is at most the allowance"; its end needs evidence of its own, against "the mean
-is still at least a ceiling". Silence is not evidence; containers that were watched and did nothing are.
+An alarm needs evidence against "the mean is at most the allowance"; its end needs evidence of its own, against "the
+mean is still at least a ceiling". Silence is not evidence; containers that were watched and did nothing are.
 
 The ceiling of a plain fault is a fifth of the containers, far above the allowance, so that its removal is seen within
 60 containers. A weak one, with a mean between allowance and ceiling, contradicts both nulls and would raise and clear

@@ -1,0 +1,6 @@
+"""Operating characteristics of the detectors, measured with the detectors themselves."""
+
+from kickwatch.detect.simulate.report import to_json
+from kickwatch.detect.simulate.study import SimulationResult, run_simulation
+
+__all__ = ["SimulationResult", "run_simulation", "to_json"]

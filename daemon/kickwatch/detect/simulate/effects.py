@@ -1,0 +1,128 @@
+"""Faulty streams, and what comes after them: how long until the alarm, how long until the recovery."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from random import Random
+
+import msgspec
+
+from kickwatch.detect.edetector import EDetector
+from kickwatch.detect.eprocess import Null, Wager
+from kickwatch.detect.rates import CREATION_PATH, SIGNATURE, Allowance
+from kickwatch.detect.recovery import Hysteresis
+from kickwatch.detect.simulate.laws import draws, poisson
+from kickwatch.detect.simulate.nulls import Source, fair_coin, overdispersed, relative
+
+EXACT, POISSON = "exact", "poisson"
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """A fault: so many broadcasts per container (or batch), by this law, against this allowance."""
+
+    broadcasts_per_container: float
+    allowance: Allowance
+    law: str
+
+    def wager(self) -> Wager:
+        """The wager of the stream that sees the fault."""
+        return Wager(Null(self.allowance.mean, self.allowance.clip))
+
+    def source(self, random: Random) -> Iterator[float]:
+        """Its observations."""
+        if self.law == EXACT:
+            return repeat(self.broadcasts_per_container)
+        return draws(poisson(self.broadcasts_per_container), random)
+
+
+class OtherEffect(msgspec.Struct, frozen=True):
+    """A fault that another test than the absolute rule must find."""
+
+    name: str
+    wager: Callable[[], Wager]
+    source: Source
+
+
+UNCLIPPED = Allowance(CREATION_PATH.mean, 1e4)
+
+EFFECTS = (
+    Effect(1.0, CREATION_PATH, EXACT),
+    Effect(1.0, CREATION_PATH, POISSON),
+    Effect(0.5, CREATION_PATH, POISSON),
+    Effect(0.25, CREATION_PATH, POISSON),
+    Effect(3.0, CREATION_PATH, EXACT),  # the kmem TCP limit
+    Effect(4.77, CREATION_PATH, POISSON),
+    Effect(5.0, CREATION_PATH, EXACT),  # the canary under the fault of 2017, in batches
+    Effect(1.0, SIGNATURE, EXACT),
+    Effect(4.77, SIGNATURE, POISSON),
+    Effect(32.0, SIGNATURE, EXACT),  # real containers on the faulty kernel
+)
+
+# What clipping costs: the same faults against the same allowance without it.
+WITHOUT_CLIP = (
+    Effect(3.0, UNCLIPPED, EXACT),
+    Effect(4.77, UNCLIPPED, POISSON),
+    Effect(32.0, UNCLIPPED, EXACT),
+)
+
+
+def always(random: Random) -> Iterator[float]:  # noqa: ARG001 - this one leaves nothing to chance
+    """Churn wins every trial."""
+    return repeat(1.0)
+
+
+def mostly(random: Random) -> Iterator[float]:
+    """Churn wins nine trials of ten."""
+    return (1.0 if random.random() < 0.9 else 0.0 for _ in repeat(None))
+
+
+OTHERS = (
+    OtherEffect("swap: churn wins every trial", fair_coin, always),
+    OtherEffect("swap: churn wins nine trials of ten", fair_coin, mostly),
+    OtherEffect("relative: requests doubled, record of 500", relative, overdispersed(32.0)),
+)
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """A fault of so many broadcasts per container, which then fall to `healthy` (both Poisson)."""
+
+    faulty: float
+    healthy: float
+
+
+RECOVERIES = tuple(Recovery(faulty, healthy) for faulty in (3.0, 0.5) for healthy in (0.0, 0.01, 0.02))
+STEADY_MEANS = (0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0, 3.0)  # where flapping would show
+FAULT_LASTS = 50  # containers after the alarm
+
+
+def hysteresis(threshold: float) -> Hysteresis:
+    """The attributed stream with its recovery test."""
+    return Hysteresis(EDetector(Wager(Null(CREATION_PATH.mean, CREATION_PATH.clip)), threshold))
+
+
+def containers_to_recover(case: Recovery, threshold: float, random: Random) -> int:
+    """Healthy containers from the end of the fault to the recovery."""
+    watch = hysteresis(threshold)
+    state = watch.start()
+    faulty = draws(poisson(case.faulty), random)
+    while not state.alerted:
+        state = watch.step(state, next(faulty))
+    healthy = draws(poisson(case.healthy), random) if case.healthy else repeat(0.0)
+    used = 0
+    for x in chain((next(faulty) for _ in range(FAULT_LASTS)), healthy):
+        state = watch.step(state, x)
+        used += 1
+        if not state.alerted:
+            break
+    return max(0, used - FAULT_LASTS)
+
+
+def changes(mean: float, threshold: float, observations: int, random: Random) -> int:
+    """How often the condition changes under a mean that does not."""
+    watch = hysteresis(threshold)
+    state, count = watch.start(), 0
+    source = draws(poisson(mean), random)
+    for _ in range(observations):
+        after = watch.step(state, next(source))
+        count += after.alerted is not state.alerted
+        state = after
+    return count

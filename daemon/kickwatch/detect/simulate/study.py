@@ -1,0 +1,209 @@
+"""The whole study: what is run, over the cores, and what is concluded from it."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from os import sched_getaffinity
+
+import msgspec
+
+from kickwatch.detect.oneshot import ALPHA
+from kickwatch.detect.simulate.bounds import mean_lower, mean_upper, quantile, quantile_bounds
+from kickwatch.detect.simulate.effects import EFFECTS, OTHERS, RECOVERIES, STEADY_MEANS, WITHOUT_CLIP, Effect
+from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS
+from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Scenario
+from kickwatch.detect.simulate.tasks import HORIZONS, RARE_HORIZON, SCENARIOS, THRESHOLD, Kind, Task, run_task
+
+WORST_WEIGHT = 1.001 * ALPHA  # of a wrong verdict: at most alpha but for rounding
+Samples = dict[tuple[Kind, int, float], list[float]]
+
+
+class NullResult(msgspec.Struct, frozen=True):
+    """Run length to a false alarm under a null, in observations; `method` says how it was found."""
+
+    name: str
+    threshold: float
+    arl_bound: float
+    arl_mean: float
+    arl_lower95: float
+    runs: int
+    method: str
+
+    @property
+    def within_bound(self) -> bool:
+        """Whether false alarms are as rare as promised, the lower limit of the run length included."""
+        return self.arl_lower95 >= self.arl_bound
+
+
+class DelayResult(msgspec.Struct, frozen=True):
+    """Observations to an alarm or a recovery, with 95 % bounds of both quantiles."""
+
+    name: str
+    median: int
+    median_bounds: tuple[int, int]
+    p95: int
+    p95_bounds: tuple[int, int]
+    runs: int
+
+
+class EffectResult(msgspec.Struct, frozen=True):
+    """The delay under an effect on the absolute rule."""
+
+    effect: Effect
+    delay: DelayResult
+
+
+class ErrorResult(msgspec.Struct, frozen=True):
+    """Probability of a wrong verdict of `kickwatch trial`."""
+
+    name: str
+    bound: float
+    estimate: float
+    upper95: float
+
+
+class SteadyResult(msgspec.Struct, frozen=True):
+    """Changes of condition under a constant mean: at most one is no flapping."""
+
+    mean: float
+    runs: int
+    changes_mean: float
+    changes_max: int
+
+
+class SimulationResult(msgspec.Struct, frozen=True):
+    """Everything measured."""
+
+    quick: bool
+    seed: int
+    nulls: tuple[NullResult, ...]
+    outside: tuple[NullResult, ...]
+    effects: tuple[EffectResult, ...]
+    without_clip: tuple[EffectResult, ...]
+    others: tuple[DelayResult, ...]
+    errors: tuple[ErrorResult, ...]
+    recoveries: tuple[DelayResult, ...]
+    steady: tuple[SteadyResult, ...]
+
+
+# (kind, threshold, runs, tasks they are cut into): the quick study fits into 50 s on two busy CPUs, the full one into
+# ten minutes.
+QUICK = (
+    (Kind.NULL, 1e3, 200, 4),
+    (Kind.EFFECT, THRESHOLD, 2000, 1),
+    (Kind.RARE_NULL, THRESHOLD, 400, 4),
+)
+FULL = (
+    (Kind.NULL, 1e3, 500, 4),
+    (Kind.NULL, 1e4, 200, 10),
+    (Kind.NULL, 1e5, 50, 25),
+    (Kind.OUTSIDE, 1e4, 100, 4),
+    (Kind.EFFECT, THRESHOLD, 20_000, 4),
+    (Kind.WITHOUT_CLIP, THRESHOLD, 20_000, 1),
+    (Kind.OTHER, THRESHOLD, 2000, 2),
+    (Kind.RARE_NULL, THRESHOLD, 4000, 16),
+    (Kind.RARE_ERROR, THRESHOLD, 20_000, 4),
+    (Kind.RECOVERY, THRESHOLD, 1000, 2),
+    (Kind.STEADY, THRESHOLD, 10, 5),
+)
+
+
+def run_simulation(
+    quick: bool = False, seed: int = 1, progress: Callable[[int, int], None] | None = None, jobs: int | None = None
+) -> SimulationResult:
+    """Measure everything; the result depends on `seed` alone, not on `jobs` (default: the CPUs we may use).
+
+    `progress` is called with the tasks done and the tasks in all.
+    """
+    tasks = list(_plan(QUICK if quick else FULL, seed))
+    samples: Samples = {}
+    found: dict[Task, list[float]] = {}
+    for task, values in _run(tasks, jobs or len(sched_getaffinity(0))):
+        found[task] = values
+        if progress:
+            progress(len(found), len(tasks))
+    for task in tasks:
+        samples.setdefault((task.kind, task.index, task.threshold), []).extend(found[task])
+    return _conclude(samples, quick, seed)
+
+
+def _plan(plan: Iterable[tuple[Kind, float, int, int]], seed: int) -> Iterable[Task]:
+    for kind, threshold, runs, pieces in plan:
+        for index, scenario in enumerate(SCENARIOS[kind]):
+            effort = 1
+            if isinstance(scenario, Scenario):
+                if threshold > scenario.highest_threshold:
+                    continue
+                effort = scenario.effort
+            for chunk in range(pieces):
+                yield Task(kind, index, threshold, effort * runs // pieces, chunk, seed)
+
+
+def _run(tasks: list[Task], jobs: int) -> Iterable[tuple[Task, list[float]]]:
+    if jobs == 1:
+        yield from ((task, run_task(task)) for task in tasks)
+        return
+    # spawn: a fork would copy the threads' locks of whoever calls us
+    with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(run_task, task): task for task in sorted(tasks, key=lambda task: -task.threshold)}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+def _conclude(samples: Samples, quick: bool, seed: int) -> SimulationResult:
+    def of(kind: Kind) -> Iterable[tuple[int, float, list[float]]]:
+        return ((index, threshold, values) for (k, index, threshold), values in samples.items() if k is kind)
+
+    plain = tuple(_run_length(NULLS[index].name, threshold, values) for index, threshold, values in of(Kind.NULL))
+    rare = tuple(_rare(RARE_NULLS[index].name, threshold, values) for index, threshold, values in of(Kind.RARE_NULL))
+    return SimulationResult(
+        quick=quick,
+        seed=seed,
+        nulls=plain + rare,
+        outside=tuple(_run_length(OUTSIDE[index].name, height, values) for index, height, values in of(Kind.OUTSIDE)),
+        effects=tuple(_effect(EFFECTS[index], values) for index, _, values in of(Kind.EFFECT)),
+        without_clip=tuple(_effect(WITHOUT_CLIP[index], values) for index, _, values in of(Kind.WITHOUT_CLIP)),
+        others=tuple(_delay(OTHERS[index].name, values) for index, _, values in of(Kind.OTHER)),
+        errors=tuple(_error(RARE_ERRORS[index].name, values) for index, _, values in of(Kind.RARE_ERROR)),
+        recoveries=tuple(_recovery(index, values) for index, _, values in of(Kind.RECOVERY)),
+        steady=tuple(_steady(STEADY_MEANS[index], values) for index, _, values in of(Kind.STEADY)),
+    )
+
+
+def _run_length(name: str, threshold: float, values: list[float]) -> NullResult:
+    """Runs that saw no alarm count with the horizon at which they ended: the mean is then too low, never too high."""
+    mean, lower = sum(values) / len(values), mean_lower(values, HORIZONS * threshold)
+    return NullResult(name, threshold, threshold, mean, lower, len(values), "runs")
+
+
+def _rare(name: str, threshold: float, weights: list[float]) -> NullResult:
+    """Run length as the inverse of the rate of false alarms over the first observations."""
+    probability, upper = sum(weights) / len(weights), mean_upper(weights, RARE_HORIZON / threshold)
+    lengths = RARE_HORIZON / probability, RARE_HORIZON / upper
+    return NullResult(name, threshold, threshold, *lengths, len(weights), "importance sampling")
+
+
+def _delay(name: str, values: list[float]) -> DelayResult:
+    ordered = sorted(int(value) for value in values)
+    median, p95 = (quantile(ordered, share) for share in (0.5, 0.95))
+    bounds = (quantile_bounds(ordered, share) for share in (0.5, 0.95))
+    return DelayResult(name, median, next(bounds), p95, next(bounds), len(ordered))
+
+
+def _effect(effect: Effect, values: list[float]) -> EffectResult:
+    allowance = effect.allowance
+    name = f"{effect.law} {effect.broadcasts_per_container:g} against {allowance.mean:g}, clipped at {allowance.clip:g}"
+    return EffectResult(effect, _delay(name, values))
+
+
+def _recovery(index: int, values: list[float]) -> DelayResult:
+    case = RECOVERIES[index]
+    return _delay(f"from {case.faulty:g} to {case.healthy:g} per container", values)
+
+
+def _error(name: str, weights: list[float]) -> ErrorResult:
+    return ErrorResult(name, ALPHA, sum(weights) / len(weights), mean_upper(weights, WORST_WEIGHT))
+
+
+def _steady(mean: float, values: list[float]) -> SteadyResult:
+    return SteadyResult(mean, len(values), sum(values) / len(values), int(max(values)))

@@ -1,0 +1,110 @@
+"""Pieces of work small enough for a progress bar, each the same on whichever CPU it runs."""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from itertools import islice
+from random import Random
+
+import msgspec
+
+from kickwatch.detect.edetector import EDetector
+from kickwatch.detect.eprocess import Wager
+from kickwatch.detect.oneshot import ALPHA
+from kickwatch.detect.simulate.effects import (
+    EFFECTS,
+    OTHERS,
+    RECOVERIES,
+    STEADY_MEANS,
+    WITHOUT_CLIP,
+    Effect,
+    OtherEffect,
+    changes,
+    containers_to_recover,
+)
+from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_weight, error_weight
+from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Source
+
+THRESHOLD = 5.3e8  # one stream, one observation a minute, one false alarm in 1000 years
+HORIZONS = 8  # a run without alarm ends after so many thresholds
+RARE_HORIZON = 5000
+STEADY_OBSERVATIONS = 50_000
+LONGEST_DELAY = 100_000
+
+
+class Kind(StrEnum):
+    """What a piece of work measures; its index is a place in the list of that kind."""
+
+    NULL = "null"
+    OUTSIDE = "outside"
+    EFFECT = "effect"
+    WITHOUT_CLIP = "without-clip"
+    OTHER = "other"
+    RARE_NULL = "rare-null"
+    RARE_ERROR = "rare-error"
+    RECOVERY = "recovery"
+    STEADY = "steady"
+
+
+SCENARIOS: dict[Kind, Sequence[object]] = {
+    Kind.NULL: NULLS,
+    Kind.OUTSIDE: OUTSIDE,
+    Kind.EFFECT: EFFECTS,
+    Kind.WITHOUT_CLIP: WITHOUT_CLIP,
+    Kind.OTHER: OTHERS,
+    Kind.RARE_NULL: RARE_NULLS,
+    Kind.RARE_ERROR: RARE_ERRORS,
+    Kind.RECOVERY: RECOVERIES,
+    Kind.STEADY: STEADY_MEANS,
+}
+
+
+FAULTS: dict[Kind, tuple[Effect | OtherEffect, ...]] = {
+    Kind.EFFECT: EFFECTS,
+    Kind.WITHOUT_CLIP: WITHOUT_CLIP,
+    Kind.OTHER: OTHERS,
+}
+
+
+class Task(msgspec.Struct, frozen=True):
+    """`runs` samples of one scenario at one threshold; `chunk` tells it from the other tasks of the scenario."""
+
+    kind: Kind
+    index: int
+    threshold: float
+    runs: int
+    chunk: int
+    seed: int
+
+
+def run_task(task: Task) -> list[float]:
+    """The samples: observations to the alarm, weights, or changes of condition, by the kind."""
+    random = Random(f"{task.seed}/{task.kind}/{task.index}/{task.threshold}/{task.chunk}")  # noqa: S311 - no secret
+    sample = _sampler(task, random)
+    return [sample() for _ in range(task.runs)]
+
+
+def _sampler(task: Task, random: Random) -> Callable[[], float]:
+    match task.kind:
+        case Kind.RARE_NULL:
+            return lambda: alarm_weight(RARE_NULLS[task.index], task.threshold, RARE_HORIZON, random)
+        case Kind.RARE_ERROR:
+            return lambda: error_weight(RARE_ERRORS[task.index], ALPHA, random)
+        case Kind.RECOVERY:
+            return lambda: containers_to_recover(RECOVERIES[task.index], task.threshold, random)
+        case Kind.STEADY:
+            return lambda: changes(STEADY_MEANS[task.index], task.threshold, STEADY_OBSERVATIONS, random)
+        case Kind.NULL | Kind.OUTSIDE:
+            scenario = (NULLS if task.kind is Kind.NULL else OUTSIDE)[task.index]
+            wager, horizon = scenario.wager(), int(HORIZONS * task.threshold)
+            return lambda: _observations_to_alarm(wager, scenario.source, task.threshold, horizon, random)
+        case _:
+            effect = FAULTS[task.kind][task.index]
+            wager = effect.wager()
+            return lambda: _observations_to_alarm(wager, effect.source, task.threshold, LONGEST_DELAY, random)
+
+
+def _observations_to_alarm(wager: Wager, source: Source, threshold: float, horizon: int, random: Random) -> int:
+    """Observations to the alarm from a fresh start, or the horizon. No start is slower: more evidence only helps."""
+    detector = EDetector(wager, threshold)
+    state, _ = detector.scan(detector.start(), islice(source(random), horizon))
+    return state.steps
