@@ -42,6 +42,8 @@ class Scaled(msgspec.Struct, frozen=True):
         """As an operator reads it: `3.1e9`, `0.42`, `over 1e300`."""
         if self.reaches(1e300):
             return "over 1e300"
+        if self.mantissa > 0.0 and not self.reaches(1e-300):
+            return "below 1e-300"
         value = ldexp(self.mantissa, self.exponent)
         if 0.01 <= value < 1000.0 or value == 0.0:
             return f"{value:.2g}" if value < 100.0 else f"{value:.0f}"

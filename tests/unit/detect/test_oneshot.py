@@ -1,0 +1,102 @@
+"""`kickwatch trial`: how many containers each verdict takes."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kickwatch.detect import oneshot
+from kickwatch.detect.oneshot import OneShot, Run
+from kickwatch.detect.rates import CANARY
+from kickwatch.model import Verdict
+
+
+def after(test: OneShot, containers: list[float]) -> Run:
+    run = test.start()
+    for x in containers:
+        run = test.container(run, x)
+    return run
+
+
+def test_23_silent_containers_are_quiet_and_22_are_not_enough() -> None:
+    test = OneShot()
+    assert after(test, [0.0] * 23).verdict is Verdict.QUIET
+    assert after(test, [0.0] * 22).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("canary", [None, CANARY])
+def test_8_containers_with_3_each_are_broadcasting(canary: object) -> None:
+    test = OneShot(canary=CANARY if canary else None)
+    assert after(test, [3.0] * 8).verdict is Verdict.BROADCASTING
+
+
+def test_8_containers_with_1_each_are_broadcasting() -> None:
+    assert after(OneShot(), [1.0] * 8).verdict is Verdict.BROADCASTING
+
+
+def test_the_canary_alone_can_say_broadcasting() -> None:
+    test = OneShot(canary=CANARY)
+    run = after(test, [0.0] * 5)
+    for _ in range(6):
+        run = test.canary(run, 5.0)
+    assert run.verdict is Verdict.BROADCASTING
+
+
+def test_a_silent_canary_does_not_say_quiet() -> None:
+    test = OneShot(canary=CANARY)
+    run = test.start()
+    for _ in range(1000):
+        run = test.canary(run, 0.0)
+    assert run.verdict is Verdict.UNKNOWN
+
+
+def test_a_canary_that_was_not_staked_on_is_refused() -> None:
+    test = OneShot()
+    with pytest.raises(ValueError, match="before the run"):
+        test.canary(test.start(), 5.0)
+
+
+def test_the_verdict_stays() -> None:
+    test = OneShot()
+    assert after(test, [0.0] * 23 + [9.0] * 50).verdict is Verdict.QUIET
+    assert after(test, [9.0] * 10 + [0.0] * 500).verdict is Verdict.BROADCASTING
+
+
+def test_a_stricter_run_needs_more() -> None:
+    assert OneShot(alpha=1e-6).needs(OneShot(alpha=1e-6).start()) == 35
+    assert OneShot(alpha=1e-2).needs(OneShot(alpha=1e-2).start()) == 12
+
+
+def test_nothing_observed_needs_23() -> None:
+    test = OneShot()
+    assert test.needs(test.start()) == 23
+
+
+def test_a_decided_run_needs_none() -> None:
+    assert OneShot().needs(after(OneShot(), [0.0] * 23)) == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, 3.0]), max_size=12))
+def test_it_needs_as_many_as_it_says(seen: list[float]) -> None:
+    test = OneShot()
+    run = after(test, seen)
+    more = test.needs(run)
+    assert more is not None
+    pattern = seen or [0.0]
+    assert after(test, seen + [pattern[i % len(pattern)] for i in range(more)]).verdict is not Verdict.UNKNOWN
+    if more:
+        shorter = after(test, seen + [pattern[i % len(pattern)] for i in range(more - 1)])
+        assert shorter.verdict is Verdict.UNKNOWN
+
+
+def test_no_advice_where_too_many_would_be_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = OneShot()
+    monkeypatch.setattr(oneshot, "MOST_MORE", 22)
+    assert test.needs(test.start()) is None
+    assert test.needs(after(test, [0.0])) == 22
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0, float("nan")])
+def test_an_error_rate_without_sense_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="error rate"):
+        OneShot(alpha=alpha)

@@ -1,0 +1,157 @@
+"""The study: its laws are what they are called, its bounds hold, and its figures depend on the seed alone."""
+
+# ruff: noqa: S311 - random numbers of a study, no secrets
+
+import json
+from itertools import islice
+from random import Random
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from kickwatch.detect.simulate import run_simulation, study, to_json
+from kickwatch.detect.simulate.bounds import mean_lower, mean_upper, quantile, quantile_bounds
+from kickwatch.detect.simulate.command import simulate
+from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_weight
+from kickwatch.detect.simulate.laws import draws, poisson, poisson_masses, two_point
+from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Scenario
+from kickwatch.detect.simulate.plot import to_svg
+from kickwatch.detect.simulate.report import to_text
+from kickwatch.detect.simulate.study import SimulationResult
+from kickwatch.detect.simulate.tasks import THRESHOLD, Kind, Task, run_task
+
+# Every kind of work once, small enough for a unit test.
+TINY = (
+    (Kind.NULL, 50.0, 8, 2),
+    (Kind.OUTSIDE, 50.0, 4, 1),
+    (Kind.EFFECT, THRESHOLD, 20, 2),
+    (Kind.WITHOUT_CLIP, THRESHOLD, 5, 1),
+    (Kind.OTHER, THRESHOLD, 3, 1),
+    (Kind.RARE_NULL, THRESHOLD, 4, 1),
+    (Kind.RARE_ERROR, THRESHOLD, 20, 1),
+    (Kind.RECOVERY, THRESHOLD, 3, 1),
+)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "QUICK", TINY)
+
+
+@pytest.fixture
+def result(tiny: None) -> SimulationResult:
+    return run_simulation(quick=True, seed=3, jobs=1)
+
+
+@pytest.mark.parametrize("scenario", [s for s in NULLS if s.name.startswith("attributed")], ids=lambda s: s.name)
+def test_the_nulls_keep_their_promise_on_average(scenario: Scenario) -> None:
+    xs = [min(x, 4.0) for x in islice(scenario.source(Random(2)), 200_000)]
+    assert sum(xs) / len(xs) < 0.05 * 1.03
+
+
+@pytest.mark.parametrize("scenario", [*NULLS, *OUTSIDE], ids=lambda s: s.name)
+def test_streams_do_not_end_and_are_observations(scenario: Scenario) -> None:
+    assert all(x >= 0.0 for x in islice(scenario.source(Random(1)), 5000))
+
+
+def test_the_law_of_poisson() -> None:
+    masses = poisson_masses(4.77)
+    assert sum(masses.values()) == pytest.approx(1.0, abs=1e-12)
+    assert sum(k * mass for k, mass in masses.items()) == pytest.approx(4.77)
+    xs = list(islice(draws(poisson(4.77), Random(1)), 20_000))
+    assert sum(xs) / len(xs) == pytest.approx(4.77, abs=0.06)
+
+
+def test_bounds_of_a_mean_hold_as_often_as_they_say() -> None:
+    low = high = 0
+    for seed in range(100):
+        xs = list(islice(draws(two_point(1.0, 0.3), Random(seed)), 60))
+        lower, upper = mean_lower(xs, 1.0), mean_upper(xs, 1.0)
+        assert lower < sum(xs) / 60 < upper
+        low += lower > 0.3
+        high += upper < 0.3
+    assert low <= 5
+    assert high <= 5
+
+
+def test_bounds_of_a_quantile_are_the_binomial_ones() -> None:
+    ordered = list(range(1, 101))
+    assert quantile(ordered, 0.5) == 50
+    assert quantile(ordered, 0.95) == 95
+    assert quantile_bounds(ordered, 0.5) == (40, 61)
+    low, high = quantile_bounds(ordered, 0.95)
+    assert low == 90
+    assert high == 100
+
+
+def test_a_weight_is_at_most_horizon_over_threshold() -> None:
+    weights = [alarm_weight(RARE_NULLS[0], THRESHOLD, 100, Random(seed)) for seed in range(50)]
+    assert 0.0 < max(weights) <= 100 / THRESHOLD
+
+
+def test_rare_nulls_are_on_the_edge_and_errors_within_the_null() -> None:
+    for rare in (*RARE_NULLS, *RARE_ERRORS):
+        null = rare.wager().null
+        mean = sum(min(x, null.clip) * mass for x, mass in rare.masses.items())
+        assert sum(rare.masses.values()) == pytest.approx(1.0)
+        assert mean <= null.mean * (1.0 + 1e-9)
+    for edge in RARE_NULLS:
+        mean = sum(min(x, edge.wager().null.clip) * mass for x, mass in edge.masses.items())
+        assert mean == pytest.approx(edge.wager().null.mean, rel=1e-6)
+
+
+def test_importance_sampling_agrees_with_plain_runs() -> None:
+    """At a threshold that both reach: the rate of false alarms over the first 400 observations."""
+    rare, scenario = RARE_NULLS[0], NULLS[0]
+    weights = [alarm_weight(rare, 100.0, 400, Random(seed)) for seed in range(600)]
+    runs = run_task(Task(Kind.NULL, 0, 100.0, 600, 0, 1))
+    plain = sum(run <= 400 for run in runs) / len(runs)
+    assert scenario.name == rare.name
+    assert sum(weights) / len(weights) == pytest.approx(plain, abs=0.1)
+
+
+def test_figures_depend_on_the_seed_and_not_on_the_processes(tiny: None, result: SimulationResult) -> None:
+    assert run_simulation(quick=True, seed=3, jobs=2) == result
+    assert run_simulation(quick=True, seed=4, jobs=1) != result
+
+
+def test_progress_counts_to_the_end(tiny: None) -> None:
+    seen: list[tuple[int, int]] = []
+    run_simulation(quick=True, seed=3, progress=lambda done, total: seen.append((done, total)), jobs=1)
+    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+
+
+def test_json_has_the_agreed_shape(result: SimulationResult) -> None:
+    decoded = json.loads(to_json(result))
+    assert set(decoded) == {"nulls", "effects"}
+    assert {frozenset(null) for null in decoded["nulls"]} == {
+        frozenset({"name", "threshold", "arl_bound", "arl_lower95"})
+    }
+    assert {frozenset(effect) for effect in decoded["effects"]} == {
+        frozenset({"broadcasts_per_container", "allowance", "law", "median", "p95"})
+    }
+    promised = {(1.0, 0.05, "exact"), (1.0, 0.05, "poisson"), (0.5, 0.05, "poisson")}
+    promised |= {(4.77, 0.001, "poisson"), (32.0, 0.001, "exact"), (5.0, 0.05, "exact")}
+    assert promised <= {(e["broadcasts_per_container"], e["allowance"], e["law"]) for e in decoded["effects"]}
+    words = " ".join(null["name"] for null in decoded["nulls"])
+    for nasty in ("bursty", "heavy-tailed", "day and night", "drifting", "autocorrelated", "mislabelled", "stalls"):
+        assert nasty in words
+
+
+def test_text_and_picture_name_everything(result: SimulationResult) -> None:
+    text, picture = to_text(result), ElementTree.fromstring(to_svg(result))  # noqa: S314 - our own picture
+    words = " ".join(picture.itertext())
+    for null in result.nulls:
+        assert null.name in text
+        assert null.name in words
+    for name in ("Outside the promise", "without clipping", "Wrong verdicts", "Recovery"):
+        assert name in text
+
+
+def test_the_command_prints_json_and_draws(tiny: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    picture = tmp_path_factory.mktemp("plot") / "study.svg"
+    done = CliRunner().invoke(simulate, ["--quick", "--json", "--jobs", "1", "--plot", str(picture)])
+    assert done.exit_code == 0, done.output
+    assert set(json.loads(done.stdout)) == {"nulls", "effects"}
+    assert picture.read_text().startswith("<svg")
