@@ -36,9 +36,10 @@ def all_streams() -> Callable[[int], None]:
         nonlocal unexplained
         for stream in range(STREAMS):
             state, published = states[stream]
-            for container in range(CONTAINERS):
-                x = 1.0 if (n + stream + container) % 50 == 0 else 0.0
-                state, published = watch.step(state, x), epoch.step(published, x)
+            xs = [1.0 if (n + stream + container) % 50 == 0 else 0.0 for container in range(CONTAINERS)]
+            state, _ = watch.scan(state, xs)
+            for x in xs:
+                published = epoch.step(published, x)
             states[stream] = state, published
         unexplained = swap.step(unexplained, float(n % 3), float(n % 2))
 

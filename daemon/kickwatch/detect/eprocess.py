@@ -216,8 +216,9 @@ class EpochEProcess:
     def step(self, wealth: Wealth, x: float) -> Wealth:
         """The staked part of the wealth after one more observation."""
         t = wealth.steps + 1
-        portion = t * (t + 1)
-        return self.wager.step(wealth, x, _nine(stake / portion for stake in self.wager.stakes))
+        p = float(t * (t + 1))
+        a, b, c, d, e, f, g, h, i = self.wager.stakes
+        return self.wager.step(wealth, x, (a / p, b / p, c / p, d / p, e / p, f / p, g / p, h / p, i / p))
 
     def published(self, wealth: Wealth) -> float:
         """The e-value, linear, at most `cap`: what is staked and what is not."""

@@ -10,6 +10,8 @@ fault only. After a weak fault the ceiling is the allowance itself: the two null
 only an error, whose rate is bounded, can change the condition. That recovery takes hundreds of containers.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from kickwatch.detect.edetector import EDetector
@@ -75,12 +77,30 @@ class Hysteresis:
         """The state after one more observation; `alerted` differs from before when the condition changed."""
         return self._step_alerted(state, x) if state.alerted else self._step_calm(state, x)
 
+    def scan(self, state: Watched, observations: Iterable[float]) -> tuple[Watched, int]:
+        """Step until the condition changes or the observations end; also how many were used. `step`, bit for bit.
+
+        What is left of them belongs to the new condition: scan again from there.
+        """
+        if state.alerted:
+            used = 0
+            for x in observations:
+                state, used = self._step_alerted(state, x), used + 1
+                if not state.alerted:
+                    break
+            return state, used
+        alarm, alarmed = self.detector.scan(state.alarm, observations)
+        calm = Watched(False, state.weak, alarm, state.recovery)
+        return (self._raise(calm) if alarmed else calm), alarm.steps - state.alarm.steps
+
     def _step_calm(self, state: Watched, x: float) -> Watched:
         alarm = self.detector.step(state.alarm, x)
-        if not self.detector.alarmed(alarm):
-            return Watched(False, state.weak, alarm, state.recovery)
-        richest = max(zip(alarm.values, self.detector.wager.bets.parts, strict=True))
-        return Watched(True, richest[1] < STRONG_PART, alarm, self._plain.start())
+        calm = Watched(False, state.weak, alarm, state.recovery)
+        return self._raise(calm) if self.detector.alarmed(alarm) else calm
+
+    def _raise(self, calm: Watched) -> Watched:
+        _, part = max(zip(calm.alarm.values, self.detector.wager.bets.parts, strict=True))
+        return Watched(True, part < STRONG_PART, calm.alarm, self._plain.start())
 
     def _step_alerted(self, state: Watched, x: float) -> Watched:
         test = self.recovery_test(state)

@@ -7,6 +7,8 @@ from random import Random
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import Null, Wager
@@ -77,6 +79,22 @@ def test_a_weak_fault_takes_longer_to_be_called_gone() -> None:
     assert state.weak
     assert run(test, state, 0.0, 100)[-1].alerted
     assert not run(test, state, 0.0, 500)[-1].alerted
+
+
+@given(st.lists(st.sampled_from([0.0] * 20 + [1.0, 4.0, 4.0, 4.0]), max_size=200))
+@settings(deadline=None)
+def test_scan_is_step_bit_for_bit(xs: list[float]) -> None:
+    test = Hysteresis(EDetector(Wager(Null(0.05, 4.0)), 1e3))
+    stepped = scanned = test.start()
+    for x in xs:
+        stepped = test.step(stepped, x)
+    at = 0
+    while at < len(xs):
+        before = scanned.alerted
+        scanned, used = test.scan(scanned, xs[at:])
+        at += used
+        assert at == len(xs) or scanned.alerted is not before
+    assert scanned == stepped
 
 
 @pytest.mark.parametrize("at", [3, 8, 30])
