@@ -12,7 +12,7 @@ n observations minus n is a supermartingale; hence, without any assumption of in
 
 from collections.abc import Iterable
 
-from kickwatch.detect.eprocess import NOTHING, Wager, Wealth, play
+from kickwatch.detect.eprocess import NOTHING, Nine, Wager, Wealth, play
 from kickwatch.detect.scaled import Scaled
 
 
@@ -25,6 +25,7 @@ class EDetector:
             raise ValueError(f"a threshold is a number of observations from 1 to 2**500, not {threshold}")
         self.wager = wager
         self.threshold = threshold
+        self._at_rest: Nine | None = None  # what long silence leaves: one more zero changes no bit of it
 
     def start(self) -> Wealth:
         """No observation, no evidence."""
@@ -49,3 +50,12 @@ class EDetector:
         rows = map(self.wager.factors, observations)
         values, total, used = play(wealth.values, self.wager.stakes, rows, self.threshold)
         return Wealth(wealth.steps + used, values), total >= self.threshold
+
+    def silence(self, wealth: Wealth, observations: int) -> tuple[Wealth, bool]:
+        """As `scan` of so many zeros, bit for bit, and in no time once silence has lasted."""
+        if wealth.values == self._at_rest and not wealth.exponents:
+            return Wealth(wealth.steps + observations, wealth.values), False
+        quiet, alarmed = self.scan(wealth, [0.0] * observations)
+        if quiet.values == wealth.values and quiet.steps > wealth.steps and not alarmed:
+            self._at_rest = quiet.values
+        return quiet, alarmed

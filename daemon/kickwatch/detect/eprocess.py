@@ -12,7 +12,7 @@ Other nulls are written in the same form: "at least p" is "b - x has a mean of a
 Computed with + - x / and powers of two in a fixed order, so a replay is equal to the last bit on any CPU.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import TypeAlias
 
@@ -196,6 +196,10 @@ class EProcess:
         return self.wager.step(wealth, x)
 
 
+# The latest step of silence by bets: most streams are silent in most trials, and have been equally long.
+_SILENCE: dict[Bets, tuple[Wealth, Wealth]] = {}
+
+
 class EpochEProcess:
     """Evidence since an epoch common to many nodes, for pooling: the mean of e-values is an e-value.
 
@@ -219,6 +223,19 @@ class EpochEProcess:
         p = float(t * (t + 1))
         a, b, c, d, e, f, g, h, i = self.wager.stakes
         return self.wager.step(wealth, x, (a / p, b / p, c / p, d / p, e / p, f / p, g / p, h / p, i / p))
+
+    def step_mean(self, wealth: Wealth | None, observations: Sequence[float]) -> Wealth:
+        """One step with the mean of several clipped observations: the null bounds it as it bounds each of them."""
+        before = wealth or self.start()
+        if any(observations):
+            clip, total = self.wager.null.clip, 0.0
+            for x in observations:
+                total += min(x, clip)
+            return self.step(before, total / len(observations))
+        known = _SILENCE.get(self.wager.bets)
+        if known is None or known[0] != before:  # silence costs a bet the same against any null
+            known = _SILENCE[self.wager.bets] = (before, self.step(before, 0.0))
+        return known[1]
 
     def published(self, wealth: Wealth) -> float:
         """The e-value, linear, at most `cap`: what is staked and what is not."""

@@ -27,6 +27,15 @@ CANARY = Allowance(0.05, 4.0)  # broadcasts per batch where attributed, CAL - TL
 CONTENTION = Allowance(0.05, 4.0)  # waits for slab_mutex caused under the creation path
 PERCPU_BALANCE = Allowance(0.5, 4.0)  # pcpu_balance_workfn: 2820 flushes while 10000 memcgs were removed, so 0.28 each
 SECCOMP_JIT = Allowance(6.0, 16.0)  # before 5.18 ("bpf: Introduce bpf_prog_pack allocator"): 4 per container if healthy
+BPF = Allowance(0.5, 4.0)  # since: a new pack of programs now and then
+DESTROY = Allowance(0.5, 4.0)  # what removing a container broadcasts: ordinary on old kernels, none on new ones
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How often a node observes at most: containers of a trial, and the shortest time from one trial to the next."""
+
+    containers: int
+    period_s: float
 
 
 class Stream(msgspec.Struct, frozen=True):

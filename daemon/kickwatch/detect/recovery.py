@@ -89,7 +89,15 @@ class Hysteresis:
                 if not state.alerted:
                     break
             return state, used
-        alarm, alarmed = self.detector.scan(state.alarm, observations)
+        return self._scanned(state, *self.detector.scan(state.alarm, observations))
+
+    def silence(self, state: Watched, observations: int) -> tuple[Watched, int]:
+        """As `scan` of so many zeros, bit for bit, and in no time once silence has lasted."""
+        if state.alerted:
+            return self.scan(state, [0.0] * observations)
+        return self._scanned(state, *self.detector.silence(state.alarm, observations))
+
+    def _scanned(self, state: Watched, alarm: Wealth, alarmed: bool) -> tuple[Watched, int]:
         calm = Watched(False, state.weak, alarm, state.recovery)
         return (self._raise(calm) if alarmed else calm), alarm.steps - state.alarm.steps
 

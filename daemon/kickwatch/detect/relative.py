@@ -9,6 +9,8 @@ Assumes that each new observation's mean, given the past, is within TOLERANCE of
 `REFERENCE_ALPHA` for each stratum left, the bound itself is too low and the null means nothing.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from kickwatch.detect.edetector import EDetector
@@ -44,17 +46,31 @@ class Reference(msgspec.Struct, frozen=True):
         """Where the old and the new observations are clipped."""
         return self.bins * self.width
 
+    @property
+    def mean(self) -> float:
+        """The mean of what the record holds, to be read by people; 0 while it holds nothing."""
+        total = sum(bin_ * count for bin_, count in enumerate(self.counts))
+        return total * self.width / self.observations if self.observations else 0.0
+
     def with_observation(self, x: float) -> "Reference":
         """The record after one more observation. Raises ValueError for a negative x or NaN."""
-        if not x >= 0.0:
-            raise ValueError(f"an observation is non-negative, not {x}")
-        if self.burnt < BURN_IN:
-            burnt, burnt_sum = self.burnt + 1, self.burnt_sum + x
-            return Reference(burnt, burnt_sum, *(_scale(burnt_sum / burnt) if burnt == BURN_IN else (0.0, 0)))
-        bin_ = _bin(x, self.width) if x < self.clip else self.bins
-        counts = list(self.counts) + [0] * (bin_ + 1 - len(self.counts))
-        counts[bin_] += 1
-        return Reference(self.burnt, self.burnt_sum, self.width, self.bins, tuple(counts))
+        return self.with_observations((x,))
+
+    def with_observations(self, observations: Iterable[float]) -> "Reference":
+        """The record after more of them, one by one."""
+        burnt, burnt_sum, width, bins = self.burnt, self.burnt_sum, self.width, self.bins
+        counts = list(self.counts)
+        for x in observations:
+            if not x >= 0.0:
+                raise ValueError(f"an observation is non-negative, not {x}")
+            if burnt < BURN_IN:
+                burnt, burnt_sum = burnt + 1, burnt_sum + x
+                width, bins = _scale(burnt_sum / burnt) if burnt == BURN_IN else (0.0, 0)
+                continue
+            bin_ = _bin(x, width) if x < bins * width else bins
+            counts += [0] * (bin_ + 1 - len(counts))
+            counts[bin_] += 1
+        return Reference(burnt, burnt_sum, width, bins, tuple(counts))
 
     def upper_bound(self, alpha: float = REFERENCE_ALPHA) -> float | None:
         """A bound that the mean exceeds with probability `alpha` at most; None if the record is too short for one."""
@@ -81,14 +97,33 @@ class Reference(msgspec.Struct, frozen=True):
         return add_up(values, exponents).reaches(1.0 / alpha)
 
 
+def silent(observations: int) -> Reference:
+    """The record of a cell that did not occur in so many observations."""
+    burnt = min(observations, BURN_IN)
+    if burnt < BURN_IN:
+        return Reference(burnt)
+    counts = (observations - BURN_IN,) if observations > BURN_IN else ()
+    return Reference(burnt, 0.0, *_scale(0.0), counts)
+
+
+def null_of(reference: Reference, tolerance: float = TOLERANCE, least: float = 0.0) -> Null | None:
+    """What the record allows, but at least `least`; None where the record is too short to contradict anything."""
+    bound = reference.upper_bound()
+    if bound is None or max(bound * tolerance, least) > reference.clip * MOST_OF_CLIP:
+        return None
+    return Null(mean=max(bound * tolerance, least), clip=reference.clip)
+
+
+def watch_of(null: Null, threshold: float) -> Hysteresis:
+    """The detector of a rise above what a record allows: alarm and recovery leave nothing between them."""
+    ceiling = Ceiling(null.mean, null.clip)
+    return Hysteresis(EDetector(Wager(null), threshold), ceiling, ceiling)
+
+
 def relative_rule(reference: Reference, threshold: float, tolerance: float = TOLERANCE) -> Hysteresis | None:
     """The detector of a rise above `tolerance` times the reference; None where the record leaves it no power."""
-    bound = reference.upper_bound()
-    if bound is None or bound * tolerance > reference.clip * MOST_OF_CLIP:
-        return None
-    null = Null(mean=bound * tolerance, clip=reference.clip)
-    ceiling = Ceiling(null.mean, null.clip)  # alarm and recovery leave nothing between them
-    return Hysteresis(EDetector(Wager(null), threshold), ceiling, ceiling)
+    null = null_of(reference, tolerance)
+    return watch_of(null, threshold) if null else None
 
 
 def _scale(mean: float) -> tuple[float, int]:

@@ -55,7 +55,7 @@ def judge(trials: Sequence[Trial]) -> Judgement:
     What makes the experiment void (no kernel memory was charged, the machine changed under it) outranks what was seen;
     what was seen outranks a mere lack of figures.
     """
-    void, guilty, doubts = _void(trials), _guilty(trials), _doubts(trials)
+    void, guilty, doubts = void_reasons(trials), _guilty(trials), doubts_of(trials)
     if void:
         verdict, reasons = Verdict.UNKNOWN, [*void, *doubts]
     elif guilty:
@@ -67,9 +67,10 @@ def judge(trials: Sequence[Trial]) -> Judgement:
     return Judgement(verdict=verdict, reasons=tuple(reasons), findings=tuple(_findings(trials)))
 
 
-def _void(trials: Sequence[Trial]) -> list[str]:
-    states = {trial.kmem_accounting for trial in trials if counted(trial)}
-    reasons = [Reason.KMEM_ACCOUNTING_OFF.value] if KmemAccounting.OFF in states else []
+def void_reasons(trials: Sequence[Trial]) -> list[str]:
+    """Why the trials prove nothing at all, whatever was seen."""
+    off = any(trial.kmem_accounting is KmemAccounting.OFF and counted(trial) for trial in trials)
+    reasons = [Reason.KMEM_ACCOUNTING_OFF.value] if off else []
     if any(trial.void for trial in trials):
         reasons.append(Reason.DISTURBED.value)
     return reasons
@@ -106,7 +107,8 @@ def cal_minus_tlb_per_memcg(canary: Canary) -> float | None:
     return (canary.interrupts.cal - (canary.interrupts.tlb or 0)) / canary.memcgs
 
 
-def _doubts(trials: Sequence[Trial]) -> list[str]:
+def doubts_of(trials: Sequence[Trial]) -> list[str]:
+    """Why silence proves nothing; a broadcast that was seen was seen."""
     doubts = []
     if any(_blind(trial) for trial in trials):
         doubts.append(Reason.BLIND.value)
@@ -114,7 +116,7 @@ def _doubts(trials: Sequence[Trial]) -> list[str]:
         doubts.append(Reason.ONE_CPU.value)
     if sum(len(counted(trial)) for trial in trials) < MIN_CONTAINERS:
         doubts.append(Reason.TOO_FEW_CONTAINERS.value)
-    if any(trial.kmem_accounting is KmemAccounting.UNKNOWN for trial in trials if counted(trial)):
+    if any(trial.kmem_accounting is KmemAccounting.UNKNOWN and counted(trial) for trial in trials):
         doubts.append(Reason.KMEM_ACCOUNTING_UNKNOWN.value)
     if any(trial.churn.lost_events > _requests(trial) // 100 for trial in trials if trial.observers.ipis != "counters"):
         doubts.append(Reason.EVENTS_LOST.value)
@@ -125,7 +127,7 @@ def _blind(trial: Trial) -> bool:
     """No probe, one that failed its positive control, or one that saw containers start without a single request."""
     if trial.control is not None and not trial.control.passed:
         return True
-    return trial.observers.ipis == "counters" or (bool(counted(trial)) and not trial.churn.cells)
+    return trial.observers.ipis == "counters" or (not trial.churn.cells and bool(counted(trial)))
 
 
 def _requests(trial: Trial) -> int:

@@ -1,0 +1,70 @@
+"""From the turns of single streams to changes of conditions: the first stream raises one, the last one ends it."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from kickwatch.detect import words
+from kickwatch.detect.comparison import Comparison, Rule
+from kickwatch.detect.rates import Allowance
+from kickwatch.detect.recovery import Hysteresis
+from kickwatch.detect.state import Change, Kind, State
+from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Condition, Name
+from kickwatch.detect.track import Turn
+
+
+def of_stream(name: Name, test: Hysteresis, turn: Turn, *, counters: bool) -> Change:
+    """The turn of one stream. `counters`: no probe attributes, so the canary heard CAL - TLB."""
+    null = test.detector.wager.null
+    allowance = None if name in SWAPPED else Allowance(null.mean, null.clip)
+    text = words.raised(name, turn, allowance, counters=counters) if turn.raised else words.ended(name, turn)
+    return _turned(CONDITION_OF[name], name.value, turn, text)
+
+
+def of_rule(comparison: Comparison, rule: Rule, turn: Turn) -> Change:
+    """The turn of one cell that is compared with its record."""
+    if not turn.raised:
+        return _turned(Condition.REGRESSED, rule.cell, turn, words.fallen(rule.cell, turn))
+    since = comparison.record.stratum.changes_since(comparison.against) if comparison.against else ""
+    bound = rule.null.mean if rule.null else 0.0
+    text = words.risen(rule.cell, turn, before=rule.before, bound=bound, since=since)
+    return _turned(Condition.REGRESSED, rule.cell, turn, text)
+
+
+def dropped(state: State, why: str) -> tuple[Change, ...]:
+    """What is no longer known to hold when the evidence begins anew."""
+    text = f"no longer known to hold, since the evidence begins anew: {why}"
+    return tuple(
+        Change(kind=Kind.DROPPED, condition=condition, stream=", ".join(streams), text=text)
+        for condition, streams in state.alerted.items()
+    )
+
+
+def of_conditions(before: Mapping[Condition, Sequence[str]], turns: Sequence[Change]) -> tuple[Change, ...]:
+    """The turns with their kinds set: `raised` only for the first stream of a condition, `ended` for its last one."""
+    alerted = {condition: set(streams) for condition, streams in before.items()}
+    changes = []
+    for turn in turns:
+        streams = alerted.setdefault(turn.condition, set())
+        if turn.kind is Kind.RAISED:
+            kind = Kind.JOINED if streams else Kind.RAISED
+            streams.add(turn.stream)
+        else:
+            streams.discard(turn.stream)
+            kind = Kind.LEFT if streams else Kind.ENDED
+        changes.append(replace(turn, kind=kind))
+    return tuple(changes)
+
+
+def _turned(condition: Condition, stream: str, turn: Turn, text: str) -> Change:
+    return Change(
+        kind=Kind.RAISED if turn.raised else Kind.ENDED,
+        condition=condition,
+        stream=stream,
+        text=text,
+        evidence=turn.evidence,
+        threshold=turn.threshold,
+        first_trial=turn.onset.trial,
+        observations=turn.onset.observations,
+        loud=turn.onset.loud,
+    )

@@ -1,0 +1,173 @@
+"""This node against itself: every cell's cost per container beside its record under the previous stratum.
+
+Under each stratum a record of every cell grows (`relative.Reference`). Where the stratum changes (a kernel update,
+another engine), the record left behind becomes the yardstick: each cell that cost something then is watched for a rise,
+and so is each cell that appears later, from the trial after its appearance on, its record being the silence until then.
+The absolute rules do not read this file, so nothing here can teach a broken kernel to be normal.
+
+Pure: `Comparer` holds what the configuration fixes, `Comparison` is the state.
+"""
+
+import msgspec
+
+from kickwatch.detect.eprocess import Null
+from kickwatch.detect.recovery import Hysteresis
+from kickwatch.detect.relative import BURN_IN, Reference, null_of, silent, watch_of
+from kickwatch.detect.strata import Stratum
+from kickwatch.detect.track import Given, Track, Turn, advance, start
+
+LEAST_SWEEPS = 0.25  # per container: a rise to less than that is nobody's trouble
+MOST_RULES = 32
+MOST_CELLS = 64  # of a record; beyond it a cell's absence means nothing
+MOST_PAST = 4
+ENOUGH_TRIALS = 200  # a record of that length is preferred to a newer one that is shorter
+FOLD_AT = 64  # trials are added to the record so many at a time, which is cheaper and changes nothing
+
+
+class StratumRecord(msgspec.Struct, frozen=True):
+    """What the cells cost under one stratum."""
+
+    stratum: Stratum
+    trials: int = 0
+    cells: dict[str, Reference] = {}
+
+    @property
+    def full(self) -> bool:
+        """True when a cell that is not in it may have been left out."""
+        return len(self.cells) >= MOST_CELLS
+
+    def of(self, cell: str) -> Reference | None:
+        """The cell's record; silence for one that never occurred; None where that is not known."""
+        known = self.cells.get(cell)
+        if known is None and not self.full:
+            return silent(self.trials)
+        return known
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A cell that is watched. `null` is None where its record is too short to contradict anything."""
+
+    cell: str
+    null: Null | None
+    before: float  # sweeps per container under the old stratum
+    track: Track | None
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The state. `pending`: trials that are not in the record yet; `past`: other strata, latest first."""
+
+    record: StratumRecord
+    pending: tuple[dict[str, float], ...] = ()
+    past: tuple[StratumRecord, ...] = ()
+    against: Stratum | None = None
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def yardstick(self) -> StratumRecord | None:
+        """The record compared with."""
+        return next((record for record in self.past if record.stratum == self.against), None)
+
+
+class Comparer:
+    """Steps a Comparison; `threshold` is that of each rule."""
+
+    def __init__(self, threshold: float) -> None:
+        """No rule yet."""
+        self.threshold = threshold
+        self._tests: dict[tuple[float, float], Hysteresis] = {}
+
+    def enter(self, comparison: Comparison | None, stratum: Stratum) -> Comparison:
+        """The state at the first trial under a stratum other than before."""
+        left = (self._folded(comparison).record, *comparison.past) if comparison else ()
+        record = next((record for record in left if record.stratum == stratum), StratumRecord(stratum))
+        past = tuple(other for other in left if other.stratum != stratum and other.trials)[:MOST_PAST]
+        yardstick = _choose(past, stratum)
+        rules = self._rules_from(yardstick) if yardstick else ()
+        return Comparison(record, (), past, yardstick.stratum if yardstick else None, rules)
+
+    def restart(self, comparison: Comparison) -> Comparison:
+        """The state after a reboot under the same stratum: what was recorded stays, the evidence starts anew."""
+        rules = tuple(self._rule(rule.cell, rule.null, rule.before) for rule in comparison.rules)
+        return msgspec.structs.replace(comparison, rules=rules)
+
+    def step(
+        self, comparison: Comparison, trial: str, sweeps: dict[str, float]
+    ) -> tuple[Comparison, tuple[tuple[Rule, Turn], ...]]:
+        """The state after one more trial, and the turns of its rules."""
+        turned: list[tuple[Rule, Turn]] = []
+        rules: list[Rule] = []
+        for rule in comparison.rules:
+            stepped, turns = self._step(rule, trial, sweeps.get(rule.cell, 0.0))
+            rules.append(stepped)
+            turned += ((stepped, turn) for turn in turns)
+        if comparison.against is not None:
+            rules += self._newcomers(comparison, sweeps)
+        pending = (*comparison.pending, sweeps)
+        stepped_comparison = Comparison(comparison.record, pending, comparison.past, comparison.against, tuple(rules))
+        if len(pending) >= FOLD_AT:
+            stepped_comparison = self._folded(stepped_comparison)
+        return stepped_comparison, tuple(turned)
+
+    def test_of(self, null: Null) -> Hysteresis:
+        """The detector of a rule."""
+        key = (null.mean, null.clip)
+        if key not in self._tests:
+            self._tests[key] = watch_of(null, self.threshold)
+        return self._tests[key]
+
+    def _step(self, rule: Rule, trial: str, x: float) -> tuple[Rule, tuple[Turn, ...]]:
+        if rule.null is None or rule.track is None:
+            return rule, ()
+        given = Given(trial, (x,), loud_above=rule.null.mean)
+        track, turns = advance(self.test_of(rule.null), rule.track, given)
+        return Rule(rule.cell, rule.null, rule.before, track), turns
+
+    def _rules_from(self, yardstick: StratumRecord) -> tuple[Rule, ...]:
+        """Rules for the cells that cost something, the dearest first."""
+        dear = [(cell, record) for cell, record in yardstick.cells.items() if record.mean >= LEAST_SWEEPS]
+        dear.sort(key=lambda item: (-item[1].mean, item[0]))
+        return tuple(self._rule(cell, _null(record), record.mean) for cell, record in dear[:MOST_RULES])
+
+    def _newcomers(self, comparison: Comparison, sweeps: dict[str, float]) -> list[Rule]:
+        """Rules for cells that cost something for the first time. They begin with the next trial: what made us choose
+        them is no evidence against them."""
+        watched = {rule.cell for rule in comparison.rules}
+        found: list[Rule] = []
+        for cell in sorted(sweeps):
+            yardstick = comparison.yardstick
+            if sweeps[cell] < LEAST_SWEEPS or cell in watched or yardstick is None:
+                continue
+            if len(watched) + len(found) >= MOST_RULES:
+                break
+            record = yardstick.of(cell)
+            found.append(self._rule(cell, _null(record) if record else None, record.mean if record else 0.0))
+        return found
+
+    def _rule(self, cell: str, null: Null | None, before: float) -> Rule:
+        return Rule(cell, null, before, start(self.test_of(null)) if null else None)
+
+    @staticmethod
+    def _folded(comparison: Comparison) -> Comparison:
+        """The state with everything pending in its record."""
+        record, pending = comparison.record, comparison.pending
+        cells = dict(record.cells)
+        for cell in sorted({cell for sweeps in pending for cell in sweeps}):
+            if cell not in cells and len(cells) < MOST_CELLS:
+                cells[cell] = silent(record.trials)
+        grown = {
+            cell: known.with_observations(sweeps.get(cell, 0.0) for sweeps in pending) for cell, known in cells.items()
+        }
+        full = StratumRecord(record.stratum, record.trials + len(pending), grown)
+        return Comparison(full, (), comparison.past, comparison.against, comparison.rules)
+
+
+def _null(record: Reference) -> Null | None:
+    return null_of(record, least=LEAST_SWEEPS)
+
+
+def _choose(past: tuple[StratumRecord, ...], stratum: Stratum) -> StratumRecord | None:
+    """The latest record of comparable conditions that is long enough, or the longest there is."""
+    alike = [record for record in past if record.stratum.yardstick == stratum.yardstick and record.trials > BURN_IN]
+    return next((record for record in alike if record.trials >= ENOUGH_TRIALS), None) or max(
+        alike, key=lambda record: record.trials, default=None
+    )

@@ -1,0 +1,190 @@
+"""The monitor's state as bytes and back, to the last bit: JSON, with the numbers of the evidence in hexadecimal.
+
+Evidence that was saved under another null, other bets or another release of this file is dropped, stream by stream, and
+said: it would prove something else.
+"""
+
+import msgspec
+
+from kickwatch.detect import track as tracks
+from kickwatch.detect.comparison import Comparison, Rule, StratumRecord
+from kickwatch.detect.eprocess import Null, SavedWealth, StaleStateError, Wealth
+from kickwatch.detect.monitor import Monitor
+from kickwatch.detect.relative import Reference
+from kickwatch.detect.state import State
+from kickwatch.detect.strata import Stratum
+from kickwatch.detect.streams import Name
+from kickwatch.detect.track import SavedTrack, Track
+from kickwatch.model import Verdict
+
+VERSION = 1
+
+
+class SavedReference(msgspec.Struct, frozen=True):
+    """A Reference, its numbers in hexadecimal."""
+
+    burnt: int
+    burnt_sum: str
+    width: str
+    bins: int
+    counts: tuple[int, ...]
+
+
+class SavedRecord(msgspec.Struct, frozen=True):
+    """A StratumRecord."""
+
+    stratum: Stratum
+    trials: int
+    cells: dict[str, SavedReference]
+
+
+class SavedRule(msgspec.Struct, frozen=True):
+    """A Rule; `mean` and `clip` are its null's, empty without one."""
+
+    cell: str
+    before: str
+    mean: str = ""
+    clip: str = ""
+    track: SavedTrack | None = None
+
+
+class SavedComparison(msgspec.Struct, frozen=True):
+    """A Comparison."""
+
+    record: SavedRecord
+    pending: tuple[dict[str, str], ...]
+    past: tuple[SavedRecord, ...]
+    against: Stratum | None
+    rules: tuple[SavedRule, ...]
+
+
+class SavedState(msgspec.Struct, frozen=True, kw_only=True):
+    """A State."""
+
+    version: int
+    boot_id: str
+    trials: int
+    voids: int
+    containers: int
+    verdict: Verdict
+    epoch: int
+    tracks: dict[Name, SavedTrack]
+    published: dict[Name, SavedWealth]
+    comparison: SavedComparison | None
+
+
+def save(monitor: Monitor, state: State) -> bytes:
+    """The state as JSON."""
+    comparison = state.comparison
+    tests = monitor.tests(comparison.record.stratum) if comparison else {}
+    saved = SavedState(
+        version=VERSION,
+        boot_id=state.boot_id,
+        trials=state.trials,
+        voids=state.voids,
+        containers=state.containers,
+        verdict=state.verdict,
+        epoch=state.epoch,
+        tracks={name: tracks.save(tests[name], track) for name, track in state.tracks.items()},
+        published={name: tests[name].detector.wager.save(wealth) for name, wealth in state.published.items()},
+        comparison=_save_comparison(monitor, comparison) if comparison else None,
+    )
+    return msgspec.json.encode(saved)
+
+
+def restore(monitor: Monitor, saved: bytes) -> tuple[State, tuple[str, ...]]:
+    """The state, and what of it could not be used, each with its reason. Never raises: evidence can begin anew."""
+    try:
+        known = msgspec.json.decode(saved, type=SavedState)
+        if known.version != VERSION:
+            return monitor.start(), (f"saved evidence has form {known.version}, and this kickwatch writes {VERSION}",)
+        return _restored(monitor, known)
+    except (msgspec.DecodeError, ValueError, OverflowError) as error:
+        return monitor.start(), (f"saved evidence cannot be read ({error})",)
+
+
+def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ...]]:
+    lost: list[str] = []
+    comparison = _restore_comparison(monitor, known.comparison, lost) if known.comparison else None
+    tests = monitor.tests(comparison.record.stratum) if comparison else {}
+    own: dict[Name, Track] = {}
+    published: dict[Name, Wealth] = {}
+    for name, test in tests.items():
+        try:
+            if name in known.tracks:
+                own[name] = tracks.restore(test, known.tracks[name])
+            if name in known.published:
+                published[name] = test.detector.wager.restore(known.published[name])
+        except StaleStateError as error:
+            lost.append(f"stream {name.value}: {error}")
+    state = State(
+        boot_id=known.boot_id,
+        trials=known.trials,
+        voids=known.voids,
+        containers=known.containers,
+        verdict=known.verdict,
+        tracks=own,
+        comparison=comparison,
+        epoch=known.epoch,
+        published=published,
+    )
+    return state, tuple(lost)
+
+
+def _save_comparison(monitor: Monitor, comparison: Comparison) -> SavedComparison:
+    return SavedComparison(
+        record=_save_record(comparison.record),
+        pending=tuple({cell: x.hex() for cell, x in sweeps.items()} for sweeps in comparison.pending),
+        past=tuple(map(_save_record, comparison.past)),
+        against=comparison.against,
+        rules=tuple(_save_rule(monitor, rule) for rule in comparison.rules),
+    )
+
+
+def _restore_comparison(monitor: Monitor, saved: SavedComparison, lost: list[str]) -> Comparison:
+    return Comparison(
+        record=_restore_record(saved.record),
+        pending=tuple({cell: float.fromhex(x) for cell, x in sweeps.items()} for sweeps in saved.pending),
+        past=tuple(map(_restore_record, saved.past)),
+        against=saved.against,
+        rules=tuple(_restore_rule(monitor, rule, lost) for rule in saved.rules),
+    )
+
+
+def _save_record(record: StratumRecord) -> SavedRecord:
+    cells = {
+        cell: SavedReference(known.burnt, known.burnt_sum.hex(), known.width.hex(), known.bins, known.counts)
+        for cell, known in record.cells.items()
+    }
+    return SavedRecord(record.stratum, record.trials, cells)
+
+
+def _restore_record(saved: SavedRecord) -> StratumRecord:
+    cells = {
+        cell: Reference(
+            known.burnt, float.fromhex(known.burnt_sum), float.fromhex(known.width), known.bins, known.counts
+        )
+        for cell, known in saved.cells.items()
+    }
+    return StratumRecord(saved.stratum, saved.trials, cells)
+
+
+def _save_rule(monitor: Monitor, rule: Rule) -> SavedRule:
+    if rule.null is None or rule.track is None:
+        return SavedRule(rule.cell, rule.before.hex())
+    track = tracks.save(monitor.comparer.test_of(rule.null), rule.track)
+    return SavedRule(rule.cell, rule.before.hex(), rule.null.mean.hex(), rule.null.clip.hex(), track)
+
+
+def _restore_rule(monitor: Monitor, saved: SavedRule, lost: list[str]) -> Rule:
+    before = float.fromhex(saved.before)
+    if saved.track is None:
+        return Rule(saved.cell, None, before, None)
+    null = Null(float.fromhex(saved.mean), float.fromhex(saved.clip))
+    test = monitor.comparer.test_of(null)
+    try:
+        track = tracks.restore(test, saved.track)
+    except StaleStateError as error:
+        lost.append(f"cell {saved.cell}: {error}")
+        track = tracks.start(test)
+    return Rule(saved.cell, null, before, track)

@@ -1,0 +1,94 @@
+"""The verdict of `kickwatch trial`: the one-shot test over the trials of one run, with what it still needs. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from kickwatch.detect.oneshot import ALPHA, Churned, OneShot, Run
+from kickwatch.detect.rates import CANARY, SIGNATURE
+from kickwatch.detect.scaled import Scaled
+from kickwatch.detect.streams import COUNTERS, Name, broadcasts_of, lives_of, observe
+from kickwatch.detect.verdict import Reason, doubts_of, judge, void_reasons
+from kickwatch.detect.words import height
+from kickwatch.model import Trial, Verdict
+
+INSUFFICIENT = "insufficient_evidence"
+
+
+class Single(msgspec.Struct, frozen=True, kw_only=True):
+    """A verdict with its error rate. `more_containers`: how many decide, if they go on so; None where none would."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    findings: tuple[str, ...]
+    error_rate: float
+    more_containers: int | None
+    evidence_broadcasting: str
+    evidence_quiet: str
+    evidence_needed: str
+    text: str
+
+
+def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
+    """The verdict over the trials of one run; at least one. Each wrong verdict has a probability of at most `alpha`."""
+    canary = CANARY if trials[0].canary is not None else None  # staked on or not by the configuration, hence before
+    test = OneShot(alpha, canary=canary, signature=SIGNATURE)
+    run = test.start()
+    for trial in trials:
+        run = _after(test, run, trial)
+    doubts = [doubt for doubt in doubts_of(trials) if doubt != Reason.TOO_FEW_CONTAINERS]
+    void = void_reasons(trials)
+    verdict, reasons = _verdict(run.verdict, trials, void, doubts)
+    more = None if void or doubts else test.needs(run)
+    loud, silent = test.evidence(run)
+    return Single(
+        verdict=verdict,
+        reasons=tuple(reasons),
+        findings=judge(trials).findings,
+        error_rate=alpha,
+        more_containers=more,
+        evidence_broadcasting=str(loud),
+        evidence_quiet=str(silent),
+        evidence_needed=height(test.evidence_needed),
+        text=_text(verdict, more, loud, silent, test.evidence_needed),
+    )
+
+
+def _after(test: OneShot, run: Run, trial: Trial) -> Run:
+    if void_reasons([trial]):
+        return run
+    seen = broadcasts_of(trial.churn.cells)
+    lives = lives_of(trial, seen.created)
+    if lives.count and trial.observers.ipis != COUNTERS:
+        run = test.signature(run, seen.kicks / lives.count)
+        run = test.churn(run, Churned(lives.own, float(lives.late), lives.count - len(lives.own)))
+    if run.canary is not None:
+        for batch in observe(trial).means.get(Name.CANARY, ()):
+            run = test.canary(run, batch)
+    return run
+
+
+def _verdict(
+    decided: Verdict, trials: Sequence[Trial], void: list[str], doubts: list[str]
+) -> tuple[Verdict, list[str]]:
+    if void:
+        return Verdict.UNKNOWN, [*void, *doubts]
+    if decided is Verdict.BROADCASTING and not _untrusted(trials):
+        seen = judge(trials).reasons if judge(trials).verdict is Verdict.BROADCASTING else ()
+        return decided, list(seen) or [Reason.CREATION_PATH.value]
+    if doubts:
+        return Verdict.UNKNOWN, doubts
+    return decided, [INSUFFICIENT] if decided is Verdict.UNKNOWN else []
+
+
+def _untrusted(trials: Sequence[Trial]) -> bool:
+    """Whether a probe's figures are worth nothing: it failed its control, or saw nothing at all."""
+    probed = [trial for trial in trials if trial.observers.ipis != COUNTERS]
+    return bool({Reason.BLIND.value, Reason.ONE_CPU.value}.intersection(doubts_of(probed)))
+
+
+def _text(verdict: Verdict, more: int | None, loud: Scaled, silent: Scaled, needed: float) -> str:
+    figures = f"evidence for broadcasting {loud}, for quiet {silent}, needed {height(needed)}"
+    if verdict is Verdict.UNKNOWN and more:
+        return f"{figures}: about {more} more containers decide"
+    return figures

@@ -1,0 +1,81 @@
+"""What the monitor knows between two trials, and what it says of one: State, Outcome, Change."""
+
+from enum import StrEnum
+
+import msgspec
+
+from kickwatch.detect.comparison import Comparison
+from kickwatch.detect.eprocess import Wealth
+from kickwatch.detect.streams import CONDITION_OF, Condition, Name
+from kickwatch.detect.track import Track
+from kickwatch.model import Verdict
+
+
+class Kind(StrEnum):
+    """How a condition changed. `joined` and `left`: one more or one less of its streams, while it lasts."""
+
+    RAISED = "raised"
+    JOINED = "joined"
+    LEFT = "left"
+    ENDED = "ended"
+    DROPPED = "dropped"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a condition, and why in plain words. `stream` is a stream's name, or the cell of a regression."""
+
+    kind: Kind
+    condition: Condition
+    stream: str
+    text: str
+    evidence: str = ""
+    threshold: float = 0.0
+    first_trial: str = ""
+    observations: int = 0
+    loud: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one trial says, given all before it. `anew`: why all evidence was dropped before it, if it was."""
+
+    trial: str
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    anew: str = ""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the next trial's verdict depends on. `containers`: watched since the evidence began."""
+
+    boot_id: str = ""
+    trials: int = 0
+    voids: int = 0
+    containers: int = 0
+    verdict: Verdict = Verdict.UNKNOWN
+    tracks: dict[Name, Track] = {}
+    comparison: Comparison | None = None
+    epoch: int = 0
+    published: dict[Name, Wealth] = {}
+
+    @property
+    def alerted(self) -> dict[Condition, tuple[str, ...]]:
+        """The conditions that hold, in a fixed order, each with the streams or cells that are alerted."""
+        found: dict[Condition, list[str]] = {}
+        for name, track in self.tracks.items():
+            if track.watched.alerted:
+                found.setdefault(CONDITION_OF[name], []).append(name.value)
+        for rule in self.comparison.rules if self.comparison else ():
+            if rule.track and rule.track.watched.alerted:
+                found.setdefault(Condition.REGRESSED, []).append(rule.cell)
+        return {condition: tuple(found[condition]) for condition in Condition if condition in found} if found else {}
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """A stream as metrics and `status` show it. `e_process` is since the common epoch, for pooling over a fleet."""
+
+    alerted: bool
+    evidence: float  # capped at 1e300
+    threshold: float
+    e_process: float

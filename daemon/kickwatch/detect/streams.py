@@ -1,0 +1,236 @@
+"""From a trial to observations: what each stream hears, in which order, and under which allowance. Pure.
+
+A container of a serial churn has a life of its own in the record, so *attributed* hears one observation per container:
+the rise of the creation path over that life. What no single life holds is *burst*'s: all of it when several containers
+live at once, and in a serial churn what landed after the last one had gone (slab caches of a memcg were made by a
+kworker, seconds later, until 5.9). Burst hears one observation per trial, per container of it. Together they hear every
+creation-path broadcast of a trial once, except those in the lives of containers that failed: a failed container does
+not count, above or below the line.
+
+Why the late ones are not added to the last container: clipped at 4 they would vanish there among the others' silence,
+and the fault of 2017 would take 40 trials instead of 6. Why they are not dealt out evenly: equal shares of one burst
+would be taken for as many broadcasts by as many containers, and alarms would be false.
+
+All other streams hear one observation per trial or canary batch, since the record has their figures per window.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
+
+from kickwatch.detect.rates import (
+    BPF,
+    CANARY,
+    CONTENTION,
+    CREATION_PATH,
+    DESTROY,
+    PERCPU_BALANCE,
+    SECCOMP_JIT,
+    SIGNATURE,
+    Allowance,
+)
+from kickwatch.detect.verdict import cal_minus_tlb_per_memcg
+from kickwatch.ledger import creation_broadcasts
+from kickwatch.model import Cell, Origin, Path, Trial, Wait
+
+COUNTERS = "counters"
+KICK = "kick_all_cpus_sync"
+# "bpf: Introduce bpf_prog_pack allocator" (5.18) is x86's; arm64 interrupts all CPUs for each program to this day.
+PACKED_BPF_SINCE = (5, 18)
+
+
+class Name(StrEnum):
+    """The streams, in the order in which they are judged."""
+
+    ATTRIBUTED = "attributed"
+    BURST = "burst"
+    SIGNATURE = "signature"
+    CANARY = "canary"
+    CONTENTION = "contention"
+    CONTENTION_EXCESS = "contention_excess"
+    DESTROY = "destroy"
+    PERCPU_BALANCE = "percpu_balance"
+    BPF = "bpf"
+    UNEXPLAINED = "unexplained"
+
+
+class Condition(StrEnum):
+    """What an alarm of a stream says of the node."""
+
+    BROADCASTING = "broadcasting"
+    CONTENDED = "contended"
+    DESTROYING = "destroying"
+    EXCESSIVE = "excessive"
+    UNEXPLAINED = "unexplained"
+    REGRESSED = "regressed"
+
+
+CONDITION_OF = {
+    Name.ATTRIBUTED: Condition.BROADCASTING,
+    Name.BURST: Condition.BROADCASTING,
+    Name.SIGNATURE: Condition.BROADCASTING,
+    Name.CANARY: Condition.BROADCASTING,
+    Name.CONTENTION: Condition.CONTENDED,
+    Name.CONTENTION_EXCESS: Condition.CONTENDED,
+    Name.DESTROY: Condition.DESTROYING,
+    Name.PERCPU_BALANCE: Condition.EXCESSIVE,
+    Name.BPF: Condition.EXCESSIVE,
+    Name.UNEXPLAINED: Condition.UNEXPLAINED,
+}
+# Coins: which of the two windows has more. All other streams have an allowance.
+SWAPPED = frozenset({Name.CONTENTION_EXCESS, Name.UNEXPLAINED})
+_ALLOWANCES = {
+    Name.ATTRIBUTED: CREATION_PATH,
+    Name.BURST: CREATION_PATH,
+    Name.SIGNATURE: SIGNATURE,
+    Name.CANARY: CANARY,
+    Name.CONTENTION: CONTENTION,
+    Name.DESTROY: DESTROY,
+    Name.PERCPU_BALANCE: PERCPU_BALANCE,
+}
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """What one trial tells. A stream that it tells nothing is missing from both dictionaries."""
+
+    containers: int  # that count
+    means: dict[Name, tuple[float, ...]]
+    pairs: dict[Name, tuple[float, float]]  # of the swapped streams: churn and quiet window
+    sweeps: dict[str, float]  # by cell: requests per container and other CPU, above the quiet window's
+    longest_wait_ns: int = 0
+
+
+def allowance_of(name: Name, *, jit: bool) -> Allowance:
+    """What a healthy kernel may do in a stream that is not swapped; `jit` as told by `jit_broadcasts`."""
+    if name is Name.BPF:
+        return SECCOMP_JIT if jit else BPF
+    return _ALLOWANCES[name]
+
+
+@lru_cache(maxsize=64)
+def jit_broadcasts(arch: str, kernel: str) -> bool:
+    """Whether each seccomp filter's JIT broadcasts on a healthy kernel here."""
+    return arch not in {"x86_64", "i686", "i386"} or release_of(kernel) < PACKED_BPF_SINCE
+
+
+def release_of(kernel: str) -> tuple[int, int]:
+    """The first two numbers of `uname -r`; (0, 0) where it has none."""
+    major, _, rest = kernel.partition(".")
+    minor = "".join(digit for digit in rest.partition(".")[0].partition("-")[0] if digit.isdigit())
+    return (int(major), int(minor)) if major.isdigit() and minor else (0, 0)
+
+
+class Broadcasts(msgspec.Struct, frozen=True):
+    """Broadcasts of a window by class. `kicks` are among those `created`."""
+
+    created: int = 0
+    kicks: int = 0  # slab creation that kicks all CPUs: no healthy kernel has them
+    destroyed: int = 0
+    balanced: int = 0  # pcpu_balance_workfn
+    jit: int = 0
+    unknown: int = 0  # their stack, if any, explains nothing
+
+
+def broadcasts_of(cells: Iterable[Cell]) -> Broadcasts:
+    """The broadcasts of a window's cells, by class."""
+    created = kicks = destroyed = balanced = jit = unknown = 0
+    for cell in cells:
+        if not cell.broadcasts:
+            continue
+        origin = cell.origin
+        if cell.on_creation_path:
+            created += cell.broadcasts
+            kicks += cell.broadcasts if cell.reason == KICK and origin is Origin.SLAB else 0
+        elif origin is Origin.BPF:
+            jit += cell.broadcasts
+        elif origin is Origin.UNKNOWN:
+            unknown += cell.broadcasts
+        elif cell.path is Path.DESTROY:
+            destroyed += cell.broadcasts
+        elif origin is Origin.PERCPU:
+            balanced += cell.broadcasts
+    return Broadcasts(created, kicks, destroyed, balanced, jit, unknown)
+
+
+class Lives(msgspec.Struct, frozen=True):
+    """The containers of a trial that count, and where their creation-path broadcasts lie."""
+
+    count: int
+    own: tuple[float, ...]  # of each that has a known life of its own, in order
+    late: int  # in no container's life
+
+
+def lives_of(trial: Trial, created: int) -> Lives:
+    """Where the `created` broadcasts of the churn window lie; those in the lives of failed containers are left out."""
+    counting = [life.creation_path_broadcasts for life in trial.containers if not life.failure]
+    if trial.concurrency != 1:
+        return Lives(len(counting), (), created)
+    own = tuple([float(rise) for rise in counting if rise is not None and rise >= 0])
+    held = sum([life.creation_path_broadcasts or 0 for life in trial.containers]) if created else 0
+    return Lives(len(counting), own, max(0, created - max(0, held)))
+
+
+def observe(trial: Trial) -> Observed:
+    """The observations of one trial, void or not: whether they may be used is the monitor's business."""
+    probed = trial.observers.ipis != COUNTERS
+    churn = broadcasts_of(trial.churn.cells)
+    lives = lives_of(trial, churn.created)
+    count = lives.count
+    means: dict[Name, tuple[float, ...]] = {}
+    pairs: dict[Name, tuple[float, float]] = {}
+    if canary := _canary(trial):
+        means[Name.CANARY] = canary
+    if count and probed:
+        if lives.own:
+            means[Name.ATTRIBUTED] = lives.own
+        means[Name.BURST] = (lives.late / count,)
+        means[Name.SIGNATURE] = (churn.kicks / count,)
+        means[Name.DESTROY] = (churn.destroyed / count,)
+        means[Name.PERCPU_BALANCE] = (churn.balanced / count,)
+        means[Name.BPF] = (churn.jit / count,)
+        pairs[Name.UNEXPLAINED] = (float(churn.unknown), float(broadcasts_of(trial.quiet.cells).unknown))
+    if count and trial.observers.contention != "none":
+        means[Name.CONTENTION] = (_waits(trial.churn.waits, create=True) / count,)
+        pairs[Name.CONTENTION_EXCESS] = (_waits(trial.churn.waits), _waits(trial.quiet.waits))
+    longest = max([wait.max_wait_ns for wait in trial.churn.waits], default=0)
+    return Observed(count, means, pairs, _sweeps(trial, count) if count and probed else {}, longest)
+
+
+@lru_cache(maxsize=1024)
+def cell_name(reason: str, origin: Origin, path: Path) -> str:
+    """The identity of a cell across kernels, as a person reads it."""
+    return f"{reason} {origin.value} {path.value}"
+
+
+def _canary(trial: Trial) -> tuple[float, ...]:
+    """One observation, or none: broadcasts of the batch, or where only counters are read CAL - TLB per memcg."""
+    batch = trial.canary
+    if batch is None or not batch.memcgs:
+        return ()
+    if trial.observers.ipis != COUNTERS:
+        return (float(creation_broadcasts(batch.cells)),)
+    rise = cal_minus_tlb_per_memcg(batch)
+    return () if rise is None else (max(0.0, rise),)
+
+
+def _waits(waits: tuple[Wait, ...], *, create: bool = False) -> float:
+    """Waits for slab_mutex: those on the create path, or all the others, whose cause the waiter does not tell."""
+    return float(sum([wait.waits for wait in waits if (wait.path is Path.CREATE) is create])) if waits else 0.0
+
+
+def _sweeps(trial: Trial, containers: int) -> dict[str, float]:
+    """What the containers cost, by cell. Wakeups and interrupts follow the node's other load, not its kernel."""
+    each = containers * max(1, trial.node.cpus_online - 1)
+    longer = trial.churn.duration_ns / trial.quiet.duration_ns if trial.quiet.duration_ns else 0.0
+    above: dict[str, float] = {}
+    for cell in trial.churn.cells:
+        if cell.origin is not Origin.SCHED and cell.origin is not Origin.IRQ:
+            name = cell_name(cell.reason, cell.origin, cell.path)
+            above[name] = above.get(name, 0.0) + cell.requests
+    for cell in trial.quiet.cells:
+        name = cell_name(cell.reason, cell.origin, cell.path)
+        if name in above:
+            above[name] -= cell.requests * longer
+    return {name: rise / each for name, rise in above.items() if rise > 0.0}
