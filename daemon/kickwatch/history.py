@@ -1,222 +1,237 @@
-"""The history: every trial record whole, and the detectors' state, in one SQLite file that outlives kill -9.
+"""The history: every trial record whole, its outcome, and the evidence after it, in the state directory.
 
-A trial and the state that includes it are one transaction: after a crash nothing but the open trial is missing, and the
-evidence goes on where it was. The store never stops the watch: what cannot be read is set aside under a new name, what
-cannot be written is said, and tried again with the next trial. Calls block: use `asyncio.to_thread`.
+Trial and evidence are one transaction, so a killed daemon loses the open trial and nothing else, and goes on in
+mid-evidence. Nothing here raises to the watch: what happened is returned, to be logged. A store that cannot be used is
+set aside under a new name and a new one is begun.
+
+A replay must begin with the evidence that the watch had. So wherever that does not follow from the trials before (a new
+store, trials that could not be kept, evidence that was dropped by a newer release), the evidence itself is kept; and
+retention takes whole blocks from the old end, each up to a trial after which the evidence is kept.
+
+Synchronous; call it through `asyncio.to_thread`.
 """
 
+import os
 import sqlite3
-import threading
-import time
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from kickwatch.errors import KickwatchError
+from kickwatch.detect.rates import Pace
+from kickwatch.detect.state import Outcome
 from kickwatch.model import Trial
+from kickwatch.store import StoreError, Trouble, is_empty, reading, transaction, used_bytes, writing
 
-T = TypeVar("T")
+FILE = "history.db"
+BLOCK = 64  # trials between two states that are kept for a replay to begin with
+MOST_ASIDE = 3
+RESERVE_FILE = "history.reserve"
+RESERVE_BYTES = 256 * 1024
+_DAY_S = 86_400.0
+_ASIDE = frozenset({Trouble.CORRUPT, Trouble.NEWER, Trouble.FULL})
+_FORGET_STATES = "DELETE FROM states WHERE after < ? AND after % ? <> 0 AND NOT begins"
+_NEWEST_STATE = "SELECT after, state FROM states ORDER BY after DESC LIMIT 1"
+_OLDEST_BLOCK = """
+    SELECT trials.id, trials.started_unix_s FROM trials JOIN states ON states.after = trials.id
+    WHERE trials.id % ? = 0 ORDER BY trials.id LIMIT 1
+"""
 
-FILE_NAME = "history.db"
-DEFAULT_MAX_AGE_S = 90 * 86_400.0
-DEFAULT_MAX_BYTES = 64 << 20
-_BUSY_S = 5.0
-_PRUNE_SHARE = 10  # of the rows, oldest first, at a time: one in ten
-# Each entry brings a file of its index's version to the next one (PRAGMA user_version).
-_MIGRATIONS = (
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long, and how much."""
+
+    age_s: float = 90 * _DAY_S
+    size_bytes: int = 256 * 1024 * 1024
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One trial: its record, the evidence before and after it, what it said, and the pace its thresholds came from.
+
+    `before` is empty where there was no evidence yet.
     """
-    CREATE TABLE trial (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        started_unix_s REAL NOT NULL,
-        record BLOB NOT NULL
-    ) STRICT;
-    CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), detectors BLOB NOT NULL) STRICT;
-    """,
-)
+
+    trial: Trial
+    before: bytes
+    outcome: Outcome
+    after: bytes
+    pace: Pace
 
 
-class HistoryError(KickwatchError):
-    """A history file that cannot be read: for `replay` and `report`, which were given one; the daemon goes on."""
+class Note(msgspec.Struct, frozen=True):
+    """Something to be said aloud. `aside` names where an unusable store went, if one did."""
+
+    what: str
+    remedy: str
+    aside: str = ""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """Whether the trials are in the history, and what there is to say."""
+
+    kept: bool
+    notes: tuple[Note, ...] = ()
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The evidence of the last trial kept; empty where there is none."""
+
+    state: bytes = b""
+    notes: tuple[Note, ...] = ()
 
 
 class History:
-    """The store in the state directory. `said` collects what a person should hear; the caller takes and logs it."""
+    """The store in one state directory."""
 
-    def __init__(
-        self, directory: Path, *, max_age_s: float = DEFAULT_MAX_AGE_S, max_bytes: int = DEFAULT_MAX_BYTES
-    ) -> None:
-        """Nothing is opened yet: the first call does that, in whichever thread it runs."""
-        self._path = directory / FILE_NAME
-        self._max_age_s = max_age_s
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
-        self.said: list[str] = []
+    def __init__(self, directory: Path, retention: Retention | None = None) -> None:
+        """Nothing is touched before the first use."""
+        self.path = directory / FILE
+        self.retention = retention or Retention()
 
-    def append(self, trial: Trial, state: bytes) -> bool:
-        """Keep one trial and the detectors' state after it, both or neither. False when it could not be kept."""
-        blob = zlib.compress(msgspec.json.encode(trial), 6)
-
-        def write(database: sqlite3.Connection) -> bool:
-            with database:
-                database.execute("BEGIN IMMEDIATE")
-                database.execute(
-                    "INSERT INTO trial (started_unix_s, record) VALUES (?, ?)", (trial.started_unix_s, blob)
-                )
-                database.execute("INSERT OR REPLACE INTO state (id, detectors) VALUES (1, ?)", (state,))
-            self._retain(database, trial.started_unix_s)
-            return True
-
-        return self._use(write, "keep the trial") or False
-
-    def load_state(self) -> bytes | None:
-        """The detectors' state after the newest kept trial; None for a new or unusable store."""
-
-        def read(database: sqlite3.Connection) -> bytes | None:
-            row = database.execute("SELECT detectors FROM state WHERE id = 1").fetchone()
-            return bytes(row[0]) if row else None
-
-        return self._use(read, "read the detectors' state")
-
-    def trials(self) -> int:
-        """How many trials are kept."""
-        return (
-            self._use(lambda database: int(database.execute("SELECT count(*) FROM trial").fetchone()[0]), "count") or 0
-        )
-
-    def close(self) -> None:
-        """Close the file. A later call opens it again."""
-        with self._lock:
-            self._close()
-
-    def take_said(self) -> list[str]:
-        """What happened since it was last asked."""
-        said, self.said = self.said, []
-        return said
-
-    def _use(self, work: Callable[[sqlite3.Connection], T], what: str) -> T | None:
-        """Run `work` on the open file; a damaged file is set aside and the work done once more on a new one."""
-        with self._lock:
-            for attempt in range(2):
-                try:
-                    if self._database is None:
-                        self._database = _open(self._path)
-                    return work(self._database)
-                except sqlite3.OperationalError as error:  # full, read-only, locked, cannot be opened: not damage
-                    self._close()
-                    self.said.append(f"{self._path}: could not {what} ({error}): free the disk or check the directory")
-                    return None
-                except (sqlite3.DatabaseError, zlib.error) as error:
-                    self._close()
-                    if attempt or not self._set_aside(str(error)):
-                        return None
-                except OSError as error:
-                    self.said.append(f"{self._path}: could not {what} ({error.strerror}): check the state directory")
-                    return None
-        return None
-
-    def _set_aside(self, reason: str) -> bool:
-        """Rename a damaged file with its companions, so that a person can look at it, and start anew."""
-        name = f"{FILE_NAME}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    def load(self) -> Found:
+        """The evidence to go on with, after a start."""
         try:
-            self._path.rename(self._path.with_name(name))
-            for suffix in ("-wal", "-shm"):
-                self._path.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
+            return Found(self._newest_state())
+        except StoreError as error:
+            notes = self._set_aside(error) if error.trouble in _ASIDE - {Trouble.FULL} else (_note(error),)
+            return Found(notes=notes)
+        except (OSError, zlib.error) as error:
+            return Found(notes=(Note(f"{self.path}: {error}", "the evidence begins anew"),))
+
+    def append(self, *entries: Entry) -> Kept:
+        """Keep one trial, or several, in one transaction."""
+        try:
+            self._write(entries)
+        except StoreError as error:
+            return self._begin_anew(entries, error)
         except OSError as error:
-            self.said.append(f"{self._path} is damaged ({reason}) and cannot be set aside ({error.strerror})")
-            return False
-        self.said.append(f"{self._path} was damaged ({reason}): set aside as {name}, a new one is started")
-        return True
+            return Kept(kept=False, notes=(_no_directory(self.path, error),))
+        return Kept(kept=True)
 
-    def _retain(self, database: sqlite3.Connection, now_unix_s: float) -> None:
-        """Drop what is too old, and the oldest tenth while the file is too large."""
-        with database:
-            database.execute("DELETE FROM trial WHERE started_unix_s < ?", (now_unix_s - self._max_age_s,))
-        while _bytes_in_use(database) > self._max_bytes:
-            with database:
-                count = int(database.execute("SELECT count(*) FROM trial").fetchone()[0])
-                if count <= 1:
-                    return
-                database.execute(
-                    "DELETE FROM trial WHERE number IN (SELECT number FROM trial ORDER BY number LIMIT ?)",
-                    (max(1, count // _PRUNE_SHARE),),
-                )
+    def _newest_state(self) -> bytes:
+        if not self.path.exists():
+            return b""
+        with reading(self.path) as connection:
+            if is_empty(connection):
+                return b""
+            row = connection.execute(_NEWEST_STATE).fetchone()
+        return zlib.decompress(row[1]) if row else b""
 
-    def _close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+    def _write(self, entries: tuple[Entry, ...]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path) as connection:
+            with transaction(connection):
+                for entry in entries:
+                    _insert(connection, entry)
+                pruned = self._prune(connection, entries[-1].trial.started_unix_s) if entries else 0
+            if pruned:
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+        _reserve(self.path.parent)
 
+    def _prune(self, connection: sqlite3.Connection, now_unix_s: float) -> int:
+        """Take the oldest block if it is too old or there is too much: one at a time, so a wrong clock takes little."""
+        oldest = connection.execute(_OLDEST_BLOCK, (BLOCK,)).fetchone()
+        if oldest is None:
+            return 0
+        last, started_unix_s = oldest
+        too_old = started_unix_s < now_unix_s - self.retention.age_s
+        if not too_old and used_bytes(connection) <= self.retention.size_bytes:
+            return 0
+        connection.execute("DELETE FROM states WHERE after < ?", (last,))
+        return connection.execute("DELETE FROM trials WHERE id <= ?", (last,)).rowcount
 
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")  # WAL: a crash of the process loses nothing
-        _migrate(database)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _migrate(database: sqlite3.Connection) -> None:
-    version = int(database.execute("PRAGMA user_version").fetchone()[0])
-    if version > len(_MIGRATIONS):
-        raise sqlite3.DatabaseError(f"schema version {version} is of a newer kickwatch")
-    for number in range(version, len(_MIGRATIONS)):
-        database.executescript(f"BEGIN;{_MIGRATIONS[number]};PRAGMA user_version = {number + 1};COMMIT;")
-
-
-def _bytes_in_use(database: sqlite3.Connection) -> int:
-    pages, free, size = (
-        int(database.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
-
-
-def read_history(path: Path) -> Iterator[Trial]:
-    """Every trial of a history file or its copy, oldest first, one at a time. Raises HistoryError."""
-    if not path.is_file():
-        raise HistoryError(f"{path} is no file", "name a history.db or a file of JSON lines")
-    decoder = msgspec.json.Decoder(Trial)
-    try:
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    def _begin_anew(self, entries: tuple[Entry, ...], error: StoreError) -> Kept:
+        """Set the store aside and write to a new one. Where even that has no room, the old one stays where it was."""
+        if error.trouble not in _ASIDE:
+            return Kept(kept=False, notes=(_note(error),))
+        (self.path.parent / RESERVE_FILE).unlink(missing_ok=True)
+        notes = self._set_aside(error)
         try:
-            for (blob,) in database.execute("SELECT record FROM trial ORDER BY number"):
-                yield decoder.decode(zlib.decompress(blob))
-        finally:
-            database.close()
-    except (sqlite3.Error, zlib.error, msgspec.MsgspecError) as error:
-        raise HistoryError(f"{path} cannot be read ({error})", "is it a whole history file of kickwatch?") from error
+            self._write(entries)
+        except (StoreError, OSError) as again:
+            if error.trouble is Trouble.FULL and notes[0].aside:
+                _move(Path(notes[0].aside), self.path)
+                return Kept(kept=False, notes=(_note(error),))
+            return Kept(kept=False, notes=(*notes, Note(f"{self.path}: {again}", "this trial is not in the history")))
+        return Kept(kept=True, notes=notes)
+
+    def _set_aside(self, error: StoreError) -> tuple[Note, ...]:
+        names = (self.path.with_name(f"history-{error.trouble}-{number}.db") for number in range(1, 10_000))
+        aside = next(name for name in names if not name.exists())
+        try:
+            _move(self.path, aside)
+        except OSError as failure:
+            return (_note(error), Note(f"{self.path} cannot be renamed ({failure.strerror})", "remove it by hand"))
+        what = f"{error.what}; set aside as {aside}, and a new history is begun"
+        return (Note(what, error.remedy, str(aside)), *self._forget_aside())
+
+    def _forget_aside(self) -> tuple[Note, ...]:
+        """Remove the oldest of what was set aside, beyond three."""
+        aside = [path for path in self.path.parent.glob("history-*-*.db") if path.is_file()]
+        aside.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
+        for path in aside[:-MOST_ASIDE]:
+            for file in _files(path):
+                file.unlink(missing_ok=True)
+        return tuple(Note(f"{path} was removed", "only three set aside are kept") for path in aside[:-MOST_ASIDE])
 
 
-def read_lines(path: Path) -> Iterator[Trial]:
-    """Every trial of a file of JSON lines. Raises HistoryError naming the line."""
-    decoder = msgspec.json.Decoder(Trial)
+def _insert(connection: sqlite3.Connection, entry: Entry) -> None:
+    _join(connection, entry.before)
+    row = (
+        entry.trial.trial_id,
+        entry.trial.started_unix_s,
+        entry.pace.containers,
+        entry.pace.period_s,
+        msgspec.json.encode(entry.outcome),
+        zlib.compress(msgspec.json.encode(entry.trial)),
+    )
+    columns = "trial, started_unix_s, containers, period_s, outcome, record"
+    number = connection.execute(f"INSERT INTO trials ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row).lastrowid  # noqa: S608
+    connection.execute("INSERT INTO states VALUES (?, 0, ?)", (number, zlib.compress(entry.after)))
+    connection.execute(_FORGET_STATES, (number, BLOCK))
+
+
+def _join(connection: sqlite3.Connection, before: bytes) -> None:
+    """Keep the evidence that the next trial begins with, if it is not what the last one ended with."""
+    after, state = connection.execute(_NEWEST_STATE).fetchone() or (0, zlib.compress(b""))
+    if zlib.decompress(state) != before:
+        connection.execute("REPLACE INTO states VALUES (?, 1, ?)", (after, zlib.compress(before)))
+
+
+def _reserve(directory: Path) -> None:
+    """Hold some room, so that a new store can be begun on a disk that others have filled. No room, no reserve."""
+    path = directory / RESERVE_FILE
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        yield decoder.decode(line)
-                    except msgspec.MsgspecError as error:
-                        raise HistoryError(
-                            f"{path}, line {number}: {error}", "each line is one trial record"
-                        ) from error
-    except OSError as error:
-        raise HistoryError(f"{path} cannot be read ({error.strerror})", "name a readable file") from error
+        if path.exists():
+            return
+        system = os.statvfs(directory)
+        size = min(RESERVE_BYTES, system.f_blocks * system.f_frsize // 4)
+        if system.f_bavail * system.f_frsize > 2 * size:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)
 
 
-def read_trials(path: Path) -> Iterator[Trial]:
-    """Either of the two, told by the file's first bytes."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(16)
-    except OSError as error:
-        raise HistoryError(f"{path} cannot be read ({error.strerror})", "name a readable file") from error
-    return read_history(path) if magic == b"SQLite format 3\0" else read_lines(path)
+def _move(path: Path, target: Path) -> None:
+    for source, goal in zip(_files(path), _files(target), strict=True):
+        if source.exists():
+            source.rename(goal)
+
+
+def _files(path: Path) -> list[Path]:
+    """A database and what SQLite keeps beside it."""
+    return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+
+
+def _note(error: StoreError) -> Note:
+    return Note(error.what, error.remedy)
+
+
+def _no_directory(path: Path, error: OSError) -> Note:
+    return Note(
+        f"{path} cannot be written ({error.strerror})", "let kickwatch write to state.directory, or set another"
+    )

@@ -9,128 +9,137 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from builders import kick, trial
 from msgspec.structs import replace
 
-from kickwatch.history import FILE_NAME, History, HistoryError, read_trials
-from kickwatch.model import Trial
+from builders import containers, kick, trial
+from kickwatch.detect.monitor import Monitor
+from kickwatch.detect.persist import save
+from kickwatch.detect.rates import Pace
+from kickwatch.detect.state import Outcome
+from kickwatch.errors import KickwatchError
+from kickwatch.history import Entry, History, Retention
+from kickwatch.model import Trial, Verdict
+from kickwatch.recorded import recorded
+
+PACE = Pace(4, 60.0)
 
 
 def numbered(number: int) -> Trial:
     return replace(trial(kick(number)), trial_id=f"{number:08x}", started_unix_s=1000.0 + number)
 
 
-def kept(directory: Path) -> list[Trial]:
-    return list(read_trials(directory / FILE_NAME))
+def entry(one: Trial, before: bytes, after: bytes) -> Entry:
+    return Entry(one, before, Outcome(trial=one.trial_id, verdict=Verdict.UNKNOWN), after, PACE)
+
+
+def fill(history: History, count: int, **fields: object) -> None:
+    for number in range(count):
+        before = b"%d" % (number - 1) if number else b""
+        assert history.append(entry(replace(numbered(number), **fields), before, b"%d" % number)).kept
+
+
+def kept(history: History) -> list[Trial]:
+    with recorded(history.path) as rows:
+        return [row.trial for row in rows]
 
 
 def test_trials_come_back_whole_and_in_order(tmp_path: Path) -> None:
-    history = History(tmp_path)
-    assert history.load_state() is None
-    for number in range(5):
-        assert history.append(numbered(number), b"state %d" % number)
-    assert history.load_state() == b"state 4"
-    assert kept(tmp_path) == [numbered(number) for number in range(5)]
-    history.close()
+    assert History(tmp_path).load().state == b""
+    fill(History(tmp_path), 5)
     again = History(tmp_path)
-    assert again.load_state() == b"state 4"
-    assert again.append(numbered(5), b"state 5")
-    assert len(kept(tmp_path)) == 6
-    assert again.take_said() == []
-    again.close()
+    assert again.load().state == b"4"
+    assert again.load().notes == ()
+    assert kept(again) == [numbered(number) for number in range(5)]
 
 
-def test_old_trials_are_dropped(tmp_path: Path) -> None:
-    history = History(tmp_path, max_age_s=3)
-    for number in range(10):
-        history.append(numbered(number), b"")
-    assert [one.started_unix_s for one in kept(tmp_path)] == [1006, 1007, 1008, 1009]
-    history.close()
+def test_old_trials_are_dropped_in_blocks_and_the_evidence_stays(tmp_path: Path) -> None:
+    history = History(tmp_path, Retention(age_s=50))
+    fill(history, 2000)
+    ids = [one.started_unix_s for one in kept(history)]
+    assert 50 <= len(ids) < 1500
+    assert ids[-1] == 2999
+    assert history.load().state == b"1999"
 
 
 def test_a_large_store_drops_its_oldest(tmp_path: Path) -> None:
-    history = History(tmp_path, max_bytes=100_000)
-    for number in range(300):
-        big = replace(numbered(number), notes=(os.urandom(1000).hex(),))
-        assert history.append(big, b"")
-    ids = [one.trial_id for one in kept(tmp_path)]
-    assert 10 < len(ids) < 120
-    assert ids[-1] == f"{299:08x}"
-    history.close()
+    history = History(tmp_path, Retention(size_bytes=1_000_000))
+    for number in range(3000):
+        big = replace(numbered(number), notes=(os.urandom(400).hex(),))
+        assert history.append(entry(big, b"", b"s")).kept
+    assert history.path.stat().st_size < 3_000_000
+    assert kept(history)[-1].trial_id == f"{2999:08x}"
 
 
-@pytest.mark.parametrize(
-    "damage", [b"this is no database, and long enough to be sure" * 100, b"SQLite format 3\0" * 300]
-)
+@pytest.mark.parametrize("damage", [b"this is no database, and long enough" * 300, b"SQLite format 3\0" * 300])
 def test_a_damaged_file_is_set_aside_and_said(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / FILE_NAME).write_bytes(damage)
     history = History(tmp_path)
-    assert history.append(numbered(1), b"s")
-    (said,) = history.take_said()
-    assert "set aside as history.db.damaged-" in said
-    (aside,) = tmp_path.glob("history.db.damaged-*")
-    assert aside.read_bytes() == damage
-    assert len(kept(tmp_path)) == 1
-    history.close()
+    history.path.write_bytes(damage)
+    done = history.append(entry(numbered(1), b"", b"s"))
+    assert done.kept
+    assert "set aside" in done.notes[0].what
+    assert Path(done.notes[0].aside).read_bytes() == damage
+    assert len(kept(history)) == 1
 
 
 def test_a_directory_that_cannot_be_made_is_said_and_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     history = History(tmp_path / "file")
-    assert not history.append(numbered(1), b"s")
-    assert history.load_state() is None
-    assert all(str(tmp_path / "file") in said for said in history.take_said())
+    assert history.load().state == b""
+    done = history.append(entry(numbered(1), b"", b"s"))
+    assert not done.kept
+    assert str(tmp_path / "file") in done.notes[0].what
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="feature: mounting needs root")
-def test_a_full_disk_is_said_and_over_when_there_is_room_again(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(tmp_path)], check=True)
+def test_a_full_disk_never_stops_the_watch_and_is_over_when_there_is_room(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], check=True)
     history = History(tmp_path)
     try:
-        number = 0
-        while history.append(replace(numbered(number), notes=(os.urandom(4000).hex(),)), b"%d" % number):
-            number += 1
-            assert number < 1000
-        assert "full" in history.take_said()[0]
-        before = history.trials()
-        subprocess.run(["mount", "-o", "remount,size=4m", str(tmp_path)], check=True)
-        assert history.append(numbered(number), b"room")
-        assert history.trials() == before + 1
-        assert history.load_state() == b"room"
+        said = []
+        for number in range(400):
+            done = history.append(entry(replace(numbered(number), notes=(os.urandom(3000).hex(),)), b"", b"s"))
+            said += [note.what for note in done.notes]
+        assert any("full" in what for what in said), said
+        subprocess.run(["mount", "-o", "remount,size=8m", str(tmp_path)], check=True)
+        assert history.append(entry(numbered(1), b"", b"room")).kept
+        assert history.load().state == b"room"
     finally:
-        history.close()
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="feature: mounting needs root")
 def test_a_read_only_directory_is_said(tmp_path: Path) -> None:
     history = History(tmp_path)
-    history.append(numbered(0), b"0")
-    history.close()
+    fill(history, 1)
     subprocess.run(["mount", "--bind", str(tmp_path), str(tmp_path)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", str(tmp_path)], check=True)
-        assert not history.append(numbered(1), b"1")
-        assert "could not keep the trial" in history.take_said()[0]
+        done = history.append(entry(numbered(1), b"0", b"1"))
+        assert not done.kept
+        assert done.notes
+        assert history.load().state == b"0"
     finally:
-        history.close()
         subprocess.run(["umount", str(tmp_path)], check=True)
-    assert len(kept(tmp_path)) == 1
+    assert len(kept(history)) == 1
 
 
 WRITER = """
 import sys
 from pathlib import Path
 import msgspec
-from kickwatch.history import History
-from kickwatch.model import Trial
+from kickwatch.detect.rates import Pace
+from kickwatch.detect.state import Outcome
+from kickwatch.history import Entry, History
+from kickwatch.model import Trial, Verdict
 trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
 history = History(Path(sys.argv[1]))
-number = int(history.load_state() or b"0")
+state = history.load().state
 while True:
-    number += 1
-    assert history.append(trial, b"%d" % number), history.said
-    print(number, flush=True)
+    after = b"%d" % (int(state or b"0") + 1)
+    done = history.append(Entry(trial, state, Outcome(trial="x", verdict=Verdict.QUIET), after, Pace(4, 60.0)))
+    assert done.kept, done
+    state = after
+    print(after.decode(), flush=True)
 """
 
 
@@ -150,21 +159,36 @@ def test_50_kills_lose_nothing_but_the_open_trial(tmp_path: Path) -> None:
             writer.send_signal(signal.SIGKILL)
             told = int((writer.stdout.read().splitlines() or [last])[-1])
         history = History(tmp_path)
-        state = int(history.load_state() or b"0")
-        assert told <= state <= told + 1  # the one whose commit was not told of yet
-        assert history.trials() == state
-        assert history.take_said() == []
-        history.close()
+        found = history.load()
+        assert found.notes == ()
+        assert told <= int(found.state) <= told + 1  # the one whose commit was not told of yet
+    assert len(kept(history)) == int(found.state)
 
 
-def test_replay_names_what_it_cannot_read(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     lines = tmp_path / "trials.jsonl"
     lines.write_bytes(msgspec.json.encode(numbered(1)) + b"\n\n{broken\n")
-    with pytest.raises(HistoryError, match=r"trials\.jsonl, line 3"):
-        list(read_trials(lines))
-    with pytest.raises(HistoryError, match="cannot be read"):
-        list(read_trials(tmp_path / "none"))
-    truncated = tmp_path / "short.db"
-    truncated.write_bytes(b"SQLite format 3\0")
-    with pytest.raises(HistoryError, match=r"short\.db cannot be read"):
-        list(read_trials(truncated))
+    with pytest.raises(KickwatchError, match=r"trials\.jsonl: line 3"), recorded(lines) as rows:
+        list(rows)
+    with pytest.raises(KickwatchError, match="cannot be read"), recorded(tmp_path / "none") as rows:
+        list(rows)
+
+
+def test_a_history_replays_to_the_same_evidence(tmp_path: Path) -> None:
+    monitor, history = Monitor(PACE), History(tmp_path)
+    state, saved = monitor.start(), b""
+    outcomes = []
+    for number in range(40):
+        lives = tuple(replace(life, creation_path_broadcasts=number % 2) for life in containers(4))
+        one = replace(numbered(0), trial_id=f"{number:08x}", containers=lives, started_unix_s=1000.0 + 60 * number)
+        state, outcome = monitor.step(state, one)
+        before, saved = saved, save(monitor, state)
+        assert history.append(Entry(one, before, outcome, saved, PACE)).kept
+        outcomes.append(outcome)
+    again = monitor.start()
+    with recorded(history.path) as rows:
+        for row, outcome in zip(rows, outcomes, strict=True):
+            again, repeated = monitor.step(again, row.trial)
+            assert repeated == outcome
+            assert msgspec.json.encode(repeated) == row.outcome
+    assert save(monitor, again) == saved == history.load().state

@@ -1,0 +1,194 @@
+"""The database of the history: its form, how it is opened, and what an error of SQLite means. Thin, no policy.
+
+WAL, so that a reader never waits for the watch nor the watch for a reader; a transaction is there whole or not at all,
+whenever the process is killed. Each use opens a connection of its own and closes it: no connection crosses threads, and
+the write-ahead log is empty between two trials.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from kickwatch.errors import KickwatchError
+
+APPLICATION_ID = 0x6B69636B  # "kick"
+BUSY_S = 5.0
+# Never changed once released; a new form is one more script. user_version counts how many have run.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE trials (
+        id INTEGER PRIMARY KEY,
+        trial TEXT NOT NULL,
+        started_unix_s REAL NOT NULL,
+        containers INTEGER NOT NULL,  -- the pace that the thresholds were computed from
+        period_s REAL NOT NULL,
+        outcome BLOB NOT NULL,        -- JSON
+        record BLOB NOT NULL          -- JSON, compressed
+    );
+    CREATE TABLE states (
+        after INTEGER PRIMARY KEY,    -- the id of the trial after which the evidence was so
+        begins INTEGER NOT NULL,      -- 1: it does not follow from the trials before
+        state BLOB NOT NULL           -- JSON, compressed
+    );
+    """,
+)
+
+
+class Trouble(StrEnum):
+    """What is the matter with a store."""
+
+    CORRUPT = "corrupt"
+    FOREIGN = "foreign"
+    NEWER = "newer"
+    FULL = "full"
+    BUSY = "busy"
+    UNWRITABLE = "unwritable"
+
+
+class StoreError(KickwatchError):
+    """The store cannot be used as it is."""
+
+    def __init__(self, trouble: Trouble, what: str, remedy: str) -> None:
+        """`trouble` decides what happens to the store."""
+        super().__init__(what, remedy)
+        self.trouble = trouble
+
+
+_REMEDIES = {
+    Trouble.CORRUPT: "it is not used; `sqlite3 FILE .recover` may read it",
+    Trouble.FOREIGN: "it is not kickwatch's; give state.directory a place of its own",
+    Trouble.NEWER: "it was written by a newer kickwatch; use that, or another state.directory",
+    Trouble.FULL: "make room, or lower the retention",
+    Trouble.BUSY: "another process holds it; it is tried again",
+    Trouble.UNWRITABLE: "let kickwatch write to state.directory, or set another",
+}
+_TROUBLES = {
+    sqlite3.SQLITE_NOTADB: Trouble.CORRUPT,
+    sqlite3.SQLITE_CORRUPT: Trouble.CORRUPT,
+    sqlite3.SQLITE_ERROR: Trouble.CORRUPT,  # a table or a column is missing
+    sqlite3.SQLITE_MISMATCH: Trouble.CORRUPT,
+    sqlite3.SQLITE_CONSTRAINT: Trouble.CORRUPT,
+    sqlite3.SQLITE_FORMAT: Trouble.CORRUPT,
+    sqlite3.SQLITE_BUSY: Trouble.BUSY,
+    sqlite3.SQLITE_LOCKED: Trouble.BUSY,
+    sqlite3.SQLITE_FULL: Trouble.FULL,
+    sqlite3.SQLITE_IOERR: Trouble.FULL,  # no room for the index of the log; a disk that fails ends up here as well
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to the store at `path`, made and brought up to date where need be. Raises StoreError."""
+    with _explained(path):
+        connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        try:
+            _prepare(connection, path)
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that changes nothing, to a store that exists. Raises StoreError."""
+    if not path.is_file():
+        raise StoreError(Trouble.UNWRITABLE, f"{path} is no file", "name a history or a file of trial records")
+    with _explained(path):
+        connection = _open_to_read(path)
+        try:
+            _check(connection, path)
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Pages that hold something."""
+    pragmas = ("page_count", "freelist_count", "page_size")
+    pages, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in pragmas)
+    return (pages - free) * size
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether the store was never finished: killed while it was made."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return not version
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded by an empty database alone
+    version = _check(connection, path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        with transaction(connection):
+            for statement in script.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> int:
+    """The store's version; 0 for an empty file."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and (tables or version or application):
+        raise _error(Trouble.FOREIGN, f"{path} is a database of something else")
+    if version > len(MIGRATIONS):
+        raise _error(Trouble.NEWER, f"{path} has the form {version}, and this kickwatch knows {len(MIGRATIONS)}")
+    return int(version)
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """As a writer that writes nothing, so that it leaves no files behind; where nothing may be written, as a reader.
+
+    A reader of a WAL database must be able to make its index file; where it cannot, nobody else can write either.
+    """
+    for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{mode}", timeout=BUSY_S, isolation_level=None, uri=True
+        )
+        try:
+            connection.execute("PRAGMA query_only = 1")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if _code(error) not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+                raise
+        else:
+            return connection
+    raise _error(Trouble.UNWRITABLE, f"{path} cannot be opened")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        trouble = _TROUBLES.get(_code(error), Trouble.UNWRITABLE)
+        raise _error(trouble, f"{path}: {error}") from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary code of SQLite; 0 where the error is Python's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _error(trouble: Trouble, what: str) -> StoreError:
+    return StoreError(trouble, what, _REMEDIES[trouble])
