@@ -1,0 +1,300 @@
+"""The monitor: one alarm and one recovery, in plain words; and what it does not learn from."""
+
+import pytest
+from msgspec.structs import replace
+
+from builders import TLB, kick, wait, window
+from kickwatch.config import Config, TrialConfig, WorkloadConfig
+from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, pace_of
+from kickwatch.detect.rates import NODE_YEARS, Pace
+from kickwatch.detect.state import Kind
+from kickwatch.detect.streams import Condition, Name
+from kickwatch.model import (
+    Canary,
+    Cell,
+    Control,
+    Interrupts,
+    KmemAccounting,
+    Observers,
+    Origin,
+    Path,
+    Trial,
+    Verdict,
+)
+from watching import PACE, changes, serial, watched
+
+MEMCG = Cell(
+    reason="do_sync_core",
+    func="do_sync_core",
+    origin=Origin.MEMCG,
+    path=Path.CREATE,
+    requests=90,
+    calls=30,
+    broadcasts=30,
+)
+
+
+def plain_fault(**fields: object) -> Trial:
+    """Three static-key flips for each container: the kmem TCP limit. No signature, no canary."""
+    return serial(0, MEMCG, **({"containers": serial(3).containers} | fields))
+
+
+def test_a_healthy_node_is_quiet_once_ten_containers_were_watched() -> None:
+    _, outcomes = watched(Monitor(PACE), [serial(number=4) for _ in range(30)])
+    assert [outcome.verdict for outcome in outcomes[:3]] == [Verdict.UNKNOWN, Verdict.UNKNOWN, Verdict.QUIET]
+    assert outcomes[0].reasons == ("too_few_containers",)
+    assert {outcome.verdict for outcome in outcomes[2:]} == {Verdict.QUIET}
+    assert not changes(outcomes)
+
+
+def test_a_kernel_that_broadcasts_from_its_first_trial_on_is_alerted() -> None:
+    _, outcomes = watched(Monitor(PACE), [plain_fault()])
+    (change,) = outcomes[0].changes
+    assert outcomes[0].verdict is Verdict.BROADCASTING
+    assert outcomes[0].reasons == ("creation_path_broadcasts",)
+    assert (change.kind, change.condition, change.stream) == (Kind.RAISED, Condition.BROADCASTING, "attributed")
+    assert change.observations <= 8  # containers
+    assert change.text.startswith(
+        f"{change.loud} of the last {change.observations} containers made the creation path broadcast"
+        f" (allowed: 1 in 20); evidence {change.evidence} against a threshold of 5.0e10;"
+        f" first seen at trial {outcomes[0].trial}"
+    )
+
+
+def test_a_fault_that_is_removed_is_one_alert_and_one_recovery_within_60_containers() -> None:
+    trials = [*(serial() for _ in range(50)), *(plain_fault() for _ in range(30)), *(serial() for _ in range(300))]
+    _, outcomes = watched(Monitor(PACE), trials)
+    told = changes(outcomes)
+    assert [(change.kind, change.condition) for change in told] == [
+        (Kind.RAISED, Condition.BROADCASTING),
+        (Kind.ENDED, Condition.BROADCASTING),
+    ]
+    assert [index for index, outcome in enumerate(outcomes) if outcome.changes] == [50, 83]
+    assert "the last 37 containers were within bounds" in told[1].text
+
+
+def test_the_fault_of_2017_is_one_condition_with_its_streams_joining() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    _, outcomes = watched(Monitor(PACE), [serial(32, canary=batch) for _ in range(10)])
+    told = changes(outcomes)
+    assert [(change.kind, change.stream) for change in told] == [
+        (Kind.RAISED, "attributed"),
+        (Kind.JOINED, "signature"),
+        (Kind.JOINED, "canary"),
+    ]
+    assert outcomes[-1].reasons == ("creation_path_broadcasts", "canary_broadcasts")
+    assert "kicked all CPUs to create slab caches, 32 times per container (allowed: 1 in 1000)" in told[1].text
+
+
+def test_a_fault_that_lands_after_the_containers_is_found_as_a_burst() -> None:
+    """As on kernels before 5.9: a kworker makes the caches when the last container has gone."""
+    late = serial(32, containers=serial(0).containers)
+    _, outcomes = watched(Monitor(PACE), [replace(late, trial_id=f"{n:08x}") for n in range(8)])
+    told = [(change.kind, change.stream) for change in changes(outcomes)]
+    assert told == [(Kind.RAISED, "signature"), (Kind.JOINED, "burst")]
+    assert outcomes[2].verdict is Verdict.BROADCASTING
+
+
+def test_leaving_streams_end_the_condition_with_the_last_one() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    sick = [serial(32, canary=batch) for _ in range(10)]
+    sound = [serial(canary=replace(batch, cells=())) for _ in range(200)]
+    _, outcomes = watched(Monitor(PACE), [*sick, *sound])
+    told = changes(outcomes, Kind.LEFT, Kind.ENDED)
+    assert [change.kind for change in told] == [Kind.LEFT, Kind.LEFT, Kind.ENDED]
+    assert outcomes[-1].verdict is Verdict.QUIET
+
+
+def test_a_void_trial_changes_nothing_but_a_counter() -> None:
+    monitor = Monitor(PACE)
+    before, _ = watched(monitor, [serial() for _ in range(3)])
+    for sick in (plain_fault(void="engine_restarted"), plain_fault(kmem_accounting=KmemAccounting.OFF)):
+        after, outcome = monitor.step(before, sick)
+        assert after == replace(before, voids=before.voids + 1)
+        assert outcome.verdict is Verdict.UNKNOWN
+        assert not outcome.changes
+
+
+def test_a_void_trial_of_another_boot_drops_no_evidence() -> None:
+    monitor = Monitor(PACE)
+    before, _ = watched(monitor, [serial()])
+    odd = plain_fault(void="cpus_changed")
+    after, _ = monitor.step(before, replace(odd, node=replace(odd.node, boot_id="other", cpus_online=2)))
+    assert after == replace(before, voids=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"control": Control(passed=False, detail="0 of 23")}, "blind"),
+        ({"churn": window("churn")}, "blind"),
+        ({"cpus_online": 1}, "one_cpu"),
+    ],
+)
+def test_a_probe_without_worth_teaches_nothing(fields: dict[str, object], reason: str) -> None:
+    monitor = Monitor(PACE)
+    before, _ = watched(monitor, [serial() for _ in range(3)])
+    sick = plain_fault()
+    if "cpus_online" in fields:
+        before, _ = watched(monitor, [replace(serial(), node=replace(sick.node, **fields))], before)
+        sick = replace(sick, node=replace(sick.node, **fields))
+    else:
+        sick = replace(sick, **fields)
+    after, outcome = monitor.step(before, sick)
+    assert (outcome.verdict, outcome.reasons) == (Verdict.UNKNOWN, (reason,))
+    assert after.tracks == before.tracks
+    assert after.comparison == before.comparison
+
+
+@pytest.mark.parametrize("kmem", [KmemAccounting.ON, KmemAccounting.UNKNOWN])
+@pytest.mark.parametrize("lost", [0, 10_000])
+def test_doubtful_silence_ends_nothing_and_a_broadcast_seen_is_seen(kmem: KmemAccounting, lost: int) -> None:
+    monitor = Monitor(PACE)
+
+    def doubtful(one: Trial) -> Trial:
+        return replace(one, kmem_accounting=kmem, churn=replace(one.churn, lost_events=lost))
+
+    state, outcomes = watched(monitor, [doubtful(plain_fault()) for _ in range(2)])
+    assert outcomes[0].verdict is Verdict.BROADCASTING
+    state, outcomes = watched(monitor, [doubtful(serial()) for _ in range(100)], state)
+    trusted = kmem is KmemAccounting.ON and not lost
+    assert bool(changes(outcomes, Kind.ENDED)) is trusted
+    assert outcomes[-1].verdict is (Verdict.QUIET if trusted else Verdict.BROADCASTING)
+
+
+def test_doubt_without_a_fault_is_unknown() -> None:
+    _, outcomes = watched(Monitor(PACE), [serial(kmem_accounting=KmemAccounting.UNKNOWN) for _ in range(5)])
+    assert outcomes[-1].reasons == ("kmem_accounting_unknown",)
+
+
+def test_without_a_probe_the_canary_speaks_and_recovers() -> None:
+    def counted(cal: int) -> Trial:
+        batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=cal, tlb=100, res=0))
+        control = Control(passed=False, detail="no probe is armed")
+        blind = Observers(ipis="counters", contention="none")
+        return serial(observers=blind, canary=batch, control=control, churn=window("churn"))
+
+    monitor = Monitor(PACE)
+    state, outcomes = watched(monitor, [counted(1600) for _ in range(8)])
+    assert outcomes[0].reasons == ("blind",)
+    assert outcomes[-1].reasons == ("canary_interrupts",)
+    (change,) = changes(outcomes)
+    assert "canary batches raised CAL - TLB, by 15 per memory cgroup (allowed: 1 in 20)" in change.text
+    _, outcomes = watched(monitor, [counted(102) for _ in range(60)], state)
+    assert changes(outcomes)[0].kind is Kind.ENDED
+    assert outcomes[-1].verdict is Verdict.UNKNOWN  # still blind
+
+
+def test_another_boot_or_stratum_drops_the_evidence_and_says_so() -> None:
+    monitor = Monitor(PACE)
+    state, _ = watched(monitor, [plain_fault()])
+    node = serial().node
+    for elsewhere, why in (
+        (replace(node, boot_id="b"), "the machine was booted"),
+        (replace(node, kernel="6.19.0"), "kernel 6.19.0 (before: 6.18.0)"),
+        (replace(node, network="bridge"), "network bridge (before: none)"),
+    ):
+        after, outcome = monitor.step(state, serial(node=elsewhere))
+        assert outcome.anew == why
+        (change,) = outcome.changes
+        assert (change.kind, change.condition, change.stream) == (Kind.DROPPED, Condition.BROADCASTING, "attributed")
+        assert outcome.verdict is Verdict.QUIET
+        assert after.containers == 10
+        assert not after.alerted
+
+
+def test_evidence_in_the_making_is_dropped_with_the_boot() -> None:
+    monitor = Monitor(PACE)
+    one = plain_fault(containers=plain_fault().containers[:4])
+    state, outcomes = watched(monitor, [one, replace(one, node=replace(one.node, boot_id="b"))])
+    assert not changes(outcomes)
+    state, outcomes = watched(monitor, [replace(one, node=replace(one.node, boot_id="b"))], state)
+    assert changes(outcomes)
+
+
+def test_waits_on_the_create_path_contend() -> None:
+    waiting = window("churn", TLB, waits=(wait(20, path=Path.CREATE),))
+    _, outcomes = watched(Monitor(PACE), [serial(churn=waiting) for _ in range(12)])
+    (change,) = changes(outcomes)
+    assert change.condition is Condition.CONTENDED
+    assert (
+        "made tasks wait for slab_mutex on the creation path, 2 waits per container (allowed: 1 in 20)" in change.text
+    )
+    assert "the longest 9 ms" in change.text
+    assert outcomes[-1].findings == ("contended",)
+    assert outcomes[-1].verdict is Verdict.QUIET
+
+
+def test_waits_of_others_contend_when_they_come_with_churn_alone() -> None:
+    """And recover by ties, since a repaired kernel has no waits in either window."""
+    waiting = window("churn", TLB, waits=(wait(3),))
+    trials = [serial(churn=waiting) for _ in range(40)] + [serial() for _ in range(100)]
+    _, outcomes = watched(Monitor(PACE), trials)
+    told = changes(outcomes)
+    assert [(change.kind, change.stream) for change in told] == [
+        (Kind.RAISED, "contention_excess"),
+        (Kind.ENDED, "contention_excess"),
+    ]
+    assert "unequal trials had more waits for slab_mutex with containers than without" in told[0].text
+    assert 29 <= told[0].observations <= 40
+
+
+def test_unknown_broadcasts_that_come_with_churn_are_unexplained() -> None:
+    strange = Cell(reason="x", func="x", origin=Origin.UNKNOWN, path=Path.OTHER, requests=3, calls=1, broadcasts=1)
+    _, outcomes = watched(Monitor(PACE), [serial(0, strange) for _ in range(50)])
+    (change,) = changes(outcomes)
+    assert change.condition is Condition.UNEXPLAINED
+    assert outcomes[-1].verdict is Verdict.QUIET
+    both = window("quiet", strange)
+    assert not changes(watched(Monitor(PACE), [serial(0, strange, quiet=both) for _ in range(500)])[1])
+
+
+def test_findings_name_what_is_odd_about_the_trial() -> None:
+    odd = serial(unsettled=True)
+    odd = replace(odd, containers=(*odd.containers, replace(odd.containers[0], failure="did not start")))
+    assert Monitor(PACE).step(Monitor(PACE).start(), odd)[1].findings == ("unsettled", "failed_containers")
+
+
+def test_all_streams_together_raise_one_false_alarm_in_1000_node_years() -> None:
+    shares = Monitor(Pace(23, 70.0)).shares
+    assert {share.name for share in shares} == {*(name.value for name in Name), RELATIVE}
+    assert sum(share.false_alarms_per_year for share in shares) == pytest.approx(1 / NODE_YEARS)
+
+
+def test_the_pace_follows_from_the_configuration() -> None:
+    config = Config(workload=WorkloadConfig(containers_per_trial=7), trial=TrialConfig(interval_s=30.0, window_s=4.0))
+    assert pace_of(config) == Pace(7, 38.0)
+
+
+def test_e_processes_go_on_over_a_boot_and_begin_with_an_epoch() -> None:
+    monitor = Monitor(PACE)
+    sick = plain_fault(started_unix_s=EPOCH_S + 1.0)
+    state, _ = watched(monitor, [sick, sick])
+    before = monitor.figures(state)["attributed"].e_process
+    assert before > 100.0
+    booted = replace(sick, node=replace(sick.node, boot_id="b"))
+    state, _ = watched(monitor, [booted], state)
+    assert monitor.figures(state)["attributed"].e_process > before
+    state, _ = watched(monitor, [replace(serial(), started_unix_s=2.0 * EPOCH_S + 1.0)], state)
+    assert monitor.figures(state)["attributed"].e_process < 1.0
+    assert state.epoch == 2
+
+
+def test_figures_show_every_stream() -> None:
+    monitor = Monitor(PACE)
+    assert monitor.figures(monitor.start()) == {}
+    state, _ = watched(monitor, [plain_fault()])
+    figures = monitor.figures(state)
+    assert set(figures) == {name.value for name in Name}
+    assert figures["attributed"].alerted
+    assert figures["attributed"].evidence >= figures["attributed"].threshold
+    assert not figures["burst"].alerted
+    assert figures["unexplained"].e_process == 1.0
+
+
+def test_stepping_is_pure() -> None:
+    monitor = Monitor(PACE)
+    state, _ = watched(monitor, [serial() for _ in range(5)])
+    sick = plain_fault()
+    assert monitor.step(state, sick) == monitor.step(state, sick)
+    assert monitor.step(state, sick) == Monitor(PACE).step(state, sick)

@@ -1,0 +1,114 @@
+"""`kickwatch trial`: one run's verdict, what it rests on and how many containers it still needs."""
+
+import pytest
+from msgspec.structs import replace
+
+from builders import containers, kick, trial, window
+from kickwatch.detect.single import one_shot
+from kickwatch.model import Canary, Cell, Control, Interrupts, KmemAccounting, Observers, Origin, Path, Trial, Verdict
+from watching import lives, serial
+
+FLIP = Cell(
+    reason="do_sync_core", func="do_sync_core", origin=Origin.MEMCG, path=Path.CREATE, requests=9, calls=3, broadcasts=3
+)
+
+
+def flips(number: int, each: int = 3) -> Trial:
+    """So many containers with so many static-key flips each: no signature."""
+    return serial(0, replace(FLIP, broadcasts=number * each), containers=lives(number, each))
+
+
+def test_23_silent_containers_are_quiet() -> None:
+    said = one_shot([serial(number=23)])
+    assert (said.verdict, said.reasons, said.more_containers) == (Verdict.QUIET, (), 0)
+    assert said.error_rate == 1e-4
+
+
+def test_8_containers_with_3_each_are_broadcasting_with_a_canary_and_without() -> None:
+    silent = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts())
+    for one in (flips(8), replace(flips(8), canary=silent)):
+        said = one_shot([one])
+        assert (said.verdict, said.reasons) == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
+
+
+def test_too_few_say_how_many_more() -> None:
+    said = one_shot([serial(number=20)])
+    assert (said.verdict, said.reasons, said.more_containers) == (Verdict.UNKNOWN, ("insufficient_evidence",), 3)
+    assert said.text.endswith("about 3 more containers decide")
+    assert one_shot([serial(number=20), serial(number=3)]).verdict is Verdict.QUIET
+
+
+def test_the_fault_of_2017_decides_at_once_even_if_all_of_it_comes_late() -> None:
+    for batch in (None, Canary(memcgs=100, duration_ns=1, interrupts=Interrupts())):
+        late = serial(32, number=23, containers=lives(23, 0), canary=batch)
+        assert one_shot([late]).verdict is Verdict.BROADCASTING
+
+
+@pytest.mark.parametrize("number", [23, 100])
+def test_late_broadcasts_of_unknown_cells_are_never_quiet(number: int) -> None:
+    late = flips(number, 1)
+    assert one_shot([replace(late, containers=lives(number, 0))]).verdict is Verdict.UNKNOWN
+
+
+def test_one_late_broadcast_among_many_containers_may_be_quiet() -> None:
+    late = serial(0, replace(FLIP, broadcasts=1), containers=lives(60, 0))
+    assert one_shot([late]).verdict is Verdict.QUIET
+
+
+def test_several_at_once_are_quiet_when_none_of_them_broadcast() -> None:
+    assert one_shot([serial(containers=lives(23, None), concurrency=8)]).verdict is Verdict.QUIET
+
+
+def test_several_at_once_take_trials_to_be_broadcasting() -> None:
+    burst = replace(flips(23), containers=lives(23, None), concurrency=8)
+    one = one_shot([burst])
+    assert (one.verdict, one.more_containers) == (Verdict.UNKNOWN, 46)
+    assert one_shot([burst] * 3).verdict is Verdict.BROADCASTING
+
+
+def test_the_canary_counts_where_no_probe_is() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1600, tlb=100, res=0))
+    blind = serial(observers=Observers(ipis="counters", contention="none"), canary=batch, churn=window("churn"))
+    said = one_shot([blind])
+    assert (said.verdict, said.reasons, said.more_containers) == (Verdict.UNKNOWN, ("blind",), None)
+    said = one_shot([blind] * 5)
+    assert (said.verdict, said.reasons) == (Verdict.BROADCASTING, ("canary_interrupts",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"void": "cpus_changed"}, "disturbed"),
+        ({"kmem_accounting": KmemAccounting.OFF}, "kmem_accounting_off"),
+        ({"control": Control(passed=False, detail="0 of 23")}, "blind"),
+    ],
+)
+def test_what_proves_nothing_is_unknown_whatever_was_seen(fields: dict[str, object], reason: str) -> None:
+    for one in (flips(23), serial(number=23)):
+        said = one_shot([replace(one, **fields)])
+        assert said.verdict is Verdict.UNKNOWN
+        assert reason in said.reasons
+        assert said.more_containers is None
+
+
+def test_doubt_leaves_what_was_seen_and_takes_silence() -> None:
+    doubt = {"kmem_accounting": KmemAccounting.UNKNOWN}
+    assert one_shot([replace(flips(23), **doubt)]).verdict is Verdict.BROADCASTING
+    assert one_shot([replace(serial(number=23), **doubt)]).reasons == ("kmem_accounting_unknown",)
+
+
+def test_failed_containers_do_not_count() -> None:
+    failed = trial(containers=(*lives(20, 0), *containers(0, failed=3)))
+    said = one_shot([failed])
+    assert said.verdict is Verdict.UNKNOWN
+    assert "failed_containers" in said.findings
+
+
+def test_no_container_at_all_needs_23() -> None:
+    assert one_shot([serial(containers=())]).more_containers == 23
+
+
+def test_figures_are_told() -> None:
+    said = one_shot([serial(0, kick(500), containers=lives(10, 50))])
+    assert said.evidence_needed == "1.0e4"
+    assert "evidence for broadcasting" in said.text

@@ -1,0 +1,220 @@
+"""From a trial to observations: every broadcast in its stream, once."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from builders import RCU, TLB, containers, kick, trial, wait, window
+from kickwatch.detect.rates import BPF, SECCOMP_JIT
+from kickwatch.detect.streams import (
+    CONDITION_OF,
+    SWAPPED,
+    Name,
+    allowance_of,
+    broadcasts_of,
+    jit_broadcasts,
+    lives_of,
+    observe,
+    release_of,
+)
+from kickwatch.model import Canary, Cell, Container, Interrupts, Observers, Origin, Path, Trial
+
+
+def lives(*rises: int | None, failed: tuple[int, ...] = ()) -> tuple[Container, ...]:
+    """Containers with these rises; those at the places `failed` do not count."""
+    return tuple(
+        replace(life, creation_path_broadcasts=rise, failure="did not start" if life.index in failed else "")
+        for life, rise in zip(containers(len(rises)), rises, strict=True)
+    )
+
+
+def cell(origin: Origin, path: Path, broadcasts: int, reason: str = "do_sync_core") -> Cell:
+    return Cell(
+        reason=reason,
+        func=reason,
+        origin=origin,
+        path=path,
+        requests=broadcasts * 3,
+        calls=broadcasts,
+        broadcasts=broadcasts,
+    )
+
+
+def test_each_life_is_an_observation_and_the_rest_is_a_burst() -> None:
+    seen = observe(trial(kick(10), containers=lives(3, 0, 4)))
+    assert seen.means[Name.ATTRIBUTED] == (3.0, 0.0, 4.0)
+    assert seen.means[Name.BURST] == (1.0,)
+    assert seen.containers == 3
+
+
+def test_several_at_once_are_one_burst() -> None:
+    seen = observe(trial(kick(46), containers=lives(*[None] * 23), concurrency=8))
+    assert Name.ATTRIBUTED not in seen.means
+    assert seen.means[Name.BURST] == (2.0,)
+
+
+def test_several_at_once_have_no_lives_of_their_own_whatever_the_record_says() -> None:
+    seen = observe(trial(kick(46), containers=lives(*[2] * 23), concurrency=8))
+    assert Name.ATTRIBUTED not in seen.means
+
+
+def test_a_failed_container_is_neither_above_nor_below_the_line() -> None:
+    seen = observe(trial(kick(9), containers=lives(2, 5, 2, failed=(1,))))
+    assert seen.means[Name.ATTRIBUTED] == (2.0, 2.0)
+    assert seen.means[Name.BURST] == (0.0,)
+
+
+def test_a_life_that_is_not_known_falls_to_the_burst() -> None:
+    seen = observe(trial(kick(6), containers=lives(2, None, -3)))
+    assert seen.means[Name.ATTRIBUTED] == (2.0,)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(0, 500))
+def test_serial_lives_and_burst_hold_every_broadcast_once(rises: list[int], late: int) -> None:
+    created = sum(rises) + late
+    found = lives_of(trial(containers=lives(*rises)), created)
+    assert sum(found.own) + found.late == created
+
+
+@given(st.lists(st.integers(0, 50) | st.none(), min_size=1, max_size=10), st.integers(0, 100))
+def test_late_ones_are_never_negative(rises: list[int | None], created: int) -> None:
+    assert 0 <= lives_of(trial(containers=lives(*rises)), created).late <= created
+
+
+def test_no_container_no_observation() -> None:
+    seen = observe(trial(kick(5), containers=()))
+    assert set(seen.means) == {Name.CANARY}
+    assert seen.pairs == seen.sweeps == {}
+
+
+@pytest.mark.parametrize(
+    ("guilty", "name"),
+    [
+        (cell(Origin.BPF, Path.CREATE, 46), Name.BPF),
+        (cell(Origin.BPF, Path.DESTROY, 46), Name.BPF),
+        (cell(Origin.PERCPU, Path.OTHER, 46, "do_flush_tlb_all"), Name.PERCPU_BALANCE),
+        (cell(Origin.SLAB, Path.DESTROY, 46, "do_drain"), Name.DESTROY),
+        (cell(Origin.MEMCG, Path.DESTROY, 46), Name.DESTROY),
+        (cell(Origin.MEMCG, Path.CREATE, 46), Name.BURST),
+        (cell(Origin.PERCPU, Path.CREATE, 46), Name.BURST),
+    ],
+)
+def test_each_class_has_its_stream(guilty: Cell, name: Name) -> None:
+    seen = observe(trial(guilty))
+    assert {found: means for found, means in seen.means.items() if any(means)} == {name: (2.0,)}
+
+
+def test_the_fault_of_2017_is_signature_and_burst() -> None:
+    seen = observe(trial(kick(46)))
+    assert {name for name, means in seen.means.items() if any(means)} == {Name.BURST, Name.SIGNATURE}
+    assert seen.means[Name.SIGNATURE] == (2.0,)
+
+
+@pytest.mark.parametrize("origin", [Origin.MODULE, Origin.TRACING, Origin.STATIC_KEY, Origin.VMALLOC, Origin.NET])
+def test_what_others_ask_for_is_in_no_stream(origin: Origin) -> None:
+    seen = observe(trial(cell(origin, Path.OTHER, 46)))
+    assert not any(map(any, seen.means.values()))
+    assert seen.pairs[Name.UNEXPLAINED] == (0.0, 0.0)
+
+
+def test_unknown_origins_are_compared_with_the_quiet_window() -> None:
+    strange = cell(Origin.UNKNOWN, Path.OTHER, 7)
+    seen = observe(trial(strange, quiet=window("quiet", replace(strange, broadcasts=2))))
+    assert seen.pairs[Name.UNEXPLAINED] == (7.0, 2.0)
+
+
+def test_waits_on_the_create_path_are_proof_and_the_others_are_compared() -> None:
+    churn = window("churn", TLB, waits=(wait(46, path=Path.CREATE), wait(9)))
+    seen = observe(trial(churn=churn, quiet=window("quiet", waits=(wait(4),))))
+    assert seen.means[Name.CONTENTION] == (2.0,)
+    assert seen.pairs[Name.CONTENTION_EXCESS] == (9.0, 4.0)
+    assert seen.longest_wait_ns == 9_000_000
+
+
+def test_no_contention_observer_no_observation() -> None:
+    seen = observe(trial(observers=Observers(ipis="csd", contention="none")))
+    assert Name.CONTENTION not in seen.means
+    assert Name.CONTENTION_EXCESS not in seen.pairs
+
+
+def _batch(**fields: object) -> Canary:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=900, tlb=400, res=0), cells=(kick(500),))
+    return replace(batch, **fields)
+
+
+def test_the_canary_is_attributed_where_a_probe_is() -> None:
+    assert observe(trial(canary=_batch())).means[Name.CANARY] == (500.0,)
+
+
+@pytest.mark.parametrize(
+    ("batch", "means"),
+    [
+        (_batch(), {Name.CANARY: (5.0,)}),
+        (_batch(interrupts=Interrupts(cal=400, tlb=900, res=0)), {Name.CANARY: (0.0,)}),
+        (_batch(interrupts=Interrupts(cal=None, tlb=None, res=3)), {}),
+        (_batch(memcgs=0), {}),
+    ],
+)
+def test_the_canary_is_counted_where_none_is(batch: Canary, means: dict[Name, tuple[float, ...]]) -> None:
+    blind = Observers(ipis="counters", contention="none")
+    assert observe(trial(kick(50), observers=blind, canary=batch)).means == means
+
+
+def test_sweeps_are_above_quiet_and_leave_out_what_follows_other_load() -> None:
+    wakeups = cell(Origin.SCHED, Path.OTHER, 0, "sched_ttwu_pending")
+    seen = observe(trial(replace(wakeups, requests=9000), containers=lives(*[0] * 10)))
+    assert seen.sweeps == {
+        "flush_tlb_func mm-user other": (1200 - 100) / 10 / 3,
+        "rcu_exp_handler rcu other": 160 / 10 / 3,
+    }
+
+
+def test_a_longer_quiet_window_counts_by_its_rate() -> None:
+    quiet = window("quiet", replace(RCU, requests=100), duration_ns=20_000_000_000)
+    seen = observe(trial(containers=lives(*[0] * 10), quiet=quiet))
+    assert seen.sweeps["rcu_exp_handler rcu other"] == (160 - 50) / 10 / 3
+
+
+def test_a_cell_that_is_not_above_quiet_costs_nothing() -> None:
+    seen = observe(trial(quiet=window("quiet", replace(TLB, requests=1300), replace(RCU, requests=160))))
+    assert seen.sweeps == {}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "release"),
+    [
+        ("4.19.1", (4, 19)),
+        ("5.17.0-rc3+", (5, 17)),
+        ("5.18-rc1", (5, 18)),
+        ("6.18.44-fc-v595", (6, 18)),
+        ("unknown", (0, 0)),
+        ("", (0, 0)),
+    ],
+)
+def test_the_release_is_read_from_the_name(kernel: str, release: tuple[int, int]) -> None:
+    assert release_of(kernel) == release
+
+
+def test_the_jit_is_allowed_its_broadcasts_where_programs_are_not_packed() -> None:
+    assert jit_broadcasts("x86_64", "5.17.9")
+    assert not jit_broadcasts("x86_64", "5.18.0")
+    assert jit_broadcasts("aarch64", "6.12.0")
+    assert allowance_of(Name.BPF, jit=True) == SECCOMP_JIT
+    assert allowance_of(Name.BPF, jit=False) == BPF
+
+
+def test_every_stream_has_a_condition_and_those_with_coins_no_allowance() -> None:
+    assert set(CONDITION_OF) == set(Name)
+    for name in set(Name) - SWAPPED:
+        allowance = allowance_of(name, jit=False)
+        assert 0.0 < allowance.mean < allowance.clip
+
+
+def test_silence_is_no_broadcast() -> None:
+    assert broadcasts_of([TLB, RCU]) == broadcasts_of([])
+
+
+def test_a_void_trial_can_be_observed_like_any_other() -> None:
+    sick: Trial = trial(kick(23), void="cpus_changed")
+    assert observe(sick) == observe(replace(sick, void=""))
