@@ -7,9 +7,11 @@ import click
 from kickwatch import __version__
 from kickwatch.commands.check_config import check_config
 from kickwatch.commands.doctor import doctor
+from kickwatch.commands.replay import replay
 from kickwatch.commands.reproduce import reproduce
 from kickwatch.commands.run import daemon
 from kickwatch.commands.trial import trial
+from kickwatch.detect.simulate.command import simulate
 from kickwatch.errors import KickwatchError
 
 
@@ -23,7 +25,7 @@ def cli() -> None:
     """
 
 
-for command in (daemon, trial, reproduce, doctor, check_config):
+for command in (daemon, trial, reproduce, doctor, replay, simulate, check_config):
     cli.add_command(command)
 
 

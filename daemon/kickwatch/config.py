@@ -84,6 +84,7 @@ class TrialConfig(msgspec.Struct, frozen=True):
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     interval_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
     canary_memcgs: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    control_period_s: Annotated[float, Meta(ge=1, le=604_800)] = 3600.0
 
 
 class StateConfig(msgspec.Struct, frozen=True):

@@ -27,8 +27,7 @@ def test_a_healthy_node_is_quiet_and_its_bill_has_names() -> None:
     unknown = [row for row in told["bill"] if row["origin"] == "unknown"]
     assert sum(row["requests"] for row in unknown) < 0.05 * requests, unknown
     assert [row for row in unknown if row["calls"]] == []
-    # An interrupt that sends while the probe runs on the same CPU is missed (the kernel refuses recursion): counted.
-    assert told["overhead"]["lost_events"] <= 0.001 * requests
+    assert told["overhead"]["lost_events"] == 0
     assert told["per_container"]["creation_path_broadcasts"] < 0.5
     assert told["canary"]["memcgs"] == 100
     assert told["canary"]["creation_path_broadcasts_per_memcg"] < 0.05
@@ -60,7 +59,7 @@ def test_a_static_key_flipped_by_each_container_is_broadcasting_and_without_it_q
     (cell,) = [row for row in guilty if row["origin"] == "memcg"]
     assert cell["reason"] == "do_sync_core"
     assert "mem_cgroup_write" in cell["stack"]
-    assert told["per_container"]["creation_path_broadcasts"] == pytest.approx(3, abs=0.01)
+    assert told["per_container"]["creation_path_broadcasts"] == pytest.approx(3, abs=0.3)
     assert "kickwatch.broadcast_detected" in outcome.err
     again = kickwatch("trial", "--containers", "12", "--json")
     assert (again.status, again.json["verdict"]) == (0, "quiet")

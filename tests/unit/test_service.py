@@ -3,14 +3,20 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from msgspec.structs import replace
 
-from builders import containers, kick, trial
-from kickwatch.alert.condition import Conditions
-from kickwatch.service import _note, _recent, _tell, until_signalled
+from builders import TLB, containers, kick, trial, window
+from kickwatch.config import Config, StateConfig
+from kickwatch.evidence import Evidence
+from kickwatch.model import Control, Trial
+from kickwatch.service import Watch, _note, _recent, until_signalled
+
+PASSED = Control(passed=True, detail="23 of 23 multi-CPU calls")
 
 
 def test_the_newest_trials_with_enough_containers_are_judged_together() -> None:
@@ -25,17 +31,83 @@ def test_trials_whose_containers_all_fail_do_not_pile_up() -> None:
     assert len(kept) <= 10
 
 
-def test_a_trial_is_logged_and_an_alert_follows_once() -> None:
-    conditions = Conditions()
+class ALaboratory:
+    """Stands in for the armed node: only what Watch asks of it between trials."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.config = Config()
+
+
+async def watch_of(tmp_path: Path, control: Control = PASSED) -> Watch:
+    config = replace(Config(), state=StateConfig(directory=str(tmp_path)))
+    return Watch(ALaboratory(control), await Evidence.open(config))  # type: ignore[arg-type]
+
+
+def faulty(number: int) -> Trial:
+    lives = tuple(replace(life, creation_path_broadcasts=3) for life in containers(4))
+    return replace(trial(kick(12), containers=lives), trial_id=f"{number:08x}")
+
+
+async def test_trials_are_logged_and_an_alert_follows_once(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
     with structlog.testing.capture_logs() as logs:
-        _tell(conditions, [trial(kick(100))])
-        _tell(conditions, [trial(kick(100))])
-    assert [log["event"] for log in logs] == [
-        "kickwatch.trial_finished",
-        "kickwatch.broadcast_detected",
-        "kickwatch.trial_finished",
+        for number in range(5):
+            await watch.take(faulty(number))
+    alerts = [log for log in logs if log["event"] == "kickwatch.broadcast_detected"]
+    assert len(alerts) == 1
+    assert len([log for log in logs if log["event"] == "kickwatch.trial_finished"]) == 5
+    assert alerts[0]["log_level"] == "error"
+    assert alerts[0]["reason"] == "kick_all_cpus_sync"
+    assert alerts[0]["explanation"]
+    assert alerts[0]["first_trial"] == "00000000"
+
+
+async def test_a_restart_in_mid_evidence_alerts_after_the_same_trial(tmp_path: Path) -> None:
+    def alerted_at(logs: list[Any]) -> list[int]:
+        finished, at = 0, []
+        for log in logs:
+            finished += log["event"] == "kickwatch.trial_finished"
+            at += [finished] if log["event"] == "kickwatch.broadcast_detected" else []
+        return at
+
+    mild = [
+        replace(faulty(number), containers=tuple(replace(life, creation_path_broadcasts=1) for life in containers(1)))
+        for number in range(30)
     ]
-    assert logs[1]["log_level"] == "error"
+    mild = [replace(one, churn=window("churn", TLB, kick(1))) for one in mild]
+    with structlog.testing.capture_logs() as whole:
+        watch = await watch_of(tmp_path / "whole")
+        for one in mild:
+            await watch.take(one)
+    with structlog.testing.capture_logs() as parts:
+        for one in mild:
+            await (await watch_of(tmp_path / "parts")).take(one)
+    assert alerted_at(whole) == alerted_at(parts)
+    assert len(alerted_at(whole)) == 1
+
+
+async def test_a_void_trial_is_said_and_proves_nothing(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        for number in range(20):
+            await watch.take(replace(faulty(number), void="engine_restarted"))
+    assert {log["event"] for log in logs} == {"kickwatch.trial_void"}
+
+
+async def test_a_failed_control_is_an_alert_and_so_is_the_next_that_passes(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path, Control(passed=False, detail="0 of 23 multi-CPU calls"))
+    with structlog.testing.capture_logs() as logs:
+        watch._controlled()
+        watch._controlled()
+        watch.laboratory.control = PASSED
+        watch._controlled()
+        watch._controlled()
+    assert [(log["event"], log["log_level"]) for log in logs] == [
+        ("kickwatch.observer_blind", "error"),
+        ("kickwatch.observer_sees", "info"),
+    ]
+    assert "0 of 23" in logs[0]["what"]
 
 
 def test_a_note_is_said_once() -> None:

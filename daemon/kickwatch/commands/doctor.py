@@ -8,7 +8,10 @@ import click
 import msgspec
 
 from kickwatch.commands.common import config_options, read_config, run
-from kickwatch.node.capabilities import blind, examine
+from kickwatch.detect.monitor import Monitor, pace_of
+from kickwatch.detect.rates import Share
+from kickwatch.node.capabilities import Capability, blind, examine
+from kickwatch.report.tables import table
 
 BLIND_STATUS = 4
 
@@ -22,16 +25,24 @@ def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, as_js
 
     Exit status: 0, or 4 when kickwatch is blind here.
     """
-    found = run(examine(read_config(config_path, sets), control=control))
+    config = read_config(config_path, sets)
+    found = run(examine(config, control=control))
+    shares = Monitor(pace_of(config)).shares
     if as_json:
-        click.echo(
-            json.dumps({"schema": 1, "blind": blind(found), "capabilities": msgspec.to_builtins(found)}, indent=1)
-        )
+        told = {"schema": 1, "blind": blind(found), "capabilities": msgspec.to_builtins(found)}
+        click.echo(json.dumps(told | {"streams": msgspec.to_builtins(shares)}, indent=1))
     else:
-        for capability in found:
-            mark = "ok     " if capability.satisfied else "MISSING"
-            click.echo(f"{mark}  {capability.name}: {capability.detail}")
-            if capability.remedy:
-                click.echo(f"         remedy: {capability.remedy}")
-        click.echo("blind: a verdict is not possible here" if blind(found) else "kickwatch can do its whole job here")
+        _print(found, shares)
     sys.exit(BLIND_STATUS if blind(found) else 0)
+
+
+def _print(found: list[Capability], shares: tuple[Share, ...]) -> None:
+    for capability in found:
+        mark = "ok     " if capability.satisfied else "MISSING"
+        click.echo(f"{mark}  {capability.name}: {capability.detail}")
+        if capability.remedy:
+            click.echo(f"         remedy: {capability.remedy}")
+    click.echo("blind: a verdict is not possible here" if blind(found) else "kickwatch can do its whole job here")
+    click.echo("\nat most one false alarm in 1000 node-years, divided among the streams at the configured pace:")
+    rows = [(share.name, f"{share.observations_per_year:.0f}", f"{share.threshold:.2e}") for share in shares]
+    click.echo(table(("stream", "observations/year", "threshold"), rows))

@@ -9,12 +9,13 @@ import click
 from kickwatch.alert.condition import Conditions
 from kickwatch.alert.journal import logger
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, config_options, read_config, run, say
-from kickwatch.config import Config
+from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, Judgement
+from kickwatch.ledger import counted
 from kickwatch.model import Trial, Verdict
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
-from kickwatch.service import one_trial, until_signalled
+from kickwatch.service import decide, until_signalled
 
 
 @click.command()
@@ -22,9 +23,16 @@ from kickwatch.service import one_trial, until_signalled
 @click.option("--containers", type=click.IntRange(1, 10_000), help="How many containers. Default: the configuration's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema 1) instead of tables.")
 @click.option("--strict", is_flag=True, help="Exit 3 also when containers contend for slab_mutex on a quiet node.")
+@click.option("--until-decided", is_flag=True, help="Go on with further trials until the evidence decides.")
 @click.option("--bisect", is_flag=True, help="Exit 0 quiet, 1 broadcasting, 125 cannot tell: for `git bisect run`.")
 def trial(  # noqa: PLR0917 -- click passes by keyword
-    config_path: Path | None, sets: tuple[str, ...], containers: int | None, as_json: bool, strict: bool, bisect: bool
+    config_path: Path | None,
+    sets: tuple[str, ...],
+    containers: int | None,
+    as_json: bool,
+    strict: bool,
+    until_decided: bool,
+    bisect: bool,
 ) -> None:
     """Run one experiment now: print the bill and the verdict.
 
@@ -32,28 +40,35 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
     """
     try:
         config = read_config(config_path, sets)
-        outcome = run(_trial(config, containers or config.workload.containers_per_trial))
+        count = containers or config.workload.containers_per_trial
+        trials, single = run(until_signalled(decide(config, count, say, until_decided=until_decided)))
     except Exception as error:  # under --bisect any failure is "cannot tell": git takes other statuses for a bad kernel
         if not bisect:
             raise
         click.echo(f"kickwatch: {error}", err=True)
         sys.exit(BISECT_STATUS[Verdict.UNKNOWN])
-    click.echo(_rendered(*outcome, as_json=as_json))
-    _alert(*outcome)
-    sys.exit(_status(outcome[1], strict=strict, bisect=bisect))
-
-
-async def _trial(config: Config, containers: int) -> tuple[Trial, Judgement]:
-    return await until_signalled(one_trial(config, containers, say))
-
-
-def _rendered(trial: Trial, judgement: Judgement, *, as_json: bool) -> str:
-    return json.dumps(summarise(trial, judgement), indent=1) if as_json else trial_text(trial, judgement)
-
-
-def _alert(trial: Trial, judgement: Judgement) -> None:
-    for alert in Conditions().update([trial], judgement):
+    judgement = Judgement(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
+    click.echo(_rendered(trials, single, judgement, as_json=as_json))
+    for alert in Conditions().update(trials, judgement):
         getattr(logger(), alert.level)(alert.event, **alert.fields)
+    sys.exit(_status(judgement, strict=strict, bisect=bisect))
+
+
+def _rendered(trials: list[Trial], single: Single, judgement: Judgement, *, as_json: bool) -> str:
+    """The last trial's figures, and the verdict over all of them."""
+    if as_json:
+        evidence = {
+            "trials": [trial.trial_id for trial in trials],
+            "containers": sum(len(counted(trial)) for trial in trials),
+            "error_rate": single.error_rate,
+            "broadcasting": single.evidence_broadcasting,
+            "quiet": single.evidence_quiet,
+            "needed": single.evidence_needed,
+            "more_containers": single.more_containers,
+        }
+        return json.dumps(summarise(trials[-1], judgement) | {"evidence": evidence}, indent=1)
+    rate = f"a wrong verdict has a probability of at most {single.error_rate:g}"
+    return f"{trial_text(trials[-1], judgement)}\n{single.text}; {rate}"
 
 
 def _status(judgement: Judgement, *, strict: bool, bisect: bool) -> int:

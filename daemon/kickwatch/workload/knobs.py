@@ -18,7 +18,7 @@ from kickwatch.node.cgroups import reclaim
 
 KMEM_LIMIT = "memory.kmem.limit_in_bytes"
 KMEM_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
-_FREED_DEADLINE_S = 5.0
+_FREED_DEADLINE_S = 15.0
 _PUSH_INTERVAL_S = 0.1
 _PAGE_BYTES = 4096
 _ENDED = frozenset({ENOENT, ENODEV})  # what opening, and using, a file of a removed cgroup gives

@@ -41,7 +41,9 @@ def reap_cgroups(cgroups: Cgroups, names: Sequence[str]) -> None:
 def _remove(directory: Path) -> list[CgroupError]:
     """Why `directory` or something below it stays; nothing where all is gone."""
     try:
-        remaining = remove_tree(directory) if directory.is_dir() else ()
+        # Only our containers ever live below our parent; what is left in one whose engine forgot it (an init of a runc
+        # that was killed in between) is ours to end.
+        remaining = remove_tree(directory, kill=True) if directory.is_dir() else ()
     except CgroupError as error:
         return [error]
     except OSError as error:

@@ -84,7 +84,8 @@ def test_a_hierarchy_that_fails_spares_no_other(cgroups: Cgroups) -> None:
 def test_one_in_use_stays_and_is_said_with_its_remedy(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Path] = []
 
-    def remove_tree(directory: Path) -> tuple[Path, ...]:
+    def remove_tree(directory: Path, *, kill: bool) -> tuple[Path, ...]:
+        assert kill  # an orphan below our own parent is ours
         tried.append(directory)
         return (directory / "abc", directory) if directory.parent.name == "memory" else ()
 
@@ -97,7 +98,7 @@ def test_one_in_use_stays_and_is_said_with_its_remedy(cgroups: Cgroups, monkeypa
 
 
 def test_a_hierarchy_that_cannot_be_listed_is_said(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path) -> tuple[Path, ...]:
+    def refuse(_: Path, *, kill: bool) -> tuple[Path, ...]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(reaper, "remove_tree", refuse)

@@ -1,0 +1,69 @@
+"""From changes of the detectors' conditions to log records: which event, how severe, with which fields."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kickwatch.alert.broadcast import broadcast_fields, holders
+from kickwatch.alert.condition import Alert
+from kickwatch.alert.journal import Event
+from kickwatch.detect.state import Change, Kind, Outcome
+from kickwatch.detect.streams import Condition
+from kickwatch.ledger import total_waits
+from kickwatch.model import Trial
+
+# Per condition: the event that raises it, its level, the event that ends it.
+_EVENTS: dict[Condition, tuple[Event, str, Event]] = {
+    Condition.BROADCASTING: (Event.BROADCAST_DETECTED, "error", Event.BROADCAST_ENDED),
+    Condition.CONTENDED: (Event.CONTENTION_DETECTED, "warning", Event.CONTENTION_ENDED),
+    Condition.DESTROYING: (Event.DESTROY_DETECTED, "warning", Event.DESTROY_ENDED),
+    Condition.EXCESSIVE: (Event.EXCESS_DETECTED, "warning", Event.EXCESS_ENDED),
+    Condition.UNEXPLAINED: (Event.UNEXPLAINED_DETECTED, "warning", Event.UNEXPLAINED_ENDED),
+    Condition.REGRESSED: (Event.REGRESSION_DETECTED, "warning", Event.REGRESSION_ENDED),
+}
+
+
+def alerts(outcome: Outcome, recent: Sequence[Trial]) -> list[Alert]:
+    """The log records of one trial's outcome; `recent` are the newest trials, for the figures of an alert."""
+    told = [_alert(change, recent) for change in outcome.changes]
+    if outcome.anew:
+        told.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": f"evidence begins anew: {outcome.anew}"}))
+    return told
+
+
+def _alert(change: Change, recent: Sequence[Trial]) -> Alert:
+    raised, level, ended = _EVENTS[change.condition]
+    fields: dict[str, Any] = {
+        "condition": change.condition.value,
+        "stream": change.stream,
+        "explanation": change.text,
+        "evidence": change.evidence,
+        "threshold": change.threshold,
+        "first_trial": change.first_trial,
+        "observations": change.observations,
+        "loud": change.loud,
+    }
+    if change.kind is Kind.RAISED:
+        return Alert(level, raised, _figures(change.condition, recent) | fields)
+    if change.kind is Kind.ENDED:
+        return Alert("info", ended, _identity(recent) | fields)
+    return Alert("info", Event.EVIDENCE_CHANGED, {"kind": change.kind.value} | fields)
+
+
+def _figures(condition: Condition, recent: Sequence[Trial]) -> dict[str, Any]:
+    if condition is Condition.BROADCASTING:
+        return broadcast_fields(recent)
+    if condition is Condition.CONTENDED:
+        waits = [wait for trial in recent for wait in trial.churn.waits]
+        count, wait_ns = total_waits(waits)
+        return _identity(recent) | {
+            "slab_mutex_waits": count,
+            "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
+            "slab_mutex_longest_ms": round(max((wait.max_wait_ns for wait in waits), default=0) / 1e6, 3),
+            "slab_mutex_holders": holders(waits),
+        }
+    return _identity(recent)
+
+
+def _identity(recent: Sequence[Trial]) -> dict[str, Any]:
+    node = recent[-1].node
+    return {"kernel": node.kernel, "engine": node.engine, "trials": [trial.trial_id for trial in recent]}

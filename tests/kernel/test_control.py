@@ -1,0 +1,65 @@
+"""The positive control on the real kernel: it passes when the probe sees, and fails when it was blinded."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from kickwatch.observe import csd
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.control import BARRIERS, SINGLES, control_cpus, positive_control
+from kickwatch.observe.observatory import Observatory
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+async def observatory() -> AsyncIterator[Observatory]:
+    armed = await Observatory.open()
+    assert armed.observers.ipis == "csd", armed.losses
+    yield armed
+    armed.close()
+
+
+async def test_it_passes_20_times_of_20(observatory: Observatory) -> None:
+    for _ in range(20):
+        control = await positive_control(observatory)
+        assert control.passed, control
+        assert control.calls is not None
+        assert control.singles is not None
+        assert control.calls.expected_high <= BARRIERS
+        assert control.singles.expected_high <= SINGLES
+
+
+async def test_a_probe_detached_behind_its_back_fails(observatory: Observatory) -> None:
+    assert observatory.csd is not None
+    observatory.csd.probe.detach()
+    control = await positive_control(observatory)
+    assert not control.passed
+    assert control.detail.startswith("0 of ")
+
+
+async def test_a_map_of_one_entry_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csd, "BpfObject", partial(BpfObject, max_entries={"cells": 1}))
+    shrunk = await Observatory.open()
+    try:
+        assert shrunk.observers.ipis == "csd"
+        control = await positive_control(shrunk)
+    finally:
+        shrunk.close()
+    assert not control.passed
+
+
+async def test_without_a_probe_it_says_so(observatory: Observatory) -> None:
+    blind = Observatory(observatory.proc, observatory.cpus_online, observatory.symbols)
+    assert "no probe is armed" in (await positive_control(blind)).detail
+
+
+def test_isolated_and_tickless_cpus_are_left_alone(tmp_path: Path) -> None:
+    cpu = tmp_path / "devices/system/cpu"
+    cpu.mkdir(parents=True)
+    everyone = control_cpus(tmp_path)
+    (cpu / "isolated").write_text(f"{everyone[0]}\n")
+    (cpu / "nohz_full").write_text("(null)\n")
+    assert control_cpus(tmp_path) == everyone[1:]
