@@ -202,6 +202,7 @@ class Trial(Record, frozen=True, kw_only=True):
     kmem_accounting: KmemAccounting
     concurrency: int
     unsettled: bool = False
+    slab_mutex_known: bool = True
     control: Control | None = None
     void: str = ""  # why the trial proves nothing at all; empty for a valid one
     notes: tuple[str, ...] = ()

@@ -69,6 +69,7 @@ class TrialRun:
             concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
             unsettled=self.unsettled,
             control=laboratory.control,
+            slab_mutex_known=laboratory.observatory.slab_mutex_known,
             void=",".join(dict.fromkeys((*disturbances, *_disturbances(churn), *_disturbances(quiet)))),
             notes=(*laboratory.observatory.losses, *laboratory.notes, *notes),
         )

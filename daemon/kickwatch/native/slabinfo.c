@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { READERS = 2, START_NS = 20 * 1000 * 1000, LONGEST_NS = 100 * 1000 * 1000 };
+enum { READERS = 2, START_NS = 60 * 1000 * 1000, LONGEST_NS = 100 * 1000 * 1000 };
 
 static const char *path;
 static atomic_int waiting;

@@ -43,7 +43,7 @@ def summarise(trial: Trial, judgement: Judgement) -> dict[str, Any]:
 
 
 def per_container(trial: Trial) -> dict[str, float | None]:
-    """What one container cost the whole machine.
+    """What one container cost the whole machine; None for what could not be known.
 
     Counters and requests above the quiet window's rate; broadcasts and waits as counted, since the stack is the proof.
     """
@@ -63,8 +63,8 @@ def per_container(trial: Trial) -> dict[str, float | None]:
         "requests": above(_requests(trial.churn.cells), _requests(trial.quiet.cells)),
         "broadcasts": round(sum(cell.broadcasts for cell in trial.churn.cells) / containers, _DIGITS),
         "creation_path_broadcasts": round(creation_broadcasts(trial.churn.cells) / containers, _DIGITS),
-        "slab_mutex_waits": round(count / containers, _DIGITS),
-        "slab_mutex_wait_ns": round(wait_ns / containers, 1),
+        "slab_mutex_waits": round(count / containers, _DIGITS) if trial.slab_mutex_known else None,
+        "slab_mutex_wait_ns": round(wait_ns / containers, 1) if trial.slab_mutex_known else None,
     }
 
 

@@ -78,6 +78,8 @@ def _waits(summary: dict[str, Any]) -> str:
         )
         for row in summary["waits"]
     ]
+    if summary["per_container"]["slab_mutex_waits"] is None:
+        return "slab_mutex: its address is not known yet, so nothing is known of its waits"
     if not rows:
         return "slab_mutex: nobody waited" if summary["observers"]["contention"] != "none" else ""
     return "slab_mutex:\n" + table(_WAIT_HEAD, rows)
@@ -94,7 +96,7 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     if batch:
         lines.append(
             f"canary: {batch['memcgs']} bare memory cgroups, each {batch['creation_path_broadcasts_per_memcg']:g} "
-            f"creation-path broadcasts and {batch['cal_minus_tlb_per_memcg'] or 0:g} CAL-TLB"
+            f"creation-path broadcasts and {_known(batch['cal_minus_tlb_per_memcg'])} CAL-TLB"
         )
     if summary["containers"]:
         times = ", ".join(f"{step} {figures['p50']:.0f}/{figures['p99']:.0f}" for step, figures in steps.items())
@@ -131,6 +133,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for column, (name, width) in enumerate(zip(head, widths, strict=True))
     )
     return "\n".join(["  " + heading.rstrip(), *map(line, rows)])
+
+
+def _known(figure: float | None) -> str:
+    return "unknown" if figure is None else f"{figure:g}"
 
 
 def _is_number(text: str) -> bool:

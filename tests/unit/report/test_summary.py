@@ -50,6 +50,12 @@ def test_counters_are_above_quiet_and_missing_ones_stay_missing() -> None:
     assert told(arm)["per_container"]["tlb"] is None  # type: ignore[index]
 
 
+def test_waits_for_a_mutex_that_is_not_known_are_not_zero() -> None:
+    unknown = trial(slab_mutex_known=False)
+    assert told(unknown)["per_container"]["slab_mutex_waits"] is None  # type: ignore[index]
+    assert "not known yet" in trial_text(unknown, judge([unknown]))
+
+
 def test_failures_are_reported_and_do_not_count() -> None:
     summary = told(trial(containers=containers(12, failed=2)))
     assert summary["containers"] == 12
