@@ -1,21 +1,43 @@
 """The command line: subcommands, and one place where an error becomes one line and an exit status."""
 
 import sys
+from importlib import import_module
 
 import click
 
 from kickwatch import __version__
-from kickwatch.commands.check_config import check_config
-from kickwatch.commands.doctor import doctor
-from kickwatch.commands.replay import replay
-from kickwatch.commands.reproduce import reproduce
-from kickwatch.commands.run import daemon
-from kickwatch.commands.trial import trial
-from kickwatch.detect.simulate.command import simulate
 from kickwatch.errors import KickwatchError
 
+# Where each command is defined. A command's modules are loaded when it is called: the daemon, which stays, need not
+# carry the simulator's.
+COMMANDS = {
+    "run": "run:daemon",
+    "trial": "trial:trial",
+    "reproduce": "reproduce:reproduce",
+    "doctor": "doctor:doctor",
+    "replay": "replay:replay",
+    "simulate": "simulate:simulate",
+    "check-config": "check_config:check_config",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """A group whose commands are found by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- likewise
+        """Load one; None makes click complain of its name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"kickwatch.commands.{module}"), attribute)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kickwatch")
 def cli() -> None:
     """Does creating a container here make the kernel interrupt every other CPU?
@@ -23,10 +45,6 @@ def cli() -> None:
     kickwatch starts and stops real containers, records which IPIs the kernel sent meanwhile and why, and says whether
     the container-creation path broadcasts them.
     """
-
-
-for command in (daemon, trial, reproduce, doctor, replay, simulate, check_config):
-    cli.add_command(command)
 
 
 def main() -> None:

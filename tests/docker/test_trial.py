@@ -65,6 +65,15 @@ def test_a_static_key_flipped_by_each_container_is_broadcasting_and_without_it_q
     assert (again.status, again.json["verdict"]) == (0, "quiet")
 
 
+def test_evidence_decides_with_as_many_containers_as_it_needs() -> None:
+    outcome = kickwatch("trial", "--containers", "12", "--until-decided", "--json", "--set", "trial.window_s=1")
+    evidence = outcome.json["evidence"]
+    assert (outcome.status, outcome.json["verdict"], evidence["verdict"]) == (0, "quiet", "quiet"), outcome.json
+    assert evidence["containers"] >= 23
+    assert len(evidence["trials"]) == 2
+    assert evidence["error_rate"] == 1e-4
+
+
 def test_bisect_speaks_the_language_of_git() -> None:
     assert kickwatch("trial", "--bisect", "--containers", "3", "--set", "trial.window_s=0.5").status == 125
 

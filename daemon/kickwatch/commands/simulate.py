@@ -1,0 +1,5 @@
+"""`kickwatch simulate`: operating characteristics of the detectors."""
+
+from kickwatch.detect.simulate.command import simulate
+
+__all__ = ["simulate"]
