@@ -27,7 +27,8 @@ def test_a_healthy_node_is_quiet_and_its_bill_has_names() -> None:
     unknown = [row for row in told["bill"] if row["origin"] == "unknown"]
     assert sum(row["requests"] for row in unknown) < 0.05 * requests, unknown
     assert [row for row in unknown if row["calls"]] == []
-    assert told["overhead"]["lost_events"] == 0
+    # An interrupt that sends while the probe runs on the same CPU is missed (the kernel refuses recursion): counted.
+    assert told["overhead"]["lost_events"] <= 0.001 * requests
     assert told["per_container"]["creation_path_broadcasts"] < 0.5
     assert told["canary"]["memcgs"] == 100
     assert told["canary"]["creation_path_broadcasts_per_memcg"] < 0.05
