@@ -124,3 +124,26 @@ def test_it_runs_on_beyond_every_double() -> None:
 def test_a_threshold_without_sense_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold"):
         EDetector(Wager(Null(0.05, 4.0)), threshold)
+
+
+@given(st.lists(st.integers(0, 700), max_size=6))
+def test_silence_is_a_scan_of_zeros_bit_for_bit(runs: list[int]) -> None:
+    wager = Wager(Null(0.05, 4.0))
+    short, long = EDetector(wager, 5.3e8), EDetector(wager, 5.3e8)
+    quiet, scanned = short.start(), long.start()
+    for run in runs:
+        quiet, alarmed = short.silence(quiet, run)
+        scanned, _ = long.scan(scanned, [0.0] * run)
+        assert quiet == scanned
+        assert not alarmed
+        quiet, scanned = short.step(quiet, 1.0), long.step(scanned, 1.0)
+
+
+def test_long_silence_costs_no_time() -> None:
+    test = EDetector(Wager(Null(0.05, 4.0)), 5.3e8)
+    wealth = test.start()
+    for _ in range(10_000):
+        wealth, _ = test.silence(wealth, 1)
+    rest, _ = test.silence(wealth, 10**12)
+    assert rest.steps == 10**12 + 10_000
+    assert rest.values == wealth.values

@@ -231,3 +231,14 @@ def test_the_cache_changes_nothing() -> None:
         crowded.factors(i / 1000)
     assert crowded.factors(0.9995) == fresh.factors(0.9995)
     assert crowded.factors(1) == fresh.factors(1.0)
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.0, 1.0, 9.0]), min_size=1, max_size=4), max_size=30))
+def test_the_mean_of_a_trial_is_one_step_whatever_other_streams_did(trials: list[list[float]]) -> None:
+    process, other = EpochEProcess(Wager(Null(0.05, 4.0))), EpochEProcess(Wager(Null(0.5, 4.0)))
+    wealth, plain, silence = process.start(), process.start(), other.start()
+    for xs in trials:
+        silence = other.step_mean(silence, [0.0])
+        wealth = process.step_mean(wealth, xs)
+        plain = process.step(plain, sum(min(x, 4.0) for x in xs) / len(xs))
+    assert wealth == plain

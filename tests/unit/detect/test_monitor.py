@@ -1,12 +1,18 @@
 """The monitor: one alarm and one recovery, in plain words; and what it does not learn from."""
 
+# ruff: noqa: S311 - random numbers of a study, no secrets
+
+from random import Random
+
 import pytest
 from msgspec.structs import replace
 
 from builders import TLB, kick, wait, window
 from kickwatch.config import Config, TrialConfig, WorkloadConfig
-from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, pace_of
-from kickwatch.detect.rates import NODE_YEARS, Pace
+from kickwatch.detect.edetector import EDetector
+from kickwatch.detect.eprocess import Null, Wager
+from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged, pace_of
+from kickwatch.detect.rates import CREATION_PATH, DESTROY, NODE_YEARS, SECCOMP_JIT, SIGNATURE, Allowance, Pace
 from kickwatch.detect.state import Kind
 from kickwatch.detect.streams import Condition, Name
 from kickwatch.model import (
@@ -298,3 +304,37 @@ def test_stepping_is_pure() -> None:
     sick = plain_fault()
     assert monitor.step(state, sick) == monitor.step(state, sick)
     assert monitor.step(state, sick) == Monitor(PACE).step(state, sick)
+
+
+@pytest.mark.parametrize("allowance", [SIGNATURE, CREATION_PATH, DESTROY, SECCOMP_JIT])
+@pytest.mark.parametrize("times", [0.9, 1.1, 1.5, 2.0, 3.0, 4.0, 6.0, 20.0])
+def test_an_average_that_stays_where_it_is_never_flaps(allowance: Allowance, times: float) -> None:
+    test = averaged(EDetector(Wager(Null(allowance.mean, allowance.clip)), 5e9))
+    state, turns = test.start(), 0
+    for _ in range(10_000):
+        before, state = state, test.step(state, min(times * allowance.mean, allowance.clip))
+        turns += before.alerted is not state.alerted
+    assert turns == (times > 1.0)
+
+
+@pytest.mark.parametrize("heap", [1.0, 4.0])
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.3])
+def test_rare_heaps_do_not_flap_either(heap: float, share: float) -> None:
+    test = averaged(EDetector(Wager(Null(CREATION_PATH.mean, CREATION_PATH.clip)), 5e9))
+    random, state, turns = Random(1), test.start(), 0
+    for _ in range(20_000):
+        before, state = state, test.step(state, heap if random.random() < share else 0.0)
+        turns += before.alerted is not state.alerted
+    assert turns == (heap * share > CREATION_PATH.mean)
+
+
+@pytest.mark.parametrize("allowance", [SIGNATURE, CREATION_PATH, DESTROY, SECCOMP_JIT])
+def test_silence_ends_the_alarm_of_an_average(allowance: Allowance) -> None:
+    test = averaged(EDetector(Wager(Null(allowance.mean, allowance.clip)), 5e9))
+    state = test.start()
+    while not state.alerted:
+        state = test.step(state, 2.0 * allowance.mean)
+    steps = 0
+    while state.alerted:
+        state, steps = test.step(state, 0.0), steps + 1
+    assert steps <= 60

@@ -1,12 +1,14 @@
 """`kickwatch trial`: how many containers each verdict takes."""
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kickwatch.detect import oneshot
-from kickwatch.detect.oneshot import OneShot, Run
-from kickwatch.detect.rates import CANARY
+from kickwatch.detect.oneshot import Churned, OneShot, Run
+from kickwatch.detect.rates import CANARY, SIGNATURE
 from kickwatch.model import Verdict
 
 
@@ -53,6 +55,33 @@ def test_a_canary_that_was_not_staked_on_is_refused() -> None:
     test = OneShot()
     with pytest.raises(ValueError, match="before the run"):
         test.canary(test.start(), 5.0)
+
+
+def test_a_signature_that_was_not_staked_on_is_refused() -> None:
+    test = OneShot()
+    with pytest.raises(ValueError, match="before the run"):
+        test.signature(test.start(), 32.0)
+
+
+def test_a_signature_decides_at_once() -> None:
+    test = OneShot(canary=CANARY, signature=SIGNATURE)
+    assert test.signature(test.start(), 32.0).verdict is Verdict.BROADCASTING
+    assert test.signature(test.start(), 5.0).verdict is Verdict.UNKNOWN
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_a_burst_is_never_better_evidence_of_silence_than_its_lives(rises: list[int], random: Random) -> None:
+    """Whichever containers the late ones came from, what is said of silence is no more than they would have said."""
+    test = OneShot()
+    known, late = [], 0
+    for rise in rises:
+        kept = random.randint(0, rise)
+        known.append(float(kept))
+        late += rise - kept
+    burst = test.churn(test.start(), Churned(tuple(known), float(late))).quiet.total()
+    truth = test.churn(test.start(), Churned(tuple(map(float, rises)))).quiet.total()
+    assert burst.capped(1e300) <= truth.capped(1e300) * (1.0 + 1e-12)
 
 
 def test_the_verdict_stays() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kickwatch.detect.relative import BURN_IN, Reference, relative_rule
+from kickwatch.detect.relative import BURN_IN, Reference, null_of, relative_rule, silent
 from kickwatch.detect.simulate.nulls import overdispersed
 
 
@@ -91,3 +91,27 @@ def test_a_record_survives_json() -> None:
 def test_an_observation_that_is_none_is_refused(x: float) -> None:
     with pytest.raises(ValueError, match="non-negative"):
         Reference().with_observation(x)
+
+
+@given(st.lists(st.floats(0.0, 500.0), max_size=BURN_IN + 40), st.integers(0, BURN_IN + 40))
+def test_many_at_once_are_the_same_as_one_by_one(observations: list[float], at: int) -> None:
+    halves = Reference().with_observations(observations[:at]).with_observations(observations[at:])
+    assert halves == record(observations)
+
+
+@pytest.mark.parametrize("count", [0, 1, BURN_IN - 1, BURN_IN, BURN_IN + 1, 500])
+def test_silence_is_a_record_of_zeros(count: int) -> None:
+    assert silent(count) == record([0.0] * count)
+    assert silent(count).mean == 0.0
+
+
+def test_the_mean_is_read_from_the_record() -> None:
+    assert record([7.0] * BURN_IN + [4.0, 8.0]).mean == 6.0
+
+
+def test_a_null_is_never_stricter_than_the_least() -> None:
+    null = null_of(silent(10_000), least=0.25)
+    assert null is not None
+    assert null.mean == 0.25
+    assert null_of(silent(40), least=0.25) is None
+    assert null_of(silent(10_000), least=3.5) is None

@@ -1,0 +1,63 @@
+"""What of one trial its verdict depends on, before anything that was observed earlier: trust, stratum, observations.
+
+What a trial may change depends on why it can be trusted, never on what was seen:
+
+- void (disturbed, or no kernel memory was charged), a probe that failed its control, one CPU: nothing but a counter;
+- events lost, accounting not known: it may raise an alarm; its silence ends none and enters no record;
+- without a probe: the canary's counters alone.
+"""
+
+from operator import attrgetter
+
+import msgspec
+
+from kickwatch.detect.strata import Stratum, stratum_of
+from kickwatch.detect.streams import COUNTERS, Observed, observe
+from kickwatch.detect.verdict import Finding, Reason, doubts_of, void_reasons
+from kickwatch.model import Trial
+
+# Reasons for which a probe's figures are no observations at all.
+_WORTHLESS = frozenset({Reason.BLIND.value, Reason.ONE_CPU.value})
+_FAILURE = attrgetter("failure")
+
+
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial as the monitor needs it; some hundred bytes of its record.
+
+    `counters`: no probe attributes. `observed` is None where nothing was; `silence`: whether its silence is evidence.
+    """
+
+    trial: str
+    boot_id: str
+    started_unix_s: float
+    stratum: Stratum
+    counters: bool
+    void: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    observed: Observed | None = None
+    silence: bool = False
+
+
+def examine(trial: Trial) -> Examined:
+    """The trial on its own."""
+    counters = trial.observers.ipis == COUNTERS
+    void = tuple(void_reasons([trial]))
+    doubts = () if void else tuple(doubt for doubt in doubts_of([trial]) if doubt != Reason.TOO_FEW_CONTAINERS)
+    # Without a probe the streams that need one hear nothing: it is no doubt about the others.
+    open_doubts = tuple(doubt for doubt in doubts if not (counters and doubt == Reason.BLIND))
+    worthless = bool(void) or not _WORTHLESS.isdisjoint(open_doubts)
+    findings = [Finding.UNSETTLED.value] if trial.unsettled else []
+    findings += [Finding.FAILED_CONTAINERS.value] if any(map(_FAILURE, trial.containers)) else []
+    return Examined(
+        trial=trial.trial_id,
+        boot_id=trial.node.boot_id,
+        started_unix_s=trial.started_unix_s,
+        stratum=stratum_of(trial),
+        counters=counters,
+        void=void,
+        doubts=doubts,
+        findings=tuple(findings),
+        observed=None if worthless else observe(trial),
+        silence=not open_doubts,
+    )
