@@ -42,6 +42,8 @@ def dropped(state: State, why: str) -> tuple[Change, ...]:
 
 def of_conditions(before: Mapping[Condition, Sequence[str]], turns: Sequence[Change]) -> tuple[Change, ...]:
     """The turns with their kinds set: `raised` only for the first stream of a condition, `ended` for its last one."""
+    if not turns:
+        return ()
     alerted = {condition: set(streams) for condition, streams in before.items()}
     changes = []
     for turn in turns:

@@ -26,6 +26,9 @@ class EDetector:
         self.wager = wager
         self.threshold = threshold
         self._at_rest: Nine | None = None  # what long silence leaves: one more zero changes no bit of it
+        # Silence draws each sum to stake * keep / (1 - keep): no sum exceeds what it was, or that.
+        settled = (stake * keep / (1.0 - keep) for stake, keep in zip(wager.stakes, wager.factors(0.0), strict=True))
+        self._most_at_rest = 1.0 + sum(settled)
 
     def start(self) -> Wealth:
         """No observation, no evidence."""
@@ -52,10 +55,29 @@ class EDetector:
         return Wealth(wealth.steps + used, values), total >= self.threshold
 
     def silence(self, wealth: Wealth, observations: int) -> tuple[Wealth, bool]:
-        """As `scan` of so many zeros, bit for bit, and in no time once silence has lasted."""
+        """As `scan` of so many zeros, bit for bit, but in no time once silence has lasted.
+
+        The nine sums never meet, so each is carried on alone, until a zero changes no bit of it any more.
+        """
         if wealth.values == self._at_rest and not wealth.exponents:
             return Wealth(wealth.steps + observations, wealth.values), False
-        quiet, alarmed = self.scan(wealth, [0.0] * observations)
-        if quiet.values == wealth.values and quiet.steps > wealth.steps and not alarmed:
-            self._at_rest = quiet.values
-        return quiet, alarmed
+        if wealth.exponents or not sum(wealth.values) + self._most_at_rest < self.threshold:
+            return self.scan(wealth, [0.0] * observations)  # the alarm may come in between
+        keeps = self.wager.factors(0.0)
+        a, b, c, d, e, f, g, h, i = (
+            _fade(value, stake, keep, observations)
+            for value, stake, keep in zip(wealth.values, self.wager.stakes, keeps, strict=True)
+        )
+        faded = (a, b, c, d, e, f, g, h, i)
+        if faded == wealth.values and observations:
+            self._at_rest = faded
+        return Wealth(wealth.steps + observations, faded), False
+
+
+def _fade(value: float, stake: float, keep: float, observations: int) -> float:
+    """What a bet's sum is after so many zeros."""
+    for _ in range(observations):
+        before, value = value, (value + stake) * keep
+        if value == before:
+            break
+    return value

@@ -196,8 +196,8 @@ class EProcess:
         return self.wager.step(wealth, x)
 
 
-# The latest step of silence by bets: most streams are silent in most trials, and have been equally long.
-_SILENCE: dict[Bets, tuple[Wealth, Wealth]] = {}
+# The latest silence by bets: where it began, how long it was, where it ended.
+_SILENCE: dict[Bets, tuple[tuple[Wealth, int], Wealth]] = {}
 
 
 class EpochEProcess:
@@ -224,17 +224,22 @@ class EpochEProcess:
         a, b, c, d, e, f, g, h, i = self.wager.stakes
         return self.wager.step(wealth, x, (a / p, b / p, c / p, d / p, e / p, f / p, g / p, h / p, i / p))
 
-    def step_mean(self, wealth: Wealth | None, observations: Sequence[float]) -> Wealth:
+    def step_mean(self, wealth: Wealth, observations: Sequence[float]) -> Wealth:
         """One step with the mean of several clipped observations: the null bounds it as it bounds each of them."""
-        before = wealth or self.start()
-        if any(observations):
-            clip, total = self.wager.null.clip, 0.0
-            for x in observations:
-                total += min(x, clip)
-            return self.step(before, total / len(observations))
+        clip, total = self.wager.null.clip, 0.0
+        for x in observations:
+            total += min(x, clip)
+        return self.step(wealth, total / len(observations))
+
+    def silence(self, wealth: Wealth, steps: int) -> Wealth:
+        """So many steps with 0. Silence costs a bet the same against any null, so streams that were equally long silent
+        take them together."""
         known = _SILENCE.get(self.wager.bets)
-        if known is None or known[0] != before:  # silence costs a bet the same against any null
-            known = _SILENCE[self.wager.bets] = (before, self.step(before, 0.0))
+        if known is None or known[0] != (wealth, steps):
+            after = wealth
+            for _ in range(steps):
+                after = self.step(after, 0.0)
+            known = _SILENCE[self.wager.bets] = ((wealth, steps), after)
         return known[1]
 
     def published(self, wealth: Wealth) -> float:

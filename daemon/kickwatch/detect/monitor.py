@@ -19,11 +19,11 @@ from kickwatch.detect.eprocess import EpochEProcess, Null, Wager
 from kickwatch.detect.examine import Examined, examine
 from kickwatch.detect.rates import Pace, Share, Stream, observations_per_year, split
 from kickwatch.detect.recovery import LEAST_CEILING, MOST_CLIP, Ceiling, Hysteresis
-from kickwatch.detect.state import Change, Figures, Outcome, State
+from kickwatch.detect.state import Change, Figures, Outcome, Silence, State
 from kickwatch.detect.strata import Stratum
 from kickwatch.detect.streams import SWAPPED, Condition, Name, Observed, allowance_of, jit_broadcasts
 from kickwatch.detect.swap import SwapTest
-from kickwatch.detect.track import Given
+from kickwatch.detect.track import Given, Track
 from kickwatch.detect.verdict import MIN_CONTAINERS, Reason
 from kickwatch.model import Trial, Verdict
 
@@ -82,9 +82,21 @@ class Monitor:
         outcome = _judged(state, seen, (*gone, *changes.of_conditions(before, turned)), anew)
         return replace(state, trials=state.trials + 1, verdict=outcome.verdict), outcome
 
+    def settled(self, state: State) -> State:
+        """The same state with the silent trials added to the evidence."""
+        if state.silence is None or state.comparison is None:
+            return state
+        own, published = dict(state.tracks), dict(state.published)
+        tests = self.tests(state.comparison.record.stratum)
+        for name, zeros in state.silence.heard:
+            test, process = tests[name], self._epochs[id(tests[name])]
+            own[name] = tracks.silence(test, own.get(name) or tracks.start(test), zeros * state.silence.trials)
+            published[name] = process.silence(published.get(name) or process.start(), state.silence.trials)
+        return replace(state, tracks=own, published=published, silence=None)
+
     def figures(self, state: State) -> dict[str, Figures]:
         """Every stream, for metrics and `status`; empty before the first trial."""
-        shown: dict[str, Figures] = {}
+        state, shown = self.settled(state), dict[str, Figures]()
         for name, test in self.tests(state.comparison.record.stratum).items() if state.comparison else ():
             track, published = state.tracks.get(name), state.published.get(name)
             shown[name.value] = Figures(
@@ -101,14 +113,15 @@ class Monitor:
         if known is None:
             comparison = self.comparer.enter(None, seen.stratum)
             return replace(state, boot_id=seen.boot_id, comparison=comparison), (), ""
+        if known.record.stratum == seen.stratum and state.boot_id == seen.boot_id:
+            return state, (), ""
+        state = self.settled(state)
         if known.record.stratum != seen.stratum:
             comparison = self.comparer.enter(known, seen.stratum)
             anew = seen.stratum.changes_since(known.record.stratum)
-        elif state.boot_id != seen.boot_id:
-            comparison, anew = self.comparer.restart(known), "the machine was booted"
         else:
-            return state, (), ""
-        fresh = replace(state, boot_id=seen.boot_id, containers=0, tracks={}, comparison=comparison)
+            comparison, anew = self.comparer.restart(known), "the machine was booted"
+        fresh = replace(state, boot_id=seen.boot_id, containers=0, tracks={}, calm=True, comparison=comparison)
         return fresh, changes.dropped(state, anew), anew
 
     def _fed(self, state: State, seen: Examined) -> tuple[State, list[Change]]:
@@ -117,28 +130,41 @@ class Monitor:
         if comparison is None or observed is None:
             return state, []
         lives = 0 if seen.counters else observed.containers
-        state, turned = self._stepped(_in_epoch(state, seen.started_unix_s), _Feed(seen, observed))
+        state = self._in_epoch(state, seen.started_unix_s)
+        silence = observed.silence if state.calm else ()
+        turned = list[Change]()
+        if silence:
+            state = self._silent(state, silence)
+        else:
+            state, turned = self._stepped(self.settled(state), _Feed(seen, observed))
         if lives and seen.silence:
             comparison, risen = self.comparer.step(comparison, seen.trial, observed.sweeps)
             turned += [changes.of_rule(comparison, rule, turn) for rule, turn in risen]
         return replace(state, comparison=comparison, containers=state.containers + lives), turned
 
+    def _silent(self, state: State, heard: tuple[tuple[Name, int], ...]) -> State:
+        """The state after one more trial in which nothing was heard."""
+        if state.silence is not None and state.silence.heard == heard:
+            return replace(state, silence=Silence(heard, state.silence.trials + 1))
+        return replace(self.settled(state), silence=Silence(heard, 1))
+
     def _stepped(self, state: State, feed: "_Feed") -> tuple[State, list[Change]]:
         own, published, turned = dict(state.tracks), dict(state.published), list[Change]()
         for name, test in self.tests(feed.seen.stratum).items():
-            track = own.get(name)
-            xs = feed.heard(name, alerted=track is not None and track.watched.alerted)
+            track = own.get(name) or tracks.start(test)
+            xs = feed.heard(name, track)
             if not xs:
                 continue
-            track = track or tracks.start(test)
-            published[name] = self._epochs[id(test)].step_mean(published.get(name), xs)
-            silent = tracks.silence(test, track, xs)
-            if silent:
-                own[name] = silent
-                continue
+            process = self._epochs[id(test)]
+            published[name] = process.step_mean(published.get(name) or process.start(), xs)
             own[name], turns = tracks.advance(test, track, feed.given(name, xs))
             turned += [changes.of_stream(name, test, turn, counters=feed.seen.counters) for turn in turns]
-        return replace(state, tracks=own, published=published), turned
+        calm = all(map(tracks.is_calm, own.values()))
+        return replace(state, tracks=own, published=published, calm=calm), turned
+
+    def _in_epoch(self, state: State, started_unix_s: float) -> State:
+        epoch = int(started_unix_s // EPOCH_S)
+        return state if epoch == state.epoch else replace(self.settled(state), epoch=epoch, published={})
 
 
 class _Feed(msgspec.Struct, frozen=True):
@@ -147,12 +173,12 @@ class _Feed(msgspec.Struct, frozen=True):
     seen: Examined
     observed: Observed
 
-    def heard(self, name: Name, *, alerted: bool) -> tuple[float, ...]:
+    def heard(self, name: Name, track: Track) -> tuple[float, ...]:
         """The observations of the stream; empty for none."""
         if name not in SWAPPED:
             return self.observed.means.get(name, ())
         pair = self.observed.pairs.get(name)
-        if pair is None or (pair[0] == pair[1] and not alerted):
+        if pair is None or (pair[0] == pair[1] and not track.watched.alerted):
             return ()  # no toss; once there was an alarm, a tie tells that its cause may have gone
         return (1.0,) if pair[0] > pair[1] else (0.0,) if pair[0] < pair[1] else (0.5,)
 
@@ -184,11 +210,6 @@ def averaged(detector: EDetector) -> Hysteresis:
     null = detector.wager.null
     plain = Ceiling(null.mean, min(FEW_ALLOWANCES * null.mean, null.clip))
     return Hysteresis(detector, plain, Ceiling(max(null.mean, LEAST_CEILING), max(MOST_CLIP, plain.clip)))
-
-
-def _in_epoch(state: State, started_unix_s: float) -> State:
-    epoch = int(started_unix_s // EPOCH_S)
-    return state if epoch == state.epoch else replace(state, epoch=epoch, published={})
 
 
 def _judged(state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> Outcome:

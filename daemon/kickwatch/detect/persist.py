@@ -75,6 +75,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 def save(monitor: Monitor, state: State) -> bytes:
     """The state as JSON."""
+    state = monitor.settled(state)
     comparison = state.comparison
     tests = monitor.tests(comparison.record.stratum) if comparison else {}
     saved = SavedState(
@@ -85,8 +86,13 @@ def save(monitor: Monitor, state: State) -> bytes:
         containers=state.containers,
         verdict=state.verdict,
         epoch=state.epoch,
-        tracks={name: tracks.save(tests[name], track) for name, track in state.tracks.items()},
-        published={name: tests[name].detector.wager.save(wealth) for name, wealth in state.published.items()},
+        # In the order of the streams, not of their first words: equal evidence is equal bytes.
+        tracks={name: tracks.save(test, state.tracks[name]) for name, test in tests.items() if name in state.tracks},
+        published={
+            name: test.detector.wager.save(state.published[name])
+            for name, test in tests.items()
+            if name in state.published
+        },
         comparison=_save_comparison(monitor, comparison) if comparison else None,
     )
     return msgspec.json.encode(saved)
@@ -124,6 +130,7 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
         containers=known.containers,
         verdict=known.verdict,
         tracks=own,
+        calm=all(map(tracks.is_calm, own.values())),
         comparison=comparison,
         epoch=known.epoch,
         published=published,

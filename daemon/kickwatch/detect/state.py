@@ -46,8 +46,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     anew: str = ""
 
 
+class Silence(msgspec.Struct, frozen=True):
+    """Trials in a row in which every stream that heard something heard zeros: so many of them each time."""
+
+    heard: tuple[tuple[Name, int], ...]
+    trials: int
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the next trial's verdict depends on. `containers`: watched since the evidence began."""
+    """Everything the next trial's verdict depends on. `containers`: watched since the evidence began.
+
+    Most trials are silent. While no stream is alerted or has an onset (`calm`) they are only counted, in `silence`, and
+    added to the evidence together once something else comes: equal to the last bit (`Monitor.settled`).
+    """
 
     boot_id: str = ""
     trials: int = 0
@@ -55,6 +66,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     containers: int = 0
     verdict: Verdict = Verdict.UNKNOWN
     tracks: dict[Name, Track] = {}
+    calm: bool = True
+    silence: Silence | None = None
     comparison: Comparison | None = None
     epoch: int = 0
     published: dict[Name, Wealth] = {}

@@ -101,6 +101,13 @@ class Observed(msgspec.Struct, frozen=True):
     sweeps: dict[str, float]  # by cell: requests per container and other CPU, above the quiet window's
     longest_wait_ns: int = 0
 
+    @property
+    def silence(self) -> tuple[tuple[Name, int], ...]:
+        """How many zeros each stream heard, if none heard anything else and no windows differ; else empty."""
+        if any(map(any, self.means.values())) or any(churn != quiet for churn, quiet in self.pairs.values()):
+            return ()
+        return tuple((name, len(heard)) for name, heard in self.means.items())
+
 
 def allowance_of(name: Name, *, jit: bool) -> Allowance:
     """What a healthy kernel may do in a stream that is not swapped; `jit` as told by `jit_broadcasts`."""

@@ -66,12 +66,14 @@ def start(test: Hysteresis) -> Track:
     return Track(test.start())
 
 
-def silence(test: Hysteresis, track: Track, xs: tuple[float, ...]) -> Track | None:
-    """The state after zeros where nothing is the matter, as `advance`; None for all that is less ordinary."""
-    if track.onset is not None or track.watched.alerted or any(xs):
-        return None
-    watched, _ = test.silence(track.watched, len(xs))
-    return None if watched.alerted else Track(watched, None, track.silent + len(xs))
+def silence(test: Hysteresis, track: Track, zeros: int) -> Track:
+    """`advance` through so many zeros for a stream that is calm, without onset and alert; silence alerts nobody."""
+    return Track(test.silence(track.watched, zeros)[0], None, track.silent + zeros)
+
+
+def is_calm(track: Track) -> bool:
+    """Whether nothing is the matter: neither an alert nor the beginning of one."""
+    return track.onset is None and not track.watched.alerted
 
 
 def advance(test: Hysteresis, track: Track, given: Given) -> tuple[Track, tuple[Turn, ...]]:

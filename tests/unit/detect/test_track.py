@@ -8,7 +8,7 @@ from kickwatch.detect import track as tracks
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.recovery import Hysteresis
-from kickwatch.detect.track import Given, Onset, Track, Turn, advance, silence, start
+from kickwatch.detect.track import Given, Onset, Track, Turn, advance, is_calm, silence, start
 
 
 def watch(threshold: float = 5.3e8) -> Hysteresis:
@@ -100,18 +100,17 @@ def test_it_does_not_matter_how_observations_are_cut_into_trials(xs: list[float]
 @given(st.integers(1, 40), st.integers(0, 3000))
 def test_silence_is_advance_without_the_trouble(zeros: int, before: int) -> None:
     test, other = watch(), watch()
-    track = Track(other.silence(start(other).watched, before)[0]) if before else start(test)
-    short = silence(test, track, (0.0,) * zeros)
-    assert short == advance(other, track, Given("t", (0.0,) * zeros))[0]
+    track = silence(other, start(test), before)
+    assert is_calm(track)
+    assert silence(test, track, zeros) == advance(other, track, Given("t", (0.0,) * zeros))[0]
 
 
-def test_silence_is_not_for_what_is_the_matter() -> None:
+def test_calm_is_neither_an_alert_nor_the_beginning_of_one() -> None:
     test = watch()
     loud, _ = advance(test, start(test), Given("t", (1.0,)))
-    assert silence(test, loud, (0.0,)) is None
-    assert silence(test, start(test), (0.0, 1.0)) is None
-    low = watch(1.0)
-    assert silence(low, start(low), (0.0,) * 30) is None  # even silence reaches a threshold as low as that
+    alerted, _ = advance(test, loud, Given("t", (4.0,) * 9))
+    assert not is_calm(loud)
+    assert not is_calm(alerted)
 
 
 @given(observations)
