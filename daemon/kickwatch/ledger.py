@@ -41,9 +41,8 @@ def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """Cells of the same (reason, func, origin, path) added up, largest first; the first one's stack is kept."""
     merged: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
-        key = (cell.reason, cell.func, cell.origin, cell.path)
-        so_far = merged.get(key)
-        merged[key] = cell if so_far is None else _add_cells(so_far, cell)
+        so_far = merged.get(cell.identity)
+        merged[cell.identity] = cell if so_far is None else _add_cells(so_far, cell)
     return tuple(sorted(merged.values(), key=lambda cell: -cell.requests))
 
 
@@ -90,6 +89,11 @@ def counted(trial: Trial) -> list[Container]:
 def creation_broadcasts(cells: Iterable[Cell]) -> int:
     """Broadcasts of the creation path, whatever task sent them."""
     return sum(cell.broadcasts for cell in cells if cell.on_creation_path)
+
+
+def total_requests(cells: Iterable[Cell]) -> int:
+    """All requests, whatever they were for."""
+    return sum(cell.requests for cell in cells)
 
 
 def quiet_rate_hz(trial: Trial, events: float) -> float:

@@ -44,6 +44,11 @@ class Path(StrEnum):
 CREATION_ORIGINS = frozenset({Origin.SLAB, Origin.MEMCG, Origin.CGROUP, Origin.NAMESPACE, Origin.PERCPU})
 
 
+def on_creation_path(origin: Origin, path: Path) -> bool:
+    """True for path `create` with an origin of the creation path, whichever task sent it."""
+    return path is Path.CREATE and origin in CREATION_ORIGINS
+
+
 class Verdict(StrEnum):
     """What an experiment says."""
 
@@ -79,8 +84,13 @@ class Cell(Record, frozen=True, kw_only=True):
 
     @property
     def on_creation_path(self) -> bool:
-        """True for path `create` with an origin of the creation path, whichever task sent it."""
-        return self.path is Path.CREATE and self.origin in CREATION_ORIGINS
+        """See the function of that name."""
+        return on_creation_path(self.origin, self.path)
+
+    @property
+    def identity(self) -> tuple[str, str, Origin, Path]:
+        """What makes two cells the same one."""
+        return (self.reason, self.func, self.origin, self.path)
 
 
 class Wait(Record, frozen=True, kw_only=True):

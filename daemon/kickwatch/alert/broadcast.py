@@ -112,3 +112,21 @@ def bpftrace_line(cell: Cell | None) -> str:
 def per(amount: float, units: int) -> float:
     """Rounded for people."""
     return round(amount / units, 3) if units else 0.0
+
+
+def identity(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Which node, and which trials: what every alert says."""
+    node = trials[-1].node
+    return {"kernel": node.kernel, "engine": node.engine, "trials": [trial.trial_id for trial in trials]}
+
+
+def contention_fields(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The fields of `kickwatch.contention_detected`."""
+    waits = [wait for trial in trials for wait in trial.churn.waits]
+    count, wait_ns = total_waits(waits)
+    return identity(trials) | {
+        "slab_mutex_waits": count,
+        "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
+        "slab_mutex_longest_ms": round(max((wait.max_wait_ns for wait in waits), default=0) / 1e6, 3),
+        "slab_mutex_holders": holders(waits),
+    }

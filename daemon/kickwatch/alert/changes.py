@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kickwatch.alert.broadcast import broadcast_fields, holders
+from kickwatch.alert.broadcast import broadcast_fields, contention_fields, identity
 from kickwatch.alert.condition import Alert
 from kickwatch.alert.journal import Event
 from kickwatch.detect.state import Change, Kind, Outcome
 from kickwatch.detect.streams import Condition
-from kickwatch.ledger import total_waits
 from kickwatch.model import Trial
 
 # Per condition: the event that raises it, its level, the event that ends it.
@@ -45,7 +44,7 @@ def _alert(change: Change, recent: Sequence[Trial]) -> Alert:
     if change.kind is Kind.RAISED:
         return Alert(level, raised, _figures(change.condition, recent) | fields)
     if change.kind is Kind.ENDED:
-        return Alert("info", ended, _identity(recent) | fields)
+        return Alert("info", ended, identity(recent) | fields)
     return Alert("info", Event.EVIDENCE_CHANGED, {"kind": change.kind.value} | fields)
 
 
@@ -53,17 +52,5 @@ def _figures(condition: Condition, recent: Sequence[Trial]) -> dict[str, Any]:
     if condition is Condition.BROADCASTING:
         return broadcast_fields(recent)
     if condition is Condition.CONTENDED:
-        waits = [wait for trial in recent for wait in trial.churn.waits]
-        count, wait_ns = total_waits(waits)
-        return _identity(recent) | {
-            "slab_mutex_waits": count,
-            "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
-            "slab_mutex_longest_ms": round(max((wait.max_wait_ns for wait in waits), default=0) / 1e6, 3),
-            "slab_mutex_holders": holders(waits),
-        }
-    return _identity(recent)
-
-
-def _identity(recent: Sequence[Trial]) -> dict[str, Any]:
-    node = recent[-1].node
-    return {"kernel": node.kernel, "engine": node.engine, "trials": [trial.trial_id for trial in recent]}
+        return contention_fields(recent)
+    return identity(recent)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kickwatch.alert.broadcast import broadcast_fields, holders
+from kickwatch.alert.broadcast import broadcast_fields, contention_fields, identity
 from kickwatch.alert.journal import Event
 from kickwatch.detect.verdict import Finding, Judgement
-from kickwatch.ledger import total_waits
 from kickwatch.model import Trial, Verdict
 
 
@@ -37,7 +36,7 @@ class Conditions:
             return [Alert("error", Event.BROADCAST_DETECTED, broadcast_fields(trials))]
         if judgement.verdict is Verdict.QUIET and self.broadcasting:
             self.broadcasting = False
-            return [Alert("info", Event.BROADCAST_ENDED, _identity(trials))]
+            return [Alert("info", Event.BROADCAST_ENDED, identity(trials))]
         return []
 
     def _contention(self, trials: Sequence[Trial], judgement: Judgement) -> list[Alert]:
@@ -45,17 +44,5 @@ class Conditions:
         if contended == self.contended or (not contended and judgement.verdict is Verdict.UNKNOWN):
             return []
         self.contended = contended
-        waits = [wait for trial in trials for wait in trial.churn.waits]
-        count, wait_ns = total_waits(waits)
-        fields = _identity(trials) | {
-            "slab_mutex_waits": count,
-            "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
-            "slab_mutex_longest_ms": round(max((wait.max_wait_ns for wait in waits), default=0) / 1e6, 3),
-            "slab_mutex_holders": holders(waits),
-        }
-        return [Alert("warning", Event.CONTENTION_DETECTED if contended else Event.CONTENTION_ENDED, fields)]
-
-
-def _identity(trials: Sequence[Trial]) -> dict[str, Any]:
-    node = trials[-1].node
-    return {"kernel": node.kernel, "engine": node.engine, "trials": [trial.trial_id for trial in trials]}
+        event = Event.CONTENTION_DETECTED if contended else Event.CONTENTION_ENDED
+        return [Alert("warning", event, contention_fields(trials))]

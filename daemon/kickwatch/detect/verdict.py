@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from kickwatch.ledger import counted, creation_broadcasts, total_waits
+from kickwatch.ledger import counted, creation_broadcasts, total_requests, total_waits
 from kickwatch.model import Canary, KmemAccounting, Trial, Verdict
 
 MIN_CONTAINERS = 10
@@ -118,7 +118,8 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
         doubts.append(Reason.TOO_FEW_CONTAINERS.value)
     if any(trial.kmem_accounting is KmemAccounting.UNKNOWN and counted(trial) for trial in trials):
         doubts.append(Reason.KMEM_ACCOUNTING_UNKNOWN.value)
-    if any(trial.churn.lost_events > _requests(trial) // 100 for trial in trials if trial.observers.ipis != "counters"):
+    probed = (trial.churn for trial in trials if trial.observers.ipis != "counters")
+    if any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed):
         doubts.append(Reason.EVENTS_LOST.value)
     return doubts
 
@@ -128,10 +129,6 @@ def _blind(trial: Trial) -> bool:
     if trial.control is not None and not trial.control.passed:
         return True
     return trial.observers.ipis == "counters" or (not trial.churn.cells and bool(counted(trial)))
-
-
-def _requests(trial: Trial) -> int:
-    return sum(cell.requests for cell in trial.churn.cells)
 
 
 def _findings(trials: Sequence[Trial]) -> list[str]:

@@ -200,7 +200,7 @@ class ContentionObserver:
 def learn_comm_offset() -> int:
     """Offset of task_struct.comm, found in a copy of our own task after renaming it; 0 when it cannot be found.
 
-    Without BTF there is no other way to name a task by its pointer. The thread renames itself three times: the
+    Without BTF there is no other way to name a task by its pointer. The thread renames itself twice: the
     tracepoint fires before the new name is written, so the copy holds the name before it.
     """
     found = [0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kickwatch.errors import ObserveError
-from kickwatch.model import CREATION_ORIGINS, Cell, Path
+from kickwatch.model import Cell, on_creation_path
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack
 from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, attribute, mask_follows_task, reason_of
@@ -84,8 +84,7 @@ class _Named:
 
     @property
     def on_creation_path(self) -> bool:
-        told = self.attribution
-        return self.broadcasts_count and told.path is Path.CREATE and told.origin in CREATION_ORIGINS
+        return self.broadcasts_count and on_creation_path(self.attribution.origin, self.attribution.path)
 
 
 @dataclass

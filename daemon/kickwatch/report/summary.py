@@ -4,7 +4,7 @@ from statistics import quantiles
 from typing import Any
 
 from kickwatch.detect.verdict import Judgement, cal_minus_tlb_per_memcg
-from kickwatch.ledger import above_quiet, counted, creation_broadcasts, quiet_rate_hz, total_waits
+from kickwatch.ledger import above_quiet, counted, creation_broadcasts, quiet_rate_hz, total_requests, total_waits
 from kickwatch.model import SCHEMA_VERSION, Canary, Cell, Trial
 
 _DIGITS = 4
@@ -60,7 +60,7 @@ def per_container(trial: Trial) -> dict[str, float | None]:
         "cal": above(rise.cal, base.cal),
         "tlb": above(rise.tlb, base.tlb),
         "res": above(rise.res, base.res),
-        "requests": above(_requests(trial.churn.cells), _requests(trial.quiet.cells)),
+        "requests": above(total_requests(trial.churn.cells), total_requests(trial.quiet.cells)),
         "broadcasts": round(sum(cell.broadcasts for cell in trial.churn.cells) / containers, _DIGITS),
         "creation_path_broadcasts": round(creation_broadcasts(trial.churn.cells) / containers, _DIGITS),
         "slab_mutex_waits": round(count / containers, _DIGITS) if trial.slab_mutex_known else None,
@@ -82,8 +82,8 @@ def canary(batch: Canary | None) -> dict[str, float | int | None] | None:
 
 def bill(trial: Trial) -> list[dict[str, Any]]:
     """Every cell of the churn window, largest first."""
-    quiet = {_identity(cell): cell.requests for cell in trial.quiet.cells}
-    return [_bill_row(trial, cell, quiet.get(_identity(cell), 0)) for cell in trial.churn.cells]
+    quiet = {cell.identity: cell.requests for cell in trial.quiet.cells}
+    return [_bill_row(trial, cell, quiet.get(cell.identity, 0)) for cell in trial.churn.cells]
 
 
 def _bill_row(trial: Trial, cell: Cell, quiet_requests: int) -> dict[str, Any]:
@@ -138,11 +138,3 @@ def _percentile(values: list[float], percent: int) -> float | None:
     if len(values) == 1:
         return round(values[0], 3)
     return round(quantiles(values, n=100, method="inclusive")[percent - 1], 3)
-
-
-def _identity(cell: Cell) -> tuple[str, ...]:
-    return (cell.reason, cell.func, cell.origin, cell.path)
-
-
-def _requests(cells: tuple[Cell, ...]) -> int:
-    return sum(cell.requests for cell in cells)
