@@ -20,6 +20,7 @@ from kickwatch.observe.contention import ContentionObserver, ContentionSample, W
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import HEALTHY
 from kickwatch.observe.symbols import Symbols
+from refused import refused
 from replay import Replay
 
 pytestmark = pytest.mark.kernel
@@ -50,7 +51,10 @@ def read_slabinfo() -> None:
 async def contend(observatory: Observatory) -> Window:
     before = await observatory.sample()
     await asyncio.to_thread(read_slabinfo)
-    return observatory.window("test", before, await observatory.sample())
+    after = await observatory.sample()
+    window = observatory.window("test", before, after)
+    assert window.lost_events == refused(before, after)
+    return window
 
 
 async def test_waits_are_counted_and_their_holders_named(observatory: Observatory) -> None:
@@ -66,7 +70,6 @@ async def test_waits_are_counted_and_their_holders_named(observatory: Observator
     assert {wait.waiter for wait in window.waits} == {"slab_start"}
     named = sum(wait.waits for wait in window.waits if wait.holder == "cat")
     assert named > 0.8 * waits, window.waits
-    assert window.lost_events == 0
 
 
 async def test_bpftrace_counts_the_same_waits_at_the_same_address(observatory: Observatory) -> None:

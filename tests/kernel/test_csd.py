@@ -16,6 +16,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.symbols import Symbols
 from kickwatch.workload.helper import Helper
+from refused import refused
 from replay import Replay
 
 pytestmark = pytest.mark.kernel
@@ -54,8 +55,9 @@ def toggle(switch: Path, times: int) -> None:
 async def cells_during(observatory: Observatory, act: Callable[[], object]) -> dict[str, Cell]:
     before = await observatory.sample()
     await asyncio.to_thread(act)
-    window = observatory.window("test", before, await observatory.sample())
-    assert window.lost_events == 0
+    after = await observatory.sample()
+    window = observatory.window("test", before, after)
+    assert window.lost_events == refused(before, after)
     return {cell.func: cell for cell in window.cells}
 
 
