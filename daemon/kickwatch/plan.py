@@ -53,7 +53,6 @@ class TrialRun:
         canary = await self._canary()
         disturbances = begun.disturbances(await asyncio.to_thread(moment, socket))
         await laboratory.reclaim()  # outside every window: removing memcgs may broadcast lawfully
-        await laboratory.observatory.between_windows()
         return Trial(
             trial_id=self.trial_id,
             seed=seed,
