@@ -23,7 +23,7 @@ BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wer
 
 help:
 	@echo 'make setup    all that is needed, Docker Engine included; the command is then .venv/bin/kickwatch'
-	@echo 'make run      set up, then one trial: the bill and the verdict (RUN_ARGS=... for `kickwatch trial`)'
+	@echo 'make run      set up, then an experiment: the bill and the verdict (RUN_ARGS=... for `kickwatch trial --until-decided`)'
 	@echo 'make test     set up, then lint, types and all tests (TEST_ARGS=... for pytest, KICKWATCH_REQUIRE=... to let skip)'
 	@echo 'make bench    set up, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one)'
 	@echo 'make native   the native programs and the BPF objects'
@@ -54,7 +54,7 @@ engine: venv
 	@deploy/setup engine
 
 run: setup
-	@deploy/with-engine .venv/bin/kickwatch trial $(RUN_ARGS)
+	@deploy/with-engine .venv/bin/kickwatch trial --until-decided $(RUN_ARGS)
 
 lint:
 	.venv/bin/ruff check .

@@ -1,23 +1,13 @@
-"""The configuration: every key with its type, range and default, and how a file and `--set` become one value.
+"""The configuration: every key with its type, range and default. `configure` makes one of a file and overrides.
 
-Keys are named `section.key` everywhere a person sees them. Nothing is reset to a default in silence: what cannot be
-used is an error that names the place, the key, what was given and what is allowed.
+Keys are named `section.key` everywhere a person sees them; deploy/kickwatch.toml explains each.
 """
 
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-
-from kickwatch.errors import ConfigError
-
-_SHOWN_CHARS = 60
 
 
 class EngineKind(StrEnum):
@@ -41,6 +31,13 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
+class Preset(StrEnum):
+    """How much of a node kickwatch may take: `sentinel` lives beside other people's work, `stress` owns the machine."""
+
+    SENTINEL = "sentinel"
+    STRESS = "stress"
+
+
 class LogLevel(StrEnum):
     """The least severe record that is written."""
 
@@ -51,7 +48,13 @@ class LogLevel(StrEnum):
 
 
 AbsolutePath = Annotated[str, Meta(pattern="^/", description="an absolute path")]
+OptionalPath = Annotated[str, Meta(pattern="^(/.*)?$", description="an absolute path, or an empty string")]
+Address = Annotated[
+    str, Meta(pattern=r"^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", description="an address and a port, 127.0.0.1:9893")
+]
 LimitBytes = Annotated[int, Meta(ge=0, le=2**50)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
@@ -63,8 +66,12 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
 
 class WorkloadConfig(msgspec.Struct, frozen=True):
-    """The containers of a churn window. `image` empty is kickwatch's own; `rate_hz` 0 is as fast as the engine."""
+    """The containers of a churn window. `image` empty is kickwatch's own; `rate_hz` 0 is as fast as the engine.
 
+    Not `enabled`, kickwatch is passive: it starts nothing, and bills the containers that others start.
+    """
+
+    enabled: bool = True
     image: str = ""
     command: tuple[str, ...] = ()
     containers_per_trial: Annotated[int, Meta(ge=1, le=10_000)] = 23
@@ -77,14 +84,65 @@ class WorkloadConfig(msgspec.Struct, frozen=True):
 
 
 class TrialConfig(msgspec.Struct, frozen=True):
-    """One experiment. `seed` 0 is drawn anew for each; `interval_s` is the pause between two; 0 memcgs: no canary."""
+    """One experiment. `seed` 0 is drawn anew for each; 0 memcgs: no canary.
+
+    `interval_s` is the pause between two, `jitter` the share of it that chance adds, so that no fleet moves in step.
+    """
 
     window_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
     settle_s: Annotated[float, Meta(ge=0, le=600)] = 40.0
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     interval_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    jitter: Share = 0.2
     canary_memcgs: Annotated[int, Meta(ge=0, le=10_000)] = 100
     control_period_s: Annotated[float, Meta(ge=1, le=604_800)] = 3600.0
+
+
+class BudgetConfig(msgspec.Struct, frozen=True):
+    """What the daemon may cost. A key that is 0 takes the preset's value; `daemon/kickwatch/budget.py` has the presets.
+
+    `cpu_share` is of one CPU, for the daemon itself; what containers cost the engine follows from their number.
+    """
+
+    preset: Preset = Preset.SENTINEL
+    containers_per_hour: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    containers_per_day: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    cpu_share: Share = 0.0
+
+
+class GuardConfig(msgspec.Struct, frozen=True):
+    """Above which pressure no trial begins. A threshold of 0 is not looked at. PSI: the `some` line's avg10.
+
+    A pause ends once everything has been `resume_share` below (or above) its threshold for `resume_after_s`.
+    """
+
+    enabled: bool = True
+    cpu_pressure_pct: Percent = 50.0
+    memory_pressure_pct: Percent = 10.0
+    io_pressure_pct: Percent = 50.0
+    load_per_cpu: Annotated[float, Meta(ge=0, le=1000)] = 4.0
+    available_memory_pct: Percent = 5.0
+    engine_disk_free_pct: Percent = 5.0
+    containers: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    dying_memcgs: Annotated[int, Meta(ge=0, le=10_000_000)] = 20_000
+    resume_share: Share = 0.2
+    resume_after_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    poll_s: Annotated[float, Meta(ge=0.1, le=600)] = 5.0
+
+
+class ServiceConfig(msgspec.Struct, frozen=True):
+    """The daemon as a service. While `drain_file` exists it makes no containers and watches on."""
+
+    drain_file: OptionalPath = "/run/kickwatch/drain"
+    summary_period_s: Annotated[float, Meta(ge=1, le=604_800)] = 3600.0
+
+
+class MetricsConfig(msgspec.Struct, frozen=True):
+    """Prometheus metrics: over HTTP at `listen`, or into `textfile` for node_exporter's textfile collector, or both."""
+
+    enabled: bool = True
+    listen: Address = "127.0.0.1:9893"
+    textfile: OptionalPath = ""
 
 
 class StateConfig(msgspec.Struct, frozen=True):
@@ -106,168 +164,9 @@ class Config(msgspec.Struct, frozen=True):
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
     workload: WorkloadConfig = msgspec.field(default_factory=WorkloadConfig)
     trial: TrialConfig = msgspec.field(default_factory=TrialConfig)
+    budget: BudgetConfig = msgspec.field(default_factory=BudgetConfig)
+    guard: GuardConfig = msgspec.field(default_factory=GuardConfig)
+    service: ServiceConfig = msgspec.field(default_factory=ServiceConfig)
+    metrics: MetricsConfig = msgspec.field(default_factory=MetricsConfig)
     state: StateConfig = msgspec.field(default_factory=StateConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A configuration, and one line for each unknown key that was passed over (`strict=False` only)."""
-
-    config: Config
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A value and the file or option that gave it."""
-
-    value: object
-    source: str
-
-
-SERIAL_BY_FORCE = (
-    "workload.kmem_tcp_limit_bytes forces workload.concurrency to 1: the static key it flips is shared by all memcgs"
-)
-
-
-def load(path: Path | None, sets: Sequence[str] = (), *, strict: bool = True) -> Loaded:
-    """Defaults, overridden by the TOML file at `path`, overridden by each `KEY=VALUE` of `sets` in turn.
-
-    Raises ConfigError, one line, for whatever cannot be used. An unknown key is an error too, or with `strict=False`
-    a warning: a daemon started with the file of a newer release watches on.
-    """
-    given: dict[str, _Given] = {}
-    if path is not None:
-        given |= _flat(_read(path), str(path))
-    for assignment in sets:
-        given |= _parse_set(assignment)
-    known = known_keys()
-    unknown = {key: item for key, item in given.items() if key not in known}
-    complaints = [_unknown(key, item.source) for key, item in unknown.items()]
-    if strict and complaints:
-        raise complaints[0]
-    config = _build({key: item for key, item in given.items() if key in known})
-    forced = (SERIAL_BY_FORCE,) if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1 else ()
-    return Loaded(config, (*(str(complaint) for complaint in complaints), *forced))
-
-
-def known_keys() -> dict[str, Any]:
-    """Every key as `section.key`, with its type."""
-    return {
-        f"{section.name}.{field.name}": field.type
-        for section in msgspec.structs.fields(Config)
-        for field in msgspec.structs.fields(section.type)
-    }
-
-
-def allowed(key: str) -> str:
-    """What may be given for a known key, in words; bounds are inclusive."""
-    info = msgspec.inspect.type_info(known_keys()[key])
-    if isinstance(info, msgspec.inspect.Metadata):
-        return str((info.extra_json_schema or {}).get("description", "a string"))
-    if isinstance(info, msgspec.inspect.IntType):
-        return f"a whole number from {info.ge} to {info.le}"
-    if isinstance(info, msgspec.inspect.FloatType):
-        return f"a number from {info.ge:g} to {info.le:g}"
-    if isinstance(info, msgspec.inspect.EnumType):
-        return "one of " + ", ".join(info.cls)
-    return "a list of strings" if isinstance(info, msgspec.inspect.VarTupleType) else "a string"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})", "name a readable TOML file") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, a number of 5000 digits
-        raise ConfigError(f"{path} is not valid TOML ({error})", "correct it there") from error
-
-
-def _flat(document: Mapping[str, Any], source: str) -> dict[str, _Given]:
-    """`section.key` to value. A section that is unknown, or is none, stands under its own name."""
-    given: dict[str, _Given] = {}
-    for section, value in document.items():
-        if section not in Config.__struct_fields__:
-            given[section] = _Given(value, source)
-        elif isinstance(value, dict):
-            given |= {f"{section}.{key}": _Given(inner, source) for key, inner in value.items()}
-        else:
-            raise ConfigError(f"{source}: {section} is a section, and cannot be {_shown(value)}", f"write [{section}]")
-    return given
-
-
-def _parse_set(assignment: str) -> dict[str, _Given]:
-    key, equals, text = (part.strip() for part in assignment.partition("="))
-    if not equals or not key:
-        raise ConfigError(f"--set {_shown(assignment)} is not KEY=VALUE", "write --set trial.window_s=5")
-    return {key: _Given(_value_of(key, text), f"--set {_plain(assignment)}")}
-
-
-def _value_of(key: str, text: str) -> object:
-    """The TOML value of `text`, or `text` itself where it is none or where the key takes any string."""
-    try:
-        document = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    value = document["value"]
-    takes_text = known_keys().get(key) is str and not isinstance(value, str)
-    return text if takes_text or len(document) > 1 else value
-
-
-def _build(given: Mapping[str, _Given]) -> Config:
-    known = known_keys()
-    sections: dict[str, dict[str, object]] = {name: {} for name in Config.__struct_fields__}
-    for key, item in given.items():
-        section, _, name = key.partition(".")
-        try:
-            sections[section][name] = msgspec.convert(item.value, known[key])
-        except (msgspec.ValidationError, ValueError) as error:
-            raise ConfigError(f"{item.source}: {key} cannot be {_shown(item.value)}", f"give {allowed(key)}") from error
-    config = msgspec.convert(sections, Config)
-    _check_together(config.workload, given)
-    return config
-
-
-def _check_together(workload: WorkloadConfig, given: Mapping[str, _Given]) -> None:
-    def place(*keys: str) -> str:
-        return ", ".join(dict.fromkeys(given[key].source for key in keys if key in given))
-
-    if workload.command and not workload.image:
-        raise ConfigError(
-            f"{place('workload.command')}: workload.command is set and workload.image is not",
-            "kickwatch's own image takes no command; name an image or leave the command out",
-        )
-
-
-def _unknown(key: str, source: str) -> ConfigError:
-    sections = Config.__struct_fields__
-    section, dot, name = key.partition(".")
-    siblings = [known for known in known_keys() if known.startswith(f"{section}.")]
-    nearest = _nearest(name, siblings) if siblings else None
-    if dot or section not in sections:
-        nearest = nearest or _nearest(name or section, list(known_keys()))
-    if section not in sections:
-        nearest = nearest or _nearest(section, sections)
-    remedy = f"did you mean {nearest}?" if nearest else f"known are {', '.join(siblings or sections)}"
-    return ConfigError(f"{source}: unknown key {_plain(key)}", remedy)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str | None:
-    """The one of `known` whose last part is most like `name`."""
-    by_name = {full.rpartition(".")[2]: full for full in known}
-    found = difflib.get_close_matches(name, by_name, n=1)
-    return by_name[found[0]] if found else None
-
-
-def _plain(text: str) -> str:
-    """`text` as it is where it stays on one short line, else quoted and cut."""
-    return text if text.isprintable() and len(text) <= _SHOWN_CHARS else _shown(text)
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python prints
-        return "a number that long"
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."

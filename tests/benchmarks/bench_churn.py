@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import docker
-from kickwatch.config import load
+from kickwatch.configure import load
 from kickwatch.laboratory import Laboratory
 from kickwatch.node.lock import NodeLock
 from kickwatch.workload.names import new_trial_id

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from statistics import median
 
-from kickwatch.config import load
+from kickwatch.configure import load
 from kickwatch.laboratory import Laboratory
 from kickwatch.node.lock import NodeLock
 from kickwatch.observe.bpf import enable_statistics

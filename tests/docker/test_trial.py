@@ -38,9 +38,9 @@ def test_a_healthy_node_is_quiet_and_its_bill_has_names() -> None:
 
 def test_both_networks_and_concurrency_work_and_the_tables_are_printed() -> None:
     arguments = ["--set", "workload.network=bridge", "--set", "workload.concurrency=4", "--set", "trial.window_s=1"]
-    outcome = kickwatch("trial", "--containers", "12", *arguments)
+    outcome = kickwatch("trial", "--containers", "23", *arguments)
     assert outcome.status == 0, outcome.err
-    assert "12 containers on docker" in outcome.out
+    assert "23 containers on docker" in outcome.out
     assert "(bridge)" in outcome.out
     assert "rcu_exp_handler" in outcome.out
     assert "verdict: quiet" in outcome.out
@@ -62,8 +62,15 @@ def test_a_static_key_flipped_by_each_container_is_broadcasting_and_without_it_q
     assert "mem_cgroup_write" in cell["stack"]
     assert told["per_container"]["creation_path_broadcasts"] == pytest.approx(3, abs=0.3)
     assert "kickwatch.broadcast_detected" in outcome.err
-    again = kickwatch("trial", "--containers", "12", "--json")
+    again = kickwatch("trial", "--json")
     assert (again.status, again.json["verdict"]) == (0, "quiet")
+
+
+def test_too_few_containers_decide_nothing_and_it_is_said_how_many_would() -> None:
+    outcome = kickwatch("trial", "--containers", "8", "--set", "trial.window_s=0.5")
+    assert outcome.status == 4, outcome.err
+    assert "verdict: unknown (insufficient_evidence)" in outcome.out
+    assert "about 15 more containers decide" in outcome.out
 
 
 def test_evidence_decides_with_as_many_containers_as_it_needs() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.config import SERIAL_BY_FORCE, Config, EngineKind, LogFormat, Network, allowed, known_keys, load
+from kickwatch.config import Config, EngineKind, LogFormat, Network
+from kickwatch.configure import SERIAL_BY_FORCE, allowed, known_keys, load
 from kickwatch.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "kickwatch.toml"
@@ -101,14 +102,14 @@ def test_set_takes_a_list() -> None:
         ("workload.command=[1]", "cannot be [1]: give a list of strings"),
         ("workload.concurrency", "is not KEY=VALUE: write --set trial.window_s=5"),
         ("=5", "is not KEY=VALUE"),
-        ("workload=5", "unknown key workload: known are workload.image, workload.command"),
+        ("workload=5", "unknown key workload: known are workload.enabled, workload.image"),
         ("workload.concurency=5", "unknown key workload.concurency: did you mean workload.concurrency?"),
         ("window_s=5", "unknown key window_s: did you mean trial.window_s?"),
         ("trial.concurrency=5", "unknown key trial.concurrency: did you mean workload.concurrency?"),
         ("trial.zzz=5", "unknown key trial.zzz: known are trial.window_s, trial.settle_s"),
         ("trail.window=5", "unknown key trail.window: did you mean trial.window_s?"),
         ("trail.qqqqqqq=5", "unknown key trail.qqqqqqq: did you mean trial?"),
-        ("zzz=5", "unknown key zzz: known are engine, workload, trial, state, log"),
+        ("zzz=5", "unknown key zzz: known are engine, workload, trial, budget, guard, service, metrics, state, log"),
         ("a\nb=5", "unknown key 'a\\nb'"),
         ("workload.command=[]]", "cannot be '[]]': give a list of strings"),
     ],
@@ -125,7 +126,7 @@ def test_a_wrong_set_is_one_clear_line(assignment: str, message: str) -> None:
         ("engine = 5\n", "engine is a section, and cannot be 5: write [engine]"),
         ("[[engine]]\nkind = 'docker'\n", "engine is a section, and cannot be [{'kind': 'docker'}]: write [engine]"),
         ("[trail]\nwindow_s = 5\n", "unknown key trail: did you mean trial?"),
-        ("[workload.extra]\na = 1\n", "unknown key workload.extra: known are workload.image"),
+        ("[workload.extra]\na = 1\n", "unknown key workload.extra: known are workload.enabled"),
         ("[engine]\nkind = docker\n", "is not valid TOML (Invalid value (at line 2, column 8)): correct it there"),
         ("[engine]\nkind = 'docker'\nkind = 'docker'\n", "is not valid TOML (Cannot overwrite a value (at line 3"),
         ("[trial]\nseed = " + "1" * 5000, "is not valid TOML"),
@@ -161,7 +162,7 @@ def test_unknown_keys_are_warnings_where_asked(file: Path) -> None:
     assert loaded.config == Config(workload=msgspec.structs.replace(Config().workload, hold_s=2.0))
     assert loaded.warnings == (
         f"{file}: unknown key workload.concurency: did you mean workload.concurrency?",
-        f"{file}: unknown key future: known are engine, workload, trial, state, log",
+        f"{file}: unknown key future: known are engine, workload, trial, budget, guard, service, metrics, state, log",
         "--set trial.windows=5: unknown key trial.windows: did you mean trial.window_s?",
     )
 
@@ -218,3 +219,23 @@ def one_line_or_loaded(path: Path | None, *sets: str) -> None:
         load(path, sets)
     except ConfigError as error:
         assert len(str(error).splitlines()) == 1, str(error)  # noqa: PT017 - both outcomes are right
+
+
+def test_the_environment_is_between_the_file_and_the_options(file: Path) -> None:
+    file.write_text("[trial]\nwindow_s = 3\nsettle_s = 3\ninterval_s = 3\n")
+    environment = {
+        "KICKWATCH_TRIAL_SETTLE_S": "4",
+        "KICKWATCH_TRIAL_INTERVAL_S": "4",
+        "KICKWATCH_WORKLOAD_ENABLED": "false",
+    }
+    config = load(file, ["trial.interval_s=5"], environment).config
+    assert (config.trial.window_s, config.trial.settle_s, config.trial.interval_s) == (3, 4, 5)
+    assert config.workload.enabled is False
+
+
+def test_the_environment_is_named_and_other_peoples_names_are_left_alone() -> None:
+    assert load(None, (), {"KICKWATCH_REQUIRE": "kernel", "TRIAL_WINDOW_S": "x"}).config == Config()
+    with pytest.raises(ConfigError, match=r"^KICKWATCH_TRIAL_WINDOW_S: trial\.window_s cannot be 'x': give a number"):
+        load(None, (), {"KICKWATCH_TRIAL_WINDOW_S": "x"})
+    with pytest.raises(ConfigError, match=r"unknown key trial.windows: did you mean trial.window_s\?"):
+        load(None, (), {"KICKWATCH_TRIAL_WINDOWS": "1"})

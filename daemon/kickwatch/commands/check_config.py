@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kickwatch.config import load
+from kickwatch.configure import load
 
 
 @click.command("check-config")

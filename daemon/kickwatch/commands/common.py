@@ -1,6 +1,7 @@
 """What every command shares: options, configuration, exit statuses."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from kickwatch.alert.journal import Event, configure_logging, logger
-from kickwatch.config import Config, load
+from kickwatch.config import Config
+from kickwatch.configure import load
 from kickwatch.errors import InterruptedRunError
 from kickwatch.model import Verdict
 
@@ -38,7 +40,7 @@ def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool
     """The configuration a command runs with; logging is set up by it, and what is odd about it is logged."""
     if config_path is None and DEFAULT_CONFIG.exists():
         config_path = DEFAULT_CONFIG
-    loaded = load(config_path, sets, strict=strict)
+    loaded = load(config_path, sets, os.environ, strict=strict)
     configure_logging(form=loaded.config.log.format, level=loaded.config.log.level)
     for warning in loaded.warnings:
         logger().warning(Event.CONFIG_WARNING, what=warning)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from kickwatch.alert.condition import Conditions
+from kickwatch.alert.condition import alerts_of
 from kickwatch.alert.journal import logger
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, config_options, read_config, run, say
 from kickwatch.detect.single import Single
-from kickwatch.detect.verdict import Finding, Judgement, judge
+from kickwatch.detect.verdict import Finding, Judgement
 from kickwatch.ledger import counted
 from kickwatch.model import Trial, Verdict
 from kickwatch.report.summary import summarise
@@ -23,9 +23,7 @@ from kickwatch.service import decide, until_signalled
 @click.option("--containers", type=click.IntRange(1, 10_000), help="How many containers. Default: the configuration's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema 1) instead of tables.")
 @click.option("--strict", is_flag=True, help="Exit 3 also when containers contend for slab_mutex on a quiet node.")
-@click.option(
-    "--until-decided", is_flag=True, help="Judge by evidence with a stated error rate, and go on until it decides."
-)
+@click.option("--until-decided", is_flag=True, help="Go on with more containers until the evidence decides.")
 @click.option("--bisect", is_flag=True, help="Exit 0 quiet, 1 broadcasting, 125 cannot tell: for `git bisect run`.")
 def trial(  # noqa: PLR0917 -- click passes by keyword
     config_path: Path | None,
@@ -49,18 +47,11 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
             raise
         click.echo(f"kickwatch: {error}", err=True)
         sys.exit(BISECT_STATUS[Verdict.UNKNOWN])
-    judgement = _judgement(trials, single, by_evidence=until_decided)
+    judgement = Judgement(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
     click.echo(_rendered(trials, single, judgement, as_json=as_json))
-    for alert in Conditions().update(trials, judgement):
+    for alert in alerts_of(trials, judgement):
         getattr(logger(), alert.level)(alert.event, **alert.fields)
     sys.exit(_status(judgement, strict=strict, bisect=bisect))
-
-
-def _judgement(trials: list[Trial], single: Single, *, by_evidence: bool) -> Judgement:
-    """The absolute rule over what was seen, or with `--until-decided` the test with its error rate."""
-    if by_evidence:
-        return Judgement(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
-    return judge(trials)
 
 
 def _rendered(trials: list[Trial], single: Single, judgement: Judgement, *, as_json: bool) -> str:
@@ -77,7 +68,7 @@ def _rendered(trials: list[Trial], single: Single, judgement: Judgement, *, as_j
             "more_containers": single.more_containers,
         }
         return json.dumps(summarise(trials[-1], judgement) | {"evidence": evidence}, indent=1)
-    rate = f"evidence decides wrongly with a probability of at most {single.error_rate:g} (--until-decided)"
+    rate = f"a verdict is wrong with a probability of at most {single.error_rate:g}"
     return f"{trial_text(trials[-1], judgement)}\n{single.text}; {rate}"
 
 

@@ -1,8 +1,8 @@
-"""Alerts: raised once, ended once, silent in between; and what they say."""
+"""The records of one run's verdict, and what they say."""
 
 from builders import TLB, kick, trial, wait, window
 from kickwatch.alert.broadcast import bpftrace_line, broadcast_fields, headline
-from kickwatch.alert.condition import Conditions
+from kickwatch.alert.condition import alerts_of
 from kickwatch.detect.verdict import judge
 from kickwatch.model import Canary, Interrupts, KmemAccounting, Trial
 
@@ -11,27 +11,19 @@ CONTENDED = trial(churn=window("churn", TLB, waits=(wait(70),)))
 UNSEEN = trial(kmem_accounting=KmemAccounting.UNKNOWN)
 
 
-def _events(*trials: Trial) -> list[list[str]]:
-    conditions = Conditions()
-    return [[alert.event.value for alert in conditions.update([one], judge([one]))] for one in trials]
+def _events(one: Trial) -> list[str]:
+    return [alert.event.value for alert in alerts_of([one], judge([one]))]
 
 
-def test_nothing_is_said_while_nothing_changes() -> None:
-    detected, ended = ["kickwatch.broadcast_detected"], ["kickwatch.broadcast_ended"]
-    assert _events(trial(), SICK, SICK, SICK, trial(), trial(), SICK) == [[], detected, [], [], ended, [], detected]
-
-
-def test_an_unknown_verdict_ends_nothing() -> None:
-    assert _events(SICK, UNSEEN, trial())[1:] == [[], ["kickwatch.broadcast_ended"]]
-
-
-def test_contention_has_events_of_its_own() -> None:
-    expected = [["kickwatch.contention_detected"], [], ["kickwatch.contention_ended"]]
-    assert _events(CONTENDED, CONTENDED, trial()) == expected
+def test_a_verdict_is_said_once_and_quiet_says_nothing() -> None:
+    assert _events(trial()) == []
+    assert _events(SICK) == ["kickwatch.broadcast_detected"]
+    assert _events(CONTENDED) == ["kickwatch.contention_detected"]
+    assert _events(UNSEEN) == []
 
 
 def test_the_alert_names_the_cell_to_blame() -> None:
-    (alert,) = Conditions().update([SICK], judge([SICK]))
+    (alert,) = alerts_of([SICK], judge([SICK]))
     assert alert.level == "error"
     assert alert.fields["reason"] == "kick_all_cpus_sync"
     assert alert.fields["origin"] == "slab"
