@@ -45,6 +45,15 @@ class Event(StrEnum):
     NOTE = "kickwatch.note"
     CAPABILITY_LOST = "kickwatch.capability_lost"
     CONFIG_WARNING = "kickwatch.config_warning"
+    PAUSED = "kickwatch.paused"
+    RESUMED = "kickwatch.resumed"
+    DRAINED = "kickwatch.drained"
+    UNDRAINED = "kickwatch.undrained"
+    RELOADED = "kickwatch.reloaded"
+    RELOAD_REFUSED = "kickwatch.reload_refused"
+    ENGINE_LOST = "kickwatch.engine_lost"
+    ENGINE_FOUND = "kickwatch.engine_found"
+    SUMMARY = "kickwatch.summary"
 
 
 def configure_logging(*, form: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
