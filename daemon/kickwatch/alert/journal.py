@@ -1,80 +1,119 @@
-"""The log: structlog records on standard error, readable on a terminal, one JSON object a line elsewhere.
+"""The log: structlog records to the journal where systemd connected it, readable on a terminal, JSON lines elsewhere.
 
-Under systemd each line begins with `<N>`, the priority that journald reads (sd-daemon(3)); the priority stands in the
-object too, so that other collectors have it.
+A line that reaches the journal begins with `<N>`, the priority that journald reads (sd-daemon(3)); the priority stands
+in the object too, so that other collectors have it. Logging never raises, and never waits long: whoever reads the log
+may be gone, or stopped.
 """
 
 import logging
 import os
 import sys
+import time
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
 
+from kickwatch.alert import native
+from kickwatch.alert.limits import Limiter, Rate
+
+# Raised when a key of events.schema.json changes its meaning or goes; new keys and events raise nothing.
+EVENT_SCHEMA = 1
 # syslog priorities (syslog(3)) by structlog's level names.
 PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+STREAM_WAIT_MS = 100  # how long a line waits for a reader that does not read
 
 
 class Event(StrEnum):
-    """Every event name kickwatch logs. Names are constants; what varies are keys."""
+    """Every event name kickwatch logs, each with its MESSAGE_ID. Both are fixed for ever; what varies are keys."""
 
-    STARTED = "kickwatch.started"
-    STOPPED = "kickwatch.stopped"
-    TRIAL_FINISHED = "kickwatch.trial_finished"
-    TRIAL_VOID = "kickwatch.trial_void"
-    TRIAL_FAILED = "kickwatch.trial_failed"
-    BROADCAST_DETECTED = "kickwatch.broadcast_detected"
-    BROADCAST_ENDED = "kickwatch.broadcast_ended"
-    CONTENTION_DETECTED = "kickwatch.contention_detected"
-    CONTENTION_ENDED = "kickwatch.contention_ended"
-    DESTROY_DETECTED = "kickwatch.destroy_detected"
-    DESTROY_ENDED = "kickwatch.destroy_ended"
-    EXCESS_DETECTED = "kickwatch.excess_detected"
-    EXCESS_ENDED = "kickwatch.excess_ended"
-    UNEXPLAINED_DETECTED = "kickwatch.unexplained_detected"
-    UNEXPLAINED_ENDED = "kickwatch.unexplained_ended"
-    REGRESSION_DETECTED = "kickwatch.regression_detected"
-    REGRESSION_ENDED = "kickwatch.regression_ended"
-    EVIDENCE_CHANGED = "kickwatch.evidence_changed"
-    EVIDENCE_DROPPED = "kickwatch.evidence_dropped"
-    HISTORY_TROUBLE = "kickwatch.history_trouble"
-    OBSERVER_BLIND = "kickwatch.observer_blind"
-    OBSERVER_SEES = "kickwatch.observer_sees"
-    CLEAN_UP_FAILED = "kickwatch.clean_up_failed"
-    NOTE = "kickwatch.note"
-    CAPABILITY_LOST = "kickwatch.capability_lost"
-    CONFIG_WARNING = "kickwatch.config_warning"
-    PAUSED = "kickwatch.paused"
-    RESUMED = "kickwatch.resumed"
-    DRAINED = "kickwatch.drained"
-    UNDRAINED = "kickwatch.undrained"
-    RELOADED = "kickwatch.reloaded"
-    RELOAD_REFUSED = "kickwatch.reload_refused"
-    ENGINE_LOST = "kickwatch.engine_lost"
-    ENGINE_FOUND = "kickwatch.engine_found"
-    SUMMARY = "kickwatch.summary"
+    message_id: str  # 128 bits in hexadecimal, as `journalctl --new-id128` makes them
+
+    def __new__(cls, name: str, message_id: str) -> "Event":
+        """A string that has a MESSAGE_ID."""
+        event = str.__new__(cls, name)
+        event._value_ = name
+        event.message_id = message_id
+        return event
+
+    STARTED = "kickwatch.started", "26f2d6318c324c0a80c0cb336c95af5b"
+    STOPPED = "kickwatch.stopped", "104685df77a44e1eb1fde3bfae2811e0"
+    TRIAL_FINISHED = "kickwatch.trial_finished", "ffba13367fc046489e42a604a38da26b"
+    TRIAL_VOID = "kickwatch.trial_void", "f2c12b42e4c94ff6b37f5823edee1d83"
+    TRIAL_FAILED = "kickwatch.trial_failed", "aa4cf34528ee4208b1a3ba4b81eaa4e1"
+    BROADCAST_DETECTED = "kickwatch.broadcast_detected", "10792d80760541a0abc7713fc57d1d66"
+    BROADCAST_ENDED = "kickwatch.broadcast_ended", "5fa7abfe087b4ed5b447a43cc05412ec"
+    CONTENTION_DETECTED = "kickwatch.contention_detected", "3a99717c534940a08bf73c665910af20"
+    CONTENTION_ENDED = "kickwatch.contention_ended", "c16d2e714d014764825aacc3f853f5de"
+    DESTROY_DETECTED = "kickwatch.destroy_detected", "4d01ab3b330f45cc953e8d2cc1979958"
+    DESTROY_ENDED = "kickwatch.destroy_ended", "4557e706b48b46c28f7015c5a3c99a0c"
+    EXCESS_DETECTED = "kickwatch.excess_detected", "d7e5cbcd99b446dca1340e910834dd84"
+    EXCESS_ENDED = "kickwatch.excess_ended", "0dbb28658b6548539ae3b9c7fcee2819"
+    UNEXPLAINED_DETECTED = "kickwatch.unexplained_detected", "89616bfc64d24639a0d6182beab0fa75"
+    UNEXPLAINED_ENDED = "kickwatch.unexplained_ended", "a3346609673041bab6d72baa52105336"
+    REGRESSION_DETECTED = "kickwatch.regression_detected", "1100301c951e47ecb175599af530d51e"
+    REGRESSION_ENDED = "kickwatch.regression_ended", "f952b4df027443088e3282ca64c02c2d"
+    EVIDENCE_CHANGED = "kickwatch.evidence_changed", "1924ff012d904806913888dfde15a5c0"
+    EVIDENCE_DROPPED = "kickwatch.evidence_dropped", "d4938a5583224b5d920d7d1d9c6dd6d8"
+    HISTORY_TROUBLE = "kickwatch.history_trouble", "d1e10947f4bd42ed96547f29c44c9db8"
+    OBSERVER_BLIND = "kickwatch.observer_blind", "49f7f65342664a019556f559f7fcedd1"
+    OBSERVER_SEES = "kickwatch.observer_sees", "58aa29712a2b424fb7312ea309a2417c"
+    CLEAN_UP_FAILED = "kickwatch.clean_up_failed", "76bfcd502e2f4af083f9cb5ae4917024"
+    NOTE = "kickwatch.note", "608c76859bbf48ae9ff1a25f5b3ce9ed"
+    CAPABILITY_LOST = "kickwatch.capability_lost", "051a101d6cab45cd83ae1befacc08737"
+    CONFIG_WARNING = "kickwatch.config_warning", "132596b90cac459b9503b08adb0f4e94"
+    PAUSED = "kickwatch.paused", "8895976c5a9c4646a2d18c771a1832ca"
+    RESUMED = "kickwatch.resumed", "a9c95db4a966402c9ba6cbc48929ba5c"
+    DRAINED = "kickwatch.drained", "9adb6d38a2a74298adf6f4061362ce85"
+    UNDRAINED = "kickwatch.undrained", "a02d20c4b4e64af1a6aaafc47054e294"
+    RELOADED = "kickwatch.reloaded", "135b7b53c3b54822adb7bac1b917dae8"
+    RELOAD_REFUSED = "kickwatch.reload_refused", "9d6e62997d574a149b78d3389ffdfdf1"
+    ENGINE_LOST = "kickwatch.engine_lost", "87a825914dbe4529bf2811613e11d8cc"
+    ENGINE_FOUND = "kickwatch.engine_found", "90e87d98ed4e45509a9aaa7b79bcf70a"
+    SUMMARY = "kickwatch.summary", "ac88345b97774b54a706436de89c878d"
 
 
-def configure_logging(*, form: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
-    """`form` is `console`, `json`, or `auto`: console on a terminal, JSON elsewhere."""
+# How often each may be logged. Trials come at the pace of budget and windows, the rest when something changes.
+RATES: dict[str, Rate] = {Event.TRIAL_FINISHED: Rate(burst=120, period_s=5.0)}
+RATE = Rate(burst=20, period_s=30.0)
+# Conditions: an alert that was dropped would be an alert that never was.
+NEVER_DROPPED = frozenset(
+    {event for event in Event if event.endswith(("_detected", "_ended"))} | {Event.OBSERVER_BLIND, Event.OBSERVER_SEES}
+)
+
+
+def configure_logging(
+    *, form: str = "auto", level: str = "info", stream: TextIO | None = None, journal: Path = native.SOCKET
+) -> None:
+    """`form` is `console`, `json`, or `auto`: console on a terminal, the journal where `stream` reaches it, else JSON.
+
+    `journal` is journald's socket; where nobody listens there, JSON lines reach the journal through `stream`.
+    """
     stream = stream if stream is not None else sys.stderr
-    console = form == "console" or (form == "auto" and stream.isatty())
+    reaches = reaches_journal(stream)
     processors: list[Any] = [
+        Limiter(RATES, RATE, NEVER_DROPPED, time.monotonic),
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        _add_priority,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if console:
-        processors += [_without_priority, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    sink: Any
+    if form == "console" or (form == "auto" and stream.isatty()):
+        processors += [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
+        ]
+        sink = Console(stream)
     else:
-        prefix = reaches_journal(stream)
-        processors += [structlog.processors.JSONRenderer(), _Prefixed() if prefix else _plain]
+        processors += [_add_priority, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+        sink = Lines(stream, prefixed=reaches)
+        if form == "auto" and reaches and native.listens(journal):
+            sink = Journal(journal, sink)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
 
@@ -93,22 +132,113 @@ def reaches_journal(stream: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+class Console:
+    """Lines for people, to a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """`stream` may go away at any time."""
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """What cannot be written is lost: there is nowhere left to say it."""
+        _write(self._stream, line)
+
+    debug = info = warning = error = critical = msg
+
+
+class Lines:
+    """Records as JSON objects, one a line, to a stream whose reader may stop reading."""
+
+    def __init__(self, stream: TextIO, *, prefixed: bool) -> None:
+        """`prefixed` puts `<N>` before each line."""
+        self._stream = stream
+        self._prefixed = prefixed
+        self._lost = 0
+
+    def msg(self, /, **record: Any) -> None:
+        """A line that finds no room is lost, and the next one says how many were."""
+        told = record | {"lost": self._lost} if self._lost else record
+        line = native.as_json(told)
+        if _write(self._stream, f"<{record['priority']}>{line}" if self._prefixed else line):
+            self._lost = 0
+        else:
+            self._lost += 1
+
+    debug = info = warning = error = critical = msg
+
+
+class Journal:
+    """Records to journald with a field for each key; as lines where it does not take them."""
+
+    def __init__(self, path: Path, instead: Lines) -> None:
+        """`path` is journald's socket."""
+        self._path = path
+        self._instead = instead
+
+    def msg(self, /, **record: Any) -> None:
+        """One record."""
+        if not native.send(self._path, native.encode(fields_of(record))):
+            self._instead.msg(**record)
+
+    debug = info = warning = error = critical = msg
+
+
+def fields_of(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A record as the fields of the journal: the journal's own names first, then each key as KICKWATCH_<KEY>."""
+    fields = [
+        ("MESSAGE", sentence(record)),
+        ("PRIORITY", str(record["priority"])),
+        ("SYSLOG_IDENTIFIER", "kickwatch"),
+    ]
+    event = record["event"]
+    if isinstance(event, Event):
+        fields.append(("MESSAGE_ID", event.message_id))
+    return fields + native.keys_of(record)
+
+
+_ABOUT_THE_RECORD = frozenset({"event", "level", "priority", "schema", "timestamp", "suppressed"})
+_MOST_KEYS, _MOST_CHARACTERS = 6, 160
+
+
+def sentence(record: Mapping[str, Any]) -> str:
+    """What a person reads: `broadcast detected: 32 x kick_all_cpus_sync per container, sent by a kworker`."""
+    name = str(record["event"]).removeprefix("kickwatch.").replace("_", " ")
+    for key in ("headline", "explanation", "what"):
+        if record.get(key):
+            remedy = f": {record['remedy']}" if record.get("remedy") else ""
+            return f"{name}: {record[key]}{remedy}"
+    told = [
+        f"{key}={_shortened(value)}"
+        for key, value in record.items()
+        if key not in _ABOUT_THE_RECORD and not isinstance(value, dict) and value not in ("", [], None)
+    ]
+    return f"{name}: {', '.join(told[:_MOST_KEYS])}" if told else name
+
+
+def _shortened(value: object) -> str:
+    text = "; ".join(map(str, value)) if isinstance(value, list) else native.text_of(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
+
+
 def _add_priority(_: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    event["priority"] = PRIORITIES.get(method, 6)
-    return event
+    return {"schema": EVENT_SCHEMA, **event, "priority": PRIORITIES.get(method, 6)}
 
 
-def _without_priority(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    del event["priority"]
-    return event
+def _write(stream: TextIO, line: str) -> bool:
+    """Whether the stream took it. Room is at least a page of a pipe (pipe(7)), and most lines are shorter than that."""
+    try:
+        if not _has_room(stream):
+            return False
+        stream.write(f"{line}\n")
+        stream.flush()
+    except (OSError, ValueError):  # the reader is gone, the disk is full, the stream is closed
+        return False
+    return True
 
 
-def _plain(_: object, __: str, line: str) -> str:
-    return line
-
-
-class _Prefixed:
-    """Puts `<N>` before the line, for journald."""
-
-    def __call__(self, _: object, method: str, line: str) -> str:
-        return f"<{PRIORITIES.get(method, 6)}>{line}"
+def _has_room(stream: TextIO) -> bool:
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # held in memory
+        return True
+    return native.writable(descriptor, STREAM_WAIT_MS)
