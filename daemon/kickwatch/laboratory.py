@@ -1,11 +1,12 @@
 """Everything a trial needs, set up once and taken down whatever happens: engine, image, cgroups, observers, warm-up."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from kickwatch.alert.journal import Event, logger
 from kickwatch.config import Config
@@ -26,9 +27,36 @@ from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
 from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
 
+T = TypeVar("T")
 _WARM_UP_MEMCGS = 5
 _WARM_UP_SETTLE_S = 1.0
 _CLEAN_UP_S = 60.0
+
+
+@dataclass
+class Eyes:
+    """The armed observers, and what their newest positive control says of them."""
+
+    observatory: Observatory
+    control: Control
+
+    @classmethod
+    async def open(cls) -> "Eyes":
+        """Arm them and prove them once. `close` disarms."""
+        observatory = await Observatory.open()
+        try:
+            return cls(observatory, await positive_control(observatory))
+        except BaseException:
+            observatory.close()
+            raise
+
+    async def prove(self) -> None:
+        """Repeat the positive control; between windows only."""
+        self.control = await positive_control(self.observatory)
+
+    def close(self) -> None:
+        """Disarm everything."""
+        self.observatory.close()
 
 
 @dataclass
@@ -41,10 +69,21 @@ class Laboratory:
     instance: str
     cgroups: Cgroups
     image: str
-    observatory: Observatory
+    eyes: Eyes
     canary: Canary
-    control: Control
+    reaped: int = 0
+    alive: Callable[[], None] = lambda: None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def observatory(self) -> Observatory:
+        """The armed observers."""
+        return self.eyes.observatory
+
+    @property
+    def control(self) -> Control:
+        """The newest positive control."""
+        return self.eyes.control
 
     @property
     def parent_name(self) -> str:
@@ -141,16 +180,21 @@ class Laboratory:
         await asyncio.sleep(_WARM_UP_SETTLE_S)
 
     @classmethod
-    def open(cls, config: Config) -> "_Opening":
-        """Set everything up; on the way out containers, cgroups, image and probes are gone again."""
-        return _Opening(config)
+    def open(cls, config: Config, eyes: Eyes | None = None, alive: Callable[[], None] = lambda: None) -> "_Opening":
+        """Set everything up; on the way out containers, cgroups, image and probes are gone again.
+
+        `eyes` that are given stay open. `alive` is called whenever a call to the engine has ended, however it did.
+        """
+        return _Opening(config, eyes, alive)
 
 
 class _Opening:
     """The two-phase start and the bounded stop of a Laboratory."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, eyes: Eyes | None, alive: Callable[[], None]) -> None:
         self._config = config
+        self._eyes = eyes
+        self._alive = alive
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Laboratory:
@@ -175,20 +219,23 @@ class _Opening:
         config = self._config
         cgroups = await asyncio.to_thread(Cgroups.read)
         engine = DockerEngine(
-            config.engine.socket, timeout_s=config.engine.timeout_s, workers=config.workload.concurrency + 1
+            config.engine.socket,
+            timeout_s=config.engine.timeout_s,
+            workers=config.workload.concurrency + 1,
+            alive=self._alive,
         )
         self._stack.push_async_callback(engine.close)
         info = await engine.info()
         instance = await asyncio.to_thread(read_instance)
         image = await self._image(engine)
         reap = partial(reap_everything, engine, info, instance, cgroups)
-        await reap()
+        reaped = await reap()
         self._stack.push_async_callback(reap)  # undone last to first: containers before the image they use
-        observatory = await Observatory.open()
-        self._stack.callback(observatory.close)
-        control = await positive_control(observatory)
+        eyes = self._eyes or await Eyes.open()
+        if self._eyes is None:
+            self._stack.callback(eyes.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))
-        laboratory = Laboratory(config, engine, info, instance, cgroups, image, observatory, canary, control)
+        laboratory = Laboratory(config, engine, info, instance, cgroups, image, eyes, canary, reaped, self._alive)
         await laboratory.warm_up()
         return laboratory
 
@@ -206,17 +253,22 @@ class _Opening:
         return await engine.prepare_image(program)
 
 
-async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> None:
-    """Remove our containers and our cgroup parents; what stays is said, and tried again at the next start."""
-    await _tell_failure(reap_containers(engine, instance))
+async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:
+    """Remove our containers and our cgroup parents; what stays is said, and tried again at the next start.
+
+    Returns how many containers there were.
+    """
+    reaped = await _tell_failure(reap_containers(engine, instance)) or 0
     parent = cgroup_parent(info.cgroup_driver).lstrip("/")
     if parent.endswith(".slice"):
         await _tell_failure(asyncio.to_thread(stop_slice, parent))
     await _tell_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
+    return reaped
 
 
-async def _tell_failure(work: Awaitable[object]) -> None:
+async def _tell_failure(work: Awaitable[T]) -> T | None:
     try:
-        await work
+        return await work
     except KickwatchError as error:
         logger().error(Event.CLEAN_UP_FAILED, what=error.what, remedy=error.remedy)
+        return None

@@ -21,6 +21,7 @@ from kickwatch.workload.names import new_trial_id
 
 STILL_S = 2.0
 _POLL_S = 0.25
+_SLICE_S = 5.0
 _EXPECTED_CONTAINER_S = 0.35
 CHURN, QUIET = "churn", "quiet"
 
@@ -94,8 +95,16 @@ class TrialRun:
         self.progress(f"quiet window, {duration_s:.1f} s")
         observatory = self.laboratory.observatory
         before = await observatory.sample()
-        await asyncio.sleep(duration_s)
+        await self._pass(duration_s)
         return observatory.window(QUIET, before, await observatory.sample())
+
+    async def _pass(self, seconds: float) -> None:
+        """Let time pass, in slices each of which says that the trial goes on."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left_s := until - loop.time()) > 0:
+            await asyncio.sleep(min(left_s, _SLICE_S))
+            self.laboratory.alive()
 
     async def _churn(self, at_least_s: float) -> tuple[Window, tuple[Container, ...], list[str]]:
         self.progress(f"churn window, {self.containers} containers")
@@ -106,7 +115,7 @@ class TrialRun:
         await self._settle()
         at_least_s = max(at_least_s, laboratory.config.trial.window_s)
         elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9
-        await asyncio.sleep(max(0.0, at_least_s - elapsed_s))
+        await self._pass(at_least_s - elapsed_s)
         after = await laboratory.observatory.sample()
         return laboratory.observatory.window(CHURN, before, after), done, knobs.notes
 
@@ -120,6 +129,7 @@ class TrialRun:
                 self.unsettled = True
                 return
             await asyncio.sleep(_POLL_S)
+            self.laboratory.alive()
             count = self.laboratory.observatory.creation_broadcasts()
             if count != last:
                 still_since, last = loop.time(), count

@@ -1,192 +1,295 @@
-"""The daemon: trial after trial until a signal, each adds to the evidence, changes of condition are logged."""
+"""The daemon: trial after trial until a signal, through whatever befalls the engine, the node and the configuration.
+
+The observers are armed once and stay armed. Around them, engine and schedule come and go: a reload begins them anew, an
+engine that is gone is waited for. Each step of that machine tells systemd that the daemon lives.
+"""
 
 import asyncio
-import signal
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+import hashlib
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+
+import msgspec
 
 from kickwatch import __version__
-from kickwatch.alert.changes import alerts
-from kickwatch.alert.journal import Event, logger
+from kickwatch.alert.journal import Event, configure_logging, logger
+from kickwatch.budget import WARM_UP_CONTAINERS, check
 from kickwatch.config import Config
-from kickwatch.detect.single import Single, one_shot
-from kickwatch.detect.state import Outcome
-from kickwatch.detect.verdict import MIN_CONTAINERS
-from kickwatch.errors import KickwatchError
+from kickwatch.configure import Loaded
+from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError
 from kickwatch.evidence import Evidence
-from kickwatch.laboratory import Laboratory
-from kickwatch.ledger import counted, creation_broadcasts
-from kickwatch.model import Trial, Verdict
+from kickwatch.laboratory import Eyes, Laboratory
+from kickwatch.node import kernel
 from kickwatch.node.lock import NodeLock
-from kickwatch.observe.control import positive_control
+from kickwatch.notify import Notifier
+from kickwatch.passive import Passive
 from kickwatch.plan import TrialRun
+from kickwatch.purse import Purse
+from kickwatch.schedule import Schedule
 from kickwatch.shielded import finish
+from kickwatch.signals import ENDING, DrainedError, Switches, until_signalled
+from kickwatch.telemetry import Telemetry
+from kickwatch.watch import Watch
 
-T = TypeVar("T")
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_FAILURES_TOLD = 3
-_MOST_TRIALS, _MOST_CONTAINERS = 20, 200
-
-
-async def decide(
-    config: Config, containers: int, progress: Callable[[str], None], *, until_decided: bool = False
-) -> tuple[list[Trial], Single]:
-    """Set up, run one trial (or so many as a verdict needs), judge them, take everything down again."""
-    with NodeLock():
-        async with Laboratory.open(config) as laboratory:
-            trials = [await TrialRun(laboratory, containers, progress).run()]
-            single = one_shot(trials)
-            while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
-                if len(trials) >= _MOST_TRIALS:
-                    break
-                progress(f"undecided: about {single.more_containers} more containers")
-                more = min(max(single.more_containers, containers), _MOST_CONTAINERS)
-                trials.append(await TrialRun(laboratory, more, progress, len(trials)).run())
-                single = one_shot(trials)
-    return trials, single
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+_DRAIN_POLL_S = 0.5
+Source = Callable[[], Loaded]
 
 
-async def until_signalled(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`; the first SIGTERM, SIGINT or SIGHUP cancels it, and its clean-up runs to the end.
+async def run_daemon(source: Source, trials: int | None) -> None:
+    """Run until SIGTERM or SIGINT, or for `trials` trials. What was started is gone when this returns.
 
-    Further signals change nothing: the clean-up is bounded. Raises CancelledError when a signal came.
+    `source` reads the configuration, at the start and at each reload. Raises KickwatchError for what no waiting mends:
+    a configuration that cannot be used, another kickwatch; with `trials` also for an engine that does not answer.
     """
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, lambda: None)
-        task.cancel()
-
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop)
-    try:
-        return await task
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-
-
-async def run_daemon(config: Config, trials: int | None) -> None:
-    """Run until SIGTERM or SIGINT, or for `trials` trials. What was started is gone when this returns."""
+    notifier = Notifier.from_environment()
     with NodeLock(), suppress(asyncio.CancelledError):
-        await until_signalled(_watch(config, trials))
+        try:
+            await until_signalled(_serve(source, trials, notifier), ENDING, notifier.stopping)
+        finally:
+            notifier.close()
     logger().info(Event.STOPPED)
 
 
-async def _watch(config: Config, trials: int | None) -> None:
-    evidence = await Evidence.open(config)
-    async with Laboratory.open(config) as laboratory:
-        watch = Watch(laboratory, evidence)
-        await watch.begin()
-        done = 0
-        while trials is None or done < trials:
-            await watch.control_if_due()
-            trial = await _try(laboratory, done)
-            done += 1
-            if trial is not None:
-                await finish(watch.take(trial))
-            if trials is None or done < trials:
-                await asyncio.sleep(config.trial.interval_s)
+async def _serve(source: Source, trials: int | None, notifier: Notifier) -> None:
+    config = (await asyncio.to_thread(source)).config
+    check(config)
+    async with AsyncExitStack() as stack:
+        switches = stack.enter_context(Switches(config.service.drain_file))
+        notifier.status("arming the probes")
+        eyes = await Eyes.open()
+        stack.callback(eyes.close)
+        telemetry = Telemetry(eyes.observatory)
+        stack.push_async_callback(telemetry.close)
+        await telemetry.open(config.metrics)
+        service = Service(source, config, trials, notifier, switches, eyes, telemetry)
+        await service.run()
 
 
 @dataclass
-class Watch:
-    """What the daemon remembers between trials: evidence, the newest trials, what was said."""
+class Service:
+    """The main state machine."""
 
-    laboratory: Laboratory
-    evidence: Evidence
-    recent: list[Trial] = field(default_factory=list)
-    said: set[str] = field(default_factory=set)
-    blind: bool = False
-    controlled_at: float = 0.0
+    source: Source
+    config: Config
+    trials: int | None
+    notifier: Notifier
+    switches: Switches
+    eyes: Eyes
+    telemetry: Telemetry
+    done: int = 0
+    retry_s: float = _FIRST_RETRY_S
+    lost_at: float = 0.0
+    due_at: float = 0.0
+    watch: Watch = field(init=False)
 
-    async def begin(self) -> None:
-        """Say what was started, what is missing, and whether the probe passed its first control."""
-        node = await asyncio.to_thread(self.laboratory.node)
-        logger().info(
-            Event.STARTED, version=__version__, kernel=node.kernel, engine=node.engine, cpus_online=node.cpus_online
-        )
-        for loss in self.laboratory.observatory.losses:
-            logger().warning(Event.CAPABILITY_LOST, what=loss)
-        self._controlled()
+    async def run(self) -> None:
+        """Until all trials are done, or for ever."""
+        self.watch = Watch(self.eyes, await Evidence.open(self.config))
+        self._say_started()
+        self.watch.controlled()
+        self.due_at = asyncio.get_running_loop().time() + random.random() * self._spread_s()  # noqa: S311 -- no secret
+        self._need_watchdog()
+        self.notifier.ready()
+        while self._more():
+            try:
+                await (self._experiment() if self.config.workload.enabled else self._observe())
+            except ConfigError:
+                raise
+            except (KickwatchError, OSError) as error:
+                if self.trials is not None:
+                    raise
+                await self._retry_later(error)
+            if self.switches.reload_asked:
+                await self._reload()
 
-    async def control_if_due(self) -> None:
-        """Repeat the positive control once per configured period, between windows."""
-        loop = asyncio.get_running_loop()
-        if loop.time() - self.controlled_at >= self.laboratory.config.trial.control_period_s:
-            self.laboratory.control = await positive_control(self.laboratory.observatory)
-            self._controlled()
+    def _spread_s(self) -> float:
+        """Nodes that were booted together begin at different moments."""
+        return self.config.trial.interval_s * self.config.trial.jitter
 
-    def _controlled(self) -> None:
-        """A control that fails is an alert; so is the first one that passes again. Nothing is said twice."""
-        self.controlled_at = asyncio.get_running_loop().time()
-        control = self.laboratory.control
-        if not control.passed and not self.blind:
-            logger().error(Event.OBSERVER_BLIND, what=control.detail, cpus=list(control.cpus))
-        if control.passed and self.blind:
-            logger().info(Event.OBSERVER_SEES, what=control.detail, cpus=list(control.cpus))
-        self.blind = not control.passed
+    def _more(self) -> bool:
+        return self.trials is None or self.done < self.trials
 
-    async def take(self, trial: Trial) -> None:
-        """Step the evidence by one trial, and say what it changes."""
-        outcome = await self.evidence.take(trial)
-        if trial.void:
-            logger().warning(Event.TRIAL_VOID, trial=trial.trial_id, reason=trial.void)
+    async def _experiment(self) -> None:
+        """Trial after trial, until a reload is asked for or the engine is gone (raises EngineAbsentError)."""
+        self.notifier.status("preparing the engine")
+        purse = await Purse.open(self.config)
+        schedule = Schedule(self.config, purse, self.switches, self.notifier, self.telemetry)
+        schedule.due_at = self.due_at
+        if not await self._undrained(schedule):
             return
-        self.recent = _recent([*self.recent, trial])
-        _note(trial, self.said)
-        _tell(trial, outcome)
-        for alert in alerts(outcome, self.recent):
-            getattr(logger(), alert.level)(alert.event, **alert.fields)
+        await purse.spend(WARM_UP_CONTAINERS)
+        async with AsyncExitStack() as stack:
+            opening = Laboratory.open(self.config, self.eyes, self.notifier.progress)
+            try:
+                laboratory = await stack.enter_async_context(opening)
+            except EngineAbsentError:
+                await purse.settle(0)
+                raise
+            self._engine_found(str(laboratory.info))
+            self.telemetry.reaped(laboratory.reaped)
+            while self._more() and await schedule.until_due(laboratory, self._beat):
+                await self._trial(laboratory, schedule, purse)
+                self.due_at = schedule.due_at
+
+    async def _undrained(self, schedule: Schedule) -> bool:
+        """Wait, before the engine is touched at all, until nobody drains the node; False when a reload comes first."""
+        while not self.switches.reload_asked:
+            by = await schedule.drained()
+            if not by:
+                return True
+            self.notifier.status(f"drained by {by}: no containers are started")
+            await self._wait(self.config.guard.poll_s)
+        return False
+
+    async def _trial(self, laboratory: Laboratory, schedule: Schedule, purse: Purse) -> None:
+        """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
+        containers = self.config.workload.containers_per_trial
+        await purse.spend(containers)
+        run = TrialRun(laboratory, containers, self._step, self.done)
+        self.done += 1
+        try:
+            trial = await self.switches.unless_drained(run.run(), _DRAIN_POLL_S)
+        except DrainedError:
+            await schedule.drained()
+            return
+        except (KickwatchError, OSError) as error:
+            self.telemetry.failed()
+            logger().error(Event.TRIAL_FAILED, what=_what(error), remedy=_remedy(error))
+            await laboratory.engine.info()  # EngineAbsentError when it is gone: then it is waited for
+            await laboratory.recover()
+        else:
+            outcome = await finish(self.watch.take(trial))
+            self.telemetry.trial(trial, outcome, self.watch)
+        await purse.settle()
+        schedule.rest()
+        self.notifier.progress()
+
+    async def _observe(self) -> None:
+        """Passive: bill what others start, until a reload is asked for."""
+        passive = Passive(self.config, self.eyes, self._step)
+        self.notifier.status("passive: watching the containers that others start")
+        while not self.switches.reload_asked:
+            await passive.look()
+            await self._wait(self.config.guard.poll_s)
+            if passive.ended(self.config.service.summary_period_s):
+                logger().info(Event.SUMMARY, condition=self.watch.condition, **passive.take())
+
+    async def _beat(self) -> None:
+        """What is due beside the trials."""
+        await self.watch.control_if_due(self.config.trial.control_period_s)
+        await self.telemetry.beat(self.watch, self.config.service.summary_period_s)
+
+    async def _wait(self, seconds: float) -> None:
+        self.notifier.progress()
+        await self._beat()
+        await self.switches.sleep(seconds)
+
+    def _step(self, text: str) -> None:
+        """A trial has come one step on."""
+        self.notifier.progress()
+        self.notifier.status(f"{self.watch.condition}; trial {self.done}: {text}")
+
+    async def _retry_later(self, error: KickwatchError | OSError) -> None:
+        """Say once that the engine is gone, or each time what else is wrong; wait longer each time."""
+        loop = asyncio.get_running_loop()
+        absent = isinstance(error, EngineAbsentError)
+        fields = {"what": _what(error), "remedy": _remedy(error), "retry_s": self.retry_s}
+        if not absent:
+            logger().error(Event.TRIAL_FAILED, **fields)
+        elif not self.lost_at:
+            self.lost_at = loop.time()
+            logger().error(Event.ENGINE_LOST, **fields)
+        self.notifier.status(f"{self.watch.condition}; waits: {error}")
+        until = loop.time() + self.retry_s
+        self.retry_s = min(2 * self.retry_s, _LONGEST_RETRY_S)
+        while loop.time() < until and not self.switches.reload_asked:
+            await self._wait(min(until - loop.time(), self.config.guard.poll_s))
+
+    def _engine_found(self, engine: str) -> None:
+        self.retry_s = _FIRST_RETRY_S
+        if self.lost_at:
+            lost_s = round(asyncio.get_running_loop().time() - self.lost_at, 1)
+            self.lost_at = 0.0
+            logger().info(Event.ENGINE_FOUND, engine=engine, lost_s=lost_s)
+
+    async def _reload(self) -> None:
+        """Take the configuration as it is now, or keep the old one and say what is wrong with the new."""
+        self.switches.reload_asked = False
+        self.notifier.reloading()
+        try:
+            loaded = await asyncio.to_thread(self.source)
+            check(loaded.config)
+            await self._adopt(loaded)
+        except ConfigError as error:
+            logger().error(Event.RELOAD_REFUSED, what=error.what, remedy=error.remedy)
+        self.notifier.ready()
+
+    async def _adopt(self, loaded: Loaded) -> None:
+        changed = differences(self.config, loaded.config)
+        if loaded.config.metrics != self.config.metrics:
+            await _or_back(self.telemetry.open(loaded.config.metrics), lambda: self.telemetry.open(self.config.metrics))
+        self.config = loaded.config
+        configure_logging(form=self.config.log.format, level=self.config.log.level)
+        for warning in loaded.warnings:
+            logger().warning(Event.CONFIG_WARNING, what=warning)
+        self.switches.drain_file = self.config.service.drain_file
+        self.watch.evidence = await Evidence.open(self.config)
+        self._need_watchdog()
+        logger().info(Event.RELOADED, changed=changed)
+
+    def _need_watchdog(self) -> None:
+        """No step of ours is longer than a call to the engine, its settling included, or what a container is held."""
+        config = self.config
+        self.notifier.need_watchdog(2 * config.engine.timeout_s + config.workload.hold_s + 60.0)
+
+    def _say_started(self) -> None:
+        observatory = self.eyes.observatory
+        logger().info(
+            Event.STARTED,
+            version=__version__,
+            kernel=kernel.release(),
+            cpus_online=observatory.cpus_online,
+            observers=msgspec.to_builtins(observatory.observers),
+            losses=observatory.losses,
+            config_digest=digest(self.config),
+            budget=msgspec.to_builtins(self.config.budget),
+            mode="experiment" if self.config.workload.enabled else "passive",
+        )
+        for loss in observatory.losses:
+            logger().warning(Event.CAPABILITY_LOST, what=loss)
 
 
-async def _try(laboratory: Laboratory, number: int) -> Trial | None:
-    """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
-    containers = laboratory.config.workload.containers_per_trial
+async def _or_back(work: Awaitable[None], back: Callable[[], Awaitable[None]]) -> None:
+    """Do it, or bring back what was there before and raise."""
     try:
-        return await TrialRun(laboratory, containers, lambda _: None, number).run()
-    except KickwatchError as error:
-        logger().error(Event.TRIAL_FAILED, what=error.what, remedy=error.remedy)
-    await laboratory.recover()
-    return None
+        await work
+    except ConfigError:
+        await back()
+        raise
 
 
-def _note(trial: Trial, said: set[str]) -> None:
-    """What a person should know of the set-up (a knob the kernel ignores, a lost rung): each once."""
-    for note in trial.notes:
-        if note not in said:
-            said.add(note)
-            logger().warning(Event.NOTE, what=note)
+def differences(old: Config, new: Config) -> list[str]:
+    """`key: old -> new` for every key that differs."""
+    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    return [
+        f"{section}.{key}: {before[section][key]} -> {value}"
+        for section, keys in after.items()
+        for key, value in keys.items()
+        if before[section][key] != value
+    ]
 
 
-def _recent(trials: Sequence[Trial]) -> list[Trial]:
-    """The newest trials that together have enough containers for a verdict."""
-    kept: list[Trial] = []
-    containers = 0
-    for trial in reversed(trials[-MIN_CONTAINERS:]):  # at most so many: failed ones bring no containers
-        if containers >= MIN_CONTAINERS:
-            break
-        kept.insert(0, trial)
-        containers += len(counted(trial))
-    return kept
+def digest(config: Config) -> str:
+    """Twelve hex digits that are the same for the same configuration, whichever file it came from."""
+    return hashlib.sha256(msgspec.json.encode(config, order="sorted")).hexdigest()[:12]
 
 
-def _tell(trial: Trial, outcome: Outcome) -> None:
-    logger().info(
-        Event.TRIAL_FINISHED,
-        trial=trial.trial_id,
-        verdict=outcome.verdict.value,
-        reasons=list(outcome.reasons),
-        findings=list(outcome.findings),
-        containers=len(counted(trial)),
-        failures=[container.failure for container in trial.containers if container.failure][:_FAILURES_TOLD],
-        failed=len(trial.containers) - len(counted(trial)),
-        creation_path_broadcasts=creation_broadcasts(trial.churn.cells),
-        seed=trial.seed,
-        order=list(trial.order),
-        kmem_accounting=trial.kmem_accounting.value,
-    )
+def _what(error: KickwatchError | OSError) -> str:
+    return error.what if isinstance(error, KickwatchError) else str(error)
+
+
+def _remedy(error: KickwatchError | OSError) -> str:
+    return error.remedy if isinstance(error, KickwatchError) else "it is tried again"

@@ -13,7 +13,8 @@ ALERTS = ("kickwatch.broadcast_detected", "kickwatch.contention_detected", "kick
 @contextmanager
 def daemon(*settings: str) -> Iterator[Iterator[dict[str, Any]]]:
     """The records of a daemon's log, as they come; the daemon is stopped at the end and has cleaned up after itself."""
-    words = [word for setting in (*settings, "log.format=json") for word in ("--set", setting)]
+    always = ("log.format=json", "budget.preset=stress", "guard.enabled=false", "metrics.enabled=false")
+    words = [word for setting in (*always, *settings) for word in ("--set", setting)]
     process = subprocess.Popen([sys.executable, "-m", "kickwatch", "run", *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

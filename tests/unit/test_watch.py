@@ -1,12 +1,8 @@
-"""The daemon's own logic: which trials are judged together, what is noted, how signals end it."""
+"""What the daemon remembers between trials: which are judged together, what is noted, what the control says."""
 
-import asyncio
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 import structlog
 from msgspec.structs import replace
 
@@ -14,34 +10,33 @@ from builders import TLB, containers, kick, trial, window
 from kickwatch.config import Config, StateConfig
 from kickwatch.evidence import Evidence
 from kickwatch.model import Control, Trial
-from kickwatch.service import Watch, _note, _recent, until_signalled
+from kickwatch.watch import Watch, newest
 
 PASSED = Control(passed=True, detail="23 of 23 multi-CPU calls")
 
 
 def test_the_newest_trials_with_enough_containers_are_judged_together() -> None:
     trials = [replace(trial(count=4), trial_id=str(number)) for number in range(6)]
-    assert [one.trial_id for one in _recent(trials)] == ["3", "4", "5"]
+    assert [one.trial_id for one in newest(trials)] == ["3", "4", "5"]
 
 
 def test_trials_whose_containers_all_fail_do_not_pile_up() -> None:
     kept: list[object] = []
     for _ in range(50):
-        kept = list(_recent([*kept, trial(containers=containers(0, failed=5))]))  # type: ignore[list-item]
+        kept = list(newest([*kept, trial(containers=containers(0, failed=5))]))  # type: ignore[list-item]
     assert len(kept) <= 10
 
 
-class ALaboratory:
-    """Stands in for the armed node: only what Watch asks of it between trials."""
+class TheEyes:
+    """Stands in for the armed observers: only what Watch asks of them between trials."""
 
     def __init__(self, control: Control) -> None:
         self.control = control
-        self.config = Config()
 
 
 async def watch_of(tmp_path: Path, control: Control = PASSED) -> Watch:
     config = replace(Config(), state=StateConfig(directory=str(tmp_path)))
-    return Watch(ALaboratory(control), await Evidence.open(config))  # type: ignore[arg-type]
+    return Watch(TheEyes(control), await Evidence.open(config))  # type: ignore[arg-type]
 
 
 def faulty(number: int) -> Trial:
@@ -98,11 +93,11 @@ async def test_a_void_trial_is_said_and_proves_nothing(tmp_path: Path) -> None:
 async def test_a_failed_control_is_an_alert_and_so_is_the_next_that_passes(tmp_path: Path) -> None:
     watch = await watch_of(tmp_path, Control(passed=False, detail="0 of 23 multi-CPU calls"))
     with structlog.testing.capture_logs() as logs:
-        watch._controlled()
-        watch._controlled()
-        watch.laboratory.control = PASSED
-        watch._controlled()
-        watch._controlled()
+        watch.controlled()
+        watch.controlled()
+        watch.eyes.control = PASSED
+        watch.controlled()
+        watch.controlled()
     assert [(log["event"], log["log_level"]) for log in logs] == [
         ("kickwatch.observer_blind", "error"),
         ("kickwatch.observer_sees", "info"),
@@ -110,27 +105,24 @@ async def test_a_failed_control_is_an_alert_and_so_is_the_next_that_passes(tmp_p
     assert "0 of 23" in logs[0]["what"]
 
 
-def test_a_note_is_said_once() -> None:
-    said: set[str] = set()
+async def test_a_note_is_said_once(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
     with structlog.testing.capture_logs() as logs:
-        _note(trial(notes=("a knob is ignored",)), said)
-        _note(trial(notes=("a knob is ignored", "another")), said)
+        watch.note(("a knob is ignored",))
+        watch.note(("a knob is ignored", "another"))
     assert [log["what"] for log in logs] == ["a knob is ignored", "another"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_the_first_signal_ends_the_work_and_further_ones_change_nothing(number: signal.Signals) -> None:
-    cleaned = []
-
-    async def work() -> None:
-        try:
-            await asyncio.sleep(30)
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(0.05)
-            cleaned.append(True)
-
-    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), number)
-    with pytest.raises(asyncio.CancelledError):
-        await until_signalled(work())
-    assert cleaned == [True]
+async def test_the_condition_follows_evidence_and_control(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    assert watch.condition == "unknown"
+    for _ in range(3):
+        await watch.take(trial())
+    assert watch.condition == "quiet"
+    watch.eyes.control = Control(passed=False, detail="0 of 23 multi-CPU calls")
+    with structlog.testing.capture_logs():
+        watch.controlled()
+        assert watch.condition == "unknown"
+        for number in range(5):
+            await watch.take(faulty(number))
+    assert watch.condition == "broadcasting"

@@ -11,7 +11,7 @@ import click
 
 from kickwatch.alert.journal import Event, configure_logging, logger
 from kickwatch.config import Config
-from kickwatch.configure import load
+from kickwatch.configure import Loaded, load
 from kickwatch.errors import InterruptedRunError
 from kickwatch.model import Verdict
 
@@ -36,11 +36,16 @@ def config_options(command: Command) -> Command:
     )(with_set)
 
 
-def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Config:
-    """The configuration a command runs with; logging is set up by it, and what is odd about it is logged."""
+def load_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Loaded:
+    """The configuration as it is now: the file, the environment, the options."""
     if config_path is None and DEFAULT_CONFIG.exists():
         config_path = DEFAULT_CONFIG
-    loaded = load(config_path, sets, os.environ, strict=strict)
+    return load(config_path, sets, os.environ, strict=strict)
+
+
+def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Config:
+    """The configuration a command runs with; logging is set up by it, and what is odd about it is logged."""
+    loaded = load_config(config_path, sets, strict=strict)
     configure_logging(form=loaded.config.log.format, level=loaded.config.log.level)
     for warning in loaded.warnings:
         logger().warning(Event.CONFIG_WARNING, what=warning)

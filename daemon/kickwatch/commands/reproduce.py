@@ -10,7 +10,7 @@ from kickwatch.commands.common import run
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.lock import NodeLock
 from kickwatch.observe.observatory import Observatory
-from kickwatch.service import until_signalled
+from kickwatch.signals import until_signalled
 from kickwatch.workload.reproduce import Settings
 from kickwatch.workload.reproduce import run as run_loops
 from kickwatch.workload.reproduce_report import Patch, Reproduction, report, verdict

@@ -13,9 +13,10 @@ from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, Judgement
 from kickwatch.ledger import counted
 from kickwatch.model import Trial, Verdict
+from kickwatch.once import decide
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
-from kickwatch.service import decide, until_signalled
+from kickwatch.signals import until_signalled
 
 
 @click.command()

@@ -11,7 +11,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from contextlib import suppress
+from contextlib import closing, suppress
 from hashlib import sha256
 from math import ceil
 from typing import Any, TypeVar
@@ -50,11 +50,21 @@ class _Client(docker.APIClient):
 class DockerEngine:
     """One Docker Engine at one socket."""
 
-    def __init__(self, socket: str, *, timeout_s: float, workers: int, settle_s: float = _SETTLE_S) -> None:
+    def __init__(
+        self,
+        socket: str,
+        *,
+        timeout_s: float,
+        workers: int,
+        settle_s: float = _SETTLE_S,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         """`socket` is a path; `workers` bounds the calls under way at once (one thread and client each).
 
-        `settle_s`: how long a create without an answer is looked for.
+        `settle_s`: how long a create without an answer is looked for. `alive` is called in the event loop whenever a
+        call has ended, be it with an answer or at its deadline.
         """
+        self._alive = alive
         self._socket = socket
         self._base_url = f"unix://{socket}"
         self._timeout_s = timeout_s
@@ -174,6 +184,22 @@ class DockerEngine:
         """Containers with both of our labels, running or not."""
         return await self._labelled(LABEL, f"{LABEL_INSTANCE}={instance}")
 
+    async def running(self) -> int:
+        """Containers that run on the node, other people's included."""
+        return await self._call("count the containers", lambda api: int(api.info()["ContainersRunning"]))
+
+    async def started(self, since_unix_s: int, until_unix_s: int) -> int:
+        """From the engine's memory of its newest 256 events; `until_unix_s` must be past, or it waits for what comes."""
+
+        def count(api: docker.APIClient) -> int:
+            # Asked for a second more at either end, since engines differ on whether the ends belong to it.
+            told = api.events(since=since_unix_s - 1, until=until_unix_s, filters={"event": "start"}, decode=True)
+            with closing(told) as events:
+                times = [int(event["time"]) for event in events if LABEL not in event["Actor"]["Attributes"]]
+            return sum(since_unix_s <= at < until_unix_s for at in times)
+
+        return await self._call("ask for the containers that were started", count)
+
     async def remove_image(self, reference: str) -> None:
         """Remove our image, unless a container (not ours, then) still uses it."""
 
@@ -269,6 +295,8 @@ class DockerEngine:
             raise EngineAnswerLostError(
                 f"could not {what}: the answer is not understood ({odd})", self._remedy()
             ) from error
+        finally:
+            self._alive()
 
     def _client(self) -> docker.APIClient:
         """This thread's client; a new one where another API version was agreed upon since."""

@@ -86,6 +86,12 @@ class Engine(Protocol):
     async def ours(self, instance: str) -> Sequence[str]:
         """Ids of all containers that bear our labels and this instance."""
 
+    async def running(self) -> int:
+        """How many containers run on the node, whoever started them."""
+
+    async def started(self, since_unix_s: int, until_unix_s: int) -> int:
+        """How many containers that are not ours were started in [since, until); both are past."""
+
     async def remove_image(self, reference: str) -> None:
         """Remove our own image; a missing one is no error."""
 

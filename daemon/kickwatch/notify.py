@@ -1,0 +1,90 @@
+"""Tells systemd how the daemon is: ready, what it does, that it goes on, that it needs time to clean up (sd_notify(3)).
+
+The watchdog is fed by `progress`, which the main state machine calls at each of its steps: a container's step that
+ended or met its deadline, a guard's decision, a retry. No timer calls it, so a daemon that is stuck is restarted, and
+one that waits for an engine, for a budget or for a drain to end is not.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from time import monotonic, monotonic_ns
+from typing import Self
+
+_PROGRESS_EVERY_S = 1.0
+_STOP_EXTENSION_S = 20.0
+
+
+class Notifier:
+    """One end of NOTIFY_SOCKET. Without one nothing is sent, and nothing here ever raises."""
+
+    def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
+        """`address`: a path, or `@name` in the abstract namespace. `watchdog_s`: None where systemd watches not."""
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._socket: socket.socket | None = None
+        self._fed_at = 0.0
+        self._stopping = False
+        self._status = ""
+        self.watchdog_s = watchdog_s
+        if address:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """As systemd set NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3))."""
+        given = os.environ if environment is None else environment
+        for_us = given.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = given.get("WATCHDOG_USEC", "")
+        watchdog_s = int(usec) / 1e6 if usec.isdigit() and int(usec) and for_us else None
+        return cls(given.get("NOTIFY_SOCKET", ""), watchdog_s)
+
+    def need_watchdog(self, longest_step_s: float) -> None:
+        """Ask for a longer watchdog where one step of ours may lawfully take longer than the unit allows."""
+        if self.watchdog_s is not None and self.watchdog_s < longest_step_s:
+            self.watchdog_s = longest_step_s
+            self._send(f"WATCHDOG_USEC={int(longest_step_s * 1e6)}")
+
+    def ready(self) -> None:
+        """Started, or done with reloading."""
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """A new configuration is being read; `ready` ends it. systemd tells it from an older one by the moment."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """Clean-up has begun. From here on each step asks for more time, so systemd does not cut it short."""
+        self._stopping = True
+        self._send("STOPPING=1")
+        self.progress()
+
+    def status(self, text: str) -> None:
+        """What `systemctl status` shows; said once while it stays the same."""
+        if text != self._status:
+            self._status = text
+            self._send(f"STATUS={' '.join(text.split())}")
+
+    def progress(self) -> None:
+        """The main state machine has made a step."""
+        now = monotonic()
+        if self._socket is None or now - self._fed_at < _PROGRESS_EVERY_S:
+            return
+        self._fed_at = now
+        words = ["WATCHDOG=1"] if self.watchdog_s is not None else []
+        words += [f"EXTEND_TIMEOUT_USEC={int(_STOP_EXTENSION_S * 1e6)}"] if self._stopping else []
+        if words:
+            self._send("\n".join(words))
+
+    def close(self) -> None:
+        """Nothing is sent any more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, message: str) -> None:
+        """A manager that is gone or busy must not hurt the watch; the next message will do."""
+        if self._socket is not None:
+            try:
+                self._socket.sendto(message.encode(), self._address)
+            except OSError:
+                return

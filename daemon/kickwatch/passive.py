@@ -1,0 +1,114 @@
+"""Passive mode: no container of ours, no experiment; the bill of the containers that others start.
+
+The probes run as ever and the engine is asked how many containers were started. What a container costs is then an
+average over a span in which much else went on, so nothing is judged: cells of the creation path are told as they are.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kickwatch.config import Config
+from kickwatch.errors import EngineError
+from kickwatch.laboratory import Eyes
+from kickwatch.ledger import creation_broadcasts, merge_windows, total_waits
+from kickwatch.model import Cell, Window
+from kickwatch.workload.docker_engine import DockerEngine
+
+if TYPE_CHECKING:
+    from kickwatch.observe.observatory import Sample
+
+_CUT_EVERY_S = 60.0
+_MOST_CELLS = 12
+WINDOW = "passive"
+
+
+class Passive:
+    """The bill so far. `look` takes it on, `take` tells it and begins anew."""
+
+    def __init__(self, config: Config, eyes: Eyes, step: Callable[[str], None]) -> None:
+        """`step` hears what goes on."""
+        self._config = config
+        self._observatory = eyes.observatory
+        self._step = step
+        self._before: Sample | None = None
+        self._windows: Window | None = None
+        self._asked_until = int(time.time())
+        self._containers: int | None = 0
+        self._engine = ""
+
+    async def look(self) -> None:
+        """Count the containers that came since the last look; once a minute add what the probes saw to the bill."""
+        await self._count()
+        if self._before is None:
+            self._before = await self._observatory.sample()
+        elif time.monotonic_ns() - self._before.at_ns >= _CUT_EVERY_S * 1e9:
+            await self._cut()
+        self._step(f"passive: {self._told()} started by others")
+
+    def ended(self, period_s: float) -> bool:
+        """Whether the bill covers so much time."""
+        return self._windows is not None and self._windows.duration_ns >= period_s * 1e9
+
+    def take(self) -> dict[str, Any]:
+        """The fields of `kickwatch.summary`, and an empty bill."""
+        window, containers = self._windows, self._containers
+        self._windows, self._containers = None, 0
+        if window is None:
+            return {"mode": WINDOW, "containers": containers}
+        waits, wait_ns = total_waits(window.waits)
+        return {
+            "mode": WINDOW,
+            "engine": self._engine,
+            "period_s": round(window.duration_ns / 1e9, 1),
+            "containers": containers,
+            "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]],
+            "creation_path_broadcasts_per_container": _per(creation_broadcasts(window.cells), containers),
+            "slab_mutex_waits": waits,
+            "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
+            "slab_mutex_longest_ms": round(max((wait.max_wait_ns for wait in window.waits), default=0) / 1e6, 3),
+        }
+
+    async def _cut(self) -> None:
+        """One more window; housekeeping is between two, and in none."""
+        if self._before is None:
+            return
+        window = self._observatory.window(WINDOW, self._before, await self._observatory.sample())
+        self._windows = window if self._windows is None else merge_windows([self._windows, window])
+        await self._observatory.between_windows()
+        self._before = await self._observatory.sample()
+
+    async def _count(self) -> None:
+        """An engine that does not tell makes the number unknown, not zero."""
+        settings = self._config.engine
+        engine = DockerEngine(settings.socket, timeout_s=settings.timeout_s, workers=1)
+        until = int(time.time())
+        try:
+            self._engine = str(await engine.info())
+            started = await engine.started(self._asked_until, until)
+        except EngineError:
+            self._containers = None
+        else:
+            self._containers = None if self._containers is None else self._containers + started
+        finally:
+            self._asked_until = until
+            await engine.close()
+
+    def _told(self) -> str:
+        return "an unknown number of containers" if self._containers is None else f"{self._containers} containers"
+
+
+def _row(cell: Cell, containers: int | None) -> dict[str, Any]:
+    return {
+        "reason": cell.reason,
+        "origin": cell.origin.value,
+        "path": cell.path.value,
+        "requests": cell.requests,
+        "broadcasts": cell.broadcasts,
+        "requests_per_container": _per(cell.requests, containers),
+        "broadcasts_per_container": _per(cell.broadcasts, containers),
+    }
+
+
+def _per(amount: int, containers: int | None) -> float | None:
+    return round(amount / containers, 3) if containers else None

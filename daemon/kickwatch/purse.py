@@ -1,0 +1,63 @@
+"""The budget of this node as it outlives daemons: what is spent is written down before containers are started."""
+
+import asyncio
+import resource
+import time
+from pathlib import Path
+
+from kickwatch.alert.journal import Event, logger
+from kickwatch.budget import FILE, Budget, Wait, load_spent, save_spent
+from kickwatch.config import Config
+
+
+class Purse:
+    """A Budget, its file and its clock. Construct with `open`."""
+
+    def __init__(self, config: Config, budget: Budget, path: Path) -> None:
+        """`path` is the file in the state directory."""
+        self._budget = budget
+        self._path = path
+        self._containers = config.workload.containers_per_trial
+        # The wall clock once, then the monotonic one: a clock that is set neither grants nor blocks anything.
+        self._offset_s = time.time() - time.monotonic()
+        self._begun_s = self._now_s() - own_cpu_s()  # the CPU time of the start has to be earned, too
+        self._idle = True
+        self._told = ""
+
+    @classmethod
+    async def open(cls, config: Config) -> "Purse":
+        """With what earlier daemons spent."""
+        path = Path(config.state.directory) / FILE
+        spent = await asyncio.to_thread(load_spent, path)
+        return cls(config, Budget(config.budget, spent or ()), path)
+
+    def wait(self) -> Wait:
+        """How long until a trial fits, and why. The first one need not wait for its CPU time: somebody asked for it."""
+        cpu_s = 0.0 if self._idle else own_cpu_s()
+        return self._budget.wait_s(self._now_s(), self._containers, cpu_s, self._begun_s)
+
+    async def spend(self, containers: int) -> None:
+        """So many are about to be started. It is kept before, so a daemon that dies in each trial spends as well."""
+        self._budget.spend(self._now_s(), containers)
+        await self._keep()
+
+    async def settle(self, containers: int | None = None) -> None:
+        """They are gone; `containers`: how many were started in truth."""
+        self._idle = self._idle and containers == 0
+        self._budget.settle(self._now_s(), containers)
+        await self._keep()
+
+    async def _keep(self) -> None:
+        trouble = await asyncio.to_thread(save_spent, self._path, self._budget.spent)
+        if trouble and trouble != self._told:
+            logger().warning(Event.NOTE, what=trouble)
+        self._told = trouble
+
+    def _now_s(self) -> float:
+        return self._offset_s + time.monotonic()
+
+
+def own_cpu_s() -> float:
+    """CPU seconds of the daemon and of its native children that have ended."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

@@ -1,0 +1,109 @@
+"""When the next trial may begin: not while drained, paused by the guard, over budget, or before its pause is over."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from kickwatch.alert.journal import Event, logger
+from kickwatch.budget import jittered
+from kickwatch.config import Config
+from kickwatch.errors import KickwatchError
+from kickwatch.guard import Guard
+from kickwatch.laboratory import Laboratory
+from kickwatch.node.pressure import DyingMemcgs, read_pressure
+from kickwatch.notify import Notifier
+from kickwatch.purse import Purse
+from kickwatch.signals import Switches
+from kickwatch.telemetry import Telemetry
+
+Beat = Callable[[], Awaitable[None]]
+
+
+class Schedule:
+    """Decides, waits, and says why it waits. One per configuration; each decision feeds the watchdog."""
+
+    def __init__(
+        self, config: Config, purse: Purse, switches: Switches, notifier: Notifier, telemetry: Telemetry
+    ) -> None:
+        """`purse` knows what was spent before this daemon was started."""
+        self._config = config
+        self._purse = purse
+        self._switches = switches
+        self._notifier = notifier
+        self._telemetry = telemetry
+        self._guard = Guard(config.guard, config.budget.preset)
+        self._dying: DyingMemcgs | None = None
+        self._looked_at = 0.0
+        self._drained_by = ""
+        self.due_at = 0.0
+
+    def rest(self) -> None:
+        """A trial has ended: the next is due after the pause and its jitter."""
+        trial = self._config.trial
+        pause_s = jittered(trial.interval_s, trial.jitter, random.random())  # noqa: S311 -- spreads a fleet, no secret
+        self.due_at = asyncio.get_running_loop().time() + pause_s
+
+    async def until_due(self, laboratory: Laboratory, beat: Beat) -> bool:
+        """True when a trial may begin, False when a reload is asked for first. `beat` is awaited at each look."""
+        while not self._switches.reload_asked:
+            self._notifier.progress()
+            await beat()
+            held = await self._held(laboratory)
+            if held is None:
+                return not self._switches.reload_asked
+            seconds, why = held
+            self._notifier.status(why)
+            await self._switches.sleep(min(seconds, self._config.guard.poll_s))
+        return False
+
+    async def _held(self, laboratory: Laboratory) -> tuple[float, str] | None:
+        """(seconds, why) to wait, or None."""
+        by = await self.drained()
+        if by:
+            return self._config.guard.poll_s, f"drained by {by}: no containers are started"
+        pause_s = self.due_at - asyncio.get_running_loop().time()
+        if pause_s > 0:
+            return pause_s, "between two trials"
+        wait = self._purse.wait()
+        if wait.seconds > 0:
+            return wait.seconds, f"budget: {wait.why}"
+        return await self._guarded(laboratory)
+
+    async def drained(self) -> str:
+        """Who drained the node, if anybody did; each change is said once."""
+        by = await self._switches.drained_by()
+        if by and not self._drained_by:
+            logger().info(Event.DRAINED, by=by)
+        if self._drained_by and not by:
+            logger().info(Event.UNDRAINED, by=self._drained_by)
+        self._drained_by = by
+        return by
+
+    async def _guarded(self, laboratory: Laboratory) -> tuple[float, str] | None:
+        if not self._config.guard.enabled:
+            return None
+        self._dying = self._dying or DyingMemcgs(laboratory.cgroups)
+        running = await _running(laboratory)
+        pressure = await asyncio.to_thread(read_pressure, Path(laboratory.info.root), running, self._dying)
+        now = time.monotonic()
+        decision = self._guard.look(pressure, now)
+        causes = tuple(cause.value for cause in decision.causes)
+        if decision.began:
+            logger().warning(Event.PAUSED, reasons=list(causes), what=decision.what)
+            self._telemetry.pauses(causes)
+        elif decision.paused or decision.ended:
+            self._telemetry.paused(causes, now - self._looked_at)
+        if decision.ended:
+            logger().info(Event.RESUMED, paused_s=round(decision.paused_s, 1))
+        self._looked_at = now
+        return (self._config.guard.poll_s, f"paused: {decision.what}") if decision.paused else None
+
+
+async def _running(laboratory: Laboratory) -> int | None:
+    """Containers on the node; an engine that does not tell is found out by the trial."""
+    try:
+        return await laboratory.engine.running()
+    except KickwatchError:
+        return None

@@ -1,0 +1,108 @@
+"""What signals ask: to end with the clean-up done, to read the configuration again, to drain and to go on."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+ENDING = (signal.SIGTERM, signal.SIGINT)
+HANGUP = signal.SIGHUP
+
+
+async def until_signalled(
+    work: Coroutine[Any, Any, T],
+    numbers: tuple[signal.Signals, ...] = (*ENDING, HANGUP),
+    stopping: Callable[[], None] = lambda: None,
+) -> T:
+    """Run `work`; the first of `numbers` calls `stopping` and cancels it, and its clean-up runs to the end.
+
+    Further signals change nothing: the clean-up is bounded. Raises CancelledError when a signal came.
+    """
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in numbers:
+            loop.add_signal_handler(number, lambda: None)
+        stopping()
+        task.cancel()
+
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+class DrainedError(Exception):
+    """The churn was stopped since the node is to be drained."""
+
+
+class Switches:
+    """SIGHUP asks for a reload, SIGUSR1 and the drain file for a drain. Use as a context manager in a running loop."""
+
+    def __init__(self, drain_file: str) -> None:
+        """`drain_file` may be empty."""
+        self.drain_file = drain_file
+        self.reload_asked = False
+        self._signalled = False
+        self._woken = asyncio.Event()
+
+    def __enter__(self) -> "Switches":
+        """Listen to the signals."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(HANGUP, self._reload)
+        loop.add_signal_handler(signal.SIGUSR1, self._drain)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ignore them from now on: their default would end the clean-up."""
+        loop = asyncio.get_running_loop()
+        for number in (HANGUP, signal.SIGUSR1):
+            loop.add_signal_handler(number, lambda: None)
+
+    def _reload(self) -> None:
+        self.reload_asked = True
+        self._woken.set()
+
+    def _drain(self) -> None:
+        self._signalled = not self._signalled
+        self._woken.set()
+
+    async def drained_by(self) -> str:
+        """`signal`, `file`, or nothing."""
+        if self._signalled:
+            return "signal"
+        if not self.drain_file:
+            return ""
+        present: bool = await asyncio.to_thread(Path(self.drain_file).exists)
+        return "file" if present else ""
+
+    async def sleep(self, seconds: float) -> None:
+        """Until then, or until a signal asks for something."""
+        try:
+            await asyncio.wait_for(self._woken.wait(), max(0.0, seconds))
+        except TimeoutError:
+            return
+        self._woken.clear()
+
+    async def unless_drained(self, work: Coroutine[Any, Any, T], poll_s: float) -> T:
+        """What `work` returns; DrainedError, with its clean-up done, where the node is drained meanwhile."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=poll_s))[0]:
+                if await self.drained_by():
+                    task.cancel()
+                    await asyncio.wait([task])
+                    break
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        if task.cancelled():
+            raise DrainedError
+        return task.result()

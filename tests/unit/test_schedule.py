@@ -1,0 +1,165 @@
+"""When a trial may begin: drains, pauses, budgets and reloads in turn, with the real clock and real signals."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+from msgspec.structs import replace
+
+from kickwatch.config import BudgetConfig, Config, GuardConfig, StateConfig, TrialConfig, WorkloadConfig
+from kickwatch.node.cgroups import Cgroups
+from kickwatch.notify import Notifier
+from kickwatch.purse import Purse
+from kickwatch.schedule import Schedule
+from kickwatch.signals import Switches
+
+
+class Told:
+    """Stands in for the telemetry: what it is told of pauses."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, ...]] = []
+        self.seconds = 0.0
+
+    def pauses(self, causes: tuple[str, ...]) -> None:
+        self.begun.append(causes)
+
+    def paused(self, causes: tuple[str, ...], seconds: float) -> None:
+        assert causes
+        self.seconds += seconds
+
+
+class AnEngine:
+    """Stands in for the engine: how many containers run."""
+
+    running_now = 0
+
+    async def running(self) -> int:
+        return self.running_now
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(
+        workload=WorkloadConfig(containers_per_trial=10),
+        trial=TrialConfig(interval_s=0.0),
+        guard=GuardConfig(enabled=False, poll_s=0.1),
+        state=StateConfig(directory=str(tmp_path / "state")),
+    )
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as captured:
+        yield captured  # type: ignore[misc]
+
+
+CGROUPS = Cgroups.read()
+
+
+async def nothing() -> None:
+    """A beat."""
+
+
+def laboratory(engine: AnEngine | None = None) -> Any:
+    return SimpleNamespace(engine=engine or AnEngine(), info=SimpleNamespace(root="/"), cgroups=CGROUPS)
+
+
+async def schedule_of(config: Config, switches: Switches, told: Told | None = None) -> tuple[Schedule, Purse]:
+    purse = await Purse.open(config)
+    return Schedule(config, purse, switches, Notifier(), told or Told()), purse  # type: ignore[arg-type]
+
+
+async def soon(schedule: Schedule, engine: AnEngine | None = None) -> bool | None:
+    """What `until_due` says within half a second; None where it waits."""
+    try:
+        return await asyncio.wait_for(schedule.until_due(laboratory(engine), nothing), 0.5)
+    except TimeoutError:
+        return None
+
+
+async def test_a_trial_may_begin_at_once_where_nothing_speaks_against_it(config: Config) -> None:
+    with Switches("") as switches:
+        schedule, _ = await schedule_of(config, switches)
+        assert await soon(schedule) is True
+
+
+async def test_a_reload_goes_first_and_wakes(config: Config) -> None:
+    with Switches("") as switches:
+        schedule, _ = await schedule_of(replace(config, trial=TrialConfig(interval_s=60)), switches)
+        schedule.rest()
+        assert await soon(schedule) is None
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGHUP)
+        assert await soon(schedule) is False
+
+
+async def test_a_drain_is_said_once_and_so_is_its_end(config: Config, tmp_path: Path, logs: list[Any]) -> None:
+    file = tmp_path / "drain"
+    file.touch()
+    with Switches(str(file)) as switches:
+        schedule, _ = await schedule_of(config, switches)
+        assert await soon(schedule) is None
+        file.unlink()
+        assert await soon(schedule) is True
+        assert await soon(schedule) is True
+    assert [(log["event"], log["by"]) for log in logs] == [
+        ("kickwatch.drained", "file"),
+        ("kickwatch.undrained", "file"),
+    ]
+
+
+async def test_the_budget_holds_the_second_trial_and_a_restart_does_not_refill_it(config: Config) -> None:
+    config = replace(config, budget=BudgetConfig(containers_per_hour=12))
+    with Switches("") as switches:
+        schedule, purse = await schedule_of(config, switches)
+        assert await soon(schedule) is True
+        await purse.spend(10)
+        await purse.settle()
+        assert await soon(schedule) is None
+        assert purse.wait().seconds > 3500
+        anew, purse = await schedule_of(config, switches)
+        assert await soon(anew) is None
+        assert "10 of 12 containers in the last hour" in purse.wait().why
+
+
+async def test_the_cpu_time_of_a_start_is_earned_after_the_first_trial(config: Config) -> None:
+    config = replace(config, budget=BudgetConfig(cpu_share=0.0001, containers_per_hour=1000))
+    purse = await Purse.open(config)
+    assert purse.wait().seconds == 0
+    await purse.spend(10)
+    await purse.settle()
+    assert "CPU" in purse.wait().why
+
+
+async def test_an_unwritable_purse_is_said_once(config: Config, tmp_path: Path, logs: list[Any]) -> None:
+    (tmp_path / "file").touch()
+    purse = await Purse.open(replace(config, state=StateConfig(directory=str(tmp_path / "file"))))
+    await purse.spend(1)
+    await purse.settle()
+    (log,) = logs
+    assert "a restart would forget what was spent" in log["what"]
+
+
+async def test_the_guard_pauses_once_counts_the_time_and_resumes(config: Config, logs: list[Any]) -> None:
+    guard = GuardConfig(
+        poll_s=0.1, containers=5, resume_after_s=0.2, cpu_pressure_pct=0, load_per_cpu=0, io_pressure_pct=0
+    )
+    engine, told = AnEngine(), Told()
+    with Switches("") as switches:
+        schedule, _ = await schedule_of(replace(config, guard=guard), switches, told)
+        engine.running_now = 6
+        assert await soon(schedule, engine) is None
+        engine.running_now = 1
+        assert await soon(schedule, engine) is True
+    assert [log["event"] for log in logs] == ["kickwatch.paused", "kickwatch.resumed"]
+    assert logs[0]["reasons"] == ["containers"]
+    assert logs[0]["what"] == "containers 6 (limit 5)"
+    assert told.begun == [("containers",)]
+    assert told.seconds == pytest.approx(logs[1]["paused_s"], abs=0.1)
+    assert told.seconds > 0.4

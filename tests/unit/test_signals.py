@@ -1,0 +1,130 @@
+"""Real signals to this very process: what ends the work, what drains, what asks for a reload."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from kickwatch.signals import ENDING, DrainedError, Switches, until_signalled
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_the_first_signal_ends_the_work_and_further_ones_change_nothing(number: signal.Signals) -> None:
+    cleaned = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.05)
+            cleaned.append(True)
+
+    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), number)
+    with pytest.raises(asyncio.CancelledError):
+        await until_signalled(work())
+    assert cleaned == [True]
+
+
+async def test_what_is_no_ending_signal_does_not_end_the_work() -> None:
+    async def work() -> str:
+        with Switches("") as switches:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.05)
+            assert switches.reload_asked
+        return "done"
+
+    assert await until_signalled(work(), ENDING) == "done"
+
+
+async def test_the_first_signal_is_told_before_the_clean_up() -> None:
+    told = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            told.append("clean-up")
+
+    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+    with pytest.raises(asyncio.CancelledError):
+        await until_signalled(work(), ENDING, lambda: told.append("stopping"))
+    assert told == ["stopping", "clean-up"]
+
+
+async def test_sigusr1_and_the_file_drain_and_end_the_drain(tmp_path: Path) -> None:
+    file = tmp_path / "drain"
+    with Switches(str(file)) as switches:
+        assert await switches.drained_by() == ""
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.02)
+        assert await switches.drained_by() == "signal"
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.02)
+        assert await switches.drained_by() == ""
+        file.touch()
+        assert await switches.drained_by() == "file"
+        file.unlink()
+        assert await switches.drained_by() == ""
+
+
+async def test_a_signal_wakes_who_sleeps() -> None:
+    loop = asyncio.get_running_loop()
+    with Switches("") as switches:
+        loop.call_later(0.02, os.kill, os.getpid(), signal.SIGHUP)
+        before = loop.time()
+        await switches.sleep(30)
+        assert loop.time() - before < 5
+        await switches.sleep(0.01)
+
+
+async def test_work_is_cancelled_and_cleaned_up_when_the_node_is_drained(tmp_path: Path) -> None:
+    file, cleaned = tmp_path / "drain", []
+
+    async def work() -> str:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.02)
+            cleaned.append(True)
+        return "done"
+
+    with Switches(str(file)) as switches:
+        asyncio.get_running_loop().call_later(0.05, file.touch)
+        with pytest.raises(DrainedError):
+            await switches.unless_drained(work(), 0.01)
+    assert cleaned == [True]
+
+
+async def test_undrained_work_returns_and_raises_as_it_does() -> None:
+    async def work(error: Exception | None) -> str:
+        await asyncio.sleep(0.03)
+        if error:
+            raise error
+        return "done"
+
+    with Switches("") as switches:
+        assert await switches.unless_drained(work(None), 0.01) == "done"
+        with pytest.raises(ValueError, match="no"):
+            await switches.unless_drained(work(ValueError("no")), 0.01)
+
+
+async def test_a_cancellation_from_outside_waits_for_the_clean_up_too() -> None:
+    cleaned = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.02)
+            cleaned.append(True)
+
+    with Switches("") as switches:
+        task = asyncio.ensure_future(switches.unless_drained(work(), 0.01))
+        await asyncio.sleep(0.03)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert cleaned == [True]
