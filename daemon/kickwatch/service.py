@@ -22,6 +22,8 @@ from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError
 from kickwatch.evidence import Evidence
 from kickwatch.laboratory import Eyes, Laboratory
 from kickwatch.node import kernel
+from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.delegation import enter_leaf
 from kickwatch.node.lock import NodeLock
 from kickwatch.notify import Notifier
 from kickwatch.passive import Passive
@@ -59,6 +61,7 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier) -> None
     async with AsyncExitStack() as stack:
         switches = stack.enter_context(Switches(config.service.drain_file))
         notifier.status("arming the probes")
+        await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
         eyes = await Eyes.open()
         stack.callback(eyes.close)
         telemetry = Telemetry(eyes.observatory)

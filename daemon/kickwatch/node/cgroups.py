@@ -91,19 +91,20 @@ class Cgroups:
             )
         return self.memory_root / below.relative_to(self.memory_mount_root)
 
-    def ensure_own(self, name: str) -> Path:
-        """Make (or find) the cgroup `name` of ours below the memory root, whose children will be memory cgroups.
+    def ensure_own(self, name: str, base: Path | None = None) -> Path:
+        """Make (or find) the cgroup `name` of ours below `base`, whose children will be memory cgroups.
 
-        On v2 a child has a memory controller only where its parent hands it on; the root is changed only if it does
-        not already. Raises CgroupError.
+        `base` is the memory root unless another is given. On v2 a child has a memory controller only where its parent
+        hands it on; the base is changed only if it does not already. Raises CgroupError.
         """
-        directory = self.memory_root / _own(name)
+        base = base or self.memory_root
+        directory = base / _own(name)
         try:
             directory.mkdir(exist_ok=True)
         except OSError as error:
             raise CgroupError(f"{directory} cannot be made ({error.strerror})", "run as root") from error
         if self.version is CgroupVersion.V2:
-            for parent in (self.memory_root, directory):
+            for parent in (base, directory):
                 _hand_on_memory(parent)
         return directory
 

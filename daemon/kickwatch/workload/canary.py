@@ -11,6 +11,7 @@ from typing import Self
 
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, reclaim, remove_tree
+from kickwatch.node.delegation import own_base
 from kickwatch.shielded import finish
 from kickwatch.workload.helper import Helper
 
@@ -93,7 +94,7 @@ def prepare_group(cgroups: Cgroups, group: str, scratch: Path | None) -> tuple[P
     for left in groups if group in groups else (group,):
         remove_leftovers(cgroups, left)
     home = cgroups.memcg_dir_of("self")
-    return cgroups.ensure_own(group), home, scratch or Path(tempfile.gettempdir())
+    return cgroups.ensure_own(group, own_base(cgroups)), home, scratch or Path(tempfile.gettempdir())
 
 
 async def clear_group(cgroups: Cgroups, group: str) -> None:
@@ -107,11 +108,16 @@ async def clear_group(cgroups: Cgroups, group: str) -> None:
 
 
 def remove_leftovers(cgroups: Cgroups, group: str = CANARY_GROUP) -> tuple[Path, ...]:
-    """Remove the group of a killed run and all below it; returns what remains because processes are in it."""
-    directory = cgroups.memory_root / group
-    if not directory.is_dir():
-        return ()
-    # Removed memcgs live on as dying ones while pages are charged to them: pushing those out now keeps runs from
-    # piling them up. What cannot be pushed out goes when its pages do.
-    _ = reclaim(directory)
-    return remove_tree(directory)
+    """Remove the group of a killed run and all below it; returns what remains because processes are in it.
+
+    It is looked for where it is made now, and at the memory root, where a run outside the service made it.
+    """
+    remaining: tuple[Path, ...] = ()
+    for base in dict.fromkeys((own_base(cgroups), cgroups.memory_root)):
+        directory = base / group
+        if directory.is_dir():
+            # Removed memcgs live on as dying ones while pages are charged to them: pushing those out now keeps runs
+            # from piling them up. What cannot be pushed out goes when its pages do.
+            _ = reclaim(directory)
+            remaining += remove_tree(directory)
+    return remaining

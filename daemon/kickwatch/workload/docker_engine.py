@@ -189,7 +189,7 @@ class DockerEngine:
         return await self._call("count the containers", lambda api: int(api.info()["ContainersRunning"]))
 
     async def started(self, since_unix_s: int, until_unix_s: int) -> int:
-        """From the engine's memory of its newest 256 events; `until_unix_s` must be past, or it waits for what comes."""
+        """From the engine's memory of its newest 256 events. `until_unix_s` must be past: it would wait for it."""
 
         def count(api: docker.APIClient) -> int:
             # Asked for a second more at either end, since engines differ on whether the ends belong to it.

@@ -1,0 +1,66 @@
+"""The delegated part of a v2 tree: in trees of the test's own, with real extended attributes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kickwatch.errors import CgroupError
+from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.node.delegation import LEAF, delegated, enter_leaf, own_base
+
+UNIT = "system.slice/kickwatch.service"
+
+
+def node(tmp_path: Path, cgroup: str = UNIT, version: CgroupVersion = CgroupVersion.V2) -> tuple[Cgroups, Path]:
+    """A v2 tree in which this process is in `cgroup`; returns it and the directory of that cgroup."""
+    own = tmp_path / "sys" / cgroup
+    own.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "proc" / "self").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(f"0::/{cgroup}\n")
+    return Cgroups(version, tmp_path / "sys", "/", (tmp_path / "sys",), tmp_path / "proc"), own
+
+
+def give_away(cgroup: Path) -> None:
+    try:
+        os.setxattr(cgroup, "user.delegate", b"1")
+    except OSError:
+        os.setxattr(cgroup, "trusted.delegate", b"1")
+
+
+def test_a_delegated_unit_is_left_for_its_leaf(tmp_path: Path) -> None:
+    cgroups, own = node(tmp_path)
+    give_away(own)
+    assert delegated(own)
+    (own / LEAF).mkdir()
+    (own / LEAF / "cgroup.procs").touch()
+    assert enter_leaf(cgroups) == own / LEAF
+    assert (own / LEAF / "cgroup.procs").read_text() == str(os.getpid())
+    cgroups, leaf = node(tmp_path, f"{UNIT}/{LEAF}")
+    assert enter_leaf(cgroups) == leaf
+    assert own_base(cgroups) == own
+
+
+def test_what_was_not_given_away_is_not_ours(tmp_path: Path) -> None:
+    cgroups, own = node(tmp_path)
+    assert not delegated(own)
+    assert enter_leaf(cgroups) is None
+    assert not (own / LEAF).exists()
+    assert own_base(cgroups) == cgroups.memory_root
+    cgroups, _ = node(tmp_path, f"{UNIT}/{LEAF}")
+    assert own_base(cgroups) == cgroups.memory_root
+
+
+def test_on_v1_nothing_moves(tmp_path: Path) -> None:
+    cgroups, own = node(tmp_path, version=CgroupVersion.V1)
+    give_away(own)
+    assert enter_leaf(cgroups) is None
+    assert own_base(cgroups) == cgroups.memory_root
+
+
+def test_a_leaf_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    cgroups, own = node(tmp_path)
+    give_away(own)
+    (own / LEAF).touch()
+    with pytest.raises(CgroupError, match=r"daemon cannot be entered .*Delegate=yes"):
+        enter_leaf(cgroups)
