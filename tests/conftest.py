@@ -1,8 +1,9 @@
 """What all tests share: needs that cannot be skipped where KICKWATCH_REQUIRE names them, and no blocking in the loop.
 
-A test marked `kernel`, `docker` or `systemd` skips with the reason where the need is not met. Where
-KICKWATCH_REQUIRE=kernel,docker,systemd names the need, it fails instead, and so does any other skip of such a test;
-excepted is a skip whose reason begins with `feature:`, for what this kernel or engine lacks and no one can bring.
+A test marked `kernel`, `docker`, `systemd` or `prometheus` skips with the reason where the need is not met. Where
+KICKWATCH_REQUIRE=kernel,docker,systemd,prometheus names the need, it fails instead, and so does any other skip of such
+a test; excepted is a skip whose reason begins with `feature:`, for what this kernel or engine lacks and no one can
+bring.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import errno
 import functools
 import os
 import platform
+import shutil
 import socket
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -95,7 +97,18 @@ def _unmet_systemd() -> str:
     return _unmet_docker()
 
 
-NEEDS: dict[str, Callable[[], str]] = {"kernel": _unmet_kernel, "docker": _unmet_docker, "systemd": _unmet_systemd}
+def _unmet_prometheus() -> str:
+    """A server of their own, and its tool; both come with Debian's package prometheus."""
+    missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
+    return f"no {' and no '.join(missing)} on PATH: deploy/setup test-packages" if missing else ""
+
+
+NEEDS: dict[str, Callable[[], str]] = {
+    "kernel": _unmet_kernel,
+    "docker": _unmet_docker,
+    "systemd": _unmet_systemd,
+    "prometheus": _unmet_prometheus,
+}
 
 
 @functools.cache
