@@ -123,6 +123,7 @@ class Bill:
         totals, self._totals = self._totals, _Totals()
         waits = totals.waits
         return {
+            "mode": "experiment",
             "verdict": self._verdict.value,
             "period_s": round(period_s, 1),
             "trials": totals.trials,

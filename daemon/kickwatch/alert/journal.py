@@ -141,7 +141,7 @@ class Console:
 
     def msg(self, line: str) -> None:
         """What cannot be written is lost: there is nowhere left to say it."""
-        _write(self._stream, line)
+        _write(self._stream, line, STREAM_WAIT_MS)
 
     debug = info = warning = error = critical = msg
 
@@ -159,7 +159,8 @@ class Lines:
         """A line that finds no room is lost, and the next one says how many were."""
         told = record | {"lost": self._lost} if self._lost else record
         line = native.as_json(told)
-        if _write(self._stream, f"<{record['priority']}>{line}" if self._prefixed else line):
+        wait_ms = 0 if self._lost else STREAM_WAIT_MS
+        if _write(self._stream, f"<{record['priority']}>{line}" if self._prefixed else line, wait_ms):
             self._lost = 0
         else:
             self._lost += 1
@@ -174,10 +175,13 @@ class Journal:
         """`path` is journald's socket."""
         self._path = path
         self._instead = instead
+        self._refused = False
 
     def msg(self, /, **record: Any) -> None:
-        """One record."""
-        if not native.send(self._path, native.encode(fields_of(record))):
+        """One record. Only the first that is refused waits, so that a stopped journald holds the daemon up once."""
+        wait_ms = 0 if self._refused else native.FULL_WAIT_MS
+        self._refused = not native.send(self._path, native.encode(fields_of(record)), wait_ms)
+        if self._refused:
             self._instead.msg(**record)
 
     debug = info = warning = error = critical = msg
@@ -210,13 +214,13 @@ def sentence(record: Mapping[str, Any]) -> str:
     told = [
         f"{key}={_shortened(value)}"
         for key, value in record.items()
-        if key not in _ABOUT_THE_RECORD and not isinstance(value, dict) and value not in ("", [], None)
+        if key not in _ABOUT_THE_RECORD and not isinstance(value, dict) and value not in ("", [], (), None)
     ]
     return f"{name}: {', '.join(told[:_MOST_KEYS])}" if told else name
 
 
 def _shortened(value: object) -> str:
-    text = "; ".join(map(str, value)) if isinstance(value, list) else native.text_of(value)
+    text = "; ".join(map(str, value)) if isinstance(value, list | tuple) else native.text_of(value)
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
@@ -224,10 +228,10 @@ def _add_priority(_: object, method: str, event: structlog.types.EventDict) -> s
     return {"schema": EVENT_SCHEMA, **event, "priority": PRIORITIES.get(method, 6)}
 
 
-def _write(stream: TextIO, line: str) -> bool:
+def _write(stream: TextIO, line: str, wait_ms: int) -> bool:
     """Whether the stream took it. Room is at least a page of a pipe (pipe(7)), and most lines are shorter than that."""
     try:
-        if not _has_room(stream):
+        if not _has_room(stream, wait_ms):
             return False
         stream.write(f"{line}\n")
         stream.flush()
@@ -236,9 +240,9 @@ def _write(stream: TextIO, line: str) -> bool:
     return True
 
 
-def _has_room(stream: TextIO) -> bool:
+def _has_room(stream: TextIO, wait_ms: int) -> bool:
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # held in memory
         return True
-    return native.writable(descriptor, STREAM_WAIT_MS)
+    return native.writable(descriptor, wait_ms)

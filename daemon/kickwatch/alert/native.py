@@ -71,13 +71,14 @@ def listens(path: Path) -> bool:
     return True
 
 
-def send(path: Path, datagram: bytes) -> bool:
-    """Whether journald has the record. False where it is not there, or its queue stays full for FULL_WAIT_MS."""
+def send(path: Path, datagram: bytes, wait_ms: int = FULL_WAIT_MS) -> bool:
+    """Whether journald has the record. False where it is not there, or its queue stays full for so long."""
     try:
         with _connect(path) as connection:
-            return _send(connection, datagram)
+            _send(connection, datagram, wait_ms)
     except OSError:
         return False
+    return True
 
 
 def _connect(path: Path) -> socket.socket:
@@ -91,26 +92,25 @@ def _connect(path: Path) -> socket.socket:
     return connection
 
 
-def _send(connection: socket.socket, datagram: bytes) -> bool:
+def _send(connection: socket.socket, datagram: bytes, wait_ms: int) -> None:
     try:
-        _insist(connection, datagram)
+        _insist(connection, wait_ms, datagram)
     except OSError as error:
         if error.errno not in _TOO_LARGE:
             raise
         memory = _sealed(datagram)
         try:
-            _insist(connection, b"", memory)
+            _insist(connection, wait_ms, b"", memory)
         finally:
             os.close(memory)
-    return True
 
 
-def _insist(connection: socket.socket, datagram: bytes, *fds: int) -> None:
+def _insist(connection: socket.socket, wait_ms: int, datagram: bytes, *fds: int) -> None:
     """Once more when there is room again. Raises BlockingIOError where there is none."""
     try:
         socket.send_fds(connection, [datagram], fds)
     except BlockingIOError:
-        writable(connection, FULL_WAIT_MS)
+        writable(connection, wait_ms)
         socket.send_fds(connection, [datagram], fds)
 
 
