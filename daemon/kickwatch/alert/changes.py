@@ -23,15 +23,16 @@ _EVENTS: dict[Condition, tuple[Event, str, Event]] = {
 
 def alerts(outcome: Outcome, recent: Sequence[Trial]) -> list[Alert]:
     """The log records of one trial's outcome; `recent` are the newest trials, for the figures of an alert."""
-    told = [_alert(change, recent) for change in outcome.changes]
+    told = [_alert(change, outcome, recent) for change in outcome.changes]
     if outcome.anew:
         told.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": f"evidence begins anew: {outcome.anew}"}))
     return told
 
 
-def _alert(change: Change, recent: Sequence[Trial]) -> Alert:
+def _alert(change: Change, outcome: Outcome, recent: Sequence[Trial]) -> Alert:
     raised, level, ended = _EVENTS[change.condition]
     fields: dict[str, Any] = {
+        "verdict": outcome.verdict.value,
         "condition": change.condition.value,
         "stream": change.stream,
         "explanation": change.text,

@@ -22,8 +22,9 @@ class Alert:
 def alerts_of(trials: Sequence[Trial], judgement: Judgement) -> list[Alert]:
     """What a verdict over the trials of one run has to say to the log; a quiet one says nothing."""
     told = []
+    verdict = {"verdict": judgement.verdict.value}
     if judgement.verdict is Verdict.BROADCASTING:
-        told.append(Alert("error", Event.BROADCAST_DETECTED, broadcast_fields(trials)))
+        told.append(Alert("error", Event.BROADCAST_DETECTED, broadcast_fields(trials) | verdict))
     if Finding.SLAB_MUTEX_CONTENTION in judgement.findings:
-        told.append(Alert("warning", Event.CONTENTION_DETECTED, contention_fields(trials)))
+        told.append(Alert("warning", Event.CONTENTION_DETECTED, contention_fields(trials) | verdict))
     return told

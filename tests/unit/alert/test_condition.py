@@ -25,6 +25,7 @@ def test_a_verdict_is_said_once_and_quiet_says_nothing() -> None:
 def test_the_alert_names_the_cell_to_blame() -> None:
     (alert,) = alerts_of([SICK], judge([SICK]))
     assert alert.level == "error"
+    assert alert.fields["verdict"] == "broadcasting"
     assert alert.fields["reason"] == "kick_all_cpus_sync"
     assert alert.fields["origin"] == "slab"
     assert alert.fields["path"] == "create"
