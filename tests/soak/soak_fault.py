@@ -17,7 +17,7 @@ from statistics import median
 from daemon_log import daemon
 
 LIMIT = "workload.kmem_tcp_limit_bytes=33554432"
-COMMON = ("workload.containers_per_trial=2", "trial.window_s=0.5", "trial.interval_s=0", "trial.canary_memcgs=20")
+COMMON = ("workload.containers_per_trial=4", "trial.window_s=0.5", "trial.interval_s=0", "trial.canary_memcgs=20")
 ALERT_WITHIN, RECOVER_WITHIN, GIVE_UP = 8, 60, 150
 DETECTED, ENDED = "kickwatch.broadcast_detected", "kickwatch.broadcast_ended"
 
@@ -39,7 +39,7 @@ def once(number: int) -> tuple[int, int, bool]:
     with tempfile.TemporaryDirectory() as state:
         place = f"state.directory={state}"
         alerted, first = until(DETECTED, LIMIT, place, *COMMON)
-        recovered, second = until(ENDED, place, "workload.containers_per_trial=5", *COMMON[1:])
+        recovered, second = until(ENDED, place, "workload.containers_per_trial=13", *COMMON[1:])
     events = first + second
     clean = events[DETECTED] == 1 and events[ENDED] == 1
     print(f"run {number}: alert after {alerted} containers, recovery after {recovered}, {dict(events)}", flush=True)
