@@ -4,7 +4,7 @@ Source: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL>. A field is `NAME=value\\n`
 `NAME\\n`, its length as 64 bits little-endian, the value and a newline. A record that no datagram can hold goes into a
 memory file, which is sealed and passed on.
 
-Each record opens a socket of its own (some 20 us): nothing is left over from before journald restarted.
+Each record opens a socket of its own (some microseconds): nothing is left over from before journald restarted.
 """
 
 import errno

@@ -39,7 +39,8 @@ from kickwatch.detect.state import Change, Kind, Outcome
 from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import judge
 from kickwatch.evidence import Evidence
-from kickwatch.model import Canary, Interrupts, KmemAccounting, Trial, Verdict
+from kickwatch.model import Canary, Control, Interrupts, KmemAccounting, Trial, Verdict
+from kickwatch.watch import Watch
 
 ROOT = Path(__file__).parents[3]
 CATALOG = ROOT / "systemd/kickwatch.catalog"
@@ -222,6 +223,36 @@ async def test_a_history_that_cannot_be_used_is_told_in_a_valid_record(tmp_path:
     records = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [record["event"] for record in records] == ["kickwatch.history_trouble"]
     assert_valid(records[0])
+
+
+class TheEyes:
+    """Stands in for the armed observers: only what Watch asks of them between trials."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+
+
+async def test_what_the_watch_says_of_trials_and_controls_is_valid(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    configure_logging(form="json", stream=stream)
+    eyes = TheEyes(Control(passed=False, detail="0 of 23 multi-CPU calls", cpus=(0, 1)))
+    evidence = await Evidence.open(replace(Config(), state=StateConfig(directory=str(tmp_path))))
+    watch = Watch(eyes, evidence)  # type: ignore[arg-type]
+    watch.controlled()
+    await watch.take(replace(faulty(0), notes=("a knob is ignored",), containers=containers(4, failed=2)))
+    await watch.take(replace(faulty(1), void="cpus_changed"))
+    eyes.control = Control(passed=True, detail="23 of 23 multi-CPU calls", cpus=(0, 1))
+    watch.controlled()
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [short(Event(record["event"])) for record in records] == [
+        "observer_blind",
+        "note",
+        "trial_finished",
+        "trial_void",
+        "observer_sees",
+    ]
+    for record in records:
+        assert_valid(record)
 
 
 # --- the call sites
