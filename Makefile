@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN_ARGS ?=
 TEST_ARGS ?=
+INSTALL_ARGS ?=
+WHEEL_DIR ?= dist
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
 # Tests that need these cannot skip. `make test KICKWATCH_REQUIRE=` lets them.
 KICKWATCH_REQUIRE ?= kernel,docker
@@ -19,7 +21,7 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 # The multiarch directory has asm/types.h, which -target bpf does not look for.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages venv native probes engine run test lint bench clean
+.PHONY: help setup packages venv native probes engine run test lint bench wheel install remove clean
 
 help:
 	@echo 'make setup    all that is needed, Docker Engine included; the command is then .venv/bin/kickwatch'
@@ -27,6 +29,9 @@ help:
 	@echo 'make test     set up, then lint, types and all tests (TEST_ARGS=... for pytest, KICKWATCH_REQUIRE=... to let skip)'
 	@echo 'make bench    set up, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one)'
 	@echo 'make native   the native programs and the BPF objects'
+	@echo 'make wheel    kickwatch as a wheel in $(WHEEL_DIR)/, native programs and BPF objects inside'
+	@echo 'make install  the wheel as a systemd service on this machine; starts nothing (INSTALL_ARGS=... for deploy/install)'
+	@echo 'make remove   takes that away again; configuration and history stay (INSTALL_ARGS=--purge: they too)'
 	@echo 'make clean    remove what was built and the virtual environment'
 
 setup: packages venv native engine
@@ -68,6 +73,17 @@ test: setup
 bench: setup
 	@deploy/with-engine $(SHELL) -c 'status=0; for script; do echo "== $$script"; \
 		.venv/bin/python "$$script" || status=1; done; exit $$status' bench $(BENCHMARKS)
+
+wheel: venv native
+	@rm -f $(WHEEL_DIR)/kickwatch-*.whl
+	@.venv/bin/python -m pip --quiet wheel --disable-pip-version-check --no-deps --wheel-dir $(WHEEL_DIR) .
+	@echo "wheel: $$(ls $(WHEEL_DIR)/kickwatch-*.whl)" >&2
+
+install: wheel
+	@deploy/install --wheel $(WHEEL_DIR)/kickwatch-*.whl $(INSTALL_ARGS)
+
+remove:
+	@deploy/install --remove $(INSTALL_ARGS)
 
 clean:
 	@$(MAKE) --no-print-directory -C daemon/kickwatch/native clean
