@@ -91,10 +91,12 @@ def _unmet_docker() -> str:
 
 
 def _unmet_systemd() -> str:
-    """Such tests boot a systemd of their own in a container."""
-    if not Path("/lib/systemd/systemd").exists():
-        return "no /lib/systemd/systemd to boot"
-    return _unmet_docker()
+    """Such tests boot a systemd, with an engine of its own, in a container that runc starts."""
+    if os.geteuid() != 0:
+        return "not root"
+    remedies = {"runc": "deploy/setup engine", "mmdebstrap": "deploy/setup test-packages"}
+    missing = [f"no {program}: {remedy}" for program, remedy in remedies.items() if shutil.which(program) is None]
+    return "; ".join(missing)
 
 
 def _unmet_prometheus() -> str:
@@ -124,7 +126,7 @@ def required() -> frozenset[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register `systemd`; refuse a need that is misspelt, since it would require nothing."""
-    config.addinivalue_line("markers", "systemd: boots a systemd in a container: needs its executable, Docker and root")
+    config.addinivalue_line("markers", "systemd: boots a systemd in a container: needs root, runc and mmdebstrap")
     if unknown := required() - NEEDS.keys():
         raise pytest.UsageError(f"KICKWATCH_REQUIRE names {', '.join(sorted(unknown))}; known are {', '.join(NEEDS)}")
 
