@@ -1,0 +1,73 @@
+"""Cost of one look at the node's pressure, and of counting dying memory cgroups on cgroup v1, measured on this node.
+
+Run: .venv/bin/python tests/benchmarks/bench_pressure.py. Exit status 1 where the median look exceeds its budget. The
+walk is also measured in a tree as large as a node with 1000 containers has.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.pressure import DyingMemcgs, live_directories, read_pressure
+
+ROUNDS = 101
+BUDGET_MS = 2.0
+CONTAINERS = 1000
+FILES = 40  # of one memory cgroup
+
+
+def spread_ms(function: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, float]:
+    """Minimum, median and maximum over the rounds, in milliseconds."""
+    taken = []
+    for _ in range(rounds):
+        start_ns = time.perf_counter_ns()
+        function()
+        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return min(taken), statistics.median(taken), max(taken)
+
+
+def plain_walk(root: Path) -> int:
+    """The yardstick: every directory opened."""
+    return sum(1 for _ in os.walk(root))
+
+
+def big_tree(root: Path) -> None:
+    """As many directories and files as the memory cgroups of so many containers."""
+    for number in range(CONTAINERS):
+        container = root / "docker" / f"{number:064x}"
+        container.mkdir(parents=True)
+        for file in range(FILES):
+            (container / f"memory.{file}").touch()
+
+
+def main() -> int:
+    """Print min / median / max of each; 1 where the budget is exceeded."""
+    cgroups, root = Cgroups.read(), Path("/")
+    look = spread_ms(lambda: read_pressure(root, None, None))
+    count = spread_ms(lambda: DyingMemcgs(cgroups).count())
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory)
+        big_tree(tree)
+        walk, plain = spread_ms(lambda: live_directories(tree), 15), spread_ms(lambda: plain_walk(tree), 15)
+    click.echo("min / median / max, ms")
+    rows = {
+        "one look, without the dying": look,
+        f"the dying, cgroup {cgroups.version}, this node": count,
+        f"a walk of {CONTAINERS} containers": walk,
+        "the same, every directory opened": plain,
+    }
+    for name, figures in rows.items():
+        click.echo(f"  {name:36s}" + " / ".join(f"{figure:.3f}" for figure in figures))
+    click.echo(f"  opened / walked: {plain[1] / walk[1]:.1f}; budget of a look {BUDGET_MS:.0f} ms")
+    return int(look[1] > BUDGET_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
