@@ -32,6 +32,11 @@ _DAY_S = 86_400.0
 _ASIDE = frozenset({Trouble.CORRUPT, Trouble.NEWER, Trouble.FULL})
 _FORGET_STATES = "DELETE FROM states WHERE after < ? AND after % ? <> 0 AND NOT begins"
 _NEWEST_STATE = "SELECT after, state FROM states ORDER BY after DESC LIMIT 1"
+_SPENT = """
+    SELECT started_unix_s, containers FROM trials
+    WHERE id > (SELECT max(id) FROM trials) - ? AND started_unix_s >= ? ORDER BY id
+"""
+_MOST_A_DAY = 20_000  # trials: more do not fit into a day
 _OLDEST_BLOCK = """
     SELECT trials.id, trials.started_unix_s FROM trials JOIN states ON states.after = trials.id
     WHERE trials.id % ? = 0 ORDER BY trials.id LIMIT 1
@@ -107,6 +112,21 @@ class History:
         except OSError as error:
             return Kept(kept=False, notes=(_no_directory(self.path, error),))
         return Kept(kept=True)
+
+    def spent(self, since_unix_s: float) -> list[tuple[float, int]]:
+        """When each trial of the last day began since then, and its containers; nothing where nothing can be read.
+
+        Trials that came to their end: what a trial that failed has spent is not here.
+        """
+        if not self.path.exists():
+            return []
+        try:
+            with reading(self.path) as connection:
+                return (
+                    [] if is_empty(connection) else connection.execute(_SPENT, (_MOST_A_DAY, since_unix_s)).fetchall()
+                )
+        except StoreError:
+            return []  # `load` has said it
 
     def _newest_state(self) -> bytes:
         if not self.path.exists():

@@ -192,3 +192,28 @@ def test_a_history_replays_to_the_same_evidence(tmp_path: Path) -> None:
             assert repeated == outcome
             assert msgspec.json.encode(repeated) == row.outcome
     assert save(monitor, again) == saved == history.load().state
+
+
+def test_what_was_spent_since_then_is_told(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    assert history.spent(0.0) == []
+    fill(history, 5)
+    assert history.spent(1002.0) == [(1002.0, 4), (1003.0, 4), (1004.0, 4)]
+    assert history.spent(5000.0) == []
+
+
+def test_what_was_spent_under_a_wrong_clock_is_told_too(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    for started_unix_s in (9000.0, 10.0, 9100.0):  # set back, and forward again
+        one = replace(numbered(1), started_unix_s=started_unix_s)
+        assert history.append(entry(one, b"", b"s")).kept
+    assert history.spent(8000.0) == [(9000.0, 4), (9100.0, 4)]
+
+
+def test_a_history_that_cannot_be_read_has_spent_nothing(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.path.write_bytes(b"this is no database, and long enough" * 300)
+    assert history.spent(0.0) == []
+    history.path.unlink()
+    history.path.mkdir()
+    assert history.spent(0.0) == []

@@ -1,0 +1,209 @@
+"""Budgets: how many containers in any hour and any day, and what share of one CPU for the daemon itself.
+
+`Budget` is pure: it is given times and decides how long the next trial has to wait. `load_spent` and `save_spent` keep
+what was spent in a small file, written before containers are started, so that neither a restart nor a daemon that is
+killed in every trial refills the budget.
+
+Times are Unix seconds that go on steadily: the wall clock once at the start, and the monotonic clock from there. So a
+clock that is set while the daemon runs changes nothing; one that is set back between two daemons grants nothing, and
+one that is set forward then grants what seems to be due.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from kickwatch.config import BudgetConfig, Config, Preset
+from kickwatch.errors import ConfigError
+
+HOUR_S, DAY_S = 3600.0, 86_400.0
+WARM_UP_CONTAINERS = 1  # each start of the daemon makes so many before its first trial
+FILE = "spent.json"
+Spent = tuple[float, int]  # when, how many containers
+_FILE_FORM = list[tuple[float, Annotated[int, Meta(ge=0)]]]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What may be spent at most; None is no limit."""
+
+    containers_per_hour: int | None
+    containers_per_day: int | None
+    cpu_share: float | None
+
+
+PRESETS = {
+    Preset.SENTINEL: Limits(containers_per_hour=60, containers_per_day=1440, cpu_share=0.01),
+    Preset.STRESS: Limits(containers_per_hour=None, containers_per_day=None, cpu_share=None),
+}
+
+
+class Wait(NamedTuple):
+    """How long until a trial fits, and why; 0 and nothing when it fits now."""
+
+    seconds: float
+    why: str
+
+
+class _Window(NamedTuple):
+    """A span in which no more than `most` containers are started."""
+
+    name: str
+    key: str
+    length_s: float
+    most: int
+
+
+_FITS = Wait(0.0, "")
+
+
+def limits_of(config: BudgetConfig) -> Limits:
+    """The limits in force: the preset's wherever a key is 0."""
+    preset = PRESETS[config.preset]
+    return Limits(
+        containers_per_hour=config.containers_per_hour or preset.containers_per_hour,
+        containers_per_day=config.containers_per_day or preset.containers_per_day,
+        cpu_share=config.cpu_share or preset.cpu_share,
+    )
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError when one trial is larger than a budget: it would wait for ever."""
+    if config.workload.enabled:
+        for window in _windows(limits_of(config.budget)):
+            _require(window, config.workload.containers_per_trial, config.budget)
+
+
+def least_period_s(config: Config) -> float:
+    """The shortest time from one trial to the next that pause, windows and budget allow, in the long run."""
+    containers = config.workload.containers_per_trial
+    paces = [containers * window.length_s / window.most for window in _windows(limits_of(config.budget))]
+    return max(config.trial.interval_s + 2.0 * config.trial.window_s, *paces, 0.0)
+
+
+def jittered(interval_s: float, jitter: float, draw: float) -> float:
+    """The pause with the share of it that chance adds; `draw` is from [0, 1)."""
+    return interval_s * (1.0 + jitter * draw)
+
+
+class Budget:
+    """What was spent in the last day, and what still fits. Not thread-safe."""
+
+    def __init__(self, config: BudgetConfig, spent: Iterable[Spent] = ()) -> None:
+        """`spent`: what earlier daemons spent, in any order."""
+        self.config = config
+        self.limits = limits_of(config)
+        self._windows = _windows(self.limits)
+        self._spent: deque[Spent] = deque(sorted(spent))
+        self._open: int | None = None  # the latest of them, while it is under way
+
+    @property
+    def spent(self) -> tuple[Spent, ...]:
+        """The spendings of the last day, oldest first: what is to be kept for the next daemon."""
+        return tuple(self._spent)
+
+    def spend(self, at_s: float, containers: int) -> None:
+        """So many containers are about to be started. Call `settle` when they are gone."""
+        self._now_is(at_s)
+        self._spent.append((at_s, containers))
+        self._open = containers
+
+    def settle(self, at_s: float, containers: int | None = None) -> None:
+        """What was spent last is over: it counts from now on, since its last container may have been started now.
+
+        `containers`: how many were started in truth; None is as many as were meant to be. Nothing under way: no effect.
+        """
+        self._now_is(at_s)
+        if self._open is not None:
+            held = self._spent.pop()[1] if self._spent else self._open  # more than its own after a clock was set back
+            self._spent.append((at_s, held - self._open + (self._open if containers is None else containers)))
+            self._open = None
+
+    def wait_s(self, at_s: float, containers: int, cpu_s: float, since_s: float) -> Wait:
+        """How long a trial has to wait. `cpu_s`: CPU time of the daemon and its children since `since_s`.
+
+        Raises ConfigError for a trial that is larger than the budget.
+        """
+        self._now_is(at_s)
+        waits = [self._wait_for(window, at_s, containers) for window in self._windows]
+        return max((*waits, self._wait_for_cpu(at_s, cpu_s, since_s)), key=lambda wait: wait.seconds)
+
+    def _now_is(self, at_s: float) -> None:
+        """Forget what is older than a day. What lies ahead was spent before the clock was set back: it counts as now.
+
+        So a clock that is set back grants nothing, and holds up no longer than a window is.
+        """
+        while self._spent and self._spent[0][0] + DAY_S <= at_s:
+            self._spent.popleft()
+        ahead = 0
+        while self._spent and self._spent[-1][0] > at_s:
+            ahead += self._spent.pop()[1]
+        if ahead:
+            self._spent.append((at_s, ahead))
+
+    def _wait_for(self, window: _Window, at_s: float, containers: int) -> Wait:
+        """Until so much has left the window that the trial fits in."""
+        _require(window, containers, self.config)
+        room = window.most - containers
+        within = free_at_s = 0.0
+        for spent_s, count in reversed(self._spent):
+            if spent_s + window.length_s <= at_s:
+                break
+            within += count
+            if within > room:
+                free_at_s = max(free_at_s, spent_s + window.length_s)
+        if free_at_s <= at_s:
+            return _FITS
+        why = f"{within:.0f} of {window.most} containers in the last {window.name}, a trial needs {containers}"
+        return Wait(free_at_s - at_s, why)
+
+    def _wait_for_cpu(self, at_s: float, cpu_s: float, since_s: float) -> Wait:
+        share, elapsed_s = self.limits.cpu_share, max(0.0, at_s - since_s)
+        if share is None or cpu_s <= share * elapsed_s:
+            return _FITS
+        why = f"{cpu_s:.1f} s of CPU time in {elapsed_s:.0f} s is more than {100.0 * share:.10g} % of one CPU"
+        return Wait(cpu_s / share - elapsed_s, why)
+
+
+def load_spent(path: Path) -> tuple[Spent, ...] | None:
+    """What earlier daemons spent; None where there is no such file, or none that can be read."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_FILE_FORM)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return tuple(found)
+
+
+def save_spent(path: Path, spent: Iterable[Spent]) -> str:
+    """Keep it whole or leave the file as it was; returns why it could not be kept, empty for success.
+
+    Not synced to the disk: it outlives the daemon, and a node that crashes has its budget back.
+    """
+    aside = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(msgspec.json.encode(list(spent)))
+        aside.replace(path)
+    except OSError as error:
+        return f"{path} cannot be written ({error.strerror}): a restart would forget what was spent"
+    return ""
+
+
+def _windows(limits: Limits) -> tuple[_Window, ...]:
+    given = (
+        ("hour", "containers_per_hour", HOUR_S, limits.containers_per_hour),
+        ("day", "containers_per_day", DAY_S, limits.containers_per_day),
+    )
+    return tuple(_Window(name, key, length_s, most) for name, key, length_s, most in given if most is not None)
+
+
+def _require(window: _Window, containers: int, config: BudgetConfig) -> None:
+    if containers > window.most:
+        source = "" if getattr(config, window.key) else f" (preset {config.preset})"
+        raise ConfigError(
+            f"workload.containers_per_trial = {containers} never fits into budget.{window.key} = {window.most}{source}",
+            f"make trials smaller or raise budget.{window.key}",
+        )
