@@ -10,6 +10,7 @@ and so do the e-processes that are published for pooling: their epochs are the s
 import msgspec
 from msgspec.structs import replace
 
+from kickwatch.budget import least_period_s
 from kickwatch.config import Config
 from kickwatch.detect import changes
 from kickwatch.detect import track as tracks
@@ -39,8 +40,8 @@ _REASON_OF = {
 
 
 def pace_of(config: Config) -> Pace:
-    """The configuration's pace: a trial has two windows and a pause."""
-    return Pace(config.workload.containers_per_trial, config.trial.interval_s + 2.0 * config.trial.window_s)
+    """The configuration's pace: a trial has two windows and a pause, and no more of them fit than the budget allows."""
+    return Pace(config.workload.containers_per_trial, least_period_s(config))
 
 
 class Monitor:

@@ -18,6 +18,7 @@ from kickwatch.model import Trial
 from watching import PACE, serial
 
 HEALTHY, FAULTY, UNKNOWN = 0, 3, 4
+UNBUDGETED = ("--set", "budget.preset=stress")  # a trial in 70 s, as in PACE
 
 
 def lines(path: Path, *records: Trial) -> Path:
@@ -61,7 +62,7 @@ def test_a_void_trial_at_the_end_does_not_hide_the_condition(tmp_path: Path) -> 
 
 
 def test_every_verdict_is_told_in_json(tmp_path: Path) -> None:
-    *told, end = objects(run("--json", lines(tmp_path / "t.jsonl", serial(), serial(3), serial(3))))
+    *told, end = objects(run("--json", *UNBUDGETED, lines(tmp_path / "t.jsonl", serial(), serial(3), serial(3))))
     assert [one["verdict"] for one in told] == ["quiet", "broadcasting", "broadcasting"]
     assert "of the last 7 containers" in told[1]["changes"][0]["text"]  # type: ignore[index]
     assert (end["trials"], end["verdict"], end["schema"]) == (3, "broadcasting", 1)
@@ -69,7 +70,7 @@ def test_every_verdict_is_told_in_json(tmp_path: Path) -> None:
 
 
 def test_text_tells_changes_alone(tmp_path: Path) -> None:
-    text = run(lines(tmp_path / "t.jsonl", *[serial()] * 50, *[serial(3)] * 5)).stdout
+    text = run(*UNBUDGETED, lines(tmp_path / "t.jsonl", *[serial()] * 50, *[serial(3)] * 5)).stdout
     assert len(text.splitlines()) == 8
     assert "broadcasting raised: 7 of the last 7 containers" in text
     assert "55 trials, 0 of them void; at the end: broadcasting" in text
@@ -96,7 +97,7 @@ def test_another_outcome_than_the_one_kept_is_told(tmp_path: Path) -> None:
 def test_the_pace_of_lines_is_the_configurations(tmp_path: Path) -> None:
     path = lines(tmp_path / "t.jsonl", serial(3))
     thresholds = [
-        objects(run("--json", path, "--set", f"trial.interval_s={seconds}"))[0]["changes"][0]["threshold"]  # type: ignore[index]
+        objects(run("--json", path, *UNBUDGETED, "--set", f"trial.interval_s={seconds}"))[0]["changes"][0]["threshold"]  # type: ignore[index]
         for seconds in (60, 600)
     ]
     assert thresholds[0] > thresholds[1] > 1e9

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from builders import TLB, kick, wait, window
-from kickwatch.config import Config, TrialConfig, WorkloadConfig
+from kickwatch.config import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged, pace_of
@@ -268,8 +268,23 @@ def test_all_streams_together_raise_one_false_alarm_in_1000_node_years() -> None
 
 
 def test_the_pace_follows_from_the_configuration() -> None:
-    config = Config(workload=WorkloadConfig(containers_per_trial=7), trial=TrialConfig(interval_s=30.0, window_s=4.0))
-    assert pace_of(config) == Pace(7, 38.0)
+    workload, trials = WorkloadConfig(containers_per_trial=7), TrialConfig(interval_s=30.0, window_s=4.0)
+    unbudgeted = Config(workload=workload, trial=trials, budget=BudgetConfig(preset=Preset.STRESS))
+    assert pace_of(unbudgeted) == Pace(7, 38.0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "interval_s", "period_s"),
+    [
+        (BudgetConfig(), 60.0, 7 * 60.0),  # 60 an hour
+        (BudgetConfig(), 600.0, 608.0),  # the pause is longer than the budget asks for
+        (BudgetConfig(containers_per_hour=70), 0.0, 7 * 60.0),  # 1440 a day is less than that
+        (BudgetConfig(preset=Preset.STRESS, containers_per_day=100), 60.0, 7 * 864.0),
+    ],
+)
+def test_the_pace_is_no_faster_than_the_budget(budget: BudgetConfig, interval_s: float, period_s: float) -> None:
+    workload, trials = WorkloadConfig(containers_per_trial=7), TrialConfig(interval_s=interval_s, window_s=4.0)
+    assert pace_of(Config(workload=workload, trial=trials, budget=budget)) == Pace(7, period_s)
 
 
 def test_e_processes_go_on_over_a_boot_and_begin_with_an_epoch() -> None:
