@@ -2,7 +2,7 @@
 
 The SDK is synchronous and its clients must not be shared between threads (docker-py issue 3229), so each worker
 thread of a bounded executor has a client of its own, with an explicit base URL: `from_env()` would follow whatever
-context the command line was last pointed at. A socket timeout bounds every read; a second deadline bounds the call.
+context the command line was last pointed at. A socket timeout bounds every answer; a second deadline bounds the call.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from docker.types import LogConfig
 import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.shielded import finish
+from kickwatch.workload.docker_client import Client
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 
 T = TypeVar("T")
@@ -34,17 +35,8 @@ _SETTLE_S = 10.0
 _LOOK_INTERVAL_S = 0.5
 _GRACE_S = 1.0  # the socket's timeout comes first: it frees the thread
 _FAILURES = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
-_GARBAGE = (LookupError, TypeError, ValueError, AttributeError)  # what the SDK and we stumble over in an odd answer
-
-
-class _Client(docker.APIClient):
-    """The SDK's client, whose import of an image asks for no timeout at all."""
-
-    def request(self, *args: Any, **options: Any) -> Any:
-        """As requests.Session.request; every socket read is bounded."""
-        if options.get("timeout") is None:
-            options["timeout"] = self.timeout
-        return super().request(*args, **options)
+# What the SDK and we stumble over in an odd answer; RecursionError in deeply nested JSON.
+_GARBAGE = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class DockerEngine:
@@ -66,23 +58,19 @@ class DockerEngine:
         """
         self._alive = alive
         self._socket = socket
-        self._base_url = f"unix://{socket}"
         self._timeout_s = timeout_s
         self._settle_s = settle_s
         self._executor = futures.ThreadPoolExecutor(workers, thread_name_prefix="engine")
         self._local = threading.local()
-        self._clients: list[_Client] = []
+        self._clients: list[Client] = []
         self._api_version = _API_VERSION
         self._names: dict[str, str] = {}  # of the containers that are there, by id: errors tell both
 
     async def info(self) -> EngineInfo:
         """Version and configuration of the engine. Agrees on the API version that all further calls speak."""
-        spoken = await self._ask("ask the engine for its version", _versions)
-        agreed = common_version(*spoken)
+        oldest, newest, agreed = await self._ask("ask the engine for its version", _versions)
         if agreed is None:
-            what = (
-                f"the engine at {self._socket} speaks API {spoken[0]} to {spoken[1]}, kickwatch {_API_VERSION} or later"
-            )
+            what = f"the engine at {self._socket} speaks API {oldest} to {newest}, kickwatch {_API_VERSION} or later"
             raise EngineError(what, "update it to Docker Engine 20.10 or later")
         self._api_version = agreed
         return await self._ask("ask the engine", _describe)
@@ -300,9 +288,9 @@ class DockerEngine:
 
     def _client(self) -> docker.APIClient:
         """This thread's client; a new one where another API version was agreed upon since."""
-        client: _Client | None = getattr(self._local, "client", None)
+        client: Client | None = getattr(self._local, "client", None)
         if client is None or client.api_version != self._api_version:
-            client = _Client(base_url=self._base_url, version=self._api_version, timeout=self._socket_timeout_s)
+            client = Client(self._socket, version=self._api_version, timeout_s=self._socket_timeout_s)
             self._local.client = client
             self._clients.append(client)
         return client
@@ -320,10 +308,11 @@ class DockerEngine:
         return (f"no container engine answers at {self._socket} ({cause})", remedy)
 
 
-def _versions(api: docker.APIClient) -> tuple[str, str]:
-    """The oldest and the newest API version of the engine, asked without a version, which every engine answers."""
+def _versions(api: docker.APIClient) -> tuple[str, str, str | None]:
+    """Oldest and newest API version of the engine, asked without a version, which every engine answers; the agreed."""
     told = api.version(api_version=False)
-    return str(told.get("MinAPIVersion", told["ApiVersion"])), str(told["ApiVersion"])
+    oldest, newest = str(told.get("MinAPIVersion", told["ApiVersion"])), str(told["ApiVersion"])
+    return oldest, newest, common_version(oldest, newest)
 
 
 def _describe(api: docker.APIClient) -> EngineInfo:

@@ -68,11 +68,11 @@ class FakeDocker:
     containers: dict[str, dict[str, Any]] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
     asked: list[Asked] = field(default_factory=list)
-    odd: dict[str, Callable[[Asked], Answer | bytes | None]] = field(default_factory=dict)
+    odd: dict[str, Callable[[Asked], Answer | bytes | Iterator[bytes] | None]] = field(default_factory=dict)
     versions: tuple[str, str] = ("1.12", "1.41")
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def answer(self, asked: Asked) -> Answer | bytes:
+    def answer(self, asked: Asked) -> Answer | bytes | Iterator[bytes]:
         """The odd answer, if there is one, else what an engine would say."""
         self.asked.append(asked)
         line = f"{asked.method} {asked.path}"
@@ -165,7 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(content) if content and is_json else content
         given_ = self.server.docker.answer(Asked(self.command, path, version or "", parse_qs(parts.query), body))
         if isinstance(given_, bytes):
-            self.wfile.write(given_)
+            given_ = iter([given_])
+        if isinstance(given_, Iterator):
+            for part in given_:
+                self.wfile.write(part)
             self.close_connection = True
             return
         status, answer = given_
@@ -263,8 +266,13 @@ def test_an_agreed_version_is_one_that_both_speak(oldest: tuple[int, int], newes
 
 
 @pytest.mark.parametrize(
-    "odd", [(200, []), (200, {}), (200, b"<html>"), (200, "x"), (500, {}), (500, []), b"SSH-2.0-OpenSSH\r\n", b""]
-)
+    "odd",
+    [
+        (200, []), (200, {}), (200, b"<html>"), (200, "x"), (500, {}), (500, []), b"SSH-2.0-OpenSSH\r\n", b"",
+        (200, {"ApiVersion": "latest"}), (200, {"ApiVersion": "1." + "9" * 5000}), (200, {"ApiVersion": None}),
+        (200, {"ApiVersion": "1.41", "MinAPIVersion": ""}), (200, b"[" * 100_000),
+    ],
+)  # fmt: skip
 async def test_something_else_at_the_socket_is_no_engine(
     docker: FakeDocker, engine: DockerEngine, path: Path, odd: Any
 ) -> None:
@@ -273,6 +281,42 @@ async def test_something_else_at_the_socket_is_no_engine(
         await engine.info()
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _bytes_for_ever(pause_s: float, part: bytes) -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"
+    while True:
+        yield part
+        time.sleep(pause_s)
+
+
+@pytest.mark.parametrize(("pause_s", "part"), [(0.05, b" "), (0.0, bytes(1 << 16))])
+async def test_an_answer_without_end_is_none_and_frees_its_thread(
+    docker: FakeDocker, path: Path, pause_s: float, part: bytes
+) -> None:
+    """Each read succeeds in time; together they have the time of one answer. The interpreter waits for the thread."""
+    engine = DockerEngine(str(path), timeout_s=0.1, workers=1)
+    docker.odd["GET /version"] = lambda _: _bytes_for_ever(pause_s, part)
+    since = time.monotonic()
+    with pytest.raises(EngineAbsentError, match=str(path)):
+        await engine.info()
+    docker.odd.clear()
+    assert await engine.ours("i") == []  # in the same, only thread
+    assert time.monotonic() - since < 3
+    await engine.close()
+
+
+async def test_each_slow_answer_has_a_time_of_its_own_on_the_same_connection(docker: FakeDocker, path: Path) -> None:
+    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+
+    def slow(asked: Asked) -> Answer:
+        time.sleep(0.6)
+        return 200, []
+
+    docker.odd["GET /containers/json"] = slow
+    for _ in range(3):  # each has a second of its own
+        assert await engine.ours("i") == []
+    await engine.close()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the SDK drops a socket that could not connect

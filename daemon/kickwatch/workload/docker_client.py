@@ -1,0 +1,78 @@
+"""The SDK's client with calls that end: one timeout bounds a whole answer, not each of its bytes.
+
+A socket's own timeout begins anew with every read. Whatever answers byte by byte, or without end, would keep its thread
+for ever, and the thread would keep kickwatch from ending, since the interpreter waits for threads at its exit.
+"""
+
+import socket
+from time import monotonic
+from typing import Any
+
+from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
+
+import docker
+
+_LEAST_S = 0.001  # a timeout of 0 would make the socket non-blocking
+
+
+class Client(docker.APIClient):
+    """An APIClient for a unix socket whose every call is bounded by `timeout`, an import of an image included."""
+
+    def __init__(self, socket_path: str, *, version: str, timeout_s: int) -> None:
+        """`version` is the API version to speak: none is asked for, so nothing is sent yet."""
+        super().__init__(base_url=f"unix://{socket_path}", version=version, timeout=timeout_s)
+        self.mount("http+docker://", _Adapter(f"http+unix://{socket_path}", timeout_s))
+
+    def request(self, *args: Any, **options: Any) -> Any:
+        """As requests.Session.request; the SDK asks for no timeout where it imports an image."""
+        if options.get("timeout") is None:
+            options["timeout"] = self.timeout
+        return super().request(*args, **options)
+
+
+class _Socket(socket.socket):
+    """Reads share the time that was given them by `settimeout`, which urllib3 calls once for each request."""
+
+    _timeout_s: float | None = None
+    _until = 0.0
+
+    def settimeout(self, value: float | None) -> None:
+        super().settimeout(value)
+        self._timeout_s = value
+        self._until = monotonic() + (value or 0.0)
+
+    def recv_into(self, *args: Any, **options: Any) -> int:
+        """As socket.recv_into; TimeoutError also when data has come all the time and is not all there yet."""
+        if self._timeout_s is None:
+            return super().recv_into(*args, **options)
+        left_s = self._until - monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        super().settimeout(max(left_s, _LEAST_S))
+        try:
+            return super().recv_into(*args, **options)
+        finally:
+            super().settimeout(self._timeout_s)
+
+
+class _Connection(UnixHTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        if self.sock is not None:
+            self.sock = _Socket(fileno=self.sock.detach())
+            self.sock.settimeout(self.timeout)
+
+
+class _Pool(UnixHTTPConnectionPool):
+    def _new_conn(self) -> Any:
+        return _Connection(self.base_url, self.socket_path, self.timeout)  # type: ignore[arg-type]  # the SDK's number
+
+
+class _Adapter(UnixHTTPAdapter):
+    def get_connection(self, url: bytes | str, proxies: Any = None) -> UnixHTTPConnectionPool:  # noqa: ARG002 -- given by the SDK
+        """As UnixHTTPAdapter, which leaves no choice of the pool."""
+        with self.pools.lock:
+            pool: UnixHTTPConnectionPool | None = self.pools.get(url)
+            if pool is None:
+                pool = self.pools[url] = _Pool(str(url), self.socket_path, self.timeout, maxsize=self.max_pool_size)
+            return pool
