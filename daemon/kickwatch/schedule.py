@@ -78,6 +78,8 @@ class Schedule:
             logger().info(Event.DRAINED, by=by)
         if self._drained_by and not by:
             logger().info(Event.UNDRAINED, by=self._drained_by)
+        if by != self._drained_by:
+            self._telemetry.off("drained" if by else "")
         self._drained_by = by
         return by
 

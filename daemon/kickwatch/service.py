@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import enter_leaf
 from kickwatch.node.lock import NodeLock
+from kickwatch.node.privileges import give_up
 from kickwatch.notify import Notifier
 from kickwatch.passive import Passive
 from kickwatch.plan import TrialRun
@@ -62,13 +64,34 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier) -> None
         switches = stack.enter_context(Switches(config.service.drain_file))
         notifier.status("arming the probes")
         await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
-        eyes = await Eyes.open()
+        eyes = await _open_eyes()
         stack.callback(eyes.close)
         telemetry = Telemetry(eyes.observatory)
         stack.push_async_callback(telemetry.close)
         await telemetry.open(config.metrics)
         service = Service(source, config, trials, notifier, switches, eyes, telemetry)
         await service.run()
+
+
+async def _open_eyes() -> Eyes:
+    """Arm the probes, then give up what only that took. Worker threads of before end first: they would keep it."""
+    loop = asyncio.get_running_loop()
+    arming = ThreadPoolExecutor(thread_name_prefix="arming")
+    loop.set_default_executor(arming)
+    eyes = await Eyes.open()
+    arming.shutdown()  # its threads are idle: nothing is waited for
+    loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
+    give_up(lambda: _reads(eyes))
+    return eyes
+
+
+def _reads(eyes: Eyes) -> bool:
+    """Whether the probes' maps can be read as things are."""
+    try:
+        eyes.observatory.read_probes()
+    except (KickwatchError, OSError):
+        return False
+    return True
 
 
 @dataclass
@@ -118,6 +141,7 @@ class Service:
     async def _experiment(self) -> None:
         """Trial after trial, until a reload is asked for or the engine is gone (raises EngineAbsentError)."""
         self.notifier.status("preparing the engine")
+        self.telemetry.off("")
         purse = await Purse.open(self.config)
         schedule = Schedule(self.config, purse, self.switches, self.notifier, self.telemetry)
         schedule.due_at = self.due_at
@@ -174,6 +198,7 @@ class Service:
         """Passive: bill what others start, until a reload is asked for."""
         passive = Passive(self.config, self.eyes, self._step)
         self.notifier.status("passive: watching the containers that others start")
+        self.telemetry.off("passive")
         while not self.switches.reload_asked:
             await passive.look()
             await self._wait(self.config.guard.poll_s)

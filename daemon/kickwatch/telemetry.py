@@ -10,6 +10,7 @@ from kickwatch.alert.journal import Event, logger
 from kickwatch.config import MetricsConfig
 from kickwatch.detect.state import Outcome
 from kickwatch.errors import KickwatchError
+from kickwatch.evidence import Evidence
 from kickwatch.model import Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.watch import Watch
@@ -31,6 +32,7 @@ class Telemetry:
         self._server: Server | None = None
         self._textfile: Textfile | None = None
         self._written_at = 0.0
+        self._evidence_of: Evidence | None = None
 
     async def open(self, config: MetricsConfig) -> None:
         """Serve as configured; called again after a reload. The series go on. Raises ConfigError, address taken."""
@@ -40,11 +42,11 @@ class Telemetry:
         from kickwatch.metrics.registry import Metrics  # noqa: PLC0415 -- loaded where used
         from kickwatch.metrics.serve import Server, Textfile  # noqa: PLC0415
 
-        self._metrics = self._metrics or await asyncio.to_thread(Metrics, __version__)
-        server = Server(self._metrics, config.listen, self.refresh)
+        metrics: Metrics = self._metrics or await asyncio.to_thread(Metrics, __version__)
+        server = Server(metrics, config.listen, self.refresh)
         await server.start()
-        self._server = server
-        self._textfile = Textfile(self._metrics, config.textfile) if config.textfile else None
+        self._metrics, self._server = metrics, server
+        self._textfile = Textfile(metrics, config.textfile) if config.textfile else None
 
     async def close(self) -> None:
         """Serve no more."""
@@ -65,6 +67,11 @@ class Telemetry:
         self._bill.add(trial, outcome)
         if self._metrics is not None:
             self._metrics.trial(trial, outcome, watch.evidence.monitor.figures(watch.evidence.state))
+
+    def off(self, reason: str) -> None:
+        """No trials are made because the node is `drained`, or kickwatch `passive`; with an empty string they are."""
+        if self._metrics is not None:
+            self._metrics.trials_off(reason)
 
     def failed(self) -> None:
         """A trial could not be made."""
@@ -95,6 +102,9 @@ class Telemetry:
         if self._metrics is not None:
             self._metrics.control(watch.eyes.control.passed)
             self._metrics.condition(watch.condition)
+            if self._evidence_of is not watch.evidence:  # a start or a reload: as the last daemon left it
+                self._evidence_of = watch.evidence
+                self._metrics.evidence(watch.evidence.monitor.figures(watch.evidence.state))
         if self._textfile is not None and now - self._written_at >= _TEXTFILE_EVERY_S:
             self._written_at = now
             await self._write(self._textfile)

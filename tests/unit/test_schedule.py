@@ -26,6 +26,10 @@ class Told:
     def __init__(self) -> None:
         self.begun: list[tuple[str, ...]] = []
         self.seconds = 0.0
+        self.offs: list[str] = []
+
+    def off(self, reason: str) -> None:
+        self.offs.append(reason)
 
     def pauses(self, causes: tuple[str, ...]) -> None:
         self.begun.append(causes)
@@ -103,11 +107,13 @@ async def test_a_drain_is_said_once_and_so_is_its_end(config: Config, tmp_path: 
     file = tmp_path / "drain"
     file.touch()
     with Switches(str(file)) as switches:
-        schedule, _ = await schedule_of(config, switches)
+        told = Told()
+        schedule, _ = await schedule_of(config, switches, told)
         assert await soon(schedule) is None
         file.unlink()
         assert await soon(schedule) is True
         assert await soon(schedule) is True
+    assert told.offs == ["drained", ""]
     assert [(log["event"], log["by"]) for log in logs] == [
         ("kickwatch.drained", "file"),
         ("kickwatch.undrained", "file"),

@@ -115,6 +115,12 @@ class Observatory:
         contention = self.contention.read() if self.contention is not None else None
         return Sample(at_ns, interrupts, csd, contention)
 
+    def read_probes(self) -> None:
+        """Read their maps and forget what was read: whether that is allowed is the question. Raises ObserveError."""
+        for observer in (self.csd, self.contention):
+            if observer is not None:
+                observer.read()
+
     def creation_broadcasts(self) -> int | None:
         """Broadcasts of the creation path since the probes were armed; None when no probe tells."""
         return self.csd.creation_broadcasts(self.csd.read()) if self.csd is not None else None
