@@ -14,7 +14,6 @@ import platform
 import shutil
 import socket
 from collections.abc import Callable, Generator
-from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
