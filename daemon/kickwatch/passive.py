@@ -24,7 +24,7 @@ WINDOW = "passive"
 
 
 class Passive:
-    """The bill so far. `look` takes it on, `take` tells it and begins anew."""
+    """The bill so far. `look` takes it on, `summary_if_due` tells it and begins anew."""
 
     def __init__(self, config: Config, eyes: Eyes, step: Callable[[str], None]) -> None:
         """`step` hears what goes on."""
@@ -46,17 +46,15 @@ class Passive:
             await self._cut()
         self._step(f"passive: {self._told()} started by others")
 
-    def ended(self, period_s: float) -> bool:
-        """Whether the bill covers so much time."""
-        return self._windows is not None and self._windows.duration_ns >= period_s * 1e9
-
-    def take(self) -> dict[str, Any]:
-        """The fields of `kickwatch.summary`, and an empty bill."""
+    def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
+        """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before."""
         window, containers = self._windows, self._containers
+        if window is None or window.duration_ns < period_s * 1e9:
+            return None
         self._windows, self._containers = None, 0
-        if window is None:
-            return {"mode": WINDOW, "containers": containers}
         waits, wait_ns = total_waits(window.waits)
+        longest_ns = max((wait.max_wait_ns for wait in window.waits), default=0)
+        known = self._observatory.slab_mutex_known
         return {
             "mode": WINDOW,
             "engine": self._engine,
@@ -64,9 +62,9 @@ class Passive:
             "containers": containers,
             "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]],
             "creation_path_broadcasts_per_container": _per(creation_broadcasts(window.cells), containers),
-            "slab_mutex_waits": waits,
-            "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
-            "slab_mutex_longest_ms": round(max((wait.max_wait_ns for wait in window.waits), default=0) / 1e6, 3),
+            "slab_mutex_waits": waits if known else None,
+            "slab_mutex_wait_ms": round(wait_ns / 1e6, 3) if known else None,
+            "slab_mutex_longest_ms": round(longest_ns / 1e6, 3) if known else None,
         }
 
     async def _cut(self) -> None:

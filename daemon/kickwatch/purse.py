@@ -6,18 +6,18 @@ import time
 from pathlib import Path
 
 from kickwatch.alert.journal import Event, logger
-from kickwatch.budget import FILE, Budget, Wait, load_spent, save_spent
+from kickwatch.budget import DAY_S, FILE, Budget, Wait, load_spent, save_spent
 from kickwatch.config import Config
+from kickwatch.history import History
 
 
 class Purse:
     """A Budget, its file and its clock. Construct with `open`."""
 
-    def __init__(self, config: Config, budget: Budget, path: Path) -> None:
+    def __init__(self, budget: Budget, path: Path) -> None:
         """`path` is the file in the state directory."""
         self._budget = budget
         self._path = path
-        self._containers = config.workload.containers_per_trial
         # The wall clock once, then the monotonic one: a clock that is set neither grants nor blocks anything.
         self._offset_s = time.time() - time.monotonic()
         self._begun_s = self._now_s() - own_cpu_s()  # the CPU time of the start has to be earned, too
@@ -25,16 +25,23 @@ class Purse:
         self._told = ""
 
     @classmethod
-    async def open(cls, config: Config) -> "Purse":
-        """With what earlier daemons spent."""
+    async def open(cls, config: Config, history: History) -> "Purse":
+        """With what earlier daemons spent. One for the life of a daemon: its CPU time is counted from here."""
         path = Path(config.state.directory) / FILE
         spent = await asyncio.to_thread(load_spent, path)
-        return cls(config, Budget(config.budget, spent or ()), path)
+        if spent is None:  # no file, or none that can be read: the trials that were kept tell most of it
+            spent = tuple(await asyncio.to_thread(history.spent, time.time() - DAY_S))
+        return cls(Budget(config.budget, spent), path)
 
-    def wait(self) -> Wait:
-        """How long until a trial fits, and why. The first one need not wait for its CPU time: somebody asked for it."""
+    def adopt(self, config: Config) -> None:
+        """Go on under another configuration; what is spent stays spent."""
+        self._budget = Budget(config.budget, self._budget.spent)
+        self._path = Path(config.state.directory) / FILE
+
+    def wait(self, containers: int) -> Wait:
+        """How long until so many fit, and why. The first trial need not earn its CPU time: somebody asked for it."""
         cpu_s = 0.0 if self._idle else own_cpu_s()
-        return self._budget.wait_s(self._now_s(), self._containers, cpu_s, self._begun_s)
+        return self._budget.wait_s(self._now_s(), containers, cpu_s, self._begun_s)
 
     async def spend(self, containers: int) -> None:
         """So many are about to be started. It is kept before, so a daemon that dies in each trial spends as well."""

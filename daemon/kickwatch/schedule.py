@@ -66,7 +66,7 @@ class Schedule:
         pause_s = self.due_at - asyncio.get_running_loop().time()
         if pause_s > 0:
             return pause_s, "between two trials"
-        wait = self._purse.wait()
+        wait = self._purse.wait(self._config.workload.containers_per_trial)
         if wait.seconds > 0:
             return wait.seconds, f"budget: {wait.why}"
         return await self._guarded(laboratory)

@@ -110,10 +110,12 @@ class Service:
     lost_at: float = 0.0
     due_at: float = 0.0
     watch: Watch = field(init=False)
+    purse: Purse = field(init=False)
 
     async def run(self) -> None:
         """Until all trials are done, or for ever."""
-        self.watch = Watch(self.eyes, await Evidence.open(self.config))
+        evidence = await Evidence.open(self.config)
+        self.watch, self.purse = Watch(self.eyes, evidence), await Purse.open(self.config, evidence.history)
         self._say_started()
         self.watch.controlled()
         self.due_at = asyncio.get_running_loop().time() + random.random() * self._spread_s()  # noqa: S311 -- no secret
@@ -142,39 +144,38 @@ class Service:
         """Trial after trial, until a reload is asked for or the engine is gone (raises EngineAbsentError)."""
         self.notifier.status("preparing the engine")
         self.telemetry.off("")
-        purse = await Purse.open(self.config)
-        schedule = Schedule(self.config, purse, self.switches, self.notifier, self.telemetry)
+        schedule = Schedule(self.config, self.purse, self.switches, self.notifier, self.telemetry)
         schedule.due_at = self.due_at
-        if not await self._undrained(schedule):
+        if not await self._may_begin(schedule):
             return
-        await purse.spend(WARM_UP_CONTAINERS)
+        await self.purse.spend(WARM_UP_CONTAINERS)
         async with AsyncExitStack() as stack:
             opening = Laboratory.open(self.config, self.eyes, self.notifier.progress)
             try:
                 laboratory = await stack.enter_async_context(opening)
             except EngineAbsentError:
-                await purse.settle(0)
+                await self.purse.settle(0)
                 raise
             self._engine_found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
             while self._more() and await schedule.until_due(laboratory, self._beat):
-                await self._trial(laboratory, schedule, purse)
+                await self._trial(laboratory, schedule)
                 self.due_at = schedule.due_at
 
-    async def _undrained(self, schedule: Schedule) -> bool:
-        """Wait, before the engine is touched at all, until nobody drains the node; False when a reload comes first."""
+    async def _may_begin(self, schedule: Schedule) -> bool:
+        """Wait until neither drain nor budget keeps us from the engine; False when a reload comes first."""
         while not self.switches.reload_asked:
-            by = await schedule.drained()
-            if not by:
+            by, wait = await schedule.drained(), self.purse.wait(WARM_UP_CONTAINERS)
+            if not by and not wait.seconds:
                 return True
-            self.notifier.status(f"drained by {by}: no containers are started")
+            self.notifier.status(f"drained by {by}: no containers are started" if by else f"budget: {wait.why}")
             await self._wait(self.config.guard.poll_s)
         return False
 
-    async def _trial(self, laboratory: Laboratory, schedule: Schedule, purse: Purse) -> None:
+    async def _trial(self, laboratory: Laboratory, schedule: Schedule) -> None:
         """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
         containers = self.config.workload.containers_per_trial
-        await purse.spend(containers)
+        await self.purse.spend(containers)
         run = TrialRun(laboratory, containers, self._step, self.done)
         self.done += 1
         try:
@@ -190,7 +191,7 @@ class Service:
         else:
             outcome = await finish(self.watch.take(trial))
             self.telemetry.trial(trial, outcome, self.watch)
-        await purse.settle()
+        await self.purse.settle()
         schedule.rest()
         self.notifier.progress()
 
@@ -202,13 +203,15 @@ class Service:
         while not self.switches.reload_asked:
             await passive.look()
             await self._wait(self.config.guard.poll_s)
-            if passive.ended(self.config.service.summary_period_s):
-                logger().info(Event.SUMMARY, condition=self.watch.condition, **passive.take())
+            told = passive.summary_if_due(self.config.service.summary_period_s)
+            if told is not None:
+                logger().info(Event.SUMMARY, condition=self.watch.condition, **told)
 
     async def _beat(self) -> None:
         """What is due beside the trials."""
         await self.watch.control_if_due(self.config.trial.control_period_s)
-        await self.telemetry.beat(self.watch, self.config.service.summary_period_s)
+        summed_up = self.config.service.summary_period_s if self.config.workload.enabled else None
+        await self.telemetry.beat(self.watch, summed_up)
 
     async def _wait(self, seconds: float) -> None:
         self.notifier.progress()
@@ -265,6 +268,7 @@ class Service:
             logger().warning(Event.CONFIG_WARNING, what=warning)
         self.switches.drain_file = self.config.service.drain_file
         self.watch.evidence = await Evidence.open(self.config)
+        self.purse.adopt(self.config)
         self._need_watchdog()
         logger().info(Event.RELOADED, changed=changed)
 

@@ -10,12 +10,12 @@ from kickwatch.alert.journal import Event, logger
 from kickwatch.config import MetricsConfig
 from kickwatch.detect.state import Outcome
 from kickwatch.errors import KickwatchError
-from kickwatch.evidence import Evidence
 from kickwatch.model import Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.watch import Watch
 
 if TYPE_CHECKING:  # the library costs memory: it is loaded only where metrics are on
+    from kickwatch.evidence import Evidence
     from kickwatch.metrics.registry import Metrics
     from kickwatch.metrics.serve import Server, Textfile
 
@@ -42,7 +42,9 @@ class Telemetry:
         from kickwatch.metrics.registry import Metrics  # noqa: PLC0415 -- loaded where used
         from kickwatch.metrics.serve import Server, Textfile  # noqa: PLC0415
 
-        metrics: Metrics = self._metrics or await asyncio.to_thread(Metrics, __version__)
+        metrics = self._metrics
+        if metrics is None:
+            metrics = await asyncio.to_thread(Metrics, __version__)
         server = Server(metrics, config.listen, self.refresh)
         await server.start()
         self._metrics, self._server = metrics, server
@@ -96,8 +98,8 @@ class Telemetry:
             for cause in causes:
                 self._metrics.paused(cause, seconds)
 
-    async def beat(self, watch: Watch, summary_period_s: float) -> None:
-        """What is due by now: condition, control, textfile, the summary of the period."""
+    async def beat(self, watch: Watch, summary_period_s: float | None) -> None:
+        """What is due by now: condition, control, textfile, the summary of the period (None: somebody else's)."""
         now = asyncio.get_running_loop().time()
         if self._metrics is not None:
             self._metrics.control(watch.eyes.control.passed)
@@ -108,7 +110,7 @@ class Telemetry:
         if self._textfile is not None and now - self._written_at >= _TEXTFILE_EVERY_S:
             self._written_at = now
             await self._write(self._textfile)
-        if now - self._since >= summary_period_s:
+        if summary_period_s is not None and now - self._since >= summary_period_s:
             logger().info(Event.SUMMARY, condition=watch.condition, **self._bill.take(now - self._since))
             self._since = now
 

@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from kickwatch.config import BudgetConfig, Config, GuardConfig, StateConfig, TrialConfig, WorkloadConfig
+from kickwatch.history import History
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.notify import Notifier
 from kickwatch.purse import Purse
@@ -76,7 +77,7 @@ def laboratory(engine: AnEngine | None = None) -> Any:
 
 
 async def schedule_of(config: Config, switches: Switches, told: Told | None = None) -> tuple[Schedule, Purse]:
-    purse = await Purse.open(config)
+    purse = await Purse.open(config, History(Path(config.state.directory)))
     return Schedule(config, purse, switches, Notifier(), told or Told()), purse  # type: ignore[arg-type]
 
 
@@ -128,24 +129,35 @@ async def test_the_budget_holds_the_second_trial_and_a_restart_does_not_refill_i
         await purse.spend(10)
         await purse.settle()
         assert await soon(schedule) is None
-        assert purse.wait().seconds > 3500
+        assert purse.wait(10).seconds > 3500
         anew, purse = await schedule_of(config, switches)
         assert await soon(anew) is None
-        assert "10 of 12 containers in the last hour" in purse.wait().why
+        assert "10 of 12 containers in the last hour" in purse.wait(10).why
 
 
 async def test_the_cpu_time_of_a_start_is_earned_after_the_first_trial(config: Config) -> None:
     config = replace(config, budget=BudgetConfig(cpu_share=0.0001, containers_per_hour=1000))
-    purse = await Purse.open(config)
-    assert purse.wait().seconds == 0
+    purse = await Purse.open(config, History(Path(config.state.directory)))
+    assert purse.wait(10).seconds == 0
     await purse.spend(10)
     await purse.settle()
-    assert "CPU" in purse.wait().why
+    assert "CPU" in purse.wait(10).why
+
+
+async def test_a_reload_neither_refills_nor_forgets(config: Config) -> None:
+    config = replace(config, budget=BudgetConfig(containers_per_hour=12))
+    purse = await Purse.open(config, History(Path(config.state.directory)))
+    await purse.spend(10)
+    await purse.settle()
+    purse.adopt(replace(config, budget=BudgetConfig(containers_per_hour=15, cpu_share=1.0)))
+    assert "10 of 15 containers" in purse.wait(10).why
+    assert purse.wait(5).seconds == 0
 
 
 async def test_an_unwritable_purse_is_said_once(config: Config, tmp_path: Path, logs: list[Any]) -> None:
     (tmp_path / "file").touch()
-    purse = await Purse.open(replace(config, state=StateConfig(directory=str(tmp_path / "file"))))
+    config = replace(config, state=StateConfig(directory=str(tmp_path / "file")))
+    purse = await Purse.open(config, History(Path(config.state.directory)))
     await purse.spend(1)
     await purse.settle()
     (log,) = logs
