@@ -5,6 +5,7 @@ place, the key, what was given and what is allowed.
 """
 
 import difflib
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,22 @@ def allowed(key: str) -> str:
     if isinstance(info, msgspec.inspect.EnumType):
         return "one of " + ", ".join(info.cls)
     return "a list of strings" if isinstance(info, msgspec.inspect.VarTupleType) else "a string"
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`key: old -> new` for every key that differs."""
+    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    return [
+        f"{section}.{key}: {before[section][key]} -> {value}"
+        for section, keys in after.items()
+        for key, value in keys.items()
+        if before[section][key] != value
+    ]
+
+
+def digest(config: Config) -> str:
+    """Twelve hex digits that are the same for the same configuration, whichever file it came from."""
+    return hashlib.sha256(msgspec.json.encode(config, order="sorted")).hexdigest()[:12]
 
 
 def _read(path: Path) -> dict[str, Any]:

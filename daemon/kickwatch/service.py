@@ -5,10 +5,8 @@ engine that is gone is waited for. Each step of that machine tells systemd that 
 """
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -16,9 +14,10 @@ import msgspec
 
 from kickwatch import __version__
 from kickwatch.alert.journal import Event, configure_logging, logger
+from kickwatch.arming import arm
 from kickwatch.budget import WARM_UP_CONTAINERS, check
 from kickwatch.config import Config
-from kickwatch.configure import Loaded
+from kickwatch.configure import Loaded, differences, digest
 from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError
 from kickwatch.evidence import Evidence
 from kickwatch.laboratory import Eyes, Laboratory
@@ -26,7 +25,6 @@ from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import enter_leaf
 from kickwatch.node.lock import NodeLock
-from kickwatch.node.privileges import give_up
 from kickwatch.notify import Notifier
 from kickwatch.passive import Passive
 from kickwatch.plan import TrialRun
@@ -64,34 +62,13 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier) -> None
         switches = stack.enter_context(Switches(config.service.drain_file))
         notifier.status("arming the probes")
         await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
-        eyes = await _open_eyes()
+        eyes = await arm()
         stack.callback(eyes.close)
         telemetry = Telemetry(eyes.observatory)
         stack.push_async_callback(telemetry.close)
         await telemetry.open(config.metrics)
         service = Service(source, config, trials, notifier, switches, eyes, telemetry)
         await service.run()
-
-
-async def _open_eyes() -> Eyes:
-    """Arm the probes, then give up what only that took. Worker threads of before end first: they would keep it."""
-    loop = asyncio.get_running_loop()
-    arming = ThreadPoolExecutor(thread_name_prefix="arming")
-    loop.set_default_executor(arming)
-    eyes = await Eyes.open()
-    arming.shutdown()  # its threads are idle: nothing is waited for
-    loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
-    give_up(lambda: _reads(eyes))
-    return eyes
-
-
-def _reads(eyes: Eyes) -> bool:
-    """Whether the probes' maps can be read as things are."""
-    try:
-        eyes.observatory.read_probes()
-    except (KickwatchError, OSError):
-        return False
-    return True
 
 
 @dataclass
@@ -301,22 +278,6 @@ async def _or_back(work: Awaitable[None], back: Callable[[], Awaitable[None]]) -
     except ConfigError:
         await back()
         raise
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """`key: old -> new` for every key that differs."""
-    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
-    return [
-        f"{section}.{key}: {before[section][key]} -> {value}"
-        for section, keys in after.items()
-        for key, value in keys.items()
-        if before[section][key] != value
-    ]
-
-
-def digest(config: Config) -> str:
-    """Twelve hex digits that are the same for the same configuration, whichever file it came from."""
-    return hashlib.sha256(msgspec.json.encode(config, order="sorted")).hexdigest()[:12]
 
 
 def _what(error: KickwatchError | OSError) -> str:

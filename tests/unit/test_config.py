@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.config import Config, EngineKind, LogFormat, Network
-from kickwatch.configure import SERIAL_BY_FORCE, allowed, known_keys, load
+from kickwatch.configure import SERIAL_BY_FORCE, allowed, differences, digest, known_keys, load
 from kickwatch.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "kickwatch.toml"
@@ -239,3 +239,11 @@ def test_the_environment_is_named_and_other_peoples_names_are_left_alone() -> No
         load(None, (), {"KICKWATCH_TRIAL_WINDOW_S": "x"})
     with pytest.raises(ConfigError, match=r"unknown key trial.windows: did you mean trial.window_s\?"):
         load(None, (), {"KICKWATCH_TRIAL_WINDOWS": "1"})
+
+
+def test_differences_name_key_and_values_and_equal_ones_have_one_digest() -> None:
+    one, other = load(None, ["trial.seed=7"]).config, load(None, ["trial.seed=8", "log.level=error"]).config
+    assert differences(one, one) == []
+    assert differences(one, other) == ["trial.seed: 7 -> 8", "log.level: info -> error"]
+    assert digest(one) == digest(load(None, ["trial.seed=7"]).config) != digest(other)
+    assert re.fullmatch("[0-9a-f]{12}", digest(one))
