@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kickwatch.observe.observatory import Sample
 
 _CUT_EVERY_S = 60.0
+_COUNT_EVERY_S = 10  # an engine remembers its newest 256 events: about four containers a second are all counted
 _MOST_CELLS = 12
 WINDOW = "passive"
 
@@ -31,18 +32,20 @@ class Passive:
         self._config = config
         self._observatory = eyes.observatory
         self._step = step
+        self._cut_every_s = min(_CUT_EVERY_S, config.service.summary_period_s)
         self._before: Sample | None = None
         self._windows: Window | None = None
         self._asked_until = int(time.time())
         self._containers: int | None = 0
-        self._engine = ""
+        self._engine: DockerEngine | None = None
+        self._name = ""
 
     async def look(self) -> None:
         """Count the containers that came since the last look; once a minute add what the probes saw to the bill."""
         await self._count()
         if self._before is None:
             self._before = await self._observatory.sample()
-        elif time.monotonic_ns() - self._before.at_ns >= _CUT_EVERY_S * 1e9:
+        elif time.monotonic_ns() - self._before.at_ns >= self._cut_every_s * 1e9:
             await self._cut()
         self._step(f"passive: {self._told()} started by others")
 
@@ -57,7 +60,7 @@ class Passive:
         known = self._observatory.slab_mutex_known
         return {
             "mode": WINDOW,
-            "engine": self._engine,
+            "engine": self._name,
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
             "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]],
@@ -77,19 +80,27 @@ class Passive:
         self._before = await self._observatory.sample()
 
     async def _count(self) -> None:
-        """An engine that does not tell makes the number unknown, not zero."""
-        settings = self._config.engine
-        engine = DockerEngine(settings.socket, timeout_s=settings.timeout_s, workers=1)
+        """Ask the engine now and then; one that does not tell makes the number unknown, not zero."""
         until = int(time.time())
+        if until - self._asked_until < _COUNT_EVERY_S:
+            return
         try:
-            self._engine = str(await engine.info())
-            started = await engine.started(self._asked_until, until)
+            if self._engine is None:
+                settings = self._config.engine
+                self._engine = DockerEngine(settings.socket, timeout_s=settings.timeout_s, workers=1)
+                self._name = str(await self._engine.info())
+            started = await self._engine.started(self._asked_until, until)
         except EngineError:
+            await self.aclose()
             self._containers = None
         else:
             self._containers = None if self._containers is None else self._containers + started
-        finally:
-            self._asked_until = until
+        self._asked_until = until
+
+    async def aclose(self) -> None:
+        """Let go of the engine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
             await engine.close()
 
     def _told(self) -> str:

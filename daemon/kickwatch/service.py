@@ -7,7 +7,7 @@ engine that is gone is waited for. Each step of that machine tells systemd that 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -174,15 +174,15 @@ class Service:
 
     async def _observe(self) -> None:
         """Passive: bill what others start, until a reload is asked for."""
-        passive = Passive(self.config, self.eyes, self._step)
         self.notifier.status("passive: watching the containers that others start")
         self.telemetry.off("passive")
-        while not self.switches.reload_asked:
-            await passive.look()
-            await self._wait(self.config.guard.poll_s)
-            told = passive.summary_if_due(self.config.service.summary_period_s)
-            if told is not None:
-                logger().info(Event.SUMMARY, condition=self.watch.condition, **told)
+        async with aclosing(Passive(self.config, self.eyes, self._step)) as passive:
+            while not self.switches.reload_asked:
+                await passive.look()
+                await self._wait(self.config.guard.poll_s)
+                told = passive.summary_if_due(self.config.service.summary_period_s)
+                if told is not None:
+                    logger().info(Event.SUMMARY, condition=self.watch.condition, **told)
 
     async def _beat(self) -> None:
         """What is due beside the trials."""
