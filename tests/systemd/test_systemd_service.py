@@ -1,0 +1,221 @@
+"""kickwatch as a service of a real systemd: from `systemctl enable --now` to `systemctl stop`, and its journal.
+
+The node's engine is its own, the kernel is this machine's: what is seen here are real containers and real interrupts.
+The tests follow one another on one node; each can be run alone.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from systemd_node import Node
+
+import bpf_programs
+from kickwatch.alert.journal import Event
+
+pytestmark = [pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
+
+CONFIG = "/etc/kickwatch/kickwatch.toml"
+DROP_IN = "/etc/systemd/system/kickwatch.service.d/test.conf"
+FAULT = {"workload.kmem_tcp_limit_bytes": 32 << 20, "workload.containers_per_trial": 12}
+# Small trials, one after the other. Under this seed the first ones begin with the churn window, so that the quiet one
+# need not be made as long as a churn window might become.
+FAST = {
+    "budget.preset": "stress",
+    "engine.timeout_s": 5.0,
+    "guard.enabled": False,
+    "trial.canary_memcgs": 20,
+    "trial.interval_s": 0.0,
+    "trial.seed": 109395,
+    "trial.settle_s": 1.0,
+    "trial.window_s": 0.3,
+    "workload.containers_per_trial": 20,
+}
+STOP_S = 10
+
+
+def configure(node: Node, **changed: object) -> None:
+    """Write the configuration anew: the fast one, and what is changed."""
+    given = FAST | changed
+    lines = []
+    for section in sorted({key.partition(".")[0] for key in given}):
+        keys = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{section}.")}
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""]
+    node.write(CONFIG, "\n".join(lines))
+
+
+def leftovers(node: Node) -> dict[str, list[str]]:
+    """What kickwatch could leave on the node."""
+    cgroups = "find /sys/fs/cgroup -type d -name 'kickwatch*'"
+    processes = "grep -lxE 'kickwatch|kickwatch-help|kw-barrier' /proc/[0-9]*/comm || true"
+    return {
+        "containers": node.out("docker", "ps", "--all", "--quiet").split(),
+        "images": node.out("docker", "images", "--quiet").split(),
+        "cgroups": node.out("sh", "-c", cgroups).split(),
+        "processes": node.out("sh", "-c", processes).split(),
+    }
+
+
+def reload(node: Node) -> str:
+    """`systemctl reload`; returns the journal's end before it."""
+    before = node.cursor()
+    node.run("systemctl", "reload", "kickwatch")
+    return before
+
+
+@pytest.fixture(scope="module")
+def programs_before() -> set[int]:
+    """The BPF programs that others hold."""
+    return set(bpf_programs.names())
+
+
+@pytest.fixture
+def running(installed: Node, programs_before: set[int]) -> Iterator[Node]:
+    """The node with the service started as a user starts it, on the fast configuration, and its first trial done."""
+    configure(installed)
+    if installed.show("kickwatch")["ActiveState"] == "active":
+        reload(installed)
+    else:
+        installed.run("systemctl", "enable", "--now", "kickwatch", timeout_s=120)
+        installed.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}")
+    yield installed
+    if installed.path(DROP_IN).exists():
+        installed.path(DROP_IN).unlink()
+        installed.run("systemctl", "daemon-reload")
+
+
+def test_starts_ready_with_a_status_line_and_only_four_capabilities(running: Node) -> None:
+    status = running.out("systemctl", "status", "kickwatch")
+    assert "Active: active (running)" in status
+    assert "enabled;" in status
+    assert 'Status: "' in status
+    shown = running.show("kickwatch")
+    process = running.out("cat", f"/proc/{shown['MainPID']}/status")
+    fields = dict(line.split(":\t", 1) for line in process.splitlines() if ":\t" in line)
+    assert int(fields["CapBnd"], 16) == (1 << 39) | (1 << 38) | (1 << 34) | (1 << 5)  # BPF, PERFMON, SYSLOG, KILL
+    assert int(fields["CapEff"], 16) & ~int(fields["CapBnd"], 16) == 0
+    assert (fields["NoNewPrivs"].strip(), fields["Seccomp"].strip()) == ("1", "2")
+    assert int(shown["MemoryCurrent"]) < 192 << 20
+
+
+def test_records_are_found_by_id_and_by_field(running: Node) -> None:
+    (started,) = running.journal(f"MESSAGE_ID={Event.STARTED.message_id}")
+    assert started["KICKWATCH_EVENT"] == "kickwatch.started"
+    assert started["_SYSTEMD_UNIT"] == "kickwatch.service"
+    assert started["SYSLOG_IDENTIFIER"] == "kickwatch"
+    assert json.loads(started["KICKWATCH_OBSERVERS"])["ipis"] == "csd"
+    finished = running.journal("KICKWATCH_EVENT=kickwatch.trial_finished")
+    assert {entry["MESSAGE_ID"] for entry in finished} == {Event.TRIAL_FINISHED.message_id}
+    assert json.loads(finished[0]["KICKWATCH_CONTAINERS"]) == FAST["workload.containers_per_trial"]
+    assert finished[0]["KICKWATCH_FAILURES"] == "[]"
+    assert running.journal("_SYSTEMD_UNIT=kickwatch.service", "PRIORITY=3") == []
+
+
+def test_alert_and_recovery_in_the_journal(running: Node) -> None:
+    if not Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists():
+        pytest.skip("feature: no kmem TCP limit (cgroup v1), with which this fault is made")
+    configure(running, **FAULT)
+    since = reload(running)
+    alert = running.awaited(f"MESSAGE_ID={Event.BROADCAST_DETECTED.message_id}", since=since, timeout_s=90)
+    assert alert["PRIORITY"] == "3"
+    assert alert["KICKWATCH_REASON"] == "do_sync_core"
+    assert alert["KICKWATCH_ORIGIN"] == "memcg"
+    assert "mem_cgroup_write" in json.loads(alert["KICKWATCH_STACK"])
+    assert alert["__CURSOR"] in {entry["__CURSOR"] for entry in running.journal("KICKWATCH_VERDICT=broadcasting")}
+    explained = running.out("journalctl", "-x", f"MESSAGE_ID={Event.BROADCAST_DETECTED.message_id}", "--no-pager")
+    assert alert["MESSAGE"] in explained
+    assert (
+        sum(line.startswith("░░ ") for line in explained.splitlines()) > 5
+    )  # what it means, how to confirm, what to do
+
+    configure(running, **{"workload.containers_per_trial": 40})
+    since = reload(running)
+    ended = running.awaited(f"MESSAGE_ID={Event.BROADCAST_ENDED.message_id}", since=since, timeout_s=120)
+    assert ended["PRIORITY"] == "6"
+    assert "░░ " in running.out("journalctl", "-x", f"MESSAGE_ID={Event.BROADCAST_ENDED.message_id}", "--no-pager")
+
+
+def test_a_good_reload_is_taken_and_a_bad_one_refused(running: Node) -> None:
+    pid = running.show("kickwatch")["MainPID"]
+    configure(running, **{"trial.window_s": 0.4})
+    since = reload(running)
+    taken = running.awaited(f"MESSAGE_ID={Event.RELOADED.message_id}", since=since)
+    assert "trial.window_s" in taken["KICKWATCH_CHANGED"]
+
+    running.write(CONFIG, "[trial]\nwindow_s = -1\n")
+    since = reload(running)
+    refused = running.awaited(f"MESSAGE_ID={Event.RELOAD_REFUSED.message_id}", since=since)
+    assert f"{CONFIG}: trial.window_s cannot be -1" in refused["MESSAGE"]
+    assert "a number from 0.1 to 3600" in refused["KICKWATCH_REMEDY"]
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+
+    shown = running.show("kickwatch")
+    assert (shown["ActiveState"], shown["SubState"], shown["MainPID"]) == ("active", "running", pid)
+
+
+def test_an_engine_that_stops_and_comes_back_is_a_condition_and_no_restart(running: Node) -> None:
+    pid, since = running.show("kickwatch")["MainPID"], running.cursor()
+    running.run("systemctl", "stop", "docker.socket", "docker.service")
+    running.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
+    shown = running.show("kickwatch")
+    assert (shown["ActiveState"], shown["MainPID"]) == ("active", pid)
+    assert "waits: " in shown["StatusText"]
+
+    running.run("systemctl", "start", "docker.service")
+    running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since)
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+    assert running.show("kickwatch")["MainPID"] == pid
+
+
+def test_a_drain_outlives_a_restart(running: Node) -> None:
+    running.write("/run/kickwatch/drain", "")
+    since = running.cursor()
+    running.run("systemctl", "restart", "kickwatch", timeout_s=120)
+    running.awaited(f"MESSAGE_ID={Event.DRAINED.message_id}", since=since)
+    assert "drained by file" in running.show("kickwatch")["StatusText"]
+    assert leftovers(running)["containers"] == []
+    running.run("rm", "/run/kickwatch/drain")
+    running.awaited(f"MESSAGE_ID={Event.UNDRAINED.message_id}", since=since)
+
+
+def test_the_watchdog_restarts_a_daemon_that_is_stopped(running: Node) -> None:
+    # The unit's three minutes and one would be long for a test. What the daemon asks for by itself stays in force.
+    running.write(DROP_IN, "[Service]\nWatchdogSec=15s\nRestartSec=1s\nTimeoutAbortSec=2s\n")
+    running.run("systemctl", "daemon-reload")
+    running.run("systemctl", "restart", "kickwatch", timeout_s=120)
+    shown = running.show("kickwatch")
+    since = running.cursor()
+    running.run("sh", "-c", f"kill -STOP {shown['MainPID']}")
+    running.awaited("UNIT=kickwatch.service", "UNIT_RESULT=watchdog", since=since, timeout_s=120)
+    running.awaited(f"MESSAGE_ID={Event.STARTED.message_id}", since=since)
+    again = running.show("kickwatch")
+    assert int(again["NRestarts"]) == 1
+    assert again["MainPID"] != shown["MainPID"]
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+
+
+def test_an_upgrade_restarts_it_on_the_new_unit(running: Node) -> None:
+    pid = running.show("kickwatch")["MainPID"]
+    unit = running.path("/opt/source/systemd/kickwatch.service")
+    unit.write_text(unit.read_text() + "# another release\n")
+    assert "service: restarting it" in running.install()
+    shown = running.show("kickwatch")
+    assert (shown["ActiveState"], shown["NeedDaemonReload"]) == ("active", "no")
+    assert shown["MainPID"] != pid
+
+
+def test_stop_is_quick_and_leaves_nothing(running: Node, programs_before: set[int]) -> None:
+    running.awaited("MESSAGE_ID=" + Event.TRIAL_FINISHED.message_id, since=running.cursor())
+    begun = time.monotonic()
+    running.run("systemctl", "stop", "kickwatch")
+    took_s = time.monotonic() - begun
+    print(f"\nsystemctl stop: {took_s:.1f} s")  # noqa: T201 -- pytest -s, and the log of CI
+    assert took_s < STOP_S
+    shown = running.show("kickwatch")
+    assert (shown["ActiveState"], shown["Result"], shown["ExecMainStatus"]) == ("inactive", "success", "0")
+    assert leftovers(running) == {"containers": [], "images": [], "cgroups": [], "processes": []}
+    assert [name for number, name in bpf_programs.names().items() if number not in programs_before] == []
+    last = running.journal("_SYSTEMD_UNIT=kickwatch.service")[-1]
+    assert last["MESSAGE_ID"] == Event.STOPPED.message_id

@@ -1,0 +1,78 @@
+"""The unit files as systemd itself judges them: nothing unknown or contradictory, a low exposure, all explained."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from systemd_node import Node
+
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
+
+README = Path(__file__).parents[2] / "systemd/README.md"
+MOST_EXPOSURE = 3.5
+UNITS = ("kickwatch.service", "kickwatchcontainers.slice")
+
+
+def test_systemd_finds_nothing_to_complain_of(installed: Node) -> None:
+    judged = installed.run("systemd-analyze", "verify", "--man=no", *UNITS)
+    assert judged.stdout + judged.stderr == ""
+    for unit in UNITS:
+        shown = installed.show(unit)
+        assert shown["LoadState"] == "loaded"
+        assert shown["NeedDaemonReload"] == "no"
+
+
+def test_exposure_is_low(installed: Node) -> None:
+    said = installed.out("systemd-analyze", "security", "kickwatch.service")
+    score = float(re.findall(r"Overall exposure level for kickwatch.service: ([0-9.]+)", said)[0])
+    print(f"\nsystemd-analyze security kickwatch.service: {score}")  # noqa: T201 -- pytest -s, and the log of CI
+    assert score <= MOST_EXPOSURE
+    assert f"says {score} " in README.read_text()
+
+
+def test_each_remaining_exposure_is_explained(installed: Node) -> None:
+    judged = json.loads(installed.out("systemd-analyze", "security", "--json=short", "kickwatch.service"))
+    exposed = {one["name"] for one in judged if one["exposure"]}
+    table = README.read_text().partition("## What remains exposed")[2].replace("\\|", "|")
+    explained = {
+        name
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`([^`]*)`", row.split(" | ")[0])
+    }
+    assert exposed - explained == set()
+    assert {name for name in explained if name.endswith("=") or "=~" in name} - exposed == set()
+
+
+def test_the_preset_keeps_it_off_and_a_fleets_own_preset_turns_it_on(installed: Node) -> None:
+    installed.run("systemctl", "preset", "kickwatch.service")
+    assert installed.run("systemctl", "is-enabled", "kickwatch", check=False).stdout.strip() == "disabled"
+    installed.write("/etc/systemd/system-preset/50-fleet.preset", "enable kickwatch.service\n")
+    installed.run("systemctl", "preset", "kickwatch.service")
+    assert installed.out("systemctl", "is-enabled", "kickwatch") == "enabled"
+    installed.run("rm", "/etc/systemd/system-preset/50-fleet.preset")
+    installed.run("systemctl", "disable", "kickwatch.service")
+
+
+def test_a_boot_makes_what_run_needs(installed: Node) -> None:
+    installed.run("rm", "-rf", "/run/kickwatch", "/run/kickwatch.lock")
+    installed.run("systemd-tmpfiles", "--create", "--boot")
+    assert installed.out("stat", "--format=%a %F", "/run/kickwatch", "/run/kickwatch.lock").splitlines() == [
+        "755 directory",
+        "600 regular empty file",
+    ]
+
+
+def test_the_slice_is_nobodys_child_and_has_its_limits(installed: Node) -> None:
+    installed.run("systemctl", "start", "kickwatchcontainers.slice")
+    shown = installed.show("kickwatchcontainers.slice")
+    installed.run("systemctl", "stop", "kickwatchcontainers.slice")
+    assert shown["ControlGroup"] == "/kickwatchcontainers.slice"
+    assert {key: shown[key] for key in ("MemoryMax", "TasksMax", "CPUWeight", "IOWeight", "CPUQuotaPerSecUSec")} == {
+        "MemoryMax": str(512 << 20),
+        "TasksMax": "1024",
+        "CPUWeight": "20",
+        "IOWeight": "20",
+        "CPUQuotaPerSecUSec": "1s",
+    }
