@@ -1,0 +1,221 @@
+"""A real Prometheus scrapes two daemons' servers as scrape.yml says, loads rules.yml, and is asked what it knows."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from builders import kick, trial
+from kickwatch.detect.state import Figures, Outcome
+from kickwatch.metrics.live import Live
+from kickwatch.metrics.registry import Metrics
+from kickwatch.metrics.serve import Server
+from kickwatch.model import Verdict
+
+# One Prometheus for all of them: it takes five seconds before it looks for targets.
+pytestmark = [pytest.mark.prometheus, pytest.mark.asyncio(loop_scope="module")]
+
+DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
+WAIT_S = 60.0
+
+Values = dict[tuple[str, ...], float]
+
+
+@dataclass
+class Prometheus:
+    """One that runs, and its HTTP API."""
+
+    url: str
+    log: Path
+
+    async def ask(self, path: str, **query: str) -> Any:
+        """The `data` of an answer."""
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+
+        def get() -> Any:
+            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 -- our own server on loopback
+                return json.load(answer)["data"]
+
+        return await asyncio.to_thread(get)
+
+    async def values(self, query: str) -> Values:
+        """An instant query: the labels' values (sorted by label, the name left out), and the value."""
+        found = (await self.ask("query", query=query))["result"]
+        labels = [{label: value for label, value in one["metric"].items() if label != "__name__"} for one in found]
+        keys = [tuple(value for _, value in sorted(own.items())) for own in labels]
+        return {key: float(one["value"][1]) for key, one in zip(keys, found, strict=True)}
+
+    async def until(self, query: str, right: Callable[[Values], bool]) -> Values:
+        """What the query says once it is right."""
+        loop = asyncio.get_running_loop()
+        end, values = loop.time() + WAIT_S, await self.values(query)
+        while not right(values):
+            assert loop.time() < end, f"{query} is {values}; {await asyncio.to_thread(self.log.read_text)}"
+            await asyncio.sleep(0.2)
+            values = await self.values(query)
+        return values
+
+
+@dataclass
+class Node:
+    """A daemon's metrics, served."""
+
+    metrics: Metrics
+    server: Server
+    scrapes: int = 0
+
+    @property
+    def instance(self) -> str:
+        host, port = self.server.address
+        return f"{host}:{port}"
+
+
+async def node() -> Node:
+    metrics = await asyncio.to_thread(Metrics, "1.2.3")
+
+    async def refresh() -> None:
+        made.scrapes += 1
+        requests = {"do_sync_core": {b"k": 7 * made.scrapes}}
+        metrics.observe(Live(requests=requests, interrupts={"CAL": {0: made.scrapes}}))
+
+    made = Node(metrics, Server(metrics, "127.0.0.1:0", refresh))
+    await made.server.start()
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def nodes() -> AsyncIterator[tuple[Node, Node]]:
+    one, other = await node(), await node()
+    yield one, other
+    await one.server.close()
+    await other.server.close()
+
+
+def write_configuration(directory: Path, targets: list[str]) -> Path:
+    """scrape.yml and rules.yml as they are, but for where targets are listed and how often things are done."""
+    configuration = yaml.safe_load((DEPLOY / "scrape.yml").read_text())
+    (job,) = configuration["scrape_configs"]
+    (directory / "targets.yml").write_text(yaml.safe_dump([{"targets": targets}]))
+    job |= {
+        "file_sd_configs": [{"files": [str(directory / "targets.yml")]}],
+        "scrape_interval": "500ms",
+        "scrape_timeout": "500ms",
+    }
+    configuration |= {"global": {"evaluation_interval": "500ms"}, "rule_files": [str(DEPLOY / "rules.yml")]}
+    path = directory / "prometheus.yml"
+    path.write_text(yaml.safe_dump(configuration))
+    return path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def prometheus(tmp_path_factory: pytest.TempPathFactory, nodes: tuple[Node, Node]) -> AsyncIterator[Prometheus]:
+    root = tmp_path_factory.mktemp("prometheus")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configuration = write_configuration(root, [one.instance for one in nodes])
+    log = root / "prometheus.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            "prometheus",
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={root / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    made = Prometheus(f"http://127.0.0.1:{port}", log)
+    try:
+        await answers(made, process)
+        yield made
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), 30)
+
+
+async def answers(prometheus: Prometheus, process: asyncio.subprocess.Process) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT_S
+    while True:
+        try:
+            await prometheus.ask("status/buildinfo")
+        except OSError:
+            assert process.returncode is None, await asyncio.to_thread(prometheus.log.read_text)
+            assert loop.time() < end, await asyncio.to_thread(prometheus.log.read_text)
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+async def rules(prometheus: Prometheus) -> dict[str, dict[str, Any]]:
+    groups = (await prometheus.ask("rules"))["groups"]
+    return {rule["name"]: rule for group in groups for rule in group["rules"]}
+
+
+def firing(alert: str, label: str) -> str:
+    return f'count by ({label}) (ALERTS{{alertname="{alert}",alertstate="firing"}})'
+
+
+async def test_prometheus_stores_what_kickwatch_shows(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+    await prometheus.until('up{job="kickwatch"}', lambda up: list(up.values()) == [1.0, 1.0])
+    targets = (await prometheus.ask("targets"))["activeTargets"]
+    assert [target["lastError"] for target in targets] == ["", ""]
+    text = (await asyncio.to_thread(nodes[0].metrics.text)).decode()
+    shown = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    stored = {series["__name__"] for series in await prometheus.ask("series", **{"match[]": '{job="kickwatch"}'})}
+    assert len(shown) > 30
+    assert shown <= stored
+
+
+async def test_each_scrape_has_figures_of_its_own_moment(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+    """Trials or not: the servers know of none."""
+    query = f'kickwatch_csd_requests_total{{reason="do_sync_core",instance="{nodes[0].instance}"}}'
+    (first,) = (await prometheus.until(query, bool)).values()
+    (later,) = (await prometheus.until(query, lambda values: max(values.values()) > first + 7)).values()
+    assert later % 7 == 0
+    assert later <= 7 * nodes[0].scrapes
+
+
+async def test_an_alert_names_the_cell_to_blame_and_goes(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+    loud = nodes[1]
+    loud.metrics.trial(trial(kick(92)), Outcome(trial="0badcafe", verdict=Verdict.BROADCASTING), {})
+    loud.metrics.condition("broadcasting")
+    query = firing("KickwatchBroadcasting", "instance")
+    await prometheus.until(query, lambda values: values == {(loud.instance,): 1.0})
+    alerts = (await prometheus.ask("alerts"))["alerts"]
+    (alert,) = [one for one in alerts if one["labels"]["alertname"] == "KickwatchBroadcasting"]
+    assert alert["annotations"]["summary"].startswith(f"{loud.instance}: creating a container")
+    blame = "Most of them: kick_all_cpus_sync, asked for by slab, 4 for each container."
+    assert blame in alert["annotations"]["description"]
+    loud.metrics.condition("quiet")
+    await prometheus.until(query, lambda values: values == {})
+
+
+async def test_evidence_is_pooled_and_every_rule_is_well(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+    for one, e_process in zip(nodes, (0.5e6, 1.5e6), strict=True):
+        one.metrics.evidence({"burst": Figures(alerted=False, evidence=0.0, threshold=5e9, e_process=e_process)})
+    await prometheus.until('stream:kickwatch_e_process:mean{stream="burst"}', lambda mean: mean == {("burst",): 1e6})
+    await prometheus.until(firing("KickwatchFleetEvidence", "stream"), lambda values: values == {("burst",): 1.0})
+    assert len(await prometheus.values("stream:kickwatch_e_process:mean")) == 10
+    found = await rules(prometheus)
+    assert {"KickwatchBroadcasting", "KickwatchContended", "KickwatchBlind", "KickwatchDown"} <= found.keys()
+    assert {name: rule.get("lastError", "") for name, rule in found.items() if rule["health"] != "ok"} == {}
+
+
+async def test_a_daemon_that_is_gone_is_down(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+    gone, stays = (one.instance for one in nodes)
+    await prometheus.until("up", lambda up: list(up.values()) == [1.0, 1.0])
+    await nodes[0].server.close()
+    await prometheus.until("up == 0", lambda up: [key[0] for key in up] == [gone])
+    assert [key[0] for key in await prometheus.values("up == 1")] == [stays]
