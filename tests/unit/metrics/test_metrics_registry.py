@@ -21,7 +21,7 @@ from kickwatch.metrics.registry import Metrics
 from kickwatch.model import Cell, Container, KmemAccounting, Origin, Path, Trial, Verdict
 from watching import PACE
 
-SERIES_AT_MOST = 400
+SERIES_AT_MOST = 300
 COUNTING = ("_total", "_bucket", "_count", "_sum")
 IDENTITY = "1de4717y"
 
