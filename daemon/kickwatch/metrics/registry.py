@@ -192,7 +192,7 @@ class Metrics:
     def textfile(self) -> bytes:
         """The same for node_exporter's textfile collector, which has `process_*` series of its own: here `kickwatch_`.
 
-        It fails whole scrapes that name a series twice.
+        What is there twice it drops, with an error in its log at every scrape.
         """
         return generate_latest(self._with_process("kickwatch"))
 
