@@ -17,3 +17,42 @@ def own_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run(["docker", "import", str(tar), "foreign-test:1"], check=True, capture_output=True)
     yield "foreign-test:1"
     subprocess.run(["docker", "image", "rm", "-f", "foreign-test:1"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Somebody else's container, network, volume and image, with names and labels like ours, beside all docker tests.
+
+    At the end they and everything else that the engine lists must be there as before, byte for byte.
+    """
+    tar = tmp_path_factory.mktemp("others") / "image.tar"
+    subprocess.run(["tar", "-C", str(PROGRAM.parent), "-cf", str(tar), PROGRAM.name], check=True)
+    labels = ("--label", "kickwatch=1", "--label", "kickwatch.instance=another")
+    _docker("import", str(tar), "kickwatch-others:1")
+    _docker("network", "create", *labels, "kickwatch-others")
+    _docker("volume", "create", *labels, "kickwatch-others")
+    run = ("run", "-d", "--name", "kickwatch-others", "--network", "kickwatch-others", "--init=false", *labels)
+    _docker(*run, "-v", "kickwatch-others:/v", "kickwatch-others:1", "/workload", "--deadline-ms", "7200000")
+    try:
+        before = _listed()
+        yield
+        assert _listed() == before
+    finally:
+        for command in (("rm", "-f", "-v"), ("network", "rm"), ("volume", "rm"), ("rmi", "-f")):
+            _docker(*command, "kickwatch-others:1" if command[0] == "rmi" else "kickwatch-others")
+
+
+def _listed() -> list[str]:
+    """Everything the engine lists, without what counts time."""
+    container = "{{.ID}} {{.Image}} {{.Command}} {{.CreatedAt}} {{.Names}} {{.Labels}} {{.Mounts}} {{.Networks}}"
+    return [
+        _docker("ps", "-a", "--no-trunc", "--format", container),
+        _docker("ps", "--no-trunc", "-q"),
+        _docker("images", "-a", "--no-trunc", "--format", "{{.ID}} {{.Repository}} {{.Tag}} {{.CreatedAt}}"),
+        _docker("network", "ls", "--no-trunc"),
+        _docker("volume", "ls"),
+    ]
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
