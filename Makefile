@@ -9,7 +9,7 @@ INSTALL_ARGS ?=
 WHEEL_DIR ?= dist
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
 # Tests that need these cannot skip. `make test KICKWATCH_REQUIRE=` lets them.
-KICKWATCH_REQUIRE ?= kernel,docker
+KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd
 export PYTHON KICKWATCH_REQUIRE
 
 PROBES := daemon/kickwatch/observe/probes
@@ -21,7 +21,7 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 # The multiarch directory has asm/types.h, which -target bpf does not look for.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages venv native probes engine run test lint bench wheel install remove clean
+.PHONY: help setup packages test-packages venv native probes engine run test lint bench wheel install remove clean
 
 help:
 	@echo 'make setup    all that is needed, Docker Engine included; the command is then .venv/bin/kickwatch'
@@ -38,6 +38,9 @@ setup: packages venv native engine
 
 packages:
 	@deploy/setup packages
+
+test-packages: packages
+	@deploy/setup test-packages
 
 venv: packages
 	@deploy/setup venv
@@ -66,7 +69,7 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test: setup
+test: setup test-packages
 	@$(MAKE) --no-print-directory lint
 	deploy/with-engine .venv/bin/pytest $(TEST_ARGS)
 
