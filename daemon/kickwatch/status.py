@@ -5,13 +5,16 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kickwatch import __version__
 from kickwatch.errors import KickwatchError
 from kickwatch.node.lock import LOCK_PATH
-from kickwatch.watch import Watch
+
+if TYPE_CHECKING:  # who only reads it need not load the detectors
+    from kickwatch.watch import Watch
 
 STATUS_PATH = Path("/run/kickwatch/status.json")
 
@@ -39,7 +42,7 @@ class Board:
         self._path = path
         self._condition, self._since_unix_s = "", 0.0
 
-    async def tell(self, watch: Watch, doing: str) -> None:
+    async def tell(self, watch: "Watch", doing: str) -> None:
         """Replace the file by what is so now."""
         if watch.condition != self._condition:
             self._condition, self._since_unix_s = watch.condition, time.time()

@@ -36,13 +36,13 @@ def test_it_comes_back_while_the_daemon_holds_the_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "cannot be read"), (b"{", "is not understood"), (b"{}", "not understood")]
+    ("content", "said"), [(None, "cannot be read"), (b"{", "is not understood"), (b"{}", "is not understood")]
 )
 def test_a_file_that_does_not_help_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
     path, lock = tmp_path / "status.json", tmp_path / "lock"
     if content is not None:
         path.write_bytes(content)
-    with NodeLock(lock), pytest.raises(KickwatchError, match=f"status.json .*{said}|{said}"):
+    with NodeLock(lock), pytest.raises(KickwatchError, match=rf"status\.json {said}"):
         read(path, lock)
 
 
