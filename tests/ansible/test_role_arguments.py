@@ -18,30 +18,30 @@ ROLE = HERE / "roles/kickwatch"
 NO_NODE = {"ansible_connection": "ssh", "ansible_ssh_executable": "/bin/false"}
 
 
-def playbook(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def playbook(inventory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the example playbook on one host of its group."""
     return subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), HERE / "kickwatch.yml", *arguments],
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, HERE / "kickwatch.yml", *arguments],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(inventory.parent)},
     )
 
 
 @pytest.fixture(scope="session")
-def inventory(tmp_path_factory: pytest.TempPathFactory) -> str:
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inventory") / "hosts.yml"
     path.write_text(json.dumps({"kickwatch": {"hosts": {"node": NO_NODE}}}))
-    return str(path)
+    return path
 
 
 def documents(name: str) -> Any:
     return yaml.safe_load((ROLE / name).read_text(encoding="utf-8"))
 
 
-def test_the_example_has_no_syntax_error_and_no_warning(inventory: str) -> None:
-    checked = playbook("--inventory", inventory, "--syntax-check")
+def test_the_example_has_no_syntax_error_and_no_warning(inventory: Path) -> None:
+    checked = playbook(inventory, "--syntax-check")
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
@@ -62,15 +62,15 @@ def test_the_example_has_no_syntax_error_and_no_warning(inventory: str) -> None:
         ({"kickwatch_venv": "kickwatch"}, "kickwatch_venv cannot be kickwatch,"),
     ],
 )
-def test_refused_before_a_node_is_touched(inventory: str, given: dict[str, Any], named: str) -> None:
-    ran = playbook("--inventory", inventory, "--extra-vars", json.dumps(given))
+def test_refused_before_a_node_is_touched(inventory: Path, given: dict[str, Any], named: str) -> None:
+    ran = playbook(inventory, "--extra-vars", json.dumps(given))
     assert ran.returncode == 2
     assert named in ran.stdout + ran.stderr
     assert re.search(r"unreachable=0 +failed=1", ran.stdout), ran.stdout
 
 
-def test_the_defaults_are_not_refused(inventory: str) -> None:
-    assert re.search(r"unreachable=1 +failed=0", playbook("--inventory", inventory).stdout)
+def test_the_defaults_are_not_refused(inventory: Path) -> None:
+    assert re.search(r"unreachable=1 +failed=0", playbook(inventory).stdout)
 
 
 def test_every_variable_is_documented_with_its_default() -> None:
