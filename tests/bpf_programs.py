@@ -1,0 +1,43 @@
+"""The BPF programs that the kernel holds, asked by bpf(2): a process leaves one only in another's descriptor."""
+
+import ctypes
+import platform
+
+OURS = frozenset({"csd_queue_cpu", "contention_begi", "contention_end", "task_rename"})  # cut to 15 characters
+_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+_GET_NEXT_ID, _GET_FD_BY_ID, _INFO_BY_FD = 11, 13, 15  # BPF_PROG_*, BPF_OBJ_GET_INFO_BY_FD (uapi linux/bpf.h)
+_INFO_BYTES, _NAME_AT, _NAME_BYTES = 232, 64, 16  # struct bpf_prog_info
+
+
+class _Ids(ctypes.Structure):
+    _fields_ = (("id", ctypes.c_uint32), ("next_id", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_uint32), ("length", ctypes.c_uint32), ("info", ctypes.c_uint64))
+
+
+def _bpf(command: int, attributes: ctypes.Structure) -> int:
+    size = ctypes.c_uint(ctypes.sizeof(attributes))
+    return int(ctypes.CDLL(None).syscall(_SYS_BPF[platform.machine()], command, ctypes.byref(attributes), size))
+
+
+def names() -> dict[int, str]:
+    """Id to name of every program."""
+    found, ids = {}, _Ids()
+    libc = ctypes.CDLL(None)
+    while _bpf(_GET_NEXT_ID, ids) == 0:
+        ids = _Ids(ids.next_id)
+        fd = _bpf(_GET_FD_BY_ID, ids)
+        if fd < 0:
+            continue  # gone meanwhile
+        info = ctypes.create_string_buffer(_INFO_BYTES)
+        if _bpf(_INFO_BY_FD, _Info(fd, _INFO_BYTES, ctypes.addressof(info))) == 0:
+            found[ids.id] = info.raw[_NAME_AT : _NAME_AT + _NAME_BYTES].partition(b"\0")[0].decode()
+        libc.close(fd)
+    return found
+
+
+def ours() -> dict[int, str]:
+    """Those that kickwatch loads, whoever loaded them."""
+    return {number: name for number, name in names().items() if name in OURS}

@@ -1,0 +1,134 @@
+"""What the node hides from the daemon: it names what is missing, is blind rather than quiet, and sees again unasked."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from namespaces import Step, cover, enter, inside, refused_bpf, without_capabilities
+from node_daemon import FAST, NodeDaemon, toml
+
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+
+MANY = {"workload.containers_per_trial": 12, "workload.concurrency": 4}  # ten decide where anything is seen
+TRACING = "/sys/kernel/tracing"
+MOUNTED = ("sh", "-c", f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}")
+
+
+def run(prefix: list[str], command: str, tmp_path: Path, *words: str) -> tuple[int, Any, str]:
+    """`kickwatch COMMAND --json` behind a prefix: exit status, result, standard error."""
+    config = tmp_path / "kickwatch.toml"
+    config.write_text(toml(FAST | NodeDaemon.places(tmp_path)))
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "kickwatch", command, "--json", "--config", str(config), *words],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def tracefs(tmp_path: Path) -> dict[str, list[Step]]:
+    """What an administrator may have done with it."""
+    elsewhere = tmp_path / "tracing"
+    elsewhere.mkdir()
+    gone = ("umount", "-l", TRACING)
+    return {
+        "not mounted": [MOUNTED, gone],
+        "mounted elsewhere": [MOUNTED, gone, ("mount", "-t", "tracefs", "tracefs", elsewhere)],
+        "read-only": [MOUNTED, ("mount", "-o", "remount,bind,ro", TRACING)],
+    }
+
+
+@pytest.mark.parametrize("how", ["not mounted", "mounted elsewhere", "read-only"])
+def test_tracefs(tmp_path: Path, how: str) -> None:
+    """The verdict is as ever: raw tracepoints need no tracefs."""
+    status, told, err = run(inside(*tracefs(tmp_path)[how]), "trial", tmp_path)
+    assert (status, told["verdict"], told["reasons"]) == (4, "unknown", ["insufficient_evidence"]), err
+    assert told["observers"] == {"ipis": "csd", "contention": "tracepoint"}
+    assert told["containers"] == 2
+    assert {row["reason"] for row in told["bill"]} & {"rcu_exp_handler", "flush_tlb_func", "sched_ttwu_pending"}
+
+
+def test_proc_interrupts_cut_off_in_mid_line(tmp_path: Path) -> None:
+    """No figure is made of it. The trial is lost, the control fails, and both come back with the file."""
+    cut = tmp_path / "interrupts"
+    whole = Path("/proc/interrupts").read_text()
+    cut.write_text(whole[: whole.index("\n", len(whole) // 2) + 20])
+    with NodeDaemon(tmp_path, {"trial.control_period_s": 1}, prefix=inside()) as daemon:
+        daemon.wait("trial_finished")
+        enter(daemon.pid, cover(cut, "/proc/interrupts"))
+        failed = daemon.wait("trial_failed")
+        assert "/proc/interrupts ends in the middle of a line" in failed["what"]
+        assert failed["remedy"]
+        blind = daemon.wait("observer_blind")
+        assert "/proc/interrupts" in blind["what"]
+        daemon.wait_status("unknown; trial")
+        enter(daemon.pid, ("umount", "/proc/interrupts"))
+        daemon.wait("observer_sees")
+        since = daemon.mark()
+        assert daemon.wait("trial_finished", since, times=2)["failed"] == 0
+        assert daemon.events("trial_failed", since) == []
+
+
+def zeros(tmp_path: Path) -> Step:
+    """/proc/kallsyms as a reader without CAP_SYSLOG has it."""
+    hidden = tmp_path / "kallsyms"
+    hidden.write_text(re.sub(r"^[0-9a-f]+", "0" * 16, Path("/proc/kallsyms").read_text(), flags=re.MULTILINE))
+    return cover(hidden, "/proc/kallsyms")
+
+
+def test_kallsyms_hidden(tmp_path: Path) -> None:
+    with NodeDaemon(tmp_path, MANY, prefix=inside(zeros(tmp_path))) as daemon:
+        started = daemon.wait("started")
+        assert started["observers"]["ipis"] == "counters"
+        assert "CAP_SYSLOG" in daemon.wait("capability_lost")["what"]
+        assert "kallsyms" in daemon.wait("observer_blind")["what"]
+        finished = daemon.wait("trial_finished")
+        assert (finished["verdict"], finished["containers"]) == ("unknown", 12)
+        assert "blind" in finished["reasons"]
+        daemon.wait_status("unknown; trial")
+
+
+@pytest.mark.parametrize("command", ["trial", "doctor"])
+def test_kallsyms_hidden_from_a_command(tmp_path: Path, command: str) -> None:
+    status, told, err = run(inside(zeros(tmp_path)), command, tmp_path)
+    assert status == 4, err
+    if command == "doctor":
+        missing = {one["name"]: one["remedy"] for one in told["capabilities"] if not one["satisfied"]}
+        assert told["blind"]
+        assert "CAP_SYSLOG" in missing["kernel symbols"]
+    else:
+        assert (told["verdict"], told["reasons"]) == ("unknown", ["blind"])
+
+
+@pytest.mark.parametrize("how", ["capabilities", "seccomp"])
+def test_bpf_refused(tmp_path: Path, how: str) -> None:
+    """Counters alone never acquit, however many containers come and go."""
+    prefix = without_capabilities("bpf", "perfmon", "sys_admin") if how == "capabilities" else refused_bpf()
+    with NodeDaemon(tmp_path, MANY, prefix=prefix) as daemon:
+        assert daemon.wait("started")["observers"] == {"ipis": "counters", "contention": "none"}
+        lost = [record["what"] for record in daemon.events("capability_lost")]
+        assert "Operation not permitted" in daemon.wait("capability_lost")["what"], lost
+        assert "no probe is armed" in daemon.wait("observer_blind")["what"]
+        finished = daemon.wait("trial_finished")
+        assert (finished["verdict"], finished["containers"]) == ("unknown", 12)
+        assert "blind" in finished["reasons"]
+        assert not any(status.startswith("quiet") for status in daemon.statuses)
+
+
+def test_psi_absent(tmp_path: Path) -> None:
+    """The guard watches what there is."""
+    empty = tmp_path / "pressure"
+    empty.mkdir()
+    steps = [cover(empty, "/proc/pressure")] if Path("/proc/pressure").is_dir() else []
+    guarded = {
+        "guard.enabled": True, "guard.poll_s": 0.2, "guard.load_per_cpu": 0.0, "budget.preset": "sentinel",
+        "budget.containers_per_hour": 1000, "budget.cpu_share": 1.0,
+    }  # fmt: skip
+    with NodeDaemon(tmp_path, guarded, prefix=inside(*steps)) as daemon:
+        daemon.wait("trial_finished", times=2)
+        assert daemon.events("paused") == []
+        assert daemon.events("trial_failed") == []

@@ -1,0 +1,246 @@
+"""What befalls the node under a running daemon: disk, descriptors, memory, clock, a rival. It says so, and goes on."""
+
+import json
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command import kickwatch
+from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.node.lock import LOCK_PATH
+from node_daemon import NodeDaemon
+from wall_clock import WallClock
+
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+
+YEAR_S = 365 * 86_400
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A state directory on a file system of its own, a megabyte large."""
+    state = tmp_path / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(state)], check=True)
+    yield state
+    subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def fill(directory: Path) -> list[Path]:
+    """Leave not a byte; the files to be removed afterwards."""
+    filler = directory / f"filler-{len(list(directory.glob('filler-*')))}"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    return list(directory.glob("filler-*"))
+
+
+def replayed(state: Path) -> Any:
+    """What `kickwatch replay` makes of the history: it must judge every trial as the daemon did."""
+    outcome = kickwatch("replay", "--json", str(state / "history.db"))
+    assert outcome.status in {0, 4}, outcome.err  # quiet after ten containers, before that unknown
+    told = json.loads(outcome.out.splitlines()[-1])
+    assert told["otherwise"] == 0
+    assert told["lost"] == []
+    return told
+
+
+def test_disk_full_in_the_state_directory(tmp_path: Path, small_disk: Path) -> None:
+    """First the history moves to what it has in reserve; with no room at all the trials are judged, and not kept."""
+    with NodeDaemon(tmp_path) as daemon:
+        daemon.wait("trial_finished")
+        fill(small_disk)
+        first = daemon.wait("history_trouble")
+        assert str(small_disk) in first["what"]
+        assert Path(first["aside"]).exists()
+        since = daemon.mark()
+        fillers = fill(small_disk)
+        assert daemon.wait("history_trouble", since)["aside"] == ""
+        since = daemon.mark()
+        daemon.wait("trial_finished", since)
+        for filler in fillers:
+            filler.unlink()
+        daemon.wait("trial_finished", daemon.mark())
+        since = daemon.mark()
+        daemon.wait("trial_finished", since, times=2)
+        assert daemon.events("history_trouble", since) == []
+        assert daemon.events("trial_failed") == []
+    assert replayed(small_disk)["trials"] >= 2
+
+
+def test_state_directory_read_only(tmp_path: Path, small_disk: Path) -> None:
+    with NodeDaemon(tmp_path) as daemon:
+        daemon.wait("trial_finished")
+        remount(small_disk, "ro")
+        trouble = daemon.wait("history_trouble")
+        assert str(small_disk) in trouble["what"]
+        assert "state.directory" in trouble["remedy"]
+        daemon.wait("trial_finished", daemon.mark())
+        remount(small_disk, "rw")
+        daemon.wait("trial_finished", daemon.mark())
+        since = daemon.mark()
+        daemon.wait("trial_finished", since, times=2)
+        assert daemon.events("history_trouble", since) == []
+        assert daemon.events("trial_failed") == []
+    assert replayed(small_disk)["trials"] >= 3
+
+
+def remount(point: Path, mode: str) -> None:
+    """It is busy while a transaction is open."""
+    command = ["mount", "-o", f"remount,{mode}", str(point)]
+    for _ in range(200):
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{point} cannot be remounted {mode}")
+
+
+def test_history_corrupt(tmp_path: Path) -> None:
+    """At the start and in mid-run: set aside, said, begun anew."""
+    history = tmp_path / "state" / "history.db"
+    with NodeDaemon(tmp_path) as daemon:
+        daemon.wait("trial_finished")
+    garbage = b"SQLite format 3\0" + bytes(range(256)) * 64
+    history.write_bytes(garbage)
+    with NodeDaemon(tmp_path) as daemon:
+        for number in (1, 2):
+            trouble = daemon.wait("history_trouble", times=number)
+            assert str(history) in trouble["what"]
+            assert Path(trouble["aside"]).read_bytes() == garbage
+            since = daemon.mark()
+            daemon.wait("trial_finished", since, times=2)
+            if number == 1:
+                history.write_bytes(garbage)
+        assert len(daemon.events("history_trouble")) == 2
+    assert replayed(history.parent)["trials"] >= 1
+
+
+def test_descriptors_exhausted(tmp_path: Path) -> None:
+    """Twice: what the first time costs is connections that are kept and used again."""
+    with NodeDaemon(tmp_path) as daemon:
+        daemon.wait("trial_finished")
+        soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        open_then = []
+        for _ in range(2):
+            resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, hard))
+            since = daemon.mark()
+            assert "Too many open files" in daemon.wait("trial_failed", since)["what"]
+            time.sleep(2)
+            resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            since = daemon.mark()
+            later = daemon.wait("trial_finished", since, times=2)
+            assert (later["containers"], later["failed"]) == (2, 0)
+            assert daemon.events("trial_void", since) == []
+            open_then.append(len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())))
+        assert open_then[1] <= open_then[0] + 4, open_then
+
+
+def test_oom_kill_of_the_daemon(tmp_path: Path) -> None:
+    cgroups = Cgroups.read()
+    own = cgroups.memory_root / "node-fault-oom"
+    own.mkdir()
+    try:
+        into = ["sh", "-ec", f'echo $$ >{own}/cgroup.procs; exec "$@"', "sh"]
+        with NodeDaemon(tmp_path, {"workload.containers_per_trial": 20}, prefix=into) as daemon:
+            daemon.wait_status("churn window")
+            squeeze(own, cgroups.version, daemon)
+            assert daemon.ended() == -signal.SIGKILL
+        assert oom_kills(own, cgroups.version) > 0
+        with NodeDaemon(tmp_path, trials=1, before=daemon.before) as following:
+            assert following.ended() == 0
+            assert following.events("history_trouble") == []
+            assert len(following.events("trial_finished")) == 1
+            assert following.left() == {}
+    finally:
+        removed(own)
+
+
+def removed(cgroup: Path) -> None:
+    """A process that was killed leaves its cgroup a little later."""
+    for _ in range(100):
+        with suppress(OSError):
+            cgroup.rmdir()
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{cgroup} is in use and stays")
+
+
+def squeeze(own: Path, version: CgroupVersion, daemon: NodeDaemon) -> None:
+    """Lower the limit to what is used, again and again, until the next page is one too many."""
+    limit, usage = ("memory.max", "memory.current") if version is CgroupVersion.V2 else (
+        "memory.limit_in_bytes", "memory.usage_in_bytes"
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while daemon.process.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError):  # v1 refuses a limit that it cannot reach by reclaiming
+            (own / limit).write_text(str(int((own / usage).read_text()) - 64 * 1024))
+        time.sleep(0.05)
+
+
+def oom_kills(own: Path, version: CgroupVersion) -> int:
+    events = (own / ("memory.events" if version is CgroupVersion.V2 else "memory.oom_control")).read_text()
+    return int(dict(line.split() for line in events.splitlines())["oom_kill"])
+
+
+def test_clock_set_back_and_forward(tmp_path: Path) -> None:
+    clock = WallClock(tmp_path)
+    with NodeDaemon(tmp_path, environment=clock.environment) as daemon:
+        daemon.wait("trial_finished")
+        for seconds in (3600, -3600, YEAR_S, -YEAR_S, 0):
+            clock.set(seconds)
+            record = daemon.wait("trial_finished", daemon.mark(), times=2)
+            said = datetime.fromisoformat(record["timestamp"]).timestamp() - time.time()
+            assert said == pytest.approx(seconds, abs=30), "the daemon has not seen it"
+            assert (record["containers"], record["failed"]) == (2, 0)
+        for trouble in ("trial_void", "trial_failed", "history_trouble", "evidence_dropped", "observer_blind"):
+            assert daemon.events(trouble) == []
+    assert replayed(tmp_path / "state")["voids"] == 0
+
+
+def test_clock_set_neither_refills_the_budget_nor_blocks_it(tmp_path: Path) -> None:
+    clock = WallClock(tmp_path)
+    small = {"budget.containers_per_hour": 5, "guard.poll_s": 0.2}  # the warm-up and two trials
+    with NodeDaemon(tmp_path, small, environment=clock.environment) as daemon:
+        daemon.wait_status("budget: 5 of 5 containers in the last hour")
+        for seconds in (YEAR_S, -YEAR_S):
+            clock.set(seconds)
+            since = daemon.mark()
+            daemon.send(signal.SIGHUP)  # the budget is taken up anew
+            daemon.wait("reloaded", since)
+            daemon.until(lambda: daemon.status.startswith("budget: "), "the budget")
+            time.sleep(1)
+            assert daemon.status.startswith("budget: ")
+        assert len(daemon.events("trial_finished")) == 2
+    spent = json.loads((tmp_path / "state" / "spent.json").read_text())
+    assert all(at - time.time() < 60 for at, _ in spent), "the budget is blocked for longer than an hour"
+    # A daemon that is started while the clock is a year behind finds what was spent ahead of it.
+    with NodeDaemon(tmp_path, small, environment=clock.environment) as daemon:
+        daemon.wait_status("budget: ")
+        assert daemon.events("trial_finished") == []
+        daemon.configure(budget__containers_per_hour=20)
+        daemon.send(signal.SIGHUP)
+        daemon.wait("trial_finished")
+    spent = json.loads((tmp_path / "state" / "spent.json").read_text())
+    assert all(at - time.time() < 60 - YEAR_S for at, _ in spent), "the budget is blocked for a year"
+
+
+def test_another_kickwatch_on_the_node(tmp_path: Path) -> None:
+    with NodeDaemon(tmp_path) as daemon:
+        daemon.wait("started")
+        for command in (["run", "--trials", "1"], ["trial", "--containers", "1"]):
+            rival = kickwatch(*command, "--config", str(daemon.config))
+            assert rival.status == 1
+            assert f"pid {daemon.pid}" in rival.complaint
+            assert str(LOCK_PATH) in rival.complaint
+            assert "systemctl stop kickwatch" in rival.complaint
+        since = daemon.mark()
+        assert daemon.wait("trial_finished", since, times=2)["containers"] == 2
+        assert daemon.events("trial_failed") == []
