@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kickwatch.alert.journal import Event, logger
 from kickwatch.config import Config
-from kickwatch.errors import KickwatchError
+from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
 from kickwatch.model import Control, Node
 from kickwatch.native import binary
 from kickwatch.node import kernel
@@ -163,6 +163,20 @@ class Laboratory:
         """Push the dying memcgs below our own parent out, so that churn does not pile them up."""
         _ = await asyncio.to_thread(reclaim, self.parent_memcg)  # what stays is tried again after the next trial
 
+    async def tidy(self) -> int:
+        """Between two trials: remove what could not be removed, or was made after its call was given up.
+
+        Returns how many containers there were. What stays is said, and tried again after the next trial; an engine
+        that is gone is found out by that one.
+        """
+        try:
+            return await reap_containers(self.engine, self.instance)
+        except EngineAnswerLostError:
+            return 0
+        except EngineError as error:
+            _say_clean_up_failed(error)
+            return 0
+
     async def recover(self) -> None:
         """After a trial that failed: remove what it may have left, and give the canary a new child."""
         await reap_everything(self.engine, self.info, self.instance, self.cgroups)
@@ -284,5 +298,9 @@ async def _tell_failure(work: Awaitable[T]) -> T | None:
     try:
         return await work
     except KickwatchError as error:
-        logger().error(Event.CLEAN_UP_FAILED, what=error.what, remedy=error.remedy)
+        _say_clean_up_failed(error)
         return None
+
+
+def _say_clean_up_failed(error: KickwatchError) -> None:
+    logger().error(Event.CLEAN_UP_FAILED, what=error.what, remedy=error.remedy)

@@ -176,11 +176,14 @@ class Service:
         except (KickwatchError, OSError) as error:
             self.telemetry.failed()
             logger().error(Event.TRIAL_FAILED, what=_what(error), remedy=_remedy(error))
-            await laboratory.engine.info()  # EngineAbsentError when it is gone: then it is waited for
+            if isinstance(error, EngineAbsentError):
+                raise  # it is waited for
+            await laboratory.engine.info()  # raises EngineAbsentError, too
             await laboratory.recover()
         else:
             outcome = await finish(self.watch.take(trial))
             self.telemetry.trial(trial, outcome, self.watch)
+            self.telemetry.reaped(await laboratory.tidy())
         await self.purse.settle()
         schedule.rest()
         self.notifier.progress()
