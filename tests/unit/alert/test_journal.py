@@ -178,10 +178,13 @@ def test_journald_restarts_and_no_record_is_lost(
     assert '"signal"' in line
 
 
+QUEUED = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())  # 10, and 512 where a systemd was booted
+
+
 async def test_a_stopped_journald_holds_the_event_loop_up_for_a_moment_and_once(
     journald: Callable[[], socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = 400 + int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())  # a systemd makes it 512 for its node
+    records = 400 + QUEUED
     reading, writing = os.pipe()  # the stream is journald's too, and it reads none of it
     with os.fdopen(writing, "w", buffering=1) as stream:
         status = os.fstat(writing)
