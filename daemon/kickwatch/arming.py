@@ -1,11 +1,16 @@
 """Arms the observers of the daemon, and gives up what only that took."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from kickwatch.alert.journal import Event, logger
 from kickwatch.errors import KickwatchError
 from kickwatch.laboratory import Eyes
 from kickwatch.node.privileges import give_up
+
+_THREADS_END_WITHIN_S = 5.0
+_POLL_S = 0.01
 
 
 async def arm() -> Eyes:
@@ -16,7 +21,13 @@ async def arm() -> Eyes:
     eyes = await Eyes.open()
     arming.shutdown()  # its threads are idle: nothing is waited for
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
-    give_up(lambda: _reads(eyes))
+    until = loop.time() + _THREADS_END_WITHIN_S
+    while threading.active_count() > 1 and loop.time() < until:  # asyncio waits for each ended child in a thread
+        await asyncio.sleep(_POLL_S)
+    try:
+        give_up(lambda: _reads(eyes))
+    except KickwatchError as error:  # the watch matters more
+        logger().warning(Event.NOTE, what=f"capabilities are kept: {error}")
     return eyes
 
 

@@ -36,7 +36,6 @@ class Schedule:
         self._guard = Guard(config.guard, config.budget.preset)
         self._dying: DyingMemcgs | None = None
         self._looked_at = 0.0
-        self._drained_by = ""
         self.due_at = 0.0
 
     def rest(self) -> None:
@@ -74,13 +73,13 @@ class Schedule:
     async def drained(self) -> str:
         """Who drained the node, if anybody did; each change is said once."""
         by = await self._switches.drained_by()
-        if by and not self._drained_by:
+        if by and not self._switches.told_drained:
             logger().info(Event.DRAINED, by=by)
-        if self._drained_by and not by:
-            logger().info(Event.UNDRAINED, by=self._drained_by)
-        if by != self._drained_by:
+        if self._switches.told_drained and not by:
+            logger().info(Event.UNDRAINED, by=self._switches.told_drained)
+        if by != self._switches.told_drained:
             self._telemetry.off("drained" if by else "")
-        self._drained_by = by
+        self._switches.told_drained = by
         return by
 
     async def _guarded(self, laboratory: Laboratory) -> tuple[float, str] | None:

@@ -124,7 +124,7 @@ class Service:
     async def _experiment(self) -> None:
         """Trial after trial, until a reload is asked for or the engine is gone (raises EngineAbsentError)."""
         self.notifier.status("preparing the engine")
-        self.telemetry.off("")
+        self.telemetry.off("drained" if self.switches.told_drained else "")
         schedule = Schedule(self.config, self.purse, self.switches, self.notifier, self.telemetry)
         schedule.due_at = self.due_at
         if not await self._may_begin(schedule):

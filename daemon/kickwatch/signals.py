@@ -49,6 +49,7 @@ class Switches:
         """`drain_file` may be empty."""
         self.drain_file = drain_file
         self.reload_asked = False
+        self.told_drained = ""  # who drained the node, as far as it was said: kept over reloads
         self._signalled = False
         self._woken = asyncio.Event()
 

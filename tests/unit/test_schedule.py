@@ -121,6 +121,16 @@ async def test_a_drain_is_said_once_and_so_is_its_end(config: Config, tmp_path: 
     ]
 
 
+async def test_a_drain_is_not_said_again_after_a_reload(config: Config, tmp_path: Path, logs: list[Any]) -> None:
+    file = tmp_path / "drain"
+    file.touch()
+    with Switches(str(file)) as switches:
+        for _ in range(2):
+            schedule, _purse = await schedule_of(config, switches)
+            assert await soon(schedule) is None
+    assert [log["event"] for log in logs] == ["kickwatch.drained"]
+
+
 async def test_the_budget_holds_the_second_trial_and_a_restart_does_not_refill_it(config: Config) -> None:
     config = replace(config, budget=BudgetConfig(containers_per_hour=12))
     with Switches("") as switches:
