@@ -22,7 +22,8 @@ async def arm() -> Eyes:
     arming.shutdown()  # its threads are idle: nothing is waited for
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
     until = loop.time() + _THREADS_END_WITHIN_S
-    while threading.active_count() > 1 and loop.time() < until:  # asyncio waits for each ended child in a thread
+    # asyncio waits for each child that ends in a thread of its own.
+    while threading.active_count() > 1 and loop.time() < until:  # noqa: ASYNC110 -- a thread that ends sets no event
         await asyncio.sleep(_POLL_S)
     try:
         give_up(lambda: _reads(eyes))

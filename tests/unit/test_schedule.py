@@ -161,7 +161,7 @@ async def test_a_reload_neither_refills_nor_forgets(config: Config) -> None:
     await purse.settle()
     purse.adopt(replace(config, budget=BudgetConfig(containers_per_hour=15, cpu_share=1.0)))
     assert "10 of 15 containers" in purse.wait(10).why
-    assert purse.wait(5).seconds == 0
+    assert "containers" not in purse.wait(5).why  # there may be CPU time to earn: this process has many threads
 
 
 async def test_an_unwritable_purse_is_said_once(config: Config, tmp_path: Path, logs: list[Any]) -> None:
