@@ -28,6 +28,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     tar = tmp_path_factory.mktemp("others") / "image.tar"
     subprocess.run(["tar", "-C", str(PROGRAM.parent), "-cf", str(tar), PROGRAM.name], check=True)
     labels = ("--label", "kickwatch=1", "--label", "kickwatch.instance=another")
+    _remove_others()  # of a session that was killed
     _docker("import", str(tar), "kickwatch-others:1")
     _docker("network", "create", *labels, "kickwatch-others")
     _docker("volume", "create", *labels, "kickwatch-others")
@@ -38,8 +39,13 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
         assert _listed() == before
     finally:
-        for command in (("rm", "-f", "-v"), ("network", "rm"), ("volume", "rm"), ("rmi", "-f")):
-            _docker(*command, "kickwatch-others:1" if command[0] == "rmi" else "kickwatch-others")
+        _remove_others()
+
+
+def _remove_others() -> None:
+    for command in (("rm", "-f", "-v"), ("network", "rm"), ("volume", "rm"), ("rmi", "-f")):
+        name = "kickwatch-others:1" if command[0] == "rmi" else "kickwatch-others"
+        subprocess.run(["docker", *command, name], capture_output=True, check=False)
 
 
 def _listed() -> list[str]:
