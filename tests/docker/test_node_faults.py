@@ -70,7 +70,7 @@ def test_disk_full_in_the_state_directory(tmp_path: Path, small_disk: Path) -> N
             filler.unlink()
         daemon.wait("trial_finished", daemon.mark())
         since = daemon.mark()
-        daemon.wait("trial_finished", since, times=2)
+        daemon.wait("trial_finished", since)
         assert daemon.events("history_trouble", since) == []
         assert daemon.events("trial_failed") == []
     assert replayed(small_disk)["trials"] >= 2
@@ -87,7 +87,7 @@ def test_state_directory_read_only(tmp_path: Path, small_disk: Path) -> None:
         remount(small_disk, "rw")
         daemon.wait("trial_finished", daemon.mark())
         since = daemon.mark()
-        daemon.wait("trial_finished", since, times=2)
+        daemon.wait("trial_finished", since)
         assert daemon.events("history_trouble", since) == []
         assert daemon.events("trial_failed") == []
     assert replayed(small_disk)["trials"] >= 3
@@ -106,8 +106,7 @@ def remount(point: Path, mode: str) -> None:
 def test_history_corrupt(tmp_path: Path) -> None:
     """At the start and in mid-run: set aside, said, begun anew."""
     history = tmp_path / "state" / "history.db"
-    with NodeDaemon(tmp_path) as daemon:
-        daemon.wait("trial_finished")
+    history.parent.mkdir()
     garbage = b"SQLite format 3\0" + bytes(range(256)) * 64
     history.write_bytes(garbage)
     with NodeDaemon(tmp_path) as daemon:
@@ -115,8 +114,7 @@ def test_history_corrupt(tmp_path: Path) -> None:
             trouble = daemon.wait("history_trouble", times=number)
             assert str(history) in trouble["what"]
             assert Path(trouble["aside"]).read_bytes() == garbage
-            since = daemon.mark()
-            daemon.wait("trial_finished", since, times=2)
+            daemon.wait("trial_finished", daemon.mark())
             if number == 1:
                 history.write_bytes(garbage)
         assert len(daemon.events("history_trouble")) == 2
@@ -133,10 +131,10 @@ def test_descriptors_exhausted(tmp_path: Path) -> None:
             resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, hard))
             since = daemon.mark()
             assert "Too many open files" in daemon.wait("trial_failed", since)["what"]
-            time.sleep(2)
+            time.sleep(1)
             resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
             since = daemon.mark()
-            later = daemon.wait("trial_finished", since, times=2)
+            later = daemon.wait("trial_finished", since)
             assert (later["containers"], later["failed"]) == (2, 0)
             assert daemon.events("trial_void", since) == []
             open_then.append(len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())))
@@ -196,7 +194,7 @@ def test_clock_set_back_and_forward(tmp_path: Path) -> None:
         daemon.wait("trial_finished")
         for seconds in (3600, -3600, YEAR_S, -YEAR_S, 0):
             clock.set(seconds)
-            record = daemon.wait("trial_finished", daemon.mark(), times=2)
+            record = daemon.wait("trial_finished", daemon.mark())
             said = datetime.fromisoformat(record["timestamp"]).timestamp() - time.time()
             assert said == pytest.approx(seconds, abs=30), "the daemon has not seen it"
             assert (record["containers"], record["failed"]) == (2, 0)

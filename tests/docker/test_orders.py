@@ -48,7 +48,7 @@ def test_a_drain_in_mid_trial(tmp_path: Path) -> None:
             assert time.monotonic() - asked < GONE_WITHIN_S
             assert daemon.wait("drained", since)["by"] == by
             daemon.wait_status(f"drained by {by}: no containers are started")
-            time.sleep(1.5)
+            time.sleep(1)
             assert ours() == []
             turn(by, Path.unlink)
             assert daemon.wait("undrained", since)["by"] == by
@@ -136,10 +136,10 @@ def test_the_budget_is_spent_and_a_restart_does_not_refill_it(tmp_path: Path) ->
     with NodeDaemon(tmp_path, small) as daemon:
         why = daemon.wait_status("budget: ")
         assert why == "budget: 3 of 4 containers in the last hour, a trial needs 2"
-        time.sleep(1.5)
+        time.sleep(1)
         assert len(daemon.events("trial_finished")) == 1
     with NodeDaemon(tmp_path, small) as daemon:
         assert "of 4 containers in the last hour, a trial needs 2" in daemon.wait_status("budget: ")
-        time.sleep(1.5)
+        time.sleep(1)
         assert daemon.events("trial_finished") == []
         assert ours() == []

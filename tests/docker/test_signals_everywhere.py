@@ -18,8 +18,10 @@ from node_daemon import STOP_S, NodeDaemon
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(400)]
 
 MOMENTS = 50
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-ASKING = (signal.SIGHUP, signal.SIGUSR1)
+TERM, INT, KILL, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1
+IN_TURN = (TERM, INT, KILL, TERM, HUP, INT, TERM, KILL, INT, USR1)
+ASKING = (HUP, USR1)
+ASKED_S = 0.3  # from a signal that asks for something to the one that ends it
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
@@ -46,21 +48,33 @@ class Run:
 
     def end(self, number: signal.Signals) -> str:
         """Send it; what became of the process, in a word. Within 10 s, with the right status, without a traceback."""
-        listening = catches(self.daemon.pid, signal.SIGTERM)
+        listening = catches(self.daemon.pid, TERM)
         sent = time.monotonic()
         self.daemon.send(number)
         status = self.daemon.ended(STOP_S)
         assert time.monotonic() - sent < STOP_S
-        if number is signal.SIGKILL:
+        if number is KILL:
             assert status in {0, -number}
             return "killed"
         if listening:
             assert status == 0, self.daemon.told()
-            assert self.daemon.text == [], "one line of complaint is none too few for an end that was asked for"
+            assert self.daemon.text == [], "an end that was asked for is no failure"
             return "stopped"
         # Before the handlers are there, and after they have gone, nothing is there that would have to be removed.
         assert status in {0, -number, 1}, self.daemon.told()
-        return "not listening"
+        return f"not listening, status {status} {self.daemon.text[-1:]}"
+
+    def ask(self, number: signal.Signals) -> str:
+        """Send what ends nothing, and a little later what does."""
+        if not catches(self.daemon.pid, number):
+            self.daemon.send(number)
+            status = self.daemon.ended(STOP_S)
+            assert status in {0, -number}, self.daemon.told()
+            return f"not listening, status {status}"
+        self.daemon.send(number)
+        time.sleep(ASKED_S)
+        assert self.daemon.process.poll() in {None, 0}, self.daemon.told()
+        return self.end(TERM)
 
 
 def test_signals_at_random_moments(tmp_path: Path) -> None:
@@ -75,12 +89,12 @@ def test_signals_at_random_moments(tmp_path: Path) -> None:
     for index, (number, moment_s) in enumerate(moments(draw, length_s)):
         run = Run(tmp_path, before)
         run.sleep_until(moment_s)
-        what = run.end(number)
+        what = run.ask(number) if number in ASKING else run.end(number)
         print(f"{index}: {number.name} after {moment_s:.2f} s: {what}")  # noqa: T201 -- as above
-        if number is signal.SIGKILL:
-            following = Run(tmp_path, before)
-            assert following.daemon.ended() == 0, following.daemon.told()
-            run = following
+        if number is KILL:
+            run = Run(tmp_path, before)
+            run.daemon.wait_status("churn window")
+            assert run.daemon.stop() == 0, run.daemon.told()
         assert run.daemon.left() == {}, f"{number.name} after {moment_s:.2f} s"
         assert run.daemon.events("history_trouble") == []
 
@@ -88,7 +102,7 @@ def test_signals_at_random_moments(tmp_path: Path) -> None:
 def moments(draw: random.Random, length_s: float) -> Iterator[tuple[signal.Signals, float]]:
     """Signals in turn, moments at random."""
     for index in range(MOMENTS):
-        yield ENDING[index % len(ENDING)], draw.uniform(0, length_s)
+        yield IN_TURN[index % len(IN_TURN)], draw.uniform(0, length_s)
 
 
 def test_a_storm_of_sighup_and_sigusr1_changes_nothing_but_what_is_asked(tmp_path: Path) -> None:
