@@ -75,6 +75,7 @@ def programs_before() -> set[int]:
 def running(installed: Node, programs_before: set[int]) -> Iterator[Node]:
     """The node with the service started as a user starts it, on the fast configuration, and its first trial done."""
     configure(installed)
+    installed.run("systemctl", "start", "docker.service")
     if installed.show("kickwatch")["ActiveState"] == "active":
         reload(installed)
     else:
