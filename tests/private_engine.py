@@ -130,7 +130,11 @@ def launch(root: Path) -> PrivateEngine:
 
 @contextmanager
 def private_engine(root: Path = ROOT) -> Iterator[PrivateEngine]:
-    """One with an empty root of 64 MB; nothing of it is left at the end, whatever it was made to suffer."""
+    """One with an empty root of 64 MB; nothing of it is left at the end, whatever it was made to suffer.
+
+    What a test session that was killed has left of one goes first.
+    """
+    _clear(root)
     (root / "data").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root / "data")], check=True)
     engine = None
@@ -152,4 +156,5 @@ def _clear(root: Path) -> None:
     mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line]
     for point in sorted(mounted, reverse=True):
         subprocess.run(["umount", "-l", point], check=True)
-    shutil.rmtree(root)
+    if root.exists():
+        shutil.rmtree(root)
