@@ -199,14 +199,20 @@ class BpfObject:
         words = (ctypes.c_uint64 * 3).from_buffer(info, _PROG_INFO_RUN_TIME_NS)
         return (words[0], words[1], words[2])
 
+    def _opened(self) -> int:
+        """Libbpf takes no null pointer for an object: it would end the process."""
+        if not self._object:
+            raise ObserveError(f"the probe {self.name} is closed", "report it")
+        return int(self._object)
+
     def _program(self, name: str) -> int:
-        pointer = self._lib.lib.bpf_object__find_program_by_name(self._object, name.encode())
+        pointer = self._lib.lib.bpf_object__find_program_by_name(self._opened(), name.encode())
         if not pointer:
             raise ObserveError(f"the probe {self.name} has no program {name}", "rebuild it with `make native`")
         return int(pointer)
 
     def _map_pointer(self, name: str) -> int:
-        pointer = self._lib.lib.bpf_object__find_map_by_name(self._object, name.encode())
+        pointer = self._lib.lib.bpf_object__find_map_by_name(self._opened(), name.encode())
         if not pointer:
             raise ObserveError(f"the probe {self.name} has no map {name}", "rebuild it with `make native`")
         return int(pointer)

@@ -15,6 +15,7 @@ from kickwatch.observe.csd import CsdObserver, CsdSample, fell
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
 from kickwatch.observe.readings import Health
 from kickwatch.observe.symbols import Symbols
+from kickwatch.shielded import finish
 
 RECYCLED = "recycled"
 """A window's disturbance: the probe's maps were emptied between its samples."""
@@ -32,7 +33,11 @@ class Sample:
 
 @dataclass
 class Observatory:
-    """The armed observers. Construct with `open`; `close` disarms them."""
+    """The armed observers. Construct with `open`; `close` disarms them.
+
+    What works on the probes in a thread is awaited to its end, cancelled or not: a thread cannot be cancelled, and
+    `close` gives back to the kernel and to libbpf what it uses.
+    """
 
     proc: Path
     cpus_online: int
@@ -72,10 +77,10 @@ class Observatory:
 
     async def _arm(self) -> None:
         if not self.symbols.hidden:  # without names no request could be attributed: that is blindness, not a figure
-            await asyncio.to_thread(self._arm_probes)
+            await finish(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:
             await self.contention.provoke(self.proc)
-            await asyncio.to_thread(self._share_slab_mutex)
+            await finish(asyncio.to_thread(self._share_slab_mutex))
 
     def _arm_probes(self) -> None:
         try:
@@ -128,7 +133,7 @@ class Observatory:
     async def between_windows(self) -> None:
         """Housekeeping that no window may hold: follow modules and CPU hotplug, learn the mutex, recycle full maps."""
         await self._follow_modules()
-        await asyncio.to_thread(self._keep_house)
+        await finish(asyncio.to_thread(self._keep_house))
 
     async def _follow_modules(self) -> None:
         if not self.symbols.hidden and await self.symbols.follow_modules():

@@ -1,6 +1,9 @@
 """What a window says of itself, and what the observatory says it cannot see: without a kernel."""
 
+import asyncio
 import struct
+import threading
+import time
 from pathlib import Path
 from typing import cast
 
@@ -52,6 +55,42 @@ def make(proc: Path = Path("/proc"), *, slab_mutex: int = 0) -> Observatory:
     made.csd = CsdObserver(probe, symbols, 2)
     made.contention = ContentionObserver(probe, symbols, slab_mutex, 0)
     return made
+
+
+async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    begun, done = threading.Event(), list[str]()
+
+    def arm(observatory: Observatory) -> None:
+        observatory.contention = make(slab_mutex=0x5000).contention
+
+    def learn(_: ContentionObserver) -> int:
+        begun.set()
+        time.sleep(0.2)
+        done.append("learnt")
+        return 0
+
+    monkeypatch.setattr(Observatory, "_arm_probes", arm)
+    monkeypatch.setattr(ContentionObserver, "learn", learn)
+    monkeypatch.setattr(ContentionObserver, "close", lambda _: done.append("closed"))
+    opening = asyncio.ensure_future(Observatory.open(tmp_path))
+    await asyncio.to_thread(begun.wait)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert done == ["learnt", "closed"]
+
+
+def test_a_closed_probe_is_an_error_and_not_the_end_of_the_process() -> None:
+    closed = object.__new__(bpf.BpfObject)
+    closed.name, closed._lib, closed._links, closed._object = "csd", bpf.library(), [], None
+    closed.close()
+    with pytest.raises(ObserveError, match="is closed"):
+        closed.map("cells")
+    with pytest.raises(ObserveError, match="is closed"):
+        closed.run_statistics("csd_queue_cpu")
 
 
 def sample(
