@@ -105,6 +105,8 @@ class Switches:
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # what failed on the way out is of no account; asyncio would print it as unheard
             raise
         if task.cancelled():
             raise DrainedError

@@ -1,6 +1,7 @@
 """Real signals to this very process: what ends the work, what drains, what asks for a reload."""
 
 import asyncio
+import gc
 import os
 import signal
 from pathlib import Path
@@ -128,6 +129,26 @@ async def test_a_cancellation_from_outside_waits_for_the_clean_up_too() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert cleaned == [True]
+
+
+async def test_what_fails_on_the_way_out_of_a_cancellation_is_not_printed() -> None:
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            raise ValueError("the engine has just gone")
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    with Switches("") as switches:
+        task = asyncio.ensure_future(switches.unless_drained(work(), 0.01))
+        await asyncio.sleep(0.03)
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    del task
+    gc.collect()
+    assert told == []
 
 
 @pytest.mark.parametrize("steps", range(5))
