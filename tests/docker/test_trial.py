@@ -53,15 +53,19 @@ def test_both_networks_and_concurrency_work_and_the_tables_are_printed() -> None
 )
 def test_a_static_key_flipped_by_each_container_is_broadcasting_and_without_it_quiet_again() -> None:
     limit = ["--set", "workload.kmem_tcp_limit_bytes=33554432"]
-    outcome = kickwatch("trial", "--containers", "12", "--json", *limit)
-    told = outcome.json
-    assert (outcome.status, told["verdict"]) == (3, "broadcasting"), told
-    guilty = [row for row in told["bill"] if row["path"] == "create" and row["broadcasts"]]
-    (cell,) = [row for row in guilty if row["origin"] == "memcg"]
-    assert cell["reason"] == "do_sync_core"
-    assert "mem_cgroup_write" in cell["stack"]
-    assert told["per_container"]["creation_path_broadcasts"] == pytest.approx(3, abs=0.3)
-    assert "kickwatch.broadcast_detected" in outcome.err
+    flips = []
+    while 36 not in flips and len(flips) < 3:
+        outcome = kickwatch("trial", "--containers", "12", "--json", *limit)
+        told = outcome.json
+        assert (outcome.status, told["verdict"]) == (3, "broadcasting"), told
+        assert "kickwatch.broadcast_detected" in outcome.err
+        guilty = [row for row in told["bill"] if row["path"] == "create" and row["broadcasts"]]
+        (cell,) = [row for row in guilty if row["origin"] == "memcg"]
+        assert cell["reason"] == "do_sync_core"
+        assert "mem_cgroup_write" in cell["stack"]
+        assert cell["broadcasts"] % 3 == 0  # a text patch is three of them
+        flips.append(cell["broadcasts"])
+    assert 36 in flips, f"a memcg that stays dying keeps the key on, but not in one trial after the other: {flips}"
     again = kickwatch("trial", "--json")
     assert (again.status, again.json["verdict"]) == (0, "quiet")
 

@@ -109,6 +109,7 @@ class Churn:
         gone for all workers alike, and one of them says so.
         """
         done: list[Container] = []
+        failed: KickwatchError | None = None
 
         async def work() -> None:
             while self._next < self._plan.containers:
@@ -121,7 +122,9 @@ class Churn:
                 for _ in range(min(self._plan.concurrency, self._plan.containers)):
                     tasks.create_task(work())
         except* KickwatchError as group:
-            raise _first(group) from None
+            failed = _first(group)
+        if failed is not None:  # not raised in the clause: Python before 3.11.4 wraps what leaves an except* in a group
+            raise failed
         return tuple(sorted(done, key=lambda container: container.index))
 
     async def _pace(self) -> None:

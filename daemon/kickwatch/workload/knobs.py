@@ -10,6 +10,7 @@ memcg is pushed out before the next one starts.
 """
 
 import asyncio
+import itertools
 from errno import ENODEV, ENOENT
 from pathlib import Path
 
@@ -20,6 +21,7 @@ KMEM_LIMIT = "memory.kmem.limit_in_bytes"
 KMEM_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
 _FREED_DEADLINE_S = 15.0
 _PUSH_INTERVAL_S = 0.1
+_PUSHES_AT_LEAST = 3
 _PAGE_BYTES = 4096
 _ENDED = frozenset({ENOENT, ENODEV})  # what opening, and using, a file of a removed cgroup gives
 
@@ -61,15 +63,17 @@ class Knobs:
     async def after_container(self) -> None:
         """Where a TCP limit was set: push the removed container's memcg out and wait until the kernel has freed it.
 
-        Pushed at least once: the count tells of all memcgs on the node, and may have fallen for another one's end.
+        Pushed several times at least: the count tells of all memcgs on the node, and one that another left dying may
+        be freed at any moment, by the kernel's own reclaim too.
         """
         if self._memcgs_with_container is None:
             return
         before, self._memcgs_with_container = self._memcgs_with_container, None
         deadline = asyncio.get_running_loop().time() + self._freed_deadline_s
-        while True:
+        for pushes in itertools.count(1):
             _ = await asyncio.to_thread(reclaim, self._parent)  # what does not go now goes next time
-            if await asyncio.to_thread(memory_cgroups, self._proc) < before:
+            freed = await asyncio.to_thread(memory_cgroups, self._proc) < before
+            if freed and pushes >= _PUSHES_AT_LEAST:
                 return
             if asyncio.get_running_loop().time() > deadline:
                 self._note("a dying memcg kept its kmem TCP limit: the static key may stay on for later containers")
