@@ -34,6 +34,7 @@ FAST = {
     "workload.containers_per_trial": 5,
 }
 STOP_S = 10
+NOTHING: dict[str, list[str]] = {"containers": [], "images": [], "cgroups": [], "processes": []}
 
 
 def configure(node: Node, **changed: object) -> None:
@@ -181,10 +182,17 @@ def test_a_drain_outlives_a_restart(running: Node) -> None:
     running.run("rm", "/run/kickwatch/drain")
     running.awaited(f"MESSAGE_ID={Event.UNDRAINED.message_id}", since=since)
 
+    for event in (Event.DRAINED, Event.UNDRAINED):
+        since = running.now()
+        running.run("systemctl", "kill", "--kill-whom=main", "--signal=USR1", "kickwatch")
+        assert running.awaited(f"MESSAGE_ID={event.message_id}", since=since)["KICKWATCH_BY"] == "signal"
+
 
 def test_the_watchdog_restarts_a_daemon_that_is_stopped(running: Node) -> None:
-    # The unit's three minutes and one would be long for a test. What the daemon asks for by itself stays in force.
-    running.write(DROP_IN, "[Service]\nWatchdogSec=15s\nRestartSec=1s\nTimeoutAbortSec=2s\n")
+    # The unit's three minutes and one would be long for a test, and so would what the daemon makes of a shorter
+    # WatchdogSec=: it asks for as long as its longest step may take. So it is set once the daemon has asked.
+    short = ["NotifyAccess=all", "ExecStartPost=/usr/bin/systemd-notify WATCHDOG_USEC=20000000", "RestartSec=1s"]
+    running.write(DROP_IN, "\n".join(["[Service]", *short, ""]))
     running.run("systemctl", "daemon-reload")
     running.run("systemctl", "restart", "kickwatch", timeout_s=120)
     shown = running.show("kickwatch")
@@ -209,6 +217,26 @@ def test_an_installation_that_changes_the_unit_restarts_it(running: Node) -> Non
     assert "service: " not in running.install()
 
 
+def test_with_the_systemd_driver_containers_lie_in_their_slice(running: Node) -> None:
+    running.write("/etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=systemd"]}')
+    since = running.now()
+    running.run("systemctl", "stop", "docker.socket", "docker.service")
+    running.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
+    running.run("systemctl", "start", "docker.service")
+    running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since)
+    assert running.out("docker", "info", "--format", "{{.CgroupDriver}}").strip() == "systemd"
+    since = running.now()
+    finished = running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+    assert (finished["KICKWATCH_FAILURES"], finished["KICKWATCH_CREATION_PATH_BROADCASTS"]) == ("[]", "0")
+    shown = running.show("kickwatchcontainers.slice")
+    assert (shown["ActiveState"], shown["ControlGroup"]) == ("active", "/kickwatchcontainers.slice")
+    running.run("systemctl", "stop", "kickwatch")
+    assert leftovers(running) == NOTHING
+    assert running.show("kickwatchcontainers.slice")["ActiveState"] == "inactive"
+    running.run("rm", "/etc/docker/daemon.json")
+    running.run("systemctl", "restart", "docker.service")
+
+
 def test_stop_is_quick_and_leaves_nothing(running: Node, programs_before: set[int]) -> None:
     running.awaited("MESSAGE_ID=" + Event.TRIAL_FINISHED.message_id, since=running.now())
     begun = time.monotonic()
@@ -218,7 +246,7 @@ def test_stop_is_quick_and_leaves_nothing(running: Node, programs_before: set[in
     assert took_s < STOP_S
     shown = running.show("kickwatch")
     assert (shown["ActiveState"], shown["Result"], shown["ExecMainStatus"]) == ("inactive", "success", "0")
-    assert leftovers(running) == {"containers": [], "images": [], "cgroups": [], "processes": []}
+    assert leftovers(running) == NOTHING
     assert {number for number, name in bpf_programs.names().items() if name in bpf_programs.OURS} <= programs_before
     last = running.journal("_SYSTEMD_UNIT=kickwatch.service")[-1]
     assert last["MESSAGE_ID"] == Event.STOPPED.message_id
