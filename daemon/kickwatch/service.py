@@ -141,6 +141,9 @@ class Service:
             self._engine_found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
             while self._more() and await schedule.until_due(laboratory, self._beat):
+                if await laboratory.engine.info() != laboratory.info:
+                    self.lost_at = self.lost_at or asyncio.get_running_loop().time()
+                    return  # an upgrade between two trials: another stratum, maybe another cgroup driver
                 await self._trial(laboratory, schedule)
                 self.due_at = schedule.due_at
 
