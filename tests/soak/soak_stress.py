@@ -71,7 +71,7 @@ class Engine:
         command = ["docker", "-H", f"unix://{ROOT}/docker.sock", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         if self.process is not None:
             self.process.send_signal(number)
@@ -79,7 +79,7 @@ class Engine:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it and what it started."""
         if self.process is not None:
-            self.signal(number)
+            self.send(number)
             self.process.wait(120)
         if number is signal.SIGKILL:
             for left in processes_of(str(ROOT / "exec")):
@@ -163,9 +163,9 @@ def faults(engine: Engine, daemon: Daemon, draw: random.Random) -> dict[str, Any
         engine.start()
 
     def engine_hang() -> None:
-        engine.signal(signal.SIGSTOP)
+        engine.send(signal.SIGSTOP)
         time.sleep(draw.uniform(5, 60))
-        engine.signal(signal.SIGCONT)
+        engine.send(signal.SIGCONT)
 
     def engine_kill() -> None:
         engine.stop(signal.SIGKILL)
