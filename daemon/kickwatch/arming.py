@@ -8,15 +8,19 @@ from kickwatch.laboratory import Eyes
 from kickwatch.node.privileges import give_up
 
 
-async def arm() -> Eyes:
-    """Arm the probes, then give up what only that took. Worker threads of before end first: they would keep it."""
+async def arm(*, keep: bool = False) -> Eyes:
+    """Arm the probes, then give up what only that took. Worker threads of before end first: they would keep it.
+
+    `keep` gives up nothing: a process that makes containers itself needs most of it.
+    """
     loop = asyncio.get_running_loop()
     arming = ThreadPoolExecutor(thread_name_prefix="arming")
     loop.set_default_executor(arming)
     eyes = await Eyes.open()
     arming.shutdown()  # its threads are idle: nothing is waited for
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
-    give_up(lambda: _reads(eyes))
+    if not keep:
+        give_up(lambda: _reads(eyes))
     return eyes
 
 

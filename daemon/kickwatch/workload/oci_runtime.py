@@ -1,0 +1,174 @@
+"""runc or crun as child processes: each call bounded, its whole process group killed at the deadline.
+
+`run --detach` leaves the container's first process behind. This process is then its parent, since it asked to be the
+subreaper of its descendants (PR_SET_CHILD_SUBREAPER, prctl(2)), so the kernel keeps the number and the exit status
+until they are fetched here. asyncio's child watchers wait for the children they started, each by its number, and never
+see these.
+"""
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from kickwatch.shielded import finish
+
+NAMES = ("runc", "crun")
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # a user's PATH often lacks these, and runc lives there
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+_POLL_S = 0.005
+_GROUP_ENDS_S = 1.0
+
+
+class _LogLine(msgspec.Struct):
+    """A line of `--log-format json`."""
+
+    level: str = ""
+    msg: str = ""
+
+
+def find_runtime(wanted: str = "") -> Path | None:
+    """The program to drive: `wanted` (a name or an absolute path), else runc, else crun; None where there is none."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN))
+    for name in (wanted,) if wanted else NAMES:
+        if found := shutil.which(name, path=path):
+            return Path(found)
+    return None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One runtime program with its own `--root`, `state`: what others run with the same program is out of its sight."""
+
+    program: Path
+    state: Path
+    timeout_s: float
+
+    async def version(self) -> str:
+        """What `--version` prints. Raises TimeoutError and OSError."""
+        process = await asyncio.create_subprocess_exec(
+            self.program, "--version", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+        )
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                out, _ = await process.communicate()
+        except BaseException:
+            await finish(_end_group(process))
+            raise
+        return out.decode(errors="replace")
+
+    async def call(self, log: Path, *arguments: str | Path) -> str:
+        """Run one command to its end; returns what it complained of, nothing where it succeeded.
+
+        Raises TimeoutError after the deadline and OSError when it cannot be started; whatever it had begun is
+        interrupted then, and on a cancellation.
+        """
+        # Its standard streams become the container's: what it has to say goes into the log.
+        process = await asyncio.create_subprocess_exec(
+            self.program, "--root", self.state, "--log", log, "--log-format", "json", *arguments,
+            stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                status = await process.wait()
+        except BaseException:
+            await finish(_end_group(process))
+            raise
+        return "" if status == 0 else await asyncio.to_thread(complaint, log, status)
+
+
+def complaint(log: Path, status: int) -> str:
+    """The last error in a runtime's log, on one line."""
+    said = ""
+    with suppress(OSError):
+        for line in log.read_bytes().splitlines():
+            with suppress(msgspec.MsgspecError):
+                entry = msgspec.json.decode(line, type=_LogLine)
+                said = entry.msg if entry.level in {"error", "fatal"} else said
+    return " ".join(said.split()) or f"exit status {status}"
+
+
+async def _end_group(process: asyncio.subprocess.Process) -> None:
+    """Kill a runtime and what it started in its session; its orphans are ours to reap."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    for _ in range(int(_GROUP_ENDS_S / _POLL_S)):
+        if not _reap_group(process.pid):
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+def _reap_group(group: int) -> bool:
+    """Reap one ended process of a group; False where none of it is our child any more."""
+    try:
+        os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def be_subreaper(on: bool = True) -> bool:
+    """Whether orphaned descendants become this process's children from now on; returns how it was before."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = ctypes.c_int(0)
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(on), 0, 0, 0)
+    return bool(before.value)
+
+
+async def exit_status(pid: int) -> int:
+    """Wait for our child `pid` and reap it: its exit status, or 128 + the signal that ended it.
+
+    Its number cannot pass to another process before it was reaped here. Raises ChildProcessError if it is not ours.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:  # ENOSYS before "pid: add pidfd_open()", 5.3; ESRCH: it has been reaped
+        while (status := reaped(pid)) is None:  # noqa: ASYNC110 -- there is nothing to wait for
+            await asyncio.sleep(_POLL_S)
+        return status
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        while (status := reaped(pid)) is None:
+            await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    return status
+
+
+def reaped(pid: int) -> int | None:
+    """The exit status of our child `pid` if it has ended: it is gone then; None while it runs."""
+    told = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+    if told is None:
+        return None
+    return told.si_status if told.si_code == os.CLD_EXITED else 128 + told.si_status
+
+
+def reap_strays(proc: Path = Path("/proc")) -> int:
+    """Reap ended first processes of containers whose start was interrupted; returns how many there were.
+
+    They bear the name that runc gives them until they execute the program; no child that asyncio started does.
+    """
+    count = 0
+    with suppress(ChildProcessError):
+        while (told := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            try:
+                comm = (proc / str(told.si_pid) / "comm").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                break
+            if not comm.startswith("runc:["):
+                break
+            os.waitid(os.P_PID, told.si_pid, os.WEXITED | os.WNOHANG)
+            count += 1
+    return count
