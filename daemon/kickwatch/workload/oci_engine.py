@@ -26,7 +26,7 @@ from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
-from kickwatch.workload.oci_runtime import NAMES, Runtime, be_subreaper, exit_status, find_runtime, reap_strays
+from kickwatch.workload.oci_runtime import NAMES, Runtime, be_subreaper, exit_status, find_runtime, reap_strays, reaped
 
 T = TypeVar("T")
 ROOT = Path("/run/kickwatch/oci")
@@ -35,9 +35,14 @@ _CAP_SYS_ADMIN = 21
 _REAP_S = 5.0
 
 
+class _Linux(msgspec.Struct, rename="camel"):
+    cgroups_path: str
+
+
 class _Register(msgspec.Struct):
     """The part of a config.json that the reaper goes by."""
 
+    linux: _Linux
     annotations: dict[str, str] = {}
 
 
@@ -166,14 +171,15 @@ class OciEngine:
     async def remove(self, container_id: str) -> None:
         """Kill and remove. One whose end we saw leaves only its cgroups and its state, which need no runtime."""
         life = self._lives.pop(container_id, None)
-        home = self._bundle(container_id)
+        home, members = self._bundle(container_id), frozenset[int]()
         if life is None or not await self._ended(life):
             if not await asyncio.to_thread(home.exists):
                 return
+            members = await asyncio.to_thread(self._members, container_id)
             # It may know nothing of this one, or hang: what is left then is removed by hand, and its failure moot.
             with suppress(EngineError):
                 await self._call(f"remove the container {container_id}", home, "delete", "--force", container_id)
-        await self._files(f"remove the container {container_id}", self._remove_rest, container_id)
+        await self._files(f"remove the container {container_id}", self._remove_rest, container_id, members)
 
     async def ours(self, instance: str) -> Sequence[str]:
         """Bundles that bear our labels and this instance."""
@@ -195,6 +201,7 @@ class OciEngine:
             life.end.cancel()
         await asyncio.gather(*(life.end for life in self._lives.values()), return_exceptions=True)
         self._lives.clear()
+        await asyncio.to_thread(reap_strays, self._proc)
         if self._was_subreaper is False:
             be_subreaper(on=False)
         self._was_subreaper = None
@@ -287,16 +294,37 @@ class OciEngine:
             if LABEL in labels and labels.get(LABEL_INSTANCE) == instance:
                 yield file.parent.name
 
-    def _remove_rest(self, container_id: str) -> None:
-        """Cgroups with whatever lives in them, the runtime's state, the bundle: in this order, the register last."""
+    def _cgroup_dirs(self, container_id: str) -> list[Path]:
+        """Its cgroup in each hierarchy, there or not."""
         _, cgroups = self._known()
+        config = msgspec.json.decode((self._bundle(container_id) / "config.json").read_bytes(), type=_Register)
+        return [mount / config.linux.cgroups_path.lstrip("/") for mount in cgroups.mounts]
+
+    def _members(self, container_id: str) -> frozenset[int]:
+        """The processes in its cgroups."""
+        found: set[int] = set()
+        for directory in self._cgroup_dirs(container_id):
+            with suppress(OSError):
+                found.update(map(int, (directory / "cgroup.procs").read_text(encoding="ascii").split()))
+        return frozenset(found)
+
+    def _remove_rest(self, container_id: str, members: frozenset[int]) -> None:
+        """Cgroups with whatever lives in them, the runtime's state, the bundle: in this order, the register last.
+
+        `members`: who was in the cgroups; those that became our children by a start without an answer are reaped.
+        """
         home = self._bundle(container_id)
         if not home.exists():
             return
-        path = msgspec.json.decode((home / "config.json").read_bytes())["linux"]["cgroupsPath"]
-        remaining = [left for mount in cgroups.mounts for left in remove_tree(mount / path.lstrip("/"), kill=True)]
+        members |= self._members(container_id)
+        remaining = [
+            left for directory in self._cgroup_dirs(container_id) for left in remove_tree(directory, kill=True)
+        ]
         if remaining:
             raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
+        for pid in members:
+            with suppress(ChildProcessError):
+                reaped(pid)
         reap_strays(self._proc)
         for directory in (self._root / "state" / container_id, home):
             with suppress(FileNotFoundError):

@@ -25,6 +25,7 @@ _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # a user's PATH often lacks t
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _POLL_S = 0.005
 _GROUP_ENDS_S = 1.0
+_ORPHANED_S = 2.0
 
 
 class _LogLine(msgspec.Struct):
@@ -129,10 +130,11 @@ async def exit_status(pid: int) -> int:
 
     Its number cannot pass to another process before it was reaped here. Raises ChildProcessError if it is not ours.
     """
+    await _until_ours(pid)
     loop = asyncio.get_running_loop()
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:  # ENOSYS before "pid: add pidfd_open()", 5.3; ESRCH: it has been reaped
+    except OSError:  # ENOSYS before "pid: add pidfd_open()", 5.3
         while (status := reaped(pid)) is None:  # noqa: ASYNC110 -- there is nothing to wait for
             await asyncio.sleep(_POLL_S)
         return status
@@ -147,6 +149,24 @@ async def exit_status(pid: int) -> int:
     return status
 
 
+async def _until_ours(pid: int) -> None:
+    """Wait until `pid` is our child: crun answers a moment before the process ends that started the container."""
+    for left in reversed(range(int(_ORPHANED_S / _POLL_S))):
+        if _is_child(pid):
+            return
+        if left:
+            await asyncio.sleep(_POLL_S)
+    raise ChildProcessError(f"process {pid} is not our child")
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def reaped(pid: int) -> int | None:
     """The exit status of our child `pid` if it has ended: it is gone then; None while it runs."""
     told = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
@@ -156,19 +176,21 @@ def reaped(pid: int) -> int | None:
 
 
 def reap_strays(proc: Path = Path("/proc")) -> int:
-    """Reap ended first processes of containers whose start was interrupted; returns how many there were.
-
-    They bear the name that runc gives them until they execute the program; no child that asyncio started does.
-    """
+    """Reap what a runtime left to us: crun's go-between, first processes whose start failed; returns how many."""
     count = 0
     with suppress(ChildProcessError):
         while (told := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            try:
-                comm = (proc / str(told.si_pid) / "comm").read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                break
-            if not comm.startswith("runc:["):
-                break
+            if not _is_stray(told.si_pid, proc):
+                break  # asyncio's, which looks after it at once
             os.waitid(os.P_PID, told.si_pid, os.WEXITED | os.WNOHANG)
             count += 1
     return count
+
+
+def _is_stray(pid: int, proc: Path) -> bool:
+    """Whether an ended child was never started by us: we make each runtime the leader of its process group."""
+    try:
+        comm = (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+        return comm.startswith("runc:[") or (comm in NAMES and os.getpgid(pid) != pid)
+    except OSError:
+        return False
