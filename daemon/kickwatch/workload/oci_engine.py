@@ -26,7 +26,7 @@ from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
-from kickwatch.workload.oci_runtime import NAMES, Runtime, be_subreaper, exit_status, find_runtime, reap_strays, reaped
+from kickwatch.workload.oci_runtime import NAMES, Runtime, be_subreaper, exit_status, find_runtime, reap_dead, reap_strays
 
 T = TypeVar("T")
 ROOT = Path("/run/kickwatch/oci")
@@ -323,8 +323,7 @@ class OciEngine:
         if remaining:
             raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
         for pid in members:
-            with suppress(ChildProcessError):
-                reaped(pid)
+            reap_dead(pid)
         reap_strays(self._proc)
         for directory in (self._root / "state" / container_id, home):
             with suppress(FileNotFoundError):

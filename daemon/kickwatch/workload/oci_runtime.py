@@ -11,6 +11,7 @@ import ctypes
 import os
 import shutil
 import signal
+import time
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from dataclasses import dataclass
@@ -173,6 +174,15 @@ def reaped(pid: int) -> int | None:
     if told is None:
         return None
     return told.si_status if told.si_code == os.CLD_EXITED else 128 + told.si_status
+
+
+def reap_dead(pid: int) -> None:
+    """Reap a process that was killed, if it is our child: it leaves its cgroup a moment before it can be. Blocks."""
+    with suppress(ChildProcessError):
+        for _ in range(int(_GROUP_ENDS_S / _POLL_S)):
+            if reaped(pid) is not None:
+                return
+            time.sleep(_POLL_S)
 
 
 def reap_strays(proc: Path = Path("/proc")) -> int:
