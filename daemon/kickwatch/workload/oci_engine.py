@@ -26,7 +26,14 @@ from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
-from kickwatch.workload.oci_runtime import NAMES, Runtime, be_subreaper, exit_status, find_runtime, reap_dead, reap_strays
+from kickwatch.workload.oci_runtime import (
+    NAMES,
+    Runtime,
+    be_subreaper,
+    exit_status,
+    find_runtime,
+    reap_dead,
+)
 
 T = TypeVar("T")
 ROOT = Path("/run/kickwatch/oci")
@@ -77,6 +84,7 @@ class OciEngine:
         self._seccomp = False
         self._was_subreaper: bool | None = None
         self._lives: dict[str, _Life] = {}
+        self._starting = 0
 
     async def info(self) -> EngineInfo:
         """The runtime's name and version, and where its cgroups belong. Raises EngineAbsentError where none works."""
@@ -139,14 +147,18 @@ class OciEngine:
         """`run --detach`: returns once the program has been executed. What an error leaves, `remove` removes."""
         home = self._bundle(container_id)
         pid_file = home / "pid"
-        said = await self._call(
-            f"start the container {container_id}", home,
-            "run", "--detach", "--bundle", home, "--pid-file", pid_file, container_id,
-        )  # fmt: skip
-        if said:
-            raise EngineError(f"could not start the container {container_id}", said)
-        pid = int(await asyncio.to_thread(pid_file.read_text, encoding="ascii"))
-        self._lives[container_id] = _Life(pid, asyncio.create_task(exit_status(pid)))
+        self._starting += 1
+        try:
+            said = await self._call(
+                f"start the container {container_id}", home,
+                "run", "--detach", "--bundle", home, "--pid-file", pid_file, container_id,
+            )  # fmt: skip
+            if said:
+                raise EngineError(f"could not start the container {container_id}", said)
+            pid = int(await asyncio.to_thread(pid_file.read_text, encoding="ascii"))
+            self._lives[container_id] = _Life(pid, asyncio.create_task(exit_status(pid)))
+        finally:
+            self._starting -= 1
 
     async def pid(self, container_id: str) -> int:
         """Its first process while it runs."""
@@ -201,7 +213,8 @@ class OciEngine:
             life.end.cancel()
         await asyncio.gather(*(life.end for life in self._lives.values()), return_exceptions=True)
         self._lives.clear()
-        await asyncio.to_thread(reap_strays, self._proc)
+        if self._runtime is not None:
+            await asyncio.to_thread(self._runtime.reap_strays, frozenset(), self._proc)
         if self._was_subreaper is False:
             be_subreaper(on=False)
         self._was_subreaper = None
@@ -316,6 +329,7 @@ class OciEngine:
         home = self._bundle(container_id)
         if not home.exists():
             return
+        runtime, _ = self._known()
         members |= self._members(container_id)
         remaining = [
             left for directory in self._cgroup_dirs(container_id) for left in remove_tree(directory, kill=True)
@@ -323,8 +337,9 @@ class OciEngine:
         if remaining:
             raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
         for pid in members:
-            reap_dead(pid)
-        reap_strays(self._proc)
+            reap_dead(pid, self._proc)
+        if not self._starting:  # one that has just been started may end before its number is known here
+            runtime.reap_strays({life.pid for life in tuple(self._lives.values())}, self._proc)
         for directory in (self._root / "state" / container_id, home):
             with suppress(FileNotFoundError):
                 shutil.rmtree(directory)

@@ -12,16 +12,20 @@ import os
 import shutil
 import signal
 import time
-from asyncio.subprocess import DEVNULL, PIPE
-from contextlib import suppress
-from dataclasses import dataclass
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Set
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from kickwatch.shielded import finish
+from kickwatch.workload.barrier import BARRIER_COMM
+from kickwatch.workload.oci_bundle import PROGRAM
 
 NAMES = ("runc", "crun")
+PROGRAM_COMMS = (Path(PROGRAM).name, BARRIER_COMM)
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # a user's PATH often lacks these, and runc lives there
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _POLL_S = 0.005
@@ -52,18 +56,12 @@ class Runtime:
     program: Path
     state: Path
     timeout_s: float
+    under_way: set[int] = field(default_factory=set, compare=False)
 
     async def version(self) -> str:
         """What `--version` prints. Raises TimeoutError and OSError."""
-        process = await asyncio.create_subprocess_exec(
-            self.program, "--version", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
-        )
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                out, _ = await process.communicate()
-        except BaseException:
-            await finish(_end_group(process))
-            raise
+        async with self._child(PIPE, "--version") as process:
+            out, _ = await process.communicate()
         return out.decode(errors="replace")
 
     async def call(self, log: Path, *arguments: str | Path) -> str:
@@ -73,17 +71,43 @@ class Runtime:
         interrupted then, and on a cancellation.
         """
         # Its standard streams become the container's: what it has to say goes into the log.
-        process = await asyncio.create_subprocess_exec(
-            self.program, "--root", self.state, "--log", log, "--log-format", "json", *arguments,
-            stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                status = await process.wait()
-        except BaseException:
-            await finish(_end_group(process))
-            raise
+        command = ("--root", self.state, "--log", log, "--log-format", "json", *arguments)
+        async with self._child(DEVNULL, *command) as process:
+            status = await process.wait()
         return "" if status == 0 else await asyncio.to_thread(complaint, log, status)
+
+    def reap_strays(self, kept: Set[int], proc: Path = Path("/proc")) -> None:
+        """Reap what a runtime left to us: crun's go-between, containers whose start had no answer. Not those `kept`.
+
+        They are told by their names: nothing else that this process starts bears one of them.
+        """
+        with suppress(ChildProcessError):
+            while (told := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                comm = read_comm(told.si_pid, proc)
+                mine = comm in {*NAMES, *PROGRAM_COMMS} or comm.startswith("runc:[")
+                if not mine or told.si_pid in kept or told.si_pid in self.under_way:
+                    return  # who started it looks after it at once
+                os.waitid(os.P_PID, told.si_pid, os.WEXITED | os.WNOHANG)
+
+    @asynccontextmanager
+    async def _child(self, stdout: int, *arguments: str | Path) -> AsyncIterator[Process]:
+        """The runtime as leader of a session; whatever goes wrong, a deadline or a cancellation, ends all of it."""
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                self.program, *arguments, stdin=DEVNULL, stdout=stdout, stderr=DEVNULL, start_new_session=True
+            )
+        )
+        try:
+            process = await asyncio.shield(starting)  # cancelled halfway, asyncio would kill this one process alone
+            self.under_way.add(process.pid)
+            async with asyncio.timeout(self.timeout_s):
+                yield process
+        except BaseException:
+            await finish(_end_group(starting))
+            raise
+        finally:
+            if not starting.cancelled() and starting.exception() is None:
+                self.under_way.discard(starting.result().pid)
 
 
 def complaint(log: Path, status: int) -> str:
@@ -97,8 +121,12 @@ def complaint(log: Path, status: int) -> str:
     return " ".join(said.split()) or f"exit status {status}"
 
 
-async def _end_group(process: asyncio.subprocess.Process) -> None:
+async def _end_group(starting: Awaitable[Process]) -> None:
     """Kill a runtime and what it started in its session; its orphans are ours to reap."""
+    try:
+        process = await starting
+    except OSError:
+        return  # never started
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
@@ -176,31 +204,23 @@ def reaped(pid: int) -> int | None:
     return told.si_status if told.si_code == os.CLD_EXITED else 128 + told.si_status
 
 
-def reap_dead(pid: int) -> None:
-    """Reap a process that was killed, if it is our child: it leaves its cgroup a moment before it can be. Blocks."""
-    with suppress(ChildProcessError):
-        for _ in range(int(_GROUP_ENDS_S / _POLL_S)):
+def reap_dead(pid: int, proc: Path = Path("/proc")) -> None:
+    """See a process that was killed to its end, and reap it if it is our child, or becomes it meanwhile. Blocks.
+
+    It leaves its cgroup a moment before it can be reaped, and becomes ours when the process that started it ends.
+    """
+    for _ in range(int(_GROUP_ENDS_S / _POLL_S)):
+        with suppress(ChildProcessError):
             if reaped(pid) is not None:
                 return
-            time.sleep(_POLL_S)
+        if not (proc / str(pid)).exists():
+            return
+        time.sleep(_POLL_S)
 
 
-def reap_strays(proc: Path = Path("/proc")) -> int:
-    """Reap what a runtime left to us: crun's go-between, first processes whose start failed; returns how many."""
-    count = 0
-    with suppress(ChildProcessError):
-        while (told := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if not _is_stray(told.si_pid, proc):
-                break  # asyncio's, which looks after it at once
-            os.waitid(os.P_PID, told.si_pid, os.WEXITED | os.WNOHANG)
-            count += 1
-    return count
-
-
-def _is_stray(pid: int, proc: Path) -> bool:
-    """Whether an ended child was never started by us: we make each runtime the leader of its process group."""
+def read_comm(pid: int, proc: Path) -> str:
+    """The name of a process, ended or not; empty when there is none."""
     try:
-        comm = (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
-        return comm.startswith("runc:[") or (comm in NAMES and os.getpgid(pid) != pid)
+        return (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return False
+        return ""
