@@ -114,11 +114,12 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
         arguments = ("docker", SOCKET)
         engine = DockerEngine(SOCKET, timeout_s=20, workers=4)
     else:
-        arguments = (crun(tmp_path) if request.param == "crun" else "runc", str(ROOT))
+        runtime = await asyncio.to_thread(crun, tmp_path) if request.param == "crun" else "runc"
+        arguments = (runtime, str(ROOT))
         engine = OciEngine(arguments[0], timeout_s=20, root=ROOT)
     info = await engine.info()
-    image = await engine.prepare_image(await asyncio.to_thread(binary("workload").read_bytes))
-    made = Kit(engine, info, image, arguments, Cgroups.read())
+    image = await engine.prepare_image(await asyncio.to_thread(program))
+    made = Kit(engine, info, image, arguments, await asyncio.to_thread(Cgroups.read))
     try:
         yield made
         assert await engine.ours(made.instance) == []
@@ -126,10 +127,20 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
         await reap_containers(engine, made.instance)
         await engine.remove_image(image)
         await engine.close()
-        left = [path for mount in made.cgroups.mounts for path in remove_tree(mount / PARENT)]
+        left = await asyncio.to_thread(no_parents, made.cgroups)
     assert left == []
     assert not oci_is_there()
     assert zombies() == []
+
+
+def program() -> bytes:
+    """What runs in our containers."""
+    return binary("workload").read_bytes()
+
+
+def no_parents(cgroups: Cgroups) -> list[Path]:
+    """Remove the cgroups that the containers were in; returns what cannot be."""
+    return [path for mount in cgroups.mounts for path in remove_tree(mount / PARENT)]
 
 
 def oci_is_there() -> bool:
@@ -168,9 +179,9 @@ async def test_a_life_with_kernel_memory_charged_at_its_barrier(kit: Kit) -> Non
     container_id, place = await kit.started()
     assert place is not None
     assert await kit.engine.pid(container_id) == place.pid
-    assert (place.kmem_bytes() or 0) > 0
+    assert (await asyncio.to_thread(place.kmem_bytes) or 0) > 0
     assert await kit.engine.wait(container_id, 0.2) is None
-    place.release()
+    await asyncio.to_thread(place.release)
     assert await kit.engine.wait(container_id, 20) == 0
     assert await kit.engine.pid(container_id) == 0
     await kit.engine.remove(container_id)
@@ -207,7 +218,7 @@ async def test_several_at_once(kit: Kit) -> None:
     async def life() -> int | None:
         container_id, place = await kit.started()
         if place is not None:
-            place.release()
+            await asyncio.to_thread(place.release)
         status = await kit.engine.wait(container_id, 20)
         await kit.engine.remove(container_id)
         return status
@@ -311,7 +322,7 @@ async def test_a_cancelled_start_can_be_removed(kit: Kit, after_s: float) -> Non
 
 HANGS = {
     "at once": "sleep 1000",
-    "once it runs": '/usr/bin/env runc "$@"; sleep 1000',
+    "once it runs": '/usr/sbin/runc "$@"; sleep 1000',
     "in everything": "exec sleep 1000",
 }
 
@@ -320,9 +331,11 @@ HANGS = {
 async def test_a_runtime_that_hangs_is_bounded_and_what_it_made_is_removed(tmp_path: Path, how: str) -> None:
     wrapper = tmp_path / "runc"
     hang = (
-        HANGS[how] if how == "in everything" else f'case "$*" in *" run "*) {HANGS[how]} ;; *) exec runc "$@" ;; esac'
+        HANGS[how]
+        if how == "in everything"
+        else f'case "$*" in *" run "*) {HANGS[how]} ;; *) exec /usr/sbin/runc "$@" ;; esac'
     )
-    wrapper.write_text(f"#!/bin/sh\n{hang}\n".replace("exec runc", f"exec {find_runtime('runc')}"))
+    wrapper.write_text(f"#!/bin/sh\n{hang}\n")
     wrapper.chmod(0o755)
     engine = OciEngine(str(wrapper), timeout_s=1, root=ROOT)
     since = time.monotonic()
@@ -330,15 +343,15 @@ async def test_a_runtime_that_hangs_is_bounded_and_what_it_made_is_removed(tmp_p
         with pytest.raises(EngineAbsentError, match="no answer"):
             await engine.info()
     else:
-        kit = Kit(engine, await engine.info(), await engine.prepare_image(binary("workload").read_bytes()), ("", ""),
-                  Cgroups.read())  # fmt: skip
+        info, image = await engine.info(), await engine.prepare_image(await asyncio.to_thread(program))
+        kit = Kit(engine, info, image, ("", ""), await asyncio.to_thread(Cgroups.read))
         container_id = await engine.create(kit.spec())
         with pytest.raises(EngineAnswerLostError, match=container_id):
             await engine.start(container_id)
         await engine.remove(container_id)
         assert await engine.ours(kit.instance) == []
         await engine.remove_image(kit.image)
-        assert [path for mount in kit.cgroups.mounts for path in remove_tree(mount / PARENT)] == []
+        assert await asyncio.to_thread(no_parents, kit.cgroups) == []
     assert time.monotonic() - since < 6
     await engine.close()
     assert not oci_is_there()
