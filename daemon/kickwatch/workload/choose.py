@@ -9,8 +9,10 @@ from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.node.continuity import engine_process
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import Engine, EngineInfo
-from kickwatch.workload.oci_engine import OciEngine
+from kickwatch.workload.oci_engine import OciEngine, forbidden
 from kickwatch.workload.oci_runtime import find_runtime
+
+_PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def drives_runtime(config: Config) -> bool:
     kind = wanted(config.engine)
     if kind is not EngineKind.AUTO or oci_lacks(config):
         return kind is EngineKind.OCI
-    return engine_process(Path(config.engine.socket)) == (0, 0) and find_runtime(config.engine.runtime) is not None
+    if find_runtime(config.engine.runtime) is None or forbidden(_PROC):
+        return False
+    return engine_process(Path(config.engine.socket)) == (0, 0)
 
 
 async def _without_docker(config: Config, alive: Callable[[], None], absent: EngineAbsentError) -> Chosen:

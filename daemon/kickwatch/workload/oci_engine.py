@@ -12,6 +12,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from errno import EINVAL
 from pathlib import Path
 from typing import TypeVar
 
@@ -96,6 +97,8 @@ class OciEngine:
             raise EngineAbsentError(*missing)
         self._cgroups = await asyncio.to_thread(Cgroups.read, self._proc)
         runtime = Runtime(program, self._root / "state", self._timeout_s)
+        if self._runtime == runtime:  # asked again: it knows its calls under way
+            runtime = self._runtime
         try:
             told = await runtime.version()
         except (TimeoutError, OSError) as error:
@@ -155,7 +158,7 @@ class OciEngine:
             )  # fmt: skip
             if said:
                 raise EngineError(f"could not start the container {container_id}", said)
-            pid = int(await asyncio.to_thread(pid_file.read_text, encoding="ascii"))
+            pid = await self._files(f"start the container {container_id}", first_process, pid_file)
             self._lives[container_id] = _Life(pid, asyncio.create_task(exit_status(pid)))
         finally:
             self._starting -= 1
@@ -349,6 +352,14 @@ class OciEngine:
         for directory in (*(self._root / name for name in ("images", "bundles", "state")), self._root):
             with suppress(OSError):  # somebody's container is in there
                 directory.rmdir()
+
+
+def first_process(pid_file: Path) -> int:
+    """What a runtime wrote into its `--pid-file`. Raises OSError."""
+    text = pid_file.read_text(encoding="ascii", errors="replace").strip()
+    if not text.isdecimal():
+        raise OSError(EINVAL, "the runtime wrote no process id", str(pid_file))
+    return int(text)
 
 
 async def _result(end: Awaitable[T]) -> T:

@@ -42,11 +42,19 @@ class _LogLine(msgspec.Struct):
 
 def find_runtime(wanted: str = "") -> Path | None:
     """The program to drive: `wanted` (a name or an absolute path), else runc, else crun; None where there is none."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN))
     for name in (wanted,) if wanted else NAMES:
-        if found := shutil.which(name, path=path):
+        if found := shutil.which(name, path=search_path()):
             return Path(found)
     return None
+
+
+def search_path() -> str:
+    """PATH, and where runc lives. All of our environment that a runtime gets.
+
+    With NOTIFY_SOCKET in it a runtime waits until the container says to systemd that it is ready, and LISTEN_FDS makes
+    it pass descriptors on.
+    """
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN))
 
 
 @dataclass(frozen=True)
@@ -92,10 +100,9 @@ class Runtime:
     @asynccontextmanager
     async def _child(self, stdout: int, *arguments: str | Path) -> AsyncIterator[Process]:
         """The runtime as leader of a session; whatever goes wrong, a deadline or a cancellation, ends all of it."""
+        options = {"stdin": DEVNULL, "stdout": stdout, "stderr": DEVNULL, "env": {"PATH": search_path()}}
         starting = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(
-                self.program, *arguments, stdin=DEVNULL, stdout=stdout, stderr=DEVNULL, start_new_session=True
-            )
+            asyncio.create_subprocess_exec(self.program, *arguments, start_new_session=True, **options)  # type: ignore[arg-type]
         )
         try:
             process = await asyncio.shield(starting)  # cancelled halfway, asyncio would kill this one process alone

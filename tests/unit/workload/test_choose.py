@@ -90,7 +90,10 @@ def test_what_a_runtime_lacks() -> None:
     assert "workload.network=bridge" in oci_lacks(load(None, ["workload.network=bridge"]).config)
 
 
-def test_who_drives_a_runtime_keeps_its_capabilities(nowhere: Path, tmp_path: Path) -> None:
+def test_who_drives_a_runtime_keeps_its_capabilities(
+    nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "forbidden", lambda _: None)
     program = tmp_path / "runc"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -101,6 +104,8 @@ def test_who_drives_a_runtime_keeps_its_capabilities(nowhere: Path, tmp_path: Pa
     assert not drives_runtime(configured(nowhere, f"engine.runtime={program}", "workload.network=bridge"))
     assert not drives_runtime(configured(nowhere, f"engine.runtime={program}", "workload.enabled=false"))
     assert drives_runtime(msgspec.structs.replace(auto, engine=EngineConfig(kind=EngineKind.OCI)))
+    monkeypatch.setattr(module, "forbidden", lambda _: ("no", "no"))  # in a sandbox it could not: nothing is kept
+    assert not drives_runtime(auto)
 
 
 def test_who_has_docker_does_not(listening: Path, tmp_path: Path) -> None:

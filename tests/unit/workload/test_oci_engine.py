@@ -147,6 +147,18 @@ async def test_a_life(node: Node, engine: OciEngine) -> None:
     assert list((node.here / "oci/bundles").iterdir()) == []
 
 
+async def test_a_runtime_hears_nothing_of_our_service_manager(
+    node: Node, engine: OciEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    node.runtime(run=f"env > {node.here}/environment; {LIVES.format(seconds=0, status=0)}")
+    container_id = await started(engine)
+    told = (node.here / "environment").read_text()
+    assert "PATH=" in told
+    assert "NOTIFY_SOCKET" not in told
+    await engine.remove(container_id)
+
+
 async def test_one_that_runs_is_killed_by_its_removal(engine: OciEngine) -> None:
     container_id = await started(engine)
     pid = await engine.pid(container_id)
@@ -172,6 +184,15 @@ async def test_a_start_that_is_refused_says_why_in_one_line(node: Node, engine: 
         await engine.start(container_id)
     await engine.remove(container_id)
     assert await engine.ours("mine") == []
+
+
+@pytest.mark.parametrize(("run", "said"), [("true", "No such file"), ("echo x > $pid", "wrote no process id")])
+async def test_a_runtime_that_tells_no_process(node: Node, engine: OciEngine, run: str, said: str) -> None:
+    node.runtime(run=run)
+    container_id = await engine.create(spec())
+    with pytest.raises(EngineError, match=f"could not start the container {container_id}: .*{said}"):
+        await engine.start(container_id)
+    await engine.remove(container_id)
 
 
 async def test_a_start_that_hangs_is_ended_with_all_that_it_began(node: Node, engine: OciEngine) -> None:
