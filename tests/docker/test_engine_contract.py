@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -318,6 +318,34 @@ async def test_a_cancelled_start_can_be_removed(kit: Kit, after_s: float) -> Non
     await asyncio.gather(starting, return_exceptions=True)
     await kit.engine.remove(container_id)
     assert await kit.engine.ours(kit.instance) == []
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+async def test_a_runtime_directory_that_is_noexec_as_on_many_nodes(tmp_path: Path, runtime: str) -> None:
+    home = Path("/run/kickwatch-noexec")
+    wanted = await asyncio.to_thread(crun, tmp_path) if runtime == "crun" else runtime
+    with noexec(home):
+        engine = OciEngine(wanted, timeout_s=20, root=home / "oci")
+        info, image = await engine.info(), await engine.prepare_image(await asyncio.to_thread(program))
+        kit = Kit(engine, info, image, ("", ""), await asyncio.to_thread(Cgroups.read))
+        container_id, place = await kit.started()
+        assert place is not None
+        await engine.remove(container_id)
+        await engine.remove_image(image)
+        await engine.close()
+    assert await asyncio.to_thread(no_parents, kit.cgroups) == []
+
+
+@contextmanager
+def noexec(directory: Path) -> Iterator[None]:
+    """A file system of which nothing can be executed."""
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,size=8m", "tmpfs", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
+        directory.rmdir()
 
 
 HANGS = {
