@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import kickwatch.workload.oci_engine as module
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import ContainerSpec
@@ -105,6 +106,14 @@ async def test_what_it_says_of_itself(node: Node, engine: OciEngine) -> None:
     assert info.endpoint == str(node.here / "runc")
     assert await engine.running() is None
     assert await engine.started(0, 1) is None
+
+
+async def test_below_our_unit_where_systemd_delegated_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = node.here / "memory/system.slice/kickwatch.service"
+    monkeypatch.setattr(module, "own_base", lambda _: unit)
+    engine = node.engine()
+    assert (await engine.info()).cgroup_parent == "/system.slice/kickwatch.service/kickwatch"
+    await engine.close()
 
 
 async def test_no_runtime_is_no_engine_and_names_the_remedy(tmp_path: Path) -> None:
