@@ -13,6 +13,7 @@ from kickwatch.errors import KickwatchError
 COMMANDS = {
     "run": "run:daemon",
     "trial": "trial:trial",
+    "status": "status:status",
     "reproduce": "reproduce:reproduce",
     "doctor": "doctor:doctor",
     "replay": "replay:replay",

@@ -255,6 +255,20 @@ class _Opening:
         return await engine.prepare_image(program)
 
 
+async def sweep(config: Config) -> int:
+    """Remove what a killed kickwatch left, where nothing is to be started now; returns how many containers there were.
+
+    Raises KickwatchError where no engine answers.
+    """
+    cgroups = await asyncio.to_thread(Cgroups.read)
+    engine = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=1)
+    try:
+        info = await engine.info()
+        return await reap_everything(engine, info, await asyncio.to_thread(read_instance), cgroups)
+    finally:
+        await engine.close()
+
+
 async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:
     """Remove our containers and our cgroup parents; what stays is said, and tried again at the next start.
 

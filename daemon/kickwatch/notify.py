@@ -24,7 +24,7 @@ class Notifier:
         self._socket: socket.socket | None = None
         self._fed_at = 0.0
         self._stopping = False
-        self._status = ""
+        self.doing = ""
         self.watchdog_s = watchdog_s
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -59,9 +59,9 @@ class Notifier:
         self.progress()
 
     def status(self, text: str) -> None:
-        """What `systemctl status` shows; said once while it stays the same."""
-        if text != self._status:
-            self._status = text
+        """What `systemctl status` and `kickwatch status` show; said once while it stays the same."""
+        if text != self.doing:
+            self.doing = text
             self._send(f"STATUS={' '.join(text.split())}")
 
     def progress(self) -> None:

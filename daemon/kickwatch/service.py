@@ -20,7 +20,7 @@ from kickwatch.config import Config
 from kickwatch.configure import Loaded, differences, digest
 from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError
 from kickwatch.evidence import Evidence
-from kickwatch.laboratory import Eyes, Laboratory
+from kickwatch.laboratory import Eyes, Laboratory, sweep
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import enter_leaf
@@ -32,12 +32,14 @@ from kickwatch.purse import Purse
 from kickwatch.schedule import Schedule
 from kickwatch.shielded import finish
 from kickwatch.signals import ENDING, DrainedError, Switches, until_signalled
+from kickwatch.status import Board
 from kickwatch.telemetry import Telemetry
 from kickwatch.watch import Watch
 from kickwatch.workload.choose import drives_runtime
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _DRAIN_POLL_S = 0.5
+_BLIND_RETRY_S = 60.0  # what a control failed for may have passed by then: no descriptor left, a file cut off
 Source = Callable[[], Loaded]
 
 
@@ -87,6 +89,8 @@ class Service:
     retry_s: float = _FIRST_RETRY_S
     lost_at: float = 0.0
     due_at: float = 0.0
+    swept: bool = False
+    board: Board = field(default_factory=Board)
     watch: Watch = field(init=False)
     purse: Purse = field(init=False)
 
@@ -134,6 +138,7 @@ class Service:
             except EngineAbsentError:
                 await self.purse.settle(0)
                 raise
+            self.swept = True
             self._engine_found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
             while self._more() and await schedule.until_due(laboratory, self._beat):
@@ -147,8 +152,16 @@ class Service:
             if not by and not wait.seconds:
                 return True
             self.notifier.status(f"drained by {by}: no containers are started" if by else f"budget: {wait.why}")
+            await self._sweep()
             await self._wait(self.config.guard.poll_s)
         return False
+
+    async def _sweep(self) -> None:
+        """Once, where nothing is started for a while: what a killed daemon left must not wait for that to end."""
+        if not self.swept:
+            self.swept = True
+            with suppress(KickwatchError, OSError):  # no engine: when it is there, the laboratory sweeps
+                self.telemetry.reaped(await sweep(self.config))
 
     async def _trial(self, laboratory: Laboratory, schedule: Schedule) -> None:
         """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
@@ -177,6 +190,7 @@ class Service:
         """Passive: bill what others start, until a reload is asked for."""
         self.notifier.status("passive: watching the containers that others start")
         self.telemetry.off("passive")
+        await self._sweep()
         async with aclosing(Passive(self.config, self.eyes, self._step)) as passive:
             while not self.switches.reload_asked:
                 await passive.look()
@@ -187,9 +201,11 @@ class Service:
 
     async def _beat(self) -> None:
         """What is due beside the trials."""
-        await self.watch.control_if_due(self.config.trial.control_period_s)
+        period_s = self.config.trial.control_period_s
+        await self.watch.control_if_due(min(period_s, _BLIND_RETRY_S) if self.watch.blind else period_s)
         summed_up = self.config.service.summary_period_s if self.config.workload.enabled else None
         await self.telemetry.beat(self.watch, summed_up)
+        await self.board.tell(self.watch, self.notifier.doing)
 
     async def _wait(self, seconds: float) -> None:
         self.notifier.progress()

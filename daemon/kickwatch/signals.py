@@ -85,7 +85,9 @@ class Switches:
     async def sleep(self, seconds: float) -> None:
         """Until then, or until a signal asks for something."""
         try:
-            await asyncio.wait_for(self._woken.wait(), max(0.0, seconds))
+            # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the wake-up.
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._woken.wait()
         except TimeoutError:
             return
         self._woken.clear()

@@ -1,9 +1,10 @@
-"""A node for each module of tests, and kickwatch on it as a user would bring it: built, copied, installed."""
+"""Nodes to test on, and kickwatch on them as a user would bring it: built, copied, installed."""
 
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one, which pytest does not look for
 
-from systemd_node import SOURCE, Node, base, booted
+from systemd_node import NAME, SOURCE, Node, base, booted
 
 ROOT = Path(__file__).parents[2]
 _BUILD_S = 300
@@ -44,14 +45,12 @@ def _said(command: list[str]) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def node(wheels: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A booted node; what a release's tree has of `deploy/`, `systemd/` and `dist/` lies in SOURCE."""
-    scratch = tmp_path_factory.mktemp("node")
-    with booted(base(), scratch) as node:
+@contextmanager
+def with_sources(wheels: Wheels, scratch: Path, name: str = NAME) -> Iterator[Node]:
+    """A booted node; what a release's tree has of `deploy/` and `dist/` lies in SOURCE."""
+    with booted(base(), scratch, name) as node:
         source = node.path(SOURCE)
-        for part in ("deploy", "systemd"):
-            shutil.copytree(ROOT / part, source / part)
+        shutil.copytree(ROOT / "deploy", source / "deploy")
         shutil.copytree(wheels.links, source / "links")
         (source / "dist").mkdir()
         shutil.copy(wheels.wheel, source / "dist")
@@ -59,7 +58,15 @@ def node(wheels: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="module")
-def installed(node: Node) -> Node:
-    """The node with kickwatch installed, and not started."""
-    node.install()
-    return node
+def bare(wheels: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node of the module's own, on which nothing is installed."""
+    with with_sources(wheels, tmp_path_factory.mktemp("bare")) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def installed(wheels: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """The node that all other tests share, with kickwatch installed, and not started."""
+    with with_sources(wheels, tmp_path_factory.mktemp("node"), "kw-systemd-shared") as node:
+        node.install()
+        yield node

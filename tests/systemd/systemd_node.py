@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "kw-systemd-node"
-STATE = Path("/run/kickwatch-test-node")
+STATE = Path("/run") / NAME
 SOURCE = "/opt/source"  # where a release's tree lies in the node
 SUITE = "bookworm"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3-venv", "libbpf1", "docker.io", "iptables", "ca-certificates")
@@ -95,9 +95,15 @@ def _debootstrap(target: Path) -> None:
 
 @dataclass(frozen=True)
 class Node:
-    """A booted node. `root` is its file system as the host sees it."""
+    """A booted node: the container `name`, of which `state` holds the bundle and what runc knows of it."""
 
-    root: Path
+    name: str
+    state: Path
+
+    @property
+    def root(self) -> Path:
+        """Its file system."""
+        return self.state / "rootfs"
 
     def run(
         self, *command: str, check: bool = True, timeout_s: float = _COMMAND_S, **environment: str
@@ -105,7 +111,14 @@ class Node:
         """Run a command in it, as root. `check`: raise NodeError on any exit status but 0."""
         variables = {"PATH": _PATH, "LANG": "C.UTF-8", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0", **environment}
         given = [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
-        return _runc("exec", *given, NAME, *command, check=check, timeout_s=timeout_s)
+        return self.runc("exec", *given, self.name, *command, check=check, timeout_s=timeout_s)
+
+    def runc(
+        self, *arguments: str, given: str | None = None, check: bool = True, timeout_s: float = _COMMAND_S
+    ) -> "subprocess.CompletedProcess[str]":
+        """Ask runc about this node."""
+        command = ["runc", "--root", str(self.state / "runc"), *arguments]
+        return _must(command, given=given, check=check, timeout_s=timeout_s)
 
     def out(self, *command: str, timeout_s: float = _COMMAND_S) -> str:
         """What a command that must succeed prints."""
@@ -118,15 +131,23 @@ class Node:
     def write(self, inside: str, text: str) -> None:
         """Write a file, wherever in the node it is."""
         script = 'mkdir -p "${1%/*}" && cat >"$1"'
-        _runc("exec", NAME, "/bin/sh", "-c", script, "sh", inside, given=text, check=True, timeout_s=_COMMAND_S)
+        self.runc("exec", self.name, "/bin/sh", "-c", script, "sh", inside, given=text)
 
-    def journal(self, *matches: str, since: str = "") -> list[dict[str, Any]]:
-        """Journal entries that match `FIELD=value`, oldest first, each as its fields. `since`: a cursor."""
-        after = [f"--after-cursor={since}"] if since else []
-        text = self.out("journalctl", "--output=json", "--all", "--no-pager", "--quiet", *after, *matches)
-        return [json.loads(line) for line in text.splitlines()]
+    def journal(self, *matches: str, since: int = 0) -> list[dict[str, Any]]:
+        """Journal entries that match `FIELD=value`, oldest first, each as its fields. `since`: newer than this `now`.
 
-    def awaited(self, *matches: str, since: str = "", timeout_s: float = _COMMAND_S) -> dict[str, Any]:
+        Not by --after-cursor: with matches, systemd 252 leaves out the first entry behind a cursor that matches none.
+        """
+        text = self.out("journalctl", "--output=json", "--all", "--no-pager", "--quiet", *matches)
+        found: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+        return [entry for entry in found if int(entry["__REALTIME_TIMESTAMP"]) > since]
+
+    def now(self) -> int:
+        """The journal's newest moment, in microseconds: what comes later is `since` it."""
+        newest = self.out("journalctl", "--output=json", "--lines=1", "--no-pager", "--quiet")
+        return int(json.loads(newest)["__REALTIME_TIMESTAMP"])
+
+    def awaited(self, *matches: str, since: int = 0, timeout_s: float = _COMMAND_S) -> dict[str, Any]:
         """The first such entry, now or when it comes. NodeError after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -135,11 +156,6 @@ class Node:
             time.sleep(0.3)
         newest = self.out("journalctl", "--output=cat", "--lines=20", "--no-pager", "--unit=kickwatch")
         raise NodeError(f"no {' '.join(matches)} within {timeout_s:.0f} s; the newest entries: {newest}")
-
-    def cursor(self) -> str:
-        """The journal's end now: what is newer is `since` it."""
-        last = self.out("journalctl", "--output=json", "--lines=1", "--no-pager", "--quiet")
-        return str(json.loads(last)["__CURSOR"])
 
     def show(self, unit: str) -> dict[str, str]:
         """`systemctl show` as a mapping."""
@@ -153,32 +169,36 @@ class Node:
 
 
 @contextmanager
-def booted(rootfs: Path, scratch: Path) -> Iterator[Node]:
-    """Boot a node above `rootfs`; on the way out it, its cgroups and `scratch` are gone. One at a time on a machine."""
-    with locked(STATE.with_suffix(".lock")):
-        _clear(scratch)
+def booted(rootfs: Path, scratch: Path, name: str = NAME) -> Iterator[Node]:
+    """Boot a node above `rootfs`; on the way out it, its cgroups and its files in `scratch` are gone.
+
+    A second one of that name, in another test run, waits for the first.
+    """
+    node = Node(name, STATE.with_name(name))
+    with locked(node.state.with_suffix(".lock")):
+        _clear(node, scratch)
         try:
-            yield _boot(rootfs, scratch)
+            _boot(node, rootfs, scratch)
+            yield node
         finally:
-            _clear(scratch)
+            _clear(node, scratch)
 
 
-def _boot(rootfs: Path, scratch: Path) -> Node:
+def _boot(node: Node, rootfs: Path, scratch: Path) -> None:
     layers = {name: scratch / name for name in ("upper", "work", "docker")}
-    for directory in (*layers.values(), STATE / "rootfs"):
+    for directory in (*layers.values(), node.root):
         directory.mkdir(parents=True)
     options = f"lowerdir={rootfs},upperdir={layers['upper']},workdir={layers['work']}"
-    _must(["mount", "-t", "overlay", "-o", options, "kickwatch-test-node", str(STATE / "rootfs")])
-    node = Node(STATE / "rootfs")
+    _must(["mount", "-t", "overlay", "-o", options, node.name, str(node.root)])
     node.path("/etc/machine-id").write_text("")
-    node.path("/etc/hostname").write_text("kw-node\n")
+    node.path("/etc/hostname").write_text(f"{node.name}\n")
     for unit in MASKED:
         node.path(f"/etc/systemd/system/{unit}").symlink_to("/dev/null")
-    (STATE / "config.json").write_text(json.dumps(_specification(layers["docker"])))
+    (node.state / "config.json").write_text(json.dumps(_specification(node, layers["docker"])))
     log = scratch / "boot.log"
     with log.open("w") as output:  # systemd inherits it, and a pipe would never end
         started = subprocess.run(
-            ["runc", "--root", STATE / "runc", "run", "--detach", "--bundle", STATE, NAME],
+            ["runc", "--root", node.state / "runc", "run", "--detach", "--bundle", node.state, node.name],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -186,9 +206,8 @@ def _boot(rootfs: Path, scratch: Path) -> Node:
             check=False,
         )
     if started.returncode:
-        raise NodeError(f"runc could not start the node: {log.read_text()}")
+        raise NodeError(f"runc could not start {node.name}: {log.read_text()}")
     _await_boot(node)
-    return node
 
 
 def _await_boot(node: Node) -> None:
@@ -203,7 +222,7 @@ def _await_boot(node: Node) -> None:
     raise NodeError(f"the node has not booted within {_BOOT_S} s: {state}")
 
 
-def _specification(docker: Path) -> Mapping[str, Any]:
+def _specification(node: Node, docker: Path) -> Mapping[str, Any]:
     """The container, as OCI's runtime specification has it."""
 
     def mount(place: str, kind: str, *options: str, source: str = "") -> dict[str, Any]:
@@ -229,13 +248,13 @@ def _specification(docker: Path) -> Mapping[str, Any]:
     }
     namespaces = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")]
     linux = {
-        "cgroupsPath": f"/{NAME}",
+        "cgroupsPath": f"/{node.name}",
         "namespaces": namespaces,
         "resources": {"devices": [{"allow": True, "access": "rwm"}]},
     }
     return {
         "ociVersion": "1.0.2",
-        "hostname": "kw-node",
+        "hostname": node.name,
         "root": {"path": "rootfs"},
         "process": process,
         "mounts": mounts,
@@ -250,20 +269,14 @@ def _capabilities() -> list[str]:
     return [f"CAP_{name}" for number, name in enumerate(CAPABILITIES.split()) if bounding >> number & 1]
 
 
-def _clear(scratch: Path) -> None:
+def _clear(node: Node, scratch: Path) -> None:
     """Remove the node, and what a killed run left of one."""
-    if (STATE / "runc" / NAME).exists():
-        _runc("delete", "--force", NAME, check=False, timeout_s=_COMMAND_S)
-    if os.path.ismount(STATE / "rootfs"):
-        _must(["umount", str(STATE / "rootfs")])
-    for directory in (STATE, *(scratch / name for name in ("upper", "work", "docker"))):
+    if (node.state / "runc" / node.name).exists():
+        node.runc("delete", "--force", node.name, check=False)
+    if os.path.ismount(node.root):
+        _must(["umount", str(node.root)])
+    for directory in (node.state, *(scratch / name for name in ("upper", "work", "docker"))):
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _runc(
-    *arguments: str, given: str | None = None, check: bool, timeout_s: float
-) -> "subprocess.CompletedProcess[str]":
-    return _must(["runc", "--root", str(STATE / "runc"), *arguments], given=given, check=check, timeout_s=timeout_s)
 
 
 def _must(

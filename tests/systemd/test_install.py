@@ -20,69 +20,69 @@ def state(node: Node, unit: str) -> list[str]:
     return [node.run("systemctl", verb, unit, check=False).stdout.strip() for verb in ("is-active", "is-enabled")]
 
 
-def test_installs_starts_nothing_repeats_nothing_and_takes_all_away_again(node: Node) -> None:
-    before = files(node)
+def test_installs_starts_nothing_repeats_nothing_and_takes_all_away_again(bare: Node) -> None:
+    before = files(bare)
 
-    said = node.install()
+    said = bare.install()
     assert "file: /usr/local/lib/systemd/system/kickwatch.service" in said
     assert "configuration: /etc/kickwatch/kickwatch.toml, where every key has its default" in said
     assert "`systemctl enable --now kickwatch` starts it" in said
-    assert state(node, "kickwatch") == ["inactive", "disabled"]
-    assert node.out("kickwatch", "--version")
-    assert node.run("kickwatch", "check-config", "/etc/kickwatch/kickwatch.toml").returncode == 0
-    assert "kickwatch" in node.out("journalctl", "--list-catalog")
-    assert node.out("stat", "--format=%a", "/run/kickwatch", "/run/kickwatch.lock").split() == ["755", "600"]
+    assert state(bare, "kickwatch") == ["inactive", "disabled"]
+    assert bare.out("kickwatch", "--version")
+    assert bare.run("kickwatch", "check-config", "/etc/kickwatch/kickwatch.toml").returncode == 0
+    assert "kickwatch" in bare.out("journalctl", "--list-catalog")
+    assert bare.out("stat", "--format=%a", "/run/kickwatch", "/run/kickwatch.lock").split() == ["755", "600"]
 
-    again = node.install().splitlines()
+    again = bare.install().splitlines()
     assert [line.partition(":")[0] for line in again] == ["program", "configuration", "service"]
     assert "up to date" in again[0]
     assert "stays as it is" in again[1]
 
-    node.install("--remove", "--purge")
-    after = files(node)
+    bare.install("--remove", "--purge")
+    after = files(bare)
     assert sorted(after - before) == []
     assert sorted(before - after) == []
-    assert node.run("systemctl", "cat", "kickwatch", check=False).returncode != 0
-    assert "kickwatch" not in node.out("journalctl", "--list-catalog")
-    assert node.install("--remove").splitlines() == []
+    assert bare.run("systemctl", "cat", "kickwatch", check=False).returncode != 0
+    assert "kickwatch" not in bare.out("journalctl", "--list-catalog")
+    assert bare.install("--remove").splitlines() == []
 
 
-def test_what_an_operator_wrote_outlives_a_removal(node: Node) -> None:
-    node.install()
-    node.write("/etc/kickwatch/kickwatch.toml", "[budget]\ncontainers_per_hour = 30\n")
-    node.write("/var/lib/kickwatch/history.sqlite", "")
-    assert "stays as it is" in node.install()
+def test_what_an_operator_wrote_outlives_a_removal(bare: Node) -> None:
+    bare.install()
+    bare.write("/etc/kickwatch/kickwatch.toml", "[budget]\ncontainers_per_hour = 30\n")
+    bare.write("/var/lib/kickwatch/history.sqlite", "")
+    assert "stays as it is" in bare.install()
 
-    said = node.install("--remove")
+    said = bare.install("--remove")
     assert "/etc/kickwatch/kickwatch.toml stays" in said
     assert "/var/lib/kickwatch stays" in said
-    assert node.out("cat", "/etc/kickwatch/kickwatch.toml") == "[budget]\ncontainers_per_hour = 30"
+    assert bare.out("cat", "/etc/kickwatch/kickwatch.toml") == "[budget]\ncontainers_per_hour = 30"
 
-    node.install("--remove", "--purge")
-    assert node.run("ls", "/etc/kickwatch", "/var/lib/kickwatch", check=False).stdout == ""
+    bare.install("--remove", "--purge")
+    assert bare.run("ls", "/etc/kickwatch", "/var/lib/kickwatch", check=False).stdout == ""
 
 
-def test_refuses_in_one_line_and_touches_nothing(node: Node) -> None:
+def test_refuses_in_one_line_and_touches_nothing(bare: Node) -> None:
     for arguments, complaint in (
         (("--wheel", "/nowhere.whl"), "install: /nowhere.whl cannot be read"),
         (("--purge",), "usage: install"),
         (("--sideways",), "usage: install"),
     ):
-        refused = node.run(f"{SOURCE}/deploy/install", *arguments, check=False)
+        refused = bare.run(f"{SOURCE}/deploy/install", *arguments, check=False)
         assert refused.returncode == 1
         assert complaint in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
 
-    node.write("/usr/local/bin/kickwatch", "somebody else's\n")
-    taken = node.run(f"{SOURCE}/deploy/install", check=False)
+    bare.write("/usr/local/bin/kickwatch", "somebody else's\n")
+    taken = bare.run(f"{SOURCE}/deploy/install", check=False)
     assert taken.returncode == 1
     assert taken.stderr == "install: /usr/local/bin/kickwatch is somebody else's: move it away\n"
-    node.install("--remove")
-    assert node.out("cat", "/usr/local/bin/kickwatch") == "somebody else's"
+    bare.install("--remove")
+    assert bare.out("cat", "/usr/local/bin/kickwatch") == "somebody else's"
 
-    node.run("rm", "/usr/local/bin/kickwatch")
-    node.write("/opt/kickwatch/diary", "somebody else's\n")
-    taken = node.run(f"{SOURCE}/deploy/install", check=False)
+    bare.run("rm", "/usr/local/bin/kickwatch")
+    bare.write("/opt/kickwatch/diary", "somebody else's\n")
+    taken = bare.run(f"{SOURCE}/deploy/install", check=False)
     assert taken.stderr == "install: /opt/kickwatch holds something that is no virtual environment: move it away\n"
-    node.install("--remove")
-    assert node.out("cat", "/opt/kickwatch/diary") == "somebody else's"
+    bare.install("--remove")
+    assert bare.out("cat", "/opt/kickwatch/diary") == "somebody else's"

@@ -128,3 +128,23 @@ async def test_a_cancellation_from_outside_waits_for_the_clean_up_too() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert cleaned == [True]
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_an_end_that_is_asked_for_together_with_a_reload_is_not_lost(steps: int) -> None:
+    """asyncio.wait_for of Python 3.11 forgets a cancellation that comes when what it waits for has."""
+    with Switches("") as switches:
+
+        async def go_on_after_it() -> None:
+            await switches.sleep(5)
+            await asyncio.Event().wait()
+
+        going = asyncio.create_task(go_on_after_it())
+        await asyncio.sleep(0.01)
+        switches._reload()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        going.cancel()
+        done, _ = await asyncio.wait([going], timeout=1)
+        going.cancel()
+        assert done

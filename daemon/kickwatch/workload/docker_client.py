@@ -57,10 +57,15 @@ class _Socket(socket.socket):
 
 class _Connection(UnixHTTPConnection):
     def connect(self) -> None:
-        super().connect()
-        if self.sock is not None:
-            self.sock = _Socket(fileno=self.sock.detach())
-            self.sock.settimeout(self.timeout)
+        """As UnixHTTPConnection, which leaves a socket that could not connect to the garbage collector."""
+        connecting = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connecting.settimeout(self.timeout)
+            connecting.connect(self.unix_socket)
+        except OSError:
+            connecting.close()
+            raise
+        self.sock = connecting
 
 
 class _Pool(UnixHTTPConnectionPool):

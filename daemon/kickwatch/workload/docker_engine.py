@@ -33,6 +33,7 @@ PROGRAM = "/workload"
 _API_VERSION = "1.41"  # Engine 20.10, the oldest supported
 _SETTLE_S = 10.0
 _LOOK_INTERVAL_S = 0.5
+_LONGEST_LINE = 500
 _GRACE_S = 1.0  # the socket's timeout comes first: it frees the thread
 _FAILURES = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 # What the SDK and we stumble over in an odd answer; RecursionError in deeply nested JSON.
@@ -271,7 +272,9 @@ class DockerEngine:
         """What a submitted call returns; a call that has not begun by its deadline or cancellation never will."""
         limit_s = self._timeout_s + _GRACE_S if deadline_s is None else deadline_s
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(job), limit_s)
+            # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the answer.
+            async with asyncio.timeout(limit_s):
+                return await asyncio.wrap_future(job)
         except TimeoutError as error:
             raise EngineAnswerLostError(f"could not {what}: no answer within {limit_s:g} s", self._remedy()) from error
         except docker.errors.APIError as error:
@@ -366,8 +369,9 @@ def scratch_layer(program: bytes) -> bytes:
 
 
 def one_line(text: str) -> str:
-    """Engine errors can span lines; an alert is one."""
-    return " ".join(str(text).split())
+    """Engine errors can span lines, and garbage is what it is; an alert is one line of bounded length."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
 def root_cause(error: BaseException) -> str:

@@ -1,0 +1,139 @@
+"""The file that the Ansible role writes says to kickwatch's own loader exactly what the inventory says."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.inspect import BoolType, EnumType, FloatType, IntType, Metadata, VarTupleType, type_info
+
+from kickwatch.commands.common import DEFAULT_CONFIG
+from kickwatch.config import Config, TrialConfig
+from kickwatch.configure import known_keys, load
+from kickwatch.errors import ConfigError
+
+ROLE = Path(__file__).parents[2] / "deploy/ansible/roles/kickwatch"
+LOADER = DataLoader()
+VARIABLES = LOADER.load_from_file(str(ROLE / "defaults/main.yml"), trusted_as_template=True) | LOADER.load_from_file(
+    str(ROLE / "vars/main.yml"), trusted_as_template=True
+)
+TEMPLATE = trust_as_template((ROLE / "templates/kickwatch.toml.j2").read_text(encoding="utf-8"))
+# What TOML can hold: any character but lone surrogates.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+DESCRIBED = {
+    "an absolute path": TEXT.map("/{}".format),
+    "an absolute path, or an empty string": st.just("") | TEXT.map("/{}".format),
+    "an address and a port, 127.0.0.1:9893": st.sampled_from(["192.0.2.1:1", "[::1]:9893"]),
+}
+
+
+def values(key: str) -> st.SearchStrategy[Any]:
+    """Whatever the key allows, as YAML would have it."""
+    info = type_info(known_keys()[key])
+    if isinstance(info, Metadata):
+        return DESCRIBED[(info.extra_json_schema or {})["description"]]
+    if isinstance(info, IntType):
+        return st.integers(info.ge, info.le)
+    if isinstance(info, FloatType):
+        return st.floats(info.ge, info.le) | st.integers(int(info.ge or 0) + 1, int(info.le or 1))
+    if isinstance(info, BoolType):
+        return st.booleans()
+    if isinstance(info, EnumType):
+        return st.sampled_from([str(word) for word in info.cls])
+    return st.lists(TEXT) if isinstance(info, VarTupleType) else TEXT
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+    """Some keys with allowed values, by section."""
+    keys = draw(st.sets(st.sampled_from(sorted(known_keys()))))
+    chosen: dict[str, dict[str, Any]] = {}
+    for key in sorted(keys):
+        section, _, name = key.partition(".")
+        chosen.setdefault(section, {})[name] = draw(values(key))
+    workload = chosen.get("workload", {})
+    if workload.get("command") and not workload.get("image"):
+        workload["image"] = "busybox"  # one without the other is refused
+    return chosen
+
+
+def rendered(**variables: Any) -> str:
+    """The file, as the module `template` makes it."""
+    templar = Templar(loader=LOADER, variables=VARIABLES | variables)
+    return str(templar.template(TEMPLATE, escape_backslashes=False, overrides={"trim_blocks": True}))
+
+
+@pytest.fixture(scope="session")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("role") / "kickwatch.toml"
+
+
+def loaded(file: Path, **variables: Any) -> Config:
+    file.write_text(rendered(**variables), encoding="utf-8")
+    return load(file).config
+
+
+@given(configurations())
+def test_what_the_inventory_says_is_what_kickwatch_reads(file: Path, given: dict[str, dict[str, Any]]) -> None:
+    assert loaded(file, kickwatch_config=given) == msgspec.convert(given, Config)
+
+
+def test_the_roles_defaults_are_kickwatchs(file: Path) -> None:
+    assert loaded(file) == Config()
+
+
+def test_the_same_inventory_gives_the_same_bytes_in_any_order() -> None:
+    one: dict[str, dict[str, Any]] = {"trial": {"window_s": 2.0, "seed": 7}, "budget": {"preset": "stress"}}
+    other = {section: dict(reversed(keys.items())) for section, keys in reversed(one.items())}
+    assert rendered(kickwatch_config=one) == rendered(kickwatch_config=other)
+
+
+def test_null_takes_a_key_away_again(file: Path) -> None:
+    assert loaded(file, kickwatch_config={"trial": {"window_s": None, "seed": 7}}).trial == TrialConfig(seed=7)
+
+
+def test_an_empty_address_turns_the_metrics_off(file: Path) -> None:
+    assert not loaded(file, kickwatch_metrics_listen="").metrics.enabled
+
+
+def test_the_configuration_has_precedence_over_the_address(file: Path) -> None:
+    given = {"metrics": {"listen": "192.0.2.1:9", "enabled": True}}
+    assert loaded(file, kickwatch_metrics_listen="127.0.0.1:1", kickwatch_config=given).metrics.listen == "192.0.2.1:9"
+
+
+def test_a_template_in_a_value_that_was_not_written_as_one_stays_text(file: Path) -> None:
+    assert loaded(file, kickwatch_config={"workload": {"image": "{{ 7 * 6 }}"}}).workload.image == "{{ 7 * 6 }}"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"trial": {"windows_s": 5}}, "trial.windows_s"),
+        ({"trail": {"window_s": 5}}, "trail"),
+        ({"trial": {"window_s": float("nan")}}, "not valid TOML"),
+        ({"trial": {"window_s": 0}}, "trial.window_s"),
+        ({"trial": {"window_s": {"s": 5}}}, "not valid TOML"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(file: Path, given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        loaded(file, kickwatch_config=given)
+
+
+def test_the_drain_file_is_the_one_that_the_daemon_looks_at() -> None:
+    def drain_file(config: dict[str, Any]) -> object:
+        templar = Templar(loader=LOADER, variables=VARIABLES | {"kickwatch_config": config})
+        return templar.template(trust_as_template("{{ _kickwatch_drain_file }}"))
+
+    assert drain_file({}) == Config().service.drain_file
+    assert drain_file({"service": {"drain_file": "/run/kickwatch/other"}}) == "/run/kickwatch/other"
+    assert drain_file({"service": {"drain_file": ""}}) == ""
+
+
+def test_the_files_place_is_where_the_daemon_reads() -> None:
+    assert VARIABLES["_kickwatch_config_file"] == str(DEFAULT_CONFIG)
+    assert VARIABLES["_kickwatch_history"] == Config().state.directory

@@ -1,0 +1,312 @@
+"""One life of kickwatch on a node that Ansible looks after: from check mode on the bare node to its removal.
+
+The tests run in this order, each on what the one before left. The node is that of tests/systemd: a systemd of its own,
+no network, and nothing that Ansible would need beyond Debian's python3. The controller is this machine. A script in the
+place of ssh starts the commands in the node, so that all but the transport is Ansible's own.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "systemd"))  # whose node it is
+
+from systemd_node import NAME, STATE, Node, base, booted
+
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+PLAYBOOK = ROOT / "deploy/ansible/kickwatch.yml"
+LINKS = "/opt/links"
+VERSION = re.compile(r"(?<=^version = \")[^\"]+|(?<=^__version__ = \")[^\"]+", re.MULTILINE)
+CONFIG = "/etc/kickwatch/kickwatch.toml"
+# Trial after trial, so that an upgrade meets an open one.
+BUSY: dict[str, Any] = {
+    "trial": {"window_s": 2.0, "settle_s": 0.5, "interval_s": 0.0, "canary_memcgs": 0},
+    "workload": {"containers_per_trial": 4},
+    "budget": {"preset": "stress"},
+    "guard": {"enabled": False},
+    "metrics": {"enabled": False},
+}
+TRIAL_ENDS = ("trial_finished", "trial_void")
+# What changes by itself on any node, what Ansible puts there for a moment, and what stands in for a package index.
+MOVING = (
+    f"/proc /sys /dev /run /tmp /var/tmp /var/lib/docker /var/lib/containerd /var/lib/systemd /var/log /root {LINKS}"
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of the playbook said."""
+
+    said: str
+    changed: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Controller:
+    """This machine, from where Ansible works."""
+
+    directory: Path
+
+    def run(self, *arguments: str, wheel: Path | None = None, **variables: Any) -> Ran:
+        """Run the example playbook; `variables` without their `kickwatch_`."""
+        given = {f"kickwatch_{name}": value for name, value in variables.items()}
+        given |= {"kickwatch_pip_args": ["--no-index", "--find-links", LINKS]}
+        given |= {"kickwatch_wheel": str(wheel)} if wheel else {}
+        configured = {
+            "ANSIBLE_CONFIG": str(self.directory / "ansible.cfg"),
+            "ANSIBLE_HOME": str(self.directory / "home"),
+            "ANSIBLE_INVENTORY": str(self.directory / "inventory.yml"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("ansible-playbook"),
+            PLAYBOOK,
+            "--extra-vars",
+            json.dumps(given),
+        ]
+        ran = subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env=os.environ | configured,
+        )
+        said = ran.stdout + ran.stderr
+        recap = re.search(r"changed=(\d+) +unreachable=0 +failed=(\d+)", said)
+        assert recap, said
+        return Ran(said, *map(int, recap.groups()))
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Controller:
+    directory = tmp_path_factory.mktemp("controller")
+    ssh = directory / "ssh"
+    enter = ["runc", "--root", str(STATE / "runc"), "exec", "--env", "HOME=/root", "--env", "LANG=C.UTF-8", NAME]
+    last_word = "for command; do :; done"
+    ssh.write_text(f'#!/bin/sh\n{last_word}\nexec {shlex.join(enter)} /bin/sh -c "$command"\n')
+    ssh.chmod(0o755)
+    node = {
+        "ansible_connection": "ssh",
+        "ansible_ssh_executable": str(ssh),
+        "ansible_ssh_transfer_method": "piped",
+        "ansible_pipelining": True,
+        "ansible_become": False,  # it is root already
+        "ansible_python_interpreter": "/usr/bin/python3",
+    }
+    (directory / "inventory.yml").write_text(json.dumps({"kickwatch": {"hosts": {"node": node}}}))
+    (directory / "ansible.cfg").touch()
+    return Controller(directory)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a wheel of a version, from a copy of this tree; `comment` makes it another one of the same version."""
+
+    def made(version: str, comment: str = "") -> Path:
+        tree = tmp_path_factory.mktemp("tree")
+        for part in ("daemon", "systemd", "deploy"):
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, tree)
+        for path in (tree / "pyproject.toml", tree / "daemon/kickwatch/__init__.py"):
+            changed, replaced = VERSION.subn(version, path.read_text(encoding="utf-8"))
+            assert replaced == 1
+            path.write_text(f"{changed}{comment}", encoding="utf-8")
+        _pip("wheel", "--no-deps", "--wheel-dir", str(tree / "dist"), str(tree))
+        (found,) = (tree / "dist").glob("*.whl")
+        return found
+
+    return made
+
+
+def _pip(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def first(wheel: Callable[..., Path]) -> Path:
+    return wheel("1.2.3")
+
+
+@pytest.fixture(scope="module")
+def node(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A booted node with the dependencies' wheels on it, and no kickwatch."""
+    with booted(base(), tmp_path_factory.mktemp("node")) as node:
+        for_debian = ["--only-binary=:all:", "--python-version=3.11"]
+        _pip("download", *for_debian, "--dest", str(node.path(LINKS)), str(first))
+        for own in node.path(LINKS).glob("kickwatch-*"):
+            own.unlink()
+        yield node
+
+
+def files(node: Node) -> dict[str, str]:
+    """Every path of the node that somebody put there, with its digest, or what else it is."""
+    pruned = [word for path in MOVING.split() for word in ("-path", path, "-o")][:-1]
+    listed = node.out("find", "/", "(", *pruned, ")", "-prune", "-o", "-printf", r"%y %p\n").splitlines()
+    found = (line.split(" ", 1) for line in listed)
+    return {path: _digest(node.path(path)) if kind == "f" else kind for kind, path in found}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main_pid(node: Node) -> str:
+    return node.show("kickwatch.service")["MainPID"]
+
+
+def events(node: Node) -> list[str]:
+    """The names of what kickwatch has logged since the boot, without `kickwatch.`."""
+    records = node.journal("SYSLOG_IDENTIFIER=kickwatch")
+    return [record["KICKWATCH_EVENT"].removeprefix("kickwatch.") for record in records if "KICKWATCH_EVENT" in record]
+
+
+def await_event(node: Node, since: int, *names: str, timeout_s: float = 60.0) -> None:
+    """Wait for one of them after so many others."""
+    deadline = time.monotonic() + timeout_s
+    while not set(names) & set(seen := events(node)[since:]):
+        assert time.monotonic() < deadline, f"none of {names} within {timeout_s} s, but {seen}"
+        time.sleep(0.3)
+
+
+def test_check_mode_on_the_bare_node_tells_and_changes_nothing(node: Node, controller: Controller, first: Path) -> None:
+    before = files(node)
+    ran = controller.run("--check", "--diff", wheel=first, config=BUSY)
+    assert (ran.changed, ran.failed) == (2, 0), ran.said
+    assert files(node) == before
+
+
+def test_installs_once(node: Node, controller: Controller, first: Path) -> None:
+    since = len(events(node))
+    ran = controller.run(wheel=first, config=BUSY)
+    assert ran.failed == 0, ran.said
+    assert ran.changed > 0
+    assert node.out("kickwatch", "--version").endswith("1.2.3")
+    assert node.out("kickwatch", "check-config", CONFIG)
+    assert [node.show("kickwatch.service")[key] for key in ("ActiveState", "UnitFileState")] == ["active", "enabled"]
+    assert "kickwatch" in node.out("journalctl", "--list-catalog")
+    assert node.out("stat", "--format=%a", "/run/kickwatch", "/run/kickwatch.lock").split() == ["755", "600"]
+    await_event(node, since, "started")
+
+    pid = main_pid(node)
+    again = controller.run(wheel=first, config=BUSY)
+    assert (again.changed, again.failed) == (0, 0), again.said
+    assert main_pid(node) == pid
+
+
+def test_a_new_configuration_is_reloaded_and_a_wrong_one_never_arrives(
+    node: Node, controller: Controller, first: Path
+) -> None:
+    since, pid, old = len(events(node)), main_pid(node), node.out("cat", CONFIG)
+    wanted = BUSY | {"log": {"level": "debug"}}
+    controller.run(wheel=first, config=wanted)
+    await_event(node, since, "reloaded")
+    assert main_pid(node) == pid
+    assert [node.out("cat", backup) for backup in node.out("sh", "-c", f"ls {CONFIG}.*~").splitlines()] == [old]
+
+    new = node.out("cat", CONFIG)
+    wrong = controller.run(wheel=first, config=BUSY | {"trial": {"windows_s": 2.0}})
+    assert wrong.failed == 1
+    assert "unknown key trial.windows_s: did you mean trial.window_s?" in wrong.said
+    assert (node.out("cat", CONFIG), main_pid(node)) == (new, pid)
+
+
+def test_an_upgrade_ends_the_open_trial_restarts_and_goes_on(
+    node: Node, controller: Controller, wheel: Callable[..., Path]
+) -> None:
+    """From a package index this time, which a directory of wheels stands in for."""
+    shutil.copy(wheel("1.2.4"), node.path(LINKS))
+    since, pid = len(events(node)), main_pid(node)
+    await_event(node, since, *TRIAL_ENDS)
+    told = controller.run("--check", version="1.2.4", config=BUSY)
+    assert (told.failed, main_pid(node)) == (0, pid), told.said
+    assert told.changed > 0
+    assert node.out("kickwatch", "--version").endswith("1.2.3")
+
+    ran = controller.run(version="1.2.4", config=BUSY)
+    assert ran.failed == 0, ran.said
+    assert main_pid(node) != pid
+    assert node.out("kickwatch", "--version").endswith("1.2.4")
+    assert node.run("ls", "/run/kickwatch/drain", check=False).returncode != 0
+    in_order = [name for name in events(node)[since:] if name in ("drained", "stopped", "started")]
+    assert in_order[:3] == ["drained", "stopped", "started"]
+    await_event(node, len(events(node)), *TRIAL_ENDS)
+
+    again = controller.run(version="1.2.4", config=BUSY)
+    assert (again.changed, again.failed) == (0, 0), again.said
+
+
+def test_a_wheel_built_anew_is_an_upgrade_and_an_operators_drain_stays(
+    node: Node, controller: Controller, wheel: Callable[..., Path]
+) -> None:
+    anew = wheel("1.2.4", comment="\n# built anew\n")
+    node.write("/run/kickwatch/drain", "by hand\n")
+    ran = controller.run(wheel=anew, config=BUSY)
+    assert ran.failed == 0, ran.said
+    assert "# built anew" in node.out("sh", "-c", "cat /opt/kickwatch/lib/python3*/site-packages/kickwatch/__init__.py")
+    assert node.out("cat", "/run/kickwatch/drain") == "by hand"
+    node.run("rm", "/run/kickwatch/drain")
+
+
+def test_a_run_that_was_cut_off_is_made_good_by_the_next(node: Node, controller: Controller) -> None:
+    """After pip and before the restart: the drain is on, and the daemon older than its program."""
+    program = node.out("sh", "-c", "ls /opt/kickwatch/lib/python3*/site-packages/kickwatch-*.dist-info/RECORD")
+    node.run("touch", program)
+    node.write("/run/kickwatch/drain", "drained by the Ansible role for an upgrade\n")
+    pid = main_pid(node)
+    ran = controller.run(version="1.2.4", config=BUSY)
+    assert ran.failed == 0, ran.said
+    assert main_pid(node) != pid
+    assert node.run("ls", "/run/kickwatch/drain", check=False).returncode != 0
+
+
+def test_a_removal_keeps_the_data_unless_they_are_to_go(node: Node, controller: Controller) -> None:
+    by_hand = f"{CONFIG}.1.2020-01-01@00:00:00~"
+    node.write(by_hand, "# mine\n")
+    ran = controller.run("--extra-vars", "kickwatch_purge=false", state="absent")  # text, and so true to Jinja
+    assert ran.failed == 0, ran.said
+    assert sorted(node.out("find", "/etc/kickwatch", "-type", "f").splitlines()) == [CONFIG, by_hand]
+    assert node.out("ls", "/var/lib/kickwatch")
+    kept = ("/etc/kickwatch", "/var/lib/kickwatch")
+    assert [path for path in files(node) if "kickwatch" in path and not path.startswith(kept)] == []
+    assert node.run("systemctl", "cat", "kickwatch.service", check=False).returncode != 0
+    assert "kickwatch" not in node.out("journalctl", "--list-catalog")
+    assert node.out("docker", "ps", "--all", "--quiet") == ""
+    again = controller.run(state="absent")
+    assert (again.changed, again.failed) == (0, 0), again.said
+
+    controller.run(state="absent", purge=True)
+    assert [path for path in files(node) if "kickwatch" in path] == []
+
+
+def test_check_mode_tells_of_packages_that_the_node_lacks(node: Node, controller: Controller, first: Path) -> None:
+    """Without python3-apt, which Ansible's own module cannot do without in check mode."""
+    node.run("dpkg", "--remove", "--force-depends", "libbpf1")
+    before = files(node)
+    ran = controller.run("--check", wheel=first)
+    assert (ran.changed, ran.failed) == (3, 0), ran.said
+    assert re.search(r'"_kickwatch_lacking": \[\s*"libbpf1"\s*\]', ran.said), ran.said
+    assert files(node) == before
