@@ -261,12 +261,12 @@ async def sweep(config: Config) -> int:
     Raises KickwatchError where no engine answers.
     """
     cgroups = await asyncio.to_thread(Cgroups.read)
-    engine = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=1)
+    chosen = await choose(config)
     try:
-        info = await engine.info()
-        return await reap_everything(engine, info, await asyncio.to_thread(read_instance), cgroups)
+        instance = await asyncio.to_thread(read_instance)
+        return await reap_everything(chosen.engine, chosen.info, instance, cgroups)
     finally:
-        await engine.close()
+        await chosen.engine.close()
 
 
 async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:

@@ -23,7 +23,7 @@ from kickwatch.node.cgroups import Cgroups, remove_tree
 from kickwatch.node.delegation import own_base
 from kickwatch.node.privileges import held
 from kickwatch.shielded import finish
-from kickwatch.workload.docker_engine import image_reference
+from kickwatch.workload.docker_engine import image_reference, one_line
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
@@ -157,7 +157,7 @@ class OciEngine:
                 "run", "--detach", "--bundle", home, "--pid-file", pid_file, container_id,
             )  # fmt: skip
             if said:
-                raise EngineError(f"could not start the container {container_id}", said)
+                raise EngineError(f"could not start the container {container_id}", one_line(said))
             pid = await self._files(f"start the container {container_id}", first_process, pid_file)
             self._lives[container_id] = _Life(pid, asyncio.create_task(exit_status(pid)))
         finally:
@@ -174,7 +174,9 @@ class OciEngine:
         if life is None:
             raise EngineError(f"the container {container_id} was not started here", "start it first")
         try:
-            return await asyncio.wait_for(asyncio.shield(life.end), timeout_s)
+            # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the end.
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(life.end)
         except TimeoutError:
             return None
         except ChildProcessError as error:

@@ -118,14 +118,14 @@ class Runtime:
 
 
 def complaint(log: Path, status: int) -> str:
-    """The last error in a runtime's log, on one line."""
+    """The last error in a runtime's log."""
     said = ""
     with suppress(OSError):
         for line in log.read_bytes().splitlines():
             with suppress(msgspec.MsgspecError):
                 entry = msgspec.json.decode(line, type=_LogLine)
                 said = entry.msg if entry.level in {"error", "fatal"} else said
-    return " ".join(said.split()) or f"exit status {status}"
+    return said or f"exit status {status}"
 
 
 async def _end_group(starting: Awaitable[Process]) -> None:

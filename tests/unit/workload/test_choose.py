@@ -1,8 +1,6 @@
 """Which engine is taken, and what is said where there is none."""
 
-import gc
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,19 +12,6 @@ from kickwatch.config import Config, EngineConfig, EngineKind
 from kickwatch.configure import load
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.workload.choose import choose, drives_runtime, oci_lacks, wanted
-
-# The SDK drops a socket that could not connect.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def dropped_sockets() -> Iterator[None]:
-    """Collected now, where the warning is expected: a thread may still hold the error, and that the socket."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("engine"):
-            thread.join()
-    gc.collect()
 
 
 @pytest.fixture
