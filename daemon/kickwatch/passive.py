@@ -13,7 +13,7 @@ from kickwatch.errors import EngineError
 from kickwatch.laboratory import Eyes
 from kickwatch.ledger import creation_broadcasts, merge_windows, total_waits
 from kickwatch.model import Cell, Window
-from kickwatch.workload.choose import choose
+from kickwatch.workload.choose import informant
 
 if TYPE_CHECKING:
     from kickwatch.observe.observatory import Sample
@@ -88,7 +88,7 @@ class Passive:
             return
         try:
             if self._engine is None:
-                chosen = await choose(self._config)
+                chosen = await informant(self._config)
                 self._engine, self._name = chosen.engine, str(chosen.info)
             started = await self._engine.started(self._asked_until, until)
         except EngineError as error:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from kickwatch.config import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.node.continuity import engine_process
@@ -47,6 +49,18 @@ async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] 
         return await _without_docker(config, alive, absent)
     named = config.engine.kind is EngineKind.DOCKER
     return Chosen(docker, info, "engine.kind is docker" if named else "Docker answers at its socket")
+
+
+async def informant(config: Config) -> Chosen:
+    """The engine that knows what others start, for passive mode: Docker, since a runtime knows only our containers.
+
+    Raises EngineAbsentError.
+    """
+    if wanted(config.engine) is EngineKind.OCI:
+        what = "with engine.kind=oci nobody here knows which containers others start"
+        raise EngineAbsentError(what, "set engine.kind=docker")
+    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
+    return await choose(msgspec.structs.replace(config, engine=engine))
 
 
 def wanted(engine: EngineConfig) -> EngineKind:

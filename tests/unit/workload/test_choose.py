@@ -11,7 +11,7 @@ import kickwatch.workload.choose as module
 from kickwatch.config import Config, EngineConfig, EngineKind
 from kickwatch.configure import load
 from kickwatch.errors import ConfigError, EngineAbsentError
-from kickwatch.workload.choose import choose, drives_runtime, oci_lacks, wanted
+from kickwatch.workload.choose import choose, drives_runtime, informant, oci_lacks, wanted
 
 
 @pytest.fixture
@@ -68,6 +68,13 @@ async def test_what_takes_docker_is_not_given_to_a_runtime(nowhere: Path, settin
     with pytest.raises(ConfigError, match=f"engine.kind=oci: {key}") as refused:
         await choose(configured(nowhere, setting, "engine.kind=oci"))
     assert "engine.kind=docker" in refused.value.remedy
+
+
+async def test_only_docker_knows_what_others_start(nowhere: Path) -> None:
+    with pytest.raises(EngineAbsentError, match="nobody here knows which containers others start"):
+        await informant(configured(nowhere, "engine.kind=oci"))
+    with pytest.raises(EngineAbsentError, match="no container engine answers"):
+        await informant(configured(nowhere))
 
 
 def test_what_a_runtime_lacks() -> None:
