@@ -13,22 +13,26 @@ _THREADS_END_WITHIN_S = 5.0
 _POLL_S = 0.01
 
 
-async def arm() -> Eyes:
-    """Arm the probes, then give up what only that took. Worker threads of before end first: they would keep it."""
+async def arm(*, keep: bool = False) -> Eyes:
+    """Arm the probes, then give up what only that took. Worker threads of before end first: they would keep it.
+
+    `keep` gives up nothing: a process that makes containers itself needs most of it.
+    """
     loop = asyncio.get_running_loop()
     arming = ThreadPoolExecutor(thread_name_prefix="arming")
     loop.set_default_executor(arming)
     eyes = await Eyes.open()
     arming.shutdown()  # its threads are idle: nothing is waited for
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
-    until = loop.time() + _THREADS_END_WITHIN_S
-    # asyncio waits for each child that ends in a thread of its own.
-    while threading.active_count() > 1 and loop.time() < until:  # noqa: ASYNC110 -- a thread that ends sets no event
-        await asyncio.sleep(_POLL_S)
-    try:
-        give_up(lambda: _reads(eyes))
-    except KickwatchError as error:  # the watch matters more
-        logger().warning(Event.NOTE, what=f"capabilities are kept: {error}")
+    if not keep:
+        until = loop.time() + _THREADS_END_WITHIN_S
+        # asyncio waits for each child that ends in a thread of its own.
+        while threading.active_count() > 1 and loop.time() < until:  # noqa: ASYNC110 -- a thread that ends sets no event
+            await asyncio.sleep(_POLL_S)
+        try:
+            give_up(lambda: _reads(eyes))
+        except KickwatchError as error:  # the watch matters more
+            logger().warning(Event.NOTE, what=f"capabilities are kept: {error}")
     return eyes
 
 

@@ -11,9 +11,11 @@ from msgspec import Meta
 
 
 class EngineKind(StrEnum):
-    """The container engines that can be driven."""
+    """The container engines that can be driven; `auto` is Docker where it answers, else runc or crun without one."""
 
+    AUTO = "auto"
     DOCKER = "docker"
+    OCI = "oci"
 
 
 class Network(StrEnum):
@@ -58,10 +60,11 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
-    """Where the container engine is and how long one call to it may take."""
+    """Which container engine, where it is, and how long one call to it may take. `runtime` is for `oci` alone."""
 
-    kind: EngineKind = EngineKind.DOCKER
+    kind: EngineKind = EngineKind.AUTO
     socket: AbsolutePath = "/var/run/docker.sock"
+    runtime: str = ""
     timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 30.0
 
 

@@ -20,8 +20,9 @@ from kickwatch.observe.observatory import Observatory
 from kickwatch.shielded import finish
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
+from kickwatch.workload.choose import choose
 from kickwatch.workload.churn import Churn, Plan
-from kickwatch.workload.docker_engine import DockerEngine, image_reference
+from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
@@ -88,7 +89,12 @@ class Laboratory:
     @property
     def parent_name(self) -> str:
         """The cgroup parent as the engine is told."""
-        return cgroup_parent(self.info.cgroup_driver)
+        return self.info.cgroup_parent or cgroup_parent(self.info.cgroup_driver)
+
+    @property
+    def endpoint(self) -> Path:
+        """The engine's socket, or the program it is."""
+        return Path(self.info.endpoint or self.config.engine.socket)
 
     @property
     def parent_memcg(self) -> Path:
@@ -232,14 +238,9 @@ class _Opening:
     async def _set_up(self) -> Laboratory:
         config = self._config
         cgroups = await asyncio.to_thread(Cgroups.read)
-        engine = DockerEngine(
-            config.engine.socket,
-            timeout_s=config.engine.timeout_s,
-            workers=config.workload.concurrency + 1,
-            alive=self._alive,
-        )
+        chosen = await choose(config, workers=config.workload.concurrency + 1, alive=self._alive)
+        engine, info = chosen.engine, chosen.info
         self._stack.push_async_callback(engine.close)
-        info = await engine.info()
         instance = await asyncio.to_thread(read_instance)
         image = await self._image(engine)
         reap = partial(reap_everything, engine, info, instance, cgroups)
@@ -250,6 +251,7 @@ class _Opening:
             self._stack.callback(eyes.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))
         laboratory = Laboratory(config, engine, info, instance, cgroups, image, eyes, canary, reaped, self._alive)
+        laboratory.notes += [chosen.note] if chosen.note else []
         await laboratory.warm_up()
         return laboratory
 
@@ -273,12 +275,12 @@ async def sweep(config: Config) -> int:
     Raises KickwatchError where no engine answers.
     """
     cgroups = await asyncio.to_thread(Cgroups.read)
-    engine = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=1)
+    chosen = await choose(config)
     try:
-        info = await engine.info()
-        return await reap_everything(engine, info, await asyncio.to_thread(read_instance), cgroups)
+        instance = await asyncio.to_thread(read_instance)
+        return await reap_everything(chosen.engine, chosen.info, instance, cgroups)
     finally:
-        await engine.close()
+        await chosen.engine.close()
 
 
 async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:
@@ -287,7 +289,7 @@ async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgrou
     Returns how many containers there were.
     """
     reaped = await _tell_failure(reap_containers(engine, instance)) or 0
-    parent = cgroup_parent(info.cgroup_driver).lstrip("/")
+    parent = (info.cgroup_parent or cgroup_parent(info.cgroup_driver)).lstrip("/")
     if parent.endswith(".slice"):
         await _tell_failure(asyncio.to_thread(stop_slice, parent))
     await _tell_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))

@@ -13,10 +13,11 @@ from kickwatch.errors import EngineError
 from kickwatch.laboratory import Eyes
 from kickwatch.ledger import creation_broadcasts, merge_windows, total_waits
 from kickwatch.model import Cell, Window
-from kickwatch.workload.docker_engine import DockerEngine
+from kickwatch.workload.choose import informant
 
 if TYPE_CHECKING:
     from kickwatch.observe.observatory import Sample
+    from kickwatch.workload.engine import Engine
 
 _CUT_EVERY_S = 60.0
 _COUNT_EVERY_S = 10  # an engine remembers its newest 256 events: about four containers a second are all counted
@@ -37,8 +38,9 @@ class Passive:
         self._windows: Window | None = None
         self._asked_until = int(time.time())
         self._containers: int | None = 0
-        self._engine: DockerEngine | None = None
+        self._engine: Engine | None = None
         self._name = ""
+        self._why_unknown = ""
 
     async def look(self) -> None:
         """Count the containers that came since the last look; once a minute add what the probes saw to the bill."""
@@ -86,15 +88,17 @@ class Passive:
             return
         try:
             if self._engine is None:
-                settings = self._config.engine
-                self._engine = DockerEngine(settings.socket, timeout_s=settings.timeout_s, workers=1)
-                self._name = str(await self._engine.info())
+                chosen = await informant(self._config)
+                self._engine, self._name = chosen.engine, str(chosen.info)
             started = await self._engine.started(self._asked_until, until)
-        except EngineError:
+        except EngineError as error:
             await self.aclose()
-            self._containers = None
+            self._containers, self._why_unknown = None, error.what
         else:
-            self._containers = None if self._containers is None else self._containers + started
+            if started is None:
+                self._containers, self._why_unknown = None, f"{self._name} knows no other's containers"
+            elif self._containers is not None:
+                self._containers += started
         self._asked_until = until
 
     async def aclose(self) -> None:
@@ -104,7 +108,9 @@ class Passive:
             await engine.close()
 
     def _told(self) -> str:
-        return "an unknown number of containers" if self._containers is None else f"{self._containers} containers"
+        if self._containers is None:
+            return f"an unknown number of containers ({self._why_unknown})"
+        return f"{self._containers} containers"
 
 
 def _row(cell: Cell, containers: int | None) -> dict[str, Any]:

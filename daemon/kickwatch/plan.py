@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from kickwatch.laboratory import Laboratory
 from kickwatch.ledger import merge_windows
@@ -47,12 +46,11 @@ class TrialRun:
         order = [CHURN, QUIET]
         random.Random(seed).shuffle(order)  # noqa: S311 -- an experiment's order, not a secret
         started = time.time()
-        socket = Path(laboratory.config.engine.socket)
-        begun = await asyncio.to_thread(moment, socket)
+        begun = await asyncio.to_thread(moment, laboratory.endpoint)
         await laboratory.observatory.between_windows()
         churn, quiet, done, notes = await self._windows(order)
         canary = await self._canary()
-        disturbances = begun.disturbances(await asyncio.to_thread(moment, socket))
+        disturbances = begun.disturbances(await asyncio.to_thread(moment, laboratory.endpoint))
         await laboratory.reclaim()  # outside every window: removing memcgs may broadcast lawfully
         return Trial(
             trial_id=self.trial_id,

@@ -35,6 +35,7 @@ from kickwatch.signals import ENDING, DrainedError, Switches, until_signalled
 from kickwatch.status import Board
 from kickwatch.telemetry import Telemetry
 from kickwatch.watch import Watch
+from kickwatch.workload.choose import drives_runtime
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _DRAIN_POLL_S = 0.5
@@ -64,7 +65,7 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier) -> None
         switches = stack.enter_context(Switches(config.service.drain_file))
         notifier.status("arming the probes")
         await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
-        eyes = await arm()
+        eyes = await arm(keep=await asyncio.to_thread(drives_runtime, config))
         stack.callback(eyes.close)
         telemetry = Telemetry(eyes.observatory)
         stack.push_async_callback(telemetry.close)

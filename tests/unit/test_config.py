@@ -35,7 +35,7 @@ def test_nothing_given_is_the_defaults() -> None:
     loaded = load(None)
     assert loaded.config == Config()
     assert loaded.warnings == ()
-    assert loaded.config.engine.kind is EngineKind.DOCKER
+    assert loaded.config.engine.kind is EngineKind.AUTO
     assert loaded.config.workload.containers_per_trial == 23
 
 
@@ -94,7 +94,7 @@ def test_set_takes_a_list() -> None:
         ("trial.window_s=inf", "cannot be inf: give a number from 0.1 to 3600"),
         ("trial.window_s=-1", "cannot be -1: give a number from 0.1 to 3600"),
         ("trial.seed=0x" + "f" * 5000, "trial.seed cannot be a number that long: give a whole number from 0"),
-        ("engine.kind=podman", "cannot be 'podman': give one of docker"),
+        ("engine.kind=podman", "cannot be 'podman': give one of auto, docker, oci"),
         ("workload.network=host", "cannot be 'host': give one of none, bridge"),
         ("engine.socket=unix:///run/docker.sock", "give an absolute path"),
         ("state.directory=", "state.directory cannot be '': give an absolute path"),

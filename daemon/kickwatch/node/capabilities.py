@@ -12,7 +12,7 @@ from kickwatch.node.cgroups import Cgroups, nokmem
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory
-from kickwatch.workload.docker_engine import DockerEngine
+from kickwatch.workload.choose import choose
 from kickwatch.workload.helper import Helper
 
 _COST_EVENTS = 2003
@@ -75,14 +75,14 @@ def _kmem_accounting() -> Capability:
 
 
 async def _engine(config: Config) -> Capability:
-    engine = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=1)
     try:
-        info = await engine.info()
+        chosen = await choose(config)
     except KickwatchError as error:
         return Capability(name="container engine", satisfied=False, detail=error.what, remedy=error.remedy, needed=True)
-    finally:
-        await engine.close()
-    detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {config.engine.socket}"
+    await chosen.engine.close()
+    info = chosen.info
+    endpoint = info.endpoint or config.engine.socket
+    detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {endpoint}, since {chosen.why}"
     return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
 
 

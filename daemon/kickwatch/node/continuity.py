@@ -1,6 +1,7 @@
 """Whether the machine and the engine went on undisturbed during a trial: what a window cannot be blamed for."""
 
 import socket
+import stat
 import struct
 import time
 from dataclasses import dataclass
@@ -27,10 +28,22 @@ class Moment:
         return tuple(found)
 
 
-def moment(engine_socket: Path, proc: Path = Path("/proc")) -> Moment:
-    """Now. Time asleep is what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not (clock_gettime(2))."""
+def moment(engine: Path, proc: Path = Path("/proc")) -> Moment:
+    """Now. `engine` is its socket, or the program that is run for each container.
+
+    Time asleep is what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not (clock_gettime(2)).
+    """
     asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    return Moment(asleep_ns, engine_process(engine_socket, proc))
+    return Moment(asleep_ns, engine_program(engine) or engine_process(engine, proc))
+
+
+def engine_program(engine: Path) -> tuple[int, int] | None:
+    """(inode, modification time in ns) of an engine that is a program, since an update puts another in its place."""
+    try:
+        status = engine.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def engine_process(engine_socket: Path, proc: Path = Path("/proc")) -> tuple[int, int]:

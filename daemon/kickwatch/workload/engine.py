@@ -12,13 +12,19 @@ LABEL_CONTAINER = "kickwatch.container"
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine says of itself."""
+    """What an engine says of itself.
+
+    `endpoint`: its socket, or the program it is. `cgroup_parent`: where our containers' cgroups belong, empty for what
+    the cgroup driver implies.
+    """
 
     name: str
     version: str
     runtime: str
     cgroup_driver: str
     root: str
+    endpoint: str = ""
+    cgroup_parent: str = ""
 
     def __str__(self) -> str:
         """`docker 20.10.24`."""
@@ -86,11 +92,11 @@ class Engine(Protocol):
     async def ours(self, instance: str) -> Sequence[str]:
         """Ids of all containers that bear our labels and this instance."""
 
-    async def running(self) -> int:
-        """How many containers run on the node, whoever started them."""
+    async def running(self) -> int | None:
+        """How many containers run on the node, whoever started them; None where the engine knows only ours."""
 
-    async def started(self, since_unix_s: int, until_unix_s: int) -> int:
-        """How many containers that are not ours were started in [since, until); both are past."""
+    async def started(self, since_unix_s: int, until_unix_s: int) -> int | None:
+        """How many containers that are not ours were started in [since, until), both past; None likewise."""
 
     async def remove_image(self, reference: str) -> None:
         """Remove our own image; a missing one is no error."""

@@ -1,0 +1,121 @@
+"""Which engine: the one that engine.kind names, or for `auto` Docker where it answers and runc or crun where not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from kickwatch.config import Config, EngineConfig, EngineKind, Network
+from kickwatch.errors import ConfigError, EngineAbsentError
+from kickwatch.node.continuity import engine_process
+from kickwatch.workload.docker_engine import DockerEngine
+from kickwatch.workload.engine import Engine, EngineInfo
+from kickwatch.workload.oci_engine import OciEngine, forbidden
+from kickwatch.workload.oci_runtime import find_runtime
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An engine that answered, and why it is this one. To be closed by whoever asked for it.
+
+    `note` is for a trial's record: empty where the engine is what everybody expects.
+    """
+
+    engine: Engine
+    info: EngineInfo
+    why: str
+    note: str = ""
+
+
+async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] = lambda: None) -> Chosen:
+    """The engine for this configuration. `workers` bounds the calls under way at once; `alive` hears of each one's end.
+
+    Raises EngineAbsentError where none answers, ConfigError where the engine asked for cannot do what else is asked.
+    """
+    kind = wanted(config.engine)
+    if kind is EngineKind.OCI and (lacks := oci_lacks(config)):
+        raise ConfigError(f"engine.kind=oci: {lacks}", "set engine.kind=docker")
+    if kind is EngineKind.OCI:
+        return await _oci(config, alive, "engine.kind is oci")
+    docker = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, alive=alive)
+    try:
+        info = await _asked(docker)
+    except EngineAbsentError as absent:
+        if kind is EngineKind.DOCKER:
+            raise
+        return await _without_docker(config, alive, absent)
+    named = config.engine.kind is EngineKind.DOCKER
+    return Chosen(docker, info, "engine.kind is docker" if named else "Docker answers at its socket")
+
+
+async def informant(config: Config) -> Chosen:
+    """The engine that knows what others start, for passive mode: Docker, since a runtime knows only our containers.
+
+    Raises EngineAbsentError.
+    """
+    if wanted(config.engine) is EngineKind.OCI:
+        what = "with engine.kind=oci nobody here knows which containers others start"
+        raise EngineAbsentError(what, "set engine.kind=docker")
+    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
+    return await choose(msgspec.structs.replace(config, engine=engine))
+
+
+def wanted(engine: EngineConfig) -> EngineKind:
+    """What is asked for. Under `auto` a socket that somebody named means the engine behind it, and no other."""
+    if engine.kind is EngineKind.AUTO and engine.socket != EngineConfig().socket:
+        return EngineKind.DOCKER
+    return engine.kind
+
+
+def oci_lacks(config: Config) -> str:
+    """What is configured that takes an engine with images and networks, and its key; empty where nothing is."""
+    if config.workload.network is not Network.NONE:
+        return f"workload.network={config.workload.network} takes an engine that makes networks"
+    if config.workload.image:
+        return f"workload.image={config.workload.image} takes an engine that holds images"
+    return ""
+
+
+def drives_runtime(config: Config) -> bool:
+    """Whether this process will start containers itself, as things are: that takes all of root's capabilities.
+
+    Blocks for a moment: Docker's socket is tried.
+    """
+    if not config.workload.enabled:
+        return False
+    kind = wanted(config.engine)
+    if kind is not EngineKind.AUTO or oci_lacks(config):
+        return kind is EngineKind.OCI
+    if find_runtime(config.engine.runtime) is None or forbidden(_PROC):
+        return False
+    return engine_process(Path(config.engine.socket)) == (0, 0)
+
+
+async def _without_docker(config: Config, alive: Callable[[], None], absent: EngineAbsentError) -> Chosen:
+    """`auto` where Docker does not answer."""
+    lacks = oci_lacks(config)
+    if lacks:
+        raise EngineAbsentError(f"{absent.what}, and {lacks}", absent.remedy) from absent
+    try:
+        return await _oci(config, alive, absent.what)
+    except EngineAbsentError as error:
+        remedy = f"for Docker: {absent.remedy}; without an engine: {error.remedy}"
+        raise EngineAbsentError(f"{absent.what}; {error.what}", remedy) from error
+
+
+async def _oci(config: Config, alive: Callable[[], None], why: str) -> Chosen:
+    engine = OciEngine(config.engine.runtime, timeout_s=config.engine.timeout_s, alive=alive)
+    info = await _asked(engine)
+    return Chosen(engine, info, why, note=f"engine: {info}, no daemon: {why}")
+
+
+async def _asked(engine: Engine) -> EngineInfo:
+    """What it says of itself; one that says nothing is closed."""
+    try:
+        return await engine.info()
+    except BaseException:
+        await engine.close()
+        raise

@@ -1,0 +1,386 @@
+"""What every engine promises, tried on each with real containers: Docker, and runc and crun without a daemon.
+
+Nothing is observed here, so no probe is armed; the containers have a cgroup parent and an instance of their own.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
+from kickwatch.native import binary
+from kickwatch.node.cgroups import Cgroups, remove_tree
+from kickwatch.workload.barrier import Barrier, Place
+from kickwatch.workload.docker_engine import DockerEngine
+from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
+from kickwatch.workload.oci_engine import OciEngine
+from kickwatch.workload.oci_runtime import find_runtime
+from kickwatch.workload.reaper import reap_containers
+
+pytestmark = [pytest.mark.docker, pytest.mark.kernel]
+
+SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
+PARENT = "kickwatch-contract"
+ROOT = Path("/run/kickwatch-contract")
+LONG = ("--deadline-ms", "60000")
+SHORT = ("--deadline-ms", "1")  # nobody comes within a millisecond: status 3
+VICTIM = """
+import asyncio, os, sys
+import msgspec
+from pathlib import Path
+from kickwatch.workload.docker_engine import DockerEngine
+from kickwatch.workload.engine import ContainerSpec
+from kickwatch.workload.oci_engine import OciEngine
+
+async def main(kind, place, specs):
+    engine = DockerEngine(place, timeout_s=20, workers=1) if kind == "docker" else OciEngine(
+        kind, timeout_s=20, root=Path(place))
+    await engine.info()
+    for spec in msgspec.json.decode(specs, type=list[ContainerSpec]):
+        await engine.start(await engine.create(spec))
+    print("alive", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@dataclass
+class Kit:
+    """One engine that is ready, with a name for what is made on it."""
+
+    engine: Engine
+    info: EngineInfo
+    image: str
+    arguments: tuple[str, str]  # how the victim makes the same engine
+    cgroups: Cgroups
+    instance: str = field(default_factory=lambda: f"contract-{secrets.token_hex(4)}")
+
+    @property
+    def oci(self) -> bool:
+        return self.info.name == "oci"
+
+    @property
+    def parent(self) -> str:
+        return f"{PARENT.replace('-', '')}.slice" if self.info.cgroup_driver == "systemd" else f"/{PARENT}"
+
+    def spec(self, index: int = 0, command: tuple[str, ...] = LONG, instance: str = "") -> ContainerSpec:
+        trial = secrets.token_hex(4)
+        return ContainerSpec(
+            name=f"kickwatch-{trial}-{index}", instance=instance or self.instance, trial=trial, image=self.image,
+            command=command, network="none", cgroup_parent=self.parent, pids_limit=64,
+        )  # fmt: skip
+
+    async def at_barrier(self, container_id: str) -> Place | None:
+        barrier = Barrier(self.cgroups, self.cgroups.memory_root / self.parent.lstrip("/"))
+        return await barrier.reached(container_id, self.engine.pid)
+
+    async def started(self, command: tuple[str, ...] = LONG, instance: str = "") -> tuple[str, Place | None]:
+        container_id = await self.engine.create(self.spec(command=command, instance=instance))
+        await self.engine.start(container_id)
+        return container_id, await self.at_barrier(container_id)
+
+
+def crun(directory: Path) -> str:
+    """A crun that runs here. Up to 1.8 it refuses a node whose v1 hierarchies have a v2 one beside them: hide that."""
+    program = find_runtime("crun")
+    if program is None:
+        pytest.skip("feature: no crun here")
+    if not Path("/sys/fs/cgroup/unified").is_dir():
+        return str(program)
+    wrapper = directory / "crun"
+    hidden = f'umount /sys/fs/cgroup/unified && exec {program} "$@"'
+    wrapper.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{hidden}' crun \"$@\"\n")
+    wrapper.chmod(0o755)
+    return str(wrapper)
+
+
+@pytest.fixture(params=["docker", "runc", "crun"])
+async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
+    """The engine; nothing of this instance is left at the end, and no cgroup."""
+    engine: Engine
+    if request.param == "docker":
+        arguments = ("docker", SOCKET)
+        engine = DockerEngine(SOCKET, timeout_s=20, workers=4)
+    else:
+        runtime = await asyncio.to_thread(crun, tmp_path) if request.param == "crun" else "runc"
+        arguments = (runtime, str(ROOT))
+        engine = OciEngine(arguments[0], timeout_s=20, root=ROOT)
+    info = await engine.info()
+    image = await engine.prepare_image(await asyncio.to_thread(program))
+    made = Kit(engine, info, image, arguments, await asyncio.to_thread(Cgroups.read))
+    try:
+        yield made
+        assert await engine.ours(made.instance) == []
+    finally:
+        await reap_containers(engine, made.instance)
+        await engine.remove_image(image)
+        await engine.close()
+        left = await asyncio.to_thread(no_parents, made.cgroups)
+    assert left == []
+    assert not oci_is_there()
+    assert zombies() == []
+
+
+def program() -> bytes:
+    """What runs in our containers."""
+    return binary("workload").read_bytes()
+
+
+def no_parents(cgroups: Cgroups) -> list[Path]:
+    """Remove the cgroups that the containers were in; returns what cannot be."""
+    return [path for mount in cgroups.mounts for path in remove_tree(mount / PARENT)]
+
+
+def oci_is_there() -> bool:
+    """Whether anything of an engine without a daemon is left."""
+    return ROOT.exists()
+
+
+def inside(pid: int) -> tuple[dict[str, Path], str, set[str]]:
+    """A process's namespaces, its status, and what is at its root."""
+    proc = Path(f"/proc/{pid}")
+    namespaces = {kind: (proc / "ns" / kind).readlink() for kind in ("pid", "net", "ipc", "uts", "mnt", "cgroup")}
+    return namespaces, (proc / "status").read_text(), {entry.name for entry in (proc / "root").iterdir()}
+
+
+def zombies() -> list[str]:
+    """Names of this process's ended children that nobody has reaped."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if f"PPid:\t{os.getpid()}\n" in text and "State:\tZ" in text:
+            found.append(text.partition("\n")[0])
+    return found
+
+
+async def test_it_says_what_it_is(kit: Kit) -> None:
+    assert str(kit.info).split()[0] == ("oci" if kit.oci else "docker")
+    if kit.oci:
+        assert kit.info.version.split()[0] == Path(kit.arguments[0]).name
+        assert kit.info.version.split()[1][0].isdigit()
+
+
+async def test_a_life_with_kernel_memory_charged_at_its_barrier(kit: Kit) -> None:
+    container_id, place = await kit.started()
+    assert place is not None
+    assert await kit.engine.pid(container_id) == place.pid
+    assert (await asyncio.to_thread(place.kmem_bytes) or 0) > 0
+    assert await kit.engine.wait(container_id, 0.2) is None
+    await asyncio.to_thread(place.release)
+    assert await kit.engine.wait(container_id, 20) == 0
+    assert await kit.engine.pid(container_id) == 0
+    await kit.engine.remove(container_id)
+    assert not place.memcg.exists()
+    await kit.engine.remove(container_id)  # gone already: no error
+
+
+async def test_it_is_confined(kit: Kit) -> None:
+    container_id, place = await kit.started()
+    assert place is not None
+    (ours, _, _), (its, status, root) = inside(os.getpid()), inside(place.pid)
+    shared = {kind for kind in ours if ours[kind] == its[kind]}
+    assert shared <= (set() if kit.oci else {"cgroup"})  # Docker keeps the host's on cgroup v1
+    assert "Seccomp:\t2" in status
+    if kit.oci:
+        assert "NoNewPrivs:\t1" in status
+        assert "CapBnd:\t0000000000000000" in status
+        assert root == {"dev", "proc", "sys", "workload"}
+    await kit.engine.remove(container_id)
+
+
+async def test_exit_status_of_its_own_and_by_a_signal(kit: Kit) -> None:
+    container_id, _ = await kit.started(SHORT)
+    assert await kit.engine.wait(container_id, 20) == 3
+    killed, place = await kit.started()
+    assert place is not None
+    os.kill(place.pid, 9)
+    assert await kit.engine.wait(killed, 20) == 128 + 9
+    for one in (container_id, killed):
+        await kit.engine.remove(one)
+
+
+async def test_several_at_once(kit: Kit) -> None:
+    async def life() -> int | None:
+        container_id, place = await kit.started()
+        if place is not None:
+            await asyncio.to_thread(place.release)
+        status = await kit.engine.wait(container_id, 20)
+        await kit.engine.remove(container_id)
+        return status
+
+    assert await asyncio.gather(*(life() for _ in range(6))) == [0] * 6
+
+
+async def test_the_reaper_knows_its_own_from_a_look_alike(kit: Kit) -> None:
+    created = await kit.engine.create(kit.spec())  # never started
+    running, _ = await kit.started()
+    theirs, place = await kit.started(instance="somebody-else")
+    assert set(await kit.engine.ours(kit.instance)) == {created, running}
+    assert await reap_containers(kit.engine, kit.instance) == 2
+    assert await kit.engine.ours(kit.instance) == []
+    assert await kit.engine.ours("somebody-else") == [theirs]
+    assert place is not None
+    assert await kit.engine.pid(theirs) == place.pid
+    await kit.engine.remove(theirs)
+
+
+@pytest.fixture
+def foreign() -> Iterator[int]:
+    """A container that somebody runs with runc: our labels and a name like ours, but another root. Yields its pid."""
+    home = Path("/run/kickwatch-foreign")
+    rootfs = home / "bundle/rootfs"
+    for name in ("proc", "dev", "sys"):
+        (rootfs / name).mkdir(parents=True)
+    shutil.copy2(binary("workload"), rootfs)
+    subprocess.run(["runc", "spec", "--bundle", home / "bundle"], check=True)
+    config = msgspec.json.decode((home / "bundle/config.json").read_bytes())
+    config["process"] |= {"terminal": False, "args": ["/workload", *LONG]}
+    config["annotations"] = {"kickwatch": "1", "kickwatch.instance": "contract"}
+    config["linux"]["cgroupsPath"] = "/foreign-contract/kickwatch-00000000-0"
+    (home / "bundle/config.json").write_bytes(msgspec.json.encode(config))
+    runc, name = ["runc", "--root", str(home / "state")], "kickwatch-00000000-0"
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = [*runc, "run", "--detach", "--bundle", str(home / "bundle"), "--pid-file", str(home / "pid"), name]
+    subprocess.run(run, check=True, **quiet)  # type: ignore[call-overload]
+    pid = int((home / "pid").read_text())
+    yield pid
+    subprocess.run([*runc, "delete", "--force", name], check=True)
+    with suppress(ChildProcessError):  # it is ours where an engine under test made this process a subreaper
+        os.waitpid(pid, 0)
+    for mount in Cgroups.read().mounts:
+        if (mount / "foreign-contract").is_dir():
+            (mount / "foreign-contract").rmdir()
+    shutil.rmtree(home)
+
+
+async def test_killed_in_mid_life_and_reaped(kit: Kit, foreign: int) -> None:
+    specs = [kit.spec(index) for index in range(2)]
+    told = msgspec.json.encode(specs).decode()
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", VICTIM, *kit.arguments, told, stdout=asyncio.subprocess.PIPE
+    )
+    assert victim.stdout is not None
+    assert await victim.stdout.readline() == b"alive\n"
+    victim.kill()
+    await victim.wait()
+    places = [await kit.at_barrier(container_id) for container_id in await kit.engine.ours(kit.instance)]
+    assert len(places) == 2
+    assert await reap_containers(kit.engine, kit.instance) == 2
+    assert [place for place in places if place is not None and place.memcg.exists()] == []
+    assert "kw-barrier" in inside(foreign)[1]
+
+
+async def test_one_that_cannot_start_is_named_and_leaves_nothing(kit: Kit) -> None:
+    if kit.oci:
+        spec = kit.spec()
+        await asyncio.to_thread(lambda: next(ROOT.glob("images/*/program")).chmod(0o644))
+    else:
+        spec = msgspec.structs.replace(kit.spec(), cgroup_parent="/../kickwatch-contract/memory.stat")
+    container_id = await kit.engine.create(spec)
+    with pytest.raises(EngineError, match=spec.name) as caught:
+        await kit.engine.start(container_id)
+    assert not isinstance(caught.value, EngineAnswerLostError)
+    await kit.engine.remove(container_id)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.002, 0.02])
+async def test_a_cancelled_create_leaves_nothing(kit: Kit, after_s: float) -> None:
+    creating = asyncio.create_task(kit.engine.create(kit.spec()))
+    await asyncio.sleep(after_s)
+    creating.cancel()
+    (made,) = await asyncio.gather(creating, return_exceptions=True)
+    if isinstance(made, str):  # it was faster
+        await kit.engine.remove(made)
+    assert await kit.engine.ours(kit.instance) == []
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05])
+async def test_a_cancelled_start_can_be_removed(kit: Kit, after_s: float) -> None:
+    container_id = await kit.engine.create(kit.spec())
+    starting = asyncio.create_task(kit.engine.start(container_id))
+    await asyncio.sleep(after_s)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await kit.engine.remove(container_id)
+    assert await kit.engine.ours(kit.instance) == []
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+async def test_a_runtime_directory_that_is_noexec_as_on_many_nodes(tmp_path: Path, runtime: str) -> None:
+    home = Path("/run/kickwatch-noexec")
+    wanted = await asyncio.to_thread(crun, tmp_path) if runtime == "crun" else runtime
+    with noexec(home):
+        engine = OciEngine(wanted, timeout_s=20, root=home / "oci")
+        info, image = await engine.info(), await engine.prepare_image(await asyncio.to_thread(program))
+        kit = Kit(engine, info, image, ("", ""), await asyncio.to_thread(Cgroups.read))
+        container_id, place = await kit.started()
+        assert place is not None
+        await engine.remove(container_id)
+        await engine.remove_image(image)
+        await engine.close()
+    assert await asyncio.to_thread(no_parents, kit.cgroups) == []
+
+
+@contextmanager
+def noexec(directory: Path) -> Iterator[None]:
+    """A file system of which nothing can be executed."""
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,size=8m", "tmpfs", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
+        directory.rmdir()
+
+
+HANGS = {
+    "at once": "sleep 1000",
+    "once it runs": '/usr/sbin/runc "$@"; sleep 1000',
+    "in everything": "exec sleep 1000",
+}
+
+
+@pytest.mark.parametrize("how", HANGS)
+async def test_a_runtime_that_hangs_is_bounded_and_what_it_made_is_removed(tmp_path: Path, how: str) -> None:
+    wrapper = tmp_path / "runc"
+    hang = (
+        HANGS[how]
+        if how == "in everything"
+        else f'case "$*" in *" run "*) {HANGS[how]} ;; *) exec /usr/sbin/runc "$@" ;; esac'
+    )
+    wrapper.write_text(f"#!/bin/sh\n{hang}\n")
+    wrapper.chmod(0o755)
+    engine = OciEngine(str(wrapper), timeout_s=1, root=ROOT)
+    since = time.monotonic()
+    if how == "in everything":
+        with pytest.raises(EngineAbsentError, match="no answer"):
+            await engine.info()
+    else:
+        info, image = await engine.info(), await engine.prepare_image(await asyncio.to_thread(program))
+        kit = Kit(engine, info, image, ("", ""), await asyncio.to_thread(Cgroups.read))
+        container_id = await engine.create(kit.spec())
+        with pytest.raises(EngineAnswerLostError, match=container_id):
+            await engine.start(container_id)
+        await engine.remove(container_id)
+        assert await engine.ours(kit.instance) == []
+        await engine.remove_image(kit.image)
+        assert await asyncio.to_thread(no_parents, kit.cgroups) == []
+    assert time.monotonic() - since < 6
+    await engine.close()
+    assert not oci_is_there()
+    assert zombies() == []

@@ -1,0 +1,107 @@
+"""Which engine is taken, and what is said where there is none."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import kickwatch.workload.choose as module
+from kickwatch.config import Config, EngineConfig, EngineKind
+from kickwatch.configure import load
+from kickwatch.errors import ConfigError, EngineAbsentError
+from kickwatch.workload.choose import choose, drives_runtime, informant, oci_lacks, wanted
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default socket is one where nobody listens, and no program is on PATH."""
+    path = tmp_path / "docker.sock"
+
+    class Elsewhere(EngineConfig, frozen=True):
+        socket: str = str(path)
+
+    monkeypatch.setattr(module, "EngineConfig", Elsewhere)
+    return path
+
+
+def configured(socket_path: Path, *sets: str) -> Config:
+    return load(None, [f"engine.socket={socket_path}", "engine.timeout_s=1", *sets]).config
+
+
+@pytest.fixture
+def listening(nowhere: Path) -> Iterator[Path]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(nowhere))
+        server.listen()
+        yield nowhere
+
+
+def test_a_socket_that_somebody_named_means_the_engine_behind_it() -> None:
+    assert wanted(EngineConfig()) is EngineKind.AUTO
+    assert wanted(EngineConfig(socket="/run/podman/podman.sock")) is EngineKind.DOCKER
+    assert wanted(EngineConfig(kind=EngineKind.OCI, socket="/run/other.sock")) is EngineKind.OCI
+
+
+async def test_docker_alone_is_waited_for(nowhere: Path) -> None:
+    with pytest.raises(EngineAbsentError, match="no container engine answers") as caught:
+        await choose(configured(nowhere, "engine.kind=docker"))
+    assert "runc" not in str(caught.value)
+
+
+async def test_where_there_is_neither_both_remedies_are_named(nowhere: Path) -> None:
+    with pytest.raises(EngineAbsentError) as caught:
+        await choose(configured(nowhere, "engine.runtime=/no/such/runtime"))
+    assert str(nowhere) in caught.value.what
+    assert "/no/such/runtime" in caught.value.what
+    assert "systemctl start docker" in caught.value.remedy
+    assert "install runc or crun" in caught.value.remedy
+
+
+@pytest.mark.parametrize("setting", ["workload.network=bridge", "workload.image=debian:12"])
+async def test_what_takes_docker_is_not_given_to_a_runtime(nowhere: Path, setting: str) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(EngineAbsentError, match=key) as caught:
+        await choose(configured(nowhere, setting))
+    assert "start docker" in caught.value.remedy
+    with pytest.raises(ConfigError, match=f"engine.kind=oci: {key}") as refused:
+        await choose(configured(nowhere, setting, "engine.kind=oci"))
+    assert "engine.kind=docker" in refused.value.remedy
+
+
+async def test_only_docker_knows_what_others_start(nowhere: Path) -> None:
+    with pytest.raises(EngineAbsentError, match="nobody here knows which containers others start"):
+        await informant(configured(nowhere, "engine.kind=oci"))
+    with pytest.raises(EngineAbsentError, match="no container engine answers"):
+        await informant(configured(nowhere))
+
+
+def test_what_a_runtime_lacks() -> None:
+    assert oci_lacks(Config()) == ""
+    assert "workload.network=bridge" in oci_lacks(load(None, ["workload.network=bridge"]).config)
+
+
+def test_who_drives_a_runtime_keeps_its_capabilities(
+    nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "forbidden", lambda _: None)
+    program = tmp_path / "runc"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    auto = configured(nowhere, f"engine.runtime={program}")
+    assert drives_runtime(auto)
+    assert not drives_runtime(configured(nowhere, "engine.runtime=/no/such/runtime"))
+    assert not drives_runtime(configured(nowhere, f"engine.runtime={program}", "engine.kind=docker"))
+    assert not drives_runtime(configured(nowhere, f"engine.runtime={program}", "workload.network=bridge"))
+    assert not drives_runtime(configured(nowhere, f"engine.runtime={program}", "workload.enabled=false"))
+    assert drives_runtime(msgspec.structs.replace(auto, engine=EngineConfig(kind=EngineKind.OCI)))
+    monkeypatch.setattr(module, "forbidden", lambda _: ("no", "no"))  # in a sandbox it could not: nothing is kept
+    assert not drives_runtime(auto)
+
+
+def test_who_has_docker_does_not(listening: Path, tmp_path: Path) -> None:
+    program = tmp_path / "runc"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert not drives_runtime(configured(listening, f"engine.runtime={program}"))
