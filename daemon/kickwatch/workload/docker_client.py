@@ -75,9 +75,10 @@ class _Pool(UnixHTTPConnectionPool):
 
 class _Adapter(UnixHTTPAdapter):
     def get_connection(self, url: bytes | str, proxies: Any = None) -> UnixHTTPConnectionPool:  # noqa: ARG002 -- given by the SDK
-        """As UnixHTTPAdapter, which leaves no choice of the pool."""
+        """One pool for all. UnixHTTPAdapter has one per URL: a connection for each call of a container."""
         with self.pools.lock:
-            pool: UnixHTTPConnectionPool | None = self.pools.get(url)
+            pool: UnixHTTPConnectionPool | None = self.pools.get(self.socket_path)
             if pool is None:
-                pool = self.pools[url] = _Pool(str(url), self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                pool = _Pool(str(url), self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                self.pools[self.socket_path] = pool
             return pool

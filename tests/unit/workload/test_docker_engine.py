@@ -71,6 +71,7 @@ class FakeDocker:
     odd: dict[str, Callable[[Asked], Answer | bytes | Iterator[bytes] | None]] = field(default_factory=dict)
     versions: tuple[str, str] = ("1.12", "1.41")
     ended: threading.Event = field(default_factory=threading.Event)
+    connections: int = 0
 
     def answer(self, asked: Asked) -> Answer | bytes | Iterator[bytes]:
         """The odd answer, if there is one, else what an engine would say."""
@@ -153,6 +154,10 @@ class _Server(ThreadingMixIn, UnixStreamServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+
+    def setup(self) -> None:
+        self.server.docker.connections += 1
+        super().setup()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -358,6 +363,18 @@ async def test_a_life(docker: FakeDocker, engine: DockerEngine) -> None:
     await engine.remove(container)
     assert docker.containers == {}
     await engine.remove(container)  # gone already
+
+
+async def test_containers_share_one_connection(docker: FakeDocker, path: Path) -> None:
+    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+    docker.ended.set()
+    for _ in range(3):
+        container = await engine.create(SPEC)
+        await engine.start(container)
+        assert await engine.wait(container, 5) == 0
+        await engine.remove(container)
+    assert docker.connections == 1
+    await engine.close()
 
 
 async def test_a_create_that_succeeds_after_its_deadline_is_settled_by_label(
