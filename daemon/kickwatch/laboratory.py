@@ -18,6 +18,7 @@ from kickwatch.node.cgroups import Cgroups, nokmem, reclaim
 from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory
 from kickwatch.shielded import finish
+from kickwatch.signals import Ending
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.choose import choose
@@ -200,21 +201,29 @@ class Laboratory:
         await asyncio.sleep(_WARM_UP_SETTLE_S)
 
     @classmethod
-    def open(cls, config: Config, eyes: Eyes | None = None, alive: Callable[[], None] = lambda: None) -> "_Opening":
+    def open(
+        cls,
+        config: Config,
+        eyes: Eyes | None = None,
+        alive: Callable[[], None] = lambda: None,
+        ending: Ending | None = None,
+    ) -> "_Opening":
         """Set everything up; on the way out containers, cgroups, image and probes are gone again.
 
         `eyes` that are given stay open. `alive` is called whenever a call to the engine has ended, however it did.
+        Once `ending` begins, an engine that hangs is not waited for with all the time its calls have.
         """
-        return _Opening(config, eyes, alive)
+        return _Opening(config, eyes, alive, ending or Ending())
 
 
 class _Opening:
     """The two-phase start and the bounded stop of a Laboratory."""
 
-    def __init__(self, config: Config, eyes: Eyes | None, alive: Callable[[], None]) -> None:
+    def __init__(self, config: Config, eyes: Eyes | None, alive: Callable[[], None], ending: Ending) -> None:
         self._config = config
         self._eyes = eyes
         self._alive = alive
+        self._ending = ending
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Laboratory:
@@ -241,6 +250,7 @@ class _Opening:
         chosen = await choose(config, workers=config.workload.concurrency + 1, alive=self._alive)
         engine, info = chosen.engine, chosen.info
         self._stack.push_async_callback(engine.close)
+        self._stack.enter_context(self._ending.tells(engine.hurry))
         instance = await asyncio.to_thread(read_instance)
         image = await self._image(engine)
         reap = partial(reap_everything, engine, info, instance, cgroups)

@@ -8,16 +8,22 @@ from kickwatch.laboratory import Laboratory
 from kickwatch.model import Trial, Verdict
 from kickwatch.node.lock import NodeLock
 from kickwatch.plan import TrialRun
+from kickwatch.signals import Ending
 
 _MOST_TRIALS, _MOST_CONTAINERS = 20, 200
 
 
 async def decide(
-    config: Config, containers: int, progress: Callable[[str], None], *, until_decided: bool = False
+    config: Config,
+    containers: int,
+    progress: Callable[[str], None],
+    *,
+    until_decided: bool = False,
+    ending: Ending | None = None,
 ) -> tuple[list[Trial], Single]:
     """The trials of one run and their verdict; with `until_decided` further trials follow while more would decide."""
     with NodeLock():
-        async with Laboratory.open(config) as laboratory:
+        async with Laboratory.open(config, ending=ending) as laboratory:
             trials = [await TrialRun(laboratory, containers, progress).run()]
             single = one_shot(trials)
             while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:

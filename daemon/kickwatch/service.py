@@ -31,7 +31,7 @@ from kickwatch.plan import TrialRun
 from kickwatch.purse import Purse
 from kickwatch.schedule import Schedule
 from kickwatch.shielded import finish
-from kickwatch.signals import ENDING, DrainedError, Switches, until_signalled
+from kickwatch.signals import ENDING, DrainedError, Ending, Switches, until_signalled
 from kickwatch.status import Board
 from kickwatch.telemetry import Telemetry
 from kickwatch.watch import Watch
@@ -50,15 +50,16 @@ async def run_daemon(source: Source, trials: int | None) -> None:
     a configuration that cannot be used, another kickwatch; with `trials` also for an engine that does not answer.
     """
     notifier = Notifier.from_environment()
+    ending = Ending(notifier.stopping)
     with NodeLock(), suppress(asyncio.CancelledError):
         try:
-            await until_signalled(_serve(source, trials, notifier), ENDING, notifier.stopping)
+            await until_signalled(_serve(source, trials, notifier, ending), ENDING, ending.begin)
         finally:
             notifier.close()
     logger().info(Event.STOPPED)
 
 
-async def _serve(source: Source, trials: int | None, notifier: Notifier) -> None:
+async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Ending) -> None:
     config = (await asyncio.to_thread(source)).config
     check(config)
     async with AsyncExitStack() as stack:
@@ -70,7 +71,7 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier) -> None
         telemetry = Telemetry(eyes.observatory)
         stack.push_async_callback(telemetry.close)
         await telemetry.open(config.metrics)
-        service = Service(source, config, trials, notifier, switches, eyes, telemetry)
+        service = Service(source, config, trials, notifier, ending, switches, eyes, telemetry)
         await service.run()
 
 
@@ -82,6 +83,7 @@ class Service:
     config: Config
     trials: int | None
     notifier: Notifier
+    ending: Ending
     switches: Switches
     eyes: Eyes
     telemetry: Telemetry
@@ -132,7 +134,7 @@ class Service:
             return
         await self.purse.spend(WARM_UP_CONTAINERS)
         async with AsyncExitStack() as stack:
-            opening = Laboratory.open(self.config, self.eyes, self.notifier.progress)
+            opening = Laboratory.open(self.config, self.eyes, self.notifier.progress, self.ending)
             try:
                 laboratory = await stack.enter_async_context(opening)
             except EngineAbsentError:
@@ -141,12 +143,20 @@ class Service:
             self.swept = True
             self._engine_found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
-            while self._more() and await schedule.until_due(laboratory, self._beat):
-                if await laboratory.engine.info() != laboratory.info:
-                    self.lost_at = self.lost_at or asyncio.get_running_loop().time()
-                    return  # an upgrade between two trials: another stratum, maybe another cgroup driver
-                await self._trial(laboratory, schedule)
-                self.due_at = schedule.due_at
+            try:
+                await self._trials(laboratory, schedule)
+            except EngineAbsentError as error:
+                self._engine_lost(error)
+                laboratory.engine.hurry()  # what it cannot be asked to remove, the next session does
+                raise
+
+    async def _trials(self, laboratory: Laboratory, schedule: Schedule) -> None:
+        while self._more() and await schedule.until_due(laboratory, self._beat):
+            if await laboratory.engine.info() != laboratory.info:
+                self.lost_at = self.lost_at or asyncio.get_running_loop().time()
+                return  # an upgrade between two trials: another stratum, maybe another cgroup driver
+            await self._trial(laboratory, schedule)
+            self.due_at = schedule.due_at
 
     async def _may_begin(self, schedule: Schedule) -> bool:
         """Wait until neither drain nor budget keeps us from the engine; False when a reload comes first."""
@@ -226,18 +236,21 @@ class Service:
     async def _retry_later(self, error: KickwatchError | OSError) -> None:
         """Say once that the engine is gone, or each time what else is wrong; wait longer each time."""
         loop = asyncio.get_running_loop()
-        absent = isinstance(error, EngineAbsentError)
-        fields = {"what": _what(error), "remedy": _remedy(error), "retry_s": self.retry_s}
-        if not absent:
-            logger().error(Event.TRIAL_FAILED, **fields)
-        elif not self.lost_at:
-            self.lost_at = loop.time()
-            logger().error(Event.ENGINE_LOST, **fields)
+        if isinstance(error, EngineAbsentError):
+            self._engine_lost(error)
+        else:
+            logger().error(Event.TRIAL_FAILED, what=_what(error), remedy=_remedy(error), retry_s=self.retry_s)
         self.notifier.status(f"{self.watch.condition}; waits: {error}")
         until = loop.time() + self.retry_s
         self.retry_s = min(2 * self.retry_s, _LONGEST_RETRY_S)
         while loop.time() < until and not self.switches.reload_asked:
             await self._wait(min(until - loop.time(), self.config.guard.poll_s))
+
+    def _engine_lost(self, error: EngineAbsentError) -> None:
+        """Said once, and at once: to take down what it held can take a while."""
+        if not self.lost_at:
+            self.lost_at = asyncio.get_running_loop().time()
+            logger().error(Event.ENGINE_LOST, what=_what(error), remedy=_remedy(error), retry_s=self.retry_s)
 
     def _engine_found(self, engine: str) -> None:
         self.retry_s = _FIRST_RETRY_S

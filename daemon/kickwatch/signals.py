@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,28 @@ async def until_signalled(
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+class Ending:
+    """Who hears at once that the process was told to end, be it long before the clean-up comes to them."""
+
+    def __init__(self, *listeners: Callable[[], None]) -> None:
+        """`listeners` hear it first, in this order."""
+        self._listeners = [*listeners]
+
+    def begin(self) -> None:
+        """For `until_signalled`."""
+        for listener in self._listeners:
+            listener()
+
+    @contextmanager
+    def tells(self, listener: Callable[[], None]) -> Iterator[None]:
+        """It hears of an end that begins meanwhile."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
 
 class DrainedError(Exception):

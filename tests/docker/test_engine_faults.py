@@ -17,7 +17,7 @@ import pytest
 
 from engine_proxy import Fault, Proxy, Request, byte_by_byte, garbage, late, refused
 from kickwatch.workload.names import read_instance
-from node_daemon import FAST, NodeDaemon, Record
+from node_daemon import FAST, STOP_S, NodeDaemon, Record
 from private_engine import PrivateEngine, private_engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -33,8 +33,6 @@ LOOK_ALIKES = (
     ("kickwatch", "kickwatch=1", "kickwatch.container=kickwatch-4e5f6a7b-1"),
 )
 TIMEOUT_S = 1.0
-# To remove the container under way, to list the others, to remove the image: each until its deadline. And the rest.
-ON_A_HUNG_ENGINE_S = 3 * TIMEOUT_S + 5.0
 Start = Callable[..., NodeDaemon]
 
 
@@ -166,12 +164,12 @@ def test_the_engine_hangs(engine: PrivateEngine, start: Start) -> None:
 
 
 def test_a_stop_while_the_engine_hangs(engine: PrivateEngine, start: Start) -> None:
-    """It ends within its bound and says what it could not remove; the next start does."""
-    with start(workload__hold_s=1.0) as daemon:
+    """It ends in time, whatever its calls may take, and says what it could not remove; the next start does."""
+    with start(workload__hold_s=1.0, engine__timeout_s=30.0) as daemon:
         container_of_a_trial(engine, daemon)
         with engine.hanging():
             daemon.send(signal.SIGTERM)
-            assert daemon.ended(ON_A_HUNG_ENGINE_S) == 0
+            assert daemon.ended(STOP_S) == 0
         assert daemon.events("clean_up_failed")
         with start() as again:
             valid_trial(again)

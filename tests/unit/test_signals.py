@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kickwatch.signals import ENDING, DrainedError, Switches, until_signalled
+from kickwatch.signals import ENDING, DrainedError, Ending, Switches, until_signalled
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -169,3 +169,13 @@ async def test_an_end_that_is_asked_for_together_with_a_reload_is_not_lost(steps
         done, _ = await asyncio.wait([going], timeout=1)
         going.cancel()
         assert done
+
+
+def test_an_end_is_told_to_those_who_listen_then() -> None:
+    told: list[str] = []
+    ending = Ending(lambda: told.append("first"))
+    with ending.tells(lambda: told.append("gone")):
+        pass
+    with ending.tells(lambda: told.append("second")):
+        ending.begin()
+    assert told == ["first", "second"]

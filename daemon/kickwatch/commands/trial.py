@@ -16,7 +16,7 @@ from kickwatch.model import Trial, Verdict
 from kickwatch.once import decide
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
-from kickwatch.signals import until_signalled
+from kickwatch.signals import Ending, until_signalled
 
 
 @click.command()
@@ -42,7 +42,9 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
     try:
         config = read_config(config_path, sets)
         count = containers or config.workload.containers_per_trial
-        trials, single = run(until_signalled(decide(config, count, say, until_decided=until_decided)))
+        ending = Ending()
+        work = decide(config, count, say, until_decided=until_decided, ending=ending)
+        trials, single = run(until_signalled(work, stopping=ending.begin))
     except Exception as error:  # under --bisect any failure is "cannot tell": git takes other statuses for a bad kernel
         if not bisect:
             raise

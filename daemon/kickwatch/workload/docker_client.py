@@ -5,6 +5,7 @@ for ever, and the thread would keep kickwatch from ending, since the interpreter
 """
 
 import socket
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -21,7 +22,8 @@ class Client(docker.APIClient):
     def __init__(self, socket_path: str, *, version: str, timeout_s: int) -> None:
         """`version` is the API version to speak: none is asked for, so nothing is sent yet."""
         super().__init__(base_url=f"unix://{socket_path}", version=version, timeout=timeout_s)
-        self.mount("http+docker://", _Adapter(f"http+unix://{socket_path}", timeout_s))
+        self._sockets: list[_Socket] = []
+        self.mount("http+docker://", _Adapter(f"http+unix://{socket_path}", timeout_s, self._sockets))
 
     def request(self, *args: Any, **options: Any) -> Any:
         """As requests.Session.request; the SDK asks for no timeout where it imports an image."""
@@ -29,12 +31,25 @@ class Client(docker.APIClient):
             options["timeout"] = self.timeout
         return super().request(*args, **options)
 
+    def cut_off(self, longer_than_s: float) -> bool:
+        """End the reads that may go on for longer than that; True where there were any. For another thread's use."""
+        long = [each for each in self._sockets if each.left_s() > longer_than_s]
+        for each in long:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        return bool(long)
+
 
 class _Socket(socket.socket):
     """Reads share the time that was given them by `settimeout`, which urllib3 calls once for each request."""
 
     _timeout_s: float | None = None
     _until = 0.0
+    _reading = False
+
+    def left_s(self) -> float:
+        """How long the read that is under way may still take; 0 where none is."""
+        return max(0.0, self._until - monotonic()) if self._reading else 0.0
 
     def settimeout(self, value: float | None) -> None:
         super().settimeout(value)
@@ -49,13 +64,19 @@ class _Socket(socket.socket):
         if left_s <= 0:
             raise TimeoutError("timed out")
         super().settimeout(max(left_s, _LEAST_S))
+        self._reading = True
         try:
             return super().recv_into(*args, **options)
         finally:
+            self._reading = False
             super().settimeout(self._timeout_s)
 
 
 class _Connection(UnixHTTPConnection):
+    def __init__(self, pool: "_Pool") -> None:
+        super().__init__(pool.base_url, pool.socket_path, pool.timeout)  # type: ignore[arg-type]  # the SDK's number
+        self._sockets = pool.sockets
+
     def connect(self) -> None:
         """As UnixHTTPConnection, which leaves a socket that could not connect to the garbage collector."""
         connecting = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -66,19 +87,27 @@ class _Connection(UnixHTTPConnection):
             connecting.close()
             raise
         self.sock = connecting
+        self._sockets[:] = [each for each in self._sockets if each.fileno() >= 0] + [connecting]
 
 
 class _Pool(UnixHTTPConnectionPool):
+    def __init__(self, adapter: "_Adapter") -> None:
+        super().__init__(adapter.socket_path, adapter.socket_path, adapter.timeout, maxsize=adapter.max_pool_size)
+        self.sockets = adapter.sockets
+
     def _new_conn(self) -> Any:
-        return _Connection(self.base_url, self.socket_path, self.timeout)  # type: ignore[arg-type]  # the SDK's number
+        return _Connection(self)
 
 
 class _Adapter(UnixHTTPAdapter):
+    def __init__(self, socket_url: str, timeout_s: int, sockets: list[_Socket]) -> None:
+        super().__init__(socket_url, timeout_s)
+        self.sockets = sockets
+
     def get_connection(self, url: bytes | str, proxies: Any = None) -> UnixHTTPConnectionPool:  # noqa: ARG002 -- given by the SDK
         """One pool for all. UnixHTTPAdapter has one per URL: a connection for each call of a container."""
         with self.pools.lock:
             pool: UnixHTTPConnectionPool | None = self.pools.get(self.socket_path)
             if pool is None:
-                pool = _Pool(str(url), self.socket_path, self.timeout, maxsize=self.max_pool_size)
-                self.pools[self.socket_path] = pool
+                pool = self.pools[self.socket_path] = _Pool(self)
             return pool

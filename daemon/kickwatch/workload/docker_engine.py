@@ -1,14 +1,8 @@
-"""Docker Engine through its SDK.
-
-The SDK is synchronous and its clients must not be shared between threads (docker-py issue 3229), so each worker
-thread of a bounded executor has a client of its own, with an explicit base URL: `from_env()` would follow whatever
-context the command line was last pointed at. A socket timeout bounds every answer; a second deadline bounds the call.
-"""
+"""Docker Engine through its SDK: what kickwatch asks of it, and how its answers are read."""
 
 import asyncio
 import io
 import tarfile
-import threading
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from contextlib import closing, suppress
@@ -17,27 +11,19 @@ from math import ceil
 from typing import Any, TypeVar
 
 import docker.errors
-import requests.exceptions
-import urllib3.exceptions
 from docker.types import LogConfig
 
 import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.shielded import finish
-from kickwatch.workload.docker_client import Client
+from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_cause
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 
 T = TypeVar("T")
 IMAGE_REPOSITORY = "kickwatch-workload"
 PROGRAM = "/workload"
-_API_VERSION = "1.41"  # Engine 20.10, the oldest supported
 _SETTLE_S = 10.0
 _LOOK_INTERVAL_S = 0.5
-_LONGEST_LINE = 500
-_GRACE_S = 1.0  # the socket's timeout comes first: it frees the thread
-_FAILURES = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
-# What the SDK and we stumble over in an odd answer; RecursionError in deeply nested JSON.
-_GARBAGE = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class DockerEngine:
@@ -57,23 +43,20 @@ class DockerEngine:
         `settle_s`: how long a create without an answer is looked for. `alive` is called in the event loop whenever a
         call has ended, be it with an answer or at its deadline.
         """
-        self._alive = alive
         self._socket = socket
-        self._timeout_s = timeout_s
         self._settle_s = settle_s
-        self._executor = futures.ThreadPoolExecutor(workers, thread_name_prefix="engine")
-        self._local = threading.local()
-        self._clients: list[Client] = []
-        self._api_version = _API_VERSION
+        self._calls = Calls(socket, timeout_s=timeout_s, workers=workers, alive=alive)
         self._names: dict[str, str] = {}  # of the containers that are there, by id: errors tell both
 
     async def info(self) -> EngineInfo:
         """Version and configuration of the engine. Agrees on the API version that all further calls speak."""
         oldest, newest, agreed = await self._ask("ask the engine for its version", _versions)
         if agreed is None:
-            what = f"the engine at {self._socket} speaks API {oldest} to {newest}, kickwatch {_API_VERSION} or later"
+            what = (
+                f"the engine at {self._socket} speaks API {oldest} to {newest}, kickwatch {OLDEST_API_VERSION} or later"
+            )
             raise EngineError(what, "update it to Docker Engine 20.10 or later")
-        self._api_version = agreed
+        self._calls.api_version = agreed
         return await self._ask("ask the engine", _describe)
 
     async def prepare_image(self, own_program: bytes) -> str:
@@ -92,17 +75,17 @@ class DockerEngine:
                 if "error" in str(answer):
                     raise docker.errors.DockerException(str(answer).strip())
 
-        job = self._submit(make)
+        job = self._calls.submit(make)
         try:
-            await self._answer(f"make the image {reference}", job)
+            await self._calls.answer(f"make the image {reference}", job)
         except asyncio.CancelledError:
-            await finish(self._ended(job))
+            await finish(self._calls.ended(job))
             raise
         return reference
 
     async def require_image(self, reference: str) -> None:
         """A user's image must be there already, under this name or id: kickwatch pulls nothing."""
-        found = await self._call(f"look for the image {reference}", lambda api: _has_image(api, reference))
+        found = await self._calls.call(f"look for the image {reference}", lambda api: _has_image(api, reference))
         if not found:
             raise EngineError(f"the image {reference} is not on this node", f"docker pull {reference}")
 
@@ -121,9 +104,9 @@ class DockerEngine:
             )
             return str(made["Id"])
 
-        job = self._submit(make)
+        job = self._calls.submit(make)
         try:
-            container_id = await self._answer(f"create the container {spec.name}", job)
+            container_id = await self._calls.answer(f"create the container {spec.name}", job)
         except (EngineAnswerLostError, asyncio.CancelledError):
             await finish(self._settle(spec, job))
             raise
@@ -132,7 +115,7 @@ class DockerEngine:
 
     async def start(self, container_id: str) -> None:
         """Start a created container."""
-        await self._call(f"start {self._called(container_id)}", lambda api: api.start(container_id))
+        await self._calls.call(f"start {self._called(container_id)}", lambda api: api.start(container_id))
 
     async def pid(self, container_id: str) -> int:
         """Host process id of the container's first process."""
@@ -147,7 +130,7 @@ class DockerEngine:
             return int(api.wait(container_id, timeout=socket_s)["StatusCode"])
 
         try:
-            return await self._call(f"wait for {self._called(container_id)}", until_exit, timeout_s)
+            return await self._calls.call(f"wait for {self._called(container_id)}", until_exit, timeout_s)
         except EngineAnswerLostError as error:
             if not isinstance(error.__cause__, TimeoutError):
                 raise
@@ -164,9 +147,9 @@ class DockerEngine:
                 except docker.errors.APIError as error:
                     if error.status_code != 409:  # 409: its removal is already in progress
                         raise
-                    api.wait(container_id, condition="removed", timeout=self._socket_timeout_s)
+                    api.wait(container_id, condition="removed", timeout=self._calls.socket_timeout_s)
 
-        await self._call(f"remove {self._called(container_id)}", remove)
+        await self._calls.call(f"remove {self._called(container_id)}", remove)
         self._names.pop(container_id, None)
 
     async def ours(self, instance: str) -> Sequence[str]:
@@ -175,7 +158,7 @@ class DockerEngine:
 
     async def running(self) -> int:
         """Containers that run on the node, other people's included."""
-        return await self._call("count the containers", lambda api: int(api.info()["ContainersRunning"]))
+        return await self._calls.call("count the containers", lambda api: int(api.info()["ContainersRunning"]))
 
     async def started(self, since_unix_s: int, until_unix_s: int) -> int:
         """From the engine's memory of its newest 256 events. `until_unix_s` must be past: it would wait for it."""
@@ -187,7 +170,7 @@ class DockerEngine:
                 times = [int(event["time"]) for event in events if LABEL not in event["Actor"]["Attributes"]]
             return sum(since_unix_s <= at < until_unix_s for at in times)
 
-        return await self._call("ask for the containers that were started", count)
+        return await self._calls.call("ask for the containers that were started", count)
 
     async def remove_image(self, reference: str) -> None:
         """Remove our image, unless a container (not ours, then) still uses it."""
@@ -199,13 +182,15 @@ class DockerEngine:
                 if error.status_code not in {404, 409}:
                     raise
 
-        await self._call(f"remove the image {reference}", remove)
+        await self._calls.call(f"remove the image {reference}", remove)
+
+    def hurry(self) -> None:
+        """The process is to end: what the engine does not answer soon is left to the next start."""
+        self._calls.hurry()
 
     async def close(self) -> None:
-        """Close the clients; threads that still hang in a read end with its timeout."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        for client in self._clients:
-            client.close()
+        """Close the clients, and with them what is still under way."""
+        self._calls.close()
 
     def _called(self, container_id: str) -> str:
         name = self._names.get(container_id)
@@ -218,20 +203,20 @@ class DockerEngine:
             state = api.inspect_container(container_id)["State"]
             return {key: state[key] for key in ("Running", "Pid", "ExitCode")}
 
-        return await self._call(f"inspect {self._called(container_id)}", inspect)
+        return await self._calls.call(f"inspect {self._called(container_id)}", inspect)
 
     async def _labelled(self, *labels: str) -> list[str]:
         def ids(api: docker.APIClient) -> list[str]:
             return [str(found["Id"]) for found in api.containers(all=True, quiet=True, filters={"label": list(labels)})]
 
-        return await self._call("list our containers", ids)
+        return await self._calls.call("list our containers", ids)
 
     async def _settle(self, spec: ContainerSpec, job: "futures.Future[str]") -> None:
         """Remove what a create without an answer made, now or a little later (docker-py issues 2266, 2461).
 
         A thread cannot be cancelled, so what it got is waited for first.
         """
-        await self._ended(job)
+        await self._calls.ended(job)
         refused = job.done() and not job.cancelled() and isinstance(job.exception(), docker.errors.APIError)
         if job.cancelled() or refused:
             return  # cancelled: it was never sent
@@ -245,61 +230,12 @@ class DockerEngine:
                     return
                 await asyncio.sleep(_LOOK_INTERVAL_S)
 
-    async def _ended(self, job: "futures.Future[T]") -> None:
-        """Wait until a call has ended in its thread, whatever with; bounded as the call is."""
-        if not job.done():  # futures.wait() would wait for a cancelled one until a thread came by
-            await asyncio.to_thread(futures.wait, (job,), self._socket_timeout_s + _GRACE_S)
-
-    @property
-    def _socket_timeout_s(self) -> int:
-        return max(1, ceil(self._timeout_s))
-
-    def _submit(self, function: Callable[[docker.APIClient], T]) -> "futures.Future[T]":
-        return self._executor.submit(lambda: function(self._client()))
-
     async def _ask(self, what: str, function: Callable[[docker.APIClient], T]) -> T:
-        """As `_call`; a failure means that there is no engine."""
+        """As a call; a failure means that there is no engine."""
         try:
-            return await self._call(what, function)
+            return await self._calls.call(what, function)
         except EngineError as error:
             raise EngineAbsentError(*self._why_absent(error)) from error
-
-    async def _call(self, what: str, function: Callable[[docker.APIClient], T], deadline_s: float | None = None) -> T:
-        """Run one SDK call in a worker thread; `what` reads after "could not"."""
-        return await self._answer(what, self._submit(function), deadline_s)
-
-    async def _answer(self, what: str, job: "futures.Future[T]", deadline_s: float | None = None) -> T:
-        """What a submitted call returns; a call that has not begun by its deadline or cancellation never will."""
-        limit_s = self._timeout_s + _GRACE_S if deadline_s is None else deadline_s
-        try:
-            # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the answer.
-            async with asyncio.timeout(limit_s):
-                return await asyncio.wrap_future(job)
-        except TimeoutError as error:
-            raise EngineAnswerLostError(f"could not {what}: no answer within {limit_s:g} s", self._remedy()) from error
-        except docker.errors.APIError as error:
-            raise EngineError(f"could not {what}", one_line(error.explanation or str(error))) from error
-        except _FAILURES as error:
-            raise EngineAnswerLostError(f"could not {what}: {root_cause(error)}", self._remedy()) from error
-        except _GARBAGE as error:
-            odd = f"{type(error).__name__} {one_line(str(error))}"
-            raise EngineAnswerLostError(
-                f"could not {what}: the answer is not understood ({odd})", self._remedy()
-            ) from error
-        finally:
-            self._alive()
-
-    def _client(self) -> docker.APIClient:
-        """This thread's client; a new one where another API version was agreed upon since."""
-        client: Client | None = getattr(self._local, "client", None)
-        if client is None or client.api_version != self._api_version:
-            client = Client(self._socket, version=self._api_version, timeout_s=self._socket_timeout_s)
-            self._local.client = client
-            self._clients.append(client)
-        return client
-
-    def _remedy(self) -> str:
-        return f"is the engine at {self._socket} alive? (`docker version`, `journalctl -u docker`)"
 
     def _why_absent(self, error: EngineError) -> tuple[str, str]:
         cause = root_cause(error.__cause__ or error)
@@ -345,7 +281,7 @@ def common_version(oldest: str, newest: str) -> str | None:
     Engines give up old versions: 28 and before take 1.24, 29 wants 1.44.
     """
     low, high = _numbers(oldest), _numbers(newest)
-    agreed = max(_numbers(_API_VERSION), low)
+    agreed = max(_numbers(OLDEST_API_VERSION), low)
     return ".".join(map(str, agreed)) if agreed <= high else None
 
 
@@ -366,25 +302,3 @@ def scratch_layer(program: bytes) -> bytes:
         entry.size, entry.mode = len(program), 0o755
         tar.addfile(entry, io.BytesIO(program))
     return archive.getvalue()
-
-
-def one_line(text: str) -> str:
-    """Engine errors can span lines, and garbage is what it is; an alert is one line of bounded length."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
-
-
-def root_cause(error: BaseException) -> str:
-    """The innermost reason of the SDK's nested connection errors, in the operating system's words."""
-    seen, following, known = error, _inner(error), {id(error)}
-    while following is not None and id(following) not in known:
-        seen, following = following, _inner(following)
-        known.add(id(seen))
-    if isinstance(seen, OSError) and seen.strerror:
-        return seen.strerror
-    return one_line(str(seen))
-
-
-def _inner(error: BaseException) -> BaseException | None:
-    """urllib3 and requests pass the reason on as an argument, others as the cause."""
-    return next((arg for arg in reversed(error.args) if isinstance(arg, BaseException)), error.__cause__)

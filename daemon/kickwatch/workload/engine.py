@@ -9,6 +9,7 @@ LABEL = "kickwatch"
 LABEL_INSTANCE = "kickwatch.instance"
 LABEL_TRIAL = "kickwatch.trial"
 LABEL_CONTAINER = "kickwatch.container"
+HURRIED_S = 8.0  # one call's, once the process is to end: a service is told to be gone within 10 s
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +101,9 @@ class Engine(Protocol):
 
     async def remove_image(self, reference: str) -> None:
         """Remove our own image; a missing one is no error."""
+
+    def hurry(self) -> None:
+        """The process is to end: be gone within 10 s, whatever an engine that hangs keeps until the next start."""
 
     async def close(self) -> None:
         """Give up connections and threads; bounded."""

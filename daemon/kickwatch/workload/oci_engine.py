@@ -11,7 +11,7 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EINVAL
 from pathlib import Path
 from typing import TypeVar
@@ -23,8 +23,9 @@ from kickwatch.node.cgroups import Cgroups, remove_tree
 from kickwatch.node.delegation import own_base
 from kickwatch.node.privileges import held
 from kickwatch.shielded import finish
-from kickwatch.workload.docker_engine import image_reference, one_line
-from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec, EngineInfo
+from kickwatch.workload.docker_calls import one_line
+from kickwatch.workload.docker_engine import image_reference
+from kickwatch.workload.engine import HURRIED_S, LABEL, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
 from kickwatch.workload.oci_runtime import (
@@ -211,6 +212,12 @@ class OciEngine:
     async def remove_image(self, reference: str) -> None:
         """Remove our image, and the directories that are empty then."""
         await self._files(f"remove the image {reference}", self._remove_image, reference)
+
+    def hurry(self) -> None:
+        """The process is to end: no command of the runtime is waited for longer than a service may take to stop."""
+        self._timeout_s = min(self._timeout_s, HURRIED_S)
+        if self._runtime is not None:
+            self._runtime = replace(self._runtime, timeout_s=self._timeout_s)
 
     async def close(self) -> None:
         """Give up what waits for containers' ends; the containers themselves are left as they are."""

@@ -28,14 +28,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
-from kickwatch.workload.docker_engine import (
-    DockerEngine,
-    common_version,
-    image_reference,
-    one_line,
-    root_cause,
-    scratch_layer,
-)
+from kickwatch.workload import docker_calls
+from kickwatch.workload.docker_calls import one_line, root_cause
+from kickwatch.workload.docker_engine import DockerEngine, common_version, image_reference, scratch_layer
 from kickwatch.workload.engine import ContainerSpec
 
 SPEC = ContainerSpec(
@@ -478,7 +473,7 @@ async def test_a_cancellation_that_comes_with_an_answer_is_not_lost(path: Path, 
     job: futures.Future[int] = futures.Future()
 
     async def go_on_after_it() -> None:
-        await engine._answer("ask", job)
+        await engine._calls.answer("ask", job)
         await asyncio.Event().wait()
 
     going = asyncio.create_task(go_on_after_it())
@@ -590,6 +585,61 @@ async def test_an_engine_that_dies_while_it_is_waited_for(docker: FakeDocker, en
     docker.odd[f"POST /containers/{ID}/wait"] = lambda _: b""
     with pytest.raises(EngineAnswerLostError, match="could not wait"):
         await engine.wait(ID, 5)
+
+
+async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
+    docker: FakeDocker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine with long deadlines that hangs: each further call would take the rest of a service's time to stop."""
+    monkeypatch.setattr(docker_calls, "HURRIED_S", 1.0)
+    engine = DockerEngine(str(path), timeout_s=30, workers=2)
+    let_go = threading.Event()
+
+    def hang(_: Asked) -> None:
+        let_go.wait(20)
+
+    docker.odd = {"GET /containers": hang, "POST /containers/create": hang}
+    before, since = threading.active_count(), time.monotonic()
+    creating, asking = asyncio.create_task(engine.create(SPEC)), asyncio.create_task(engine.pid(ID))
+    await asyncio.sleep(0.2)
+    engine.hurry()
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    with pytest.raises(EngineAnswerLostError):
+        await asking
+    for _ in range(3):
+        with pytest.raises(
+            EngineAnswerLostError, match=f"could not remove .*{ID[:12]}: the engine has stopped answering"
+        ):
+            await engine.remove(ID)
+    await engine.close()
+    assert time.monotonic() - since < 4
+    let_go.set()
+    while threading.active_count() > before and time.monotonic() - since < 10:  # noqa: ASYNC110 -- its end sets no event
+        await asyncio.sleep(0.01)
+    assert time.monotonic() - since < 10
+
+
+async def test_in_a_hurry_an_engine_that_answers_is_waited_for(docker: FakeDocker, path: Path) -> None:
+    engine = DockerEngine(str(path), timeout_s=30, workers=1)
+    container = await engine.create(SPEC)
+    engine.hurry()
+    await engine.remove(container)
+    assert docker.containers == {}
+    await engine.close()
+
+
+async def test_a_close_ends_what_is_under_way(docker: FakeDocker, path: Path) -> None:
+    engine = DockerEngine(str(path), timeout_s=30, workers=1)
+    docker.containers[ID] = {"labels": set(), "running": True}
+    waiting = asyncio.create_task(engine.wait(ID, 20))
+    await asyncio.sleep(0.2)
+    since = time.monotonic()
+    await engine.close()
+    with pytest.raises(EngineAnswerLostError):
+        await waiting
+    assert time.monotonic() - since < 1
 
 
 @pytest.mark.parametrize("reference", ["alpine:3", "sha256:" + "ab" * 32, "docker.io/library/alpine@sha256:00"])
