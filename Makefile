@@ -62,7 +62,7 @@ engine: venv
 	@deploy/setup engine
 
 run: setup
-	@deploy/with-engine .venv/bin/kickwatch trial --until-decided $(RUN_ARGS)
+	@deploy/with-engine --or-runtime .venv/bin/kickwatch trial --until-decided $(RUN_ARGS)
 
 lint:
 	.venv/bin/ruff check .

@@ -199,6 +199,32 @@ def test_probe_says_why_not(world: World) -> None:
     assert not world.state.exists()
 
 
+def without_dockerd(world: World, *command: str | Path) -> subprocess.Popen[str]:
+    """Run it where no dockerd can be started, be it through systemd, and where no package can be installed."""
+    (world.root / "bin" / "dockerd").unlink()
+    for name in ("apt-get", "runc"):
+        program = world.root / "bin" / name
+        program.write_text("#!/bin/sh\nexit 100\n")
+        program.chmod(0o755)
+    hidden = [path for path in ("/usr/local/sbin", "/usr/sbin", "/run/systemd") if Path(path).is_dir()]
+    script = " && ".join([*(f"mount -t tmpfs none {path}" for path in hidden), 'exec "$@"'])
+    return world.start("unshare", "--mount", "sh", "-c", script, "sh", *command)
+
+
+def test_a_runtime_will_do_where_it_is_said_to(world: World) -> None:
+    process = without_dockerd(world, WITH_ENGINE, "--or-runtime", "sh", "-c", "exit 7")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (7, ""), err
+    assert err == f"engine: none, and no dockerd to start: {world.root}/bin/runc is driven without one\n"
+    assert not world.state.exists()
+
+
+def test_a_runtime_will_not_do_elsewhere(world: World) -> None:
+    process = without_dockerd(world, WITH_ENGINE, "sh", "-c", "exit 7")
+    assert process.communicate(timeout=60)[1].splitlines()[-1].startswith("engine: ")
+    assert process.returncode == 1
+
+
 def test_a_command_is_needed(world: World) -> None:
     process = world.start(WITH_ENGINE)
     process.communicate()
