@@ -1,33 +1,29 @@
 """Containers without a daemon: runc or crun driven directly, the bundles made by kickwatch.
 
-A container *is* its bundle directory, which is made first and removed last, with our labels as annotations in it: so
-the reaper knows what a killed kickwatch left, whatever state the runtime was in. Its id is its name, and its cgroup
-bears it. Everything lies below one directory under /run; what others run with the same runtime has another `--root`.
+A container's id is its name, and its cgroup bears it. Everything lies below one directory under /run (oci_store); what
+others run with the same runtime has another `--root`.
 """
 
 import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import EINVAL
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError
-from kickwatch.node.cgroups import Cgroups, remove_tree
+from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import own_base
 from kickwatch.node.privileges import held
 from kickwatch.shielded import finish
 from kickwatch.workload.docker_calls import one_line
 from kickwatch.workload.docker_engine import image_reference
-from kickwatch.workload.engine import HURRIED_S, LABEL, LABEL_INSTANCE, ContainerSpec, EngineInfo
+from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo
 from kickwatch.workload.names import CGROUP_NAME
-from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
 from kickwatch.workload.oci_runtime import (
     NAMES,
     Runtime,
@@ -36,23 +32,13 @@ from kickwatch.workload.oci_runtime import (
     find_runtime,
     reap_dead,
 )
+from kickwatch.workload.oci_store import Store, first_process
 
 T = TypeVar("T")
 ROOT = Path("/run/kickwatch/oci")
 REMEDY = "install runc or crun (`apt-get install runc`), or name one with engine.runtime"
 _CAP_SYS_ADMIN = 21
 _REAP_S = 5.0
-
-
-class _Linux(msgspec.Struct, rename="camel"):
-    cgroups_path: str
-
-
-class _Register(msgspec.Struct):
-    """The part of a config.json that the reaper goes by."""
-
-    linux: _Linux
-    annotations: dict[str, str] = {}
 
 
 @dataclass
@@ -78,7 +64,7 @@ class OciEngine:
         """`runtime`: a name or a path, empty for runc or else crun. `alive` is called whenever a call has ended."""
         self._wanted = runtime
         self._timeout_s = timeout_s
-        self._root = root
+        self._store = Store(root, proc)
         self._proc = proc
         self._alive = alive
         self._runtime: Runtime | None = None
@@ -97,7 +83,7 @@ class OciEngine:
         if missing:
             raise EngineAbsentError(*missing)
         self._cgroups = await asyncio.to_thread(Cgroups.read, self._proc)
-        runtime = Runtime(program, self._root / "state", self._timeout_s)
+        runtime = Runtime(program, self._store.state, self._timeout_s)
         if self._runtime == runtime:  # asked again: it knows its calls under way
             runtime = self._runtime
         try:
@@ -117,7 +103,7 @@ class OciEngine:
             version=f"{name} {version}",
             runtime=f"{name} {version}",
             cgroup_driver="cgroupfs",
-            root=str(self._root),
+            root=str(self._store.root),
             endpoint=str(program),
             cgroup_parent=await asyncio.to_thread(_parent, self._cgroups),
         )
@@ -125,12 +111,12 @@ class OciEngine:
     async def prepare_image(self, own_program: bytes) -> str:
         """The program and an empty root beside it, shared by all containers; the same program is written once."""
         reference = image_reference(own_program)
-        await self._files(f"make the image {reference}", self._write_image, reference, own_program)
+        await self._files(f"make the image {reference}", self._store.write_image, reference, own_program)
         return reference
 
     async def require_image(self, reference: str) -> None:
         """Only our own image can be there: nothing else unpacks one here."""
-        if not await asyncio.to_thread((self._image(reference) / "rootfs").is_dir):
+        if not await asyncio.to_thread((self._store.image_of(reference) / "rootfs").is_dir):
             remedy = "leave workload.image out, or set engine.kind=docker"
             raise EngineError(f"the oci engine holds no image but its own, not {reference}", remedy)
 
@@ -140,16 +126,20 @@ class OciEngine:
             what = f"the oci engine makes no network {spec.network} (workload.network)"
             raise EngineError(what, "set workload.network=none or engine.kind=docker")
         try:
-            await finish(self._files(f"create the container {spec.name}", self._write_bundle, spec))
+            await finish(
+                self._files(
+                    f"create the container {spec.name}", partial(self._store.write_bundle, seccomp=self._seccomp), spec
+                )
+            )
         except asyncio.CancelledError as cancellation:
             if cancellation.__cause__ is None:  # it was made
-                await finish(asyncio.to_thread(shutil.rmtree, self._bundle(spec.name), ignore_errors=True))
+                await finish(asyncio.to_thread(shutil.rmtree, self._store.bundle_of(spec.name), ignore_errors=True))
             raise
         return spec.name
 
     async def start(self, container_id: str) -> None:
         """`run --detach`: returns once the program has been executed. What an error leaves, `remove` removes."""
-        home = self._bundle(container_id)
+        home = self._store.bundle_of(container_id)
         pid_file = home / "pid"
         self._starting += 1
         try:
@@ -189,11 +179,11 @@ class OciEngine:
     async def remove(self, container_id: str) -> None:
         """Kill and remove. One whose end we saw leaves only its cgroups and its state, which need no runtime."""
         life = self._lives.pop(container_id, None)
-        home, members = self._bundle(container_id), frozenset[int]()
+        home, members = self._store.bundle_of(container_id), frozenset[int]()
         if life is None or not await self._ended(life):
             if not await asyncio.to_thread(home.exists):
                 return
-            members = await asyncio.to_thread(self._members, container_id)
+            members = await asyncio.to_thread(self._store.members, container_id, self._known()[1])
             # It may know nothing of this one, or hang: what is left then is removed by hand, and its failure moot.
             with suppress(EngineError):
                 await self._call(f"remove the container {container_id}", home, "delete", "--force", container_id)
@@ -201,7 +191,7 @@ class OciEngine:
 
     async def ours(self, instance: str) -> Sequence[str]:
         """Bundles that bear our labels and this instance."""
-        return await self._files("list our containers", lambda: sorted(self._labelled(instance)))
+        return await self._files("list our containers", lambda: sorted(self._store.labelled(instance)))
 
     async def running(self) -> None:
         """Nobody knows how many: there is no daemon to ask."""
@@ -211,7 +201,7 @@ class OciEngine:
 
     async def remove_image(self, reference: str) -> None:
         """Remove our image, and the directories that are empty then."""
-        await self._files(f"remove the image {reference}", self._remove_image, reference)
+        await self._files(f"remove the image {reference}", self._store.remove_image, reference)
 
     def hurry(self) -> None:
         """The process is to end: no command of the runtime is waited for longer than a service may take to stop."""
@@ -251,7 +241,7 @@ class OciEngine:
         except (OSError, CgroupError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-            raise EngineError(f"could not {what}: {reason}{where}", f"see {self._root}") from error
+            raise EngineError(f"could not {what}: {reason}{where}", f"see {self._store.root}") from error
 
     async def _ended(self, life: _Life) -> bool:
         """Kill its first process, which ends all others of its pid namespace, and reap it."""
@@ -269,106 +259,21 @@ class OciEngine:
             raise EngineError("the oci engine was not asked what it is", "call info() first")
         return self._runtime, self._cgroups
 
-    def _bundle(self, container_id: str) -> Path:
-        return self._root / "bundles" / container_id
-
-    def _image(self, reference: str) -> Path:
-        return self._root / "images" / reference.replace("/", "_")
-
-    def _write_image(self, reference: str, program: bytes) -> None:
-        home = self._image(reference)
-        rootfs, file = home / "rootfs", home / "program"
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self._root / "bundles", self._root / "state", rootfs):
-            directory.mkdir(parents=True, exist_ok=True)
-        for half_made in (self._root / "bundles").glob(".*"):  # by a kickwatch that was killed
-            shutil.rmtree(half_made)
-        for name in ("proc", "dev", "sys"):
-            (rootfs / name).mkdir(exist_ok=True)
-        (rootfs / PROGRAM.lstrip("/")).touch()
-        if not file.exists() or file.read_bytes() != program:
-            new = file.with_suffix(".new")
-            new.write_bytes(program)
-            new.chmod(0o755)
-            new.replace(file)
-
-    def _write_bundle(self, spec: ContainerSpec) -> None:
-        image = self._image(spec.image)
-        here = Here(
-            rootfs=str(image / "rootfs"),
-            program=str(image / "program"),
-            cgroup_namespace=(self._proc / "self/ns/cgroup").exists(),  # "cgroup: introduce cgroup namespaces", 4.6
-            seccomp=self._seccomp,
-        )
-        home = self._bundle(spec.name)
-        making = home.with_name(f".{home.name}")
-        making.mkdir()
-        try:
-            (making / "config.json").write_bytes(msgspec.json.encode(bundle(spec, here)))
-            making.rename(home)  # complete, or not there: refused where a container of that name is
-        except BaseException:
-            shutil.rmtree(making)
-            raise
-
-    def _labelled(self, instance: str) -> Iterator[str]:
-        for file in (self._root / "bundles").glob("*/config.json"):
-            try:
-                labels = msgspec.json.decode(file.read_bytes(), type=_Register).annotations
-            except (OSError, msgspec.MsgspecError):
-                continue  # not one of ours
-            if LABEL in labels and labels.get(LABEL_INSTANCE) == instance:
-                yield file.parent.name
-
-    def _cgroup_dirs(self, container_id: str) -> list[Path]:
-        """Its cgroup in each hierarchy, there or not."""
-        _, cgroups = self._known()
-        config = msgspec.json.decode((self._bundle(container_id) / "config.json").read_bytes(), type=_Register)
-        return [mount / config.linux.cgroups_path.lstrip("/") for mount in cgroups.mounts]
-
-    def _members(self, container_id: str) -> frozenset[int]:
-        """The processes in its cgroups."""
-        found: set[int] = set()
-        for directory in self._cgroup_dirs(container_id):
-            with suppress(OSError):
-                found.update(map(int, (directory / "cgroup.procs").read_text(encoding="ascii").split()))
-        return frozenset(found)
-
     def _remove_rest(self, container_id: str, members: frozenset[int]) -> None:
-        """Cgroups with whatever lives in them, the runtime's state, the bundle: in this order, the register last.
+        """Cgroups with whatever lives in them, then the files.
 
         `members`: who was in the cgroups; those that became our children by a start without an answer are reaped.
         """
-        home = self._bundle(container_id)
-        if not home.exists():
+        if not self._store.bundle_of(container_id).exists():
             return
-        runtime, _ = self._known()
-        members |= self._members(container_id)
-        remaining = [
-            left for directory in self._cgroup_dirs(container_id) for left in remove_tree(directory, kill=True)
-        ]
-        if remaining:
-            raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
+        runtime, cgroups = self._known()
+        members |= self._store.members(container_id, cgroups)
+        self._store.remove_cgroups(container_id, cgroups)
         for pid in members:
             reap_dead(pid, self._proc)
         if not self._starting:  # one that has just been started may end before its number is known here
             runtime.reap_strays({life.pid for life in tuple(self._lives.values())}, self._proc)
-        for directory in (self._root / "state" / container_id, home):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(directory)
-
-    def _remove_image(self, reference: str) -> None:
-        shutil.rmtree(self._image(reference), ignore_errors=True)
-        for directory in (*(self._root / name for name in ("images", "bundles", "state")), self._root):
-            with suppress(OSError):  # somebody's container is in there
-                directory.rmdir()
-
-
-def first_process(pid_file: Path) -> int:
-    """What a runtime wrote into its `--pid-file`. Raises OSError."""
-    text = pid_file.read_text(encoding="ascii", errors="replace").strip()
-    if not text.isdecimal():
-        raise OSError(EINVAL, "the runtime wrote no process id", str(pid_file))
-    return int(text)
+        self._store.remove_bundle(container_id)
 
 
 async def _result(end: Awaitable[T]) -> T:

@@ -1,0 +1,139 @@
+"""The files of an engine without a daemon: bundles, images, the runtime's state, and the cgroups that a bundle names.
+
+A container *is* its bundle directory, which is made first and removed last, with our labels as annotations in it: so
+the reaper knows what a killed kickwatch left, whatever state the runtime was in. Everything here blocks.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from errno import EINVAL
+from pathlib import Path
+
+import msgspec
+
+from kickwatch.errors import CgroupError
+from kickwatch.node.cgroups import Cgroups, remove_tree
+from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
+from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
+
+
+class _Linux(msgspec.Struct, rename="camel"):
+    cgroups_path: str
+
+
+class _Register(msgspec.Struct):
+    """The part of a config.json that the reaper goes by."""
+
+    linux: _Linux
+    annotations: dict[str, str] = {}
+
+
+class Store:
+    """Everything below `root`. Its methods raise OSError, and CgroupError where one says so."""
+
+    def __init__(self, root: Path, proc: Path) -> None:
+        """`proc`: where proc is mounted."""
+        self.root = root
+        self._proc = proc
+
+    @property
+    def state(self) -> Path:
+        """The runtime's `--root`."""
+        return self.root / "state"
+
+    def bundle_of(self, container_id: str) -> Path:
+        """Its directory, there or not."""
+        return self.root / "bundles" / container_id
+
+    def image_of(self, reference: str) -> Path:
+        """Its directory, there or not."""
+        return self.root / "images" / reference.replace("/", "_")
+
+    def write_image(self, reference: str, program: bytes) -> None:
+        """The program and an empty root beside it; the same program is written once."""
+        home = self.image_of(reference)
+        rootfs, file = home / "rootfs", home / "program"
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self.root / "bundles", self.root / "state", rootfs):
+            directory.mkdir(parents=True, exist_ok=True)
+        for half_made in (self.root / "bundles").glob(".*"):  # by a kickwatch that was killed
+            shutil.rmtree(half_made)
+        for name in ("proc", "dev", "sys"):
+            (rootfs / name).mkdir(exist_ok=True)
+        (rootfs / PROGRAM.lstrip("/")).touch()
+        if not file.exists() or file.read_bytes() != program:
+            new = file.with_suffix(".new")
+            new.write_bytes(program)
+            new.chmod(0o755)
+            new.replace(file)
+
+    def write_bundle(self, spec: ContainerSpec, *, seccomp: bool) -> None:
+        """Complete, or not there. Raises FileExistsError where a container of that name is."""
+        image = self.image_of(spec.image)
+        here = Here(
+            rootfs=str(image / "rootfs"),
+            program=str(image / "program"),
+            cgroup_namespace=(self._proc / "self/ns/cgroup").exists(),  # "cgroup: introduce cgroup namespaces", 4.6
+            seccomp=seccomp,
+        )
+        home = self.bundle_of(spec.name)
+        making = home.with_name(f".{home.name}")
+        making.mkdir()
+        try:
+            (making / "config.json").write_bytes(msgspec.json.encode(bundle(spec, here)))
+            making.rename(home)
+        except BaseException:
+            shutil.rmtree(making)
+            raise
+
+    def labelled(self, instance: str) -> Iterator[str]:
+        """Ids of the containers with our labels and this instance."""
+        for file in (self.root / "bundles").glob("*/config.json"):
+            try:
+                labels = msgspec.json.decode(file.read_bytes(), type=_Register).annotations
+            except (OSError, msgspec.MsgspecError):
+                continue  # not one of ours
+            if LABEL in labels and labels.get(LABEL_INSTANCE) == instance:
+                yield file.parent.name
+
+    def _cgroup_dirs(self, container_id: str, cgroups: Cgroups) -> list[Path]:
+        """Its cgroup in each hierarchy, there or not."""
+        config = msgspec.json.decode((self.bundle_of(container_id) / "config.json").read_bytes(), type=_Register)
+        return [mount / config.linux.cgroups_path.lstrip("/") for mount in cgroups.mounts]
+
+    def members(self, container_id: str, cgroups: Cgroups) -> frozenset[int]:
+        """The processes in its cgroups."""
+        found: set[int] = set()
+        for directory in self._cgroup_dirs(container_id, cgroups):
+            with suppress(OSError):
+                found.update(map(int, (directory / "cgroup.procs").read_text(encoding="ascii").split()))
+        return frozenset(found)
+
+    def remove_cgroups(self, container_id: str, cgroups: Cgroups) -> None:
+        """With whatever lives in them. Raises CgroupError."""
+        directories = self._cgroup_dirs(container_id, cgroups)
+        remaining = [left for directory in directories for left in remove_tree(directory, kill=True)]
+        if remaining:
+            raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
+
+    def remove_bundle(self, container_id: str) -> None:
+        """The runtime's state of it, then the bundle: the register goes last."""
+        for directory in (self.state / container_id, self.bundle_of(container_id)):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(directory)
+
+    def remove_image(self, reference: str) -> None:
+        """And the directories that are empty then."""
+        shutil.rmtree(self.image_of(reference), ignore_errors=True)
+        for directory in (*(self.root / name for name in ("images", "bundles", "state")), self.root):
+            with suppress(OSError):  # somebody's container is in there
+                directory.rmdir()
+
+
+def first_process(pid_file: Path) -> int:
+    """What a runtime wrote into its `--pid-file`. Raises OSError."""
+    text = pid_file.read_text(encoding="ascii", errors="replace").strip()
+    if not text.isdecimal():
+        raise OSError(EINVAL, "the runtime wrote no process id", str(pid_file))
+    return int(text)
