@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from engine_proxy import Fault, Proxy, Request, byte_by_byte, garbage, late, refused
+from kickwatch.node.cgroups import Cgroups, remove_tree
 from kickwatch.workload.names import read_instance
 from node_daemon import FAST, STOP_S, NodeDaemon, Record
 from private_engine import PrivateEngine, private_engine
@@ -345,6 +346,8 @@ def test_foreign_containers_that_look_like_ours_run_on(engine: PrivateEngine, st
         assert before[0].count("true") == len(LOOK_ALIKES)
     finally:
         engine.docker("rm", "-f", *running)
+        cgroups = [mount / f"kickwatch-{number}" for mount in Cgroups.read().mounts for number in range(len(running))]
+        assert [left for cgroup in cgroups for left in remove_tree(cgroup)] == []
 
 
 def once(act: Fault) -> Fault:

@@ -23,6 +23,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,8 @@ class Engine:
             for left in processes_of(str(ROOT / "exec")):
                 os.kill(left, signal.SIGKILL)
             time.sleep(1)
+            # It would take whoever has that number by now for its containerd, and wait for that one's answer.
+            (ROOT / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
 
 def processes_of(text: str) -> list[int]:
@@ -142,6 +146,16 @@ class Daemon:
         except (OSError, IndexError):
             return
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
     def stop(self, number: signal.Signals) -> float:
         """Send the signal; returns how long it took to end."""
         assert self.process is not None
@@ -155,7 +169,6 @@ class Daemon:
 
 def faults(engine: Engine, daemon: Daemon, draw: random.Random) -> dict[str, Any]:
     """Every fault by name."""
-    assert daemon.process is not None
 
     def engine_restart() -> None:
         engine.stop()
@@ -172,7 +185,7 @@ def faults(engine: Engine, daemon: Daemon, draw: random.Random) -> dict[str, Any
         engine.start()
 
     def reload_() -> None:
-        daemon.process.send_signal(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
 
     def drain() -> None:
         (ROOT / "drain").touch()
@@ -188,7 +201,7 @@ def faults(engine: Engine, daemon: Daemon, draw: random.Random) -> dict[str, Any
         daemon.start()
 
     def no_descriptors() -> None:
-        pid = daemon.process.pid
+        pid = daemon.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (12, before[1]))
         time.sleep(draw.uniform(2, 15))
@@ -235,33 +248,43 @@ def bpf_programs() -> int:
     return count
 
 
-def soak(minutes: float, seed: int) -> int:
-    """Run it; the number of complaints."""
-    draw, engine, since = random.Random(seed), Engine(), time.monotonic()
+@contextmanager
+def own_engine() -> Iterator[Engine]:
+    """One with an empty root; nothing of it is left at the end."""
     shutil.rmtree(ROOT, ignore_errors=True)
     (ROOT / "data").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(ROOT / "data")], check=True)
-    engine.start()
-    before, done = node(), Counter[str]()
-    with tempfile.TemporaryDirectory() as state:
-        daemon = Daemon(state)
+    engine = Engine()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+        subprocess.run(["umount", "-l", str(ROOT / "data")], check=False)
+        shutil.rmtree(ROOT, ignore_errors=True)
+
+
+def soak(minutes: float, seed: int) -> int:
+    """Run it; the number of complaints."""
+    draw, since, done = random.Random(seed), time.monotonic(), Counter[str]()
+    with own_engine() as engine, tempfile.TemporaryDirectory() as state:
+        before, daemon = node(), Daemon(state)
         daemon.start()
-        while time.monotonic() - since < 60 * minutes:
-            time.sleep(draw.uniform(20, 60))
-            name, fault = draw.choice(sorted(faults(engine, daemon, draw).items()))
-            done[name] += 1
-            fault()
-            told = f"{(time.monotonic() - since) / 60:5.1f} min  {daemon.containers:5d} containers  {name}"
-            print(f"{told}  {daemon.sizes[-1] if daemon.sizes else ''}", flush=True)
-        stopped_s = daemon.stop(signal.SIGTERM)
+        try:
+            while time.monotonic() - since < 60 * minutes:
+                time.sleep(draw.uniform(20, 60))
+                name, fault = draw.choice(sorted(faults(engine, daemon, draw).items()))
+                done[name] += 1
+                fault()
+                told = f"{(time.monotonic() - since) / 60:5.1f} min  {daemon.containers:5d} containers  {name}"
+                print(f"{told}  {daemon.sizes[-1] if daemon.sizes else ''}", flush=True)
+        finally:
+            stopped_s = daemon.stop(signal.SIGTERM)
         for reader in daemon.readers:
             reader.join()
-    left = engine.docker("ps", "-aq").stdout.split() + engine.docker("images", "-q").stdout.split()
-    time.sleep(SETTLED_S)
-    after = node()
-    engine.stop()
-    subprocess.run(["umount", "-l", str(ROOT / "data")], check=False)
-    shutil.rmtree(ROOT, ignore_errors=True)
+        left = engine.docker("ps", "-aq").stdout.split() + engine.docker("images", "-q").stdout.split()
+        time.sleep(SETTLED_S)
+        after = node()
     print(f"faults: {dict(done)}")
     print(f"events: {dict(daemon.events)}")
     print(f"stopped within {stopped_s:.1f} s")

@@ -20,7 +20,7 @@ from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_caus
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 
 T = TypeVar("T")
-IMAGE_REPOSITORY = "kickwatch-workload"
+IMAGE_REPOSITORY = "localhost/kickwatch-workload"  # Podman takes a short name for one of docker.io
 PROGRAM = "/workload"
 _SETTLE_S = 10.0
 _LOOK_INTERVAL_S = 0.5
@@ -69,9 +69,10 @@ class DockerEngine:
 
         def make(api: docker.APIClient) -> None:
             if not _has_image(api, reference):
-                repository, _, tag = reference.partition(":")
                 changes = [f'ENTRYPOINT ["{PROGRAM}"]', f"LABEL {LABEL}=1"]
-                answer = api.import_image_from_data(layer, repository=repository, tag=tag, changes=changes)
+                answer = api.import_image_from_data(
+                    layer, repository=reference, changes=changes
+                )  # Podman 4.3 ignores `tag`
                 if "error" in str(answer):
                     raise docker.errors.DockerException(str(answer).strip())
 

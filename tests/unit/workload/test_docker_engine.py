@@ -100,7 +100,7 @@ class FakeDocker:
         return 200, [{"Id": key} for key, made in self.containers.items() if set(wanted) <= made["labels"]]
 
     def _import(self, asked: Asked) -> Answer:
-        self.images.add(f"{asked.query['repo'][0]}:{asked.query['tag'][0]}")
+        self.images.add(asked.query["repo"][0])
         return 200, {"status": "sha256:00"}
 
     def _image(self, method: str, name: str) -> Answer:
