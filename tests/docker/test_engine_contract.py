@@ -1,10 +1,11 @@
-"""What every engine promises, tried on each with real containers: Docker, and runc and crun without a daemon.
+"""What every engine promises, tried on each with real containers: Docker, Podman, and runc and crun without a daemon.
 
 Nothing is observed here, so no probe is armed; the containers have a cgroup parent and an instance of their own.
 """
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_runtime import find_runtime
 from kickwatch.workload.reaper import reap_containers
+from private_podman import private_podman
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel]
 
@@ -106,13 +108,21 @@ def crun(directory: Path) -> str:
     return str(wrapper)
 
 
-@pytest.fixture(params=["docker", "runc", "crun"])
+@pytest.fixture(scope="module")
+def podman() -> Iterator[Path]:
+    """The socket of a podman."""
+    with private_podman() as socket:
+        yield socket
+
+
+@pytest.fixture(params=["docker", "podman", "runc", "crun"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
     """The engine; nothing of this instance is left at the end, and no cgroup."""
     engine: Engine
-    if request.param == "docker":
-        arguments = ("docker", SOCKET)
-        engine = DockerEngine(SOCKET, timeout_s=20, workers=4)
+    if request.param in {"docker", "podman"}:
+        socket = SOCKET if request.param == "docker" else str(request.getfixturevalue("podman"))
+        arguments = ("docker", socket)
+        engine = DockerEngine(socket, timeout_s=20, workers=4)
     else:
         runtime = await asyncio.to_thread(crun, tmp_path) if request.param == "crun" else "runc"
         arguments = (runtime, str(ROOT))
@@ -169,7 +179,8 @@ def zombies() -> list[str]:
 
 
 async def test_it_says_what_it_is(kit: Kit) -> None:
-    assert str(kit.info).split()[0] == ("oci" if kit.oci else "docker")
+    assert kit.info.name == ("oci" if kit.oci else "podman" if "podman" in kit.arguments[1] else "docker")
+    assert re.fullmatch(r"(runc|crun) \S+", kit.info.runtime)
     if kit.oci:
         assert kit.info.version.split()[0] == Path(kit.arguments[0]).name
         assert kit.info.version.split()[1][0].isdigit()

@@ -22,6 +22,7 @@ from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, Co
 T = TypeVar("T")
 IMAGE_REPOSITORY = "localhost/kickwatch-workload"  # Podman takes a short name for one of docker.io
 PROGRAM = "/workload"
+_PODMAN = "Podman Engine"
 _SETTLE_S = 10.0
 _LOOK_INTERVAL_S = 0.5
 
@@ -256,15 +257,26 @@ def _versions(api: docker.APIClient) -> tuple[str, str, str | None]:
 
 
 def _describe(api: docker.APIClient) -> EngineInfo:
-    told = api.info()
-    runc = told.get("RuncCommit", {}).get("ID", "unknown")
+    told, parts = api.info(), _components(api)
+    runc = f"{told.get('DefaultRuntime', 'unknown')} {told.get('RuncCommit', {}).get('ID', 'unknown')}"
     return EngineInfo(
-        name="docker",
+        name="podman" if _PODMAN in parts else "docker",
         version=str(told.get("ServerVersion", "unknown")),
-        runtime=f"{told.get('DefaultRuntime', 'unknown')} {runc}",
+        runtime=_podmans_runtime(parts) if _PODMAN in parts else runc,
         cgroup_driver=str(told.get("CgroupDriver", "cgroupfs")),
         root=str(told.get("DockerRootDir", "/var/lib/docker")),
     )
+
+
+def _components(api: docker.APIClient) -> dict[str, str]:
+    """The engine's parts with their versions, as `GET /version` lists them."""
+    return {str(part["Name"]): str(part.get("Version", "")) for part in api.version().get("Components") or []}
+
+
+def _podmans_runtime(parts: dict[str, str]) -> str:
+    """From `OCI Runtime (crun)`, whose version is all that `crun --version` prints: `crun 1.8.1`."""
+    said = next((version for name, version in parts.items() if name.startswith("OCI Runtime")), "")
+    return " ".join(word for word in said.partition("\n")[0].split() if word != "version") or "unknown"
 
 
 def _has_image(api: docker.APIClient, reference: str) -> bool:

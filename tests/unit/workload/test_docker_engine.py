@@ -211,6 +211,16 @@ async def engine(docker: FakeDocker, path: Path) -> AsyncIterator[DockerEngine]:
     await opened.close()
 
 
+async def test_podman_is_told_from_docker(docker: FakeDocker, engine: DockerEngine) -> None:
+    parts = [
+        {"Name": "Podman Engine", "Version": "4.3.1", "Details": {}},
+        {"Name": "OCI Runtime (crun)", "Version": "crun version 1.8.1\ncommit: f8a096be", "Details": {}},
+    ]
+    docker.odd["GET /version"] = lambda _: (200, {"ApiVersion": "1.41", "MinAPIVersion": "1.24", "Components": parts})
+    info = await engine.info()
+    assert (info.name, info.runtime) == ("podman", "crun 1.8.1")
+
+
 async def test_what_an_engine_says_of_itself(engine: DockerEngine) -> None:
     info = await engine.info()
     assert str(info) == "docker 20.10.24"

@@ -1,0 +1,60 @@
+"""A podman of the tests' own, which serves Docker's API: rootful, its store and socket in a directory of its own."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from private_engine import answers
+
+ROOT = Path("/run/kickwatch-test-podman")  # a short path: socket names are bounded to 108 bytes
+# Its own limits of descriptors and processes are higher than a machine without CAP_SYS_RESOURCE may set; crun up to 1.8
+# refuses a node whose v1 hierarchies have a v2 one beside them.
+SETTINGS = """[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "{runtime}"
+"""
+
+
+@contextmanager
+def private_podman(root: Path = ROOT) -> Iterator[Path]:
+    """Yields its socket; nothing of it is left at the end."""
+    _clear(root)
+    root.mkdir()
+    (root / "containers.conf").write_text(SETTINGS.format(runtime=shutil.which("runc") or "/usr/sbin/runc"))
+    socket = root / "podman.sock"
+    command = ["podman", "--root", root / "root", "--runroot", root / "runroot", "--storage-driver", "vfs"]
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+        "CONTAINERS_CONF": f"{root}/containers.conf",
+    }
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "system", "service", "--time=0", f"unix://{socket}"], env=environment, stdout=log, stderr=log
+        )
+    try:
+        for _ in range(150):
+            if answers(socket):
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail(f"podman did not come up: {(root / 'log').read_text()[-2000:]}")
+        yield socket
+    finally:
+        process.terminate()
+        process.wait(30)
+        _clear(root)
+
+
+def _clear(root: Path) -> None:
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line]
+    for point in sorted(mounted, reverse=True):
+        subprocess.run(["umount", "-l", point], check=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(root)
