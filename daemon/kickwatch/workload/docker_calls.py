@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent import futures
+from errno import ECONNABORTED
 from math import ceil
 from typing import TypeVar
 
@@ -50,19 +51,20 @@ class Calls:
         """What bounds one answer."""
         return max(1, ceil(self._timeout_s))
 
-    def submit(self, function: Callable[[docker.APIClient], T]) -> "futures.Future[T]":
-        """Begin a call."""
-        return self._executor.submit(lambda: function(self._client()))
+    def submit(self, what: str, function: Callable[[docker.APIClient], T]) -> "futures.Future[T]":
+        """Begin a call; `what` reads after "could not". Raises EngineAnswerLostError where none is answered now."""
+        if self._mute:
+            raise EngineAnswerLostError(f"could not {what}: the engine has stopped answering", self._remedy())
+        return self._executor.submit(self._run, function)
 
     async def call(self, what: str, function: Callable[[docker.APIClient], T], deadline_s: float | None = None) -> T:
-        """Run one SDK call in a worker thread; `what` reads after "could not"."""
-        return await self.answer(what, self.submit(function), deadline_s)
+        """Run one SDK call in a worker thread."""
+        return await self.answer(what, self.submit(what, function), deadline_s)
 
     async def answer(self, what: str, job: "futures.Future[T]", deadline_s: float | None = None) -> T:
         """What a submitted call returns; a call that has not begun by its deadline or cancellation never will."""
         limit_s = self._timeout_s + _GRACE_S if deadline_s is None else deadline_s
         try:
-            self._refuse_if_mute(what, job)
             # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the answer.
             async with asyncio.timeout(limit_s):
                 return await asyncio.wrap_future(job)
@@ -104,7 +106,7 @@ class Calls:
             self._hurried.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
-            client.cut_off(0.0)
+            client.shut()
             client.close()
 
     def _cut_off(self) -> None:
@@ -114,10 +116,11 @@ class Calls:
     def _lost(self) -> None:
         self._mute = self._hurried is not None
 
-    def _refuse_if_mute(self, what: str, job: "futures.Future[T]") -> None:
-        if self._mute:
-            job.cancel()
-            raise EngineAnswerLostError(f"could not {what}: the engine has stopped answering", self._remedy())
+    def _run(self, function: Callable[[docker.APIClient], T]) -> T:
+        """In a worker thread."""
+        if self._mute:  # it has waited for a thread meanwhile
+            raise ConnectionAbortedError(ECONNABORTED, "the engine has stopped answering")
+        return function(self._client())
 
     def _client(self) -> docker.APIClient:
         """This thread's client; a new one where another API version was agreed upon since."""

@@ -5,7 +5,10 @@ for ever, and the thread would keep kickwatch from ending, since the interpreter
 """
 
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from errno import ECONNABORTED
 from time import monotonic
 from typing import Any
 
@@ -22,8 +25,8 @@ class Client(docker.APIClient):
     def __init__(self, socket_path: str, *, version: str, timeout_s: int) -> None:
         """`version` is the API version to speak: none is asked for, so nothing is sent yet."""
         super().__init__(base_url=f"unix://{socket_path}", version=version, timeout=timeout_s)
-        self._sockets: list[_Socket] = []
-        self.mount("http+docker://", _Adapter(f"http+unix://{socket_path}", timeout_s, self._sockets))
+        self._open = _Open()
+        self.mount("http+docker://", _Adapter(f"http+unix://{socket_path}", timeout_s, self._open))
 
     def request(self, *args: Any, **options: Any) -> Any:
         """As requests.Session.request; the SDK asks for no timeout where it imports an image."""
@@ -32,12 +35,25 @@ class Client(docker.APIClient):
         return super().request(*args, **options)
 
     def cut_off(self, longer_than_s: float) -> bool:
-        """End the reads that may go on for longer than that; True where there were any. For another thread's use."""
-        long = [each for each in self._sockets if each.left_s() > longer_than_s]
+        """End what may go on for longer than that; True where something may. For another thread's use."""
+        long = [each for each in self._open.sockets if each.left_s() > longer_than_s]
         for each in long:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         return bool(long)
+
+    def shut(self) -> None:
+        """End what is under way, and let nothing begin that has not yet. For another thread's use."""
+        self._open.shut = True
+        self.cut_off(0.0)
+
+
+@dataclass
+class _Open:
+    """The connections of one client, and whether they may still be used."""
+
+    sockets: "list[_Socket]" = field(default_factory=list)
+    shut: bool = False
 
 
 class _Socket(socket.socket):
@@ -45,11 +61,15 @@ class _Socket(socket.socket):
 
     _timeout_s: float | None = None
     _until = 0.0
-    _reading = False
+    _busy = False
+
+    def __init__(self, opened: _Open) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._opened = opened
 
     def left_s(self) -> float:
-        """How long the read that is under way may still take; 0 where none is."""
-        return max(0.0, self._until - monotonic()) if self._reading else 0.0
+        """How long the read or write that is under way may still take; 0 where none is."""
+        return max(0.0, self._until - monotonic()) if self._busy else 0.0
 
     def settimeout(self, value: float | None) -> None:
         super().settimeout(value)
@@ -58,28 +78,42 @@ class _Socket(socket.socket):
 
     def recv_into(self, *args: Any, **options: Any) -> int:
         """As socket.recv_into; TimeoutError also when data has come all the time and is not all there yet."""
-        if self._timeout_s is None:
-            return super().recv_into(*args, **options)
-        left_s = self._until - monotonic()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        super().settimeout(max(left_s, _LEAST_S))
-        self._reading = True
+        with self._working():
+            if self._timeout_s is None:
+                return super().recv_into(*args, **options)
+            left_s = self._until - monotonic()
+            if left_s <= 0:
+                raise TimeoutError("timed out")
+            super().settimeout(max(left_s, _LEAST_S))
+            try:
+                return super().recv_into(*args, **options)
+            finally:
+                super().settimeout(self._timeout_s)
+
+    def sendall(self, *args: Any) -> None:
+        """As socket.sendall; an image does not fit into a socket's buffer."""
+        with self._working():
+            super().sendall(*args)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._busy = True
         try:
-            return super().recv_into(*args, **options)
+            if self._opened.shut:
+                raise ConnectionAbortedError(ECONNABORTED, "given up")
+            yield
         finally:
-            self._reading = False
-            super().settimeout(self._timeout_s)
+            self._busy = False
 
 
 class _Connection(UnixHTTPConnection):
     def __init__(self, pool: "_Pool") -> None:
         super().__init__(pool.base_url, pool.socket_path, pool.timeout)  # type: ignore[arg-type]  # the SDK's number
-        self._sockets = pool.sockets
+        self._opened = pool.opened
 
     def connect(self) -> None:
         """As UnixHTTPConnection, which leaves a socket that could not connect to the garbage collector."""
-        connecting = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connecting = _Socket(self._opened)
         try:
             connecting.settimeout(self.timeout)
             connecting.connect(self.unix_socket)
@@ -87,22 +121,22 @@ class _Connection(UnixHTTPConnection):
             connecting.close()
             raise
         self.sock = connecting
-        self._sockets[:] = [each for each in self._sockets if each.fileno() >= 0] + [connecting]
+        self._opened.sockets = [each for each in self._opened.sockets if each.fileno() >= 0] + [connecting]
 
 
 class _Pool(UnixHTTPConnectionPool):
     def __init__(self, adapter: "_Adapter") -> None:
         super().__init__(adapter.socket_path, adapter.socket_path, adapter.timeout, maxsize=adapter.max_pool_size)
-        self.sockets = adapter.sockets
+        self.opened = adapter.opened
 
     def _new_conn(self) -> Any:
         return _Connection(self)
 
 
 class _Adapter(UnixHTTPAdapter):
-    def __init__(self, socket_url: str, timeout_s: int, sockets: list[_Socket]) -> None:
+    def __init__(self, socket_url: str, timeout_s: int, opened: _Open) -> None:
         super().__init__(socket_url, timeout_s)
-        self.sockets = sockets
+        self.opened = opened
 
     def get_connection(self, url: bytes | str, proxies: Any = None) -> UnixHTTPConnectionPool:  # noqa: ARG002 -- given by the SDK
         """One pool for all. UnixHTTPAdapter has one per URL: a connection for each call of a container."""

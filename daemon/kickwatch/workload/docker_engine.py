@@ -77,9 +77,10 @@ class DockerEngine:
                 if "error" in str(answer):
                     raise docker.errors.DockerException(str(answer).strip())
 
-        job = self._calls.submit(make)
+        what = f"make the image {reference}"
+        job = self._calls.submit(what, make)
         try:
-            await self._calls.answer(f"make the image {reference}", job)
+            await self._calls.answer(what, job)
         except asyncio.CancelledError:
             await finish(self._calls.ended(job))
             raise
@@ -106,9 +107,10 @@ class DockerEngine:
             )
             return str(made["Id"])
 
-        job = self._calls.submit(make)
+        what = f"create the container {spec.name}"
+        job = self._calls.submit(what, make)
         try:
-            container_id = await self._calls.answer(f"create the container {spec.name}", job)
+            container_id = await self._calls.answer(what, job)
         except (EngineAnswerLostError, asyncio.CancelledError):
             await finish(self._settle(spec, job))
             raise

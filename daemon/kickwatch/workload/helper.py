@@ -7,6 +7,7 @@ closes or its parent dies. Every wait has a deadline; a child that misses one is
 import asyncio
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,7 @@ from kickwatch.native import binary
 from kickwatch.shielded import finish
 
 START_S = 10.0
+_KILLED_S = 5.0
 STOP_S = 60.0  # the child may have ten thousand cgroups to remove first
 
 
@@ -160,5 +162,8 @@ class Helper:
         except TimeoutError:
             if process.returncode is None:
                 process.kill()
-            _, stderr = await process.communicate()
+            stderr = b""
+            with suppress(TimeoutError):  # one that sleeps uninterruptibly in the kernel ends when it may
+                async with asyncio.timeout(_KILLED_S):
+                    _, stderr = await process.communicate()
         return stderr.decode("utf-8", errors="replace").strip() if stderr else ""

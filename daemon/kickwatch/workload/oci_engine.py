@@ -28,6 +28,7 @@ from kickwatch.workload.oci_runtime import (
     NAMES,
     Runtime,
     be_subreaper,
+    end_descendants_of,
     exit_status,
     find_runtime,
     reap_dead,
@@ -183,6 +184,7 @@ class OciEngine:
         if life is None or not await self._ended(life):
             if not await asyncio.to_thread(home.exists):
                 return
+            await asyncio.to_thread(end_descendants_of, home, self._proc)
             members = await asyncio.to_thread(self._store.members, container_id, self._known()[1])
             # It may know nothing of this one, or hang: what is left then is removed by hand, and its failure moot.
             with suppress(EngineError):

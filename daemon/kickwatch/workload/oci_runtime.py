@@ -21,16 +21,14 @@ from pathlib import Path
 import msgspec
 
 from kickwatch.shielded import finish
-from kickwatch.workload.barrier import BARRIER_COMM
-from kickwatch.workload.oci_bundle import PROGRAM
 
 NAMES = ("runc", "crun")
-PROGRAM_COMMS = (Path(PROGRAM).name, BARRIER_COMM)
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # a user's PATH often lacks these, and runc lives there
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _POLL_S = 0.005
 _GROUP_ENDS_S = 1.0
 _ORPHANED_S = 2.0
+_GENERATIONS = 5
 
 
 class _LogLine(msgspec.Struct):
@@ -87,15 +85,14 @@ class Runtime:
     def reap_strays(self, kept: Set[int], proc: Path = Path("/proc")) -> None:
         """Reap what a runtime left to us: crun's go-between, containers whose start had no answer. Not those `kept`.
 
-        They are told by their names: nothing else that this process starts bears one of them.
+        They are told by their session, which is not ours: what this process starts itself stays in its own, but for
+        the runtimes. Not by a name, which a runtime may change as it likes.
         """
-        with suppress(ChildProcessError):
-            while (told := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                comm = read_comm(told.si_pid, proc)
-                mine = comm in {*NAMES, *PROGRAM_COMMS} or comm.startswith("runc:[")
-                if not mine or told.si_pid in kept or told.si_pid in self.under_way:
-                    return  # who started it looks after it at once
-                os.waitid(os.P_PID, told.si_pid, os.WEXITED | os.WNOHANG)
+        ours = os.getsid(0)
+        for pid in set(children(proc)) - kept - self.under_way:
+            if _ended_in_session(pid, proc) not in {None, ours}:
+                with suppress(ChildProcessError):
+                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
     @asynccontextmanager
     async def _child(self, stdout: int, *arguments: str | Path) -> AsyncIterator[Process]:
@@ -129,14 +126,16 @@ def complaint(log: Path, status: int) -> str:
 
 
 async def _end_group(starting: Awaitable[Process]) -> None:
-    """Kill a runtime and what it started in its session; its orphans are ours to reap."""
+    """Kill a runtime and what it started in its group; its orphans are ours to reap. Bounded."""
     try:
         process = await starting
     except OSError:
         return  # never started
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+    with suppress(TimeoutError):  # one that sleeps uninterruptibly in the kernel, or is traced, ends when it may
+        async with asyncio.timeout(_GROUP_ENDS_S):
+            await process.wait()
     for _ in range(int(_GROUP_ENDS_S / _POLL_S)):
         if not _reap_group(process.pid):
             return
@@ -171,17 +170,21 @@ async def exit_status(pid: int) -> int:
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:  # ENOSYS before "pid: add pidfd_open()", 5.3
-        while (status := reaped(pid)) is None:  # noqa: ASYNC110 -- there is nothing to wait for
-            await asyncio.sleep(_POLL_S)
-        return status
+        return await _polled(pid)
     ended = asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
-        while (status := reaped(pid)) is None:
-            await ended.wait()
+        await ended.wait()
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
+    return await _polled(pid)
+
+
+async def _polled(pid: int) -> int:
+    """A process has ended for its pidfd while a tracer still keeps its status from us: so it is asked for again."""
+    while (status := reaped(pid)) is None:  # noqa: ASYNC110 -- nothing tells
+        await asyncio.sleep(_POLL_S)
     return status
 
 
@@ -225,9 +228,42 @@ def reap_dead(pid: int, proc: Path = Path("/proc")) -> None:
         time.sleep(_POLL_S)
 
 
-def read_comm(pid: int, proc: Path) -> str:
-    """The name of a process, ended or not; empty when there is none."""
+def end_descendants_of(bundle: Path, proc: Path = Path("/proc")) -> None:
+    """Kill and reap what still works on a bundle though its runtime was killed. Blocks for some seconds at most.
+
+    crun answers to `run --detach` from a child that has left its session, and so its group: it would make the container
+    after all, when the kernel lock comes free that it waits for.
+    """
+    for _ in range(_GENERATIONS):
+        found = [pid for pid in children(proc) if os.fsencode(bundle) in _command_line(pid, proc)]
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # our child, not reaped: no other process can have its number
+            reap_dead(pid, proc)
+        if not found:
+            return
+
+
+def children(proc: Path = Path("/proc")) -> list[int]:
+    """Children of this process, adopted ones too, ended ones too."""
+    found: list[int] = []
+    for file in (proc / "self/task").glob("*/children"):  # CONFIG_PROC_CHILDREN, which every distribution has
+        with suppress(OSError):
+            found += map(int, file.read_text(encoding="ascii").split())
+    return found
+
+
+def _command_line(pid: int, proc: Path) -> bytes:
     try:
-        return (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+        return (proc / str(pid) / "cmdline").read_bytes()
     except OSError:
-        return ""
+        return b""
+
+
+def _ended_in_session(pid: int, proc: Path) -> int | None:
+    """The session of a process that has ended and is not reaped (proc_pid_stat(5)); None for any other."""
+    try:
+        state, _, _, session = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+    except (OSError, ValueError):
+        return None
+    return int(session) if state == "Z" else None

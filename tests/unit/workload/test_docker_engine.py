@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
-from kickwatch.workload import docker_calls
+from kickwatch.workload import docker_calls, docker_engine
 from kickwatch.workload.docker_calls import one_line, root_cause
 from kickwatch.workload.docker_engine import DockerEngine, common_version, image_reference, scratch_layer
 from kickwatch.workload.engine import ContainerSpec
@@ -597,6 +597,15 @@ async def test_an_engine_that_dies_while_it_is_waited_for(docker: FakeDocker, en
         await engine.wait(ID, 5)
 
 
+async def threads_end_within(seconds: float) -> bool:
+    """Those that calls to an engine are made in."""
+    for _ in range(int(seconds / 0.01)):
+        if not any(thread.name.startswith("engine") for thread in threading.enumerate()):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
 async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
     docker: FakeDocker, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,7 +618,7 @@ async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
         let_go.wait(20)
 
     docker.odd = {"GET /containers": hang, "POST /containers/create": hang}
-    before, since = threading.active_count(), time.monotonic()
+    since = time.monotonic()
     creating, asking = asyncio.create_task(engine.create(SPEC)), asyncio.create_task(engine.pid(ID))
     await asyncio.sleep(0.2)
     engine.hurry()
@@ -626,9 +635,27 @@ async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
     await engine.close()
     assert time.monotonic() - since < 4
     let_go.set()
-    while threading.active_count() > before and time.monotonic() - since < 10:  # noqa: ASYNC110 -- its end sets no event
-        await asyncio.sleep(0.01)
-    assert time.monotonic() - since < 10
+    assert await threads_end_within(5)
+
+
+async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that hangs reads nothing, and the image does not fit into the socket's buffer."""
+    monkeypatch.setattr(docker_calls, "HURRIED_S", 1.0)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        engine = DockerEngine(str(path), timeout_s=30, workers=1)
+        since = time.monotonic()
+        monkeypatch.setattr(docker_engine, "_has_image", lambda *_: False)
+        making = asyncio.create_task(engine.prepare_image(bytes(1 << 22)))
+        await asyncio.sleep(0.3)
+        engine.hurry()
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        await engine.close()
+        assert await threads_end_within(1)
+        assert time.monotonic() - since < 4
 
 
 async def test_in_a_hurry_an_engine_that_answers_is_waited_for(docker: FakeDocker, path: Path) -> None:

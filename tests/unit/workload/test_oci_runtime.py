@@ -1,0 +1,123 @@
+"""Runtimes that do not end when told to, and what they leave to us: processes of real, in sessions of their own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kickwatch.workload.oci_runtime import Runtime, be_subreaper, children, end_descendants_of, exit_status
+
+# Becomes the tracer of its argument for some seconds (PTRACE_SEIZE): an ended process is then kept from its parent.
+TRACER = """
+import ctypes, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.ptrace(0x4206, int(sys.argv[1]), 0, 0) == 0
+print("traces", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def subreaper() -> Iterator[None]:
+    before = be_subreaper()
+    yield
+    be_subreaper(on=before)
+
+
+def orphan(script: str) -> int:
+    """The pid of a process in a session of its own whose parent has ended: it is ours now."""
+    command = f"setsid sh -c '{script}' >/dev/null 2>&1 & echo $!"
+    told = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    return int(told.stdout)
+
+
+def until_zombie(pid: int) -> None:
+    for _ in range(500):
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{pid} did not end")
+
+
+def runtime(tmp_path: Path, script: str = "exit 0", timeout_s: float = 0.5) -> Runtime:
+    program = tmp_path / "runtime"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return Runtime(program, tmp_path / "state", timeout_s)
+
+
+def traced(pid: int, seconds: float) -> "subprocess.Popen[str]":
+    tracer = subprocess.Popen([sys.executable, "-c", TRACER, str(pid), str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert tracer.stdout is not None
+    assert tracer.stdout.readline() == "traces\n"
+    tracer.stdout.close()
+    return tracer
+
+
+def test_what_a_runtime_left_is_reaped_whatever_its_name_and_what_others_started_is_not(tmp_path: Path) -> None:
+    ours = subprocess.Popen(["true"])
+    strays = [orphan("sleep 0.2; exec 3</dev/null") for _ in range(2)]
+    kept = orphan("sleep 0.2")
+    for pid in (ours.pid, kept, *strays):
+        until_zombie(pid)
+    runtime(tmp_path).reap_strays({kept})
+    left = set(children())
+    assert left & {ours.pid, kept, *strays} == {ours.pid, kept}
+    os.waitpid(kept, 0)
+    assert ours.wait() == 0
+
+
+def test_who_left_its_group_to_work_on_a_bundle_is_ended(tmp_path: Path) -> None:
+    bundle, made = tmp_path / "bundles" / "one", tmp_path / "made"
+    command = (
+        f"setsid sh -c 'sleep 1; touch {made}' {bundle} >/dev/null 2>&1 & setsid sleep 30 >/dev/null 2>&1 & echo $!"
+    )
+    other = int(subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
+    try:
+        end_descendants_of(bundle)
+        time.sleep(1.3)
+        assert not made.exists()
+        assert other in children()
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+
+
+async def test_a_runtime_that_does_not_end_when_it_is_killed_is_not_waited_for(tmp_path: Path) -> None:
+    driven = runtime(tmp_path, "exec sleep 60")
+    since = time.monotonic()
+    call = asyncio.create_task(driven.call(tmp_path / "log", "run"))
+    while not driven.under_way:  # noqa: ASYNC110 -- nothing tells
+        await asyncio.sleep(0.01)
+    (pid,) = driven.under_way
+    tracer = await asyncio.to_thread(traced, pid, 6.0)
+    with pytest.raises(TimeoutError):
+        await call
+    assert time.monotonic() - since < 5
+    await asyncio.to_thread(tracer.wait)
+    while pid in await asyncio.to_thread(children):  # noqa: ASYNC110 -- asyncio's own watcher sees its end
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+
+
+async def test_an_end_that_a_tracer_keeps_from_us_does_not_stop_the_loop() -> None:
+    child = await asyncio.to_thread(subprocess.Popen, ["sleep", "60"])
+    tracer = await asyncio.to_thread(traced, child.pid, 1.0)
+    status = asyncio.create_task(exit_status(child.pid))
+    await asyncio.sleep(0.1)
+    child.kill()
+    longest, since = 0.0, time.monotonic()
+    while not status.done() and time.monotonic() - since < 20:
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        longest = max(longest, time.monotonic() - before)
+    assert await status == 128 + signal.SIGKILL
+    assert longest < 0.5
+    child.returncode = -signal.SIGKILL  # it was reaped behind its back
+    await asyncio.to_thread(tracer.wait)
