@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from kickwatch.alert.journal import Event, logger
 from kickwatch.config import Config
 from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
@@ -27,6 +29,8 @@ from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
+from kickwatch.workload.oci_engine import ROOT
+from kickwatch.workload.oci_store import Store
 from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
 
 T = TypeVar("T")
@@ -86,6 +90,15 @@ class Laboratory:
     def control(self) -> Control:
         """The newest positive control."""
         return self.eyes.control
+
+    async def engine_changed(self) -> bool:
+        """Whether the engine has become another one: upgraded, or with another cgroup driver. Raises EngineAbsentError.
+
+        An engine under load may not be able to ask its runtime for its version: that is no change.
+        """
+        now = await self.engine.info()
+        unknown = now.runtime.endswith(("N/A", "unknown"))
+        return (msgspec.structs.replace(now, runtime=self.info.runtime) if unknown else now) != self.info
 
     @property
     def parent_name(self) -> str:
@@ -299,11 +312,21 @@ async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgrou
     Returns how many containers there were.
     """
     reaped = await _tell_failure(reap_containers(engine, instance)) or 0
+    if not info.cgroup_parent:  # the engine before this one may have been none
+        reaped += await _tell_failure(_swept(instance, cgroups)) or 0
     parent = (info.cgroup_parent or cgroup_parent(info.cgroup_driver)).lstrip("/")
     if parent.endswith(".slice"):
         await _tell_failure(asyncio.to_thread(stop_slice, parent))
     await _tell_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
     return reaped
+
+
+async def _swept(instance: str, cgroups: Cgroups) -> int:
+    """What an engine without a daemon left."""
+    try:
+        return await asyncio.to_thread(Store(ROOT, Path("/proc")).sweep, instance, cgroups)
+    except OSError as error:
+        raise EngineError(f"{ROOT} cannot be cleared ({error.strerror})", f"remove {ROOT}") from error
 
 
 async def _tell_failure(work: Awaitable[T]) -> T | None:

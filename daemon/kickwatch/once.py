@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from kickwatch.config import Config
 from kickwatch.detect.single import Single, one_shot
+from kickwatch.errors import EngineError
 from kickwatch.laboratory import Laboratory
 from kickwatch.model import Trial, Verdict
 from kickwatch.node.lock import NodeLock
@@ -29,6 +30,8 @@ async def decide(
             while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
                 if len(trials) >= _MOST_TRIALS:
                     break
+                if await laboratory.engine_changed():
+                    raise EngineError("the engine has become another one between two trials", "begin anew")
                 progress(f"undecided: about {single.more_containers} more containers")
                 more = min(max(single.more_containers, containers), _MOST_CONTAINERS)
                 trials.append(await TrialRun(laboratory, more, progress, len(trials)).run())

@@ -35,7 +35,7 @@ from kickwatch.signals import ENDING, DrainedError, Ending, Switches, until_sign
 from kickwatch.status import Board
 from kickwatch.telemetry import Telemetry
 from kickwatch.watch import Watch
-from kickwatch.workload.choose import drives_runtime
+from kickwatch.workload.choose import check_oci, drives_runtime, settled
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _DRAIN_POLL_S = 0.5
@@ -62,6 +62,7 @@ async def run_daemon(source: Source, trials: int | None) -> None:
 async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Ending) -> None:
     config = (await asyncio.to_thread(source)).config
     check(config)
+    await asyncio.to_thread(check_oci, config)
     async with AsyncExitStack() as stack:
         switches = stack.enter_context(Switches(config.service.drain_file))
         notifier.status("arming the probes")
@@ -92,6 +93,8 @@ class Service:
     lost_at: float = 0.0
     due_at: float = 0.0
     swept: bool = False
+    engine: str = ""  # the name of the one that answered last
+    changed: bool = False
     board: Board = field(default_factory=Board)
     watch: Watch = field(init=False)
     purse: Purse = field(init=False)
@@ -134,13 +137,14 @@ class Service:
             return
         await self.purse.spend(WARM_UP_CONTAINERS)
         async with AsyncExitStack() as stack:
-            opening = Laboratory.open(self.config, self.eyes, self.notifier.progress, self.ending)
+            config = settled(self.config, self.engine)
+            opening = Laboratory.open(config, self.eyes, self.notifier.progress, self.ending)
             try:
                 laboratory = await stack.enter_async_context(opening)
             except EngineAbsentError:
                 await self.purse.settle(0)
                 raise
-            self.swept = True
+            self.swept, self.engine = True, laboratory.info.name
             self._engine_found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
             try:
@@ -152,9 +156,9 @@ class Service:
 
     async def _trials(self, laboratory: Laboratory, schedule: Schedule) -> None:
         while self._more() and await schedule.until_due(laboratory, self._beat):
-            if await laboratory.engine.info() != laboratory.info:
-                self.lost_at = self.lost_at or asyncio.get_running_loop().time()
-                return  # an upgrade between two trials: another stratum, maybe another cgroup driver
+            if await laboratory.engine_changed():
+                self.changed = True
+                return
             await self._trial(laboratory, schedule)
             self.due_at = schedule.due_at
 
@@ -254,9 +258,9 @@ class Service:
 
     def _engine_found(self, engine: str) -> None:
         self.retry_s = _FIRST_RETRY_S
-        if self.lost_at:
-            lost_s = round(asyncio.get_running_loop().time() - self.lost_at, 1)
-            self.lost_at = 0.0
+        if self.lost_at or self.changed:
+            lost_s = round(asyncio.get_running_loop().time() - self.lost_at, 1) if self.lost_at else 0.0
+            self.lost_at, self.changed = 0.0, False
             logger().info(Event.ENGINE_FOUND, engine=engine, lost_s=lost_s)
 
     async def _reload(self) -> None:
@@ -266,6 +270,7 @@ class Service:
         try:
             loaded = await asyncio.to_thread(self.source)
             check(loaded.config)
+            await asyncio.to_thread(check_oci, loaded.config)
             await self._adopt(loaded)
         except ConfigError as error:
             logger().error(Event.RELOAD_REFUSED, what=error.what, remedy=error.remedy)

@@ -1,5 +1,6 @@
 """Which engine: the one that engine.kind names, or for `auto` Docker where it answers and runc or crun where not."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,8 @@ async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] 
     Raises EngineAbsentError where none answers, ConfigError where the engine asked for cannot do what else is asked.
     """
     kind = wanted(config.engine)
-    if kind is EngineKind.OCI and (lacks := oci_lacks(config)):
-        raise ConfigError(f"engine.kind=oci: {lacks}", "set engine.kind=docker")
     if kind is EngineKind.OCI:
+        await asyncio.to_thread(check_oci, config)
         return await _oci(config, alive, "engine.kind is oci")
     docker = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, alive=alive)
     try:
@@ -70,6 +70,17 @@ def wanted(engine: EngineConfig) -> EngineKind:
     return engine.kind
 
 
+def settled(config: Config, answered: str) -> Config:
+    """For a daemon: once an engine of its own has answered, `auto` waits for that; its restart is no reason to change.
+
+    `answered`: the name of the engine that answered last, empty where none has yet.
+    """
+    if config.engine.kind is not EngineKind.AUTO or answered in {"", "oci"}:
+        return config
+    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
+    return msgspec.structs.replace(config, engine=engine)
+
+
 def oci_lacks(config: Config) -> str:
     """What is configured that takes an engine with images and networks, and its key; empty where nothing is."""
     if config.workload.network is not Network.NONE:
@@ -77,6 +88,16 @@ def oci_lacks(config: Config) -> str:
     if config.workload.image:
         return f"workload.image={config.workload.image} takes an engine that holds images"
     return ""
+
+
+def check_oci(config: Config) -> None:
+    """Raise ConfigError where engine.kind=oci can never work from this process. Blocks for a moment."""
+    if wanted(config.engine) is not EngineKind.OCI or not config.workload.enabled:
+        return
+    if lacks := oci_lacks(config):
+        raise ConfigError(f"engine.kind=oci: {lacks}", "set engine.kind=docker")
+    if missing := forbidden(_PROC):
+        raise ConfigError(f"engine.kind=oci: {missing[0]}", missing[1])
 
 
 def drives_runtime(config: Config) -> bool:
@@ -109,7 +130,8 @@ async def _without_docker(config: Config, alive: Callable[[], None], absent: Eng
 async def _oci(config: Config, alive: Callable[[], None], why: str) -> Chosen:
     engine = OciEngine(config.engine.runtime, timeout_s=config.engine.timeout_s, alive=alive)
     info = await _asked(engine)
-    return Chosen(engine, info, why, note=f"engine: {info}, no daemon: {why}")
+    bare = "" if engine.seccomp else "; its containers have no seccomp filter"
+    return Chosen(engine, info, why, note=f"engine: {info}, no daemon: {why}{bare}")
 
 
 async def _asked(engine: Engine) -> EngineInfo:

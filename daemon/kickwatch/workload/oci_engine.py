@@ -75,6 +75,11 @@ class OciEngine:
         self._lives: dict[str, _Life] = {}
         self._starting = 0
 
+    @property
+    def seccomp(self) -> bool:
+        """Whether its containers have a filter; known after `info`."""
+        return self._seccomp
+
     async def info(self) -> EngineInfo:
         """The runtime's name and version, and where its cgroups belong. Raises EngineAbsentError where none works."""
         program = await asyncio.to_thread(find_runtime, self._wanted)
@@ -307,4 +312,4 @@ def forbidden(proc: Path) -> tuple[str, str] | None:
     if held(proc) & 1 << _CAP_SYS_ADMIN:
         return None
     what = "without CAP_SYS_ADMIN no container can be made here without an engine"
-    return what, "run as root and outside a sandbox, set engine.kind before the daemon starts, or start Docker"
+    return what, "run as root outside a sandbox, with engine.kind set before the start; or set engine.kind=docker"

@@ -4,10 +4,12 @@ A container *is* its bundle directory, which is made first and removed last, wit
 the reaper knows what a killed kickwatch left, whatever state the runtime was in. Everything here blocks.
 """
 
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from errno import EINVAL
+from errno import EINVAL, EPERM
 from pathlib import Path
 
 import msgspec
@@ -54,11 +56,11 @@ class Store:
         """The program and an empty root beside it; the same program is written once."""
         home = self.image_of(reference)
         rootfs, file = home / "rootfs", home / "program"
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_own(self.root.parent, 0o755)
+        _make_own(self.root, 0o700)
         for directory in (self.root / "bundles", self.root / "state", rootfs):
             directory.mkdir(parents=True, exist_ok=True)
-        for half_made in (self.root / "bundles").glob(".*"):  # by a kickwatch that was killed
-            shutil.rmtree(half_made)
+        self._clear_halves()
         for name in ("proc", "dev", "sys"):
             (rootfs / name).mkdir(exist_ok=True)
         (rootfs / PROGRAM.lstrip("/")).touch()
@@ -118,17 +120,59 @@ class Store:
             raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
 
     def remove_bundle(self, container_id: str) -> None:
-        """The runtime's state of it, then the bundle: the register goes last."""
-        for directory in (self.state / container_id, self.bundle_of(container_id)):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(directory)
+        """The runtime's state of it, then the bundle: the register goes last, and whole."""
+        home = self.bundle_of(container_id)
+        half = home.with_name(f".{home.name.lstrip('.')}")
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.state / container_id)
+        with suppress(FileNotFoundError):
+            home.rename(half)
+            shutil.rmtree(half)
 
     def remove_image(self, reference: str) -> None:
         """And the directories that are empty then."""
-        shutil.rmtree(self.image_of(reference), ignore_errors=True)
+        home = self.image_of(reference)
+        shutil.rmtree(home, ignore_errors=True)
+        self._clear_empty()
+
+    def sweep(self, instance: str, cgroups: Cgroups) -> int:
+        """Remove all that this node's kickwatch left here, without a runtime; returns how many containers there were.
+
+        For an engine with a daemon, since the one before it may have been one without. Raises CgroupError.
+        """
+        if not self.root.is_dir():
+            return 0
+        found = list(self.labelled(instance))
+        for container_id in found:
+            parents = {directory.parent for directory in self._cgroup_dirs(container_id, cgroups)}
+            self.remove_cgroups(container_id, cgroups)
+            self.remove_bundle(container_id)
+            for parent in parents:
+                remove_tree(parent)
+        self._clear_halves()
+        if not any((self.root / "bundles").glob("*")):
+            shutil.rmtree(self.root / "images", ignore_errors=True)
+        self._clear_empty()
+        return len(found)
+
+    def _clear_halves(self) -> None:
+        """What a kickwatch that was killed had half made, or half removed."""
+        for half in (self.root / "bundles").glob(".*"):
+            shutil.rmtree(half, ignore_errors=True)
+
+    def _clear_empty(self) -> None:
+        self._clear_halves()
         for directory in (*(self.root / name for name in ("images", "bundles", "state")), self.root):
             with suppress(OSError):  # somebody's container is in there
                 directory.rmdir()
+
+
+def _make_own(directory: Path, mode: int) -> None:
+    """Root mounts and executes what is found there: nobody else may have made it, or may write into it."""
+    directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(EPERM, "it is not ours alone: remove it", str(directory))
 
 
 def first_process(pid_file: Path) -> int:

@@ -11,7 +11,7 @@ import kickwatch.workload.choose as module
 from kickwatch.config import Config, EngineConfig, EngineKind
 from kickwatch.configure import load
 from kickwatch.errors import ConfigError, EngineAbsentError
-from kickwatch.workload.choose import choose, drives_runtime, informant, oci_lacks, wanted
+from kickwatch.workload.choose import check_oci, choose, drives_runtime, informant, oci_lacks, settled, wanted
 
 
 @pytest.fixture
@@ -105,3 +105,26 @@ def test_who_has_docker_does_not(listening: Path, tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     assert not drives_runtime(configured(listening, f"engine.runtime={program}"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "answered", "then"),
+    [
+        ("auto", "", EngineKind.AUTO),
+        ("auto", "oci", EngineKind.AUTO),
+        ("auto", "docker", EngineKind.DOCKER),
+        ("oci", "docker", EngineKind.OCI),  # asked for by a reload
+    ],
+)
+def test_auto_stays_with_an_engine_that_has_answered(kind: str, answered: str, then: EngineKind) -> None:
+    assert settled(load(None, [f"engine.kind={kind}"]).config, answered).engine.kind is then
+
+
+def test_an_engine_that_cannot_work_from_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(None, ["engine.kind=oci"]).config
+    check_oci(config)
+    monkeypatch.setattr(module, "forbidden", lambda _: ("no way", "another way"))
+    with pytest.raises(ConfigError, match=r"engine.kind=oci: no way"):
+        check_oci(config)
+    check_oci(load(None, ["engine.kind=oci", "workload.enabled=false"]).config)
+    check_oci(load(None, []).config)
