@@ -351,7 +351,9 @@ async def test_a_runtime_directory_that_is_noexec_as_on_many_nodes(tmp_path: Pat
 def noexec(directory: Path) -> Iterator[None]:
     """A file system of which nothing can be executed."""
     directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=755,size=8m", "tmpfs", directory], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=755,size=8m", "tmpfs", directory], check=True
+    )
     try:
         yield
     finally:

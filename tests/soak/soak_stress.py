@@ -32,6 +32,8 @@ from typing import Any
 ROOT = Path("/run/kickwatch-soak")
 PER_HOUR = 2500  # promised: 5000 containers in two hours
 SETTLED_S = 20.0
+SETTLED_WITHIN_S = 180.0
+TELLING = ("kickwatch.note", "kickwatch.capability_lost", "kickwatch.clean_up_failed", "kickwatch.history_trouble")
 SETTINGS = {
     "engine.socket": f"{ROOT}/docker.sock",
     "engine.timeout_s": 10,
@@ -110,6 +112,7 @@ class Daemon:
     state: str
     process: "subprocess.Popen[str] | None" = None
     events: Counter[str] = field(default_factory=Counter)
+    told: Counter[str] = field(default_factory=Counter)
     containers: int = 0
     odd: list[str] = field(default_factory=list)
     sizes: list[dict[str, int]] = field(default_factory=list)
@@ -133,6 +136,8 @@ class Daemon:
                 self.odd.append(line.rstrip())
                 continue
             self.events[record["event"]] += 1
+            if record["event"] in TELLING:
+                self.told[f"{record['event']}: {record.get('what', '')}"[:200]] += 1
             if record["event"] == "kickwatch.trial_finished":
                 self.containers += record["containers"]
                 self._measure(process.pid)
@@ -155,6 +160,12 @@ class Daemon:
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
+
+    def settle(self) -> None:
+        """Until it has finished a trial: one told to end in its first moments leaves what the one before it left."""
+        containers, until = self.containers, time.monotonic() + SETTLED_WITHIN_S
+        while self.containers == containers and time.monotonic() < until:
+            time.sleep(0.5)
 
     def stop(self, number: signal.Signals) -> float:
         """Send the signal; returns how long it took to end."""
@@ -278,6 +289,7 @@ def soak(minutes: float, seed: int) -> int:
                 fault()
                 told = f"{(time.monotonic() - since) / 60:5.1f} min  {daemon.containers:5d} containers  {name}"
                 print(f"{told}  {daemon.sizes[-1] if daemon.sizes else ''}", flush=True)
+            daemon.settle()
         finally:
             stopped_s = daemon.stop(signal.SIGTERM)
         for reader in daemon.readers:
@@ -287,6 +299,7 @@ def soak(minutes: float, seed: int) -> int:
         after = node()
     print(f"faults: {dict(done)}")
     print(f"events: {dict(daemon.events)}")
+    print("\n".join(f"  {times} x {what}" for what, times in daemon.told.most_common(30)))
     print(f"stopped within {stopped_s:.1f} s")
     return complaints(daemon, before, after, left, minutes)
 
