@@ -137,7 +137,8 @@ def test_the_engine_restarts_in_mid_trial(engine: PrivateEngine, start: Start) -
         daemon.wait("engine_lost", mark)
         engine.start()
         assert str(engine.socket) in recovers(daemon, mark)["what"]
-        assert daemon.events("trial_failed", mark)
+        # An engine that is told to end answers for a while on the connections it has: the trial may come to its end.
+        assert daemon.events("trial_failed", mark) + daemon.events("trial_void", mark)
         stopped_in_time(daemon)
 
 
@@ -184,7 +185,8 @@ def test_the_engine_refuses(proxy: Proxy, start: Start) -> None:
         proxy.refuse()
         daemon.wait("engine_lost", mark)
         proxy.listen()
-        assert "Connection refused" in recovers(daemon, mark)["what"]
+        # An open connection is closed at its next use; one that is made anew is refused.
+        assert re.search("Connection refused|Remote end closed connection", recovers(daemon, mark)["what"])
         stopped_in_time(daemon)
 
 
@@ -198,13 +200,14 @@ def test_the_engine_comes_late(engine: PrivateEngine, start: Start) -> None:
 
 
 def test_the_engines_socket_is_deleted_and_made_anew(engine: PrivateEngine, start: Start) -> None:
-    """The engine runs on and cannot be reached, until it makes its socket anew."""
+    """The engine runs on: what is connected goes on, nobody else can reach it until it makes its socket anew."""
     with start() as daemon:
         valid_trial(daemon)
         mark = daemon.mark()
         engine.socket.unlink()
-        daemon.wait("engine_lost", mark)
+        time.sleep(2)
         engine.end(signal.SIGTERM)
+        daemon.wait("engine_lost", mark)
         engine.start()
         assert "No such file" in recovers(daemon, mark)["what"]
         stopped_in_time(daemon)
