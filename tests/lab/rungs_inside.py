@@ -1,0 +1,147 @@
+"""In a guest: both rungs of the IPI ladder armed at once and fed with real events; what each counted, as JSON.
+
+Run as root with kickwatch's own Python: `rungs_inside.py agree` or `rungs_inside.py control`. The answer is the line
+that begins with `RUNGS `: a console may say other things around it.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from kickwatch.config import Config
+from kickwatch.errors import KickwatchError
+from kickwatch.node import kernel
+from kickwatch.node.capabilities import examine
+from kickwatch.observe.control import control_cpus, positive_control
+from kickwatch.observe.csd import CsdObserver
+from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.requests import RequestObserver
+from kickwatch.observe.symbols import Symbols
+from kickwatch.workload.helper import Helper
+
+TRACEFS = Path("/sys/kernel/tracing")
+TOGGLES = 151
+BARRIERS, SINGLES = 499, 211
+MEMCGS = 400
+
+
+def flip_static_keys() -> None:
+    """A tracepoint on and off in a tracefs instance of our own."""
+    instance = TRACEFS / "instances/kickwatch-rungs"
+    instance.mkdir(exist_ok=True)
+    switch = instance / "events/sched/sched_switch/enable"
+    for _ in range(TOGGLES):
+        switch.write_text("1")
+        switch.write_text("0")
+    instance.rmdir()
+
+
+async def make_barriers() -> None:
+    """Membarriers among our own threads, to many CPUs and to one."""
+    cpus = ",".join(map(str, control_cpus()))
+    async with Helper(["barriers", str(BARRIERS), str(SINGLES), cpus]) as helper:
+        await helper.ask("many", 120)
+        if helper.ready.fields.get("rseq") == "yes":
+            await helper.ask("single", 120)
+
+
+def make_memcgs() -> None:
+    """Bare memory cgroups, each entered by a process that touches files."""
+    root = Path("/sys/fs/cgroup")
+    root = root / "memory" if (root / "memory").is_dir() else root
+    control = root / "cgroup.subtree_control"
+    if control.exists():
+        control.write_text("+memory")
+    for number in range(MEMCGS):
+        group = root / f"kickwatch-rungs-{number}"
+        group.mkdir()
+        if number % 20 == 0:
+            join = f"echo $$ >{group}/cgroup.procs; : >/tmp/kickwatch-rungs; rm /tmp/kickwatch-rungs"
+            subprocess.run(["sh", "-c", join], check=True)
+        group.rmdir()
+
+
+async def agree() -> dict[str, Any]:
+    """Both rungs over the same events, step by step."""
+    symbols = await Symbols.load(Path("/proc"))
+    online = kernel.cpus_online()
+    observers: list[RequestObserver] = [KprobeObserver.arm(symbols, online)]
+    try:
+        observers.append(CsdObserver.arm(symbols, online))
+        steps: dict[str, Callable[[], Awaitable[object]]] = {
+            "static keys": lambda: asyncio.to_thread(flip_static_keys),
+            "membarriers": make_barriers,
+            "memcgs": lambda: asyncio.to_thread(make_memcgs),
+        }
+        told: dict[str, Any] = {"places": observers[0].places, "cpus_online": online}
+        for name, step in steps.items():
+            before = [observer.read() for observer in observers]
+            await step()
+            after = [observer.read() for observer in observers]
+            told[name] = {
+                observer.RUNG: {
+                    "cells": cells(observer, early, late),
+                    "health": [b - a for a, b in zip(early.health, late.health, strict=True)],
+                    "misses": late.recursion_misses - early.recursion_misses,
+                }
+                for observer, early, late in zip(observers, before, after, strict=True)
+            }
+        return told
+    finally:
+        for observer in observers:
+            observer.close()
+
+
+def cells(observer: RequestObserver, before: Any, after: Any) -> dict[str, dict[str, Any]]:
+    """By reason: requests, calls, broadcasts; and how its requests divide by origin and path."""
+    sums: dict[str, Counter[str]] = {}
+    divided: dict[str, Counter[str]] = {}
+    for cell in observer.cells(before, after):
+        counted = {"requests": cell.requests, "calls": cell.calls, "broadcasts": cell.broadcasts}
+        sums.setdefault(cell.reason, Counter()).update(counted)
+        divided.setdefault(cell.reason, Counter())[f"{cell.origin}/{cell.path}"] += cell.requests
+    return {reason: {**counts, "by": dict(divided[reason])} for reason, counts in sums.items()}
+
+
+async def control() -> dict[str, Any]:
+    """The daemon's own way up the ladder, its positive control, and what `doctor` says."""
+    observatory = await Observatory.open()
+    try:
+        outcome = await positive_control(observatory)
+        told = {
+            "ipis": observatory.observers.ipis,
+            "contention": observatory.observers.contention,
+            "places": observatory.csd.places if observatory.csd is not None else "",
+            "losses": observatory.losses,
+            "passed": outcome.passed,
+            "detail": outcome.detail,
+            "slab_mutex": observatory.slab_mutex_known,
+        }
+    finally:
+        observatory.close()
+    found = await examine(Config(), control=False)
+    doctor = {capability.name: [capability.satisfied, capability.detail] for capability in found}
+    return told | {"doctor": doctor}
+
+
+def main() -> None:
+    """Do what the command line names and print one line."""
+    task = {"agree": agree, "control": control}[sys.argv[1]]
+    try:
+        told: dict[str, Any] = asyncio.run(task())
+    except (KickwatchError, OSError, subprocess.SubprocessError) as error:
+        told = {"error": str(error), "trace": traceback.format_exc()}
+    told["kernel"] = os.uname().release
+    sys.stdout.write(f"\nRUNGS {json.dumps(told)}\n")
+
+
+if __name__ == "__main__":
+    main()
