@@ -19,13 +19,13 @@ from kickwatch.observe.symbols import Symbols
 MASK_WORDS = 16
 _WORD_BITS = 64
 _END = struct.Struct(f"=II{MASK_WORDS}Q")  # the end of struct calls_config
-_HAS_COND, _HAS_INNER, _HAS_SENT = 1, 2, 4
+_HAS_COND, _HAS_INNER, _HAS_SENT, _HAS_NODE = 1, 2, 4, 8
 
 # What hands the chosen CPUs to the interrupt controller: x86, arm64.
 _SEND_MANY = ("native_send_call_func_ipi", "arch_send_call_function_ipi_mask")
-_SEND_ONE = "send_call_function_single_ipi"
-_QUEUE = "__smp_call_single_queue"  # "irq_work, smp: Allow irq_work on call_single_queue" (5.8)
-_BEFORE_QUEUE = (("single", "smp_call_function_single"), ("single_async", "smp_call_function_single_async"))
+_SEND_ONE = ("send_call_function_single_ipi", "call_function_single_prep_ipi")  # the latter since 6.4
+_QUEUE = "__smp_call_single_queue"
+_SINGLES = (("single", "smp_call_function_single"), ("single_async", "smp_call_function_single_async"))
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,22 @@ class Plan:
 
     `has_cond`: smp_call_function_many_cond, "smp: Add a smp_cond_func_t argument to smp_call_function_many()" (5.6).
     `has_inner`: with one target it calls smp_call_function_single, until "smp: Run functions concurrently in
-    smp_call_function_many_cond()" (5.13). `has_sent`: what a condition chose can be seen.
+    smp_call_function_many_cond()" (5.13). `has_sent`: what a condition chose can be seen. `has_node`: remote wakeups
+    and irq_work are such requests, "irq_work, smp: Allow irq_work on call_single_queue" (5.8).
     """
 
     probes: tuple[tuple[str, str], ...]
     has_cond: bool
     has_inner: bool
     has_sent: bool
+    has_node: bool
 
     @property
     def flags(self) -> int:
         """As `struct calls_config` has them."""
-        pairs = ((self.has_cond, _HAS_COND), (self.has_inner, _HAS_INNER), (self.has_sent, _HAS_SENT))
-        return sum(bit for present, bit in pairs if present)
+        present = (self.has_cond, self.has_inner, self.has_sent, self.has_node)
+        bits = (_HAS_COND, _HAS_INNER, _HAS_SENT, _HAS_NODE)
+        return sum(bit for has, bit in zip(present, bits, strict=True) if has)
 
 
 def entries_of(symbols: Symbols, name: str) -> tuple[str, ...]:
@@ -70,29 +73,31 @@ def plan_of(symbols: Symbols) -> Plan:
     if not many:
         what = "kallsyms has no smp_call_function_many_cond, so calls to many CPUs have no place for a kprobe"
         raise ObserveError(what, "the kernel's compiler inlined it; IPIs are only counted here")
-    send_many = next(filter(None, (entries_of(symbols, name) for name in _SEND_MANY)), ())
-    send_one = entries_of(symbols, _SEND_ONE)
+    send_many, send_one = _first(symbols, _SEND_MANY), _first(symbols, _SEND_ONE)
     has_sent = has_cond and bool(send_many) and bool(send_one)
-    sent = (*(("sent_many", name) for name in send_many), *(("sent_one", name) for name in send_one))
+    probes = _placed("sent_many", send_many) + _placed("sent_one", send_one) if has_sent else ()
+    for program, function in _SINGLES:
+        names = entries_of(symbols, function)
+        if not names:
+            raise ObserveError(f"kallsyms has no {function}", "report it, with the kernel's release")
+        probes += _placed(program, names)
     return Plan(
-        probes=(*(sent if has_sent else ()), *_singles(symbols, queue), *(("many", name) for name in many)),
+        probes=(*probes, *_placed("queued", queue), *_placed("many", many)),
         has_cond=has_cond,
         # "smp: Inline on_each_cpu_cond() and on_each_cpu()" (5.13) is of the same series as the end of the inner call.
         has_inner=bool(symbols.ranges("on_each_cpu")),
         has_sent=has_sent,
+        has_node=bool(queue),
     )
 
 
-def _singles(symbols: Symbols, queue: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    if queue:
-        return tuple(("queued", name) for name in queue)
-    probes: tuple[tuple[str, str], ...] = ()
-    for program, function in _BEFORE_QUEUE:
-        names = entries_of(symbols, function)
-        if not names:
-            raise ObserveError(f"kallsyms has no {function}", "report it, with the kernel's release")
-        probes += tuple((program, name) for name in names)
-    return probes
+def _placed(program: str, functions: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((program, function) for function in functions)
+
+
+def _first(symbols: Symbols, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Where the first of the functions that this kernel has can be entered."""
+    return next(filter(None, (entries_of(symbols, name) for name in names)), ())
 
 
 def mask_words(possible: list[int]) -> int:

@@ -6,9 +6,11 @@
  * A multi-CPU call is one entry of smp_call_function_many_cond(mask, func, info, flags, cond_func), before "smp: Add a
  * smp_cond_func_t argument to smp_call_function_many()" (5.6) of smp_call_function_many(mask, func, info, wait). Its
  * requests are the CPUs of the mask that are online, without the sender: preemption is off, so the sender stays where
- * it is. A single request is one entry of __smp_call_single_queue(cpu, node) (since "irq_work, smp: Allow irq_work on
- * call_single_queue", 5.8), before that of smp_call_function_single(cpu, func, ...) or
- * smp_call_function_single_async(cpu, csd) for another CPU. kick_all_cpus_sync() is a multi-CPU call for do_nothing.
+ * it is. A single request is one entry of smp_call_function_single(cpu, func, ...) or
+ * smp_call_function_single_async(cpu, csd) for another CPU; since "irq_work, smp: Allow irq_work on call_single_queue"
+ * (5.8) remote wakeups and irq_work come to __smp_call_single_queue(cpu, node) by themselves. Those of the two others go
+ * through it as well, unless the compiler inlined it: there only the type of a node tells whose it is.
+ * kick_all_cpus_sync() is a multi-CPU call for do_nothing.
  *
  * Until "smp: Run functions concurrently in smp_call_function_many_cond()" (5.13) a call with one target calls
  * smp_call_function_single(): the inner request is that call's, and is not counted again.
@@ -32,7 +34,12 @@
 #define HAS_INNER 2 /* a multi-CPU call with one target calls the function for single requests */
 #define HAS_SENT 4  /* the mask handed to the interrupt controller is probed too */
 
-#define NODE_TYPE 0xf0U /* enum of include/linux/smp_types.h, since 5.8 */
+#define HAS_NODE 8  /* call_single_data begins with __call_single_node, since 5.8 */
+
+/* include/linux/smp_types.h, since 5.8 */
+#define NODE_LOCKED 0x01U
+#define NODE_TYPE 0xf0U
+#define NODE_TYPE_IRQ_WORK 0x20U
 #define NODE_TYPE_TTWU 0x30U
 
 struct calls_config {
@@ -177,20 +184,24 @@ static __always_inline int one(void *ctx, struct calls_config *cfg, struct under
 	return count_requests(ctx, cfg, func, 0, 1);
 }
 
-/* __smp_call_single_queue(int cpu, struct llist_node *node): requests, remote wakeups and irq_work, for other CPUs. */
+/* __smp_call_single_queue(int cpu, struct llist_node *node), since 5.8: remote wakeups and irq_work for other CPUs. */
 SEC("kprobe")
 int queued(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
 	struct under_way *call = here();
 	struct queued_node node = {};
+	__u32 type;
 
 	if (!cfg || !call || bpf_probe_read(&node, sizeof(node), (void *)PT_REGS_PARM2(ctx)))
 		return 0;
-	return one(ctx, cfg, call, (node.type & NODE_TYPE) == NODE_TYPE_TTWU ? cfg->cells.busy[0] : node.func);
+	type = node.type & NODE_TYPE;
+	if (type == NODE_TYPE_TTWU)
+		return one(ctx, cfg, call, cfg->cells.busy[0]);
+	return type == NODE_TYPE_IRQ_WORK ? one(ctx, cfg, call, node.func) : 0;
 }
 
-/* smp_call_function_single(int cpu, smp_call_func_t func, void *info, int wait), before 5.8. */
+/* smp_call_function_single(int cpu, smp_call_func_t func, void *info, int wait): on this CPU it just calls func. */
 SEC("kprobe")
 int single(struct pt_regs *ctx)
 {
@@ -202,18 +213,24 @@ int single(struct pt_regs *ctx)
 	return one(ctx, cfg, call, PT_REGS_PARM2(ctx));
 }
 
-/* smp_call_function_single_async(int cpu, call_single_data_t *csd), before 5.8: {llist_node, func, info, flags}. */
+/*
+ * smp_call_function_single_async(int cpu, call_single_data_t *csd). Before 5.8: {llist_node, func, info, flags}. Since
+ * then one that is still under way is refused: "smp: Optimize send_call_function_single_ipi()" and its neighbours.
+ */
 SEC("kprobe")
 int single_async(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
 	struct under_way *call = here();
-	__u64 func = 0;
+	struct queued_node csd = {};
 
 	if (!cfg || !call || (__u32)PT_REGS_PARM1(ctx) == bpf_get_smp_processor_id())
 		return 0;
-	bpf_probe_read(&func, sizeof(func), (void *)(PT_REGS_PARM2(ctx) + sizeof(func)));
-	return one(ctx, cfg, call, func);
+	if (bpf_probe_read(&csd, sizeof(csd), (void *)PT_REGS_PARM2(ctx)))
+		return 0;
+	if (!(cfg->has & HAS_NODE))
+		return one(ctx, cfg, call, csd.type | (__u64)csd.cpus << 32);
+	return csd.type & NODE_LOCKED ? 0 : one(ctx, cfg, call, csd.func);
 }
 
 /* native_send_call_func_ipi(const struct cpumask *mask), elsewhere arch_send_call_function_ipi_mask(mask). */
@@ -228,7 +245,10 @@ int sent_many(struct pt_regs *ctx)
 	return chosen(ctx, cfg, call, others_in(cfg, PT_REGS_PARM1(ctx)));
 }
 
-/* send_call_function_single_ipi(int cpu): also the end of a call of whose CPUs one was chosen, since 5.13. */
+/*
+ * send_call_function_single_ipi(int cpu), call_function_single_prep_ipi(int cpu) since "smp: reword smp call IPI comment"
+ * and its series (6.4): also the end of a call of whose CPUs one was chosen, since 5.13.
+ */
 SEC("kprobe")
 int sent_one(struct pt_regs *ctx)
 {
