@@ -1,6 +1,6 @@
 """In a guest: both rungs of the IPI ladder armed at once and fed with real events; what each counted, as JSON.
 
-Run as root with kickwatch's own Python: `rungs_inside.py agree` or `rungs_inside.py control`. The answer is the line
+Run as root with kickwatch's own Python: `rungs_inside.py` with `agree`, `control` or `waits`. The answer is the line
 that begins with `RUNGS `: a console may say other things around it.
 """
 
@@ -19,9 +19,11 @@ from kickwatch.config import Config
 from kickwatch.errors import KickwatchError
 from kickwatch.node import kernel
 from kickwatch.node.capabilities import examine
+from kickwatch.observe.contention import ContentionObserver, learn_comm_offset
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
@@ -31,6 +33,22 @@ TRACEFS = Path("/sys/kernel/tracing")
 TOGGLES = 151
 BARRIERS, SINGLES = 499, 211
 MEMCGS = 400
+READERS, READS = 4, 60
+# One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
+SHOOTDOWNS = """
+import hashlib, mmap, os, threading, time
+def compute():
+    os.sched_setaffinity(0, {1})
+    hashlib.sha256(bytes(100 << 20))
+other = threading.Thread(target=compute)
+other.start()
+os.sched_setaffinity(0, {0})
+pages = mmap.mmap(-1, 1 << 20)
+while other.is_alive():
+    pages[0] = 1
+    pages.madvise(mmap.MADV_DONTNEED)
+    time.sleep(0.0005)
+"""
 
 
 def flip_static_keys() -> None:
@@ -69,6 +87,36 @@ def make_memcgs() -> None:
         group.rmdir()
 
 
+async def waits() -> dict[str, Any]:
+    """Both rungs of the contention ladder over the same waits: tasks that read /proc/slabinfo."""
+    symbols = await Symbols.load(Path("/proc"))
+    comm_offset = await asyncio.to_thread(learn_comm_offset)
+    observers = [MutexObserver.arm(symbols, comm_offset), ContentionObserver.arm(symbols, comm_offset)]
+    try:
+        before = [observer.read() for observer in observers]
+        read = f"for i in $(seq {READS}); do cat /proc/slabinfo; done >/dev/null"
+        readers = [await asyncio.create_subprocess_exec("sh", "-c", read) for _ in range(READERS)]
+        for reader in readers:
+            await reader.wait()
+        after = [observer.read() for observer in observers]
+        return {
+            observer.RUNG: {
+                "places": observer.places,
+                "waits": sum(wait.waits for wait in found),
+                "wait_ms": sum(wait.wait_ns for wait in found) / 1e6,
+                "by": sorted({f"{wait.waiter} {wait.origin}" for wait in found}),
+                "unnamed": sum(wait.waits for wait in found if wait.holder.startswith("(")),
+                "stack": found[0].stack[:6] if found else (),
+                "health": [b - a for a, b in zip(early.health, late.health, strict=True)],
+            }
+            for observer, early, late in zip(observers, before, after, strict=True)
+            for found in [observer.waits(early, late)]
+        }
+    finally:
+        for observer in observers:
+            observer.close()
+
+
 async def agree() -> dict[str, Any]:
     """Both rungs over the same events, step by step."""
     symbols = await Symbols.load(Path("/proc"))
@@ -80,6 +128,7 @@ async def agree() -> dict[str, Any]:
             "static keys": lambda: asyncio.to_thread(flip_static_keys),
             "membarriers": make_barriers,
             "memcgs": lambda: asyncio.to_thread(make_memcgs),
+            "shootdowns": lambda: asyncio.to_thread(subprocess.run, [sys.executable, "-c", SHOOTDOWNS], check=True),
         }
         told: dict[str, Any] = {"places": observers[0].places, "cpus_online": online}
         for name, step in steps.items():
@@ -134,7 +183,7 @@ async def control() -> dict[str, Any]:
 
 def main() -> None:
     """Do what the command line names and print one line."""
-    task = {"agree": agree, "control": control}[sys.argv[1]]
+    task = {"agree": agree, "control": control, "waits": waits}[sys.argv[1]]
     try:
         told: dict[str, Any] = asyncio.run(task())
     except (KickwatchError, OSError, subprocess.SubprocessError) as error:

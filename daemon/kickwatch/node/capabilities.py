@@ -106,12 +106,12 @@ def _names(observatory: Observatory) -> Capability:
 
 
 def _contention(observatory: Observatory) -> Capability:
-    rung = observatory.observers.contention
+    armed = observatory.contention
     return Capability(
         name="lock contention",
-        satisfied=rung != "none",
-        detail="tracepoints lock:contention_begin, contention_end" if rung != "none" else "; ".join(observatory.losses),
-        remedy="" if rung != "none" else "needs Linux 5.19",
+        satisfied=armed is not None,
+        detail=armed.places if armed is not None else "; ".join(observatory.losses),
+        remedy="" if armed is not None else "needs Linux 5.19 or kprobes",
     )
 
 

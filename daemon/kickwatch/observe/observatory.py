@@ -10,16 +10,16 @@ from time import monotonic_ns
 
 from msgspec.structs import replace
 
-from kickwatch.errors import ObserveError
 from kickwatch.model import Interrupts, Observers, Window
 from kickwatch.node import kernel
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, learn_comm_offset
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
 from kickwatch.observe.requests import CsdSample, RequestObserver, fell
-from kickwatch.observe.rungs import IPI_VARIABLE, IpiRung, asked, climb
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
 from kickwatch.observe.symbols import Symbols
 from kickwatch.shielded import finish
 
@@ -96,10 +96,16 @@ class Observatory:
         ]
         self.csd, lost = climb(ladder, asked(os.environ, IPI_VARIABLE, IpiRung))
         self._lost_rungs += lost
-        try:
-            self.contention = ContentionObserver.arm(self.symbols, learn_comm_offset())
-        except ObserveError as error:
-            self._lost_rungs.append(str(error))
+        self._arm_contention()
+
+    def _arm_contention(self) -> None:
+        comm_offset = learn_comm_offset()
+        ladder: list[tuple[StrEnum, Callable[[], ContentionObserver]]] = [
+            (ContentionRung.TRACEPOINT, lambda: ContentionObserver.arm(self.symbols, comm_offset)),
+            (ContentionRung.KPROBE, lambda: MutexObserver.arm(self.symbols, comm_offset)),
+        ]
+        self.contention, lost = climb(ladder, asked(os.environ, CONTENTION_VARIABLE, ContentionRung))
+        self._lost_rungs += lost
 
     def _share_slab_mutex(self) -> None:
         """The mutex is learnt from its waiters; the csd probe needs it to tell who sends while holding it."""
@@ -114,7 +120,7 @@ class Observatory:
         """The rungs in use."""
         return Observers(
             ipis=self.csd.RUNG if self.csd is not None else IpiRung.COUNTERS.value,
-            contention="tracepoint" if self.contention is not None else "none",
+            contention=self.contention.RUNG if self.contention is not None else ContentionRung.NONE.value,
         )
 
     async def sample(self) -> Sample:

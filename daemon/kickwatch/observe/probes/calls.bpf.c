@@ -214,8 +214,8 @@ int single(struct pt_regs *ctx)
 }
 
 /*
- * smp_call_function_single_async(int cpu, call_single_data_t *csd). Before 5.8: {llist_node, func, info, flags}. Since
- * then one that is still under way is refused: "smp: Optimize send_call_function_single_ipi()" and its neighbours.
+ * smp_call_function_single_async(int cpu, call_single_data_t *csd). Before 5.8: {llist_node, func, info, flags}. One
+ * that is still under way is refused since "smp: Allow smp_call_function_single_async() to insert locked csd" (5.7).
  */
 SEC("kprobe")
 int single_async(struct pt_regs *ctx)
@@ -246,8 +246,8 @@ int sent_many(struct pt_regs *ctx)
 }
 
 /*
- * send_call_function_single_ipi(int cpu), call_function_single_prep_ipi(int cpu) since "smp: reword smp call IPI comment"
- * and its series (6.4): also the end of a call of whose CPUs one was chosen, since 5.13.
+ * send_call_function_single_ipi(int cpu), call_function_single_prep_ipi(int cpu) since "sched, smp: Trace smp
+ * callback causing an IPI" (6.4): also the end of a call of whose CPUs one was chosen, since 5.13.
  */
 SEC("kprobe")
 int sent_one(struct pt_regs *ctx)
