@@ -5,6 +5,7 @@ that begins with `RUNGS `: a console may say other things around it.
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from kickwatch.config import Config
 from kickwatch.errors import KickwatchError
 from kickwatch.node import kernel
 from kickwatch.node.capabilities import examine
+from kickwatch.observe.bpf import library
 from kickwatch.observe.contention import ContentionObserver, learn_comm_offset
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
@@ -33,7 +35,7 @@ TRACEFS = Path("/sys/kernel/tracing")
 TOGGLES = 151
 BARRIERS, SINGLES = 499, 211
 MEMCGS = 400
-READERS, READS = 4, 60
+READERS, READS = 4, 120
 # One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
 SHOOTDOWNS = """
 import hashlib, mmap, os, threading, time
@@ -130,7 +132,11 @@ async def agree() -> dict[str, Any]:
             "memcgs": lambda: asyncio.to_thread(make_memcgs),
             "shootdowns": lambda: asyncio.to_thread(subprocess.run, [sys.executable, "-c", SHOOTDOWNS], check=True),
         }
-        told: dict[str, Any] = {"places": observers[0].places, "cpus_online": online}
+        told: dict[str, Any] = {
+            "places": observers[0].places,
+            "cpus_online": online,
+            "verified": verified(observers[0]),
+        }
         for name, step in steps.items():
             before = [observer.read() for observer in observers]
             await step()
@@ -147,6 +153,16 @@ async def agree() -> dict[str, Any]:
     finally:
         for observer in observers:
             observer.close()
+
+
+def verified(observer: RequestObserver) -> dict[str, int]:
+    """Instructions that the verifier went through for each program; 0 before 5.16, which does not say."""
+    info, found = ctypes.create_string_buffer(232), {}
+    for program in observer.PROGRAMS:
+        descriptor = library().lib.bpf_program__fd(observer.probe._program(program))
+        library().lib.bpf_obj_get_info_by_fd(descriptor, info, ctypes.byref(ctypes.c_uint32(len(info))))
+        found[program] = int.from_bytes(info[216:220], sys.byteorder)  # bpf_prog_info.verified_insns
+    return found
 
 
 def cells(observer: RequestObserver, before: Any, after: Any) -> dict[str, dict[str, Any]]:

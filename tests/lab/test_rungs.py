@@ -82,6 +82,14 @@ def test_without_the_tracepoint_the_kprobes_pass_the_positive_control(cpus: int)
     assert any("csd_queue_cpu" in loss for loss in told["losses"])
 
 
+def test_before_5_13_and_5_19_kprobes_do_the_whole_work() -> None:
+    """5.10: a call with one target calls the single function; no contention tracepoints, an older verifier."""
+    told = in_guest("5.10", "control", cpus=2)
+    assert (told["ipis"], told["contention"]) == ("kprobe", "kprobe")
+    assert told["passed"], told["detail"]
+    assert told["slab_mutex"]
+
+
 def test_with_the_tracepoint_it_is_the_first_choice() -> None:
     told = in_guest("6.12", "control")
     assert (told["ipis"], told["contention"], told["losses"]) == ("csd", "tracepoint", [])
@@ -98,7 +106,11 @@ def test_kprobes_asked_for_are_used_where_the_tracepoints_are() -> None:
 
 @pytest.mark.parametrize("series", ["6.1", "6.12"])
 def test_both_rungs_time_the_same_waits(series: str) -> None:
-    """Waits for slab_mutex among readers of /proc/slabinfo. The entry of a function comes before its tracepoint."""
+    """Waits for slab_mutex among readers of /proc/slabinfo.
+
+    A function is entered before its first tracepoint and left after its last: kprobes time a little more, and in a
+    guest, whose CPUs take turns, the rest of a slice now and then.
+    """
     told = in_guest(series, "waits")
     tracepoint, kprobe = told["tracepoint"], told["kprobe"]
     assert tracepoint["waits"] >= 5
@@ -106,4 +118,4 @@ def test_both_rungs_time_the_same_waits(series: str) -> None:
     assert kprobe["by"] == tracepoint["by"]
     assert kprobe["stack"] == tracepoint["stack"]
     assert kprobe["health"] == [0, 0, 0, 0]
-    assert 0.5 < kprobe["wait_ms"] / tracepoint["wait_ms"] < 2
+    assert 0.9 < kprobe["wait_ms"] / tracepoint["wait_ms"] < 5

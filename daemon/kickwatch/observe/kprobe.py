@@ -25,7 +25,7 @@ _HAS_COND, _HAS_INNER, _HAS_SENT, _HAS_NODE = 1, 2, 4, 8
 _SEND_MANY = ("native_send_call_func_ipi", "arch_send_call_function_ipi_mask")
 _SEND_ONE = ("send_call_function_single_ipi", "call_function_single_prep_ipi")  # the latter since 6.4
 _QUEUE = "__smp_call_single_queue"
-_SINGLES = (("single", "smp_call_function_single"), ("single_async", "smp_call_function_single_async"))
+_SINGLES = (("calls_single", "smp_call_function_single"), ("calls_async", "smp_call_function_single_async"))
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ def plan_of(symbols: Symbols) -> Plan:
         raise ObserveError(what, "the kernel's compiler inlined it; IPIs are only counted here")
     send_many, send_one = _first(symbols, _SEND_MANY), _first(symbols, _SEND_ONE)
     has_sent = has_cond and bool(send_many) and bool(send_one)
-    probes = _placed("sent_many", send_many) + _placed("sent_one", send_one) if has_sent else ()
+    probes = _placed("calls_sent_many", send_many) + _placed("calls_sent_one", send_one) if has_sent else ()
     for program, function in _SINGLES:
         names = entries_of(symbols, function)
         if not names:
             raise ObserveError(f"kallsyms has no {function}", "report it, with the kernel's release")
         probes += _placed(program, names)
     return Plan(
-        probes=(*probes, *_placed("queued", queue), *_placed("many", many)),
+        probes=(*probes, *_placed("calls_queued", queue), *_placed("calls_many", many)),
         has_cond=has_cond,
         # "smp: Inline on_each_cpu_cond() and on_each_cpu()" (5.13) is of the same series as the end of the inner call.
         has_inner=bool(symbols.ranges("on_each_cpu")),
@@ -122,7 +122,14 @@ class KprobeObserver(RequestObserver):
     """The armed kprobes. Construct with `arm`; `close` disarms them."""
 
     RUNG: ClassVar[str] = "kprobe"
-    PROGRAMS: ClassVar[tuple[str, ...]] = ("many", "queued", "single", "single_async", "sent_many", "sent_one")
+    PROGRAMS: ClassVar[tuple[str, ...]] = (
+        "calls_many",
+        "calls_queued",
+        "calls_single",
+        "calls_async",
+        "calls_sent_many",
+        "calls_sent_one",
+    )
 
     online: list[int] = field(default_factory=kernel.online)
     possible: list[int] = field(default_factory=kernel.possible)

@@ -37,12 +37,12 @@ X86_5_10 = symbols(*SINGLES, "smp_call_function_many_cond", "on_each_cpu", "__sm
 def test_on_6_1_each_request_has_one_place() -> None:
     plan = plan_of(X86_6_1)
     assert set(plan.probes) == {
-        ("many", "smp_call_function_many_cond"),
-        ("single", "smp_call_function_single"),
-        ("single_async", "smp_call_function_single_async"),
-        ("queued", "__smp_call_single_queue"),
-        ("sent_many", "native_send_call_func_ipi"),
-        ("sent_one", "send_call_function_single_ipi"),
+        ("calls_many", "smp_call_function_many_cond"),
+        ("calls_single", "smp_call_function_single"),
+        ("calls_async", "smp_call_function_single_async"),
+        ("calls_queued", "__smp_call_single_queue"),
+        ("calls_sent_many", "native_send_call_func_ipi"),
+        ("calls_sent_one", "send_call_function_single_ipi"),
     }
     assert (plan.has_cond, plan.has_inner, plan.has_sent, plan.has_node) == (True, False, True, True)
 
@@ -55,13 +55,13 @@ def test_on_6_4_and_later_the_one_chosen_is_seen_under_its_new_name() -> None:
         "native_send_call_func_ipi",
         "call_function_single_prep_ipi",
     )
-    assert ("sent_one", "call_function_single_prep_ipi") in plan_of(later).probes
+    assert ("calls_sent_one", "call_function_single_prep_ipi") in plan_of(later).probes
 
 
 def test_on_4_19_the_older_function_and_its_inner_call() -> None:
     plan = plan_of(X86_4_19)
-    assert [program for program, _ in plan.probes] == ["single", "single_async", "many"]
-    assert plan.probes[-1] == ("many", "smp_call_function_many")
+    assert [program for program, _ in plan.probes] == ["calls_single", "calls_async", "calls_many"]
+    assert plan.probes[-1] == ("calls_many", "smp_call_function_many")
     assert (plan.has_cond, plan.has_inner, plan.has_sent, plan.has_node) == (False, True, False, False)
     assert plan.flags == 2
 
@@ -75,7 +75,7 @@ def test_what_a_condition_chose_is_looked_at_in_both_places_or_in_none() -> None
     half = symbols(*SINGLES, "smp_call_function_many_cond", "__smp_call_single_queue", "native_send_call_func_ipi")
     plan = plan_of(half)
     assert not plan.has_sent
-    assert "sent_many" not in dict(plan.probes)
+    assert "calls_sent_many" not in dict(plan.probes)
 
 
 def test_inlined_it_is_blindness_though_its_wrapper_is_there() -> None:

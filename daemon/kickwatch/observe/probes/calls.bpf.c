@@ -142,7 +142,7 @@ static __always_inline int count_requests(void *ctx, struct calls_config *cfg, _
 }
 
 SEC("kprobe")
-int many(struct pt_regs *ctx)
+int calls_many(struct pt_regs *ctx)
 {
 	__u64 func = PT_REGS_PARM2(ctx), conditional;
 	struct calls_config *cfg = running();
@@ -186,7 +186,7 @@ static __always_inline int one(void *ctx, struct calls_config *cfg, struct under
 
 /* __smp_call_single_queue(int cpu, struct llist_node *node), since 5.8: remote wakeups and irq_work for other CPUs. */
 SEC("kprobe")
-int queued(struct pt_regs *ctx)
+int calls_queued(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
 	struct under_way *call = here();
@@ -203,7 +203,7 @@ int queued(struct pt_regs *ctx)
 
 /* smp_call_function_single(int cpu, smp_call_func_t func, void *info, int wait): on this CPU it just calls func. */
 SEC("kprobe")
-int single(struct pt_regs *ctx)
+int calls_single(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
 	struct under_way *call = here();
@@ -218,7 +218,7 @@ int single(struct pt_regs *ctx)
  * that is still under way is refused since "smp: Allow smp_call_function_single_async() to insert locked csd" (5.7).
  */
 SEC("kprobe")
-int single_async(struct pt_regs *ctx)
+int calls_async(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
 	struct under_way *call = here();
@@ -235,7 +235,7 @@ int single_async(struct pt_regs *ctx)
 
 /* native_send_call_func_ipi(const struct cpumask *mask), elsewhere arch_send_call_function_ipi_mask(mask). */
 SEC("kprobe")
-int sent_many(struct pt_regs *ctx)
+int calls_sent_many(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
 	struct under_way *call = here();
@@ -250,7 +250,7 @@ int sent_many(struct pt_regs *ctx)
  * callback causing an IPI" (6.4): also the end of a call of whose CPUs one was chosen, since 5.13.
  */
 SEC("kprobe")
-int sent_one(struct pt_regs *ctx)
+int calls_sent_one(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
 	struct under_way *call = here();
