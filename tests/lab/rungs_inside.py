@@ -1,7 +1,7 @@
 """In a guest: both rungs of the IPI ladder armed at once and fed with real events; what each counted, as JSON.
 
-Run as root with kickwatch's own Python: `rungs_inside.py` with `agree`, `control` or `waits`. The answer is the line
-that begins with `RUNGS `: a console may say other things around it.
+Run as root with kickwatch's own Python: `rungs_inside.py` with `agree`, `control` or `waits`, and a share of the work.
+The answer is the line that begins with `RUNGS `: a console may say other things around it.
 """
 
 import asyncio
@@ -32,19 +32,20 @@ from kickwatch.observe.symbols import Symbols
 from kickwatch.workload.helper import Helper
 
 TRACEFS = Path("/sys/kernel/tracing")
-TOGGLES = 151
+SHARE = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0  # of the work: many CPUs take long in a guest
+TOGGLES = max(1, int(151 * SHARE))
 BARRIERS, SINGLES = 499, 211
-MEMCGS = 400
+MEMCGS = max(1, int(400 * SHARE))
 READERS, READS = 4, 120
 # One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
-SHOOTDOWNS = """
+SHOOTDOWNS = f"""
 import hashlib, mmap, os, threading, time
 def compute():
-    os.sched_setaffinity(0, {1})
-    hashlib.sha256(bytes(100 << 20))
+    os.sched_setaffinity(0, [1])
+    hashlib.sha256(bytes({int(SHARE * (100 << 20))}))
 other = threading.Thread(target=compute)
 other.start()
-os.sched_setaffinity(0, {0})
+os.sched_setaffinity(0, [0])
 pages = mmap.mmap(-1, 1 << 20)
 while other.is_alive():
     pages[0] = 1
@@ -157,8 +158,9 @@ async def agree() -> dict[str, Any]:
 
 def verified(observer: RequestObserver) -> dict[str, int]:
     """Instructions that the verifier went through for each program; 0 before 5.16, which does not say."""
-    info, found = ctypes.create_string_buffer(232), {}
+    found = {}
     for program in observer.PROGRAMS:
+        info = ctypes.create_string_buffer(232)
         descriptor = library().lib.bpf_program__fd(observer.probe._program(program))
         library().lib.bpf_obj_get_info_by_fd(descriptor, info, ctypes.byref(ctypes.c_uint32(len(info))))
         found[program] = int.from_bytes(info[216:220], sys.byteorder)  # bpf_prog_info.verified_insns
