@@ -13,7 +13,7 @@ WITHIN = 0.02
 MADE = {
     "static keys": ("do_sync_core", 200),
     "membarriers": ("ipi_mb", 200),
-    "shootdowns": ("flush_tlb_func", 50),
+    "shootdowns": ("flush_tlb_func", 20),
 }
 
 
