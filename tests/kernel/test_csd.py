@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kickwatch.model import Cell, Origin
-from kickwatch.observe import csd
+from kickwatch.observe import csd, requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
@@ -188,7 +188,7 @@ def test_full_maps_are_emptied_between_windows() -> None:
         assert not observer.recycle_if_full()
         before = observer.read()
         assert sum(totals.requests for totals in before.totals.values()) == 2
-        for func in range(csd._RECYCLE_ABOVE):
+        for func in range(requests._RECYCLE_ABOVE):
             cells.put(struct.pack("=QiI", 0x100000 + func, -1, 0), struct.pack("=QQQ", 1, 0, 0))
         assert observer.recycle_if_full()
         assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []

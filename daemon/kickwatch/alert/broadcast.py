@@ -51,7 +51,7 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
         "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
         "slab_mutex_holders": holders(waits),
         "trials": [trial.trial_id for trial in trials],
-        "confirm": bpftrace_line(worst.cell if worst is not None else None),
+        "confirm": bpftrace_line(worst.cell if worst is not None else None, trials[-1].observers.ipis),
     }
     if worst is not None:
         unit = worst.unit.replace(" ", "_")
@@ -102,10 +102,17 @@ def holders(waits: Sequence[Wait]) -> list[str]:
     return sorted(cost, key=lambda holder: -cost[holder])[:5]
 
 
-def bpftrace_line(cell: Cell | None) -> str:
-    """A command that shows the same requests by stack for a minute, without kickwatch; all requests without a cell."""
-    only = f'/ksym(args->func) == "{cell.func}"/ ' if cell is not None else ""
-    program = f"tracepoint:csd:csd_queue_cpu {only}{{ @[ksym(args->func), kstack(12)] = count(); }}"
+def bpftrace_line(cell: Cell | None, rung: str = "csd") -> str:
+    """A command that shows the same requests by stack for a minute, without kickwatch; all requests without a cell.
+
+    Where kprobes were the rung, the innermost frame is the function they were on.
+    """
+    place, func = "tracepoint:csd:csd_queue_cpu", "args->func"
+    if rung == "kprobe":
+        sender = next(iter(cell.stack), "") if cell is not None else ""
+        place, func = f"kprobe:{sender or 'smp_call_function_many_cond'}", "arg1"
+    only = f'/ksym({func}) == "{cell.func}"/ ' if cell is not None else ""
+    program = f"{place} {only}{{ @[ksym({func}), kstack(12)] = count(); }}"
     return f"bpftrace -e '{program} interval:s:60 {{ exit(); }}'"
 
 

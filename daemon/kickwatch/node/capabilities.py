@@ -87,10 +87,11 @@ async def _engine(config: Config) -> Capability:
 
 
 def _ipis(observatory: Observatory) -> Capability:
-    rung = observatory.observers.ipis
-    detail = "tracepoint csd:csd_queue_cpu" if rung == "csd" else "; ".join(observatory.losses)
-    remedy = "" if rung == "csd" else "needs Linux 6.5, CAP_BPF + CAP_PERFMON (or root), kernel.kptr_restrict < 2"
-    return Capability(name="IPIs by reason", satisfied=rung == "csd", detail=detail, remedy=remedy, needed=True)
+    armed = observatory.csd
+    detail = armed.places if armed is not None else "counters only: " + "; ".join(observatory.losses)
+    needs = "needs Linux 6.5 or kprobes, CAP_BPF + CAP_PERFMON (or root), kernel.kptr_restrict < 2"
+    remedy = "" if armed is not None else needs
+    return Capability(name="IPIs by reason", satisfied=armed is not None, detail=detail, remedy=remedy, needed=True)
 
 
 def _names(observatory: Observatory) -> Capability:
@@ -105,12 +106,12 @@ def _names(observatory: Observatory) -> Capability:
 
 
 def _contention(observatory: Observatory) -> Capability:
-    rung = observatory.observers.contention
+    armed = observatory.contention
     return Capability(
         name="lock contention",
-        satisfied=rung != "none",
-        detail="tracepoints lock:contention_begin, contention_end" if rung != "none" else "; ".join(observatory.losses),
-        remedy="" if rung != "none" else "needs Linux 5.19",
+        satisfied=armed is not None,
+        detail=armed.places if armed is not None else "; ".join(observatory.losses),
+        remedy="" if armed is not None else "needs Linux 5.19 or kprobes",
     )
 
 
@@ -148,7 +149,7 @@ async def _make_events(cpus_online: int) -> None:
 
 
 async def _cost(observatory: Observatory) -> Capability:
-    """Mean cost of the csd program per event, by the kernel's own accounting; switching that on broadcasts itself."""
+    """Mean cost of the IPI probe per event, by the kernel's own accounting; switching that on broadcasts itself."""
     name = "cost per event"
     if observatory.csd is None:
         return Capability(name=name, satisfied=False, detail="no probe is armed")
@@ -157,9 +158,9 @@ async def _cost(observatory: Observatory) -> Capability:
     except KickwatchError as error:
         return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
     try:
-        ns0, runs0, _ = observatory.csd.probe.run_statistics("csd_queue_cpu")
+        ns0, runs0 = observatory.csd.cost()
         await _make_events(observatory.cpus_online)
-        ns1, runs1, _ = observatory.csd.probe.run_statistics("csd_queue_cpu")
+        ns1, runs1 = observatory.csd.cost()
     finally:
         os.close(descriptor)
     runs = runs1 - runs0

@@ -34,7 +34,17 @@ def rcu_expedited(sys: Path = SYS) -> bool:
 
 def cpus_online(sys: Path = SYS) -> int:
     """Number of online CPUs (the CPUs that can be interrupted, whatever our own affinity is)."""
-    return len(parse_cpu_list(_read(sys / "devices/system/cpu/online"))) or os.cpu_count() or 1
+    return len(online(sys)) or os.cpu_count() or 1
+
+
+def online(sys: Path = SYS) -> list[int]:
+    """The CPUs that are online."""
+    return parse_cpu_list(_read(sys / "devices/system/cpu/online"))
+
+
+def possible(sys: Path = SYS) -> list[int]:
+    """The CPUs that may ever come: the last one tells how long the kernel's CPU masks are."""
+    return parse_cpu_list(_read(sys / "devices/system/cpu/possible"))
 
 
 def parse_cpu_list(text: str) -> list[int]:

@@ -21,6 +21,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_object__find_program_by_name": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]),
     "bpf_object__find_map_by_name": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]),
     "bpf_program__attach_raw_tracepoint": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]),
+    "bpf_program__attach_kprobe": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_bool, ctypes.c_char_p]),
     "bpf_program__fd": (ctypes.c_int, [ctypes.c_void_p]),
     "bpf_link__destroy": (ctypes.c_int, [ctypes.c_void_p]),
     "bpf_map__fd": (ctypes.c_int, [ctypes.c_void_p]),
@@ -171,6 +172,14 @@ class BpfObject:
         if not link:
             reason = os.strerror(ctypes.get_errno())
             raise ObserveError(f"tracepoint {tracepoint} cannot be attached ({reason})", self._lib.said())
+        self._links.append(link)
+
+    def attach_kprobe(self, program: str, function: str, *, at_return: bool = False) -> None:
+        """Attach one program to the entry or the return of a kernel function, named as in kallsyms."""
+        link = self._lib.lib.bpf_program__attach_kprobe(self._program(program), at_return, function.encode())
+        if not link:
+            reason = os.strerror(ctypes.get_errno())
+            raise ObserveError(f"a kprobe on {function} cannot be attached ({reason})", self._lib.said())
         self._links.append(link)
 
     def detach(self) -> None:

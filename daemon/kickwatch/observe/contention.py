@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.model import Wait
@@ -30,7 +30,6 @@ from kickwatch.workload.helper import Helper
 _CONFIG = struct.Struct("=QII")  # struct contention_config
 _KEY = struct.Struct("=QiI16s")  # struct wait_key
 _WAIT = struct.Struct("=QQQ")  # struct wait
-_PROGRAMS = ("contention_begin", "contention_end")
 _RECYCLE_ABOVE = 3000  # of the 4096 keys and as many stacks: time to forget, between windows
 _BUCKETS = 40
 _PR_SET_NAME = 15
@@ -60,6 +59,10 @@ class ContentionSample:
 class ContentionObserver:
     """The armed probe. Construct with `arm`; `close` disarms it."""
 
+    RUNG: ClassVar[str] = "tracepoint"
+    OBJECT: ClassVar[str] = "contention"
+    PROGRAMS: ClassVar[tuple[str, str]] = ("contention_begin", "contention_end")
+
     probe: BpfObject
     symbols: Symbols
     slab_mutex: int
@@ -69,17 +72,25 @@ class ContentionObserver:
     _lost: int = 0
 
     @classmethod
-    def arm(cls, symbols: Symbols, comm_offset: int) -> "ContentionObserver":
-        """Load and attach. Raises ObserveError when the kernel has no contention tracepoints or refuses BPF."""
-        observer = cls(BpfObject("contention"), symbols, symbols.address_of("slab_mutex") or 0, comm_offset)
+    def arm(cls, symbols: Symbols, comm_offset: int) -> Self:
+        """Load and attach. Raises ObserveError when the kernel does not have what is watched or refuses BPF."""
+        observer = cls(BpfObject(cls.OBJECT), symbols, symbols.address_of("slab_mutex") or 0, comm_offset)
         try:
             observer.configure()
-            for program in reversed(_PROGRAMS):  # the end first: no wait is begun whose end would be missed
-                observer.probe.attach_raw_tracepoint(program, program)
+            observer._attach()
         except BaseException:
             observer.close()
             raise
         return observer
+
+    def _attach(self) -> None:
+        for program in reversed(self.PROGRAMS):  # the end first: no wait is begun whose end would be missed
+            self.probe.attach_raw_tracepoint(program, program)
+
+    @property
+    def places(self) -> str:
+        """Where the kernel is watched, in words."""
+        return "tracepoints lock:contention_begin, contention_end"
 
     def read(self) -> ContentionSample:
         """All totals."""
@@ -89,7 +100,7 @@ class ContentionObserver:
         for index in range(_BUCKETS):
             value = histogram.get(struct.pack("=I", index)) or b""
             buckets.append(sum(word for (word,) in struct.iter_unpack("=Q", value)))
-        misses = sum(self.probe.run_statistics(program)[2] for program in _PROGRAMS)
+        misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
         return ContentionSample(totals, tuple(buckets), read_health(self.probe.map("health")), misses)
 
     def learn(self) -> int:

@@ -1,19 +1,25 @@
 """All observers behind one door: armed once, sampled at window edges, every rung that was lost said aloud."""
 
 import asyncio
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from time import monotonic_ns
 
 from msgspec.structs import replace
 
-from kickwatch.errors import ObserveError
 from kickwatch.model import Interrupts, Observers, Window
 from kickwatch.node import kernel
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, learn_comm_offset
-from kickwatch.observe.csd import CsdObserver, CsdSample, fell
+from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
+from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
+from kickwatch.observe.requests import CsdSample, RequestObserver, fell
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
 from kickwatch.observe.symbols import Symbols
 from kickwatch.shielded import finish
 
@@ -42,7 +48,7 @@ class Observatory:
     proc: Path
     cpus_online: int
     symbols: Symbols
-    csd: CsdObserver | None = None
+    csd: RequestObserver | None = None
     contention: ContentionObserver | None = None
     _lost_rungs: list[str] = field(default_factory=list)
 
@@ -83,14 +89,23 @@ class Observatory:
             await finish(asyncio.to_thread(self._share_slab_mutex))
 
     def _arm_probes(self) -> None:
-        try:
-            self.csd = CsdObserver.arm(self.symbols, self.cpus_online, self.symbols.address_of("slab_mutex") or 0)
-        except ObserveError as error:
-            self._lost_rungs.append(str(error))
-        try:
-            self.contention = ContentionObserver.arm(self.symbols, learn_comm_offset())
-        except ObserveError as error:
-            self._lost_rungs.append(str(error))
+        mutex = self.symbols.address_of("slab_mutex") or 0
+        ladder: list[tuple[StrEnum, Callable[[], RequestObserver]]] = [
+            (IpiRung.CSD, lambda: CsdObserver.arm(self.symbols, self.cpus_online, mutex)),
+            (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex)),
+        ]
+        self.csd, lost = climb(ladder, asked(os.environ, IPI_VARIABLE, IpiRung))
+        self._lost_rungs += lost
+        self._arm_contention()
+
+    def _arm_contention(self) -> None:
+        comm_offset = learn_comm_offset()
+        ladder: list[tuple[StrEnum, Callable[[], ContentionObserver]]] = [
+            (ContentionRung.TRACEPOINT, lambda: ContentionObserver.arm(self.symbols, comm_offset)),
+            (ContentionRung.KPROBE, lambda: MutexObserver.arm(self.symbols, comm_offset)),
+        ]
+        self.contention, lost = climb(ladder, asked(os.environ, CONTENTION_VARIABLE, ContentionRung))
+        self._lost_rungs += lost
 
     def _share_slab_mutex(self) -> None:
         """The mutex is learnt from its waiters; the csd probe needs it to tell who sends while holding it."""
@@ -104,8 +119,8 @@ class Observatory:
     def observers(self) -> Observers:
         """The rungs in use."""
         return Observers(
-            ipis="csd" if self.csd is not None else "counters",
-            contention="tracepoint" if self.contention is not None else "none",
+            ipis=self.csd.RUNG if self.csd is not None else IpiRung.COUNTERS.value,
+            contention=self.contention.RUNG if self.contention is not None else ContentionRung.NONE.value,
         )
 
     async def sample(self) -> Sample:
@@ -144,9 +159,8 @@ class Observatory:
     def _keep_house(self) -> None:
         self._share_slab_mutex()
         online = kernel.cpus_online()
-        if self.csd is not None and online != self.cpus_online:
-            self.csd.cpus_online = online
-            self.csd.configure()
+        if self.csd is not None:
+            self.csd.follow_cpus(online)
         self.cpus_online = online
         for observer in (self.csd, self.contention):
             if observer is not None:

@@ -1,10 +1,12 @@
 """The records of one run's verdict, and what they say."""
 
+from msgspec.structs import replace
+
 from builders import TLB, kick, trial, wait, window
 from kickwatch.alert.broadcast import bpftrace_line, broadcast_fields, headline
 from kickwatch.alert.condition import alerts_of
 from kickwatch.detect.verdict import judge
-from kickwatch.model import Canary, Interrupts, KmemAccounting, Trial
+from kickwatch.model import Canary, Interrupts, KmemAccounting, Observers, Trial
 
 SICK = trial(kick(32 * 23, under=32 * 23 * 3))
 CONTENDED = trial(churn=window("churn", TLB, waits=(wait(70),)))
@@ -62,3 +64,12 @@ def test_without_a_probe_the_alert_still_says_how_to_look() -> None:
 
 def test_the_command_to_confirm_with_is_one_line() -> None:
     assert bpftrace_line(kick(1)).count("\n") == 0
+
+
+def test_where_kprobes_saw_it_kprobes_confirm_it() -> None:
+    """The innermost frame is the function they were on, whatever the compiler named it."""
+    clone = replace(kick(1), stack=("smp_call_function_many_cond.constprop.0", *kick(1).stack[1:]))
+    line = bpftrace_line(clone, "kprobe")
+    assert 'kprobe:smp_call_function_many_cond.constprop.0 /ksym(arg1) == "do_nothing"/' in line
+    seen = trial(kick(9), observers=Observers(ipis="kprobe", contention="none"))
+    assert "kprobe:smp_call_function_many_cond " in broadcast_fields([seen])["confirm"]

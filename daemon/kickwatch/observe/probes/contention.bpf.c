@@ -1,107 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who waits for slab_mutex, for how long, and who holds it.
+ * Who waits for slab_mutex, for how long, and who holds it: the first rung.
  *
  * Tracepoints lock:contention_begin(void *lock, unsigned int flags) and lock:contention_end(void *lock, int ret),
  * since 5.19 ("locking: Add lock contention tracepoints").
- *
- * One wait is one contention_end, measured from its *first* begin: a waiter that spins, sleeps and spins again emits
- * a begin each time. The holder is read from the owner word (first 8 bytes of struct mutex) at the first begin.
- *
- * A begin that continues a wait is told from one whose predecessor lost its end (a missed program, a full map) by the
- * task and by age: the same tid in another task, or a first begin more than STALE_NS ago, is a new wait, and the old
- * one is counted as unmatched. Waits do last long, and the begins of one wait are as far apart as its time in the queue; but the
- * kernel itself reports a task that hangs for 120 s (kernel.hung_task_timeout_secs), so that is where patience ends.
- * What a wait without a further begin lasted is taken as it is, however long.
- *
- * While the address of slab_mutex is unknown every contended mutex is recorded with its stack, so that the reader can
- * tell which one it is; once it is known, every other lock costs one comparison.
  */
-#include "probe.h"
+#include "waits.h"
 
 #define LCB_F_MUTEX 32 /* include/trace/events/lock.h; most begins carry further bits */
-#define OWNER_FLAGS 7UL
-#define COMM_LEN 16
-#define HISTOGRAM_BUCKETS 40
-#define STALE_NS (120ULL * 1000 * 1000 * 1000)
-
-struct contention_config {
-	__u64 slab_mutex;  /* address, 0 while unknown */
-	__u32 comm_offset; /* of task_struct.comm, 0 when unknown */
-	__u32 paused;      /* not zero: count nothing, the maps are being emptied */
-};
-
-struct waiting {
-	__u64 lock;
-	__u64 task;
-	__u64 since_ns;
-	__s32 stack;
-	__u32 unused;
-	char holder[COMM_LEN];
-};
-
-struct wait_key {
-	__u64 lock;
-	__s32 stack;
-	__u32 unused;
-	char holder[COMM_LEN];
-};
-
-struct wait {
-	__u64 waits;
-	__u64 wait_ns;
-	__u64 max_wait_ns;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct contention_config);
-} config SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u32);
-	__type(value, struct waiting);
-} waiting SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct wait_key);
-	__type(value, struct wait);
-} waits SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, HISTOGRAM_BUCKETS);
-	__type(key, __u32);
-	__type(value, __u64);
-} histogram SEC(".maps");
-
-STACK_MAP(stacks, 4096);
-HEALTH_MAP(health);
-
-static __always_inline void name_holder(struct contention_config *cfg, __u64 lock, char *holder)
-{
-	__u64 owner = 0;
-
-	if (!cfg->comm_offset || bpf_probe_read(&owner, sizeof(owner), (void *)lock))
-		return;
-	owner &= ~OWNER_FLAGS;
-	if (owner)
-		bpf_probe_read(holder, COMM_LEN, (void *)(owner + cfg->comm_offset));
-}
 
 SEC("raw_tp/contention_begin")
 int contention_begin(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 lock = ctx->args[0];
-	__u32 zero = 0, tid = (__u32)bpf_get_current_pid_tgid();
+	__u32 zero = 0;
 	struct contention_config *cfg;
-	struct waiting begun = {}, *earlier;
 
 	cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg || cfg->paused)
@@ -109,65 +22,16 @@ int contention_begin(struct bpf_raw_tracepoint_args *ctx)
 	/* PREEMPT_RT's mutexes bear another flag (LCB_F_RT), as its spinlocks do; a known address needs none. */
 	if (cfg->slab_mutex ? lock != cfg->slab_mutex : !(ctx->args[1] & LCB_F_MUTEX))
 		return 0;
-	begun.lock = lock;
-	begun.task = bpf_get_current_task();
-	begun.since_ns = bpf_ktime_get_ns();
-	earlier = bpf_map_lookup_elem(&waiting, &tid);
-	if (earlier) {
-		if (earlier->lock == lock && earlier->task == begun.task &&
-		    begun.since_ns - earlier->since_ns < STALE_NS)
-			return 0;
-		health_count(&health, HEALTH_UNMATCHED);
-	}
-	begun.stack = STACK_ID(ctx, &stacks);
-	if (begun.stack < 0)
-		health_count(&health, HEALTH_STACKLESS);
-	name_holder(cfg, lock, begun.holder);
-	if (bpf_map_update_elem(&waiting, &tid, &begun, BPF_ANY))
-		health_count(&health, HEALTH_LOST);
-	return 0;
-}
-
-/* floor(log2(ns)) without a loop: five halvings. */
-static __always_inline __u32 bucket_of(__u64 ns)
-{
-	__u32 bucket = 0;
-
-	if (ns >> 32) { ns >>= 32; bucket += 32; }
-	if (ns >> 16) { ns >>= 16; bucket += 16; }
-	if (ns >> 8) { ns >>= 8; bucket += 8; }
-	if (ns >> 4) { ns >>= 4; bucket += 4; }
-	if (ns >> 2) { ns >>= 2; bucket += 2; }
-	if (ns >> 1) { bucket += 1; }
-	return bucket < HISTOGRAM_BUCKETS ? bucket : HISTOGRAM_BUCKETS - 1;
-}
-
-static __always_inline void count_wait(struct wait_key *key, __u64 wait_ns)
-{
-	struct wait *wait = bpf_map_lookup_elem(&waits, key), empty = {};
-
-	if (!wait) {
-		bpf_map_update_elem(&waits, key, &empty, BPF_NOEXIST);
-		wait = bpf_map_lookup_elem(&waits, key);
-	}
-	if (!wait) {
-		health_count(&health, HEALTH_LOST);
-		return;
-	}
-	__sync_fetch_and_add(&wait->waits, 1);
-	__sync_fetch_and_add(&wait->wait_ns, wait_ns);
-	if (wait_ns > wait->max_wait_ns)
-		wait->max_wait_ns = wait_ns;
+	return wait_begins(ctx, cfg, lock);
 }
 
 SEC("raw_tp/contention_end")
 int contention_end(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 lock = ctx->args[0], wait_ns, *bucket;
-	__u32 zero = 0, index, tid = (__u32)bpf_get_current_pid_tgid();
+	__u64 lock = ctx->args[0];
+	__u32 zero = 0, tid = (__u32)bpf_get_current_pid_tgid();
 	struct contention_config *cfg;
 	struct waiting *begun;
-	struct wait_key key = {};
 
 	cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg || cfg->paused || (cfg->slab_mutex && lock != cfg->slab_mutex))
@@ -178,19 +42,7 @@ int contention_end(struct bpf_raw_tracepoint_args *ctx)
 			health_count(&health, HEALTH_UNMATCHED);
 		return 0;
 	}
-	wait_ns = bpf_ktime_get_ns() - begun->since_ns;
-	key.lock = lock;
-	key.stack = begun->stack;
-	__builtin_memcpy(key.holder, begun->holder, COMM_LEN);
-	bpf_map_delete_elem(&waiting, &tid);
-	count_wait(&key, wait_ns);
-	if (lock == cfg->slab_mutex) {
-		index = bucket_of(wait_ns);
-		bucket = bpf_map_lookup_elem(&histogram, &index);
-		if (bucket)
-			*bucket += 1;
-	}
-	return 0;
+	return wait_ends(cfg, begun, tid);
 }
 
 char _license[] SEC("license") = "GPL";

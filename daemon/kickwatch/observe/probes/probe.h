@@ -39,7 +39,7 @@ enum health_index {
  * The id of the current stack, negative when it could not be taken. A stack map has one stack per hash bucket and
  * refuses a second one with EEXIST: with a hundred stacks in 16384 buckets one clash in four runs, and a clash lasts.
  * So a refused stack is offered again without its innermost glue: the first two frames are this program and its
- * caller, of no interest, and without them the hash is another one.
+ * caller, at a kprobe the function that sends and its caller, of little interest, and without them the hash is another.
  */
 #define STACK_ID(ctx, stacks)                                                  \
 	({                                                                     \

@@ -1,0 +1,225 @@
+"""Where the kprobes go on kernels of each age, and what the kernel is told of its CPUs: from kallsyms alone."""
+
+import struct
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.errors import ObserveError
+from kickwatch.model import Origin, Path
+from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.csd import CsdSample, Totals
+from kickwatch.observe.kprobe import MASK_WORDS, KprobeObserver, entries_of, mask_of, mask_words, plan_of
+from kickwatch.observe.symbols import Symbols
+
+
+def symbols(*names: str) -> Symbols:
+    return Symbols.parse("".join(f"{0x1000 * n:x} t {name}\n" for n, name in enumerate(names, 1)))
+
+
+SINGLES = ("smp_call_function_single", "smp_call_function_single_async")
+X86_6_1 = symbols(
+    *SINGLES,
+    "smp_call_function_many_cond",
+    "smp_call_function_many",
+    "on_each_cpu_cond_mask",
+    "__smp_call_single_queue",
+    "generic_exec_single",
+    "native_send_call_func_ipi",
+    "send_call_function_single_ipi",
+)
+X86_4_19 = symbols(*SINGLES, "smp_call_function_many", "generic_exec_single", "on_each_cpu", "on_each_cpu_cond_mask")
+X86_5_10 = symbols(*SINGLES, "smp_call_function_many_cond", "on_each_cpu", "__smp_call_single_queue")
+
+
+def test_on_6_1_each_request_has_one_place() -> None:
+    plan = plan_of(X86_6_1)
+    assert set(plan.probes) == {
+        ("calls_many", "smp_call_function_many_cond"),
+        ("calls_single", "smp_call_function_single"),
+        ("calls_async", "smp_call_function_single_async"),
+        ("calls_queued", "__smp_call_single_queue"),
+        ("calls_sent_many", "native_send_call_func_ipi"),
+        ("calls_sent_one", "send_call_function_single_ipi"),
+    }
+    assert (plan.has_cond, plan.has_inner, plan.has_sent, plan.has_node) == (True, False, True, True)
+
+
+def test_on_6_4_and_later_the_one_chosen_is_seen_under_its_new_name() -> None:
+    later = symbols(
+        *SINGLES,
+        "smp_call_function_many_cond",
+        "__smp_call_single_queue",
+        "native_send_call_func_ipi",
+        "call_function_single_prep_ipi",
+    )
+    assert ("calls_sent_one", "call_function_single_prep_ipi") in plan_of(later).probes
+
+
+def test_on_4_19_the_older_function_and_its_inner_call() -> None:
+    plan = plan_of(X86_4_19)
+    assert [program for program, _ in plan.probes] == ["calls_single", "calls_async", "calls_many"]
+    assert plan.probes[-1] == ("calls_many", "smp_call_function_many")
+    assert (plan.has_cond, plan.has_inner, plan.has_sent, plan.has_node) == (False, True, False, False)
+    assert plan.flags == 2
+
+
+def test_on_5_10_a_call_with_one_target_goes_on_to_the_single_function() -> None:
+    plan = plan_of(X86_5_10)
+    assert (plan.has_cond, plan.has_inner, plan.has_sent, plan.has_node) == (True, True, False, True)
+
+
+def test_what_a_condition_chose_is_looked_at_in_both_places_or_in_none() -> None:
+    half = symbols(*SINGLES, "smp_call_function_many_cond", "__smp_call_single_queue", "native_send_call_func_ipi")
+    plan = plan_of(half)
+    assert not plan.has_sent
+    assert "calls_sent_many" not in dict(plan.probes)
+
+
+def test_inlined_it_is_blindness_though_its_wrapper_is_there() -> None:
+    with pytest.raises(ObserveError, match="smp_call_function_many_cond"):
+        plan_of(symbols(*SINGLES, "smp_call_function_many", "__smp_call_single_queue"))
+
+
+@pytest.mark.parametrize("missing", SINGLES)
+def test_requests_that_could_pass_unseen_are_blindness(missing: str) -> None:
+    kept = [name for name in SINGLES if name != missing]
+    with pytest.raises(ObserveError, match=missing):
+        plan_of(symbols("smp_call_function_many_cond", *kept))
+
+
+@pytest.mark.parametrize(
+    ("listed", "entered"),
+    [
+        (["fn"], ["fn"]),
+        (["fn.isra.0"], ["fn.isra.0"]),
+        (["fn.constprop.0", "fn.constprop.1", "fn.constprop.0.cold"], ["fn.constprop.0", "fn.constprop.1"]),
+        (["fn", "fn.constprop.3"], ["fn", "fn.constprop.3"]),
+        (["fn", "fn.part.0", "fn.cold"], ["fn"]),
+        (["fn.constprop.0", "fn.part.0"], ["fn.constprop.0"]),
+        (["fn.part.0", "fn.part.0.cold"], ["fn.part.0"]),
+        (["fn.isra.0.part.0"], ["fn.isra.0.part.0"]),
+        (["fn.llvm.1234567"], ["fn.llvm.1234567"]),
+        (["fn_other", "__fn"], []),
+    ],
+)
+def test_a_function_is_entered_as_itself_or_as_a_clone(listed: list[str], entered: list[str]) -> None:
+    """A part is entered by the function itself: both would count a call twice."""
+    assert list(entries_of(symbols(*listed), "fn")) == entered
+
+
+def test_a_name_listed_in_the_kernel_and_in_a_module_is_probed_once() -> None:
+    both = Symbols.parse("1000 t fn\n2000 t end\n3000 t fn\t[module]\n")
+    assert entries_of(both, "fn") == ("fn",)
+
+
+@given(st.sets(st.integers(0, 64 * MASK_WORDS - 1)))
+def test_a_mask_has_the_bits_of_its_cpus(cpus: set[int]) -> None:
+    words = mask_of(sorted(cpus))
+    assert len(words) == MASK_WORDS
+    assert {64 * index + bit for index, word in enumerate(words) for bit in range(64) if word >> bit & 1} == cpus
+
+
+@pytest.mark.parametrize(("last", "words"), [(0, 1), (63, 1), (64, 2), (511, 8), (1023, 16)])
+def test_masks_are_as_long_as_the_last_possible_cpu_needs(last: int, words: int) -> None:
+    assert mask_words(list(range(last + 1))) == words
+
+
+def test_a_machine_of_more_than_1024_cpus_is_blindness() -> None:
+    with pytest.raises(ObserveError, match="1024 CPUs"):
+        mask_words([0, 1024])
+
+
+class FakeMap:
+    """Holds what is written."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.entries.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.entries[key] = value
+
+
+class FakeProbe:
+    """Stands in for the loaded probe."""
+
+    def __init__(self) -> None:
+        self.maps: dict[str, FakeMap] = {}
+
+    def map(self, name: str) -> BpfMap:
+        return cast("BpfMap", self.maps.setdefault(name, FakeMap()))
+
+
+KALLSYMS = """\
+1000 t smp_call_function_many_cond
+2000 T smp_call_function_single
+2800 T smp_call_function_single_async
+3000 t flush_tlb_func
+4000 t sched_ttwu_pending
+5000 t do_sync_core
+6000 t mem_cgroup_write
+7000 t on_each_cpu_cond_mask
+8000 T __smp_call_single_queue
+9000 t end
+"""
+
+
+def observer(online: list[int]) -> tuple[KprobeObserver, FakeProbe]:
+    probe = FakeProbe()
+    made = KprobeObserver(
+        cast("BpfObject", probe), Symbols.parse(KALLSYMS), len(online), online=online, possible=list(range(72))
+    )
+    return made, probe
+
+
+def test_configuration_as_the_probe_reads_it() -> None:
+    observed, probe = observer([0, 1, 2, 65])
+    observed.know_slab_mutex(0xFFFF)
+    value = probe.map("config").get(struct.pack("=I", 0))
+    assert value is not None
+    assert struct.unpack_from("=4QIIQ", value) == (0x4000, 0, 0x3000, 0, 0, 3, 0xFFFF)
+    assert struct.unpack_from("=II16Q", value, 48) == (2, 1 | 8, 0b111, 0b10, *[0] * 14)
+    assert len(value) == 48 + 8 + 16 * 8
+
+
+def test_as_many_other_cpus_online_are_told_to_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed, probe = observer([0, 1])
+    monkeypatch.setattr("kickwatch.observe.kprobe.kernel.online", lambda: [0, 3])
+    observed.follow_cpus(2)
+    value = probe.map("config").get(struct.pack("=I", 0))
+    assert value is not None
+    assert struct.unpack_from("=Q", value, 56) == (0b1001,)
+
+
+def test_totals_become_the_cells_that_the_first_rung_makes() -> None:
+    observed, probe = observer([0, 1, 2, 3])
+    frames = struct.pack("=48Q", 0x1001, 0x7010, 0x6010, *[0] * 45)
+    probe.map("stacks").put(struct.pack("=I", 7), frames)
+    totals = {
+        struct.pack("=QiI", 0x5000, 7, 1): Totals(6, 2, 2),
+        struct.pack("=QiI", 0x5000, 7, 1 | 2): Totals(3, 1, 1),
+        struct.pack("=QiI", 0x3000, 0, 0): Totals(5, 4, 1),
+        struct.pack("=QiI", 0x4000, 0, 0): Totals(9, 0, 0),
+    }
+    cells = {cell.func: cell for cell in observed.cells(CsdSample({}), CsdSample(totals))}
+    sync = cells["do_sync_core"]
+    assert (sync.requests, sync.calls, sync.broadcasts, sync.under_slab_mutex) == (9, 3, 3, 3)
+    assert (sync.origin, sync.path) == (Origin.MEMCG, Path.CREATE)
+    assert sync.stack == ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "mem_cgroup_write")
+    assert (cells["flush_tlb_func"].calls, cells["flush_tlb_func"].broadcasts) == (4, 0)
+    assert cells["sched_ttwu_pending"].requests == 9
+    assert observed.creation_broadcasts(CsdSample(totals)) == 3
+
+
+def test_where_no_chosen_cpus_can_be_seen_it_is_said() -> None:
+    assert "no broadcasts" in observer([0, 1])[0].places
+    assert "no broadcasts" not in plan_words(X86_6_1)
+
+
+def plan_words(found: Symbols) -> str:
+    return KprobeObserver(cast("BpfObject", FakeProbe()), found, 2, online=[0, 1], possible=[0, 1]).places

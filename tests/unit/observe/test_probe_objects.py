@@ -1,0 +1,94 @@
+"""What the verifier of old kernels asks of the objects, as far as the objects alone can tell."""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from kickwatch.observe.bpf import PROBES
+
+OBJECTS = sorted(PROBES.glob("*.bpf.o"))
+MOST_INSTRUCTIONS = (
+    4096  # BPF_MAXINSNS, the limit before "bpf: increase complexity limit and maximum program size" (5.2)
+)
+INSTRUCTION_BYTES = 8
+_JUMPS, _JUMPS_32, _GOTO, _CALL, _EXIT, _LOAD_64 = 0x05, 0x06, 0x05, 0x85, 0x95, 0x18
+_OWN_FUNCTION = 1  # BPF_PSEUDO_CALL
+_NEWEST_HELPER = 67  # bpf_get_stack, 4.18
+
+
+def sections(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, contents) of each section of a 64-bit little-endian ELF file."""
+    data = path.read_bytes()
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    size, count, names_at = struct.unpack_from("<HHH", data, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", data, table + size * index) for index in range(count)]
+    names = headers[names_at]
+    for name, kind, _flags, _address, offset, length in headers:
+        start = names[4] + name
+        told = data[start : data.index(b"\0", start)].decode()
+        yield told, b"" if kind == 8 else data[offset : offset + length]
+
+
+def programs(path: Path) -> Iterator[tuple[str, list[bytes]]]:
+    for name, contents in sections(path):
+        if name.startswith(("raw_tp/", "kprobe", "kretprobe")) and contents:
+            yield name, [contents[at : at + 8] for at in range(0, len(contents), INSTRUCTION_BYTES)]
+
+
+def successors(code: list[bytes]) -> dict[int, list[int]]:
+    """Which instructions may come after each; those of one section, whose programs never run into each other."""
+    following: dict[int, list[int]] = {}
+    at = 0
+    while at < len(code):
+        opcode, _registers, offset, _immediate = struct.unpack("<BBhi", code[at])
+        length = 2 if opcode == _LOAD_64 else 1
+        jumps = opcode & 0x07 == _JUMPS and opcode not in (_CALL, _EXIT)
+        following[at] = [at + 1 + offset] if jumps else []
+        if opcode not in (_EXIT, _GOTO):
+            following[at].append(at + length)
+        at += length
+    return following
+
+
+def has_cycle(following: dict[int, list[int]]) -> bool:
+    """Kahn's way: what cannot be taken off one by one, always one without a predecessor, is a cycle."""
+    entered = Counter(chain.from_iterable(following.values()))
+    free = [at for at in following if not entered[at]]
+    taken = 0
+    while free:
+        taken += 1
+        for later in following[free.pop()]:
+            entered[later] -= 1
+            if not entered[later]:
+                free.append(later)
+    return taken < len(following)
+
+
+def test_a_loop_is_found() -> None:
+    assert has_cycle({0: [1], 1: [2], 2: [1, 3], 3: []})
+    assert not has_cycle({0: [3], 1: [2], 2: [], 3: [1]})  # a jump back is none by itself
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_programs_are_short_and_know_neither_loops_nor_new_helpers(path: Path) -> None:
+    """A section may hold several programs, so its length bounds each of them."""
+    found = list(programs(path))
+    assert found
+    for name, code in found:
+        assert len(code) < MOST_INSTRUCTIONS, name
+        assert not has_cycle(successors(code)), name
+        for opcode, registers, _offset, immediate in (struct.unpack("<BBhi", instruction) for instruction in code):
+            assert opcode & 0x07 != _JUMPS_32, f"{name}: 32-bit jumps came with 5.1"
+            if opcode == _CALL:
+                assert registers >> 4 != _OWN_FUNCTION, f"{name}: a function that is not inlined"
+                assert 0 < immediate <= _NEWEST_HELPER, f"{name}: helper {immediate}"
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_objects_have_no_global_data(path: Path) -> None:
+    held = {name for name, contents in sections(path) if contents}
+    assert not [name for name in held if name.startswith((".data", ".bss", ".rodata"))]

@@ -1,0 +1,139 @@
+"""Which rung is chosen: the first that can be armed, unless the environment asks for one."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from kickwatch.errors import ObserveError
+from kickwatch.observe import observatory as rooms
+from kickwatch.observe.csd import CsdObserver
+from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.mutex import MutexObserver
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
+from kickwatch.observe.symbols import Symbols
+
+if TYPE_CHECKING:
+    from kickwatch.observe.bpf import BpfObject
+
+KALLSYMS = """\
+1000 t smp_call_function_many_cond
+2000 T smp_call_function_single
+3000 T smp_call_function_single_async
+4000 t __mutex_lock.constprop.0
+5000 t end
+"""
+
+
+def refuse(why: str) -> Callable[[], str]:
+    def arm() -> str:
+        raise ObserveError(why, "no remedy")
+
+    return arm
+
+
+def test_the_first_that_can_be_armed_is_used() -> None:
+    ladder = [(IpiRung.CSD, lambda: "tracepoint"), (IpiRung.KPROBE, refuse("not tried"))]
+    assert climb(ladder) == ("tracepoint", [])
+
+
+def test_what_stands_above_it_is_said() -> None:
+    found, lost = climb([(IpiRung.CSD, refuse("no tracepoint")), (IpiRung.KPROBE, lambda: "kprobes")])
+    assert found == "kprobes"
+    assert [loss.partition(":")[0] for loss in lost] == ["no tracepoint"]
+
+
+def test_at_the_end_of_the_ladder_every_rung_was_said() -> None:
+    found, lost = climb([(IpiRung.CSD, refuse("first")), (IpiRung.KPROBE, refuse("second"))])
+    assert found is None
+    assert [loss.partition(":")[0] for loss in lost] == ["first", "second"]
+
+
+def test_the_rung_asked_for_is_the_only_one_tried() -> None:
+    ladder = [(IpiRung.CSD, refuse("not tried")), (IpiRung.KPROBE, lambda: "kprobes")]
+    assert climb(ladder, "kprobe") == ("kprobes", [])
+    found, lost = climb(ladder, "csd")
+    assert found is None
+    assert len(lost) == 1
+
+
+def test_nothing_may_be_asked_for() -> None:
+    found, lost = climb([(IpiRung.CSD, refuse("not tried"))], "counters")
+    assert found is None
+    assert lost == ["nothing was armed: counters was asked for"]
+
+
+def test_a_word_that_is_no_rung_is_an_error() -> None:
+    assert asked({}, IPI_VARIABLE, IpiRung) is None
+    assert asked({CONTENTION_VARIABLE: "kprobe"}, CONTENTION_VARIABLE, ContentionRung) == "kprobe"
+    with pytest.raises(ObserveError, match="may be csd, kprobe, counters"):
+        asked({IPI_VARIABLE: "tracepoint"}, IPI_VARIABLE, IpiRung)
+
+
+class NoProbe:
+    """A probe that keeps what is attached."""
+
+    def __init__(self) -> None:
+        self.attached: list[tuple[str, str, bool]] = []
+
+    def map(self, _name: str) -> "NoProbe":
+        return self
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Forgotten."""
+
+    def attach_kprobe(self, program: str, function: str, *, at_return: bool = False) -> None:
+        self.attached.append((program, function, at_return))
+
+    def close(self) -> None:
+        """Nothing is loaded."""
+
+
+@pytest.fixture
+def old_kernel(monkeypatch: pytest.MonkeyPatch) -> Observatory:
+    """An observatory on a kernel without the tracepoints, with kprobes."""
+
+    def refuse_tracepoint(*_args: object) -> None:
+        raise ObserveError("no such tracepoint", "needs a newer kernel")
+
+    def arm(symbols: Symbols, cpus_online: int, _mutex: int = 0) -> KprobeObserver:
+        return KprobeObserver(cast("BpfObject", NoProbe()), symbols, cpus_online, online=[0, 1], possible=[0, 1])
+
+    monkeypatch.setattr(CsdObserver, "arm", refuse_tracepoint)
+    monkeypatch.setattr(KprobeObserver, "arm", arm)
+    monkeypatch.setattr(rooms.ContentionObserver, "_attach", refuse_tracepoint)
+    monkeypatch.setattr("kickwatch.observe.contention.BpfObject", lambda _name: NoProbe())
+    monkeypatch.setattr(rooms, "learn_comm_offset", lambda: 0)
+    return Observatory(Path("/proc"), 2, Symbols.parse(KALLSYMS))
+
+
+def test_an_old_kernel_is_observed_by_kprobes(old_kernel: Observatory) -> None:
+    old_kernel._arm_probes()
+    assert (old_kernel.observers.ipis, old_kernel.observers.contention) == ("kprobe", "kprobe")
+    assert len([loss for loss in old_kernel.losses if loss.startswith("no such tracepoint")]) == 2
+
+
+def test_the_environment_may_ask_for_the_bottom(old_kernel: Observatory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, IPI_VARIABLE, "counters")
+    monkeypatch.setitem(os.environ, CONTENTION_VARIABLE, "none")
+    old_kernel._arm_probes()
+    assert (old_kernel.observers.ipis, old_kernel.observers.contention) == ("counters", "none")
+
+
+def test_the_end_of_a_wait_is_probed_before_its_begin() -> None:
+    """Of two probes in one place the later comes first, and it is the begin that takes the stack."""
+    probe = NoProbe()
+    waits = MutexObserver(cast("BpfObject", probe), Symbols.parse(KALLSYMS), 0, 0)
+    waits._attach()
+    place = "__mutex_lock.constprop.0"
+    assert probe.attached == [("mutex_end", place, True), ("mutex_begin", place, False)]
+    assert waits.places == f"kprobes on {place}"
+
+
+def test_without_the_slow_path_there_is_no_place_to_time_waits() -> None:
+    waits = MutexObserver(cast("BpfObject", NoProbe()), Symbols.parse("1000 t mutex_lock\n2000 t end\n"), 0, 0)
+    with pytest.raises(ObserveError, match="__mutex_lock"):
+        waits._attach()
