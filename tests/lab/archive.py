@@ -56,6 +56,13 @@ class Kernel:
         """The directory of its modules."""
         return self.root / "lib/modules" / self.release
 
+    def has(self, line: str) -> bool:
+        """Whether its configuration says so; `=n` for what is not set."""
+        old = self.root / "boot" / f"config-{self.release}"
+        config = (old if old.exists() else self.modules / "config").read_text("ascii", errors="replace")
+        option, _, value = line.partition("=")
+        return f"# {option} is not set\n" in config if value == "n" else f"{line}\n" in config
+
     @property
     def name(self) -> str:
         """Its major and minor number: 6.12."""
