@@ -9,8 +9,8 @@
  *
  *	kick	kick_all_cpus_sync() in the task that creates
  *	worker	the same from a worker, a moment later: no stack tells who wanted it
- *	caches	kmem caches created in the task and destroyed by a worker, as each memory cgroup had its own until
- *		"mm: memcg/slab: use a single set of kmem_caches for all accounted allocations" (5.9): both under
+ *	caches	kmem caches created in the task and destroyed by workers, as each memory cgroup had its own until
+ *		"mm: memcg/slab: use a single set of kmem_caches for all accounted allocations" (5.9): all under
  *		slab_mutex, so they wait for each other
  *	key	a static key turned on and off again in the task: kernel text is patched twice
  */
@@ -20,11 +20,9 @@
 #include <linux/ftrace.h>
 #include <linux/jump_label.h>
 #include <linux/kprobes.h>
-#include <linux/list.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
-#include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
 #define HOOKED "mem_cgroup_css_online"
@@ -52,12 +50,10 @@ module_param_cb(caches_made, &count_ops, &caches_made, 0444);
 module_param_cb(keys_flipped, &count_ops, &keys_flipped, 0444);
 
 struct doomed {
-	struct list_head list;
+	struct work_struct work;
 	struct kmem_cache *cache;
 };
 
-static LIST_HEAD(doomed_caches);
-static DEFINE_SPINLOCK(doomed_lock);
 static atomic_t kicks_wanted;
 static struct workqueue_struct *workers;
 static int (*original)(struct cgroup_subsys_state *css);
@@ -87,24 +83,14 @@ static noinline void kickfault_work(struct work_struct *work)
 
 static DECLARE_WORK(kick_work, kickfault_work);
 
-static noinline void kickfault_destroy_caches(struct work_struct *work)
+/* One work item for each cache: as many workers as there are caches ask for slab_mutex at once. */
+static noinline void kickfault_destroy_cache(struct work_struct *work)
 {
-	struct doomed *doomed;
+	struct doomed *doomed = container_of(work, struct doomed, work);
 
-	for (;;) {
-		spin_lock(&doomed_lock);
-		doomed = list_first_entry_or_null(&doomed_caches, struct doomed, list);
-		if (doomed)
-			list_del(&doomed->list);
-		spin_unlock(&doomed_lock);
-		if (!doomed)
-			return;
-		kmem_cache_destroy(doomed->cache);
-		kfree(doomed);
-	}
+	kmem_cache_destroy(doomed->cache);
+	kfree(doomed);
 }
-
-static DECLARE_WORK(destroy_work, kickfault_destroy_caches);
 
 static void noop_ctor(void *object)
 {
@@ -115,6 +101,7 @@ static noinline void make_cache(void)
 {
 	struct doomed *doomed = kmalloc(sizeof(*doomed), GFP_KERNEL);
 	char name[32];
+	void *object;
 
 	if (!doomed)
 		return;
@@ -124,9 +111,12 @@ static noinline void make_cache(void)
 		kfree(doomed);
 		return;
 	}
-	spin_lock(&doomed_lock);
-	list_add_tail(&doomed->list, &doomed_caches);
-	spin_unlock(&doomed_lock);
+	/* It leaves a slab with this CPU, which is asked for it under slab_mutex when the cache goes. */
+	object = kmem_cache_alloc(doomed->cache, GFP_KERNEL);
+	if (object)
+		kmem_cache_free(doomed->cache, object);
+	INIT_WORK(&doomed->work, kickfault_destroy_cache);
+	queue_work(workers, &doomed->work);
 }
 
 static DEFINE_STATIC_KEY_FALSE(faulty_key);
@@ -155,12 +145,8 @@ static noinline int kickfault_css_online(struct cgroup_subsys_state *css)
 		atomic_add(times, &kicks_wanted);
 		queue_work(workers, &kick_work);
 	}
-	times = READ_ONCE(caches);
-	if (times) {
-		while (times--)
-			make_cache();
-		queue_work(workers, &destroy_work);
-	}
+	for (times = READ_ONCE(caches); times; times--)
+		make_cache();
 	for (times = READ_ONCE(key); times; times--)
 		flip_key();
 	return original(css);
