@@ -40,8 +40,6 @@ After=dev-virtio\\x2dports-{PORT}.device
 
 [Service]
 ExecStart=/usr/bin/python3 {_AGENT} /dev/virtio-ports/{PORT}
-# What it starts are the laboratory's own experiments, not a service of this node.
-Delegate=yes
 TasksMax=infinity
 LimitMEMLOCK=infinity
 Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/root
