@@ -38,6 +38,14 @@ class Bench:
         """Likewise for those that tell who waits for a lock."""
         return self.guest.shell("test -e /sys/kernel/tracing/events/lock/contention_begin", check=False).status == 0
 
+    def remember(self) -> None:
+        """Go on with what an earlier run measured on this very kernel, so that parts can be run one by one."""
+        path = self._path()
+        if path.exists():
+            told = json.loads(path.read_text("utf-8"))
+            if told["machine"]["kernel"] == self.guest.machine.boot.kernel.release:
+                self.told = told
+
     def trial(self, name: str, *arguments: str, containers: int = 12) -> dict[str, Any]:
         """`kickwatch trial --json`: what it says, its exit status and its alerts, kept as `name`."""
         command = ("kickwatch", "trial", "--json", *_ENGINE, "--containers", str(containers), *arguments)
@@ -53,4 +61,7 @@ class Bench:
         """Write it down at once: a machine that hangs later has told this."""
         self.told[name] = what
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{self.guest.machine.name}.json").write_text(json.dumps(self.told, indent=1), encoding="utf-8")
+        self._path().write_text(json.dumps(self.told, indent=1), encoding="utf-8")
+
+    def _path(self) -> Path:
+        return RESULTS / f"{self.guest.machine.name}.json"

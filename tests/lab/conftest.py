@@ -57,6 +57,7 @@ def bench(request: pytest.FixtureRequest, disk: Path) -> Iterator[Bench]:
         boot, module = bootable(kernel, disk, cache()), build(kernel, cache())
     with booted(Machine(boot, int(cpus), wanted)) as guest:
         bench = Bench(guest, wanted, module)
+        bench.remember()
         bench.keep("machine", {"kernel": kernel.release, "cpus": int(cpus), "cgroup": cgroup, "boot_s": guest.boot_s})
         yield bench
         (RESULTS / f"{guest.machine.name}.console").write_text(guest.console(), encoding="utf-8")
