@@ -79,10 +79,10 @@ def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
 def test_a_broadcast_by_the_creating_task_is_named(faulty: Bench) -> None:
     told, did = _with_fault(faulty, "kick", kick=1)
     assert did["kicked"] == did["memcgs"] >= 112
-    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
     if not faulty.sees_reasons:
-        assert told["reasons"] == ["canary_interrupts"]
+        _seen_by_counters_alone(faulty, told)
         return
+    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
     (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("cgroup", "create")
     assert cell["broadcasts"] == cell["calls"] >= 12
@@ -97,7 +97,7 @@ def test_a_broadcast_by_a_worker_is_billed_without_an_origin(faulty: Bench) -> N
     told, did = _with_fault(faulty, "worker", worker=1)
     assert did["kicked_by_worker"] == did["memcgs"] >= 112
     if not faulty.sees_reasons:
-        assert told["reasons"] == ["canary_interrupts"]
+        assert told["reasons"] == ["blind"]
         return
     (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
@@ -108,9 +108,10 @@ def test_a_broadcast_by_a_worker_is_billed_without_an_origin(faulty: Bench) -> N
 def test_a_static_key_flipped_by_the_creating_task_is_named(faulty: Bench) -> None:
     told, did = _with_fault(faulty, "key", key=1)
     assert did["keys_flipped"] == did["memcgs"] >= 112
-    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
     if not faulty.sees_reasons:
+        _seen_by_counters_alone(faulty, told)
         return
+    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
     (cell,) = [cell for cell in told["bill"] if (cell["reason"], cell["path"]) == ("do_sync_core", "create")]
     assert cell["origin"] == "cgroup"
     assert cell["broadcasts"] >= 2 * 12
@@ -167,6 +168,12 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     )
     assert [alarm["event"] for alarm in alarms] == ["kickwatch.unexplained_detected"], done.output[-3000:]
     assert 29 <= trials <= 60
+
+
+def _seen_by_counters_alone(bench: Bench, told: dict) -> None:  # type: ignore[type-arg]
+    """Without a probe one trial does not convict; its canary shows every interrupt all the same."""
+    assert (told["status"], told["reasons"]) == (UNKNOWN, ["blind"])
+    assert told["canary"]["cal_minus_tlb_per_memcg"] >= 0.9 * (bench.guest.machine.cpus - 1)
 
 
 def _with_fault(bench: Bench, name: str, *arguments: str, **faults: int) -> tuple[dict, dict]:  # type: ignore[type-arg]
