@@ -163,8 +163,8 @@ def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool, deferr
     """What the containers' own memcgs say: on when each that could be read was charged kernel memory.
 
     `deferred`: the figure is one of cgroup v2's statistics, which are brought up to date every two seconds, or after as
-    many changes as grow with the number of CPUs ("memcg: infrastructure to flush memcg stats", 5.15).
-    There a young container's zero proves nothing, and the switch is the boot's: one that was charged tells for all.
+    many changes as grow with the number of CPUs ("memcg: infrastructure to flush memcg stats", 5.15). There a young
+    container's zero proves nothing, and the switch is the boot's: one that was charged tells for all.
     A user's container may end before its memcg is read; ours waits at its barrier.
     """
     if disabled:
@@ -173,5 +173,6 @@ def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool, deferr
     known = [kmem_bytes for kmem_bytes in read if kmem_bytes is not None]
     if not known:
         return KmemAccounting.UNKNOWN
-    charged = any(known) if deferred else all(known)
-    return KmemAccounting.ON if charged else KmemAccounting.OFF
+    if deferred:
+        return KmemAccounting.ON if any(known) else KmemAccounting.UNKNOWN
+    return KmemAccounting.ON if all(known) else KmemAccounting.OFF
