@@ -21,12 +21,13 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 # The multiarch directory has asm/types.h, which -target bpf does not look for.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages venv native probes engine run test lint bench wheel install remove clean
+.PHONY: help setup packages test-packages lab-packages venv native probes engine run test kernels lint bench wheel install remove clean
 
 help:
 	@echo 'make setup    all that is needed, Docker Engine included; the command is then .venv/bin/kickwatch'
 	@echo 'make run      set up, then an experiment: the bill and the verdict (RUN_ARGS=... for `kickwatch trial --until-decided`)'
 	@echo 'make test     set up, then lint, types and all tests (TEST_ARGS=... for pytest, KICKWATCH_REQUIRE=... to let skip)'
+	@echo 'make kernels  Debian kernels in QEMU: what kickwatch sees on each, real faults (KICKWATCH_LAB_MACHINES=..., LABORATORY.md)'
 	@echo 'make bench    set up, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one)'
 	@echo 'make native   the native programs and the BPF objects'
 	@echo 'make wheel    kickwatch as a wheel in $(WHEEL_DIR)/, native programs and BPF objects inside'
@@ -41,6 +42,9 @@ packages:
 
 test-packages: packages
 	@deploy/setup test-packages
+
+lab-packages: packages
+	@deploy/setup lab-packages
 
 venv: packages
 	@deploy/setup venv
@@ -72,6 +76,11 @@ lint:
 test: setup test-packages
 	@$(MAKE) --no-print-directory lint
 	deploy/with-engine .venv/bin/pytest $(TEST_ARGS)
+
+# The table comes in any case: what a kernel cannot do is a result, too.
+kernels: lab-packages venv native
+	@status=0; KICKWATCH_LAB=1 KICKWATCH_REQUIRE= .venv/bin/pytest tests/lab $(TEST_ARGS) || status=1; \
+		.venv/bin/python tests/lab/results.py build/lab; exit $$status
 
 bench: setup
 	@deploy/with-engine $(SHELL) -c 'status=0; for script; do echo "== $$script"; \

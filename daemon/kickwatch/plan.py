@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from kickwatch.laboratory import Laboratory
 from kickwatch.ledger import merge_windows
 from kickwatch.model import Canary, Container, KmemAccounting, Origin, Trial, Window
+from kickwatch.node.cgroups import CgroupVersion
 from kickwatch.node.continuity import moment
 from kickwatch.workload.names import new_trial_id
 
@@ -63,7 +64,11 @@ class TrialRun:
             quiet=quiet,
             containers=done,
             canary=canary,
-            kmem_accounting=kmem_accounting(done, disabled=await asyncio.to_thread(laboratory.kmem_disabled)),
+            kmem_accounting=kmem_accounting(
+                done,
+                disabled=await asyncio.to_thread(laboratory.kmem_disabled),
+                deferred=laboratory.cgroups.version is CgroupVersion.V2,
+            ),
             concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
             unsettled=self.unsettled,
             control=laboratory.control,
@@ -154,9 +159,12 @@ def _disturbances(window: Window) -> tuple[str, ...]:
     return (*window.disturbances, "tracing_toggled") if toggled else window.disturbances
 
 
-def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool) -> KmemAccounting:
+def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool, deferred: bool) -> KmemAccounting:
     """What the containers' own memcgs say: on when each that could be read was charged kernel memory.
 
+    `deferred`: the figure is one of cgroup v2's statistics, which are brought up to date every two seconds, or after as
+    many changes as grow with the number of CPUs ("memcg: infrastructure to flush memcg stats", 5.15). There a young
+    container's zero proves nothing, and the switch is the boot's: one that was charged tells for all.
     A user's container may end before its memcg is read; ours waits at its barrier.
     """
     if disabled:
@@ -165,4 +173,6 @@ def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool) -> Kme
     known = [kmem_bytes for kmem_bytes in read if kmem_bytes is not None]
     if not known:
         return KmemAccounting.UNKNOWN
+    if deferred:
+        return KmemAccounting.ON if any(known) else KmemAccounting.UNKNOWN
     return KmemAccounting.ON if all(known) else KmemAccounting.OFF

@@ -138,11 +138,20 @@ def kmem_usage_bytes(memcg: Path) -> int | None:
     """Kernel memory charged to `memcg` now; None where the kernel does not say.
 
     v1 `memory.kmem.usage_in_bytes`; v2 `memory.stat`: `kernel` ("memcg: add per-memcg total kernel memory stat",
-    5.18), before that `slab`.
+    5.18), before that `slab`. Those statistics may be two seconds old ("memcg: infrastructure to flush memcg stats",
+    5.15); reading `cpu.stat` brings all of a cgroup's up to date, on kernels that keep them in one tree.
     """
     usage = _read(memcg / "memory.kmem.usage_in_bytes")
     if usage is not None:
         return int(usage)
+    told = _kernel_bytes(memcg)
+    if told == 0:
+        _read(memcg / "cpu.stat")
+        told = _kernel_bytes(memcg)
+    return told
+
+
+def _kernel_bytes(memcg: Path) -> int | None:
     stat = dict(line.split() for line in (_read(memcg / "memory.stat") or "").splitlines())
     value = stat.get("kernel", stat.get("slab"))
     return None if value is None else int(value)

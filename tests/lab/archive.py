@@ -1,0 +1,185 @@
+"""Debian's kernels, as the archive has them now: found, fetched and unpacked, with an apt configuration of our own.
+
+The machine's own apt, its lists and its packages stay as they are. What was fetched is kept by version; where the
+archive does not answer, the lists of the last time are good enough.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from shell import LabError, run, said
+
+MIRROR = os.environ.get("KICKWATCH_LAB_MIRROR", "http://deb.debian.org")
+_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_ARCHITECTURE = "amd64"
+_META = f"linux-image-{_ARCHITECTURE}"
+
+
+class Suite(StrEnum):
+    """Where a kernel comes from, oldest first: 6.1, 6.12, and the newest there is."""
+
+    BOOKWORM = "bookworm"
+    TRIXIE = "trixie"
+    SID = "sid"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Lines of a sources.list: the suite, and its security updates where it has some."""
+        parts = [("debian", self.value)]
+        if self is not Suite.SID:
+            parts.append(("debian-security", f"{self.value}-security"))
+        return tuple(f"deb [signed-by={_KEYRING}] {MIRROR}/{archive} {suite} main" for archive, suite in parts)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An unpacked kernel: `release` is `uname -r`, `version` the package's, `root` holds boot/ and lib/modules/."""
+
+    suite: Suite
+    release: str
+    version: str
+    root: Path
+
+    @property
+    def image(self) -> Path:
+        """The bzImage; in sid it lies beside the modules."""
+        old = self.root / "boot" / f"vmlinuz-{self.release}"
+        return old if old.exists() else self.modules / "vmlinuz"
+
+    @property
+    def modules(self) -> Path:
+        """The directory of its modules."""
+        return self.root / "lib/modules" / self.release
+
+    def has(self, line: str) -> bool:
+        """Whether its configuration says so; `=n` for what is not set."""
+        old = self.root / "boot" / f"config-{self.release}"
+        config = (old if old.exists() else self.modules / "config").read_text("ascii", errors="replace")
+        option, _, value = line.partition("=")
+        return f"# {option} is not set\n" in config if value == "n" else f"{line}\n" in config
+
+    @property
+    def name(self) -> str:
+        """Its major and minor number: 6.12."""
+        return ".".join(self.release.split(".")[:2])
+
+
+# The archive's signed lists are made for a week; a machine whose clock is off must not refuse them.
+_APT_CONF = """\
+Dir "{home}";
+Dir::State "{home}/state";
+Dir::State::status "{home}/status";
+Dir::Cache "{home}/cache";
+Dir::Etc "{home}/etc";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
+Acquire::Check-Date "false";
+"""
+
+
+class Archive:
+    """One suite of the archive, its lists and packages below `cache`."""
+
+    def __init__(self, suite: Suite, cache: Path) -> None:
+        self.suite = suite
+        self._home = cache / "apt" / suite
+        self._kernels = cache / "kernels"
+        self._listed = False
+
+    def newest(self) -> Kernel:
+        """The newest kernel of the suite; it need not be unpacked yet. Raises LabError."""
+        self._update()
+        shown = self._apt("apt-cache", "show", "--no-all-versions", _META)
+        found = re.search(rf"^Depends:.*?linux-image-(\S+-{_ARCHITECTURE}) \(= (\S+)\)", shown, re.MULTILINE)
+        if found is None:
+            raise LabError(f"{_META} of {self.suite} names no kernel: {shown}")
+        release, version = found.groups()
+        return Kernel(self.suite, release, version, self._kernels / f"{release}_{version}")
+
+    def unpacked(self) -> Kernel:
+        """The newest kernel, fetched and unpacked; older ones of the suite are forgotten."""
+        kernel = self.newest()
+        if not kernel.root.exists():
+            new = kernel.root.with_name(f"{kernel.root.name}.new")
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            for package in self._packages(kernel):
+                file = self._fetch(f"{package}={kernel.version}", new)
+                run(["dpkg-deb", "--extract", file, new])
+                file.unlink()
+            if (new / "usr/lib/modules").is_dir():  # since trixie
+                (new / "lib").symlink_to("usr/lib")
+            run(["depmod", "--basedir", new, kernel.release])
+            self._forget_others(kernel)
+            new.rename(kernel.root)
+            (kernel.root / "suite").write_text(self.suite, encoding="ascii")
+        return kernel
+
+    def _forget_others(self, kernel: Kernel) -> None:
+        for marker in self._kernels.glob("*/suite"):
+            if marker.read_text(encoding="ascii") == self.suite and marker.parent != kernel.root:
+                shutil.rmtree(marker.parent)
+
+    def _packages(self, kernel: Kernel) -> list[str]:
+        """The packages that the kernel is made of: one until 7.x, which keeps binary and modules in their own."""
+        image = f"linux-image-{kernel.release}"
+        shown = self._apt("apt-cache", "show", f"{image}={kernel.version}")
+        parts = re.findall(rf"\b(linux-\w+-{re.escape(kernel.release)}) \(=", shown)
+        return [image, *dict.fromkeys(parts)]
+
+    def _fetch(self, package: str, into: Path) -> Path:
+        self._apt("apt-get", "--quiet", "download", package, cwd=into)
+        (found,) = into.glob("*.deb")
+        return found
+
+    def _update(self) -> None:
+        if self._listed:
+            return
+        for directory in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
+            (self._home / directory).mkdir(parents=True, exist_ok=True)
+        (self._home / "status").touch()
+        (self._home / "etc/sources.list").write_text("\n".join(self.suite.sources) + "\n", encoding="ascii")
+        conf = _APT_CONF.format(home=self._home, architecture=_ARCHITECTURE)
+        (self._home / "apt.conf").write_text(conf, encoding="ascii")
+        try:
+            self._apt("apt-get", "--quiet", "update")
+        except LabError:
+            if not list((self._home / "state/lists").glob("*Packages*")):
+                raise
+        self._listed = True
+
+    def _apt(self, *command: str, cwd: Path | None = None) -> str:
+        return said(command, environment={"APT_CONFIG": str(self._home / "apt.conf")}, cwd=cwd)
+
+
+def headers_root(kernel: Kernel, cache: Path) -> Path:
+    """A file system of the kernel's suite with its headers, the compiler that they ask for, and make."""
+    root = cache / "headers" / f"{kernel.release}_{kernel.version}"
+    if not root.exists():
+        new = root.with_name(f"{root.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        debootstrap(kernel.suite, new, (f"linux-headers-{kernel.release}", "make"))
+        new.rename(root)
+    return root
+
+
+def debootstrap(suite: Suite, target: Path, packages: tuple[str, ...]) -> None:
+    """A small Debian of `suite` with `packages`, by mmdebstrap."""
+    left_out = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+    command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}"]
+    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in left_out]
+    command += [f"--aptopt={line}" for line in ('Acquire::Check-Valid-Until "false"', 'Acquire::Check-Date "false"')]
+    try:
+        run([*command, suite, target, *suite.sources], timeout_s=1200)
+    except (LabError, subprocess.TimeoutExpired):
+        shutil.rmtree(target, ignore_errors=True)
+        raise

@@ -1,0 +1,63 @@
+"""The kernel laboratory: each machine is booted once and asked by all tests. Collected only where KICKWATCH_LAB is set.
+
+KICKWATCH_LAB_MACHINES="trixie:v2:4 bookworm:v1:16" chooses machines by suite, cgroup version and CPUs;
+KICKWATCH_LAB_CONTAINERS how many containers a healthy run takes. What was measured is written to build/lab/, a file for
+each machine, from which `results.py` makes the table.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one, which pytest does not look for
+
+from archive import Archive, Suite
+from bench import RESULTS, Bench
+from guest import CgroupVersion, Machine, booted
+from shell import cache, locked
+from userland import bootable, build_wheel, installed
+
+_DEFAULT = "trixie:v2:4 bookworm:v2:4 bookworm:v1:4 sid:v2:4 trixie:v2:16 sid:v2:16"
+_PROGRAMS = ("qemu-system-x86_64", "mmdebstrap", "depmod", "mke2fs", "unshare")
+
+if "KICKWATCH_LAB" not in os.environ:
+    collect_ignore_glob = ["test_*.py"]
+
+
+def machines() -> list[str]:
+    """Those asked for, as `suite:cgroup:cpus`."""
+    return os.environ.get("KICKWATCH_LAB_MACHINES", _DEFAULT).split()
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guests' disk: a Debian with this tree's wheel installed."""
+    missing = [program for program in _PROGRAMS if shutil.which(program) is None]
+    if missing or os.geteuid() != 0:
+        pytest.fail(f"the laboratory needs root and {', '.join(missing) or 'nothing else'}: deploy/setup lab-packages")
+    with locked(cache() / "lock"):
+        return installed(build_wheel(tmp_path_factory.mktemp("wheel")), cache())
+
+
+@pytest.fixture(scope="module", params=machines())
+def bench(request: pytest.FixtureRequest, disk: Path) -> Iterator[Bench]:
+    """The machine that `request` names, booted, with the fault module at hand and not loaded."""
+    from fault_module import build  # noqa: PLC0415 -- nothing of it is needed to list the tests
+
+    suite, cgroup, cpus = request.param.split(":")
+    wanted = CgroupVersion(cgroup)
+    with locked(cache() / "lock"):
+        kernel = Archive(Suite(suite), cache()).unpacked()
+        if wanted is CgroupVersion.V1 and kernel.has("CONFIG_MEMCG_V1=n"):
+            pytest.skip(f"feature: Debian builds {kernel.release} without CONFIG_MEMCG_V1")
+        boot, module = bootable(kernel, disk, cache()), build(kernel, cache())
+    with booted(Machine(boot, int(cpus), wanted)) as guest:
+        bench = Bench(guest, wanted, module)
+        bench.remember()
+        bench.keep("machine", {"kernel": kernel.release, "cpus": int(cpus), "cgroup": cgroup, "boot_s": guest.boot_s})
+        yield bench
+        (RESULTS / f"{guest.machine.name}.console").write_text(guest.console(), encoding="utf-8")

@@ -1,0 +1,194 @@
+"""A booted kernel: QEMU without KVM, the laboratory's user land, and a line into it to run commands.
+
+`thread=single` is not negotiable: with multi-threaded TCG, live text patching (tracepoints, static keys) under load
+panics the guest.
+"""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from shell import LabError
+from userland import PORT, Bootable
+
+PRODUCT = "kickwatch-laboratory"  # what DMI names: the fault module loads nowhere else
+_BOOT_S = 300
+_COMMAND_S = 300.0
+
+
+class CgroupVersion(StrEnum):
+    """Which hierarchy systemd mounts, and so which one has the memory controller."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One guest: what it boots, with how many CPUs, which cgroups."""
+
+    boot: Bootable
+    cpus: int = 4
+    cgroup: CgroupVersion = CgroupVersion.V2
+    memory_mb: int = 2048
+
+    @property
+    def name(self) -> str:
+        """As a table's row has it."""
+        return f"{self.boot.kernel.name}-{self.cgroup}-{self.cpus}cpu"
+
+    def command(self, state: Path) -> list[str]:
+        """QEMU's command line; sockets and logs lie in `state`."""
+        words = ["console=ttyS0", "panic=-1", "net.ifnames=0", "systemd.show_status=0", "loglevel=5", "audit=0"]
+        words += ["tsc=reliable", "rcupdate.rcu_cpu_stall_suppress=1", "nowatchdog", "random.trust_cpu=on"]
+        if self.cgroup is CgroupVersion.V1:
+            words += ["systemd.unified_cgroup_hierarchy=0"]
+        drives = [f"file={disk},format=raw,if=virtio,snapshot=on" for disk in (self.boot.disk, self.boot.modules)]
+        return [
+            *("qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-machine", "q35"),
+            *("-accel", "tcg,thread=single", "-cpu", "max", "-smp", str(self.cpus), "-m", str(self.memory_mb)),
+            *("-smbios", f"type=1,product={PRODUCT}"),
+            *("-kernel", str(self.boot.kernel.image), "-initrd", str(self.boot.initramfs), "-append", " ".join(words)),
+            *(word for drive in drives for word in ("-drive", drive)),
+            *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=lab,path={state}/port,server=on,wait=off"),
+            *("-device", f"virtserialport,chardev=lab,name={PORT}"),
+            *("-chardev", f"file,id=console,path={state}/console", "-serial", "chardev:console"),
+        ]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended in the guest. `raw` is its standard output as it came."""
+
+    command: tuple[str, ...]
+    status: int
+    raw: bytes
+    errors: str
+    took_s: float
+
+    @property
+    def output(self) -> str:
+        """Its standard output as text."""
+        return self.raw.decode(errors="replace")
+
+
+class Guest:
+    """A guest that answers. Made by `booted`."""
+
+    def __init__(self, machine: Machine, process: "subprocess.Popen[bytes]", state: Path) -> None:
+        self.machine = machine
+        self.boot_s = 0.0
+        self._process = process
+        self._state = state
+        self._buffer = b""
+        self._socket = socket.socket(socket.AF_UNIX)
+
+    def run(
+        self, *command: str, given: bytes = b"", check: bool = True, timeout_s: float = _COMMAND_S, **environment: str
+    ) -> Done:
+        """Run a command as root, to its end. `check`: LabError on any exit status but 0."""
+        began = time.monotonic()
+        coded = base64.b64encode(given).decode()
+        request = {"command": command, "environment": environment, "given": coded, "timeout_s": timeout_s}
+        self._socket.settimeout(timeout_s + 60)
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        told = json.loads(self._line(timeout_s + 60))
+        raw, errors = (base64.b64decode(told[name]) for name in ("output", "errors"))
+        text = errors.decode(errors="replace")
+        done = Done(command, told["status"], raw, text, time.monotonic() - began)
+        if check and done.status:
+            words = " ".join(command)
+            raise LabError(f"{self.machine.name}: {words}: exit status {done.status}\n{done.output}{done.errors}")
+        return done
+
+    def out(self, *command: str, timeout_s: float = _COMMAND_S) -> str:
+        """What a command that must succeed prints."""
+        return self.run(*command, timeout_s=timeout_s).output.strip()
+
+    def shell(self, script: str, *, check: bool = True, timeout_s: float = _COMMAND_S) -> Done:
+        """Run a script with the guest's sh."""
+        return self.run("sh", "-c", script, check=check, timeout_s=timeout_s)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Bring a file in."""
+        self.run("sh", "-c", 'mkdir -p "${1%/*}" && cat >"$1"', "sh", path, given=content)
+
+    def read(self, path: str) -> bytes:
+        """Bring a file out."""
+        return self.run("cat", path).raw
+
+    def console(self) -> str:
+        """What the kernel and systemd said so far."""
+        return (self._state / "console").read_text("utf-8", errors="replace")
+
+    def connect(self) -> None:
+        """Wait until the agent is there. Raises LabError with the console's end."""
+        began = time.monotonic()
+        while not (self._state / "port").exists() and self._alive() and time.monotonic() - began < _BOOT_S:
+            time.sleep(0.05)
+        try:
+            self._socket.connect(str(self._state / "port"))
+            self._line(_BOOT_S)
+        except OSError as error:
+            raise self._failed(f"no agent ({error})") from error
+        self.boot_s = time.monotonic() - began
+
+    def close(self) -> None:
+        """End QEMU, which nobody needs to see out: its disks are snapshots."""
+        self._socket.close()
+        if self._alive():
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _line(self, timeout_s: float) -> bytes:
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._buffer:
+            self._socket.settimeout(1)
+            try:
+                chunk = self._socket.recv(1 << 20)
+            except TimeoutError:
+                if time.monotonic() > deadline or not self._alive():
+                    raise self._failed("no answer") from None
+                continue
+            if not chunk:
+                raise self._failed("the line to the agent broke")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _failed(self, what: str) -> LabError:
+        return LabError(f"{self.machine.name}: {what}; the console's end:\n{self.console()[-4000:]}")
+
+
+@contextmanager
+def booted(machine: Machine) -> Iterator[Guest]:
+    """Boot it; on the way out it is gone without a trace."""
+    with tempfile.TemporaryDirectory(prefix="kickwatch-lab-") as directory:
+        state = Path(directory)
+        environment = {**os.environ, "TMPDIR": directory}  # the snapshots of the disks
+        with (state / "qemu.log").open("wb") as log:
+            process = subprocess.Popen(
+                machine.command(state), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+        guest = Guest(machine, process, state)
+        try:
+            guest.connect()
+            yield guest
+        except LabError as error:
+            raise LabError(f"{error}\n{(state / 'qemu.log').read_text('utf-8', errors='replace')}") from error
+        finally:
+            guest.close()

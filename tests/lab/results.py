@@ -1,0 +1,84 @@
+"""The laboratory's table, from what was measured on each machine: `results.py build/lab` prints Markdown."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_HEAD = (
+    *("machine", "kernel", "boot, s", "IPIs", "contention", "blind to"),
+    *("containers", "verdict", "ms per container", "CAL", "TLB", "RES"),
+    *("`rcu_exp_handler`", "`rcu_barrier_handler`", "canary CAL-TLB"),
+)
+_FAULTS = ("kick", "worker", "key", "caches", "slabinfo", "kmem_tcp")
+
+
+def main() -> None:
+    """Print both tables."""
+    told = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(sys.argv[1]).glob("*.json"))}
+    print("Healthy: `kickwatch trial`, engine oci with crun; figures per container, all CPUs, above quiet.\n")
+    print(_table(_HEAD, [_healthy(name, machine) for name, machine in told.items()]))
+    print("\nFaults: verdict and reasons; broadcasts per container by reason (origin, path); waits per container.\n")
+    print(_table(("machine", *_FAULTS), [_faults(name, machine) for name, machine in told.items()]))
+
+
+def _healthy(name: str, told: dict[str, Any]) -> list[str]:
+    trial = told.get("healthy")
+    start = [name, told["machine"]["kernel"], f"{told['machine']['boot_s']:.0f}"]
+    if trial is None:
+        return [*start, *["-"] * (len(_HEAD) - len(start))]
+    missing = [one["name"] for one in told.get("doctor", {}).get("capabilities", []) if not one["satisfied"]]
+    cost = trial["per_container"]
+    return [
+        *start,
+        trial["observers"]["ipis"],
+        trial["observers"]["contention"],
+        ", ".join(missing) or "nothing",
+        str(trial["containers"]),
+        _verdict(trial),
+        f"{sum(step['p50'] or 0 for step in trial['latency_ms'].values()):.0f}",
+        *(_figure(cost[row]) for row in ("cal", "tlb", "res")),
+        *(_sweeps(trial, reason) for reason in ("rcu_exp_handler", "rcu_barrier_handler")),
+        _figure((trial["canary"] or {}).get("cal_minus_tlb_per_memcg")),
+    ]
+
+
+def _faults(name: str, told: dict[str, Any]) -> list[str]:
+    return [name, *(_fault(told.get(fault)) for fault in _FAULTS)]
+
+
+def _fault(trial: dict[str, Any] | None) -> str:
+    if trial is None:
+        return "-"
+    count = trial["containers"] or 1
+    loud = [
+        f"{row['broadcasts'] / count:.1f} {row['reason']} ({row['origin']}, {row['path']})"
+        for row in trial["bill"]
+        if row["broadcasts"] >= count / 2
+    ]
+    waits = trial["per_container"]["slab_mutex_waits"]
+    return "; ".join([_verdict(trial), *loud, *([f"{waits:.1f} waits"] if waits else []), *trial["findings"]])
+
+
+def _verdict(trial: dict[str, Any]) -> str:
+    reasons = f" ({', '.join(trial['reasons'])})" if trial["reasons"] else ""
+    return f"{trial['verdict']}{reasons}"
+
+
+def _sweeps(trial: dict[str, Any], reason: str) -> str:
+    if trial["observers"]["ipis"] == "counters":
+        return "?"
+    return f"{sum(row['sweeps_per_container'] for row in trial['bill'] if row['reason'] == reason):.1f}"
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""kickwatch on Debian's own kernels: what it can see there, what a healthy container costs, and real faults."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import fault_module
+import pytest
+from bench import Bench
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
+
+QUIET, BROADCASTING, UNKNOWN = 0, 3, 4
+
+
+@pytest.fixture
+def faulty(bench: Bench) -> Iterator[Bench]:
+    """The bench with the fault module loaded and all faults off, now and afterwards."""
+    if bench.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
+        fault_module.load(bench.guest, bench.module)
+    fault_module.switch(bench.guest)
+    yield bench
+    fault_module.switch(bench.guest)
+
+
+def test_boots_into_the_cgroups_that_were_asked_for(bench: Bench) -> None:
+    assert bench.guest.out("uname", "-r") == bench.guest.machine.boot.kernel.release
+    assert int(bench.guest.out("nproc")) == bench.guest.machine.cpus
+    controllers = bench.guest.out("cat", "/proc/self/cgroup")
+    assert (":memory:" in controllers) is (bench.wanted == "v1")
+
+
+def test_doctor_tells_what_this_kernel_lacks(bench: Bench) -> None:
+    done = bench.guest.run("kickwatch", "doctor", "--control", "--json", check=False)
+    told = json.loads(done.output)
+    bench.keep("doctor", told)
+    capabilities = {one["name"]: one for one in told["capabilities"]}
+    assert capabilities["memory cgroups"]["detail"].startswith(f"cgroup {bench.wanted}")
+    assert capabilities["container engine"]["satisfied"]
+    assert capabilities["lock contention"]["satisfied"] is bench.sees_waits
+    if not bench.sees_reasons:
+        assert done.status == UNKNOWN
+        assert "csd" in capabilities["IPIs by reason"]["detail"]
+        return
+    assert done.status == 0
+    assert "counted 23 of 23 multi-CPU calls, 7 of 7 single" in capabilities["positive control"]["detail"]
+    assert capabilities["slab_mutex"]["satisfied"]
+
+
+def test_healthy_containers_are_quiet(bench: Bench) -> None:
+    told = bench.trial("healthy", containers=bench.containers)
+    assert told["containers"] == bench.containers
+    assert told["kmem_accounting"] == "on"
+    assert told["failures"] == []
+    if not bench.sees_reasons:
+        assert (told["status"], told["reasons"]) == (UNKNOWN, ["blind"])
+        return
+    assert told["status"] == QUIET, (told["verdict"], told["reasons"])
+    assert told["per_container"]["creation_path_broadcasts"] == 0
+    assert told["canary"]["creation_path_broadcasts_per_memcg"] == 0
+    assert told["overhead"]["lost_events"] <= sum(cell["requests"] for cell in told["bill"]) // 100
+
+
+def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
+    if not bench.sees_waits:
+        pytest.skip("feature: no lock:contention_begin (5.19)")
+    # Each read holds the mutex for its whole walk. The pause leaves the only thread that runs all CPUs to others, too.
+    reader = "while :; do cat /proc/slabinfo >/dev/null; sleep 0.05; done"
+    bench.guest.shell(f"for n in 1 2 3; do systemd-run --quiet --unit=reader$n sh -c '{reader}'; done")
+    try:
+        told = bench.trial("slabinfo")
+    finally:
+        bench.guest.shell("systemctl stop reader1 reader2 reader3")
+    waits = {wait["waiter"]: wait["waits"] for wait in told["waits"]}
+    assert sum(waits.values()) > 0, told["waits"]
+    assert "slab_mutex_contention" not in told["findings"]  # they wait in quiet windows, too
+
+
+def test_a_broadcast_by_the_creating_task_is_named(faulty: Bench) -> None:
+    told, did = _with_fault(faulty, "kick", kick=1)
+    assert did["kicked"] == did["memcgs"] >= 112
+    if not faulty.sees_reasons:
+        _seen_by_counters_alone(faulty, told)
+        return
+    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
+    (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
+    assert (cell["origin"], cell["path"]) == ("cgroup", "create")
+    assert cell["broadcasts"] == cell["calls"] >= 12
+    assert cell["requests"] == cell["calls"] * (faulty.guest.machine.cpus - 1)
+    assert "kickfault_css_online" in cell["stack"]
+    assert "cgroup_mkdir" in cell["stack"]
+    (alert,) = [line for line in told["log"] if line["event"] == "kickwatch.broadcast_detected"]
+    assert (alert["reason"], alert["origin"]) == ("kick_all_cpus_sync", "cgroup")
+
+
+def test_a_broadcast_by_a_worker_is_billed_without_an_origin(faulty: Bench) -> None:
+    told, did = _with_fault(faulty, "worker", worker=1)
+    assert did["kicked_by_worker"] == did["memcgs"] >= 112
+    if not faulty.sees_reasons:
+        assert told["reasons"] == ["blind"]
+        return
+    (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
+    assert (cell["origin"], cell["path"]) == ("unknown", "other")
+    assert cell["broadcasts"] == cell["calls"] >= 12
+    assert "kickfault_work" in cell["stack"]
+
+
+def test_a_static_key_flipped_by_the_creating_task_is_named(faulty: Bench) -> None:
+    told, did = _with_fault(faulty, "key", key=1)
+    assert did["keys_flipped"] == did["memcgs"] >= 112
+    if not faulty.sees_reasons:
+        _seen_by_counters_alone(faulty, told)
+        return
+    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
+    (cell,) = [cell for cell in told["bill"] if (cell["reason"], cell["path"]) == ("do_sync_core", "create")]
+    assert cell["origin"] == "cgroup"
+    assert cell["broadcasts"] >= 2 * 12
+
+
+def test_caches_for_each_memory_cgroup_contend_for_slab_mutex(faulty: Bench) -> None:
+    told, did = _with_fault(faulty, "caches", "--strict", caches=4)
+    assert did["caches_made"] == 4 * did["memcgs"]
+    if not faulty.sees_waits:
+        return
+    assert told["per_container"]["slab_mutex_waits"] > 0.5
+    assert "slab_mutex_contention" in told["findings"]
+    assert {wait["origin"] for wait in told["waits"]} == {"slab"}
+
+
+def test_the_kmem_tcp_limit_flips_a_key_on_v1(bench: Bench) -> None:
+    if bench.wanted != "v1":
+        pytest.skip("feature: memory.kmem.tcp.limit_in_bytes is cgroup v1's")
+    told = bench.trial("kmem_tcp", "--set", "workload.kmem_tcp_limit_bytes=33554432")
+    if not bench.sees_reasons:
+        assert told["reasons"] == ["blind"]
+        return
+    assert told["status"] == BROADCASTING
+
+
+def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> None:
+    """No stack explains it: churn windows must win the coin again and again, which takes some thirty trials."""
+    if "KICKWATCH_LAB_LONG" not in os.environ:
+        pytest.skip("feature: takes ten minutes, KICKWATCH_LAB_LONG=1 asks for it")
+    if not faulty.sees_reasons:
+        pytest.skip("feature: no csd:csd_queue_cpu (6.5)")
+    fault_module.switch(faulty.guest, worker=1)
+    keys = (
+        *("engine.kind=oci", "engine.runtime=crun", "workload.containers_per_trial=2", "trial.window_s=0.5"),
+        *("trial.settle_s=3", "trial.interval_s=0", "trial.canary_memcgs=0", "budget.preset=stress"),
+        *("guard.enabled=false", "metrics.enabled=false", "log.format=json"),
+    )
+    sets = " ".join(f"--set {key}" for key in keys)
+    # systemd-run: in a unit of its own, as a service would be. It ends with the first alarm.
+    script = f"""systemd-run --quiet --collect --unit=watch --property=StandardError=file:/run/watch.log \
+        /usr/local/bin/kickwatch run --trials 60 {sets}
+        for second in $(seq 900); do
+            grep -q unexplained_detected /run/watch.log && break; systemctl --quiet is-active watch || break; sleep 1
+        done; systemctl stop watch; cat /run/watch.log"""
+    done = faulty.guest.shell(script, check=False, timeout_s=1500)
+    fault_module.switch(faulty.guest)
+    log = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    events = [line["event"] for line in log]
+    alarms = [line for line in log if line["event"].endswith("_detected")]
+    trials = events.count("kickwatch.trial_finished")
+    faulty.keep(
+        "daemon",
+        {"trials": trials, "took_s": done.took_s, "alarms": alarms, "void": events.count("kickwatch.trial_void")},
+    )
+    assert [alarm["event"] for alarm in alarms] == ["kickwatch.unexplained_detected"], done.output[-3000:]
+    assert 29 <= trials <= 60
+
+
+def _seen_by_counters_alone(bench: Bench, told: dict) -> None:  # type: ignore[type-arg]
+    """Without a probe one trial does not convict; its canary shows every interrupt all the same."""
+    assert (told["status"], told["reasons"]) == (UNKNOWN, ["blind"])
+    assert told["canary"]["cal_minus_tlb_per_memcg"] >= 0.9 * (bench.guest.machine.cpus - 1)
+
+
+def _with_fault(bench: Bench, name: str, *arguments: str, **faults: int) -> tuple[dict, dict]:  # type: ignore[type-arg]
+    """A trial under a fault: what kickwatch says, and what the module did meanwhile, warm-up and canary included."""
+    fault_module.switch(bench.guest, **faults)
+    before = fault_module.counts(bench.guest)
+    told = bench.trial(name, *arguments)
+    fault_module.switch(bench.guest)
+    did = {count: value - before[count] for count, value in fault_module.counts(bench.guest).items()}
+    bench.keep(f"{name}_did", did)
+    return told, did

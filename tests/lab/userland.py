@@ -1,0 +1,259 @@
+"""What the guests run: a Debian file system with kickwatch installed as a user would, and what boots a kernel into it.
+
+Three artefacts, each found again by the digest of what it is made of: the bare Debian (mmdebstrap), the disk image of
+it with this tree's wheel installed by `deploy/install`, and for each kernel a disk image of its modules and a small
+initramfs.
+"""
+
+import hashlib
+import json
+import lzma
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from archive import Kernel, Suite, debootstrap
+from shell import LabError, run
+
+ROOT = Path(__file__).parents[2]
+SUITE = Suite.BOOKWORM
+PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "iproute2", "ca-certificates", "busybox-static"),
+    *("python3-venv", "libbpf1", "runc", "crun"),
+)
+# Nothing that a laboratory needs, and noise beside an experiment.
+MASKED = (
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
+    *("e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-timesyncd.service"),
+    *("systemd-tmpfiles-clean.timer", "systemd-pstore.service", "systemd-networkd-wait-online.service"),
+)
+PORT = "kickwatch.lab"
+_AGENT = "/opt/lab/agent.py"
+_UNIT = f"""\
+[Unit]
+Description=Runs what the laboratory asks for
+Requires=dev-virtio\\x2dports-{PORT}.device
+After=dev-virtio\\x2dports-{PORT}.device
+
+[Service]
+ExecStart=/usr/bin/python3 {_AGENT} /dev/virtio-ports/{PORT}
+TasksMax=infinity
+LimitMEMLOCK=infinity
+Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/root
+
+[Install]
+WantedBy=multi-user.target
+"""
+# By /init of the initramfs: the modules in their order, then the disks, then systemd.
+_INIT = """\
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /root
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+while read -r module; do /bin/busybox insmod "$module"; done </modules
+for attempt in $(/bin/busybox seq 100); do [ -e /dev/vdb ] && break; /bin/busybox usleep 50000; done
+/bin/busybox mount -t ext4 -o rw,noatime /dev/vda /root
+/bin/busybox mount -t ext4 -o ro /dev/vdb /root/usr/lib/modules
+/bin/busybox mount -o move /dev /root/dev
+/bin/busybox umount /proc /sys
+exec /bin/busybox switch_root /root /sbin/init
+"""
+_NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "ext4")
+
+
+@dataclass(frozen=True)
+class Bootable:
+    """What QEMU is given: a kernel, its initramfs, and the disks, which stay as they are."""
+
+    kernel: Kernel
+    initramfs: Path
+    disk: Path
+    modules: Path
+
+
+def bootable(kernel: Kernel, disk: Path, cache: Path) -> Bootable:
+    """Everything to boot `kernel` into the user land on `disk`."""
+    recipe = [_INIT, _NEEDED, "1"]
+    home = cache / "boot" / f"{kernel.release}_{kernel.version}_{_digest(recipe)}"
+    if not home.exists():
+        new = home.with_name(f"{home.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        (new / "initramfs").write_bytes(_initramfs(kernel, base(cache) / "bin/busybox"))
+        _disk(kernel.modules.parent, new / "modules.img", free_mb=16)
+        new.rename(home)
+    return Bootable(kernel, home / "initramfs", disk, home / "modules.img")
+
+
+def base(cache: Path) -> Path:
+    """The bare Debian as a directory; built in a minute where this recipe has not been used yet."""
+    wanted = cache / f"base-{_digest([SUITE, PACKAGES])}"
+    if not wanted.exists():
+        for old in cache.glob("base-*"):
+            shutil.rmtree(old)
+        new = cache / f"{wanted.name}.new"
+        debootstrap(SUITE, new, PACKAGES)
+        new.rename(wanted)
+    return wanted
+
+
+def installed(wheel: Path, cache: Path) -> Path:
+    """The disk image of the Debian with `wheel` installed; the last one is kept."""
+    bare = base(cache)
+    parts = [bare.name, wheel.read_bytes().hex(), Path(__file__).read_text("utf-8"), _agent_text()]
+    parts += [(ROOT / "deploy/install").read_text("utf-8")]
+    wanted = cache / f"disk-{_digest(parts)}.img"
+    if not wanted.exists():
+        for old in cache.glob("disk-*"):
+            old.unlink()
+        tree = cache / "tree"
+        shutil.rmtree(tree, ignore_errors=True)
+        run(["cp", "--archive", "--reflink=auto", bare, tree])
+        _install(tree, wheel)
+        _make_node(tree)
+        new = cache / f"{wanted.name}.new"
+        _disk(tree, new, free_mb=1024)
+        shutil.rmtree(tree)
+        new.rename(wanted)
+    return wanted
+
+
+def build_wheel(into: Path) -> Path:
+    """This tree's wheel, as `make wheel` builds it."""
+    run(["make", "--no-print-directory", "-C", ROOT, "wheel", f"WHEEL_DIR={into}"])
+    (wheel,) = into.glob("kickwatch-*.whl")
+    return wheel
+
+
+def _install(tree: Path, wheel: Path) -> None:
+    """By the installer of a release, without a network: the dependencies come from the wheels beside it."""
+    source = tree / "opt/source"
+    links = source / "links"
+    links.mkdir(parents=True)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
+    run([*pip, "--only-binary=:all:", "--python-version=3.11", f"--dest={links}", wheel])
+    for copy in links.glob("kickwatch-*.whl"):
+        copy.unlink()
+    shutil.copytree(ROOT / "deploy", source / "deploy")
+    (source / "dist").mkdir()
+    shutil.copy(wheel, source / "dist")
+    inside(tree, "/opt/source/deploy/install", "--find-links", "/opt/source/links")
+    shutil.rmtree(source)
+
+
+def inside(tree: Path, *command: str) -> str:
+    """Run a command in a file system, with a /proc of its own there; returns what it says."""
+    script = 'mount -t proc proc "$1/proc"; tree=$1; shift; exec chroot "$tree" "$@"'
+    clean = ("/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8")
+    done = run(["unshare", "--mount", "sh", "-ec", script, "sh", tree, *clean, *command])
+    return done.stdout + done.stderr
+
+
+def _make_node(tree: Path) -> None:
+    """Host name, the agent as a service, and nothing that runs of itself."""
+    (tree / "etc/hostname").write_text("kickwatch-lab\n", encoding="ascii")
+    (tree / "etc/machine-id").write_text("", encoding="ascii")
+    agent = tree / _AGENT.lstrip("/")
+    agent.parent.mkdir(parents=True)
+    agent.write_text(_agent_text(), encoding="utf-8")
+    units = tree / "etc/systemd/system"
+    (units / "lab-agent.service").write_text(_UNIT, encoding="ascii")
+    wants = units / "multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / "lab-agent.service").symlink_to("/etc/systemd/system/lab-agent.service")
+    for unit in MASKED:
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
+    (tree / "usr/lib/modules").mkdir(exist_ok=True)
+
+
+def _agent_text() -> str:
+    return Path(__file__).with_name("agent.py").read_text("utf-8")
+
+
+def _disk(tree: Path, image: Path, *, free_mb: int) -> None:
+    """An ext4 image of a directory, with room to write."""
+    used_kb = int(run(["du", "--summarize", "--block-size=1K", tree]).stdout.split()[0])
+    size_kb = used_kb * 12 // 10 + free_mb * 1024 + 16384
+    run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", tree, image, f"{size_kb}k"])
+
+
+def _initramfs(kernel: Kernel, busybox: Path) -> bytes:
+    modules = list(_load_order(kernel))
+    archive = _Cpio()
+    for directory in ("bin", "lib"):
+        archive.add(directory, b"", stat.S_IFDIR | 0o755)
+    archive.add("bin/busybox", busybox.read_bytes(), stat.S_IFREG | 0o755)
+    archive.add("init", _INIT.encode(), stat.S_IFREG | 0o755)
+    names = []
+    for path in modules:
+        content = path.read_bytes()
+        name = path.name.removesuffix(".xz")
+        archive.add(f"lib/{name}", lzma.decompress(content) if path.suffix == ".xz" else content, stat.S_IFREG | 0o644)
+        names.append(f"/lib/{name}\n")
+    archive.add("modules", "".join(names).encode(), stat.S_IFREG | 0o644)
+    return archive.end()
+
+
+def _load_order(kernel: Kernel) -> Iterator[Path]:
+    """The modules that boot needs, each after those it depends on. What the kernel has built in is left out."""
+    needs: dict[str, tuple[str, list[str]]] = {}
+    for line in (kernel.modules / "modules.dep").read_text("ascii").splitlines():
+        path, _, others = line.partition(":")
+        needs[_module(path)] = (path, [_module(other) for other in others.split()])
+    built_in = {_module(line) for line in (kernel.modules / "modules.builtin").read_text("ascii").splitlines()}
+    order: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in built_in or name in order:
+            return
+        if name not in needs:
+            raise LabError(f"{kernel.release} has no module {name}")
+        for other in needs[name][1]:
+            visit(other)
+        order[name] = None
+
+    for name in (*_NEEDED, *_soft_needs(needs)):
+        visit(name)
+    return (kernel.modules / needs[name][0] for name in order)
+
+
+def _soft_needs(needs: dict[str, tuple[str, list[str]]]) -> list[str]:
+    """What ext4 asks for by the name of an algorithm; part of the kernel proper in newer ones."""
+    return [name for name in ("crc32c_generic", "virtio_rng") if name in needs]
+
+
+def _module(path: str) -> str:
+    return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
+
+
+class _Cpio:
+    """An archive of the kind the kernel unpacks at boot: "newc", Documentation/driver-api/early-userspace."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._inode = 0
+
+    def add(self, name: str, content: bytes, mode: int) -> None:
+        """One file or directory."""
+        self._inode += 1
+        fields = (self._inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        header = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        self._parts += [_padded(header), _padded(content)]
+
+    def end(self) -> bytes:
+        """All of it."""
+        self.add("TRAILER!!!", b"", 0)
+        return b"".join(self._parts)
+
+
+def _padded(part: bytes) -> bytes:
+    return part + b"\0" * (-len(part) % 4)
+
+
+def _digest(recipe: object) -> str:
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
