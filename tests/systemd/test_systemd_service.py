@@ -219,6 +219,7 @@ def test_an_installation_that_changes_the_unit_restarts_it(running: Node) -> Non
 
 def test_with_the_systemd_driver_containers_lie_in_their_slice(running: Node) -> None:
     running.write("/etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=systemd"]}')
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())  # no reload is under way
     since = running.now()
     running.run("systemctl", "restart", "docker.service")  # so quick that no trial may have missed the engine
     running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since)
