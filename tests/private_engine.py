@@ -134,7 +134,7 @@ def private_engine(root: Path = ROOT) -> Iterator[PrivateEngine]:
 
     What a test session that was killed has left of one goes first.
     """
-    _clear(root)
+    clear(root)
     (root / "data").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root / "data")], check=True)
     engine = None
@@ -145,10 +145,11 @@ def private_engine(root: Path = ROOT) -> Iterator[PrivateEngine]:
         if engine is not None and engine.process.poll() is None:
             engine.process.send_signal(signal.SIGCONT)
             engine.end(signal.SIGTERM)
-        _clear(root)
+        clear(root)
 
 
-def _clear(root: Path) -> None:
+def clear(root: Path) -> None:
+    """End what bears this path, unmount what is mounted below it, remove it."""
     for process in Path("/proc").glob("[0-9]*"):  # the shims and containerd of a killed dockerd: they bear our path
         with suppress(OSError):
             if str(root).encode() in (process / "cmdline").read_bytes():

@@ -4,12 +4,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from private_engine import answers
+from private_engine import answers, clear
 
 ROOT = Path("/run/kickwatch-test-podman")  # a short path: socket names are bounded to 108 bytes
 # Its own limits of descriptors and processes are higher than a machine without CAP_SYS_RESOURCE may set; crun up to 1.8
@@ -25,7 +25,7 @@ runtime = "{runtime}"
 @contextmanager
 def private_podman(root: Path = ROOT) -> Iterator[Path]:
     """Yields its socket; nothing of it is left at the end."""
-    _clear(root)
+    clear(root)
     root.mkdir()
     (root / "containers.conf").write_text(SETTINGS.format(runtime=shutil.which("runc") or "/usr/sbin/runc"))
     socket = root / "podman.sock"
@@ -49,12 +49,4 @@ def private_podman(root: Path = ROOT) -> Iterator[Path]:
     finally:
         process.terminate()
         process.wait(30)
-        _clear(root)
-
-
-def _clear(root: Path) -> None:
-    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line]
-    for point in sorted(mounted, reverse=True):
-        subprocess.run(["umount", "-l", point], check=True)
-    with suppress(FileNotFoundError):
-        shutil.rmtree(root)
+        clear(root)

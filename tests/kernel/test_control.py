@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kickwatch.observe import csd
+from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.control import BARRIERS, SINGLES, control_cpus, positive_control
 from kickwatch.observe.observatory import Observatory
@@ -41,7 +41,7 @@ async def test_a_probe_detached_behind_its_back_fails(observatory: Observatory) 
 
 
 async def test_a_map_of_one_entry_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csd, "BpfObject", partial(BpfObject, max_entries={"cells": 1}))
+    monkeypatch.setattr(requests, "BpfObject", partial(BpfObject, max_entries={"cells": 1}))
     shrunk = await Observatory.open()
     try:
         assert shrunk.observers.ipis == "csd"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kickwatch.model import Cell, Origin
-from kickwatch.observe import csd, requests
+from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
@@ -193,9 +193,9 @@ def test_full_maps_are_emptied_between_windows() -> None:
         assert observer.recycle_if_full()
         assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []
         assert examples.get(struct.pack("=Q", 0x2000)) == bytes(4)
-        assert csd.fell(before.totals, observer.read().totals)
+        assert requests.fell(before.totals, observer.read().totals)
         replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)  # and the probe counts again, with a new example
-        (cell,) = observer.cells(csd.CsdSample({}), observer.read())
+        (cell,) = observer.cells(requests.CsdSample({}), observer.read())
         assert (cell.func, cell.requests) == ("rcu_exp_handler", 1)
         assert cell.stack
     finally:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from kickwatch.model import Cell
 from kickwatch.observe.bpf import BpfObject
-from kickwatch.observe.csd import CsdObserver, CsdSample, Totals
+from kickwatch.observe.csd import CsdObserver
+from kickwatch.observe.requests import CsdSample, Totals
 from kickwatch.observe.symbols import Symbols
 from replay import Replay
 

@@ -13,9 +13,9 @@ import msgspec
 from kickwatch.metrics.rising import Counts
 from kickwatch.metrics.words import REQUEST_REASONS, Observer, known
 from kickwatch.observe.contention import ContentionSample
-from kickwatch.observe.csd import CsdSample
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.reasons import reason_of
+from kickwatch.observe.requests import CsdSample
 from kickwatch.observe.symbols import Symbols
 
 _WHOLE = 0  # the one source of a figure that is read as a whole

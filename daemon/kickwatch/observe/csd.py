@@ -5,11 +5,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kickwatch.errors import ObserveError
-from kickwatch.observe.bpf import BpfObject
-from kickwatch.observe.requests import CsdSample, RequestObserver, Totals, broadcast_targets, fell
+from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
-
-__all__ = ["CsdObserver", "CsdSample", "Totals", "broadcast_targets", "fell", "many_ranges"]
 
 _RANGES = struct.Struct("=4Q4Q")  # the end of struct csd_config
 _MANY_RANGES = 4
@@ -41,6 +38,7 @@ class CsdObserver(RequestObserver):
     """The armed probe. Construct with `arm`; `close` disarms it."""
 
     RUNG: ClassVar[str] = "csd"
+    OBJECT: ClassVar[str] = "csd"
     PROGRAMS: ClassVar[tuple[str, ...]] = ("csd_queue_cpu",)
 
     _many: list[tuple[int, int]] = field(default_factory=list)
@@ -50,19 +48,8 @@ class CsdObserver(RequestObserver):
         self._many = many_ranges(self.symbols)
         super().__post_init__()
 
-    @classmethod
-    def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0) -> "CsdObserver":
-        """Load and attach. Raises ObserveError when the kernel has no csd_queue_cpu or refuses BPF."""
-        probe = BpfObject("csd")
-        try:
-            observer = cls(probe, symbols, cpus_online, slab_mutex)
-            observer.configure()
-            observer._await_examples()
-            probe.attach_raw_tracepoint("csd_queue_cpu", "csd_queue_cpu")
-        except BaseException:
-            probe.close()
-            raise
-        return observer
+    def _attach(self) -> None:
+        self.probe.attach_raw_tracepoint("csd_queue_cpu", "csd_queue_cpu")
 
     @property
     def places(self) -> str:

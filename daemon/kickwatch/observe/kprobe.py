@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from kickwatch.errors import ObserveError
 from kickwatch.node import kernel
-from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
 
@@ -122,6 +121,7 @@ class KprobeObserver(RequestObserver):
     """The armed kprobes. Construct with `arm`; `close` disarms them."""
 
     RUNG: ClassVar[str] = "kprobe"
+    OBJECT: ClassVar[str] = "calls"
     PROGRAMS: ClassVar[tuple[str, ...]] = (
         "calls_many",
         "calls_queued",
@@ -141,20 +141,9 @@ class KprobeObserver(RequestObserver):
         self.plan = plan_of(self.symbols)
         mask_words(self.possible)
 
-    @classmethod
-    def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0) -> "KprobeObserver":
-        """Load and attach. Raises ObserveError when the kernel has no kprobes or refuses BPF."""
-        probe = BpfObject("calls")
-        try:
-            observer = cls(probe, symbols, cpus_online, slab_mutex)
-            observer.configure()
-            observer._await_examples()
-            for program, function in observer.plan.probes:
-                probe.attach_kprobe(program, function)
-        except BaseException:
-            probe.close()
-            raise
-        return observer
+    def _attach(self) -> None:
+        for program, function in self.plan.probes:
+            self.probe.attach_kprobe(program, function)
 
     @property
     def places(self) -> str:

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from kickwatch.model import Cell, on_creation_path
 from kickwatch.observe.bpf import BpfObject
@@ -67,9 +67,10 @@ class _Named:
 
 @dataclass
 class RequestObserver(ABC):
-    """An armed probe that counts requests. Its rung's `arm` makes it; `close` disarms it."""
+    """An armed probe that counts requests, of one rung. Construct with `arm`; `close` disarms it."""
 
     RUNG: ClassVar[str]
+    OBJECT: ClassVar[str]
     PROGRAMS: ClassVar[tuple[str, ...]]
 
     probe: BpfObject
@@ -88,6 +89,24 @@ class RequestObserver(ABC):
         for funcs in (_BUSY_SINGLES, _BUSY_SHOOTDOWNS):
             self._busy += tuple([*(address for func in funcs for address in entries[func]), 0, 0][:2])
         self._settled = tuple(address for func in _SETTLED for address in entries[func])
+
+    @classmethod
+    def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0) -> Self:
+        """Load and attach. Raises ObserveError when the kernel lacks what the rung stands on, or refuses BPF."""
+        probe = BpfObject(cls.OBJECT)
+        try:
+            observer = cls(probe, symbols, cpus_online, slab_mutex)
+            observer.configure()
+            observer._await_examples()
+            observer._attach()
+        except BaseException:
+            probe.close()
+            raise
+        return observer
+
+    @abstractmethod
+    def _attach(self) -> None:
+        """Let the kernel run the probe."""
 
     @property
     @abstractmethod

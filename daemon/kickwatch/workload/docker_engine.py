@@ -3,7 +3,7 @@
 import asyncio
 import io
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from contextlib import closing, suppress
 from hashlib import sha256
@@ -51,14 +51,14 @@ class DockerEngine:
 
     async def info(self) -> EngineInfo:
         """Version and configuration of the engine. Agrees on the API version that all further calls speak."""
-        oldest, newest, agreed = await self._ask("ask the engine for its version", _versions)
+        oldest, newest, agreed, parts = await self._ask("ask the engine for its version", _versions)
         if agreed is None:
             what = (
                 f"the engine at {self._socket} speaks API {oldest} to {newest}, kickwatch {OLDEST_API_VERSION} or later"
             )
             raise EngineError(what, "update it to Docker Engine 20.10 or later")
         self._calls.api_version = agreed
-        return await self._ask("ask the engine", _describe)
+        return await self._ask("ask the engine", lambda api: _describe(api, parts))
 
     async def prepare_image(self, own_program: bytes) -> str:
         """Import a scratch image whose tag is the digest of its program: made once, found ever after.
@@ -251,15 +251,19 @@ class DockerEngine:
         return (f"no container engine answers at {self._socket} ({cause})", remedy)
 
 
-def _versions(api: docker.APIClient) -> tuple[str, str, str | None]:
-    """Oldest and newest API version of the engine, asked without a version, which every engine answers; the agreed."""
+def _versions(api: docker.APIClient) -> tuple[str, str, str | None, dict[str, str]]:
+    """Oldest and newest API version, the agreed one, and the engine's parts with theirs.
+
+    Asked without a version, which every engine answers.
+    """
     told = api.version(api_version=False)
     oldest, newest = str(told.get("MinAPIVersion", told["ApiVersion"])), str(told["ApiVersion"])
-    return oldest, newest, common_version(oldest, newest)
+    parts = {str(part["Name"]): str(part.get("Version", "")) for part in told.get("Components") or []}
+    return oldest, newest, common_version(oldest, newest), parts
 
 
-def _describe(api: docker.APIClient) -> EngineInfo:
-    told, parts = api.info(), _components(api)
+def _describe(api: docker.APIClient, parts: Mapping[str, str]) -> EngineInfo:
+    told = api.info()
     runc = f"{told.get('DefaultRuntime', 'unknown')} {told.get('RuncCommit', {}).get('ID', 'unknown')}"
     return EngineInfo(
         name="podman" if _PODMAN in parts else "docker",
@@ -270,12 +274,7 @@ def _describe(api: docker.APIClient) -> EngineInfo:
     )
 
 
-def _components(api: docker.APIClient) -> dict[str, str]:
-    """The engine's parts with their versions, as `GET /version` lists them."""
-    return {str(part["Name"]): str(part.get("Version", "")) for part in api.version().get("Components") or []}
-
-
-def _podmans_runtime(parts: dict[str, str]) -> str:
+def _podmans_runtime(parts: Mapping[str, str]) -> str:
     """From `OCI Runtime (crun)`, whose version is all that `crun --version` prints: `crun 1.8.1`."""
     said = next((version for name, version in parts.items() if name.startswith("OCI Runtime")), "")
     return " ".join(word for word in said.partition("\n")[0].split() if word != "version") or "unknown"

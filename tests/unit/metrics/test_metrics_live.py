@@ -5,10 +5,11 @@ from typing import Any
 
 from kickwatch.metrics.live import Live, live_of
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
-from kickwatch.observe.csd import CsdObserver, CsdSample, Totals
+from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Kind
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
+from kickwatch.observe.requests import CsdSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 SYMBOLS = Symbols.parse(

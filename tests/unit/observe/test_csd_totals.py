@@ -1,17 +1,21 @@
 """The csd probe's totals in words, without a kernel: what the maps would hold is written down here."""
 
 import struct
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Cell
-from kickwatch.observe.bpf import BpfMap, BpfObject
-from kickwatch.observe.csd import CsdObserver, CsdSample, Totals, broadcast_targets, fell, many_ranges
+from kickwatch.observe.csd import CsdObserver, many_ranges
+from kickwatch.observe.requests import CsdSample, Totals, broadcast_targets, fell
 from kickwatch.observe.symbols import Symbols
+
+if TYPE_CHECKING:
+    from kickwatch.observe.bpf import BpfObject
 
 MANY = "1000 t smp_call_function_many_cond\n1800 t end_of_it\n"
 KALLSYMS = (
@@ -28,29 +32,6 @@ KALLSYMS = (
 """
 )
 NO_STACK = -17
-
-
-class FakeMap:
-    """A map that holds stacks, and keeps what is written."""
-
-    def __init__(self, entries: dict[bytes, bytes]) -> None:
-        self.entries = entries
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.entries.get(key)
-
-    def put(self, key: bytes, value: bytes) -> None:
-        self.entries[key] = value
-
-
-class FakeProbe:
-    """Stands in for the loaded probe."""
-
-    def __init__(self) -> None:
-        self.maps: dict[str, FakeMap] = {}
-
-    def map(self, name: str) -> BpfMap:
-        return cast("BpfMap", self.maps.setdefault(name, FakeMap({})))
 
 
 def observer(kallsyms: str = KALLSYMS, cpus_online: int = 4) -> tuple[CsdObserver, FakeProbe]:

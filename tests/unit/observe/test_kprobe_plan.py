@@ -1,18 +1,21 @@
 """Where the kprobes go on kernels of each age, and what the kernel is told of its CPUs: from kallsyms alone."""
 
 import struct
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Origin, Path
-from kickwatch.observe.bpf import BpfMap, BpfObject
-from kickwatch.observe.csd import CsdSample, Totals
 from kickwatch.observe.kprobe import MASK_WORDS, KprobeObserver, entries_of, mask_of, mask_words, plan_of
+from kickwatch.observe.requests import CsdSample, Totals
 from kickwatch.observe.symbols import Symbols
+
+if TYPE_CHECKING:
+    from kickwatch.observe.bpf import BpfObject
 
 
 def symbols(*names: str) -> Symbols:
@@ -130,29 +133,6 @@ def test_masks_are_as_long_as_the_last_possible_cpu_needs(last: int, words: int)
 def test_a_machine_of_more_than_1024_cpus_is_blindness() -> None:
     with pytest.raises(ObserveError, match="1024 CPUs"):
         mask_words([0, 1024])
-
-
-class FakeMap:
-    """Holds what is written."""
-
-    def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.entries.get(key)
-
-    def put(self, key: bytes, value: bytes) -> None:
-        self.entries[key] = value
-
-
-class FakeProbe:
-    """Stands in for the loaded probe."""
-
-    def __init__(self) -> None:
-        self.maps: dict[str, FakeMap] = {}
-
-    def map(self, name: str) -> BpfMap:
-        return cast("BpfMap", self.maps.setdefault(name, FakeMap()))
 
 
 KALLSYMS = """\

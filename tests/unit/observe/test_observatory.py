@@ -12,10 +12,11 @@ import pytest
 from kickwatch.errors import ObserveError
 from kickwatch.observe import bpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
-from kickwatch.observe.csd import CsdObserver, CsdSample, Totals
+from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Kind
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
+from kickwatch.observe.requests import CsdSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 KALLSYMS = "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t end\n"
