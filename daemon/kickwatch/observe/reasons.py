@@ -99,6 +99,14 @@ REASONS: tuple[Reason, ...] = (
         busy=True,
     ),
     Reason(
+        "__hrtick_start",
+        "remote wakeup: the other CPU arms a timer for the end of the task's slice",
+        'Ordinary where the scheduler\'s HRTICK is on: "sched: high-res preemption tick" (2.6.25). Off by default for'
+        " long; Debian's 7.2 sends them",
+        origin=Origin.SCHED,
+        settled=True,
+    ),
+    Reason(
         "do_sync_core",
         "kernel text was patched (static key, static call, tracepoint): every CPU must fetch it anew",
         'Three calls for a batch of places since "x86/alternative: Batch of patch operations" (5.3); before, three for'
