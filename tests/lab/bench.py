@@ -10,8 +10,19 @@ from guest import CgroupVersion, Guest
 from userland import ROOT
 
 RESULTS = ROOT / "build" / "lab"
+# The slowest first, so that none is left alone at the end. Only bookworm's kernel still has cgroup v1's memory.
+_DEFAULT = (
+    "sid:v2:4 bookworm:v1:4 bookworm:v2:4 trixie:v2:4 sid:v2:16 bookworm:v1:16 bookworm:v2:16 trixie:v2:16"
+    " trixie:v2:72 trixie:v2:2"
+)
 _ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
+_INSIDE, _PYTHON = "/opt/lab/rungs_inside.py", "/opt/kickwatch/bin/python"
+
+
+def machines() -> list[str]:
+    """Those asked for, as `suite:cgroup:cpus`."""
+    return os.environ.get("KICKWATCH_LAB_MACHINES", _DEFAULT).split()
 
 
 @dataclass
@@ -22,6 +33,7 @@ class Bench:
     wanted: CgroupVersion
     module: Path
     told: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, dict[str, Any]] = field(default_factory=dict)  # of this boot, for tests that share an answer
 
     @property
     def containers(self) -> int:
@@ -29,14 +41,10 @@ class Bench:
         return int(os.environ.get("KICKWATCH_LAB_CONTAINERS", "23"))
 
     @property
-    def sees_reasons(self) -> bool:
-        """Whether the guest's kernel has the tracepoint that tells why it interrupts: asked of the kernel itself."""
-        return self.guest.shell("test -e /sys/kernel/tracing/events/csd/csd_queue_cpu", check=False).status == 0
-
-    @property
-    def sees_waits(self) -> bool:
-        """Likewise for those that tell who waits for a lock."""
-        return self.guest.shell("test -e /sys/kernel/tracing/events/lock/contention_begin", check=False).status == 0
+    def ipi_rung(self) -> str:
+        """The best that the guest's kernel has: asked of the kernel itself. All of Debian's have kprobes."""
+        traced = self.guest.shell("test -e /sys/kernel/tracing/events/csd/csd_queue_cpu", check=False)
+        return "kprobe" if traced.status else "csd"
 
     def remember(self) -> None:
         """Go on with what an earlier run measured on this very kernel, so that parts can be run one by one."""
@@ -46,15 +54,27 @@ class Bench:
             if told["machine"]["kernel"] == self.guest.machine.boot.kernel.release:
                 self.told = told
 
-    def trial(self, name: str, *arguments: str, containers: int = 12) -> dict[str, Any]:
+    def trial(self, name: str, *arguments: str, containers: int = 12, **environment: str) -> dict[str, Any]:
         """`kickwatch trial --json`: what it says, its exit status and its alerts, kept as `name`."""
         command = ("kickwatch", "trial", "--json", *_ENGINE, "--containers", str(containers), *arguments)
-        done = self.guest.run(*command, check=False, timeout_s=_TRIAL_S, KICKWATCH_LOG_FORMAT="json")
+        environment["KICKWATCH_LOG_FORMAT"] = "json"
+        done = self.guest.run(*command, check=False, timeout_s=_TRIAL_S, **environment)
         assert done.raw.startswith(b"{"), f"{' '.join(command)}: exit status {done.status}: {done.errors[-3000:]}"
         lines = [json.loads(line) for line in done.errors.splitlines() if line.startswith("{")]
         told: dict[str, Any] = json.loads(done.output)
         told |= {"status": done.status, "took_s": round(done.took_s, 1), "log": lines}
         self.keep(name, told)
+        return told
+
+    def inside(self, task: str, *arguments: str, **environment: str) -> dict[str, Any]:
+        """What `rungs_inside.py TASK` answers, run by the installed kickwatch's Python; kept as `TASK`."""
+        self.guest.write(_INSIDE, Path(__file__).with_name("rungs_inside.py").read_bytes())
+        done = self.guest.run(_PYTHON, _INSIDE, task, *arguments, check=False, timeout_s=_TRIAL_S, **environment)
+        lines = [line.removeprefix("RUNGS ") for line in done.output.splitlines() if line.startswith("RUNGS ")]
+        assert lines, f"{task}: exit status {done.status}: {done.errors[-3000:]}"
+        told: dict[str, Any] = json.loads(lines[0])
+        assert "error" not in told, told["trace"]
+        self.keep("_".join([task, *environment.values()]), told)
         return told
 
     def keep(self, name: str, what: object) -> None:

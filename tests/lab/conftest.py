@@ -16,21 +16,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one, which pytest does not look for
 
 from archive import Archive, Suite
-from bench import RESULTS, Bench
+from bench import RESULTS, Bench, machines
 from guest import CgroupVersion, Machine, booted
 from shell import cache, locked
 from userland import bootable, build_wheel, installed
 
-_DEFAULT = "trixie:v2:4 bookworm:v2:4 bookworm:v1:4 sid:v2:4 trixie:v2:16 sid:v2:16"
 _PROGRAMS = ("qemu-system-x86_64", "mmdebstrap", "depmod", "mke2fs", "unshare")
 
 if "KICKWATCH_LAB" not in os.environ:
     collect_ignore_glob = ["test_*.py"]
-
-
-def machines() -> list[str]:
-    """Those asked for, as `suite:cgroup:cpus`."""
-    return os.environ.get("KICKWATCH_LAB_MACHINES", _DEFAULT).split()
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +33,13 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
         pytest.fail(f"the laboratory needs root and {', '.join(missing) or 'nothing else'}: deploy/setup lab-packages")
+    if ready := os.environ.get("KICKWATCH_LAB_DISK"):  # made for all machines by matrix.py
+        return Path(ready)
     with locked(cache() / "lock"):
         return installed(build_wheel(tmp_path_factory.mktemp("wheel")), cache())
 
 
-@pytest.fixture(scope="module", params=machines())
+@pytest.fixture(scope="session", params=machines())
 def bench(request: pytest.FixtureRequest, disk: Path) -> Iterator[Bench]:
     """The machine that `request` names, booted, with the fault module at hand and not loaded."""
     from fault_module import build  # noqa: PLC0415 -- nothing of it is needed to list the tests

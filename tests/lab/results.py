@@ -13,9 +13,9 @@ _HEAD = (
 _FAULTS = ("kick", "worker", "key", "caches", "slabinfo", "kmem_tcp")
 
 
-def main() -> None:
+def main(directory: Path) -> None:
     """Print both tables."""
-    told = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(sys.argv[1]).glob("*.json"))}
+    told = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(directory.glob("*.json"))}
     print("Healthy: `kickwatch trial`, engine oci with crun; figures per container, all CPUs, above quiet.\n")
     print(_table(_HEAD, [_healthy(name, machine) for name, machine in told.items()]))
     print("\nFaults: verdict and reasons; broadcasts per container by reason (origin, path); waits per container.\n")
@@ -81,4 +81,4 @@ def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -37,6 +37,7 @@ TOGGLES = max(1, int(151 * SHARE))
 BARRIERS, SINGLES = 499, 211
 MEMCGS = max(1, int(400 * SHARE))
 READERS, READS = 4, 120
+SHOT = max(1, int(20 * SHARE))  # shootdowns at least
 # One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
 SHOOTDOWNS = f"""
 import hashlib, mmap, os, threading, time
@@ -137,6 +138,12 @@ async def agree() -> dict[str, Any]:
             "places": observers[0].places,
             "cpus_online": online,
             "verified": verified(observers[0]),
+            "made": {  # at least: a toggle makes several calls
+                "static keys": TOGGLES,
+                "membarriers": BARRIERS,
+                "singles": SINGLES,
+                "shootdowns": SHOT,
+            },
         }
         for name, step in steps.items():
             before = [observer.read() for observer in observers]

@@ -3,27 +3,14 @@
 from typing import Any
 
 import pytest
+from bench import Bench
 
-from lab import rungs_guest as guest
-
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1000)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 WITHIN = 0.02
 # Whose calls the test makes itself, with how many at least. What else runs in a guest makes some others.
-MADE = {
-    "static keys": ("do_sync_core", 200),
-    "membarriers": ("ipi_mb", 200),
-    "shootdowns": ("flush_tlb_func", 20),
-}
-
-
-def in_guest(series: str, task: str, **options: Any) -> dict[str, Any]:
-    if reason := guest.missing():
-        pytest.skip(reason)
-    if (kernel := guest.image(series)) is None:
-        pytest.skip(f"feature: no unpacked kernel {series}")
-    told: dict[str, Any] = guest.answer(kernel, task, **options)
-    return told
+MADE = {"static keys": "do_sync_core", "membarriers": "ipi_mb", "shootdowns": "flush_tlb_func"}
+MANY_CPUS = 32  # take long in a guest, whose CPUs share a thread
 
 
 def agree(one: int, other: int) -> bool:
@@ -31,11 +18,14 @@ def agree(one: int, other: int) -> bool:
     return abs(one - other) <= max(WITHIN * max(one, other), 1 if max(one, other) < 50 else 0)
 
 
-@pytest.fixture(scope="module", params=[(2, "1"), (4, "1"), (72, "0.02")], ids=["2cpu", "4cpu", "72cpu"])
-def both_rungs(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """With 72 CPUs a mask has two words."""
-    cpus, share = request.param
-    return in_guest("6.12", f"agree {share}", cpus=cpus)
+@pytest.fixture
+def both_rungs(bench: Bench) -> dict[str, Any]:
+    """What each of the two counted over the same events; asked of a machine once."""
+    if bench.ipi_rung != "csd":
+        pytest.skip("feature: no csd:csd_queue_cpu (6.5) to compare with")
+    if "agree" not in bench.asked:
+        bench.asked["agree"] = bench.inside("agree", "0.02" if bench.guest.machine.cpus > MANY_CPUS else "1")
+    return bench.asked["agree"]
 
 
 def test_old_verifiers_would_not_tire(both_rungs: dict[str, Any]) -> None:
@@ -52,11 +42,10 @@ def test_calls_and_broadcasts_agree_within_2_percent(both_rungs: dict[str, Any],
             assert agree(first, second), f"{step}: {figure} of {reason}: csd {first}, kprobe {second}"
 
 
-@pytest.mark.parametrize(("step", "made"), MADE.items())
-def test_what_was_made_was_seen_by_both(both_rungs: dict[str, Any], step: str, made: tuple[str, int]) -> None:
-    reason, least = made
+@pytest.mark.parametrize(("step", "reason"), MADE.items())
+def test_what_was_made_was_seen_by_both(both_rungs: dict[str, Any], step: str, reason: str) -> None:
     for rung in ("csd", "kprobe"):
-        assert both_rungs[step][rung]["cells"][reason]["calls"] >= least
+        assert both_rungs[step][rung]["cells"][reason]["calls"] >= both_rungs["made"][step]
         assert both_rungs[step][rung]["health"] == [0, 0, 0, 0]
 
 
@@ -73,52 +62,37 @@ def test_single_requests_are_counted_by_both(both_rungs: dict[str, Any]) -> None
     seen = {rung: both_rungs["membarriers"][rung]["cells"].get("ipi_rseq") for rung in ("csd", "kprobe")}
     assert seen["csd"] == seen["kprobe"]
     assert seen["kprobe"] is not None
-    assert (seen["kprobe"]["requests"], seen["kprobe"]["calls"]) == (211, 0)
+    assert (seen["kprobe"]["requests"], seen["kprobe"]["calls"]) == (both_rungs["made"]["singles"], 0)
 
 
-@pytest.mark.parametrize("cpus", [2, 4])
-def test_without_the_tracepoint_the_kprobes_pass_the_positive_control(cpus: int) -> None:
-    """6.1 has no csd:csd_queue_cpu."""
-    told = in_guest("6.1", "control", cpus=cpus)
-    assert told["ipis"] == "kprobe"
+def test_the_daemon_takes_the_best_rung_and_proves_it(bench: Bench) -> None:
+    told = bench.inside("control")
+    assert (told["ipis"], told["contention"]) == (bench.ipi_rung, "tracepoint")
     assert told["passed"], told["detail"]
-    satisfied, detail = told["doctor"]["IPIs by reason"]
-    assert satisfied
-    assert detail.startswith("kprobes on ")
-    assert "smp_call_function_many_cond" in detail
-    assert any("csd_queue_cpu" in loss for loss in told["losses"])
+    assert told["slab_mutex"]
+    if bench.ipi_rung == "kprobe":
+        assert any("csd_queue_cpu" in loss for loss in told["losses"])
+    else:
+        assert told["losses"] == []
 
 
-def test_before_5_13_and_5_19_kprobes_do_the_whole_work() -> None:
-    """5.10: a call with one target calls the single function; no contention tracepoints, an older verifier."""
-    told = in_guest("5.10", "control", cpus=2)
+def test_kprobes_asked_for_do_the_whole_work(bench: Bench) -> None:
+    """As on kernels before 5.19, which have neither tracepoint."""
+    told = bench.inside("control", KICKWATCH_RUNG_IPIS="kprobe", KICKWATCH_RUNG_CONTENTION="kprobe")
     assert (told["ipis"], told["contention"]) == ("kprobe", "kprobe")
     assert told["passed"], told["detail"]
     assert told["slab_mutex"]
 
 
-def test_with_the_tracepoint_it_is_the_first_choice() -> None:
-    told = in_guest("6.12", "control")
-    assert (told["ipis"], told["contention"], told["losses"]) == ("csd", "tracepoint", [])
-    assert told["passed"], told["detail"]
-
-
-def test_kprobes_asked_for_are_used_where_the_tracepoints_are() -> None:
-    asked = "KICKWATCH_RUNG_IPIS=kprobe KICKWATCH_RUNG_CONTENTION=kprobe"
-    told = in_guest("6.12", "control", environment=asked)
-    assert (told["ipis"], told["contention"]) == ("kprobe", "kprobe")
-    assert told["passed"], told["detail"]
-    assert told["slab_mutex"]
-
-
-@pytest.mark.parametrize("series", ["6.1", "6.12"])
-def test_both_rungs_time_the_same_waits(series: str) -> None:
+def test_both_rungs_time_the_same_waits(bench: Bench) -> None:
     """Waits for slab_mutex among readers of /proc/slabinfo.
 
     A function is entered before its first tracepoint and left after its last: kprobes time a little more, and in a
     guest, whose CPUs take turns, the rest of a slice now and then.
     """
-    told = in_guest(series, "waits")
+    if bench.guest.machine.cpus > MANY_CPUS:
+        pytest.skip("feature: readers on so many CPUs would take a quarter of an hour")
+    told = bench.inside("waits")
     tracepoint, kprobe = told["tracepoint"], told["kprobe"]
     assert tracepoint["waits"] >= 5
     assert agree(tracepoint["waits"], kprobe["waits"])

@@ -1,0 +1,65 @@
+"""Every machine of the laboratory, as many at a time as there are CPUs: `matrix.py [pytest arguments]`.
+
+Each machine is a pytest of its own, whose output lies in build/lab/ beside what was measured; a line is said when one
+ends, and the table at the end. Exit status 1 where any test failed. KICKWATCH_LAB_MACHINES chooses the machines,
+KICKWATCH_LAB_JOBS how many run side by side.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import results
+from bench import RESULTS, machines
+from shell import cache, locked
+from userland import build_wheel, installed
+
+HERE = Path(__file__).parent
+_TESTS = [str(HERE / name) for name in ("test_kernel_laboratory.py", "test_rungs.py")]
+_QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "-o", "console_output_style=classic"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run them all; 1 where any failed."""
+    began, wanted = time.monotonic(), machines()
+    jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", os.cpu_count() or 1))
+    _say(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
+    with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"):
+        os.environ["KICKWATCH_LAB_DISK"] = str(installed(build_wheel(Path(wheel)), cache()))
+    _say(f"laboratory: the user land is ready after {time.monotonic() - began:.0f} s")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [machine for machine, passed in pool.map(lambda one: _run(one, arguments), wanted) if not passed]
+    results.main(RESULTS)
+    minutes = (time.monotonic() - began) / 60
+    _say(f"laboratory: {len(wanted) - len(failed)} of {len(wanted)} machines passed in {minutes:.1f} min")
+    return 1 if failed else 0
+
+
+def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
+    """One machine's tests; whether all passed."""
+    began, log = time.monotonic(), RESULTS / f"{machine.replace(':', '-')}.log"
+    environment = {**os.environ, "KICKWATCH_LAB": "1", "KICKWATCH_LAB_MACHINES": machine, "KICKWATCH_REQUIRE": ""}
+    command = [sys.executable, "-m", "pytest", *_QUIET, *_TESTS, *arguments]
+    with log.open("wb") as output:
+        status = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
+    text = log.read_text(encoding="utf-8", errors="replace")
+    last = next(reversed(re.findall(r"^\S.* in [\d.]+s.*$", text, re.MULTILINE)), f"no result: see {log}")
+    _say(f"{machine}: {last} ({(time.monotonic() - began) / 60:.1f} min)")
+    if status:
+        _say("\n".join(line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))) or f"see {log}")
+    return machine, status == 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
