@@ -255,7 +255,10 @@ def _hand_on_memory(cgroup: Path) -> None:
     try:
         control.write_text("+memory", encoding="ascii")
     except OSError as error:
-        raise CgroupError(f"{control}: +memory was refused ({error.strerror})", "run as root on the host") from error
+        remedy = "run as root on the host"
+        if error.errno == EBUSY:  # a v2 cgroup hands controllers on only while no process is in it: cgroup-v2.rst
+            remedy = f"{cgroup} holds other processes: start kickwatch in a unit of its own, as its unit file does"
+        raise CgroupError(f"{control}: +memory was refused ({error.strerror})", remedy) from error
 
 
 def _own(name: str) -> str:

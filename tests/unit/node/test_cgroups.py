@@ -1,5 +1,6 @@
 """Cgroups found in mountinfo, their files read, our own made and removed: in trees of the test's own."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,20 @@ def test_what_hands_memory_on_already_is_not_written(tmp_path: Path) -> None:
 def test_v2_without_memory_controller_is_said(tmp_path: Path) -> None:
     with pytest.raises(CgroupError, match="no memory controller"):
         a_v2_tree(tmp_path, "cpu\n").ensure_own("kickwatch-x")
+
+
+def test_a_unit_that_holds_other_processes_is_named_as_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's answer is imitated: a real one needs cgroup v2, which the node of the tests may not have."""
+
+    def busy(path: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    cgroups = a_v2_tree(tmp_path, "cpu memory\n")
+    monkeypatch.setattr(Path, "write_text", busy)
+    with pytest.raises(CgroupError, match=r"holds other processes: start kickwatch in a unit of its own"):
+        cgroups.ensure_own("kickwatch-x")
 
 
 @pytest.mark.parametrize("name", ["docker", "../kickwatch", "kickwatch/../docker"])
