@@ -13,8 +13,9 @@ RESULTS = ROOT / "build" / "lab"
 # The slowest first, so that none is left alone at the end. Only bookworm's kernel still has cgroup v1's memory.
 _DEFAULT = (
     "sid:v2:4 bookworm:v1:4 bookworm:v2:4 trixie:v2:4 sid:v2:16 bookworm:v1:16 bookworm:v2:16 trixie:v2:16"
-    " trixie:v2:72 trixie:v2:2"
+    " trixie:v2:72 trixie:v2:2 engines"
 )
+ENGINES = "engines"  # not a machine: Docker Engines of other releases, on this node
 _ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
 _INSIDE, _PYTHON = "/opt/lab/rungs_inside.py", "/opt/kickwatch/bin/python"

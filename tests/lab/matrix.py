@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import results
-from bench import RESULTS, machines
+from bench import ENGINES, RESULTS, machines
 from shell import cache, locked
 from userland import build_wheel, installed
 
 HERE = Path(__file__).parent
-_TESTS = [str(HERE / name) for name in ("test_kernel_laboratory.py", "test_rungs.py")]
+_OF_MACHINES = ("test_kernel_laboratory.py", "test_rungs.py")
 _QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "-o", "console_output_style=classic"]
 
 
@@ -46,7 +46,8 @@ def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
     """One machine's tests; whether all passed."""
     began, log = time.monotonic(), RESULTS / f"{machine.replace(':', '-')}.log"
     environment = {**os.environ, "KICKWATCH_LAB": "1", "KICKWATCH_LAB_MACHINES": machine, "KICKWATCH_REQUIRE": ""}
-    command = [sys.executable, "-m", "pytest", *_QUIET, *_TESTS, *arguments]
+    tests = ("test_engines.py",) if machine == ENGINES else _OF_MACHINES
+    command = [sys.executable, "-m", "pytest", *_QUIET, *(str(HERE / name) for name in tests), *arguments]
     with log.open("wb") as output:
         status = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
     text = log.read_text(encoding="utf-8", errors="replace")

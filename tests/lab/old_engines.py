@@ -1,0 +1,93 @@
+"""Docker Engines of other Debian releases, each in its own file system on this very node and kernel.
+
+The engine's programs and libraries are its release's; /proc, /sys and /dev are the node's, so its containers are
+containers of this node. Mounts and network are its own, and go with it.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from archive import Suite, debootstrap
+from shell import LabError
+
+RUN = Path("/run/kickwatch-lab-engine")  # seen in both file systems; a short path, as sockets want it
+SOCKET = RUN / "docker.sock"
+_ANSWERS_WITHIN_S = 60.0
+# A root that is no mount point of its own, as after chroot(8), dockerd cannot make private where it unpacks an image.
+_SCRIPT = f"""
+tree=$1
+mount --bind "$tree" "$tree"
+for place in proc sys dev; do mount --rbind /$place "$tree/$place"; done
+mount -t tmpfs tmpfs "$tree/run"
+mount -t tmpfs -o size=512m tmpfs "$tree/var/lib/docker"
+mkdir "$tree{RUN}" "$tree/run/node"
+mount --bind {RUN} "$tree{RUN}"
+cd "$tree"
+pivot_root . run/node
+umount -l /run/node
+exec dockerd --host unix://{SOCKET} --pidfile {RUN}/pid --exec-root {RUN}/exec \\
+    --bridge none --iptables=false --ip-masq=false
+"""
+
+
+def tree(suite: Suite, cache: Path) -> Path:
+    """A Debian of `suite` with its docker.io; made where it is not there yet."""
+    root = cache / "engines" / suite
+    if not root.exists():
+        new = root.with_name(f"{suite}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        debootstrap(suite, new, ("docker.io",))
+        (new / "var/lib/docker").mkdir(exist_ok=True)
+        new.rename(root)
+    return root
+
+
+@contextmanager
+def running(root: Path) -> Iterator[str]:
+    """Start its dockerd; gives the version that it answers. Nothing of it is left afterwards. Raises LabError."""
+    shutil.rmtree(RUN, ignore_errors=True)
+    RUN.mkdir()
+    log = RUN / "log"
+    with log.open("wb") as output:
+        command = ["unshare", "--mount", "--net", "sh", "-ec", _SCRIPT, "sh", str(root)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        yield _version(process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _end_what_it_started()
+        shutil.rmtree(RUN)
+
+
+def _version(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    asked = ["docker", "--host", f"unix://{SOCKET}", "version", "--format", "{{.Server.Version}}"]
+    until = time.monotonic() + _ANSWERS_WITHIN_S
+    while time.monotonic() < until and process.poll() is None:
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        time.sleep(0.2)
+    raise LabError(f"the engine does not answer: {log.read_text('utf-8', errors='replace')[-3000:]}")
+
+
+def _end_what_it_started() -> None:
+    """The containerd and shims of an engine that had to be killed: they bear our path."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = str(RUN).encode() in (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if ours and int(process.name) != os.getpid():
+            os.kill(int(process.name), signal.SIGKILL)
