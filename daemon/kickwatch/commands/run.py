@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kickwatch.allocator import share_one_arena
 from kickwatch.commands.common import config_options, load_config, read_config, run
 from kickwatch.service import run_daemon
 
@@ -17,5 +18,6 @@ def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) 
 
     SIGHUP reads the configuration again, SIGUSR1 drains the node and ends the drain.
     """
+    share_one_arena()
     read_config(config_path, sets, strict=False)  # complains, and sets up the log
     run(run_daemon(partial(load_config, config_path, sets, strict=False), trials))
