@@ -11,7 +11,7 @@ import lzma
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,14 +89,14 @@ def bootable(kernel: Kernel, disk: Path, cache: Path) -> Bootable:
     return Bootable(kernel, home / "initramfs", disk, home / "modules.img")
 
 
-def base(cache: Path) -> Path:
+def base(cache: Path, name: str = "base", packages: tuple[str, ...] = PACKAGES) -> Path:
     """The bare Debian as a directory; built in a minute where this recipe has not been used yet."""
-    wanted = cache / f"base-{_digest([SUITE, PACKAGES])}"
+    wanted = cache / f"{name}-{_digest([SUITE, packages])}"
     if not wanted.exists():
-        for old in cache.glob("base-*"):
+        for old in cache.glob(f"{name}-????????????"):
             shutil.rmtree(old)
         new = cache / f"{wanted.name}.new"
-        debootstrap(SUITE, new, PACKAGES)
+        debootstrap(SUITE, new, packages)
         new.rename(wanted)
     return wanted
 
@@ -104,19 +104,28 @@ def base(cache: Path) -> Path:
 def installed(wheel: Path, cache: Path) -> Path:
     """The disk image of the Debian with `wheel` installed; the last one is kept."""
     bare = base(cache)
-    parts = [bare.name, wheel.read_bytes().hex(), Path(__file__).read_text("utf-8"), _agent_text()]
-    parts += [(ROOT / "deploy/install").read_text("utf-8")]
-    wanted = cache / f"disk-{_digest(parts)}.img"
+    parts = [bare.name, wheel.read_bytes().hex(), (ROOT / "deploy/install").read_text("utf-8")]
+    return disk_of("disk", bare, parts, lambda tree: _install(tree, wheel), free_mb=1024)
+
+
+def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None], *, free_mb: int) -> Path:
+    """The disk image of `bare` with what `fill` brings, beside it; the last one of this name is kept.
+
+    `parts` is all that it depends on, but for this file.
+    """
+    cache = bare.parent
+    digest = _digest([*parts, Path(__file__).read_text("utf-8"), _agent_text()])
+    wanted = cache / f"{name}-{digest}.img"
     if not wanted.exists():
-        for old in cache.glob("disk-*"):
+        for old in cache.glob(f"{name}-*.img"):
             old.unlink()
         tree = cache / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         run(["cp", "--archive", "--reflink=auto", bare, tree])
-        _install(tree, wheel)
+        fill(tree)
         _make_node(tree)
         new = cache / f"{wanted.name}.new"
-        _disk(tree, new, free_mb=1024)
+        _disk(tree, new, free_mb=free_mb)
         shutil.rmtree(tree)
         new.rename(wanted)
     return wanted
@@ -134,15 +143,20 @@ def _install(tree: Path, wheel: Path) -> None:
     source = tree / "opt/source"
     links = source / "links"
     links.mkdir(parents=True)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-    run([*pip, "--only-binary=:all:", "--python-version=3.11", f"--dest={links}", wheel])
-    for copy in links.glob("kickwatch-*.whl"):
-        copy.unlink()
+    fetch_wheels(links, str(wheel))
     shutil.copytree(ROOT / "deploy", source / "deploy")
     (source / "dist").mkdir()
     shutil.copy(wheel, source / "dist")
     inside(tree, "/opt/source/deploy/install", "--find-links", "/opt/source/links")
     shutil.rmtree(source)
+
+
+def fetch_wheels(into: Path, *wanted: str) -> None:
+    """The wheels of what is wanted and of all it depends on, for the guests' Python, but not kickwatch's own."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
+    run([*pip, "--only-binary=:all:", "--python-version=3.11", f"--dest={into}", *wanted])
+    for copy in into.glob("kickwatch-*.whl"):
+        copy.unlink()
 
 
 def inside(tree: Path, *command: str) -> str:

@@ -1,0 +1,68 @@
+"""The two commands of the README in a Debian 12 as fleets have it: systemd is pid 1, cgroup v2, Docker Engine, 6.1."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import fault_module
+import pytest
+from archive import Archive, Suite
+from bench import RESULTS
+from guest import Guest, Machine, booted
+from ordinary import in_clone, ordinary
+from shell import cache, locked
+from userland import bootable, build_wheel
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(7200)]
+
+BROADCASTING = 3
+_LONG_S = 5400.0
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """The guest, with the fault module loaded and its faults off."""
+    with locked(cache() / "lock"):
+        kernel = Archive(Suite.BOOKWORM, cache()).unpacked()
+        disk = ordinary(build_wheel(tmp_path_factory.mktemp("wheel")), cache())
+        boot, module = bootable(kernel, disk, cache()), fault_module.build(kernel, cache())
+    with booted(Machine(boot, cpus=4, memory_mb=4096)) as guest:
+        fault_module.load(guest, module)
+        yield guest
+
+
+def test_make_run_does_the_main_job(debian: Guest) -> None:
+    done = debian.shell(in_clone("make run RUN_ARGS=--json"), check=False, timeout_s=_LONG_S)
+    assert done.status == 0, f"{done.output[-2000:]}{done.errors[-4000:]}"
+    told = json.loads(done.output[done.output.index("{") :])
+    _keep("make_run", {"took_s": done.took_s, "told": told})
+    assert told["verdict"] == "quiet"
+    assert told["engine"].startswith("docker ")
+    assert (told["observers"]["ipis"], told["observers"]["contention"]) == ("kprobe", "tracepoint")
+
+
+def test_make_run_convicts_the_live_fault(debian: Guest) -> None:
+    fault_module.switch(debian, key=1)
+    try:
+        done = debian.shell(in_clone("make run RUN_ARGS=--json"), check=False, timeout_s=_LONG_S)
+    finally:
+        fault_module.switch(debian)
+    told = json.loads(done.output[done.output.index("{") :])
+    _keep("make_run_fault", {"took_s": done.took_s, "told": told})
+    assert f"Error {BROADCASTING}" in done.errors
+    assert told["verdict"] == "broadcasting"
+    assert any((cell["reason"], cell["path"]) == ("do_sync_core", "create") for cell in told["bill"])
+
+
+def test_the_tests_of_kernel_and_engine_pass(debian: Guest) -> None:
+    """What of `make test` depends on the node. All of it would take hours in a guest without KVM."""
+    wanted = os.environ.get("KICKWATCH_LAB_TESTS", "tests/kernel tests/docker/test_trial.py")
+    script = in_clone(f"KICKWATCH_REQUIRE=kernel,docker .venv/bin/pytest -q -o timeout=1200 {wanted}")
+    done = debian.shell(script, check=False, timeout_s=_LONG_S)
+    _keep("tests", {"took_s": done.took_s, "said": done.output.splitlines()[-1:]})
+    assert done.status == 0, f"{done.output[-6000:]}{done.errors[-2000:]}"
+
+
+def _keep(name: str, what: object) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"ordinary_{name}.txt").write_text(json.dumps(what, indent=1), encoding="utf-8")
