@@ -5,12 +5,14 @@ guest has no network. Everything else is done in the guest as a user would do it
 """
 
 import os
+import sys
 from pathlib import Path
 
 from shell import run, said
 from userland import PACKAGES, ROOT, base, disk_of, fetch_wheels
 
 _PACKAGES = (*PACKAGES, "git", "make", "gcc", "libc6-dev", "clang", "libbpf-dev", "docker.io", "iptables")
+_WITHOUT_WHEEL = ("forbiddenfruit",)  # on PyPI as a source alone; pure Python
 _HOME = "root"
 BUNDLE, WHEELS = f"/{_HOME}/kickwatch.bundle", f"/{_HOME}/wheels"
 _FREE_MB = 3000  # the virtual environment with all that tests need, images and containers
@@ -24,7 +26,9 @@ def ordinary(wheel: Path, cache: Path) -> Path:
         run(["git", "-C", ROOT, "bundle", "create", tree / BUNDLE.lstrip("/"), "HEAD"])
         wheels = tree / WHEELS.lstrip("/")
         wheels.mkdir()
-        fetch_wheels(wheels, f"{wheel}[dev]", "hatchling", "editables", "pip")
+        for source in _WITHOUT_WHEEL:
+            run([sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", f"--wheel-dir={wheels}", source])
+        fetch_wheels(wheels, f"--find-links={wheels}", f"{wheel}[dev]", "hatchling", "editables", "pip")
         (tree / "etc/pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {WHEELS}\n", encoding="ascii")
 
     return disk_of("ordinary", base(cache, "fleet", _PACKAGES), [commit], fill, free_mb=_FREE_MB)
