@@ -92,6 +92,7 @@ def test_a_broadcast_by_a_worker_is_billed_without_an_origin(faulty: Bench) -> N
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
     assert cell["broadcasts"] == cell["calls"] >= 12
     assert "kickfault_work" in cell["stack"]
+    assert "unexplained_broadcasts" in told["findings"]
 
 
 def test_a_static_key_flipped_by_the_creating_task_is_named(faulty: Bench) -> None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from kickwatch.ledger import counted, creation_broadcasts, total_requests, total_waits
-from kickwatch.model import Canary, KmemAccounting, Trial, Verdict
+from kickwatch.model import Canary, KmemAccounting, Origin, Trial, Verdict
 
 MIN_CONTAINERS = 10
 BROADCASTS_PER_CONTAINER = 0.5
@@ -37,6 +37,7 @@ class Finding(StrEnum):
     """What is worth telling beside the verdict."""
 
     SLAB_MUTEX_CONTENTION = "slab_mutex_contention"
+    UNEXPLAINED_BROADCASTS = "unexplained_broadcasts"
     UNSETTLED = "unsettled"
     FAILED_CONTAINERS = "failed_containers"
 
@@ -135,11 +136,27 @@ def _findings(trials: Sequence[Trial]) -> list[str]:
     findings = []
     if contended(trials):
         findings.append(Finding.SLAB_MUTEX_CONTENTION.value)
+    if _unexplained(trials):
+        findings.append(Finding.UNEXPLAINED_BROADCASTS.value)
     if any(trial.unsettled for trial in trials):
         findings.append(Finding.UNSETTLED.value)
     if any(container.failure for trial in trials for container in trial.containers):
         findings.append(Finding.FAILED_CONTAINERS.value)
     return findings
+
+
+def _unexplained(trials: Sequence[Trial]) -> bool:
+    """Do broadcasts whose stack explains nothing, such as a worker's, come with containers?
+
+    Yes when churn windows have 0.5 more per container than quiet windows, and at least twice as many. One trial cannot
+    convict: whatever went on beside it does as much. The daemon's swap test can.
+    """
+    churn, quiet = (
+        sum(cell.broadcasts for window in windows for cell in window.cells if cell.origin is Origin.UNKNOWN)
+        for windows in ([trial.churn for trial in trials], [trial.quiet for trial in trials])
+    )
+    needed = BROADCASTS_PER_CONTAINER * sum(len(counted(trial)) for trial in trials)
+    return churn - quiet >= max(needed, 1) and churn >= 2 * quiet
 
 
 def contended(trials: Sequence[Trial]) -> bool:

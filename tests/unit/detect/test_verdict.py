@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import Canary, Interrupts, KmemAccounting, Observers, Path, Trial, Verdict
+from kickwatch.model import Canary, Cell, Interrupts, KmemAccounting, Observers, Origin, Path, Trial, Verdict
 
 
 def test_a_healthy_trial_is_quiet() -> None:
@@ -102,3 +102,25 @@ def test_contention_is_a_finding_beside_the_verdict(case: Trial, contended: bool
     judgement = judge([case])
     assert judgement.verdict is Verdict.QUIET
     assert ("slab_mutex_contention" in judgement.findings) is contended
+
+
+def by_a_worker(broadcasts: int) -> Cell:
+    """No stack explains it: what a worker does for a container, a moment later."""
+    return replace(kick(broadcasts), origin=Origin.UNKNOWN, path=Path.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("churn", "quiet", "told"),
+    [(12, 0, True), (11, 0, False), (23, 11, True), (23, 12, False), (46, 23, True), (45, 23, False)],
+)
+def test_broadcasts_that_no_stack_explains_are_a_finding_where_they_come_with_containers(
+    churn: int, quiet: int, told: bool
+) -> None:
+    case = trial(by_a_worker(churn), quiet=window("quiet", by_a_worker(quiet)))
+    judgement = judge([case])
+    assert judgement.verdict is Verdict.QUIET
+    assert ("unexplained_broadcasts" in judgement.findings) is told
+
+
+def test_without_containers_nothing_comes_with_them() -> None:
+    assert "unexplained_broadcasts" not in judge([trial(count=0)]).findings
