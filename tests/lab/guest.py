@@ -41,11 +41,12 @@ class Machine:
     cpus: int = 4
     cgroup: CgroupVersion = CgroupVersion.V2
     memory_mb: int = 2048
+    words: tuple[str, ...] = ()  # more of the kernel's command line
 
     @property
     def name(self) -> str:
         """As a table's row has it."""
-        return f"{self.boot.kernel.name}-{self.cgroup}-{self.cpus}cpu"
+        return "-".join((self.boot.kernel.name, self.cgroup, f"{self.cpus}cpu", *self.words))
 
     def command(self, state: Path) -> list[str]:
         """QEMU's command line; sockets and logs lie in `state`."""
@@ -53,6 +54,7 @@ class Machine:
         words += ["tsc=reliable", "rcupdate.rcu_cpu_stall_suppress=1", "nowatchdog", "random.trust_cpu=on"]
         if self.cgroup is CgroupVersion.V1:
             words += ["systemd.unified_cgroup_hierarchy=0"]
+        words += self.words
         drives = [f"file={disk},format=raw,if=virtio,snapshot=on" for disk in (self.boot.disk, self.boot.modules)]
         return [
             *("qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-machine", "q35"),

@@ -1,7 +1,7 @@
 """In a guest: both rungs of the IPI ladder armed at once and fed with real events; what each counted, as JSON.
 
-Run as root with kickwatch's own Python: `rungs_inside.py` with `agree`, `control` or `waits`, and a share of the work.
-The answer is the line that begins with `RUNGS `: a console may say other things around it.
+Run as root with kickwatch's own Python: `rungs_inside.py` with `agree`, `control`, `scale` or `waits`, and a share of
+the work. The answer is the line that begins with `RUNGS `: a console may say other things around it.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 from kickwatch.config import Config
@@ -37,6 +39,7 @@ TOGGLES = max(1, int(151 * SHARE))
 BARRIERS, SINGLES = 499, 211
 MEMCGS = max(1, int(400 * SHARE))
 READERS, READS = 4, 120
+SAMPLES = 21
 SHOT = max(1, int(20 * SHARE))  # shootdowns at least
 # One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
 SHOOTDOWNS = f"""
@@ -185,6 +188,36 @@ def cells(observer: RequestObserver, before: Any, after: Any) -> dict[str, dict[
     return {reason: {**counts, "by": dict(divided[reason])} for reason, counts in sums.items()}
 
 
+async def scale() -> dict[str, Any]:
+    """What a reading at a window's edge takes; what flipped keys are with all CPUs, and with the last one offline."""
+    observatory = await Observatory.open()
+    last = Path(f"/sys/devices/system/cpu/cpu{max(os.sched_getaffinity(0))}/online")
+    try:
+        assert observatory.csd is not None
+        told: dict[str, Any] = {"sample_ms": await sample_ms(observatory), "cpus": {}}
+        for online in ("1", "0")[: observatory.cpus_online - 1]:  # of two CPUs none can be spared
+            await asyncio.to_thread(last.write_text, online)
+            await observatory.between_windows()
+            before = observatory.csd.read()
+            await asyncio.to_thread(flip_static_keys)
+            found = cells(observatory.csd, before, observatory.csd.read())
+            told["cpus"][observatory.cpus_online] = found["do_sync_core"]
+        return told
+    finally:
+        await asyncio.to_thread(last.write_text, "1")
+        observatory.close()
+
+
+async def sample_ms(observatory: Observatory) -> float:
+    """The median of some."""
+    took = []
+    for _ in range(SAMPLES):
+        began = perf_counter()
+        await observatory.sample()
+        took.append(1e3 * (perf_counter() - began))
+    return median(took)
+
+
 async def control() -> dict[str, Any]:
     """The daemon's own way up the ladder, its positive control, and what `doctor` says."""
     observatory = await Observatory.open()
@@ -197,6 +230,7 @@ async def control() -> dict[str, Any]:
             "losses": observatory.losses,
             "passed": outcome.passed,
             "detail": outcome.detail,
+            "cpus": outcome.cpus,
             "slab_mutex": observatory.slab_mutex_known,
         }
     finally:
@@ -208,7 +242,7 @@ async def control() -> dict[str, Any]:
 
 def main() -> None:
     """Do what the command line names and print one line."""
-    task = {"agree": agree, "control": control, "waits": waits}[sys.argv[1]]
+    task = {"agree": agree, "control": control, "scale": scale, "waits": waits}[sys.argv[1]]
     try:
         told: dict[str, Any] = asyncio.run(task())
     except (KickwatchError, OSError, subprocess.SubprocessError) as error:

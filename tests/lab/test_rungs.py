@@ -1,9 +1,11 @@
 """The rungs of the ladders on real kernels: two of each agree over the same events, and the daemon finds its own."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from bench import Bench
+from guest import booted
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
@@ -63,6 +65,33 @@ def test_single_requests_are_counted_by_both(both_rungs: dict[str, Any]) -> None
     assert seen["csd"] == seen["kprobe"]
     assert seen["kprobe"] is not None
     assert (seen["kprobe"]["requests"], seen["kprobe"]["calls"]) == (both_rungs["made"]["singles"], 0)
+
+
+@pytest.mark.parametrize("rung", ["best", "kprobe"])
+def test_a_broadcast_is_one_with_a_cpu_offline_too(bench: Bench, rung: str) -> None:
+    """do_sync_core goes to every other CPU that is online; counted by a probe that was told how many there are."""
+    environment = {} if rung == "best" else {"KICKWATCH_RUNG_IPIS": rung}
+    cpus = bench.guest.machine.cpus
+    share = "0.02" if cpus > MANY_CPUS else "0.2"
+    found = bench.inside("scale", share, **environment)["cpus"]
+    assert sorted(map(int, found)) == ([cpus - 1, cpus] if cpus > 2 else [cpus])
+    for online, told in found.items():
+        assert told["broadcasts"] == told["calls"] > 0
+        assert told["requests"] == told["calls"] * (int(online) - 1)
+
+
+def test_isolated_cpus_are_hit_by_broadcasts_and_spared_by_the_control(bench: Bench) -> None:
+    """isolcpus= takes CPUs from the scheduler, not from on_each_cpu(): a broadcast is what it always is."""
+    machine = bench.guest.machine
+    if machine.cpus != 4 or bench.ipi_rung != "csd":
+        pytest.skip("feature: one more boot, for 4 CPUs of the newer kernels alone")
+    with booted(replace(machine, words=("isolcpus=2-3",))) as guest:
+        isolated = Bench(guest, bench.wanted, bench.module)
+        told = isolated.inside("control")
+        assert told["passed"], told["detail"]
+        assert told["cpus"] == [0, 1]
+        found = isolated.inside("scale", "0.2")["cpus"]["4"]
+        assert found["requests"] == 3 * found["calls"] == 3 * found["broadcasts"] > 0
 
 
 def test_the_daemon_takes_the_best_rung_and_proves_it(bench: Bench) -> None:
