@@ -10,173 +10,23 @@ a leak, on a traceback, or where fewer containers were made than promised.
 """
 
 import argparse
-import json
-import os
 import random
-import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ROOT = Path("/run/kickwatch-soak")
+from churning import Daemon
+from node_state import node, settled_node
+from own_engine import ROOT, Engine, own_engine
+
 PER_HOUR = 2500  # promised: 5000 containers in two hours
-SETTLED_S = 20.0
 ENDING = ("kill", "restart")
-SETTLED_WITHIN_S = 180.0
-TELLING = ("kickwatch.note", "kickwatch.capability_lost", "kickwatch.clean_up_failed", "kickwatch.history_trouble")
-SETTINGS = {
-    "engine.socket": f"{ROOT}/docker.sock",
-    "engine.timeout_s": 10,
-    "budget.preset": "stress",
-    "guard.enabled": "false",
-    "workload.concurrency": 4,
-    "workload.containers_per_trial": 25,
-    "trial.window_s": 1,
-    "trial.interval_s": 0,
-    "service.drain_file": f"{ROOT}/drain",
-    "log.format": "json",
-}
-
-
-@dataclass
-class Engine:
-    """A dockerd of the soak's own, in a network namespace of its own: it may be restarted, stopped and killed."""
-
-    process: "subprocess.Popen[bytes] | None" = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        log = (ROOT / "dockerd.log").open("ab")
-        command = [
-            "unshare", "--net", "dockerd", "--host", f"unix://{ROOT}/docker.sock", "--data-root", str(ROOT / "data"),
-            "--exec-root", str(ROOT / "exec"), "--pidfile", str(ROOT / "dockerd.pid"), "--bridge", "none",
-            "--iptables=false", "--ip-masq=false",
-        ]  # fmt: skip
-        self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        log.close()
-        for _ in range(300):
-            if self.docker("info").returncode == 0:
-                return
-            time.sleep(0.2)
-        sys.exit(f"the engine did not start: see {ROOT}/dockerd.log")
-
-    def docker(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """A command of the docker client."""
-        command = ["docker", "-H", f"unix://{ROOT}/docker.sock", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        if self.process is not None:
-            self.process.send_signal(number)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it and what it started."""
-        if self.process is not None:
-            self.send(number)
-            self.process.wait(120)
-        if number is signal.SIGKILL:
-            for left in processes_of(str(ROOT / "exec")):
-                os.kill(left, signal.SIGKILL)
-            time.sleep(1)
-            # It would take whoever has that number by now for its containerd, and wait for that one's answer.
-            (ROOT / "exec/containerd/containerd.pid").unlink(missing_ok=True)
-
-
-def processes_of(text: str) -> list[int]:
-    """Processes whose command line holds `text`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if text.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-@dataclass
-class Daemon:
-    """`kickwatch run`, started again and again on one state directory; its log is read by a thread."""
-
-    state: str
-    process: "subprocess.Popen[str] | None" = None
-    events: Counter[str] = field(default_factory=Counter)
-    told: Counter[str] = field(default_factory=Counter)
-    containers: int = 0
-    odd: list[str] = field(default_factory=list)
-    sizes: list[dict[str, int]] = field(default_factory=list)
-    readers: list[threading.Thread] = field(default_factory=list)
-
-    def start(self) -> None:
-        """Start it."""
-        settings = [w for k, v in {**SETTINGS, "state.directory": self.state}.items() for w in ("--set", f"{k}={v}")]
-        command = [sys.executable, "-m", "kickwatch", "run", *settings]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        reader = threading.Thread(target=self._read, args=(self.process,))
-        reader.start()
-        self.readers.append(reader)
-
-    def _read(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            try:
-                record: dict[str, Any] = json.loads(line)
-            except ValueError:
-                self.odd.append(line.rstrip())
-                continue
-            self.events[record["event"]] += 1
-            if record["event"] in TELLING:
-                self.told[f"{record['event']}: {record.get('what', '')}"[:200]] += 1
-            if record["event"] == "kickwatch.trial_finished":
-                self.containers += record["containers"]
-                self._measure(process.pid)
-        process.stderr.close()
-
-    def _measure(self, pid: int) -> None:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-            size = {name: int(status.partition(f"{name}:")[2].split()[0]) for name in ("VmRSS", "Threads")}
-            self.sizes.append({**size, "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())), "pid": pid})
-        except (OSError, IndexError):
-            return
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        assert self.process is not None
-        return self.process.pid
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
-
-    def settle(self) -> None:
-        """Until it has finished a trial: one told to end in its first moments leaves what the one before it left."""
-        containers, until = self.containers, time.monotonic() + SETTLED_WITHIN_S
-        while self.containers == containers and time.monotonic() < until:
-            time.sleep(0.5)
-
-    def stop(self, number: signal.Signals) -> float:
-        """Send the signal; returns how long it took to end."""
-        assert self.process is not None
-        since = time.monotonic()
-        self.process.send_signal(number)
-        status = self.process.wait(150)
-        if status not in {0, -number}:
-            self.odd.append(f"exit status {status} after {number.name}")
-        return time.monotonic() - since
 
 
 def faults(engine: Engine, daemon: Daemon, draw: random.Random) -> dict[str, Any]:
@@ -231,64 +81,6 @@ def drawn(every: dict[str, Any], draw: random.Random) -> str:
     """The next fault; those that end the daemon are rarer, so that a life is long enough to grow in."""
     names = sorted(every)
     return draw.choices(names, [1 if name in ENDING else 3 for name in names])[0]
-
-
-def settled_node() -> dict[str, Any]:
-    """`node`, once what was deleted is gone: page cache and dentries keep a memcg dying until they are reclaimed."""
-    time.sleep(SETTLED_S)
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
-    time.sleep(SETTLED_S)
-    return node()
-
-
-def node() -> dict[str, Any]:
-    """What could leak on the node."""
-
-    def docker(*words: str) -> list[str]:
-        listed = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
-        return sorted(listed.stdout.split())
-
-    cgroups = [str(p) for pattern in ("kickwatch*", "*/kickwatch*") for p in Path("/sys/fs/cgroup").glob(pattern)]
-    memory = re.search(r"^memory\s+\d+\s+(\d+)", Path("/proc/cgroups").read_text(encoding="ascii"), re.MULTILINE)
-    live = sum(1 for _ in Path("/sys/fs/cgroup/memory").rglob("memory.stat"))
-    return {
-        "containers": docker("ps", "-aq"),
-        "images": docker("images", "-q"),
-        "networks": docker("network", "ls", "-q"),
-        "cgroups": sorted(cgroups),
-        "mounts": len(Path("/proc/mounts").read_text(encoding="utf-8").splitlines()),
-        "tracefs": sorted(str(path) for path in Path("/sys/kernel/tracing/instances").glob("*")),
-        "bpf_programs": bpf_programs(),
-        "dying_memcgs": int(memory[1]) - live if memory and live else 0,
-    }
-
-
-def bpf_programs() -> int:
-    """Descriptors of BPF programs held by any process."""
-    count = 0
-    for path in Path("/proc").glob("[0-9]*/fdinfo/*"):
-        try:
-            count += "prog_type" in path.read_text(encoding="ascii", errors="replace")
-        except OSError:
-            continue
-    return count
-
-
-@contextmanager
-def own_engine() -> Iterator[Engine]:
-    """One with an empty root; nothing of it is left at the end."""
-    shutil.rmtree(ROOT, ignore_errors=True)
-    (ROOT / "data").mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(ROOT / "data")], check=True)
-    engine = Engine()
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
-        subprocess.run(["umount", "-l", str(ROOT / "data")], check=False)
-        shutil.rmtree(ROOT, ignore_errors=True)
 
 
 def soak(minutes: float, seed: int) -> int:
