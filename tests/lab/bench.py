@@ -15,7 +15,8 @@ _DEFAULT = (
     "sid:v2:4 bookworm:v1:4 bookworm:v2:4 trixie:v2:4 sid:v2:16 bookworm:v1:16 bookworm:v2:16 trixie:v2:16"
     " trixie:v2:72 trixie:v2:2 engines"
 )
-ENGINES = "engines"  # not a machine: Docker Engines of other releases, on this node
+# Not machines of the matrix: Docker Engines of other releases on this node, and the README's commands in a guest.
+OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py"}
 _ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
 _INSIDE, _PYTHON = "/opt/lab/rungs_inside.py", "/opt/kickwatch/bin/python"

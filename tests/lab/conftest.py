@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one, which pytest does not look for
 
 from archive import Archive, Suite
-from bench import ENGINES, RESULTS, Bench, machines
+from bench import OTHERS, RESULTS, Bench, machines
 from guest import CgroupVersion, Machine, booted
 from shell import cache, locked
 from userland import bootable, build_wheel, installed
@@ -39,7 +39,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return installed(build_wheel(tmp_path_factory.mktemp("wheel")), cache())
 
 
-@pytest.fixture(scope="session", params=[one for one in machines() if one != ENGINES])
+@pytest.fixture(scope="session", params=[one for one in machines() if one not in OTHERS])
 def bench(request: pytest.FixtureRequest, disk: Path) -> Iterator[Bench]:
     """The machine that `request` names, booted, with the fault module at hand and not loaded."""
     from fault_module import build  # noqa: PLC0415 -- nothing of it is needed to list the tests

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import results
-from bench import ENGINES, RESULTS, machines
+from bench import OTHERS, RESULTS, machines
 from shell import cache, locked
 from userland import build_wheel, installed
 
@@ -46,7 +46,7 @@ def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
     """One machine's tests; whether all passed."""
     began, log = time.monotonic(), RESULTS / f"{machine.replace(':', '-')}.log"
     environment = {**os.environ, "KICKWATCH_LAB": "1", "KICKWATCH_LAB_MACHINES": machine, "KICKWATCH_REQUIRE": ""}
-    tests = ("test_engines.py",) if machine == ENGINES else _OF_MACHINES
+    tests = (OTHERS[machine],) if machine in OTHERS else _OF_MACHINES
     command = [sys.executable, "-m", "pytest", *_QUIET, *(str(HERE / name) for name in tests), *arguments]
     with log.open("wb") as output:
         status = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
