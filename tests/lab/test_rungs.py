@@ -41,7 +41,11 @@ def test_calls_and_broadcasts_agree_within_2_percent(both_rungs: dict[str, Any],
     for reason in csd.keys() | kprobe.keys():
         for figure in ("calls", "broadcasts"):
             first, second = (cells.get(reason, {}).get(figure, 0) for cells in (csd, kprobe))
-            assert agree(first, second), f"{step}: {figure} of {reason}: csd {first}, kprobe {second}"
+            told = f"{step}: {figure} of {reason}: csd {first}, kprobe {second}"
+            # A shootdown whose targets are all lazy sends nothing: a call to the kprobe, nothing to the tracepoint.
+            # Those of `shootdowns` go to a CPU that computes.
+            lazy = reason == "flush_tlb_func" and step != "shootdowns"
+            assert agree(first, second) or (lazy and first <= second), told
 
 
 @pytest.mark.parametrize(("step", "reason"), MADE.items())
