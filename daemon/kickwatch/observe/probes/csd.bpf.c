@@ -14,7 +14,8 @@
  *
  * In one call the targets ascend (for_each_cpu over the mask), the sender cannot be preempted between them, and no
  * multi-CPU call may be made from interrupts. So a request continues the open call of its CPU only when func and
- * call site are the same and the target rises. Single-CPU requests are never grouped.
+ * call site are the same and the target rises. Single-CPU requests are never grouped. Two calls in a row for one CPU
+ * each, the second for a higher one, look like one: TLB shootdowns do that, whose calls are therefore a lower bound.
  *
  * No BTF of the kernel, no loops, no global data: the verifier of 4.18 can read it.
  */
