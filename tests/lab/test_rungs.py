@@ -42,8 +42,8 @@ def test_calls_and_broadcasts_agree_within_2_percent(both_rungs: dict[str, Any],
         for figure in ("calls", "broadcasts"):
             first, second = (cells.get(reason, {}).get(figure, 0) for cells in (csd, kprobe))
             told = f"{step}: {figure} of {reason}: csd {first}, kprobe {second}"
-            # The tracepoint sees requests, not calls: two shootdowns in a row, the second of a higher CPU, are one to it.
-            # No other multi-CPU call goes to single CPUs again and again, and a shootdown is never a broadcast.
+            # The tracepoint sees requests, not calls: two shootdowns in a row, the second of a higher CPU, are one to
+            # it. No other multi-CPU call goes to single CPUs again and again, and a shootdown is never a broadcast.
             merged = (reason, figure) == ("flush_tlb_func", "calls") and first <= second
             assert agree(first, second) or merged, told
 
