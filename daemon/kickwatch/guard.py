@@ -45,7 +45,8 @@ class Decision(msgspec.Struct, frozen=True):
     """Whether trials wait, and why. `causes`: every one since the pause began, in order; `paused_s`: its length so far.
 
     `began` and `ended` are true in the one decision that begins or ends a pause; that which ends it has its whole
-    length and causes. `what` is a plain sentence with figures, empty while there is no pause.
+    length and causes. `lasted_s` is what of the pause lies between this decision and the one before. `what` is a plain
+    sentence with figures, empty while there is no pause.
     """
 
     paused: bool
@@ -53,6 +54,7 @@ class Decision(msgspec.Struct, frozen=True):
     began: bool = False
     ended: bool = False
     paused_s: float = 0.0
+    lasted_s: float = 0.0
     what: str = ""
 
 
@@ -83,6 +85,7 @@ class _Pause:
     """`causes` in the order they came, each with its latest reading."""
 
     since_s: float
+    looked_at_s: float
     causes: dict[Cause, float] = field(default_factory=dict)
     calm_since_s: float | None = None
 
@@ -100,6 +103,11 @@ class Guard:
         self.thresholds = thresholds(config, preset) if config.enabled else ()
         self._pause: _Pause | None = None
 
+    @property
+    def paused(self) -> bool:
+        """What the last decision was."""
+        return self._pause is not None
+
     def look(self, pressure: Pressure, now_s: float) -> Decision:
         """The decision after one more reading; `now_s` is monotonic."""
         read = {cause: value for cause, value in readings(pressure).items() if value is not None}
@@ -107,7 +115,7 @@ class Guard:
         if self._pause is None:
             if not exceeded:
                 return Decision(paused=False)
-            self._pause = _Pause(now_s)
+            self._pause = _Pause(now_s, now_s)
             return self._held(self._pause, read, exceeded, now_s, began=True)
         return self._held(self._pause, read, exceeded, now_s, began=False)
 
@@ -125,17 +133,26 @@ class Guard:
             pause.calm_since_s = now_s
         missing = [cause for cause in pause.causes if cause not in read]
         over = not began and not unclear and not missing and pause.calm_s(now_s) >= self.resume_after_s
-        paused_s = max(0.0, now_s - pause.since_s)
+        paused_s, lasted_s = max(0.0, now_s - pause.since_s), max(0.0, now_s - pause.looked_at_s)
+        pause.looked_at_s = now_s
         if over:
             self._pause = None
             names = ", ".join(_WORDS[cause][0] for cause in pause.causes)
             what = f"calm again after a pause of {paused_s:.0f} s for {names}"
-            return Decision(paused=False, causes=tuple(pause.causes), ended=True, paused_s=paused_s, what=what)
+            causes = tuple(pause.causes)
+            return Decision(paused=False, causes=causes, ended=True, paused_s=paused_s, lasted_s=lasted_s, what=what)
         parts = [one.words(latest[one.cause], exceeded=one.cause in exceeded) for one in unclear]
         if not unclear:
             parts.append(f"calm for {pause.calm_s(now_s):.0f} s, resumes after {self.resume_after_s:.10g} s")
         parts += [f"{_WORDS[cause][0]} cannot be read" for cause in missing]
-        return Decision(paused=True, causes=tuple(pause.causes), began=began, paused_s=paused_s, what=", ".join(parts))
+        return Decision(
+            paused=True,
+            causes=tuple(pause.causes),
+            began=began,
+            paused_s=paused_s,
+            lasted_s=lasted_s,
+            what=", ".join(parts),
+        )
 
 
 def readings(pressure: Pressure) -> dict[Cause, float | None]:

@@ -3,12 +3,15 @@
 import asyncio
 import resource
 import time
+from collections import deque
 from pathlib import Path
 
 from kickwatch.alert.journal import Event, logger
-from kickwatch.budget import DAY_S, FILE, Budget, Wait, load_spent, save_spent
+from kickwatch.budget import DAY_S, FILE, HOUR_S, Budget, Wait, load_spent, save_spent
 from kickwatch.config import Config
 from kickwatch.history import History
+
+_READ_EVERY_S = 60.0
 
 
 class Purse:
@@ -20,7 +23,8 @@ class Purse:
         self._path = path
         # The wall clock once, then the monotonic one: a clock that is set neither grants nor blocks anything.
         self._offset_s = time.time() - time.monotonic()
-        self._begun_s = self._now_s() - own_cpu_s()  # the CPU time of the start has to be earned, too
+        # (when, CPU time until then), a minute apart: the share holds in any hour. That of the start is earned, too.
+        self._readings = deque([(self._now_s() - own_cpu_s(), 0.0)])
         self._idle = True
         self._told = ""
 
@@ -35,13 +39,21 @@ class Purse:
 
     def adopt(self, config: Config) -> None:
         """Go on under another configuration; what is spent stays spent."""
+        had = self._budget.limits.cpu_share
         self._budget = Budget(config.budget, self._budget.spent)
+        if self._budget.limits.cpu_share != had:  # what another share allowed is not owed under this one
+            self._readings = deque([(self._now_s(), own_cpu_s())])
         self._path = Path(config.state.directory) / FILE
 
     def wait(self, containers: int) -> Wait:
         """How long until so many fit, and why. The first trial need not earn its CPU time: somebody asked for it."""
-        cpu_s = 0.0 if self._idle else own_cpu_s()
-        return self._budget.wait_s(self._now_s(), containers, cpu_s, self._begun_s)
+        now_s, cpu_s = self._now_s(), own_cpu_s()
+        if now_s >= self._readings[-1][0] + _READ_EVERY_S:
+            self._readings.append((now_s, cpu_s))
+        while len(self._readings) > 1 and self._readings[1][0] <= now_s - HOUR_S:
+            self._readings.popleft()
+        since_s, before_s = self._readings[0]
+        return self._budget.wait_s(now_s, containers, 0.0 if self._idle else cpu_s - before_s, since_s)
 
     async def spend(self, containers: int) -> None:
         """So many are about to be started. It is kept before, so a daemon that dies in each trial spends as well."""

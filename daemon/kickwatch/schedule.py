@@ -10,7 +10,7 @@ from kickwatch.alert.journal import Event, logger
 from kickwatch.budget import jittered
 from kickwatch.config import Config
 from kickwatch.errors import KickwatchError
-from kickwatch.guard import Guard
+from kickwatch.guard import Decision, Guard
 from kickwatch.laboratory import Laboratory
 from kickwatch.node.pressure import DyingMemcgs, read_pressure
 from kickwatch.notify import Notifier
@@ -25,23 +25,34 @@ class Schedule:
     """Decides, waits, and says why it waits. One per configuration; each decision feeds the watchdog."""
 
     def __init__(
-        self, config: Config, purse: Purse, switches: Switches, notifier: Notifier, telemetry: Telemetry
+        self,
+        config: Config,
+        purse: Purse,
+        switches: Switches,
+        notifier: Notifier,
+        telemetry: Telemetry,
+        *,
+        guard: Guard | None = None,
     ) -> None:
-        """`purse` knows what was spent before this daemon was started."""
+        """`purse` knows what was spent before this daemon was started; `guard` goes on where there was one."""
         self._config = config
         self._purse = purse
         self._switches = switches
         self._notifier = notifier
         self._telemetry = telemetry
-        self._guard = Guard(config.guard, config.budget.preset)
+        self._guard = guard or Guard(config.guard, config.budget.preset)
         self._dying: DyingMemcgs | None = None
-        self._looked_at = 0.0
+        self._pressed = Guard(config.guard, config.budget.preset)
+        self._budget = ""  # why the pause before the next trial is longer than asked
         self.due_at = 0.0
 
     def rest(self) -> None:
         """A trial has ended: the next is due after the pause and its jitter."""
-        trial = self._config.trial
-        pause_s = jittered(trial.interval_s, trial.jitter, random.random())  # noqa: S311 -- spreads a fleet, no secret
+        self._due_in(self._config.trial.interval_s)
+
+    def _due_in(self, seconds: float) -> None:
+        """And the jitter's share of it longer: nodes that wait for the same do not go on at the same moment."""
+        pause_s = jittered(seconds, self._config.trial.jitter, random.random())  # noqa: S311 -- no secret
         self.due_at = asyncio.get_running_loop().time() + pause_s
 
     async def until_due(self, laboratory: Laboratory, beat: Beat) -> bool:
@@ -64,10 +75,13 @@ class Schedule:
             return self._config.guard.poll_s, f"drained by {by}: no containers are started"
         pause_s = self.due_at - asyncio.get_running_loop().time()
         if pause_s > 0:
-            return pause_s, "between two trials"
+            return pause_s, self._budget or "between two trials"
         wait = self._purse.wait(self._config.workload.containers_per_trial)
         if wait.seconds > 0:
-            return wait.seconds, f"budget: {wait.why}"
+            self._due_in(wait.seconds)
+            self._budget = f"budget: {wait.why}"
+            return wait.seconds, self._budget
+        self._budget = ""
         return await self._guarded(laboratory)
 
     async def drained(self) -> str:
@@ -88,17 +102,29 @@ class Schedule:
         self._dying = self._dying or DyingMemcgs(laboratory.cgroups)
         running = await _running(laboratory)
         pressure = await asyncio.to_thread(read_pressure, Path(laboratory.info.root), running, self._dying)
-        now = time.monotonic()
-        decision = self._guard.look(pressure, now)
+        return self._say(self._guard.look(pressure, time.monotonic()))
+
+    async def pressed(self) -> str:
+        """What presses the node before there is a laboratory, as far as no engine has to be asked; empty for nothing.
+
+        A pause that goes on from before a reload is not said again.
+        """
+        if not self._config.guard.enabled:
+            return ""
+        decision = self._pressed.look(await asyncio.to_thread(read_pressure, None, None, None), time.monotonic())
+        if not self._guard.paused:
+            self._say(decision)
+        return decision.what if decision.paused else ""
+
+    def _say(self, decision: Decision) -> tuple[float, str] | None:
         causes = tuple(cause.value for cause in decision.causes)
         if decision.began:
             logger().warning(Event.PAUSED, reasons=list(causes), what=decision.what)
             self._telemetry.pauses(causes)
         elif decision.paused or decision.ended:
-            self._telemetry.paused(causes, now - self._looked_at)
+            self._telemetry.paused(causes, decision.lasted_s)
         if decision.ended:
             logger().info(Event.RESUMED, paused_s=round(decision.paused_s, 1))
-        self._looked_at = now
         return (self._config.guard.poll_s, f"paused: {decision.what}") if decision.paused else None
 
 

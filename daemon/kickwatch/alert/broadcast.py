@@ -111,7 +111,7 @@ def bpftrace_line(cell: Cell | None, rung: str = "csd") -> str:
     if rung == "kprobe":
         sender = next(iter(cell.stack), "") if cell is not None else ""
         place, func = f"kprobe:{sender or 'smp_call_function_many_cond'}", "arg1"
-    only = f'/ksym({func}) == "{cell.func}"/ ' if cell is not None else ""
+    only = f'/{func} == kaddr("{cell.func}")/ ' if cell is not None else ""
     program = f"{place} {only}{{ @[ksym({func}), kstack(12)] = count(); }}"
     return f"bpftrace -e '{program} interval:s:60 {{ exit(); }}'"
 

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import click
 
+from kickwatch.budget import check
 from kickwatch.configure import load
+from kickwatch.metrics.serve import parse_listen
 
 
 @click.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Validate FILE: name the key and the remedy of whatever is wrong. Exit status: 0 valid, 2 not."""
-    load(file)
+    config = load(file).config
+    check(config)
+    parse_listen(config.metrics.listen)
     click.echo(f"{file}: valid")

@@ -23,7 +23,7 @@ class Allowance(msgspec.Struct, frozen=True):
 # Per container, except for the canary's counters, which are per memory cgroup (CAL - TLB over memcgs).
 CREATION_PATH = Allowance(0.05, 4.0)
 SIGNATURE = Allowance(0.001, 64.0)  # clipped high, yet one observation alone never alarms
-CANARY = Allowance(0.05, 4.0)  # broadcasts per batch where attributed, CAL - TLB per memory cgroup where counted
+CANARY = Allowance(0.05, 4.0)  # broadcasts per batch; where counted, CAL - TLB per memory cgroup and other CPU
 CONTENTION = Allowance(0.05, 4.0)  # waits for slab_mutex caused under the creation path
 PERCPU_BALANCE = Allowance(0.5, 4.0)  # pcpu_balance_workfn: 2820 flushes while 10000 memcgs were removed, so 0.28 each
 SECCOMP_JIT = Allowance(6.0, 16.0)  # before 5.18 ("bpf: Introduce bpf_prog_pack allocator"): 4 per container if healthy

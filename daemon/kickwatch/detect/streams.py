@@ -31,7 +31,7 @@ from kickwatch.detect.rates import (
     SIGNATURE,
     Allowance,
 )
-from kickwatch.detect.verdict import cal_minus_tlb_per_memcg
+from kickwatch.detect.verdict import BROADCASTS_PER_MEMCG, cal_minus_tlb_per_memcg
 from kickwatch.ledger import creation_broadcasts
 from kickwatch.model import Cell, Origin, Path, Trial, Wait
 
@@ -212,14 +212,21 @@ def cell_name(reason: str, origin: Origin, path: Path) -> str:
 
 
 def _canary(trial: Trial) -> tuple[float, ...]:
-    """One observation, or none: broadcasts of the batch, or where only counters are read CAL - TLB per memcg."""
+    """One observation, or none: broadcasts of the batch, or where only counters are read CAL - TLB for each memcg.
+
+    That by the other CPUs, so that one broadcast for each memory cgroup is 1.0 on any node. Below half of that it is 0:
+    wakeups are call-function interrupts since "sched: Replace rq::wake_list" (5.8), up to 0.3 in a guest without fault.
+    """
     batch = trial.canary
     if batch is None or not batch.memcgs:
         return ()
     if trial.observers.ipis != COUNTERS:
         return (float(creation_broadcasts(batch.cells)),)
     rise = cal_minus_tlb_per_memcg(batch)
-    return () if rise is None else (max(0.0, rise),)
+    if rise is None or trial.node.cpus_online < 2:
+        return ()
+    each = rise / (trial.node.cpus_online - 1)
+    return (each if each >= BROADCASTS_PER_MEMCG else 0.0,)
 
 
 def _waits(waits: tuple[Wait, ...], *, create: bool = False) -> float:

@@ -31,7 +31,7 @@ _RAISED = {
         "unequal trials had more broadcasts of unknown origin with containers than without (by chance: half of them)"
     ),
 }
-_CANARY_BY_COUNTERS = "canary batches raised CAL - TLB, by {each} per memory cgroup (allowed: {allowed})"
+_CANARY_BY_COUNTERS = "canary batches raised CAL - TLB, by {each} per memory cgroup and other CPU (allowed: {allowed})"
 _UNIT = {Name.ATTRIBUTED: "containers", Name.CANARY: "canary batches"}
 
 

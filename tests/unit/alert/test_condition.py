@@ -70,6 +70,6 @@ def test_where_kprobes_saw_it_kprobes_confirm_it() -> None:
     """The innermost frame is the function they were on, whatever the compiler named it."""
     clone = replace(kick(1), stack=("smp_call_function_many_cond.constprop.0", *kick(1).stack[1:]))
     line = bpftrace_line(clone, "kprobe")
-    assert 'kprobe:smp_call_function_many_cond.constprop.0 /ksym(arg1) == "do_nothing"/' in line
+    assert 'kprobe:smp_call_function_many_cond.constprop.0 /arg1 == kaddr("do_nothing")/' in line
     seen = trial(kick(9), observers=Observers(ipis="kprobe", contention="none"))
     assert "kprobe:smp_call_function_many_cond " in broadcast_fields([seen])["confirm"]

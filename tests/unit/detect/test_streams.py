@@ -150,7 +150,9 @@ def test_the_canary_is_attributed_where_a_probe_is() -> None:
 @pytest.mark.parametrize(
     ("batch", "means"),
     [
-        (_batch(), {Name.CANARY: (5.0,)}),
+        (_batch(), {Name.CANARY: (5.0 / 3,)}),  # four CPUs
+        (_batch(interrupts=Interrupts(cal=165, tlb=100, res=0), memcgs=100), {Name.CANARY: (0.0,)}),  # 6.1, healthy
+        (_batch(interrupts=Interrupts(cal=424, tlb=100, res=0), memcgs=100), {Name.CANARY: (1.08,)}),  # one kick each
         (_batch(interrupts=Interrupts(cal=400, tlb=900, res=0)), {Name.CANARY: (0.0,)}),
         (_batch(interrupts=Interrupts(cal=None, tlb=None, res=3)), {}),
         (_batch(memcgs=0), {}),
