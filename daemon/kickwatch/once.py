@@ -6,6 +6,7 @@ from kickwatch.config import Config
 from kickwatch.detect.single import Single, one_shot
 from kickwatch.errors import EngineError
 from kickwatch.laboratory import Laboratory
+from kickwatch.ledger import counted
 from kickwatch.model import Trial, Verdict
 from kickwatch.node.lock import NodeLock
 from kickwatch.plan import TrialRun
@@ -28,7 +29,7 @@ async def decide(
             trials = [await TrialRun(laboratory, containers, progress).run()]
             single = one_shot(trials)
             while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
-                if len(trials) >= _MOST_TRIALS:
+                if len(trials) >= _MOST_TRIALS or not counted(trials[-1]):  # where none came up, more would not either
                     break
                 if await laboratory.engine_changed():
                     raise EngineError("the engine has become another one between two trials", "begin anew")
