@@ -19,6 +19,10 @@ class ConfigError(KickwatchError):
     exit_status = 2
 
 
+class AddressTakenError(ConfigError):
+    """Somebody else listens at an address of ours; it may be free later."""
+
+
 class EngineError(KickwatchError):
     """The container engine refused, failed or did not answer in time."""
 

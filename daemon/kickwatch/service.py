@@ -15,11 +15,12 @@ import msgspec
 from kickwatch import __version__
 from kickwatch.alert.journal import Event, configure_logging, logger
 from kickwatch.arming import arm
-from kickwatch.budget import WARM_UP_CONTAINERS, check
-from kickwatch.config import Config
+from kickwatch.budget import WARM_UP_CONTAINERS, check, limits_of
+from kickwatch.config import Config, GuardConfig, Preset
 from kickwatch.configure import Loaded, differences, digest
 from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError
 from kickwatch.evidence import Evidence
+from kickwatch.guard import Guard
 from kickwatch.laboratory import Eyes, Laboratory, sweep
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
@@ -71,7 +72,7 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, ending:
         stack.callback(eyes.close)
         telemetry = Telemetry(eyes.observatory)
         stack.push_async_callback(telemetry.close)
-        await telemetry.open(config.metrics)
+        await telemetry.begin(config.metrics)
         service = Service(source, config, trials, notifier, ending, switches, eyes, telemetry)
         await service.run()
 
@@ -95,6 +96,7 @@ class Service:
     swept: bool = False
     engine: str = ""  # the name of the one that answered last
     changed: bool = False
+    guard: tuple[tuple[GuardConfig, Preset], Guard] | None = None
     board: Board = field(default_factory=Board)
     watch: Watch = field(init=False)
     purse: Purse = field(init=False)
@@ -131,7 +133,9 @@ class Service:
         """Trial after trial, until a reload is asked for or the engine is gone (raises EngineAbsentError)."""
         self.notifier.status("preparing the engine")
         self.telemetry.off("drained" if self.switches.told_drained else "")
-        schedule = Schedule(self.config, self.purse, self.switches, self.notifier, self.telemetry)
+        schedule = Schedule(
+            self.config, self.purse, self.switches, self.notifier, self.telemetry, guard=self._guard_of_now()
+        )
         schedule.due_at = self.due_at
         if not await self._may_begin(schedule):
             return
@@ -162,16 +166,32 @@ class Service:
             await self._trial(laboratory, schedule)
             self.due_at = schedule.due_at
 
+    def _guard_of_now(self) -> Guard:
+        """The guard of the session before where its thresholds hold: its pause goes on through a reload."""
+        key = (self.config.guard, self.config.budget.preset)
+        if self.guard is None or self.guard[0] != key:
+            self.guard = key, Guard(*key)
+        return self.guard[1]
+
     async def _may_begin(self, schedule: Schedule) -> bool:
-        """Wait until neither drain nor budget keeps us from the engine; False when a reload comes first."""
+        """Wait until drain, budget and pressure let us start a container; False when a reload comes first."""
         while not self.switches.reload_asked:
-            by, wait = await schedule.drained(), self.purse.wait(WARM_UP_CONTAINERS)
-            if not by and not wait.seconds:
+            why = await self._held_by(schedule)
+            if not why:
                 return True
-            self.notifier.status(f"drained by {by}: no containers are started" if by else f"budget: {wait.why}")
+            self.notifier.status(why)
             await self._sweep()
             await self._wait(self.config.guard.poll_s)
         return False
+
+    async def _held_by(self, schedule: Schedule) -> str:
+        by, wait = await schedule.drained(), self.purse.wait(WARM_UP_CONTAINERS)
+        if by:
+            return f"drained by {by}: no containers are started"
+        if wait.seconds:
+            return f"budget: {wait.why}"
+        pressed = await schedule.pressed()
+        return f"paused: {pressed}" if pressed else ""
 
     async def _sweep(self) -> None:
         """Once, where nothing is started for a while: what a killed daemon left must not wait for that to end."""
@@ -291,9 +311,14 @@ class Service:
         logger().info(Event.RELOADED, changed=changed)
 
     def _need_watchdog(self) -> None:
-        """No step of ours is longer than a call to the engine, its settling included, or what a container is held."""
+        """No step of ours is longer than a call to the engine, its settling included, and what a container is held.
+
+        Between two containers of a slow rate, and between two looks of the guard, nothing is to be done.
+        """
         config = self.config
-        self.notifier.need_watchdog(2 * config.engine.timeout_s + config.workload.hold_s + 60.0)
+        apart_s = 1.0 / config.workload.rate_hz if config.workload.rate_hz else 0.0
+        step_s = 2 * config.engine.timeout_s + config.workload.hold_s
+        self.notifier.need_watchdog(max(step_s, config.guard.poll_s) + apart_s + 60.0)
 
     def _say_started(self) -> None:
         observatory = self.eyes.observatory
@@ -305,7 +330,7 @@ class Service:
             observers=msgspec.to_builtins(observatory.observers),
             losses=observatory.losses,
             config_digest=digest(self.config),
-            budget=msgspec.to_builtins(self.config.budget),
+            budget={"preset": self.config.budget.preset.value, **msgspec.to_builtins(limits_of(self.config.budget))},
             mode="experiment" if self.config.workload.enabled else "passive",
         )
         for loss in observatory.losses:

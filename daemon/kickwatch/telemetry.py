@@ -9,7 +9,7 @@ from kickwatch.alert.bill import Bill
 from kickwatch.alert.journal import Event, logger
 from kickwatch.config import MetricsConfig
 from kickwatch.detect.state import Outcome
-from kickwatch.errors import KickwatchError
+from kickwatch.errors import AddressTakenError, KickwatchError
 from kickwatch.model import Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.watch import Watch
@@ -32,11 +32,31 @@ class Telemetry:
         self._server: Server | None = None
         self._textfile: Textfile | None = None
         self._written_at = 0.0
+        self._wanted: MetricsConfig | None = None  # what could not be served yet
+        self._tried_at = 0.0
         self._evidence_of: Evidence | None = None
+
+    async def begin(self, config: MetricsConfig) -> None:
+        """As `open`, yet an address that somebody else holds is said and tried again: the watch matters more."""
+        try:
+            await self.open(config)
+        except AddressTakenError as error:
+            logger().warning(Event.NOTE, what=f"{error}; it is tried again")
+            self._wanted = config
+            self._tried_at = asyncio.get_running_loop().time()
+
+    async def _try_again(self, config: MetricsConfig) -> None:
+        try:
+            await self.open(config)
+        except AddressTakenError:
+            self._wanted = config
+        else:
+            logger().warning(Event.NOTE, what=f"metrics.listen: {config.listen} is free now, metrics are served")
 
     async def open(self, config: MetricsConfig) -> None:
         """Serve as configured; called again after a reload. The series go on. Raises ConfigError, address taken."""
         await self.close()
+        self._wanted = None
         if not config.enabled:
             return
         from kickwatch.metrics.registry import Metrics  # noqa: PLC0415 -- loaded where used
@@ -107,6 +127,9 @@ class Telemetry:
             if self._evidence_of is not watch.evidence:  # a start or a reload: as the last daemon left it
                 self._evidence_of = watch.evidence
                 self._metrics.evidence(watch.evidence.monitor.figures(watch.evidence.state))
+        if self._wanted is not None and now - self._tried_at >= _LISTEN_EVERY_S:
+            self._tried_at = now
+            await self._try_again(self._wanted)
         if self._textfile is not None and now - self._written_at >= _TEXTFILE_EVERY_S:
             self._written_at = now
             await self._write(self._textfile)
@@ -124,3 +147,4 @@ class Telemetry:
 
 
 _TEXTFILE_EVERY_S = 15.0
+_LISTEN_EVERY_S = 30.0

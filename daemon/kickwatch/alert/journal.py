@@ -69,6 +69,7 @@ class Event(StrEnum):
     DRAINED = "kickwatch.drained", "9adb6d38a2a74298adf6f4061362ce85"
     UNDRAINED = "kickwatch.undrained", "a02d20c4b4e64af1a6aaafc47054e294"
     RELOADED = "kickwatch.reloaded", "135b7b53c3b54822adb7bac1b917dae8"
+    FAILED = "kickwatch.failed", "a0ca680212d946bb93c0ee68ee028d77"
     RELOAD_REFUSED = "kickwatch.reload_refused", "9d6e62997d574a149b78d3389ffdfdf1"
     ENGINE_LOST = "kickwatch.engine_lost", "87a825914dbe4529bf2811613e11d8cc"
     ENGINE_FOUND = "kickwatch.engine_found", "90e87d98ed4e45509a9aaa7b79bcf70a"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
-from kickwatch.errors import ConfigError, KickwatchError
+from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError
 from kickwatch.metrics import wire
 from kickwatch.metrics.registry import Metrics
 
@@ -67,7 +67,8 @@ class Server:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             what = f"metrics.listen: {self._listen} cannot be listened at ({reason})"
-            raise ConfigError(what, _REMEDIES.get(error.errno or 0, "choose another address")) from error
+            kind = AddressTakenError if error.errno == errno.EADDRINUSE else ConfigError
+            raise kind(what, _REMEDIES.get(error.errno or 0, "choose another address")) from error
 
     async def close(self) -> None:
         """Stop listening and drop whoever is still connected, within a second. The port is free when this returns."""
