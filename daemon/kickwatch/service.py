@@ -311,14 +311,7 @@ class Service:
         logger().info(Event.RELOADED, changed=changed)
 
     def _need_watchdog(self) -> None:
-        """No step of ours is longer than a call to the engine, its settling included, and what a container is held.
-
-        Between two containers of a slow rate, and between two looks of the guard, nothing is to be done.
-        """
-        config = self.config
-        apart_s = 1.0 / config.workload.rate_hz if config.workload.rate_hz else 0.0
-        step_s = 2 * config.engine.timeout_s + config.workload.hold_s
-        self.notifier.need_watchdog(max(step_s, config.guard.poll_s) + apart_s + 60.0)
+        self.notifier.need_watchdog(longest_step_s(self.config))
 
     def _say_started(self) -> None:
         observatory = self.eyes.observatory
@@ -335,6 +328,17 @@ class Service:
         )
         for loss in observatory.losses:
             logger().warning(Event.CAPABILITY_LOST, what=loss)
+
+
+def longest_step_s(config: Config) -> float:
+    """How long the daemon may lawfully be without a step that feeds the watchdog, with some to spare.
+
+    A call to the engine, its settling included, and what a container is held; or the time between two looks of the
+    guard. Between two containers of a slow rate nothing is to be done either.
+    """
+    apart_s = 1.0 / config.workload.rate_hz if config.workload.rate_hz else 0.0
+    step_s = 2 * config.engine.timeout_s + config.workload.hold_s
+    return max(step_s, config.guard.poll_s) + apart_s + 60.0
 
 
 async def _or_back(work: Awaitable[None], back: Callable[[], Awaitable[None]]) -> None:

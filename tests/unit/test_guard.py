@@ -232,3 +232,13 @@ def test_inside_the_band_nothing_changes(places: list[float], share: float, caus
         held = paused.look(banded, second)
         assert (held.paused, held.began, held.causes) == (True, False, (cause,))
         assert "resumes at" in held.what
+
+
+def test_each_look_says_what_of_the_pause_has_passed_since_the_one_before() -> None:
+    one = guard(replace(DEFAULT, resume_after_s=0.0))
+    assert not one.paused
+    steps = looks(one, (10.0, BEYOND[Cause.LOAD]), (15.0, BEYOND[Cause.LOAD]), (22.0, CALM))
+    assert [decision.lasted_s for decision in steps] == [0.0, 5.0, 7.0]
+    assert steps[-1].ended
+    assert steps[-1].paused_s == 12.0
+    assert not one.paused

@@ -12,7 +12,9 @@ import pytest
 import structlog
 from msgspec.structs import replace
 
-from kickwatch.config import BudgetConfig, Config, GuardConfig, StateConfig, TrialConfig, WorkloadConfig
+from kickwatch import purse as purse_module
+from kickwatch.config import BudgetConfig, Config, GuardConfig, Preset, StateConfig, TrialConfig, WorkloadConfig
+from kickwatch.guard import Guard
 from kickwatch.history import History
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.notify import Notifier
@@ -191,3 +193,85 @@ async def test_the_guard_pauses_once_counts_the_time_and_resumes(config: Config,
     assert told.begun == [("containers",)]
     assert told.seconds == pytest.approx(logs[1]["paused_s"], abs=0.1)
     assert told.seconds > 0.4
+
+
+async def test_a_pause_goes_on_through_a_reload(config: Config, logs: list[Any]) -> None:
+    thresholds = GuardConfig(
+        poll_s=0.1, containers=5, resume_after_s=0.1, cpu_pressure_pct=0, load_per_cpu=0, io_pressure_pct=0
+    )
+    config = replace(config, guard=thresholds)
+    guard, engine, told = Guard(config.guard, config.budget.preset), AnEngine(), Told()
+    engine.running_now = 6
+    with Switches("") as switches:
+        purse = await Purse.open(config, History(Path(config.state.directory)))
+        for _ in range(2):
+            schedule = Schedule(config, purse, switches, Notifier(), told, guard=guard)  # type: ignore[arg-type]
+            assert await soon(schedule, engine) is None
+        engine.running_now = 1
+        assert await soon(schedule, engine) is True
+    assert [log["event"] for log in logs] == ["kickwatch.paused", "kickwatch.resumed"]
+    assert told.seconds == pytest.approx(logs[1]["paused_s"], abs=0.1)
+    assert told.seconds > 0.9
+
+
+async def test_before_there_is_a_laboratory_the_node_is_looked_at_too(config: Config, logs: list[Any]) -> None:
+    full = GuardConfig(available_memory_pct=100.0, resume_after_s=0.0)  # no node has it all
+    with Switches("") as switches:
+        schedule, _ = await schedule_of(replace(config, guard=full), switches)
+        assert "available memory" in await schedule.pressed()
+        assert "available memory" in await schedule.pressed()
+        calm, _ = await schedule_of(config, switches)
+        assert await calm.pressed() == ""
+    assert [log["event"] for log in logs] == ["kickwatch.paused"]
+
+
+async def test_nodes_that_wait_for_the_same_budget_go_on_at_different_moments(config: Config) -> None:
+    config = replace(config, budget=BudgetConfig(containers_per_hour=12), trial=TrialConfig(interval_s=0.0, jitter=0.5))
+    loop, due = asyncio.get_running_loop(), []
+    with Switches("") as switches:
+        schedule, purse = await schedule_of(config, switches)
+        await purse.spend(10)
+        await purse.settle()
+        for _ in range(20):
+            schedule.due_at = 0.0
+            assert await schedule._held(laboratory()) is not None
+            due.append(schedule.due_at - loop.time())
+    assert min(due) >= purse.wait(10).seconds - 1
+    assert max(due) <= 1.5 * 3600
+    assert max(due) - min(due) > 300
+
+
+async def test_the_share_of_a_cpu_holds_in_any_hour(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle day is no credit for the hours after it; the clock and the CPU time are the test's."""
+    clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
+    monkeypatch.setattr(purse_module, "own_cpu_s", lambda: clock.cpu_s)
+    monkeypatch.setattr(Purse, "_now_s", lambda _: clock.now_s)
+    config = replace(
+        config, budget=BudgetConfig(cpu_share=0.01, containers_per_hour=100_000, containers_per_day=100_000)
+    )
+    purse = await Purse.open(config, History(Path(config.state.directory)))
+    await purse.spend(10)
+    await purse.settle()
+    for _ in range(24 * 60):
+        clock.now_s += 60.0
+        assert purse.wait(10).seconds == 0
+    clock.cpu_s += 72.0  # 2 % of an hour
+    assert purse.wait(10).seconds == pytest.approx(3600, rel=0.05)
+    clock.now_s += 3000.0
+    assert "CPU" in purse.wait(10).why
+    clock.now_s += 4200.0
+    assert purse.wait(10).seconds == 0
+
+
+async def test_what_another_share_allowed_is_not_owed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
+    monkeypatch.setattr(purse_module, "own_cpu_s", lambda: clock.cpu_s)
+    monkeypatch.setattr(Purse, "_now_s", lambda _: clock.now_s)
+    stress = replace(config, budget=BudgetConfig(preset=Preset.STRESS))
+    purse = await Purse.open(stress, History(Path(config.state.directory)))
+    await purse.spend(10)
+    await purse.settle()
+    clock.now_s, clock.cpu_s = clock.now_s + 3600.0, 720.0
+    assert purse.wait(10).seconds == 0
+    purse.adopt(replace(config, budget=BudgetConfig(containers_per_hour=1000)))
+    assert purse.wait(10).seconds == 0
