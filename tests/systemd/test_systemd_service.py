@@ -188,14 +188,53 @@ def test_a_drain_outlives_a_restart(running: Node) -> None:
         assert running.awaited(f"MESSAGE_ID={event.message_id}", since=since)["KICKWATCH_BY"] == "signal"
 
 
-def test_the_watchdog_restarts_a_daemon_that_is_stopped(running: Node) -> None:
-    # The unit's three minutes and one would be long for a test, and so would what the daemon makes of a shorter
-    # WatchdogSec=: it asks for as long as its longest step may take. So it is set once the daemon has asked.
+def watched_closely(node: Node) -> dict[str, str]:
+    """Restart the service with a watchdog of 20 s; returns what systemd shows of it.
+
+    The unit's three minutes and one would be long for a test, and so would what the daemon makes of a shorter
+    WatchdogSec=: it asks for as long as its longest step may take. So it is set once the daemon has asked.
+    """
     short = ["NotifyAccess=all", "ExecStartPost=/usr/bin/systemd-notify WATCHDOG_USEC=20000000", "RestartSec=1s"]
-    running.write(DROP_IN, "\n".join(["[Service]", *short, ""]))
-    running.run("systemctl", "daemon-reload")
-    running.run("systemctl", "restart", "kickwatch", timeout_s=120)
+    node.write(DROP_IN, "\n".join(["[Service]", *short, ""]))
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "restart", "kickwatch", timeout_s=120)
+    return node.show("kickwatch")
+
+
+def test_an_engine_that_hangs_for_longer_than_the_watchdog_is_no_restart(running: Node) -> None:
+    shown, since = watched_closely(running), running.now()
+    running.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "docker")
+    try:
+        running.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
+        time.sleep(45)
+        waiting = running.show("kickwatch")
+    finally:
+        running.run("systemctl", "kill", "--kill-whom=main", "--signal=CONT", "docker")
+    assert "waits: " in waiting["StatusText"]
+    running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since, timeout_s=120)
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+    again = running.show("kickwatch")
+    assert (again["MainPID"], again["NRestarts"]) == (shown["MainPID"], "0")
+
+
+def test_a_configuration_that_cannot_be_used_ends_it_for_good_and_is_told(running: Node) -> None:
+    running.run("systemctl", "stop", "kickwatch")
+    running.write(CONFIG, "[trial]\nwindow_s = -1\n")
+    since = running.now()
+    assert running.run("systemctl", "start", "kickwatch", check=False, timeout_s=120).returncode
+    told = running.awaited(f"MESSAGE_ID={Event.FAILED.message_id}", since=since)
+    assert told["PRIORITY"] == "2"
+    assert "trial.window_s cannot be -1" in told["KICKWATCH_WHAT"]
     shown = running.show("kickwatch")
+    assert (shown["ActiveState"], shown["ExecMainStatus"], shown["NRestarts"]) == ("failed", "2", "0")
+    assert "░░ " in running.out("journalctl", "-x", f"MESSAGE_ID={Event.FAILED.message_id}", "--no-pager")
+    configure(running)
+    running.run("systemctl", "start", "kickwatch", timeout_s=120)
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+
+
+def test_the_watchdog_restarts_a_daemon_that_is_stopped(running: Node) -> None:
+    shown = watched_closely(running)
     since = running.now()
     running.run("sh", "-c", f"kill -STOP {shown['MainPID']}")
     running.awaited("UNIT=kickwatch.service", "UNIT_RESULT=watchdog", since=since, timeout_s=120)
