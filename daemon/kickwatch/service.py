@@ -52,9 +52,12 @@ async def run_daemon(source: Source, trials: int | None) -> None:
     """
     notifier = Notifier.from_environment()
     ending = Ending(notifier.stopping)
-    with NodeLock(), suppress(asyncio.CancelledError):
+    with NodeLock():
         try:
             await until_signalled(_serve(source, trials, notifier, ending), ENDING, ending.begin)
+        except asyncio.CancelledError as error:
+            if not ending.begun:  # a daemon that ends by itself must not look like one that was told to
+                raise RuntimeError("the watch was cancelled, and by nobody") from error
         finally:
             notifier.close()
     logger().info(Event.STOPPED)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kickwatch.shielded import within
+
 T = TypeVar("T")
 ENDING = (signal.SIGTERM, signal.SIGINT)
 HANGUP = signal.SIGHUP
@@ -45,9 +47,11 @@ class Ending:
     def __init__(self, *listeners: Callable[[], None]) -> None:
         """`listeners` hear it first, in this order."""
         self._listeners = [*listeners]
+        self.begun = False
 
     def begin(self) -> None:
         """For `until_signalled`."""
+        self.begun = True
         for listener in self._listeners:
             listener()
 
@@ -110,7 +114,7 @@ class Switches:
         """Until then, or until a signal asks for something."""
         try:
             # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the wake-up.
-            async with asyncio.timeout(max(0.0, seconds)):
+            async with within(max(0.0, seconds)):
                 await self._woken.wait()
         except TimeoutError:
             return

@@ -17,6 +17,7 @@ from pathlib import Path
 from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError
 from kickwatch.metrics import wire
 from kickwatch.metrics.registry import Metrics
+from kickwatch.shielded import within
 
 MOST_CONNECTIONS = 16
 MOST_HEAD_BYTES = 8192
@@ -89,7 +90,7 @@ class Server:
             return
         self._connections.add(task)
         try:
-            async with asyncio.timeout(_EXCHANGE_S):
+            async with within(_EXCHANGE_S):
                 writer.write(await self._answer(reader))
                 await writer.drain()
                 writer.close()
@@ -104,7 +105,7 @@ class Server:
         if len(self._connections) > MOST_CONNECTIONS:
             return wire.refused(HTTPStatus.SERVICE_UNAVAILABLE)
         try:
-            async with asyncio.timeout(_REQUEST_S):
+            async with within(_REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             return wire.refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)

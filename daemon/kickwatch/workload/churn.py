@@ -13,7 +13,7 @@ from time import perf_counter
 
 from kickwatch.errors import EngineAnswerLostError, KickwatchError
 from kickwatch.model import Container
-from kickwatch.shielded import finish
+from kickwatch.shielded import apart, finish
 from kickwatch.workload.barrier import Barrier, Place
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.knobs import Knobs
@@ -117,10 +117,13 @@ class Churn:
                 await self._pace()
                 done.append(await self._one(index))
 
-        try:
+        async def workers() -> None:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(self._plan.concurrency, self._plan.containers)):
                     tasks.create_task(work())
+
+        try:
+            await apart(workers())
         except* KickwatchError as group:
             failed = _first(group)
         if failed is not None:  # not raised in the clause: Python before 3.11.4 wraps what leaves an except* in a group

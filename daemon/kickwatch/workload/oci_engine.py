@@ -19,7 +19,7 @@ from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostErr
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import own_base
 from kickwatch.node.privileges import held
-from kickwatch.shielded import finish
+from kickwatch.shielded import finish, within
 from kickwatch.workload.docker_calls import one_line
 from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo
@@ -172,7 +172,7 @@ class OciEngine:
             raise EngineError(f"the container {container_id} was not started here", "start it first")
         try:
             # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the end.
-            async with asyncio.timeout(timeout_s):
+            async with within(timeout_s):
                 return await asyncio.shield(life.end)
         except TimeoutError:
             return None
