@@ -32,7 +32,7 @@ help:
 	@echo 'make native   the native programs and the BPF objects'
 	@echo 'make wheel    kickwatch as a wheel in $(WHEEL_DIR)/, native programs and BPF objects inside'
 	@echo 'make install  the wheel as a systemd service on this machine; starts nothing (INSTALL_ARGS=... for deploy/install)'
-	@echo 'make remove   takes that away again; configuration and history stay (INSTALL_ARGS=--purge: they too)'
+	@echo 'make remove   takes that away again; an edited configuration and the history stay (INSTALL_ARGS=--purge: they too)'
 	@echo 'make clean    remove what was built and the virtual environment'
 
 setup: packages venv native engine

@@ -26,7 +26,7 @@ class Network(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """`auto` is `console` on a terminal and `json` elsewhere."""
+    """`auto` is `console` on a terminal, the native protocol where the journal reads, and `json` elsewhere."""
 
     AUTO = "auto"
     JSON = "json"
