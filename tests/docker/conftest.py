@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from leftovers import leftovers
+
 PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
 
 
@@ -23,7 +25,7 @@ def own_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Somebody else's container, network, volume and image, with names and labels like ours, beside all docker tests.
 
-    At the end they and everything else that the engine lists must be there as before, byte for byte.
+    At the end of all tests they and everything else that the engine lists must be there as before, byte for byte.
     """
     tar = tmp_path_factory.mktemp("others") / "image.tar"
     subprocess.run(["tar", "-C", str(PROGRAM.parent), "-cf", str(tar), PROGRAM.name], check=True)
@@ -49,7 +51,7 @@ def _remove_others() -> None:
 
 
 def _listed() -> list[str]:
-    """Everything the engine lists, without what counts time."""
+    """Everything the engine lists, without what counts time, and the cgroups that could be ours."""
     container = "{{.ID}} {{.Image}} {{.Command}} {{.CreatedAt}} {{.Names}} {{.Labels}} {{.Mounts}} {{.Networks}}"
     return [
         _docker("ps", "-a", "--no-trunc", "--format", container),
@@ -57,6 +59,7 @@ def _listed() -> list[str]:
         _docker("images", "-a", "--no-trunc", "--format", "{{.ID}} {{.Repository}} {{.Tag}} {{.CreatedAt}}"),
         _docker("network", "ls", "--no-trunc"),
         _docker("volume", "ls"),
+        *leftovers()["cgroups"],
     ]
 
 
