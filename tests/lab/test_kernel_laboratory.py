@@ -131,21 +131,17 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     if "KICKWATCH_LAB_LONG" not in os.environ:
         pytest.skip("feature: takes ten minutes, KICKWATCH_LAB_LONG=1 asks for it")
     fault_module.switch(faulty.guest, worker=1)
-    keys = (
-        *("engine.kind=oci", "engine.runtime=crun", "workload.containers_per_trial=2", "trial.window_s=0.5"),
-        *("trial.settle_s=3", "trial.interval_s=0", "trial.canary_memcgs=0", "budget.preset=stress"),
-        *("guard.enabled=false", "metrics.enabled=false", "log.format=json"),
-    )
-    sets = " ".join(f"--set {key}" for key in keys)
-    # systemd-run: in a unit of its own, as a service would be. It ends with the first alarm.
-    script = f"""systemd-run --quiet --collect --unit=watch --property=StandardError=file:/run/watch.log \
-        /usr/local/bin/kickwatch run --trials 60 {sets}
+    # It ends with the first alarm.
+    done = faulty.guest.shell(
+        f"""{_watch(60)}
         for second in $(seq 900); do
             grep -q unexplained_detected /run/watch.log && break; systemctl --quiet is-active watch || break; sleep 1
-        done; systemctl stop watch; cat /run/watch.log"""
-    done = faulty.guest.shell(script, check=False, timeout_s=1500)
+        done; systemctl stop watch; cat /run/watch.log""",
+        check=False,
+        timeout_s=1500,
+    )
     fault_module.switch(faulty.guest)
-    log = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    log = _records(done.output)
     events = [line["event"] for line in log]
     alarms = [line for line in log if line["event"].endswith("_detected")]
     trials = events.count("kickwatch.trial_finished")
@@ -155,6 +151,43 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     )
     assert [alarm["event"] for alarm in alarms] == ["kickwatch.unexplained_detected"], done.output[-3000:]
     assert 29 <= trials <= 60
+
+
+def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: Bench) -> None:
+    if bench.guest.machine.cpus != 4:
+        pytest.skip("feature: once is enough, on 4 CPUs")
+    done = bench.guest.shell(
+        f"""{_watch(5)}
+        until grep -q trial_finished /run/watch.log; do sleep 0.5; done
+        cpu=/sys/devices/system/cpu/cpu3/online
+        echo 0 >$cpu; until grep -q trial_void /run/watch.log; do sleep 0.5; done; echo 1 >$cpu
+        while systemctl --quiet is-active watch; do sleep 1; done; cat /run/watch.log""",
+        check=False,
+        timeout_s=600,
+    )
+    log = _records(done.output)
+    events = [line["event"].removeprefix("kickwatch.") for line in log]
+    bench.keep("hotplug", {"events": events, "void": [line for line in log if line["event"] == "kickwatch.trial_void"]})
+    assert events[-1] == "stopped"
+    assert "trial_finished" in events[events.index("trial_void") :]
+    assert not {"trial_failed", "broadcast_detected", "observer_blind"} & set(events)
+
+
+def _watch(trials: int) -> str:
+    """A script that starts the daemon in a unit of its own, as a service would be; its log is /run/watch.log."""
+    keys = (
+        *("engine.kind=oci", "engine.runtime=crun", "workload.containers_per_trial=2", "trial.window_s=0.5"),
+        *("trial.settle_s=3", "trial.interval_s=0", "trial.canary_memcgs=0", "budget.preset=stress"),
+        *("guard.enabled=false", "metrics.enabled=false", "log.format=json"),
+    )
+    sets = " ".join(f"--set {key}" for key in keys)
+    return f"""rm -f /run/watch.log; touch /run/watch.log
+        systemd-run --quiet --collect --unit=watch --property=StandardError=file:/run/watch.log \\
+        /usr/local/bin/kickwatch run --trials {trials} {sets}"""
+
+
+def _records(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
 def _with_fault(bench: Bench, name: str, *arguments: str, **settings: Any) -> tuple[dict[str, Any], dict[str, int]]:

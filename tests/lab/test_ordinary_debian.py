@@ -12,9 +12,21 @@ from ordinary import in_clone, ordinary
 from shell import cache, locked
 from userland import bootable, build_wheel
 
+from kickwatch.alert.journal import Event
+
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(7200)]
 
 BROADCASTING = 3
+CONFIGURATION = """
+[budget]
+preset = "stress"
+[guard]
+enabled = false
+[trial]
+window_s = 0.5
+[workload]
+containers_per_trial = 5
+"""
 _LONG_S = 5400.0
 
 
@@ -51,6 +63,29 @@ def test_make_run_convicts_the_live_fault(debian: Guest) -> None:
     assert f"Error {BROADCASTING}" in done.errors
     assert told["verdict"] == "broadcasting"
     assert any((cell["reason"], cell["path"]) == ("do_sync_core", "create") for cell in told["bill"])
+
+
+def test_the_service_that_a_user_installs_lives_in_its_leaf_and_leaves_nothing(debian: Guest) -> None:
+    """The whole unit, sandbox and delegation included, on cgroup v2: `make install`, enable, one trial, stop."""
+    debian.write("/etc/kickwatch/kickwatch.toml", CONFIGURATION.encode())
+    debian.shell(in_clone("make install"), timeout_s=_LONG_S)
+    debian.run("systemctl", "enable", "--now", "kickwatch", timeout_s=600)
+    finished = f"journalctl --quiet --lines=1 --output=json MESSAGE_ID={Event.TRIAL_FINISHED.message_id}"
+    found = debian.shell(
+        f"for second in $(seq 900); do {finished} | grep . && exit; sleep 1; done; journalctl -u kickwatch; exit 1",
+        timeout_s=1000,
+    )
+    trial = json.loads(found.output)
+    assert (trial["KICKWATCH_FAILURES"], trial["KICKWATCH_CREATION_PATH_BROADCASTS"]) == ("[]", "0")
+    pid = debian.out("systemctl", "show", "--property=MainPID", "--value", "kickwatch")
+    assert debian.out("cat", f"/proc/{pid}/cgroup").endswith("/system.slice/kickwatch.service/daemon")
+    stopped = debian.run("systemctl", "stop", "kickwatch", timeout_s=120)
+    _keep(
+        "service", {"stop_s": stopped.took_s, "restarts": debian.out("systemctl", "show", "-PNRestarts", "kickwatch")}
+    )
+    assert debian.out("docker", "ps", "--all", "--quiet") == ""
+    assert debian.shell("find /sys/fs/cgroup -name 'kickwatch*' -type d").output == ""
+    assert debian.out("systemctl", "show", "-PResult,NRestarts", "kickwatch").split() == ["success", "0"]
 
 
 def _keep(name: str, what: object) -> None:
