@@ -256,6 +256,8 @@ class _Opening:
         except TimeoutError:
             what = f"clean-up did not end within {_CLEAN_UP_S:.0f} s"
             logger().error(Event.CLEAN_UP_FAILED, what=what, remedy="the next start of kickwatch removes the rest")
+        except KickwatchError as error:  # whatever ends the laboratory, a signal or an engine that is gone, goes on
+            _say_clean_up_failed(error)
 
     async def _set_up(self) -> Laboratory:
         config = self._config

@@ -113,12 +113,17 @@ class Service:
         self.due_at = asyncio.get_running_loop().time() + random.random() * self._spread_s()  # noqa: S311 -- no secret
         self._need_watchdog()
         self.notifier.ready()
+        await self._until_done()
+
+    async def _until_done(self) -> None:
         while self._more():
             try:
                 await (self._experiment() if self.config.workload.enabled else self._observe())
             except ConfigError:
                 raise
             except (KickwatchError, OSError) as error:
+                if self.ending.begun:  # what failed on the way out must not be taken for a trial that did
+                    raise asyncio.CancelledError from error
                 if self.trials is not None:
                     raise
                 await self._retry_later(error)
@@ -199,9 +204,10 @@ class Service:
     async def _sweep(self) -> None:
         """Once, where nothing is started for a while: what a killed daemon left must not wait for that to end."""
         if not self.swept:
-            self.swept = True
-            with suppress(KickwatchError, OSError):  # no engine: when it is there, the laboratory sweeps
+            self.swept = self.config.workload.enabled
+            with suppress(KickwatchError, OSError):  # no engine: when it is there, the laboratory sweeps, or this again
                 self.telemetry.reaped(await sweep(self.config))
+                self.swept = True
 
     async def _trial(self, laboratory: Laboratory, schedule: Schedule) -> None:
         """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
@@ -233,9 +239,9 @@ class Service:
         """Passive: bill what others start, until a reload is asked for."""
         self.notifier.status("passive: watching the containers that others start")
         self.telemetry.off("passive")
-        await self._sweep()
         async with aclosing(Passive(self.config, self.eyes, self._step)) as passive:
             while not self.switches.reload_asked:
+                await self._sweep()
                 await passive.look()
                 await self._wait(self.config.guard.poll_s)
                 told = passive.summary_if_due(self.config.service.summary_period_s)
@@ -302,7 +308,8 @@ class Service:
     async def _adopt(self, loaded: Loaded) -> None:
         changed = differences(self.config, loaded.config)
         if loaded.config.metrics != self.config.metrics:
-            await _or_back(self.telemetry.open(loaded.config.metrics), lambda: self.telemetry.open(self.config.metrics))
+            telemetry, had = self.telemetry, self.config.metrics
+            await _or_back(telemetry.open(loaded.config.metrics), lambda: telemetry.begin(had))
         self.config = loaded.config
         configure_logging(form=self.config.log.format, level=self.config.log.level)
         for warning in loaded.warnings:

@@ -107,7 +107,10 @@ class Switches:
             return "signal"
         if not self.drain_file:
             return ""
-        present: bool = await asyncio.to_thread(Path(self.drain_file).exists)
+        try:
+            present: bool = await asyncio.to_thread(Path(self.drain_file).exists)
+        except OSError:  # a directory that may not be searched, a file server that is gone: as it was
+            present = self.told_drained == "file"
         return "file" if present else ""
 
     async def sleep(self, seconds: float) -> None:
@@ -129,7 +132,7 @@ class Switches:
                     task.cancel()
                     await asyncio.wait([task])
                     break
-        except asyncio.CancelledError:
+        except BaseException:
             task.cancel()
             await asyncio.wait([task])
             if not task.cancelled():

@@ -9,7 +9,7 @@ from kickwatch.alert.bill import Bill
 from kickwatch.alert.journal import Event, logger
 from kickwatch.config import MetricsConfig
 from kickwatch.detect.state import Outcome
-from kickwatch.errors import AddressTakenError, KickwatchError
+from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError
 from kickwatch.model import Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.watch import Watch
@@ -48,7 +48,7 @@ class Telemetry:
     async def _try_again(self, config: MetricsConfig) -> None:
         try:
             await self.open(config)
-        except AddressTakenError:
+        except ConfigError:  # taken still, or gone with its interface
             self._wanted = config
         else:
             logger().warning(Event.NOTE, what=f"metrics.listen: {config.listen} is free now, metrics are served")

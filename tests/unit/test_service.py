@@ -1,8 +1,11 @@
 """What of the daemon needs no engine: how long it may be without a step, and how its end by an error is told."""
 
+import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import structlog
@@ -12,8 +15,10 @@ from msgspec.structs import replace
 from kickwatch.cli import cli
 from kickwatch.commands import run as command
 from kickwatch.config import Config, EngineConfig, GuardConfig, WorkloadConfig
-from kickwatch.errors import ConfigError
-from kickwatch.service import longest_step_s
+from kickwatch.errors import CgroupError, ConfigError
+from kickwatch.laboratory import Laboratory, _Opening
+from kickwatch.service import Service, longest_step_s
+from kickwatch.signals import ENDING, Ending, until_signalled
 
 
 def test_the_watchdog_outlasts_every_lawful_wait() -> None:
@@ -51,3 +56,52 @@ def test_an_end_by_an_error_is_a_record_of_the_journal_alone(journal: bool, monk
         raise ConfigError("the key x is wrong", "mend it")
     told = [(log["event"], log["log_level"], log["what"], log["remedy"]) for log in logs]
     assert told == ([("kickwatch.failed", "critical", "the key x is wrong", "mend it")] if journal else [])
+
+
+class Stays:
+    """Stands in for a canary whose cgroup cannot be removed."""
+
+    async def __aexit__(self, *_: object) -> None:
+        raise CgroupError("/sys/fs/cgroup/kickwatch-canary is in use and stays", "end what is in it")
+
+
+class Opening(_Opening):
+    """A laboratory with that canary in it, and nothing else."""
+
+    async def _set_up(self) -> Laboratory:
+        self._stack.push_async_exit(Stays().__aexit__)
+        return SimpleNamespace()  # type: ignore[return-value]
+
+
+async def test_a_signal_ends_the_daemon_though_the_clean_up_fails() -> None:
+    """The engine, and what a trial is, are left out; the state machine, the take-down and the signals are real."""
+    ending, sessions = Ending(), []
+
+    class One(Service):
+        async def _experiment(self) -> None:
+            sessions.append(self)
+            async with Opening(self.config, None, lambda: None, self.ending):
+                await asyncio.sleep(60)
+
+    service = object.__new__(One)
+    service.config, service.trials, service.done, service.ending = Config(), None, 0, ending
+    service.switches = SimpleNamespace(reload_asked=False)  # type: ignore[assignment]
+    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+    with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(until_signalled(service._until_done(), ENDING, ending.begin), 10)
+    assert len(sessions) == 1
+    assert [log["event"] for log in logs] == ["kickwatch.clean_up_failed"]
+
+
+async def test_an_error_on_the_way_out_is_no_trial_that_failed() -> None:
+    ending = Ending()
+
+    class One(Service):
+        async def _experiment(self) -> None:
+            self.ending.begin()
+            raise OSError("disk full")
+
+    service = object.__new__(One)
+    service.config, service.trials, service.done, service.ending = Config(), None, 0, ending
+    with pytest.raises(asyncio.CancelledError):
+        await service._until_done()

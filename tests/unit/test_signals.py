@@ -179,3 +179,35 @@ def test_an_end_is_told_to_those_who_listen_then() -> None:
     with ending.tells(lambda: told.append("second")):
         ending.begin()
     assert told == ["first", "second"]
+
+
+async def test_a_drain_file_that_cannot_be_asked_for_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> bool:
+        raise PermissionError
+
+    with Switches(str(tmp_path / "drain")) as switches:
+        monkeypatch.setattr(Path, "exists", refused)
+        assert await switches.drained_by() == ""
+        switches.told_drained = "file"
+        assert await switches.drained_by() == "file"
+
+
+async def test_what_fails_beside_the_work_ends_the_work_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    async def broken() -> str:
+        raise RuntimeError("asking")
+
+    with Switches("") as switches:
+        monkeypatch.setattr(switches, "drained_by", broken)
+        with pytest.raises(RuntimeError, match="asking"):
+            await switches.unless_drained(work(), 0.01)
+    assert ended.is_set()

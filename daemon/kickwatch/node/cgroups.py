@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from errno import EAGAIN, EBUSY
+from errno import EAGAIN, EBUSY, ENOSYS
 from pathlib import Path
 from typing import Self
 
@@ -225,7 +225,14 @@ def _kill_members(cgroup: Path) -> None:
         if int(pid) in {0, os.getpid()}:
             continue
         with suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(int(pid))
+            try:
+                pidfd = os.pidfd_open(int(pid))
+            except OSError as error:
+                if error.errno != ENOSYS:  # "pid: add pidfd_open()", 5.3
+                    raise
+                if pid in (_read(procs) or "").split():
+                    os.kill(int(pid), signal.SIGKILL)
+                continue
             try:
                 if pid in (_read(procs) or "").split():
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)

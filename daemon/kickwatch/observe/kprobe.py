@@ -20,8 +20,9 @@ _WORD_BITS = 64
 _END = struct.Struct(f"=II{MASK_WORDS}Q")  # the end of struct calls_config
 _HAS_COND, _HAS_INNER, _HAS_SENT, _HAS_NODE = 1, 2, 4, 8
 
-# What hands the chosen CPUs to the interrupt controller: x86, arm64.
-_SEND_MANY = ("native_send_call_func_ipi", "arch_send_call_function_ipi_mask")
+# What hands the chosen CPUs to the interrupt controller: x86, x86 under Xen (smp_ops), arm64. A kernel has several and
+# calls one.
+_SEND_MANY = ("native_send_call_func_ipi", "xen_smp_send_call_function_ipi", "arch_send_call_function_ipi_mask")
 _SEND_ONE = ("send_call_function_single_ipi", "call_function_single_prep_ipi")  # the latter since 6.4
 _QUEUE = "__smp_call_single_queue"
 _SINGLES = (("calls_single", "smp_call_function_single"), ("calls_async", "smp_call_function_single_async"))
@@ -72,7 +73,8 @@ def plan_of(symbols: Symbols) -> Plan:
     if not many:
         what = "kallsyms has no smp_call_function_many_cond, so calls to many CPUs have no place for a kprobe"
         raise ObserveError(what, "the kernel's compiler inlined it; IPIs are only counted here")
-    send_many, send_one = _first(symbols, _SEND_MANY), _first(symbols, _SEND_ONE)
+    send_many = tuple(name for sender in _SEND_MANY for name in entries_of(symbols, sender))
+    send_one = _first(symbols, _SEND_ONE)
     has_sent = has_cond and bool(send_many) and bool(send_one)
     probes = _placed("calls_sent_many", send_many) + _placed("calls_sent_one", send_one) if has_sent else ()
     for program, function in _SINGLES:

@@ -151,7 +151,12 @@ class Observatory:
         await finish(asyncio.to_thread(self._keep_house))
 
     async def _follow_modules(self) -> None:
-        if not self.symbols.hidden and await self.symbols.follow_modules():
+        """To its end, cancelled or not: symbols read anew, and names that were not, would never meet again."""
+        if not self.symbols.hidden:
+            await finish(self._name_anew())
+
+    async def _name_anew(self) -> None:
+        if await self.symbols.follow_modules():
             for observer in (self.csd, self.contention):
                 if observer is not None:
                     observer.forget_names()

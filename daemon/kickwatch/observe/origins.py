@@ -124,14 +124,16 @@ RULES: tuple[Rule, ...] = (
         "mem_cgroup_css_alloc mem_cgroup_css_online mem_cgroup_alloc mem_cgroup_write memory_max_write"
         " memory_high_write memory_low_write memory_min_write swap_max_write swap_high_write mem_cgroup_resize_*"
         " mem_cgroup_hierarchy_write mem_cgroup_swappiness_write memcg_update_* memcg_online_kmem"
-        " memcg_alloc_cache_id memcg_init_list_lru* *shrinker_info tcp_init_cgroup tcp_update_limit",
+        " memcg_alloc_cache_id memcg_init_list_lru* alloc_shrinker_info expand_shrinker_info expand_one_shrinker_info"
+        " memcg_alloc_shrinker_maps memcg_expand_*shrinker_map* tcp_init_cgroup tcp_update_limit",
     ),
     _rule(
         _ASKER,
         Origin.MEMCG,
         _DESTROY,
         "mem_cgroup_css_offline mem_cgroup_css_released mem_cgroup_css_free mem_cgroup_free __mem_cgroup_free"
-        " mem_cgroup_force_empty* memcg_free_kmem memcg_free_cache_id memcg_reparent_* tcp_destroy_cgroup",
+        " mem_cgroup_force_empty* memcg_free_kmem memcg_free_cache_id memcg_reparent_* tcp_destroy_cgroup"
+        " free_shrinker_info memcg_free_shrinker_maps",
     ),
     _rule(_ASKER, Origin.MEMCG, _OTHER, "memory_reclaim mem_cgroup_out_of_memory drain_all_stock"),
     # BPF programs and their JIT. Before "bpf: Introduce bpf_prog_pack allocator" (5.18) each program of x86 had pages

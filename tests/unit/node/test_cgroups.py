@@ -1,6 +1,9 @@
 """Cgroups found in mountinfo, their files read, our own made and removed: in trees of the test's own."""
 
 import errno
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import CgroupError
+from kickwatch.node import cgroups as cgroups_module
 from kickwatch.node.cgroups import (
     Cgroups,
     CgroupVersion,
@@ -247,3 +251,16 @@ def test_a_unit_that_holds_other_processes_is_named_as_the_cause(
 def test_own_cgroup_must_bear_our_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(CgroupError, match="not one of ours"):
         located(UNIFIED, tmp_path).ensure_own(name)
+
+
+def test_before_pidfds_what_is_left_is_ended_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 5.3 there is no pidfd_open(2); that answer is imitated, the process is real."""
+
+    def absent(_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", absent)
+    with subprocess.Popen(["sleep", "60"]) as left:
+        (tmp_path / "cgroup.procs").write_text(f"{left.pid}\n")
+        cgroups_module._kill_members(tmp_path)
+        assert left.wait(10) == -signal.SIGKILL

@@ -203,3 +203,17 @@ def test_where_no_chosen_cpus_can_be_seen_it_is_said() -> None:
 
 def plan_words(found: Symbols) -> str:
     return KprobeObserver(cast("BpfObject", FakeProbe()), found, 2, online=[0, 1], possible=[0, 1]).places
+
+
+def test_under_xen_whatever_sends_is_looked_at() -> None:
+    """smp_ops decides at boot which of the two is called; both are in kallsyms."""
+    xen = symbols(
+        *SINGLES,
+        "smp_call_function_many_cond",
+        "__smp_call_single_queue",
+        "native_send_call_func_ipi",
+        "xen_smp_send_call_function_ipi",
+        "send_call_function_single_ipi",
+    )
+    sent = {function for program, function in plan_of(xen).probes if program == "calls_sent_many"}
+    assert sent == {"native_send_call_func_ipi", "xen_smp_send_call_function_ipi"}

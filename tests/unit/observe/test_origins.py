@@ -348,3 +348,18 @@ def test_every_rule_tells_something_and_is_reachable() -> None:
     assert all(rule.origin or rule.path for rule in RULES)
     seen = {rule_of(frame) for _, stack in STACKS for frame in stack}
     assert len(seen - {None}) > len(RULES) // 2
+
+
+@pytest.mark.parametrize(
+    ("innermost", "outermost", "path"),
+    [
+        ("alloc_shrinker_info", "mem_cgroup_css_online", Path.CREATE),
+        ("memcg_expand_one_shrinker_map", "mem_cgroup_css_online", Path.CREATE),
+        ("free_shrinker_info", "mem_cgroup_css_free", Path.DESTROY),
+        ("memcg_free_shrinker_maps", "mem_cgroup_css_free", Path.DESTROY),
+    ],
+)
+def test_what_is_made_with_a_memcg_is_given_back_with_it(innermost: str, outermost: str, path: Path) -> None:
+    stack = ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "flush_tlb_kernel_range", "vfree", "kvfree")
+    told = attribute("do_kernel_range_flush", (*stack, innermost, outermost))
+    assert (told.origin, told.path) == (Origin.MEMCG, path)
