@@ -226,7 +226,8 @@ async def test_before_there_is_a_laboratory_the_node_is_looked_at_too(config: Co
 
 
 async def test_nodes_that_wait_for_the_same_budget_go_on_at_different_moments(config: Config) -> None:
-    config = replace(config, budget=BudgetConfig(containers_per_hour=12), trial=TrialConfig(interval_s=0.0, jitter=0.5))
+    budget = BudgetConfig(containers_per_hour=12, cpu_share=1.0)
+    config = replace(config, budget=budget, trial=TrialConfig(interval_s=0.0, jitter=0.5))
     loop, due = asyncio.get_running_loop(), []
     with Switches("") as switches:
         schedule, purse = await schedule_of(config, switches)
