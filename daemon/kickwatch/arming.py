@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kickwatch.alert.journal import Event, logger
 from kickwatch.errors import KickwatchError
-from kickwatch.laboratory import Eyes
+from kickwatch.eyes import Eyes
 from kickwatch.node.privileges import give_up
 
 _THREADS_END_WITHIN_S = 5.0

@@ -1,7 +1,7 @@
 """Everything a trial needs, set up once and taken down whatever happens: engine, image, cgroups, observers, warm-up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,13 +11,14 @@ from typing import TypeVar
 import msgspec
 
 from kickwatch.alert.journal import Event, logger
+from kickwatch.clean_up import reap_everything, say_clean_up_failed, tell_failure
 from kickwatch.config import Config
 from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
+from kickwatch.eyes import Eyes
 from kickwatch.model import Control, Node
 from kickwatch.native import binary
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem, reclaim
-from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory
 from kickwatch.shielded import finish
 from kickwatch.signals import Ending
@@ -29,40 +30,12 @@ from kickwatch.workload.docker_engine import image_reference
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
-from kickwatch.workload.oci_engine import ROOT
-from kickwatch.workload.oci_store import Store
-from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
+from kickwatch.workload.reaper import reap_containers
 
 T = TypeVar("T")
 _WARM_UP_MEMCGS = 5
 _WARM_UP_SETTLE_S = 1.0
 _CLEAN_UP_S = 60.0
-
-
-@dataclass
-class Eyes:
-    """The armed observers, and what their newest positive control says of them."""
-
-    observatory: Observatory
-    control: Control
-
-    @classmethod
-    async def open(cls) -> "Eyes":
-        """Arm them and prove them once. `close` disarms."""
-        observatory = await Observatory.open()
-        try:
-            return cls(observatory, await positive_control(observatory))
-        except BaseException:
-            observatory.close()
-            raise
-
-    async def prove(self) -> None:
-        """Repeat the positive control; between windows only."""
-        self.control = await positive_control(self.observatory)
-
-    def close(self) -> None:
-        """Disarm everything."""
-        self.observatory.close()
 
 
 @dataclass
@@ -194,13 +167,13 @@ class Laboratory:
         except EngineAnswerLostError:
             return 0
         except EngineError as error:
-            _say_clean_up_failed(error)
+            say_clean_up_failed(error)
             return 0
 
     async def recover(self) -> None:
         """After a trial that failed: remove what it may have left, and give the canary a new child."""
         await reap_everything(self.engine, self.info, self.instance, self.cgroups)
-        await _tell_failure(self.canary.restart())
+        await tell_failure(self.canary.restart())
 
     async def warm_up(self) -> None:
         """One container and a few bare memcgs without limits: the first kmem memcg of a boot flips static keys."""
@@ -257,7 +230,7 @@ class _Opening:
             what = f"clean-up did not end within {_CLEAN_UP_S:.0f} s"
             logger().error(Event.CLEAN_UP_FAILED, what=what, remedy="the next start of kickwatch removes the rest")
         except KickwatchError as error:  # whatever ends the laboratory, a signal or an engine that is gone, goes on
-            _say_clean_up_failed(error)
+            say_clean_up_failed(error)
 
     async def _set_up(self) -> Laboratory:
         config = self._config
@@ -288,56 +261,7 @@ class _Opening:
         program = await asyncio.to_thread(lambda: binary("workload").read_bytes())
 
         async def remove() -> None:
-            await _tell_failure(engine.remove_image(image_reference(program)))
+            await tell_failure(engine.remove_image(image_reference(program)))
 
         self._stack.push_async_callback(remove)
         return await engine.prepare_image(program)
-
-
-async def sweep(config: Config) -> int:
-    """Remove what a killed kickwatch left, where nothing is to be started now; returns how many containers there were.
-
-    Raises KickwatchError where no engine answers.
-    """
-    cgroups = await asyncio.to_thread(Cgroups.read)
-    chosen = await choose(config)
-    try:
-        instance = await asyncio.to_thread(read_instance)
-        return await reap_everything(chosen.engine, chosen.info, instance, cgroups)
-    finally:
-        await chosen.engine.close()
-
-
-async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:
-    """Remove our containers and our cgroup parents; what stays is said, and tried again at the next start.
-
-    Returns how many containers there were.
-    """
-    reaped = await _tell_failure(reap_containers(engine, instance)) or 0
-    if not info.cgroup_parent:  # the engine before this one may have been none
-        reaped += await _tell_failure(_swept(instance, cgroups)) or 0
-    parent = (info.cgroup_parent or cgroup_parent(info.cgroup_driver)).lstrip("/")
-    if parent.endswith(".slice"):
-        await _tell_failure(asyncio.to_thread(stop_slice, parent))
-    await _tell_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
-    return reaped
-
-
-async def _swept(instance: str, cgroups: Cgroups) -> int:
-    """What an engine without a daemon left."""
-    try:
-        return await asyncio.to_thread(Store(ROOT, Path("/proc")).sweep, instance, cgroups)
-    except OSError as error:
-        raise EngineError(f"{ROOT} cannot be cleared ({error.strerror})", f"remove {ROOT}") from error
-
-
-async def _tell_failure(work: Awaitable[T]) -> T | None:
-    try:
-        return await work
-    except KickwatchError as error:
-        _say_clean_up_failed(error)
-        return None
-
-
-def _say_clean_up_failed(error: KickwatchError) -> None:
-    logger().error(Event.CLEAN_UP_FAILED, what=error.what, remedy=error.remedy)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kickwatch.config import Config
 from kickwatch.errors import EngineError
-from kickwatch.laboratory import Eyes
+from kickwatch.eyes import Eyes
 from kickwatch.ledger import creation_broadcasts, merge_windows, total_waits
 from kickwatch.model import Cell, Window
 from kickwatch.workload.choose import informant

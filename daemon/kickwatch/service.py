@@ -16,18 +16,21 @@ from kickwatch import __version__
 from kickwatch.alert.journal import Event, configure_logging, logger
 from kickwatch.arming import arm
 from kickwatch.budget import WARM_UP_CONTAINERS, check, limits_of
+from kickwatch.clean_up import sweep
 from kickwatch.config import Config, GuardConfig, Preset
 from kickwatch.configure import Loaded, differences, digest
 from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError
 from kickwatch.evidence import Evidence
+from kickwatch.eyes import Eyes
 from kickwatch.guard import Guard
-from kickwatch.laboratory import Eyes, Laboratory, sweep
+from kickwatch.laboratory import Laboratory
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import enter_leaf
 from kickwatch.node.lock import NodeLock
 from kickwatch.notify import Notifier
 from kickwatch.passive import Passive
+from kickwatch.patience import Patience, told
 from kickwatch.plan import TrialRun
 from kickwatch.purse import Purse
 from kickwatch.schedule import Schedule
@@ -38,7 +41,6 @@ from kickwatch.telemetry import Telemetry
 from kickwatch.watch import Watch
 from kickwatch.workload.choose import check_oci, drives_runtime, settled
 
-_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _DRAIN_POLL_S = 0.5
 _BLIND_RETRY_S = 60.0  # what a control failed for may have passed by then: no descriptor left, a file cut off
 Source = Callable[[], Loaded]
@@ -93,12 +95,10 @@ class Service:
     eyes: Eyes
     telemetry: Telemetry
     done: int = 0
-    retry_s: float = _FIRST_RETRY_S
-    lost_at: float = 0.0
     due_at: float = 0.0
     swept: bool = False
     engine: str = ""  # the name of the one that answered last
-    changed: bool = False
+    patience: Patience = field(default_factory=Patience)
     guard: tuple[tuple[GuardConfig, Preset], Guard] | None = None
     board: Board = field(default_factory=Board)
     watch: Watch = field(init=False)
@@ -157,19 +157,19 @@ class Service:
                 await self.purse.settle(0)
                 raise
             self.swept, self.engine = True, laboratory.info.name
-            self._engine_found(str(laboratory.info))
+            self.patience.found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
             try:
                 await self._trials(laboratory, schedule)
             except EngineAbsentError as error:
-                self._engine_lost(error)
+                self.patience.lost(error)
                 laboratory.engine.hurry()  # what it cannot be asked to remove, the next session does
                 raise
 
     async def _trials(self, laboratory: Laboratory, schedule: Schedule) -> None:
         while self._more() and await schedule.until_due(laboratory, self._beat):
             if await laboratory.engine_changed():
-                self.changed = True
+                self.patience.changed = True
                 return
             await self._trial(laboratory, schedule)
             self.due_at = schedule.due_at
@@ -222,7 +222,7 @@ class Service:
             return
         except (KickwatchError, OSError) as error:
             self.telemetry.failed()
-            logger().error(Event.TRIAL_FAILED, what=_what(error), remedy=_remedy(error))
+            logger().error(Event.TRIAL_FAILED, **told(error))
             if isinstance(error, EngineAbsentError):
                 raise  # it is waited for
             await laboratory.engine.info()  # raises EngineAbsentError, too
@@ -267,30 +267,12 @@ class Service:
         self.notifier.status(f"{self.watch.condition}; trial {self.done}: {text}")
 
     async def _retry_later(self, error: KickwatchError | OSError) -> None:
-        """Say once that the engine is gone, or each time what else is wrong; wait longer each time."""
+        """Say what hinders, and wait longer each time."""
         loop = asyncio.get_running_loop()
-        if isinstance(error, EngineAbsentError):
-            self._engine_lost(error)
-        else:
-            logger().error(Event.TRIAL_FAILED, what=_what(error), remedy=_remedy(error), retry_s=self.retry_s)
+        until = loop.time() + self.patience.pause_s(error)
         self.notifier.status(f"{self.watch.condition}; waits: {error}")
-        until = loop.time() + self.retry_s
-        self.retry_s = min(2 * self.retry_s, _LONGEST_RETRY_S)
         while loop.time() < until and not self.switches.reload_asked:
             await self._wait(min(until - loop.time(), self.config.guard.poll_s))
-
-    def _engine_lost(self, error: EngineAbsentError) -> None:
-        """Said once, and at once: to take down what it held can take a while."""
-        if not self.lost_at:
-            self.lost_at = asyncio.get_running_loop().time()
-            logger().error(Event.ENGINE_LOST, what=_what(error), remedy=_remedy(error), retry_s=self.retry_s)
-
-    def _engine_found(self, engine: str) -> None:
-        self.retry_s = _FIRST_RETRY_S
-        if self.lost_at or self.changed:
-            lost_s = round(asyncio.get_running_loop().time() - self.lost_at, 1) if self.lost_at else 0.0
-            self.lost_at, self.changed = 0.0, False
-            logger().info(Event.ENGINE_FOUND, engine=engine, lost_s=lost_s)
 
     async def _reload(self) -> None:
         """Take the configuration as it is now, or keep the old one and say what is wrong with the new."""
@@ -358,11 +340,3 @@ async def _or_back(work: Awaitable[None], back: Callable[[], Awaitable[None]]) -
     except ConfigError:
         await back()
         raise
-
-
-def _what(error: KickwatchError | OSError) -> str:
-    return error.what if isinstance(error, KickwatchError) else str(error)
-
-
-def _remedy(error: KickwatchError | OSError) -> str:
-    return error.remedy if isinstance(error, KickwatchError) else "it is tried again"

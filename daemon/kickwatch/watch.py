@@ -10,7 +10,7 @@ from kickwatch.detect.state import Outcome
 from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS
 from kickwatch.evidence import Evidence
-from kickwatch.laboratory import Eyes
+from kickwatch.eyes import Eyes
 from kickwatch.ledger import counted, creation_broadcasts
 from kickwatch.model import Trial, Verdict
 
