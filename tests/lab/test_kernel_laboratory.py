@@ -160,7 +160,9 @@ def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: B
         f"""{_watch(5)}
         until grep -q trial_finished /run/watch.log; do sleep 0.5; done
         cpu=/sys/devices/system/cpu/cpu3/online
-        echo 0 >$cpu; until grep -q trial_void /run/watch.log; do sleep 0.5; done; echo 1 >$cpu
+        while systemctl --quiet is-active watch && ! grep -q trial_void /run/watch.log; do
+            echo 0 >$cpu; sleep 2; echo 1 >$cpu; sleep 1
+        done
         while systemctl --quiet is-active watch; do sleep 1; done; cat /run/watch.log""",
         check=False,
         timeout_s=600,
