@@ -70,9 +70,8 @@ class Schedule:
 
     async def _held(self, laboratory: Laboratory) -> tuple[float, str] | None:
         """(seconds, why) to wait, or None."""
-        by = await self.drained()
-        if by:
-            return self._config.guard.poll_s, f"drained by {by}: no containers are started"
+        if drained := await self._drained_words():
+            return self._config.guard.poll_s, drained
         pause_s = self.due_at - asyncio.get_running_loop().time()
         if pause_s > 0:
             return pause_s, self._budget or "between two trials"
@@ -83,6 +82,20 @@ class Schedule:
             return wait.seconds, self._budget
         self._budget = ""
         return await self._guarded(laboratory)
+
+    async def held_before(self, containers: int) -> str:
+        """Why so many containers may not be started now, before there is a laboratory; empty where they may."""
+        if drained := await self._drained_words():
+            return drained
+        wait = self._purse.wait(containers)
+        if wait.seconds > 0:
+            return f"budget: {wait.why}"
+        pressed = await self.pressed()
+        return f"paused: {pressed}" if pressed else ""
+
+    async def _drained_words(self) -> str:
+        by = await self.drained()
+        return f"drained by {by}: no containers are started" if by else ""
 
     async def drained(self) -> str:
         """Who drained the node, if anybody did; each change is said once."""

@@ -184,22 +184,13 @@ class Service:
     async def _may_begin(self, schedule: Schedule) -> bool:
         """Wait until drain, budget and pressure let us start a container; False when a reload comes first."""
         while not self.switches.reload_asked:
-            why = await self._held_by(schedule)
+            why = await schedule.held_before(WARM_UP_CONTAINERS)
             if not why:
                 return True
             self.notifier.status(why)
             await self._sweep()
             await self._wait(self.config.guard.poll_s)
         return False
-
-    async def _held_by(self, schedule: Schedule) -> str:
-        by, wait = await schedule.drained(), self.purse.wait(WARM_UP_CONTAINERS)
-        if by:
-            return f"drained by {by}: no containers are started"
-        if wait.seconds:
-            return f"budget: {wait.why}"
-        pressed = await schedule.pressed()
-        return f"paused: {pressed}" if pressed else ""
 
     async def _sweep(self) -> None:
         """Once, where nothing is started for a while: what a killed daemon left must not wait for that to end."""
@@ -244,9 +235,9 @@ class Service:
                 await self._sweep()
                 await passive.look()
                 await self._wait(self.config.guard.poll_s)
-                told = passive.summary_if_due(self.config.service.summary_period_s)
-                if told is not None:
-                    logger().info(Event.SUMMARY, condition=self.watch.condition, **told)
+                summary = passive.summary_if_due(self.config.service.summary_period_s)
+                if summary is not None:
+                    logger().info(Event.SUMMARY, condition=self.watch.condition, **summary)
 
     async def _beat(self) -> None:
         """What is due beside the trials."""

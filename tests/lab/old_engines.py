@@ -4,9 +4,7 @@ The engine's programs and libraries are its release's; /proc, /sys and /dev are 
 containers of this node. Mounts and network are its own, and go with it.
 """
 
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +13,8 @@ from pathlib import Path
 
 from archive import Suite, debootstrap
 from shell import LabError
+
+from private_engine import clear
 
 RUN = Path("/run/kickwatch-lab-engine")  # seen in both file systems; a short path, as sockets want it
 SOCKET = RUN / "docker.sock"
@@ -52,7 +52,7 @@ def tree(suite: Suite, cache: Path) -> Path:
 @contextmanager
 def running(root: Path) -> Iterator[str]:
     """Start its dockerd; gives the version that it answers. Nothing of it is left afterwards. Raises LabError."""
-    shutil.rmtree(RUN, ignore_errors=True)
+    clear(RUN)
     RUN.mkdir()
     log = RUN / "log"
     with log.open("wb") as output:
@@ -67,8 +67,7 @@ def running(root: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        _end_what_it_started()
-        shutil.rmtree(RUN)
+        clear(RUN)
 
 
 def _version(process: "subprocess.Popen[bytes]", log: Path) -> str:
@@ -80,14 +79,3 @@ def _version(process: "subprocess.Popen[bytes]", log: Path) -> str:
             return done.stdout.strip()
         time.sleep(0.2)
     raise LabError(f"the engine does not answer: {log.read_text('utf-8', errors='replace')[-3000:]}")
-
-
-def _end_what_it_started() -> None:
-    """The containerd and shims of an engine that had to be killed: they bear our path."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            ours = str(RUN).encode() in (process / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if ours and int(process.name) != os.getpid():
-            os.kill(int(process.name), signal.SIGKILL)

@@ -4,7 +4,9 @@ import asyncio
 import shutil
 import subprocess
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,19 +82,19 @@ async def test_a_cancellation_within_a_deadline_is_none() -> None:
         await task
 
 
-async def failing(after_s: float = 0.0) -> None:
-    await asyncio.sleep(after_s)
+async def failing() -> None:
+    await asyncio.sleep(0)
     raise OSError("engine gone")
 
 
-async def group(after_s: float = 0.0) -> None:
+async def group(work: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(failing(after_s))
+        tasks.create_task(work)
 
 
 async def test_a_group_that_failed_leaves_its_caller_uncancelled() -> None:
     with pytest.raises(ExceptionGroup):
-        await apart(group())
+        await apart(group(failing()))
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -108,11 +110,7 @@ async def test_a_cancellation_is_not_forgotten_where_the_group_fails_at_the_same
         finally:
             raise OSError("clean-up failed")
 
-    async def stubborn_group() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(stubborn())
-
-    task = asyncio.create_task(apart(stubborn_group()))
+    task = asyncio.create_task(apart(group(stubborn())))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:

@@ -31,7 +31,7 @@ from kickwatch.detect.rates import (
     SIGNATURE,
     Allowance,
 )
-from kickwatch.detect.verdict import BROADCASTS_PER_MEMCG, cal_minus_tlb_per_memcg
+from kickwatch.detect.verdict import BROADCASTS_PER_MEMCG, counted_broadcasts_per_memcg
 from kickwatch.ledger import creation_broadcasts
 from kickwatch.model import Cell, Origin, Path, Trial, Wait
 
@@ -222,10 +222,9 @@ def _canary(trial: Trial) -> tuple[float, ...]:
         return ()
     if trial.observers.ipis != COUNTERS:
         return (float(creation_broadcasts(batch.cells)),)
-    rise = cal_minus_tlb_per_memcg(batch)
-    if rise is None or trial.node.cpus_online < 2:
+    each = counted_broadcasts_per_memcg(batch, trial.node.cpus_online)
+    if each is None:
         return ()
-    each = rise / (trial.node.cpus_online - 1)
     return (each if each >= BROADCASTS_PER_MEMCG else 0.0,)
 
 

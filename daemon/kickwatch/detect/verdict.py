@@ -94,8 +94,8 @@ def _guilty(trials: Sequence[Trial]) -> list[str]:
 def _guilty_by_counters(trials: Sequence[Trial]) -> list[str]:
     """Without a probe the canary's CAL - TLB speaks: nearly free of noise (measured: 0.017 per batch of 100)."""
     blind = [trial for trial in trials if trial.observers.ipis == "counters" and trial.canary is not None]
-    rises = [(cal_minus_tlb_per_memcg(trial.canary), trial.node.cpus_online) for trial in blind if trial.canary]
-    per_cpu = [rise / (cpus - 1) for rise, cpus in rises if rise is not None and cpus > 1]
+    told = [counted_broadcasts_per_memcg(trial.canary, trial.node.cpus_online) for trial in blind if trial.canary]
+    per_cpu = [each for each in told if each is not None]
     if per_cpu and sum(per_cpu) / len(per_cpu) >= BROADCASTS_PER_MEMCG:
         return [Reason.CANARY_INTERRUPTS.value]
     return []
@@ -106,6 +106,12 @@ def cal_minus_tlb_per_memcg(canary: Canary) -> float | None:
     if canary.interrupts.cal is None or not canary.memcgs:
         return None
     return (canary.interrupts.cal - (canary.interrupts.tlb or 0)) / canary.memcgs
+
+
+def counted_broadcasts_per_memcg(canary: Canary, cpus_online: int) -> float | None:
+    """The same by the other CPUs: one broadcast for each memcg is 1.0 on any node; None where nothing can be told."""
+    rise = cal_minus_tlb_per_memcg(canary)
+    return None if rise is None or cpus_online < 2 else rise / (cpus_online - 1)
 
 
 def doubts_of(trials: Sequence[Trial]) -> list[str]:
