@@ -1,12 +1,9 @@
 """Docker Engine through its SDK: what kickwatch asks of it, and how its answers are read."""
 
 import asyncio
-import io
-import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from contextlib import closing, suppress
-from hashlib import sha256
 from math import ceil
 from typing import Any, TypeVar
 
@@ -17,11 +14,10 @@ import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.shielded import finish
 from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_cause
+from kickwatch.workload.docker_images import has_image, image_reference, left_images, make_image, scratch_layer
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 
 T = TypeVar("T")
-IMAGE_REPOSITORY = "localhost/kickwatch-workload"  # Podman takes a short name for one of docker.io
-PROGRAM = "/workload"
 _PODMAN = "Podman Engine"
 _SETTLE_S = 10.0
 _LOOK_INTERVAL_S = 0.5
@@ -69,13 +65,8 @@ class DockerEngine:
         layer = scratch_layer(own_program)
 
         def make(api: docker.APIClient) -> None:
-            if not _has_image(api, reference):
-                changes = [f'ENTRYPOINT ["{PROGRAM}"]', f"LABEL {LABEL}=1"]
-                answer = api.import_image_from_data(
-                    layer, repository=reference, changes=changes
-                )  # Podman 4.3 ignores `tag`
-                if "error" in str(answer):
-                    raise docker.errors.DockerException(str(answer).strip())
+            if not has_image(api, reference):
+                make_image(api, reference, layer)
 
         what = f"make the image {reference}"
         job = self._calls.submit(what, make)
@@ -88,7 +79,7 @@ class DockerEngine:
 
     async def require_image(self, reference: str) -> None:
         """A user's image must be there already, under this name or id: kickwatch pulls nothing."""
-        found = await self._calls.call(f"look for the image {reference}", lambda api: _has_image(api, reference))
+        found = await self._calls.call(f"look for the image {reference}", lambda api: has_image(api, reference))
         if not found:
             raise EngineError(f"the image {reference} is not on this node", f"docker pull {reference}")
 
@@ -177,16 +168,34 @@ class DockerEngine:
         return await self._calls.call("ask for the containers that were started", count)
 
     async def remove_image(self, reference: str) -> None:
-        """Remove our image, unless a container (not ours, then) still uses it."""
+        """Remove our image, unless a container (not ours, then) still uses it, and what was left of earlier ones.
 
+        What cannot be removed is raised once all were tried; ours is the first.
+        """
+        failures: list[EngineError] = []
+        try:
+            await self._remove_image(reference)
+        except EngineAnswerLostError:
+            raise
+        except EngineError as error:
+            failures.append(error)
+        for image in await self._calls.call("list what was left of our images", left_images):
+            try:
+                await self._remove_image(image)
+            except EngineError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    async def _remove_image(self, image: str) -> None:
         def remove(api: docker.APIClient) -> None:
             try:
-                api.remove_image(reference)
+                api.remove_image(image)
             except docker.errors.APIError as error:
                 if error.status_code not in {404, 409}:
                     raise
 
-        await self._calls.call(f"remove the image {reference}", remove)
+        await self._calls.call(f"remove the image {image}", remove)
 
     def hurry(self) -> None:
         """The process is to end: what the engine does not answer soon is left to the next start."""
@@ -280,15 +289,6 @@ def _podmans_runtime(parts: Mapping[str, str]) -> str:
     return " ".join(word for word in said.partition("\n")[0].split() if word != "version") or "unknown"
 
 
-def _has_image(api: docker.APIClient, reference: str) -> bool:
-    """Asked by inspecting, which takes ids, digests and full names (docker.io/library/...); listing does not."""
-    try:
-        api.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs leave it out
-    except docker.errors.NotFound:
-        return False
-    return True
-
-
 def common_version(oldest: str, newest: str) -> str | None:
     """The oldest API version that we and an engine of `oldest` to `newest` speak; None where there is none.
 
@@ -301,18 +301,3 @@ def common_version(oldest: str, newest: str) -> str | None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
-
-
-def image_reference(program: bytes) -> str:
-    """The image that holds this program: its tag is the program's digest."""
-    return f"{IMAGE_REPOSITORY}:{sha256(program).hexdigest()[:12]}"
-
-
-def scratch_layer(program: bytes) -> bytes:
-    """A tar archive that holds one executable file and nothing else, the same bytes every time."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        entry = tarfile.TarInfo(PROGRAM.lstrip("/"))
-        entry.size, entry.mode = len(program), 0o755
-        tar.addfile(entry, io.BytesIO(program))
-    return archive.getvalue()

@@ -30,7 +30,8 @@ from hypothesis import strategies as st
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload import docker_calls, docker_engine
 from kickwatch.workload.docker_calls import one_line, root_cause
-from kickwatch.workload.docker_engine import DockerEngine, common_version, image_reference, scratch_layer
+from kickwatch.workload.docker_engine import DockerEngine, common_version
+from kickwatch.workload.docker_images import image_reference, scratch_layer
 from kickwatch.workload.engine import ContainerSpec
 
 SPEC = ContainerSpec(
@@ -62,6 +63,7 @@ class FakeDocker:
 
     containers: dict[str, dict[str, Any]] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
+    listed: list[dict[str, Any]] = field(default_factory=list)  # whatever the filters
     asked: list[Asked] = field(default_factory=list)
     odd: dict[str, Callable[[Asked], Answer | bytes | Iterator[bytes] | None]] = field(default_factory=dict)
     versions: tuple[str, str] = ("1.12", "1.41")
@@ -84,6 +86,7 @@ class FakeDocker:
             "POST /containers/create": self.make,
             "GET /containers/json": self._list,
             "POST /images/create": self._import,
+            "GET /images/json": lambda _: (200, self.listed),
         }
         if line in known:
             return known[line](asked)
@@ -646,7 +649,7 @@ async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, mon
         listening.listen()
         engine = DockerEngine(str(path), timeout_s=30, workers=1)
         since = time.monotonic()
-        monkeypatch.setattr(docker_engine, "_has_image", lambda *_: False)
+        monkeypatch.setattr(docker_engine, "has_image", lambda *_: False)
         making = asyncio.create_task(engine.prepare_image(bytes(1 << 22)))
         await asyncio.sleep(0.3)
         engine.hurry()
@@ -697,6 +700,50 @@ async def test_our_image_is_made_once_and_removed(docker: FakeDocker, engine: Do
     await engine.remove_image(reference)
     await engine.remove_image(reference)  # gone already
     assert docker.images == set()
+
+
+async def test_images_that_were_left_are_removed_and_no_others(docker: FakeDocker, engine: DockerEngine) -> None:
+    ours, others = {"kickwatch": "1"}, ({"kickwatch": "2"}, {"maintainer": "1"}, {}, None)
+    docker.listed = [
+        {"Id": "unnamed", "Labels": ours, "RepoTags": []},
+        {"Id": "unnamed-before-1.43", "Labels": ours, "RepoTags": ["<none>:<none>"], "RepoDigests": ["<none>@<none>"]},
+        {"Id": "unnamed-by-podman", "Labels": ours, "RepoTags": None},
+        {"Id": "of-another-program", "Labels": ours, "RepoTags": [image_reference(b"another")]},
+        {"Id": "renamed", "Labels": ours, "RepoTags": [image_reference(b"another"), "registry.example/base:1"]},
+        {"Id": "pulled-by-digest", "Labels": ours, "RepoTags": [], "RepoDigests": ["registry.example/base@sha256:ab"]},
+        *({"Id": f"other{n}", "Labels": labels, "RepoTags": []} for n, labels in enumerate(others)),
+    ]
+    docker.images = {str(image["Id"]) for image in docker.listed}
+    kept = {"renamed", "pulled-by-digest", "other0", "other1", "other2", "other3"}
+    await engine.remove_image(image_reference(b"program"))
+    assert docker.images == kept
+    (asked,) = [asked for asked in docker.asked if asked.path == "/images/json"]
+    assert json.loads(asked.query["filters"][0]) == {"label": ["kickwatch=1"]}
+
+
+@pytest.mark.parametrize("answer", [(500, {"message": "no"}), (200, {"odd": 1})])
+async def test_our_image_goes_whatever_the_list_of_left_ones_is(
+    docker: FakeDocker, engine: DockerEngine, answer: Answer
+) -> None:
+    reference = await engine.prepare_image(b"program")
+    docker.odd["GET /images/json"] = lambda _: answer
+    with pytest.raises(EngineError, match="what was left of our images"):
+        await engine.remove_image(reference)
+    assert docker.images == set()
+
+
+async def test_an_engine_without_images_may_answer_null(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.odd["GET /images/json"] = lambda _: (200, b"null")
+    await engine.remove_image(image_reference(b"program"))
+
+
+async def test_an_image_that_cannot_be_removed_hides_no_other(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.listed = [{"Id": name, "Labels": {"kickwatch": "1"}, "RepoTags": []} for name in ("stuck", "other")]
+    docker.images = {"stuck", "other"}
+    docker.odd["DELETE /images/stuck"] = lambda _: (500, {"message": "device busy"})
+    with pytest.raises(EngineError, match="remove the image stuck: device busy"):
+        await engine.remove_image(image_reference(b"program"))
+    assert docker.images == {"stuck"}
 
 
 async def test_an_import_that_fails_says_why(docker: FakeDocker, engine: DockerEngine) -> None:
