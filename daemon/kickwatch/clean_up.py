@@ -28,7 +28,10 @@ async def sweep(config: Config) -> int:
     chosen = await choose(config)
     try:
         instance = await asyncio.to_thread(read_instance)
-        return await reap_everything(chosen.engine, chosen.info, instance, cgroups)
+        reaped = await reap_everything(chosen.engine, chosen.info, instance, cgroups)
+        if chosen.info.cgroup_parent:  # its containers are gone: so may be what it kept for them
+            await tell_failure(_swept(instance, cgroups))
+        return reaped
     finally:
         await chosen.engine.close()
 

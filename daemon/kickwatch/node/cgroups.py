@@ -157,6 +157,11 @@ def _kernel_bytes(memcg: Path) -> int | None:
     return None if value is None else int(value)
 
 
+def handed_on_by(cgroup: Path) -> frozenset[str]:
+    """The controllers that a v2 cgroup gives its children; none where it cannot be read."""
+    return frozenset((_read(cgroup / "cgroup.subtree_control") or "").split())
+
+
 def reclaim(memcg: Path) -> str:
     """Push out what `memcg` and its dying children hold; returns why not all of it went, empty for success.
 
@@ -257,7 +262,7 @@ def _hand_on_memory(cgroup: Path) -> None:
             f"{cgroup} has no memory controller", "boot without cgroup_disable=memory, or unmount the v1 hierarchy"
         )
     control = cgroup / "cgroup.subtree_control"
-    if "memory" in (_read(control) or "").split():
+    if "memory" in handed_on_by(cgroup):
         return
     try:
         control.write_text("+memory", encoding="ascii")

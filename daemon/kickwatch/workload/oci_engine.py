@@ -18,10 +18,11 @@ from typing import TypeVar
 from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import own_base
+from kickwatch.node.handed_on import handed_on
 from kickwatch.node.privileges import held
 from kickwatch.shielded import finish, within
 from kickwatch.workload.docker_calls import one_line
-from kickwatch.workload.docker_engine import image_reference
+from kickwatch.workload.docker_images import image_reference
 from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_runtime import (
@@ -72,6 +73,7 @@ class OciEngine:
         self._cgroups: Cgroups | None = None
         self._seccomp = False
         self._was_subreaper: bool | None = None
+        self._noted = False
         self._lives: dict[str, _Life] = {}
         self._starting = 0
 
@@ -115,9 +117,16 @@ class OciEngine:
         )
 
     async def prepare_image(self, own_program: bytes) -> str:
-        """The program and an empty root beside it, shared by all containers; the same program is written once."""
+        """The program and an empty root beside it, shared by all containers; the same program is written once.
+
+        What the cgroups above ours hand on is noted beside it, for `close` or the next start: a runtime will change it.
+        """
         reference = image_reference(own_program)
-        await self._files(f"make the image {reference}", self._store.write_image, reference, own_program)
+        _, cgroups = self._known()
+        what = f"make the image {reference}"
+        await self._files(what, self._store.write_image, reference, own_program)
+        await self._files(what, lambda: self._store.note_handed_on(handed_on(cgroups)))
+        self._noted = True
         return reference
 
     async def require_image(self, reference: str) -> None:
@@ -217,7 +226,7 @@ class OciEngine:
             self._runtime = replace(self._runtime, timeout_s=self._timeout_s)
 
     async def close(self) -> None:
-        """Give up what waits for containers' ends; the containers themselves are left as they are."""
+        """Wait for no container's end any more, and undo what the runtime did above their cgroups; they stay."""
         for life in self._lives.values():
             life.end.cancel()
         await asyncio.gather(*(life.end for life in self._lives.values()), return_exceptions=True)
@@ -227,6 +236,9 @@ class OciEngine:
         if self._was_subreaper is False:
             be_subreaper(on=False)
         self._was_subreaper = None
+        if self._noted:
+            self._noted = False
+            await self._files("take back what a runtime switched on", self._store.take_back)
 
     async def _call(self, what: str, home: Path, *arguments: str | Path) -> str:
         runtime, _ = self._known()
@@ -312,4 +324,5 @@ def forbidden(proc: Path) -> tuple[str, str] | None:
     if held(proc) & 1 << _CAP_SYS_ADMIN:
         return None
     what = "without CAP_SYS_ADMIN no container can be made here without an engine"
-    return what, "run as root outside a sandbox, with engine.kind set before the start; or set engine.kind=docker"
+    service = "the service takes the drop-in oci.conf (systemd.md) and a restart"
+    return what, f"{service}; by hand, be root, with engine.kind set before the start; or set engine.kind=docker"

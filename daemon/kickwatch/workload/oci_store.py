@@ -7,7 +7,7 @@ the reaper knows what a killed kickwatch left, whatever state the runtime was in
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from errno import EINVAL, EPERM
 from pathlib import Path
@@ -16,6 +16,7 @@ import msgspec
 
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, remove_tree
+from kickwatch.node.handed_on import take_back
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
 
@@ -51,6 +52,33 @@ class Store:
     def image_of(self, reference: str) -> Path:
         """Its directory, there or not."""
         return self.root / "images" / reference.replace("/", "_")
+
+    @property
+    def _note(self) -> Path:
+        """What the cgroups above ours handed on before the first container."""
+        return self.root / "handed-on.json"
+
+    def note_handed_on(self, before: Mapping[Path, frozenset[str]]) -> None:
+        """Note it, unless a killed kickwatch has: what that one's runtime switched on is not the node's own."""
+        if not before:  # cgroup v1
+            return
+        noted = self._noted_handed_on()
+        new = self._note.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode({str(way): sorted(noted.get(way, had)) for way, had in before.items()}))
+        new.replace(self._note)
+
+    def take_back(self) -> None:
+        """Switch off what was not on when it was noted, and forget it; with it go the directories that are empty."""
+        take_back(self._noted_handed_on())
+        self._note.unlink(missing_ok=True)
+        self._clear_empty()
+
+    def _noted_handed_on(self) -> dict[Path, frozenset[str]]:
+        try:
+            noted = msgspec.json.decode(self._note.read_bytes(), type=dict[str, frozenset[str]])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+        return {Path(way): had for way, had in noted.items()}
 
     def write_image(self, reference: str, program: bytes) -> None:
         """The program and an empty root beside it; the same program is written once."""
@@ -152,7 +180,7 @@ class Store:
         self._clear_halves()
         if not any((self.root / "bundles").glob("*")):
             shutil.rmtree(self.root / "images", ignore_errors=True)
-        self._clear_empty()
+        self.take_back()
         return len(found)
 
     def _clear_halves(self) -> None:

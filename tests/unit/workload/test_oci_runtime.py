@@ -76,17 +76,26 @@ def test_what_a_runtime_left_is_reaped_whatever_its_name_and_what_others_started
 def test_who_left_its_group_to_work_on_a_bundle_is_ended(tmp_path: Path) -> None:
     bundle, made = tmp_path / "bundles" / "one", tmp_path / "made"
     command = (
-        f"setsid sh -c 'sleep 1; touch {made}' {bundle} >/dev/null 2>&1 & setsid sleep 30 >/dev/null 2>&1 & echo $!"
+        f"setsid sh -c 'sleep 2; touch {made}' {bundle} >/dev/null 2>&1 & setsid sleep 30 >/dev/null 2>&1 & echo $!"
     )
     other = int(subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
     try:
+        until_it_runs(f"sh\0-c\0sleep 2; touch {made}\0{bundle}\0")
         end_descendants_of(bundle)
-        time.sleep(1.3)
+        time.sleep(2.3)
         assert not made.exists()
         assert other in children()
     finally:
         os.kill(other, signal.SIGKILL)
         os.waitpid(other, 0)
+
+
+def until_it_runs(command_line: str) -> None:
+    """Of a process that is about to become a program nothing can be read for a moment."""
+    deadline = time.monotonic() + 5
+    while command_line not in (Path(f"/proc/{pid}/cmdline").read_text() for pid in children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 async def test_a_runtime_that_does_not_end_when_it_is_killed_is_not_waited_for(tmp_path: Path) -> None:

@@ -67,3 +67,39 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "oci").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError):
         Store(tmp_path / "oci", Path("/proc")).write_image(IMAGE, b"program")
+
+
+def handing_on(directory: Path, controllers: str) -> Path:
+    """A v2 cgroup whose children have these controllers."""
+    directory.mkdir()
+    (directory / "cgroup.subtree_control").write_text(controllers)
+    return directory
+
+
+def test_what_a_killed_one_noted_outlives_a_second_look(store: Store, tmp_path: Path) -> None:
+    """The second start finds on what the first one's runtime switched on."""
+    way = handing_on(tmp_path / "root", "hugetlb pids")
+    store.note_handed_on({way: frozenset({"pids"})})
+    store.note_handed_on({way: frozenset({"hugetlb", "pids"}), tmp_path / "new": frozenset({"cpu"})})
+    store.take_back()
+    assert (way / "cgroup.subtree_control").read_text() == "-hugetlb"
+    (way / "cgroup.subtree_control").write_text("hugetlb")
+    store.take_back()  # it is forgotten
+    assert (way / "cgroup.subtree_control").read_text() == "hugetlb"
+
+
+@pytest.mark.parametrize("note", ["", "[1]", '{"/sys/fs/cgroup": "cpu"}'])
+def test_a_note_that_nobody_can_read_is_none(store: Store, tmp_path: Path, note: str) -> None:
+    way = handing_on(tmp_path / "root", "pids")
+    (store.root / "handed-on.json").write_text(note)
+    store.note_handed_on({way: frozenset()})
+    store.take_back()
+    assert (way / "cgroup.subtree_control").read_text() == "-pids"
+
+
+def test_a_sweep_takes_back_what_a_killed_one_noted(store: Store, cgroups: Cgroups, tmp_path: Path) -> None:
+    way = handing_on(tmp_path / "root", "hugetlb memory")
+    store.note_handed_on({way: frozenset({"memory"})})
+    assert store.sweep("i", cgroups) == 0
+    assert (way / "cgroup.subtree_control").read_text() == "-hugetlb"
+    assert not store.root.exists()
