@@ -18,7 +18,7 @@ from kickwatch.eyes import Eyes
 from kickwatch.model import Control, Node
 from kickwatch.native import binary
 from kickwatch.node import kernel
-from kickwatch.node.cgroups import Cgroups, nokmem, reclaim
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, nokmem, reclaim
 from kickwatch.observe.observatory import Observatory
 from kickwatch.shielded import finish
 from kickwatch.signals import Ending
@@ -26,7 +26,7 @@ from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.choose import choose
 from kickwatch.workload.churn import Churn, Plan
-from kickwatch.workload.docker_engine import image_reference
+from kickwatch.workload.docker_images import image_reference
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
@@ -53,6 +53,7 @@ class Laboratory:
     reaped: int = 0
     alive: Callable[[], None] = lambda: None
     notes: list[str] = field(default_factory=list)
+    kernel_memory_paid: bool = False  # on cgroup v2, whether the canary's parent was charged for a bare child
 
     @property
     def observatory(self) -> Observatory:
@@ -182,6 +183,8 @@ class Laboratory:
         (container,) = await self.churn(plan, knobs).run()
         if container.failure:
             self.notes.append(f"warm-up: {container.failure}")
+        if self.cgroups.version is CgroupVersion.V2:
+            self.kernel_memory_paid = await self.canary.pays_for_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
         await self.canary.remove_batch()
         await asyncio.sleep(_WARM_UP_SETTLE_S)

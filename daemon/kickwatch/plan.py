@@ -68,6 +68,7 @@ class TrialRun:
                 done,
                 disabled=await asyncio.to_thread(laboratory.kmem_disabled),
                 deferred=laboratory.cgroups.version is CgroupVersion.V2,
+                paid=laboratory.kernel_memory_paid,
             ),
             concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
             unsettled=self.unsettled,
@@ -159,13 +160,16 @@ def _disturbances(window: Window) -> tuple[str, ...]:
     return (*window.disturbances, "tracing_toggled") if toggled else window.disturbances
 
 
-def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool, deferred: bool) -> KmemAccounting:
+def kmem_accounting(
+    containers: tuple[Container, ...], *, disabled: bool, deferred: bool, paid: bool = False
+) -> KmemAccounting:
     """What the containers' own memcgs say: on when each that could be read was charged kernel memory.
 
     `deferred`: the figure is one of cgroup v2's statistics, which are brought up to date every two seconds, or after as
     many changes as grow with the number of CPUs ("memcg: infrastructure to flush memcg stats", 5.15). There a young
-    container's zero proves nothing, and the switch is the boot's: one that was charged tells for all.
-    A user's container may end before its memcg is read; ours waits at its barrier.
+    container's zero proves nothing, and the switch is the boot's: one that was charged tells for all, and so does
+    `paid`, that a bare memcg's parent was. A user's container may end before its memcg is read; ours waits at its
+    barrier.
     """
     if disabled:
         return KmemAccounting.OFF
@@ -174,5 +178,5 @@ def kmem_accounting(containers: tuple[Container, ...], *, disabled: bool, deferr
     if not known:
         return KmemAccounting.UNKNOWN
     if deferred:
-        return KmemAccounting.ON if any(known) else KmemAccounting.UNKNOWN
+        return KmemAccounting.ON if paid or any(known) else KmemAccounting.UNKNOWN
     return KmemAccounting.ON if all(known) else KmemAccounting.OFF

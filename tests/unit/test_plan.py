@@ -21,6 +21,8 @@ def test_a_counter_must_be_above_zero_in_every_container() -> None:
 def test_a_deferred_statistic_tells_by_one_container_that_was_charged() -> None:
     assert kmem_accounting(charged(0, 4096, 0), disabled=False, deferred=True) is KmemAccounting.ON
     assert kmem_accounting(charged(0, 0, 0), disabled=False, deferred=True) is KmemAccounting.UNKNOWN
+    assert kmem_accounting(charged(0, 0, 0), disabled=False, deferred=True, paid=True) is KmemAccounting.ON
+    assert kmem_accounting(charged(0, 0, 0), disabled=True, deferred=True, paid=True) is KmemAccounting.OFF
 
 
 def test_what_no_container_tells_is_unknown_and_the_command_line_outranks_all() -> None:

@@ -42,13 +42,14 @@ class Canary:
         self._group = group
         self._deadline_s = deadline_s
         self._helper: Helper | None = None
+        self._parent = Path()
 
     async def __aenter__(self) -> Self:
         """Remove what a killed run left, make the group, start the child. Raises CgroupError, HelperError."""
         preparing = asyncio.to_thread(prepare_group, self._cgroups, self._group, self._scratch)
         try:
-            parent, home, scratch = await finish(preparing)
-            helper = Helper(["canary", parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
+            self._parent, home, scratch = await finish(preparing)
+            helper = Helper(["canary", self._parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
             self._helper = await helper.__aenter__()
         except BaseException:
             await clear_group(self._cgroups, self._group)
@@ -68,6 +69,14 @@ class Canary:
         """A new child in place of one that may have failed or lost step; its batch is removed."""
         await self.__aexit__(None, None, None)
         await self.__aenter__()
+
+    async def pays_for_kernel_memory(self) -> bool:
+        """Whether the group is charged for a bare child, on cgroup v2. To be asked before the first batch.
+
+        No process has been in the group then, so what it is charged is kernel memory ("mm: memcg: charge memcg percpu
+        memory to the parent cgroup", 5.9): there at once, when statistics may be seconds old. Raises CgroupError.
+        """
+        return await finish(asyncio.to_thread(_pays_for_a_child, self._parent))
 
     async def create_batch(self, memcgs: int | None = None) -> int:
         """Make, enter, use and leave a batch (of another size, if given). Returns its duration in nanoseconds."""
@@ -95,6 +104,20 @@ def prepare_group(cgroups: Cgroups, group: str, scratch: Path | None) -> tuple[P
         remove_leftovers(cgroups, left)
     home = cgroups.memcg_dir_of("self")
     return cgroups.ensure_own(group, own_base(cgroups)), home, scratch or Path(tempfile.gettempdir())
+
+
+def _pays_for_a_child(parent: Path) -> bool:
+    child, counter = parent / "bare", parent / "memory.current"
+    try:
+        before = int(counter.read_text(encoding="ascii"))
+        child.mkdir()
+        try:
+            return int(counter.read_text(encoding="ascii")) > before
+        finally:
+            child.rmdir()
+    except OSError as error:
+        what = f"{error.filename or counter}: {error.strerror}"
+        raise CgroupError(what, "is memory a controller there?") from error
 
 
 async def clear_group(cgroups: Cgroups, group: str) -> None:
