@@ -24,6 +24,9 @@ from typing import Any
 NAME = "kw-systemd-node"
 STATE = Path("/run") / NAME
 SOURCE = "/opt/source"  # where a release's tree lies in the node
+# The drop-in for nodes without an engine: as the wheel brings it, and where whoever wants it puts it.
+OCI_SHIPPED = "/opt/kickwatch/share/doc/kickwatch/oci.conf"
+OCI_DROP_IN = "/etc/systemd/system/kickwatch.service.d/oci.conf"
 SUITE = "bookworm"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3-venv", "libbpf1", "docker.io", "iptables", "ca-certificates")
 # What a small image leaves out, by the packages' paths; and what changes with every build.

@@ -1,7 +1,7 @@
 """`deploy/install` on a real node: what it puts where, that it does nothing twice, and that it takes all away again."""
 
 import pytest
-from systemd_node import SOURCE, Node
+from systemd_node import OCI_DROP_IN, OCI_SHIPPED, SOURCE, Node
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 
@@ -38,6 +38,7 @@ def test_installs_starts_nothing_repeats_nothing_and_takes_all_away_again(bare: 
     assert "up to date" in again[0]
     assert "stays as it is" in again[1]
 
+    bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
     bare.install("--remove", "--purge")
     after = files(bare)
     assert sorted(after - before) == []
@@ -49,6 +50,10 @@ def test_installs_starts_nothing_repeats_nothing_and_takes_all_away_again(bare: 
 
 def test_what_an_operator_wrote_outlives_a_removal(bare: Node) -> None:
     bare.install()
+    bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
+    assert OCI_DROP_IN not in bare.install()
+    bare.write(OCI_DROP_IN, "[Service]\nCapabilityBoundingSet=CAP_SYS_ADMIN\n")
+    assert f"{OCI_DROP_IN} is not this release's" in bare.install()
     bare.write("/etc/kickwatch/kickwatch.toml", "[budget]\ncontainers_per_hour = 30\n")
     bare.write("/var/lib/kickwatch/history.sqlite", "")
     assert "stays as it is" in bare.install()
@@ -56,6 +61,8 @@ def test_what_an_operator_wrote_outlives_a_removal(bare: Node) -> None:
     said = bare.install("--remove")
     assert "/etc/kickwatch/kickwatch.toml stays" in said
     assert "/var/lib/kickwatch stays" in said
+    assert f"{OCI_DROP_IN} stays, since it was edited" in said
+    bare.run("rm", "-r", OCI_DROP_IN.rpartition("/")[0])
     assert bare.out("cat", "/etc/kickwatch/kickwatch.toml") == "[budget]\ncontainers_per_hour = 30"
 
     bare.install("--remove", "--purge")

@@ -104,6 +104,12 @@ def unit(lines: list[str], number: int) -> str:
     return "\n".join(["[Unit]", "DefaultDependencies=no", "[Service]", *fixed, *lines, ""])
 
 
+def confined() -> list[str]:
+    """The lines that hold for whatever the service runs."""
+    others = {"Type", "ExecStart", "ExecReload", "WatchdogSec", "Restart"}
+    return [line for name, lines in directives().items() if name not in others for line in lines]
+
+
 def cases() -> dict[str, list[str]]:
     """Name to lines of every unit."""
     lines = directives()
@@ -111,8 +117,7 @@ def cases() -> dict[str, list[str]]:
         closer: [line for name, one in OPENS.items() if one == closer for line in lines[name]] for closer in lines
     }
     alone = {name: [*lines[name], *openers[name]] for name in REFUSES}
-    others = {"Type", "ExecStart", "ExecReload", "WatchdogSec", "Restart"}
-    whole = [line for name, all_lines in lines.items() if name not in others for line in all_lines]
+    whole = confined()
     tighter = {f"{name}={value}": [*whole, f"{name}={value}"] for name, (value, _) in STAYS_OFF.items()}
     return {FREE: [], ALL: whole, **alone, **tighter}
 

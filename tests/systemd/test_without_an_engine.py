@@ -1,0 +1,90 @@
+"""The service on a node where no engine runs: with the drop-in oci.conf it drives runc itself; each line is needed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from systemd_node import OCI_DROP_IN, OCI_SHIPPED, Node
+from test_sandbox import confined
+from test_systemd_service import configure, leftovers
+
+from kickwatch.alert.journal import Event
+
+pytestmark = [pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
+
+OCI = Path(__file__).parents[2] / "systemd/oci.conf"
+ATTEMPT = "/usr/local/lib/kickwatch-test/oci_attempt.py"
+ENGINE = ("docker.service", "docker.socket")
+# What closes again: there is nothing to make a container without, and the laboratory sees what it is there for.
+CLOSES = {"ReadOnlyPaths", "ReadWritePaths"}
+OF_MANY = {"CapabilityBoundingSet", "RestrictAddressFamilies", "SystemCallFilter"}
+
+
+@pytest.fixture
+def without_an_engine(installed: Node) -> Iterator[Node]:
+    """The node with kickwatch configured and not started, and no engine."""
+    configure(installed)
+    installed.run("systemctl", "stop", "kickwatch.service", *ENGINE)
+    yield installed
+    installed.run("systemctl", "stop", "kickwatch.service")
+    installed.run("rm", "--force", OCI_DROP_IN)
+    installed.run("systemctl", "daemon-reload")
+    installed.run("systemctl", "start", *ENGINE)
+
+
+def settings() -> list[str]:
+    """What the drop-in sets, each word of a list by itself."""
+    lines = [line for line in OCI.read_text().partition("[Service]\n")[2].splitlines() if not line.startswith("#")]
+    pairs = [line.split("=", 1) for line in lines]
+    return [f"{key}={one}" for key, value in pairs for one in (value.split() if key in OF_MANY else [value])]
+
+
+def unit(name: str, opened: list[str]) -> str:
+    """The service's own unit, which makes one container instead of being a daemon."""
+    begun = ["Type=oneshot", f"ExecStart=/opt/kickwatch/bin/python -I {ATTEMPT} {name}"]
+    return "\n".join(["[Service]", *begun, *confined(), *opened, ""])
+
+
+def test_each_line_of_the_drop_in_is_needed_and_all_are_enough(without_an_engine: Node) -> None:
+    node, everything = without_an_engine, settings()
+    node.write(ATTEMPT, Path(__file__).with_name("oci_attempt.py").read_text())
+    needed = [one for one in everything if one.partition("=")[0] not in CLOSES]
+    tried = {"all": everything} | {one: [line for line in everything if line != one] for one in needed}
+    units = {one: f"kickwatch-try-{number}" for number, one in enumerate(tried)}
+    for one, name in units.items():
+        node.write(f"/run/systemd/system/{name}.service", unit(name, tried[one]))
+    node.run("systemctl", "daemon-reload")
+    since = node.now()
+    node.run("systemctl", "start", *units.values(), check=False, timeout_s=180)
+    works = {one for one, name in units.items() if node.show(name)["Result"] == "success"}
+    assert works == {"all"}, node.out("journalctl", f"--since=@{since // 10**6}", "--unit=kickwatch-try-*", "-o", "cat")
+    assert node.out("sh", "-c", "find /sys/fs/cgroup -type d -name 'kickwatch-try-*'") == ""
+
+
+def test_with_the_drop_in_auto_drives_a_runtime(without_an_engine: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    node, since = without_an_engine, without_an_engine.now()
+    node.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
+    node.run("systemctl", "daemon-reload")
+    exposure = node.out("systemd-analyze", "security", "kickwatch").rpartition("kickwatch.service: ")[2].split()[0]
+    with capsys.disabled():
+        print(f"\nsystemd-analyze security kickwatch.service, with oci.conf: {exposure}")  # noqa: T201
+    assert f"says {exposure} with it" in OCI.with_name("README.md").read_text()
+    node.run("systemctl", "start", "kickwatch", timeout_s=120)
+    finished = node.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+    assert (finished["KICKWATCH_CONTAINERS"], finished["KICKWATCH_FAILURES"]) == ("5", "[]")
+    assert finished["KICKWATCH_KMEM_ACCOUNTING"] == "on"
+    noted = [note["MESSAGE"] for note in node.journal(f"MESSAGE_ID={Event.NOTE.message_id}", since=since)]
+    assert any("engine: oci runc" in note and "no container engine answers" in note for note in noted)
+    node.run("systemctl", "stop", "kickwatch")
+    node.run("systemctl", "start", *ENGINE)  # which is asked what it holds
+    left = leftovers(node)
+    assert {kind: found for kind, found in left.items() if found} == {}
+    assert node.out("sh", "-c", "find /run/kickwatch -path '*/bundles/*'") == ""
+
+
+def test_without_the_drop_in_it_waits_and_names_it(without_an_engine: Node) -> None:
+    node, since = without_an_engine, without_an_engine.now()
+    node.run("systemctl", "start", "kickwatch", timeout_s=120)
+    lost = node.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
+    assert "oci.conf" in lost["MESSAGE"]
+    assert node.show("kickwatch")["ActiveState"] == "active"
