@@ -1,6 +1,7 @@
 """The csd probe against known events: a prime number of them must be counted exactly, by reason, kind and call."""
 
 import asyncio
+import os
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.symbols import Symbols
 from kickwatch.workload.helper import Helper
+from needs import ipi_rung
 from refused import refused
 from replay import Replay
 
@@ -27,7 +29,7 @@ TRACEFS = Path("/sys/kernel/tracing")
 @pytest.fixture
 async def observatory() -> AsyncIterator[Observatory]:
     armed = await Observatory.open()
-    assert armed.observers.ipis == "csd", armed.losses
+    assert armed.observers.ipis == ipi_rung(), armed.losses
     yield armed
     armed.close()
 
@@ -38,12 +40,14 @@ def tracepoint() -> Iterator[Path]:
     mounted = TRACEFS / "instances"
     if not mounted.is_dir():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACEFS)], check=True)
-    instance = mounted / "kickwatch-test"
+    instance = mounted / f"kickwatch-test-{os.getpid()}"  # what a killed session left is not in the way
     instance.mkdir()
-    switch = instance / "events/sched/sched_switch/enable"
-    toggle(switch, 1)
-    yield switch
-    instance.rmdir()
+    try:
+        switch = instance / "events/sched/sched_switch/enable"
+        toggle(switch, 1)
+        yield switch
+    finally:
+        instance.rmdir()
 
 
 def toggle(switch: Path, times: int) -> None:
@@ -73,6 +77,7 @@ async def test_23_toggles_send_23_times_the_requests_of_one(observatory: Observa
     assert not many.on_creation_path
 
 
+@pytest.mark.usefixtures("alone")
 async def test_the_rise_of_cal_agrees_with_the_requests_on_an_idle_machine(
     observatory: Observatory, tracepoint: Path
 ) -> None:

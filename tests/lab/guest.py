@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from errno import ECONNREFUSED
 from pathlib import Path
 
 from shell import LabError
@@ -137,14 +138,23 @@ class Guest:
     def connect(self) -> None:
         """Wait until the agent is there. Raises LabError with the console's end."""
         began = time.monotonic()
-        while not (self._state / "port").exists() and self._alive() and time.monotonic() - began < _BOOT_S:
-            time.sleep(0.05)
         try:
-            self._socket.connect(str(self._state / "port"))
+            while not self._connected():
+                if not self._alive() or time.monotonic() - began > _BOOT_S:
+                    raise ConnectionRefusedError(ECONNREFUSED, "QEMU does not listen")
+                time.sleep(0.05)
             self._line(_BOOT_S)
         except OSError as error:
             raise self._failed(f"no agent ({error})") from error
         self.boot_s = time.monotonic() - began
+
+    def _connected(self) -> bool:
+        """Whether that worked: QEMU makes the socket first, and listens a moment later."""
+        try:
+            self._socket.connect(str(self._state / "port"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
     def close(self) -> None:
         """End QEMU, which nobody needs to see out: its disks are snapshots."""

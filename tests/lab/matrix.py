@@ -1,4 +1,4 @@
-"""Every machine of the laboratory, as many at a time as there are CPUs: `matrix.py [pytest arguments]`.
+"""Every machine of the laboratory, three at a time for two CPUs: `matrix.py [pytest arguments]`.
 
 Each machine is a pytest of its own, whose output lies in build/lab/ beside what was measured; a line is said when one
 ends, and the table at the end. Exit status 1 where any test failed. KICKWATCH_LAB_MACHINES chooses the machines,
@@ -21,14 +21,15 @@ from shell import cache, locked
 from userland import build_wheel, installed
 
 HERE = Path(__file__).parent
-_OF_MACHINES = ("test_kernel_laboratory.py", "test_rungs.py")
-_QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "-o", "console_output_style=classic"]
+_OF_MACHINES = ("test_kernel_laboratory.py", "test_rungs.py", "test_service.py")
+_QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "--durations=12", "-o", "console_output_style=classic"]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run them all; 1 where any failed."""
     began, wanted = time.monotonic(), machines()
-    jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", os.cpu_count() or 1))
+    # A guest has one thread for all its CPUs, and waits for a quarter of its time.
+    jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 3 // 2))
     _say(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
     with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"):
         os.environ["KICKWATCH_LAB_DISK"] = str(installed(build_wheel(Path(wheel)), cache()))

@@ -11,7 +11,10 @@ from pathlib import Path
 from shell import run, said
 from userland import PACKAGES, ROOT, base, disk_of, fetch_wheels
 
-_PACKAGES = (*PACKAGES, "git", "make", "gcc", "libc6-dev", "clang", "libbpf-dev", "docker.io", "iptables", "apparmor")
+_PACKAGES = (
+    *(*PACKAGES, "git", "make", "gcc", "libc6-dev", "clang", "libbpf-dev", "docker.io", "iptables", "apparmor"),
+    *("prometheus", "mmdebstrap", "bpftrace", "podman"),  # `make test` asks for them
+)
 _WITHOUT_WHEEL = ("forbiddenfruit",)  # on PyPI as a source alone; pure Python
 _HOME = "root"
 BUNDLE, WHEELS = f"/{_HOME}/kickwatch.bundle", f"/{_HOME}/wheels"

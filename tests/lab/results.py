@@ -8,14 +8,15 @@ from typing import Any
 _HEAD = (
     *("machine", "kernel", "boot, s", "IPIs", "contention", "blind to"),
     *("containers", "verdict", "ms per container", "CAL", "TLB", "RES"),
-    *("`rcu_exp_handler`", "`rcu_barrier_handler`", "canary CAL-TLB"),
+    *("`rcu_exp_handler`", "`rcu_barrier_handler`", "canary CAL-TLB", "a reading, ms"),
 )
 _FAULTS = ("kick", "worker", "key", "caches", "slabinfo", "kmem_tcp")
 
 
 def main(directory: Path) -> None:
     """Print both tables."""
-    told = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(directory.glob("*.json"))}
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(directory.glob("*.json"))}
+    told = {name: machine for name, machine in found.items() if "machine" in machine}  # not one test's own
     print("Healthy: `kickwatch trial`, engine oci with crun; figures per container, all CPUs, above quiet.\n")
     print(_table(_HEAD, [_healthy(name, machine) for name, machine in told.items()]))
     print("\nFaults: verdict and reasons; broadcasts per container by reason (origin, path); waits per container.\n")
@@ -40,6 +41,7 @@ def _healthy(name: str, told: dict[str, Any]) -> list[str]:
         *(_figure(cost[row]) for row in ("cal", "tlb", "res")),
         *(_sweeps(trial, reason) for reason in ("rcu_exp_handler", "rcu_barrier_handler")),
         _figure((trial["canary"] or {}).get("cal_minus_tlb_per_memcg")),
+        _figure(told.get("scale", {}).get("sample_ms")),
     ]
 
 

@@ -8,6 +8,7 @@ initramfs.
 import hashlib
 import json
 import lzma
+import os
 import shutil
 import stat
 import sys
@@ -29,8 +30,10 @@ MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
     *("e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-timesyncd.service"),
     *("systemd-tmpfiles-clean.timer", "systemd-pstore.service", "systemd-networkd-wait-online.service"),
+    *("prometheus.service", "prometheus-node-exporter.service", "podman.socket", "podman-auto-update.timer"),
 )
 PORT = "kickwatch.lab"
+_DISKS_KEPT = 3
 _AGENT = "/opt/lab/agent.py"
 _UNIT = f"""\
 [Unit]
@@ -109,7 +112,7 @@ def installed(wheel: Path, cache: Path) -> Path:
 
 
 def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None], *, free_mb: int) -> Path:
-    """The disk image of `bare` with what `fill` brings, beside it; the last one of this name is kept.
+    """The disk image of `bare` with what `fill` brings, beside it; the last ones of this name are kept.
 
     `parts` is all that it depends on, but for this file.
     """
@@ -117,8 +120,8 @@ def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None
     digest = _digest([*parts, Path(__file__).read_text("utf-8"), _agent_text()])
     wanted = cache / f"{name}-{digest}.img"
     if not wanted.exists():
-        for old in cache.glob(f"{name}-*.img"):
-            old.unlink()
+        for old in sorted(cache.glob(f"{name}-*.img"), key=lambda image: image.stat().st_mtime)[: 1 - _DISKS_KEPT]:
+            old.unlink()  # not the newest: a laboratory of another tree may boot from it
         tree = cache / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         run(["cp", "--archive", "--reflink=auto", bare, tree])
@@ -128,6 +131,7 @@ def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None
         _disk(tree, new, free_mb=free_mb)
         shutil.rmtree(tree)
         new.rename(wanted)
+    os.utime(wanted)
     return wanted
 
 

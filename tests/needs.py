@@ -1,0 +1,123 @@
+"""What tests may need of a node, each asked by trying: root, BPF, an engine, Prometheus, a systemd or guest to boot."""
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Callable
+
+ENGINE_SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
+FEATURE = "feature:"
+
+_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+_BPF_PROG_LOAD, _BPF_RAW_TRACEPOINT_OPEN = 5, 17
+_BPF_PROG_TYPE_RAW_TRACEPOINT = 17
+_RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit
+
+
+class _ProgLoad(ctypes.Structure):
+    _fields_ = (
+        ("prog_type", ctypes.c_uint32),
+        ("insn_cnt", ctypes.c_uint32),
+        ("insns", ctypes.c_char_p),
+        ("license", ctypes.c_char_p),
+        ("rest", ctypes.c_uint8 * 96),
+    )
+
+
+class _RawTracepointOpen(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("prog_fd", ctypes.c_uint32), ("rest", ctypes.c_uint8 * 108))
+
+
+def _bpf(command: int, attributes: ctypes.Structure) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.c_uint(ctypes.sizeof(attributes))
+    fd = int(libc.syscall(_SYS_BPF[platform.machine()], command, ctypes.byref(attributes), size))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return fd
+
+
+def _unmet_kernel() -> str:
+    """Asked by trying, as the daemon does: tracefs need not be mounted, and a version would prove nothing."""
+    return unattached("sched_switch")
+
+
+@functools.cache
+def ipi_rung() -> str:
+    """The best rung of this kernel for IPIs: without csd:csd_queue_cpu (6.5) tests hold of the kprobes as well."""
+    return "kprobe" if unattached("csd_queue_cpu") else "csd"
+
+
+def unattached(tracepoint: str) -> str:
+    """Why a program does not attach to this raw tracepoint; empty where it does."""
+    if os.geteuid() != 0:
+        return "not root"
+    if platform.machine() not in _SYS_BPF:
+        return f"the number of bpf(2) on {platform.machine()} is not known here"
+    try:
+        program = _bpf(_BPF_PROG_LOAD, _ProgLoad(_BPF_PROG_TYPE_RAW_TRACEPOINT, 2, _RETURN_0, b"GPL"))
+    except OSError as error:
+        return f"no BPF program may be loaded ({error.strerror})"
+    try:
+        os.close(_bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointOpen(tracepoint.encode(), program)))
+    except OSError as error:
+        return f"no raw tracepoint {tracepoint} ({error.strerror})"
+    finally:
+        os.close(program)
+    return ""
+
+
+def _unmet_docker() -> str:
+    if os.geteuid() != 0:
+        return "not root"
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(ENGINE_SOCKET)
+            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")
+            status = connection.recv(64)
+    except OSError as error:
+        return f"no engine at {ENGINE_SOCKET} ({error.strerror or 'no answer'})"
+    return "" if b" 200 " in status else f"{ENGINE_SOCKET} does not answer as an engine"
+
+
+def _unmet_systemd() -> str:
+    """Such tests boot a systemd, with an engine of its own, in a container that runc starts."""
+    if os.geteuid() != 0:
+        return "not root"
+    remedies = {"runc": "deploy/setup engine", "mmdebstrap": "deploy/setup test-packages"}
+    missing = [f"no {program}: {remedy}" for program, remedy in remedies.items() if shutil.which(program) is None]
+    return "; ".join(missing)
+
+
+def _unmet_prometheus() -> str:
+    """A server of their own, and its tool; both come with Debian's package prometheus."""
+    missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
+    return f"no {' and no '.join(missing)} on PATH: deploy/setup test-packages" if missing else ""
+
+
+def _unmet_guest() -> str:
+    """Debian's kernels are booted in QEMU; see LABORATORY.md."""
+    if os.geteuid() != 0:
+        return "not root"
+    programs = ("qemu-system-x86_64", "mmdebstrap", "depmod", "mke2fs", "unshare", "chrt")
+    missing = [program for program in programs if shutil.which(program) is None]
+    return f"no {' and no '.join(missing)} on PATH: deploy/setup lab-packages" if missing else ""
+
+
+NEEDS: dict[str, Callable[[], str]] = {
+    "kernel": _unmet_kernel,
+    "docker": _unmet_docker,
+    "systemd": _unmet_systemd,
+    "prometheus": _unmet_prometheus,
+    "guest": _unmet_guest,
+}
+
+
+@functools.cache
+def unmet(need: str) -> str:
+    """Why `need` is not met on this machine; empty where it is."""
+    return NEEDS[need]()
