@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from slowness import SLOWNESS
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -36,7 +38,7 @@ def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Ou
         [sys.executable, "-m", "kickwatch", *arguments],
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=timeout_s * SLOWNESS,
         env=os.environ | environment,
         check=False,
     )
@@ -57,7 +59,7 @@ def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
 def ended(process: "subprocess.Popen[str]", timeout_s: float = 60) -> Outcome:
     """Wait for a started command and take what it left; killed at the deadline, so that no test leaves one."""
     try:
-        out, err = process.communicate(timeout=timeout_s)
+        out, err = process.communicate(timeout=timeout_s * SLOWNESS)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()

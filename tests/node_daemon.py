@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import bpf_programs
 from leftovers import leftovers
+from slowness import SLOWNESS
 
 # The smallest trials there are. Under this seed the first 21 begin with the churn window, so that the quiet one need
 # not be made as long as a churn window might become.
@@ -133,7 +134,7 @@ class NodeDaemon:
 
     def until(self, true: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
         """Wait, looking whenever the daemon says something and twice a second; fails where it has ended or is late."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * SLOWNESS
         with self._news:
             while not true():
                 ended = self.process.poll() is not None and not any(reader.is_alive() for reader in self._readers[:1])
@@ -157,7 +158,7 @@ class NodeDaemon:
     def ended(self, timeout_s: float = 60.0) -> int:
         """The exit status, when it comes."""
         try:
-            return self.process.wait(timeout_s)
+            return self.process.wait(timeout_s * SLOWNESS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still runs after {timeout_s:g} s; {self.told()}") from None
         finally:
@@ -165,7 +166,7 @@ class NodeDaemon:
 
     def left(self) -> dict[str, object]:
         """What it has left behind; empty is right. What the kernel frees a little later is waited for."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 5 * SLOWNESS
         while (found := self._found()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found

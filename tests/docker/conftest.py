@@ -1,5 +1,6 @@
 """Images the docker tests need: made from the project's own program, gone afterwards."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,16 +46,20 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def _remove_others() -> None:
-    for command in (("rm", "-f", "-v"), ("network", "rm"), ("volume", "rm"), ("rmi", "-f")):
-        name = "kickwatch-others:1" if command[0] == "rmi" else "kickwatch-others"
-        subprocess.run(["docker", *command, name], capture_output=True, check=False)
+    for command in (("rm", "-f", "-v"), ("network", "rm"), ("volume", "rm")):
+        subprocess.run(["docker", *command, "kickwatch-others"], capture_output=True, check=False)
+    subprocess.run(["docker", "rmi", "-f", "kickwatch-others:1", "foreign-test:1"], capture_output=True, check=False)
 
 
 def _listed() -> list[str]:
-    """Everything the engine lists, without what counts time, and the cgroups that could be ours."""
+    """Everything the engine lists, without what counts time, and the cgroups that could be ours.
+
+    Docker lists labels, mounts and networks of a container in an order that changes from one call to the next.
+    """
     container = "{{.ID}} {{.Image}} {{.Command}} {{.CreatedAt}} {{.Names}} {{.Labels}} {{.Mounts}} {{.Networks}}"
+    ps = ("ps", "-a", "--no-trunc", "--format")
     return [
-        _docker("ps", "-a", "--no-trunc", "--format", container),
+        re.sub(r"[^ \n]+,[^ \n]+", lambda many: ",".join(sorted(many[0].split(","))), _docker(*ps, container)),
         _docker("ps", "--no-trunc", "-q"),
         _docker("images", "-a", "--no-trunc", "--format", "{{.ID}} {{.Repository}} {{.Tag}} {{.CreatedAt}}"),
         _docker("network", "ls", "--no-trunc"),

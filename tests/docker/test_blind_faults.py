@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from namespaces import Step, cover, enter, inside, refused_bpf, without_capabilities
+from needs import ipi_rung
 from node_daemon import FAST, NodeDaemon, toml
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -57,7 +58,7 @@ def test_tracefs_not_mounted_in_a_trial(tmp_path: Path) -> None:
     """The verdict is as ever, too."""
     status, told, err = run(inside(*tracefs(tmp_path)["not mounted"]), "trial", tmp_path)
     assert (status, told["verdict"], told["reasons"]) == (4, "unknown", ["insufficient_evidence"]), err
-    assert told["observers"] == {"ipis": "csd", "contention": "tracepoint"}
+    assert told["observers"] == {"ipis": ipi_rung(), "contention": "tracepoint"}
     assert told["containers"] == 2
     assert {row["reason"] for row in told["bill"]} & {"rcu_exp_handler", "flush_tlb_func", "sched_ttwu_pending"}
 

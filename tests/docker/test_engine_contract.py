@@ -27,8 +27,9 @@ from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_runtime import find_runtime
-from kickwatch.workload.reaper import reap_containers
+from kickwatch.workload.reaper import reap_containers, stop_slice
 from private_podman import private_podman
+from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel]
 
@@ -122,11 +123,11 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
     if request.param in {"docker", "podman"}:
         socket = SOCKET if request.param == "docker" else str(request.getfixturevalue("podman"))
         arguments = ("docker", socket)
-        engine = DockerEngine(socket, timeout_s=20, workers=4)
+        engine = DockerEngine(socket, timeout_s=20 * SLOWNESS, workers=4)
     else:
         runtime = await asyncio.to_thread(crun, tmp_path) if request.param == "crun" else "runc"
         arguments = (runtime, str(ROOT))
-        engine = OciEngine(arguments[0], timeout_s=20, root=ROOT)
+        engine = OciEngine(arguments[0], timeout_s=20 * SLOWNESS, root=ROOT)
     info = await engine.info()
     image = await engine.prepare_image(await asyncio.to_thread(program))
     made = Kit(engine, info, image, arguments, await asyncio.to_thread(Cgroups.read))
@@ -137,7 +138,7 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
         await reap_containers(engine, made.instance)
         await engine.remove_image(image)
         await engine.close()
-        left = await asyncio.to_thread(no_parents, made.cgroups)
+        left = await asyncio.to_thread(no_parents, made)
     assert left == []
     assert not oci_is_there()
     assert zombies() == []
@@ -148,9 +149,12 @@ def program() -> bytes:
     return binary("workload").read_bytes()
 
 
-def no_parents(cgroups: Cgroups) -> list[Path]:
+def no_parents(kit: Kit) -> list[Path]:
     """Remove the cgroups that the containers were in; returns what cannot be."""
-    return [path for mount in cgroups.mounts for path in remove_tree(mount / PARENT)]
+    if kit.parent.endswith(".slice"):
+        stop_slice(kit.parent)
+    names = {PARENT, kit.parent.lstrip("/")}
+    return [path for mount in kit.cgroups.mounts for name in names for path in remove_tree(mount / name)]
 
 
 def oci_is_there() -> bool:
@@ -301,7 +305,9 @@ async def test_one_that_cannot_start_is_named_and_leaves_nothing(kit: Kit) -> No
         spec = kit.spec()
         await asyncio.to_thread(lambda: next(ROOT.glob("images/*/program")).chmod(0o644))
     else:
-        spec = msgspec.structs.replace(kit.spec(), cgroup_parent="/../kickwatch-contract/memory.stat")
+        systemd = kit.info.cgroup_driver == "systemd"
+        refused = "kickwatch--contract.slice" if systemd else "/../kickwatch-contract/memory.stat"
+        spec = msgspec.structs.replace(kit.spec(), cgroup_parent=refused)
     container_id = await kit.engine.create(spec)
     with pytest.raises(EngineError, match=spec.name) as caught:
         await kit.engine.start(container_id)
@@ -344,7 +350,7 @@ async def test_a_runtime_directory_that_is_noexec_as_on_many_nodes(tmp_path: Pat
         await engine.remove(container_id)
         await engine.remove_image(image)
         await engine.close()
-    assert await asyncio.to_thread(no_parents, kit.cgroups) == []
+    assert await asyncio.to_thread(no_parents, kit) == []
 
 
 @contextmanager
@@ -392,7 +398,7 @@ async def test_a_runtime_that_hangs_is_bounded_and_what_it_made_is_removed(tmp_p
         await engine.remove(container_id)
         assert await engine.ours(kit.instance) == []
         await engine.remove_image(kit.image)
-        assert await asyncio.to_thread(no_parents, kit.cgroups) == []
+        assert await asyncio.to_thread(no_parents, kit) == []
     assert time.monotonic() - since < 6
     await engine.close()
     assert not oci_is_there()

@@ -12,6 +12,7 @@ import pytest
 
 from command import ended, kickwatch, start
 from private_engine import PrivateEngine, private_engine
+from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
@@ -80,7 +81,7 @@ def test_the_disk_is_full_when_the_image_is_made(engine: PrivateEngine) -> None:
 def test_an_engine_that_dies_in_mid_trial(engine: PrivateEngine, number: signal.Signals) -> None:
     at = ["--set", f"engine.socket={engine.socket}", "--set", f"trial.seed={CHURN_FIRST}"]
     trial = start("trial", "--containers", "500", *at)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * SLOWNESS
     while time.monotonic() < deadline and not engine.docker("ps", "-q"):
         time.sleep(0.1)
     time.sleep(1)

@@ -17,6 +17,7 @@ from command import kickwatch
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.lock import LOCK_PATH
 from node_daemon import NodeDaemon
+from slowness import SLOWNESS
 from wall_clock import WallClock
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -176,7 +177,7 @@ def squeeze(own: Path, version: CgroupVersion, daemon: NodeDaemon) -> None:
     limit, usage = ("memory.max", "memory.current") if version is CgroupVersion.V2 else (
         "memory.limit_in_bytes", "memory.usage_in_bytes"
     )  # fmt: skip
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 30 * SLOWNESS
     while daemon.process.poll() is None and time.monotonic() < deadline:
         with suppress(OSError):  # v1 refuses a limit that it cannot reach by reclaiming
             (own / limit).write_text(str(int((own / usage).read_text()) - 64 * 1024))

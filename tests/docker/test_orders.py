@@ -59,8 +59,9 @@ def test_a_drain_in_mid_trial(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("held", ["drained", "passive"])
 def test_what_a_killed_daemon_left_is_removed_though_nothing_is_started(tmp_path: Path, held: str) -> None:
-    with NodeDaemon(tmp_path, {"workload.containers_per_trial": 20, "workload.concurrency": 2}) as killed:
-        killed.until(lambda: len(ours()) == 2, "containers")
+    # Held, so that none is just being removed: the engine would end that in spite of the kill.
+    with NodeDaemon(tmp_path, {"workload.hold_s": HELD_S, "workload.concurrency": 2}) as killed:
+        killed.until(lambda: len(ours()) == 2, "two containers")
         assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
         assert ours()
     if held == "drained":

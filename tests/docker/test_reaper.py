@@ -11,6 +11,7 @@ import pytest
 from command import ended, kickwatch, start
 from kickwatch.workload.names import read_instance
 from leftovers import leftovers
+from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
@@ -36,7 +37,7 @@ def foreign(own_image: str) -> Iterator[str]:
 def test_kill_9_in_mid_trial_leaves_nothing_after_the_next_start(foreign: str) -> None:
     before = leftovers()
     victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4", "--set", "trial.seed=5")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * SLOWNESS
     while not _ours() and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(2)
@@ -57,7 +58,7 @@ def test_kill_9_in_mid_trial_leaves_nothing_after_the_next_start(foreign: str) -
 def test_a_signal_in_mid_trial_cleans_up_at_once(number: signal.Signals) -> None:
     before = leftovers()
     stopped = start("run", "--set", "workload.concurrency=2", "--set", "trial.seed=5")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * SLOWNESS
     while not _ours() and time.monotonic() < deadline:
         time.sleep(0.1)
     stopped.send_signal(number)

@@ -6,6 +6,7 @@ import pytest
 
 from command import kickwatch
 from leftovers import leftovers
+from needs import ipi_rung
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
@@ -21,7 +22,7 @@ def test_a_healthy_node_is_quiet_and_its_bill_has_names() -> None:
     assert told["containers"] == 23
     assert told["failures"] == []
     assert told["kmem_accounting"] == "on"
-    assert told["observers"] == {"ipis": "csd", "contention": "tracepoint"}
+    assert told["observers"] == {"ipis": ipi_rung(), "contention": "tracepoint"}
     assert {"rcu_exp_handler", "rcu_barrier_handler", "flush_tlb_func"} <= {row["reason"] for row in told["bill"]}
     requests = sum(row["requests"] for row in told["bill"])
     unknown = [row for row in told["bill"] if row["origin"] == "unknown"]

@@ -13,6 +13,7 @@ import pytest
 from command import Outcome, ended, kickwatch, start
 from kickwatch.workload.oci_engine import ROOT
 from leftovers import leftovers
+from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
@@ -119,6 +120,6 @@ def bundles() -> list[str]:
 
 def until_there_are_bundles() -> None:
     """A minute at most."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * SLOWNESS
     while not bundles() and time.monotonic() < deadline:
         time.sleep(0.05)

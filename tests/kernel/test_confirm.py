@@ -9,6 +9,7 @@ from kickwatch.alert.broadcast import bpftrace_line
 from kickwatch.model import Cell, Origin, Path
 from kickwatch.observe.control import control_cpus
 from kickwatch.workload.helper import Helper
+from needs import ipi_rung
 
 pytestmark = pytest.mark.kernel
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.kernel
 async def test_bpftrace_takes_the_command_and_shows_the_function() -> None:
     assert shutil.which("bpftrace"), "the command is bpftrace's: deploy/setup test-packages"
     cell = Cell(reason="ipi_mb", func="ipi_mb", origin=Origin.MEMBARRIER, path=Path.OTHER, requests=1)
-    line = bpftrace_line(cell).replace("interval:s:60", "interval:s:8")
+    line = bpftrace_line(cell, ipi_rung()).replace("interval:s:60", "interval:s:8")
     shown = await asyncio.create_subprocess_shell(
         line, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -62,13 +62,16 @@ async def test_waits_are_counted_and_their_holders_named(observatory: Observator
     if not observatory.contention.slab_mutex:  # two reads at the start need not have met: the next wait teaches it
         await contend(observatory)
         await observatory.between_windows()
-    window = await contend(observatory)
-    waits, wait_ns = total_waits(window.waits)
-    assert waits > 50
-    assert wait_ns > waits * 100
-    assert sum(window.wait_histogram_ns) == waits
-    assert {wait.waiter for wait in window.waits} == {"slab_start"}
-    named = sum(wait.waits for wait in window.waits if wait.holder == "cat")
+    for _ in range(3):  # a holder that has gone has no name: there are more of them while CPUs are taken away
+        window = await contend(observatory)
+        waits, wait_ns = total_waits(window.waits)
+        assert waits > 50
+        assert wait_ns > waits * 100
+        assert sum(window.wait_histogram_ns) == waits
+        assert {wait.waiter for wait in window.waits} == {"slab_start"}
+        named = sum(wait.waits for wait in window.waits if wait.holder == "cat")
+        if named > 0.8 * waits:
+            break
     assert named > 0.8 * waits, window.waits
 
 
@@ -163,12 +166,13 @@ def test_a_begin_whose_end_was_lost_does_not_stretch_the_next_wait(
 
 
 def test_a_long_wait_without_a_further_begin_is_taken_as_it_is(rig: Rig) -> None:
+    long_ns = min(900 * 10**9, time.monotonic_ns() // 2)  # the machine may have booted just now
     rig.begin()
-    rig.age_by(900 * 10**9)
+    rig.age_by(long_ns)
     rig.end()
     totals, sample = rig.read()
     assert (totals.waits, sample.health) == (1, HEALTHY)
-    assert totals.wait_ns >= 900 * 10**9
+    assert totals.wait_ns >= long_ns
 
 
 def test_an_end_of_another_task_ends_nothing(rig: Rig) -> None:

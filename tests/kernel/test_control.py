@@ -10,6 +10,7 @@ from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.control import BARRIERS, SINGLES, control_cpus, positive_control
 from kickwatch.observe.observatory import Observatory
+from needs import ipi_rung
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 @pytest.fixture
 async def observatory() -> AsyncIterator[Observatory]:
     armed = await Observatory.open()
-    assert armed.observers.ipis == "csd", armed.losses
+    assert armed.observers.ipis == ipi_rung(), armed.losses
     yield armed
     armed.close()
 
@@ -44,7 +45,7 @@ async def test_a_map_of_one_entry_fails(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(requests, "BpfObject", partial(BpfObject, max_entries={"cells": 1}))
     shrunk = await Observatory.open()
     try:
-        assert shrunk.observers.ipis == "csd"
+        assert shrunk.observers.ipis == ipi_rung()
         control = await positive_control(shrunk)
     finally:
         shrunk.close()

@@ -59,6 +59,8 @@ class World:
 
     def start(self, *command: str | Path) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
+        # A shell cannot trap what was ignored when it started, as SIGHUP is under nohup and SIGINT in the background.
+        command = ("env", "--default-signal=HUP,INT,TERM", *command)
         process = subprocess.Popen(command, env=self.env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         self.processes.append(process)
         return process

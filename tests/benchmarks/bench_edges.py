@@ -1,0 +1,97 @@
+"""What a reading at a window's edge takes: on this node as it is, and the parts that grow with CPUs for 64 and 512.
+
+Two things grow: the per-CPU values of the probes' maps (busy cells and health), and /proc/interrupts. Their bytes are
+made up here as the kernel would give them for so many CPUs, and go through kickwatch's own code. What the kernel itself
+needs to gather them is in the first line for this node's CPUs alone; LABORATORY.md has it for a guest of 72. Needs
+root. Exit status 1 where the parts of 64 CPUs exceed their budget.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import click
+from bench_interrupts import big_text
+
+from kickwatch.observe.bpf import BpfMap
+from kickwatch.observe.interrupts import parse_interrupts
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.readings import Health, read_health
+from kickwatch.observe.requests import _CELL, _sum_cpus
+
+ROUNDS, BUSY_CELLS, PROBES = 31, 4, 2
+BUDGET_MS, BUDGET_CPUS = 10.0, 64
+
+
+class Wide(BpfMap):
+    """A per-CPU map of as many CPUs as wanted: its values are read and summed, not looked up."""
+
+    def __init__(self, cpus: int) -> None:
+        """No map of the kernel."""
+        self._bytes = b"".join(cpu.to_bytes(8, sys.byteorder) for cpu in range(cpus))
+
+    def get(self, key: bytes) -> bytes | None:  # noqa: ARG002 -- of all keys
+        """Of any key."""
+        return self._bytes
+
+
+def spread_ms(function: Callable[[], object]) -> tuple[float, float, float]:
+    """Minimum, median and maximum over the rounds."""
+    taken = []
+    for _ in range(ROUNDS):
+        start_ns = time.perf_counter_ns()
+        function()
+        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return min(taken), median(taken), max(taken)
+
+
+def per_cpu_maps(cpus: int) -> Callable[[], object]:
+    """Sums all per-CPU values that one reading takes."""
+    busy, health = b"".join(_CELL.pack(cpu, cpu, 0) for cpu in range(cpus)), Wide(cpus)
+
+    def read() -> None:
+        for _ in range(BUSY_CELLS):
+            _sum_cpus(busy)
+        for _ in range(PROBES):
+            read_health(health)
+
+    return read
+
+
+async def node_ms() -> tuple[int, float]:
+    """CPUs, and the median of whole readings of this node."""
+    observatory = await Observatory.open()
+    try:
+        taken = []
+        for _ in range(ROUNDS):
+            start_ns = time.perf_counter_ns()
+            await observatory.sample()
+            taken.append((time.perf_counter_ns() - start_ns) / 1e6)
+        return observatory.cpus_online, median(taken)
+    finally:
+        observatory.close()
+
+
+def main() -> int:
+    """Print min / median / max of each; 1 where the budget is exceeded."""
+    cpus_online, taken = asyncio.run(node_ms())
+    click.echo(f"a whole reading on this node, {cpus_online} CPUs: median {taken:.2f} ms of {ROUNDS}")
+    click.echo("parts that grow with CPUs; min / median / max, ms")
+    total = {}
+    for cpus in (cpus_online, BUDGET_CPUS, 512):
+        text, width = big_text(cpus), (BUSY_CELLS * _CELL.size + PROBES * len(Health._fields) * 8) * cpus
+        parts = {
+            f"per-CPU values, {width / 1e3:.1f} kB": spread_ms(per_cpu_maps(cpus)),
+            f"/proc/interrupts, {len(text) / 1e6:.2f} MB": spread_ms(lambda text=text: parse_interrupts(text)),
+        }
+        for name, figures in parts.items():
+            click.echo(f"  {cpus:4d} CPUs {name:28s}" + " / ".join(f"{figure:.2f}" for figure in figures))
+        total[cpus] = sum(figures[1] for figures in parts.values())
+    click.echo(f"{BUDGET_CPUS} CPUs together {total[BUDGET_CPUS]:.2f} ms; budget {BUDGET_MS:.0f} ms")
+    return int(total[BUDGET_CPUS] > BUDGET_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
