@@ -15,7 +15,7 @@ RESULTS = ROOT / "build" / "lab"
 _DEFAULT = "sid:v2:4 bookworm:v1:4 bookworm:v2:4 trixie:v2:4 sid:v2:16 bookworm:v1:16 bookworm:v2:16 trixie:v2:16"
 # Not machines of the matrix: Docker Engines of other releases on this node, and the README's commands in a guest.
 OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py"}
-_ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
+ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
 _INSIDE, _PYTHON = "/opt/lab/rungs_inside.py", "/opt/kickwatch/bin/python"
 
@@ -61,7 +61,7 @@ class Bench:
 
     def trial(self, name: str, *arguments: str, containers: int = 12, **environment: str) -> dict[str, Any]:
         """`kickwatch trial --json`: what it says, its exit status and its alerts, kept as `name`."""
-        command = ("kickwatch", "trial", "--json", *_ENGINE, "--containers", str(containers), *arguments)
+        command = ("kickwatch", "trial", "--json", *ENGINE, "--containers", str(containers), *arguments)
         environment["KICKWATCH_LOG_FORMAT"] = "json"
         done = self.guest.run(*command, check=False, timeout_s=_TRIAL_S, **environment)
         assert done.raw.startswith(b"{"), f"{' '.join(command)}: exit status {done.status}: {done.errors[-3000:]}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import fault_module
 import pytest
-from bench import Bench
+from bench import ENGINE, Bench
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
@@ -186,14 +186,15 @@ def test_what_the_runtime_of_a_killed_kickwatch_switched_on_goes_off_with_the_ne
     if bench.wanted == "v1":
         pytest.skip("feature: cgroup v1 hands no controller on")
     handed_on = _handed_on(bench)
-    trial = "kickwatch trial --set engine.kind=oci --set engine.runtime=crun --set trial.window_s=0.5 --containers"
+    shortly = ("--set", "trial.window_s=0.5")
+    trial = " ".join(("kickwatch", "trial", *ENGINE, *shortly, "--containers", "60"))
     bench.guest.shell(
-        f"""systemd-run --quiet --collect --unit=victim /usr/local/bin/{trial} 60
+        f"""systemd-run --quiet --collect --unit=victim /usr/local/bin/{trial}
         until grep -q cpuset /sys/fs/cgroup/cgroup.subtree_control; do sleep 0.1; done
         systemctl kill --signal=KILL victim; while systemctl --quiet is-active victim; do sleep 0.1; done"""
     )
     assert "cpuset" in _handed_on(bench) - handed_on
-    bench.guest.shell(f"{trial} 1", check=False)
+    bench.trial("after_a_kill", *shortly, containers=1)
     assert _handed_on(bench) <= handed_on | {"memory"}
 
 
@@ -205,11 +206,10 @@ def _handed_on(bench: Bench) -> set[str]:
 def _watch(trials: int) -> str:
     """A script that starts the daemon in a unit of its own, as a service would be; its log is /run/watch.log."""
     keys = (
-        *("engine.kind=oci", "engine.runtime=crun", "workload.containers_per_trial=2", "trial.window_s=0.5"),
-        *("trial.settle_s=3", "trial.interval_s=0", "trial.canary_memcgs=0", "budget.preset=stress"),
-        *("guard.enabled=false", "metrics.enabled=false", "log.format=json"),
+        *("workload.containers_per_trial=2", "trial.window_s=0.5", "trial.settle_s=3", "trial.interval_s=0"),
+        *("trial.canary_memcgs=0", "budget.preset=stress", "guard.enabled=false", "metrics.enabled=false"),
     )
-    sets = " ".join(f"--set {key}" for key in keys)
+    sets = " ".join((*ENGINE, "--set log.format=json", *(f"--set {key}" for key in keys)))
     return f"""rm -f /run/watch.log; touch /run/watch.log
         systemd-run --quiet --collect --unit=watch --property=StandardError=file:/run/watch.log \\
         /usr/local/bin/kickwatch run --trials {trials} {sets}"""
