@@ -14,6 +14,7 @@ from needs import ipi_rung
 pytestmark = pytest.mark.kernel
 
 
+@pytest.mark.usefixtures("tracefs")  # bpftrace needs it
 async def test_bpftrace_takes_the_command_and_shows_the_function() -> None:
     assert shutil.which("bpftrace"), "the command is bpftrace's: deploy/setup test-packages"
     cell = Cell(reason="ipi_mb", func="ipi_mb", origin=Origin.MEMBARRIER, path=Path.OTHER, requests=1)

@@ -75,6 +75,7 @@ async def test_waits_are_counted_and_their_holders_named(observatory: Observator
     assert named > 0.8 * waits, window.waits
 
 
+@pytest.mark.usefixtures("tracefs")  # bpftrace needs it
 async def test_bpftrace_counts_the_same_waits_at_the_same_address(observatory: Observatory) -> None:
     assert shutil.which("bpftrace"), "bpftrace is this test's second source: apt-get install bpftrace"
     assert observatory.contention is not None

@@ -23,8 +23,6 @@ from replay import Replay
 
 pytestmark = pytest.mark.kernel
 
-TRACEFS = Path("/sys/kernel/tracing")
-
 
 @pytest.fixture
 async def observatory() -> AsyncIterator[Observatory]:
@@ -35,12 +33,9 @@ async def observatory() -> AsyncIterator[Observatory]:
 
 
 @pytest.fixture
-def tracepoint() -> Iterator[Path]:
+def tracepoint(tracefs: Path) -> Iterator[Path]:
     """The switch of a tracepoint in a tracefs instance of our own, armed once before so that its set-up is over."""
-    mounted = TRACEFS / "instances"
-    if not mounted.is_dir():
-        subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACEFS)], check=True)
-    instance = mounted / f"kickwatch-test-{os.getpid()}"  # what a killed session left is not in the way
+    instance = tracefs / "instances" / f"kickwatch-test-{os.getpid()}"  # what a killed session left is not in the way
     instance.mkdir()
     try:
         switch = instance / "events/sched/sched_switch/enable"

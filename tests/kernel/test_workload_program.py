@@ -254,6 +254,7 @@ async def make_barriers() -> tuple[int, tuple[Answer, Answer]]:
 BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-help"/ { @[pid, ksym(args->func)] = count(); }'
 
 
+@pytest.mark.usefixtures("tracefs")  # bpftrace needs it
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_bpftrace_counts_the_same_barriers(busy: bool) -> None:
     """Each run has a pid of its own, so one observer tells the runs apart. On busy CPUs too."""
