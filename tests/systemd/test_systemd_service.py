@@ -35,6 +35,7 @@ FAST = {
     "workload.containers_per_trial": 5,
 }
 STOP_S = 10
+WATCHDOG_S = 12
 NOTHING: dict[str, list[str]] = {"containers": [], "images": [], "cgroups": [], "processes": []}
 
 
@@ -190,12 +191,14 @@ def test_a_drain_outlives_a_restart(running: Node) -> None:
 
 
 def watched_closely(node: Node) -> dict[str, str]:
-    """Restart the service with a watchdog of 20 s; returns what systemd shows of it.
+    """Restart the service with a watchdog of 12 s, and steps of 4 s at most; returns what systemd shows of it.
 
     The unit's three minutes and one would be long for a test, and so would what the daemon makes of a shorter
     WatchdogSec=: it asks for as long as its longest step may take. So it is set once the daemon has asked.
     """
-    short = ["NotifyAccess=all", "ExecStartPost=/usr/bin/systemd-notify WATCHDOG_USEC=20000000", "RestartSec=1s"]
+    configure(node, **{"engine.timeout_s": 2.0, "guard.poll_s": 2.0})
+    asked = f"ExecStartPost=/usr/bin/systemd-notify WATCHDOG_USEC={WATCHDOG_S * 1_000_000}"
+    short = ["NotifyAccess=all", asked, "RestartSec=1s"]
     node.write(DROP_IN, "\n".join(["[Service]", *short, ""]))
     node.run("systemctl", "daemon-reload")
     node.run("systemctl", "restart", "kickwatch", timeout_s=120)
@@ -208,7 +211,7 @@ def test_an_engine_that_hangs_for_longer_than_the_watchdog_is_no_restart(running
     try:
         running.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
         said = set()
-        for _ in range(30):
+        for _ in range(3 * WATCHDOG_S // 2):
             said.add(running.show("kickwatch")["StatusText"])
             time.sleep(1)
     finally:
