@@ -16,7 +16,8 @@ import msgspec
 
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, remove_tree
-from kickwatch.node.handed_on import take_back
+from kickwatch.node.handed_on import Noted, take_back
+from kickwatch.node.kernel import boot_id
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
 
@@ -30,6 +31,13 @@ class _Register(msgspec.Struct):
 
     linux: _Linux
     annotations: dict[str, str] = {}
+
+
+class _HandedOn(msgspec.Struct):
+    """What the cgroups above ours handed on before the first container."""
+
+    boot_id: str
+    ways: dict[str, Noted]
 
 
 class Store:
@@ -58,27 +66,33 @@ class Store:
         """What the cgroups above ours handed on before the first container."""
         return self.root / "handed-on.json"
 
-    def note_handed_on(self, before: Mapping[Path, frozenset[str]]) -> None:
+    def note_handed_on(self, before: Mapping[Path, Noted]) -> None:
         """Note it, unless a killed kickwatch has: what that one's runtime switched on is not the node's own."""
-        if not before:  # cgroup v1
-            return
-        noted = self._noted_handed_on()
-        new = self._note.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode({str(way): sorted(noted.get(way, had)) for way, had in before.items()}))
-        new.replace(self._note)
+        if before:  # else cgroup v1
+            self._write_note({**before, **self._noted_handed_on()})
 
     def take_back(self) -> None:
-        """Switch off what was not on when it was noted, and forget it; with it go the directories that are empty."""
-        take_back(self._noted_handed_on())
-        self._note.unlink(missing_ok=True)
+        """Switch off what was not on when it was noted, and forget what could be; empty directories go with it."""
+        if failed := take_back(self._noted_handed_on()):
+            self._write_note(failed)
+        else:
+            self._note.unlink(missing_ok=True)
         self._clear_empty()
 
-    def _noted_handed_on(self) -> dict[Path, frozenset[str]]:
+    def _noted_handed_on(self) -> dict[Path, Noted]:
+        """The deepest first. Nothing of another boot: its cgroups are gone with it."""
         try:
-            noted = msgspec.json.decode(self._note.read_bytes(), type=dict[str, frozenset[str]])
+            noted = msgspec.json.decode(self._note.read_bytes(), type=_HandedOn)
         except (OSError, msgspec.MsgspecError):
             return {}
-        return {Path(way): had for way, had in noted.items()}
+        ways = noted.ways if noted.boot_id == boot_id(self._proc) else {}
+        return {way: ways[str(way)] for way in sorted(map(Path, ways), key=lambda way: len(way.parts), reverse=True)}
+
+    def _write_note(self, ways: Mapping[Path, Noted]) -> None:
+        new = self._note.with_suffix(".new")
+        noted = _HandedOn(boot_id(self._proc), {str(way): told for way, told in ways.items()})
+        new.write_bytes(msgspec.json.encode(noted))
+        new.replace(self._note)
 
     def write_image(self, reference: str, program: bytes) -> None:
         """The program and an empty root beside it; the same program is written once."""

@@ -1,10 +1,12 @@
 """The files of an engine without a daemon: what a killed kickwatch left, and who may have written them."""
 
+from errno import EROFS
 from pathlib import Path
 
 import pytest
 
 from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.handed_on import Noted
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.oci_store import Store
 
@@ -76,11 +78,15 @@ def handing_on(directory: Path, controllers: str) -> Path:
     return directory
 
 
+def noted(way: Path, *controllers: str) -> dict[Path, Noted]:
+    return {way: Noted(frozenset(controllers))}
+
+
 def test_what_a_killed_one_noted_outlives_a_second_look(store: Store, tmp_path: Path) -> None:
     """The second start finds on what the first one's runtime switched on."""
     way = handing_on(tmp_path / "root", "hugetlb pids")
-    store.note_handed_on({way: frozenset({"pids"})})
-    store.note_handed_on({way: frozenset({"hugetlb", "pids"}), tmp_path / "new": frozenset({"cpu"})})
+    store.note_handed_on(noted(way, "pids"))
+    store.note_handed_on(noted(way, "hugetlb", "pids") | noted(tmp_path / "new", "cpu"))
     store.take_back()
     assert (way / "cgroup.subtree_control").read_text() == "-hugetlb"
     (way / "cgroup.subtree_control").write_text("hugetlb")
@@ -92,14 +98,45 @@ def test_what_a_killed_one_noted_outlives_a_second_look(store: Store, tmp_path: 
 def test_a_note_that_nobody_can_read_is_none(store: Store, tmp_path: Path, note: str) -> None:
     way = handing_on(tmp_path / "root", "pids")
     (store.root / "handed-on.json").write_text(note)
-    store.note_handed_on({way: frozenset()})
+    store.note_handed_on(noted(way))
     store.take_back()
     assert (way / "cgroup.subtree_control").read_text() == "-pids"
 
 
+def test_what_cannot_be_taken_back_is_tried_again_by_the_next(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way, other = handing_on(tmp_path / "root", "pids"), handing_on(tmp_path / "root/kickwatch.service", "pids")
+    store.note_handed_on(noted(way))
+    store.note_handed_on(noted(other) | noted(way, "pids"))  # another start, elsewhere in the tree
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", refuse)
+        store.take_back()
+    assert (way / "cgroup.subtree_control").read_text() == "pids"
+    store.take_back()
+    assert [(cgroup / "cgroup.subtree_control").read_text() for cgroup in (other, way)] == ["-pids", "-pids"]
+    assert not (store.root / "handed-on.json").exists()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(EROFS, "Read-only file system")
+
+
+def test_a_note_of_another_boot_is_none(tmp_path: Path) -> None:
+    boot = tmp_path / "proc/sys/kernel/random/boot_id"
+    boot.parent.mkdir(parents=True)
+    (tmp_path / "oci").mkdir()
+    store, way = Store(tmp_path / "oci", tmp_path / "proc"), handing_on(tmp_path / "root", "pids")
+    boot.write_text("one")
+    store.note_handed_on(noted(way))
+    boot.write_text("another")
+    store.take_back()
+    assert (way / "cgroup.subtree_control").read_text() == "pids"
+
+
 def test_a_sweep_takes_back_what_a_killed_one_noted(store: Store, cgroups: Cgroups, tmp_path: Path) -> None:
     way = handing_on(tmp_path / "root", "hugetlb memory")
-    store.note_handed_on({way: frozenset({"memory"})})
+    store.note_handed_on(noted(way, "memory"))
     assert store.sweep("i", cgroups) == 0
     assert (way / "cgroup.subtree_control").read_text() == "-hugetlb"
     assert not store.root.exists()
