@@ -10,14 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from beside import GUEST
 from needs import unmet
+from slowness import SLOWNESS
 
 ROOT = Path(__file__).parents[2]
 MACHINE = "trixie:v2:4"  # 6.12, cgroup v2, 4 CPUs
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")  # however the tests end
+_CLEARS_UP_S = 20.0
 LOG = ROOT / "build" / "lab" / "make-test.log"
 
 
@@ -33,12 +37,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not chosen or session.config.option.collectonly or unmet("guest"):
         return
     LOG.parent.mkdir(parents=True, exist_ok=True)
-    command = ["chrt", "--idle", "0", sys.executable, str(ROOT / "tests/lab/matrix.py")]
+    command = [*DIES_WITH_US, "chrt", "--idle", "0", sys.executable, str(ROOT / "tests/lab/matrix.py")]
     environment = {**os.environ, "KICKWATCH_LAB_MACHINES": MACHINE}
     with LOG.open("wb") as log:
-        session.config.stash[GUEST] = subprocess.Popen(
+        run = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
         )
+    session.config.stash[GUEST] = run
+    Thread(target=run.wait, daemon=True).start()  # tests that look for children nobody has reaped are not to find it
 
 
 @pytest.fixture
@@ -50,18 +56,23 @@ def laboratory(request: pytest.FixtureRequest) -> Callable[[float], str]:
     """
 
     def ended(within_s: float) -> str:
-        request.config.stash[GUEST].wait(within_s)
+        request.config.stash[GUEST].wait(within_s * SLOWNESS)
         return LOG.read_text("utf-8", errors="replace")
 
     return ended
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """No guest outlives the tests, however they end."""
+    """Tests that end early end the guest, which clears up what it can."""
     run = session.config.stash.get(GUEST, None)
     if run is not None and run.poll() is None:
-        os.killpg(run.pid, signal.SIGTERM)
-        run.wait()
+        for number in (signal.SIGCONT, signal.SIGINT):
+            os.killpg(run.pid, number)
+        try:
+            run.wait(_CLEARS_UP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

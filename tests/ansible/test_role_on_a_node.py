@@ -23,7 +23,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "systemd"))  # whose node it is
 
-from systemd_node import NAME, STATE, Node, base, booted
+from systemd_node import NAME, OCI_DROP_IN, STATE, Node, base, booted
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 
@@ -299,8 +299,10 @@ def test_a_removal_keeps_the_data_unless_they_are_to_go(node: Node, controller: 
     again = controller.run(state="absent")
     assert (again.changed, again.failed) == (0, 0), again.said
 
+    node.write(OCI_DROP_IN, "# mine\n")
     controller.run(state="absent", purge=True)
-    assert [path for path in files(node) if "kickwatch" in path] == []
+    assert [path for path in files(node) if "kickwatch" in path] == [str(Path(OCI_DROP_IN).parent), OCI_DROP_IN]
+    node.run("rm", "-r", str(Path(OCI_DROP_IN).parent))
 
 
 def test_check_mode_tells_of_packages_that_the_node_lacks(node: Node, controller: Controller, first: Path) -> None:

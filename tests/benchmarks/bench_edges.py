@@ -2,7 +2,7 @@
 
 Two things grow: the per-CPU values of the probes' maps (busy cells and health), and /proc/interrupts. Their bytes are
 made up here as the kernel would give them for so many CPUs, and go through kickwatch's own code. What the kernel itself
-needs to gather them is in the first line for this node's CPUs alone; LABORATORY.md has it for a guest of 72. Needs
+needs to gather them is in the first line for this node's CPUs alone; LABORATORY.md has it for guests of 4 and 16. Needs
 root. Exit status 1 where the parts of 64 CPUs exceed their budget.
 """
 

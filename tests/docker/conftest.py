@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kickwatch.node.cgroups import remove_tree
+from kickwatch.workload.names import read_instance
 from leftovers import leftovers
 
+FOREIGN = "localhost/kw-foreign"  # a repository with somebody else's images
 PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
 
 
@@ -31,7 +34,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     tar = tmp_path_factory.mktemp("others") / "image.tar"
     subprocess.run(["tar", "-C", str(PROGRAM.parent), "-cf", str(tar), PROGRAM.name], check=True)
     labels = ("--label", "kickwatch=1", "--label", "kickwatch.instance=another")
-    _remove_others()  # of a session that was killed
+    _remove_others()
+    _remove_ours()
     _docker("import", str(tar), "kickwatch-others:1")
     _docker("network", "create", *labels, "kickwatch-others")
     _docker("volume", "create", *labels, "kickwatch-others")
@@ -49,6 +53,19 @@ def _remove_others() -> None:
     for command in (("rm", "-f", "-v"), ("network", "rm"), ("volume", "rm")):
         subprocess.run(["docker", *command, "kickwatch-others"], capture_output=True, check=False)
     subprocess.run(["docker", "rmi", "-f", "kickwatch-others:1", "foreign-test:1"], capture_output=True, check=False)
+
+
+def _remove_ours() -> None:
+    """What a session that was killed left: the first trial would remove it, or stumble over it."""
+    kept_by = (f"label=kickwatch.instance={read_instance()}", "name=^kickwatch-lookalike$")
+    left = {one for which in kept_by for one in _docker("ps", "-aq", "--filter", which).split()}
+    named = (("--filter", "label=kickwatch=1"), (FOREIGN,))
+    images = {one for which in named for one in _docker("images", "-q", *which).split()}
+    for command, found in ((("rm", "-f", "-v"), left), (("rmi", "-f"), images)):
+        if found:
+            _docker(*command, *found)
+    for cgroup in reversed(leftovers()["cgroups"]):
+        remove_tree(Path(cgroup))
 
 
 def _listed() -> list[str]:

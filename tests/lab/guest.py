@@ -19,7 +19,7 @@ from enum import StrEnum
 from errno import ECONNREFUSED
 from pathlib import Path
 
-from shell import LabError
+from shell import DIES_WITH_US, LabError
 from userland import PORT, Bootable
 
 PRODUCT = "kickwatch-laboratory"  # what DMI names: the fault module loads nowhere else
@@ -194,7 +194,11 @@ def booted(machine: Machine) -> Iterator[Guest]:
         environment = {**os.environ, "TMPDIR": directory}  # the snapshots of the disks
         with (state / "qemu.log").open("wb") as log:
             process = subprocess.Popen(
-                machine.command(state), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                [*DIES_WITH_US, *machine.command(state)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
             )
         guest = Guest(machine, process, state)
         try:

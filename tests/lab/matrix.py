@@ -17,7 +17,7 @@ from pathlib import Path
 
 import results
 from bench import OTHERS, RESULTS, machines
-from shell import cache, locked
+from shell import DIES_WITH_US, cache, locked
 from userland import build_wheel, installed
 
 HERE = Path(__file__).parent
@@ -50,13 +50,13 @@ def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
     tests = (OTHERS[machine],) if machine in OTHERS else _OF_MACHINES
     command = [sys.executable, "-m", "pytest", *_QUIET, *(str(HERE / name) for name in tests), *arguments]
     with log.open("wb") as output:
-        status = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
+        done = subprocess.run([*DIES_WITH_US, *command], env=environment, stdout=output, stderr=output, check=False)
     text = log.read_text(encoding="utf-8", errors="replace")
     last = next(reversed(re.findall(r"^\S.* in [\d.]+s.*$", text, re.MULTILINE)), f"no result: see {log}")
     _say(f"{machine}: {last} ({(time.monotonic() - began) / 60:.1f} min)")
-    if status:
+    if done.returncode:
         _say("\n".join(line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))) or f"see {log}")
-    return machine, status == 0
+    return machine, done.returncode == 0
 
 
 def _say(line: str) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+# A laboratory that is killed takes all of it along, down to the guests.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
 
 class LabError(Exception):
     """Something of the laboratory could not be fetched, built, booted or spoken to."""
@@ -29,7 +32,7 @@ def run(
     """Run to the end. Raises LabError with all it said on any exit status but 0."""
     words = [str(word) for word in command]
     done = subprocess.run(
-        words,
+        [*DIES_WITH_US, *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

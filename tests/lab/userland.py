@@ -99,6 +99,7 @@ def base(cache: Path, name: str = "base", packages: tuple[str, ...] = PACKAGES) 
         for old in cache.glob(f"{name}-????????????"):
             shutil.rmtree(old)
         new = cache / f"{wanted.name}.new"
+        shutil.rmtree(new, ignore_errors=True)  # of a laboratory that was killed
         debootstrap(SUITE, new, packages)
         new.rename(wanted)
     return wanted

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slowness import SLOWNESS
+
 NAME = "kw-systemd-node"
 STATE = Path("/run") / NAME
 SOURCE = "/opt/source"  # where a release's tree lies in the node
@@ -52,7 +54,7 @@ SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE A
 MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
 """
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BUILD_S, _BOOT_S, _COMMAND_S = 600, 60, 60
+_BUILD_S, _BOOT_S, _COMMAND_S = (seconds * SLOWNESS for seconds in (600, 60, 60))
 
 
 class NodeError(Exception):

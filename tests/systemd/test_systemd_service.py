@@ -205,6 +205,7 @@ def watched_closely(node: Node) -> dict[str, str]:
     return node.show("kickwatch")
 
 
+@pytest.mark.usefixtures("alone")
 def test_an_engine_that_hangs_for_longer_than_the_watchdog_is_no_restart(running: Node) -> None:
     shown, since = watched_closely(running), running.now()
     running.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "docker")
@@ -239,6 +240,7 @@ def test_a_configuration_that_cannot_be_used_ends_it_for_good_and_is_told(runnin
     running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_watchdog_restarts_a_daemon_that_is_stopped(running: Node) -> None:
     shown = watched_closely(running)
     since = running.now()
