@@ -99,6 +99,7 @@ def test_a_users_own_image_runs_for_hold_s_without_barrier(own_image: str, hold_
         f"workload.image={own_image}",
         'workload.command=["/workload", "--deadline-ms", "1000"]',
         f"workload.hold_s={hold_s}",
+        "trial.window_s=1",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
     outcome = kickwatch("trial", "--containers", "2", "--json", *words)
