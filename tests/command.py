@@ -9,6 +9,10 @@ from typing import Any
 
 from slowness import SLOWNESS
 
+# Before a command: it does not outlive the tests, however they end.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+_KICKWATCH = (*DIES_WITH_US, sys.executable, "-m", "kickwatch")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -35,7 +39,7 @@ class Outcome:
 def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Outcome:
     """Run it to its end."""
     done = subprocess.run(
-        [sys.executable, "-m", "kickwatch", *arguments],
+        [*_KICKWATCH, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout_s * SLOWNESS,
@@ -48,7 +52,7 @@ def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Ou
 def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     """Start it and come back at once. End it with `ended`, which reads what it said."""
     return subprocess.Popen(
-        [sys.executable, "-m", "kickwatch", *arguments],
+        [*_KICKWATCH, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

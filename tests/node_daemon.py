@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import bpf_programs
+from command import DIES_WITH_US
 from leftovers import leftovers
 from slowness import SLOWNESS
 
@@ -79,7 +80,7 @@ class NodeDaemon:
         self._notify.bind(f"\0{address[1:]}")
         ending = [] if trials is None else ["--trials", str(trials)]
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "kickwatch", "run", "--config", str(self.config), *ending],
+            [*DIES_WITH_US, *prefix, sys.executable, "-m", "kickwatch", "run", "--config", str(self.config), *ending],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -15,12 +15,12 @@ from threading import Thread
 import pytest
 
 from beside import GUEST
+from command import DIES_WITH_US
 from needs import unmet
 from slowness import SLOWNESS
 
 ROOT = Path(__file__).parents[2]
 MACHINE = "trixie:v2:4"  # 6.12, cgroup v2, 4 CPUs
-DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")  # however the tests end
 _CLEARS_UP_S = 20.0
 LOG = ROOT / "build" / "lab" / "make-test.log"
 
