@@ -50,11 +50,15 @@ class World:
         }
         self.processes: list[subprocess.Popen[str]] = []
         self.write_dockerd("")
+        self.write_program("systemctl", "#!/bin/sh\nexit 1\n")  # where systemd knows a docker.service, that would be it
 
     def write_dockerd(self, prelude: str) -> None:
-        path = self.root / "bin" / "dockerd"
+        self.write_program("dockerd", DOCKERD.format(python=sys.executable, prelude=prelude))
+
+    def write_program(self, name: str, text: str) -> None:
+        path = self.root / "bin" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(DOCKERD.format(python=sys.executable, prelude=prelude))
+        path.write_text(text)
         path.chmod(0o755)
 
     def start(self, *command: str | Path) -> subprocess.Popen[str]:
