@@ -130,7 +130,8 @@ def test_a_signal_reaches_the_command_and_the_engine_outlives_it(world: World, n
 def test_a_signal_during_the_start_leaves_nothing(world: World) -> None:
     world.write_dockerd("import time; time.sleep(60)")
     process = world.with_engine("echo never")
-    wait_for((world.state / "dockerd.pid").exists, "dockerd")
+    pid_file = world.state / "dockerd.pid"
+    wait_for(lambda: pid_file.exists() and bool(pid_file.read_text().strip()), "dockerd")
     pid = world.dockerd_pid()
     process.terminate()
     assert process.communicate()[0] == ""
