@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from kickwatch.config import BudgetConfig, Config, Preset
 from kickwatch.errors import ConfigError
+from kickwatch.whole import write_whole
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 WARM_UP_CONTAINERS = 1  # each start of the daemon makes so many before its first trial
@@ -182,11 +183,9 @@ def save_spent(path: Path, spent: Iterable[Spent]) -> str:
 
     Not synced to the disk: it outlives the daemon, and a node that crashes has its budget back.
     """
-    aside = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(msgspec.json.encode(list(spent)))
-        aside.replace(path)
+        write_whole(path, msgspec.json.encode(list(spent)))
     except OSError as error:
         return f"{path} cannot be written ({error.strerror}): a restart would forget what was spent"
     return ""

@@ -12,6 +12,7 @@ import msgspec
 from kickwatch import __version__
 from kickwatch.errors import KickwatchError
 from kickwatch.node.lock import LOCK_PATH
+from kickwatch.whole import write_whole
 
 if TYPE_CHECKING:  # who only reads it need not load the detectors
     from kickwatch.watch import Watch
@@ -63,12 +64,9 @@ class Board:
 
 def write(status: Status, path: Path = STATUS_PATH) -> None:
     """Replace the file whole. What cannot be written is no trouble of the watch: it is left out."""
-    aside = path.with_name(f"{path.name}.new")
     with suppress(OSError):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        aside.write_bytes(msgspec.json.encode(status))
-        aside.chmod(0o644)
-        aside.replace(path)
+        write_whole(path, msgspec.json.encode(status), 0o644)
 
 
 def read(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = Path("/proc")) -> Status:

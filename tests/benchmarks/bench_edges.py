@@ -8,12 +8,11 @@ root. Exit status 1 where the parts of 64 CPUs exceed their budget.
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
-from statistics import median
 
 import click
 from bench_interrupts import big_text
+from spread import spread_ms, spread_of_awaits_ms
 
 from kickwatch.observe.bpf import BpfMap
 from kickwatch.observe.interrupts import parse_interrupts
@@ -37,16 +36,6 @@ class Wide(BpfMap):
         return self._bytes
 
 
-def spread_ms(function: Callable[[], object]) -> tuple[float, float, float]:
-    """Minimum, median and maximum over the rounds."""
-    taken = []
-    for _ in range(ROUNDS):
-        start_ns = time.perf_counter_ns()
-        function()
-        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return min(taken), median(taken), max(taken)
-
-
 def per_cpu_maps(cpus: int) -> Callable[[], object]:
     """Sums all per-CPU values that one reading takes."""
     busy, health = b"".join(_CELL.pack(cpu, cpu, 0) for cpu in range(cpus)), Wide(cpus)
@@ -64,12 +53,7 @@ async def node_ms() -> tuple[int, float]:
     """CPUs, and the median of whole readings of this node."""
     observatory = await Observatory.open()
     try:
-        taken = []
-        for _ in range(ROUNDS):
-            start_ns = time.perf_counter_ns()
-            await observatory.sample()
-            taken.append((time.perf_counter_ns() - start_ns) / 1e6)
-        return observatory.cpus_online, median(taken)
+        return observatory.cpus_online, (await spread_of_awaits_ms(observatory.sample, ROUNDS))[1]
     finally:
         observatory.close()
 
@@ -83,8 +67,8 @@ def main() -> int:
     for cpus in (cpus_online, BUDGET_CPUS, 512):
         text, width = big_text(cpus), (BUSY_CELLS * _CELL.size + PROBES * len(Health._fields) * 8) * cpus
         parts = {
-            f"per-CPU values, {width / 1e3:.1f} kB": spread_ms(per_cpu_maps(cpus)),
-            f"/proc/interrupts, {len(text) / 1e6:.2f} MB": spread_ms(lambda text=text: parse_interrupts(text)),
+            f"per-CPU values, {width / 1e3:.1f} kB": spread_ms(per_cpu_maps(cpus), ROUNDS),
+            f"/proc/interrupts, {len(text) / 1e6:.2f} MB": spread_ms(lambda text=text: parse_interrupts(text), ROUNDS),
         }
         for name, figures in parts.items():
             click.echo(f"  {cpus:4d} CPUs {name:28s}" + " / ".join(f"{figure:.2f}" for figure in figures))

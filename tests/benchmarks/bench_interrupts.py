@@ -4,13 +4,11 @@ Run: .venv/bin/python tests/benchmarks/bench_interrupts.py. Exit status 1 where 
 """
 
 import asyncio
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
+from spread import spread_ms, spread_of_awaits_ms
 
 from kickwatch.observe.interrupts import parse_interrupts, read_interrupts
 
@@ -39,32 +37,12 @@ def parse_everything(text: str) -> int:
     return total
 
 
-def spread_ms(function: Callable[[], object]) -> tuple[float, float, float]:
-    """Minimum, median and maximum over the rounds, in milliseconds."""
-    taken = []
-    for _ in range(ROUNDS):
-        start_ns = time.perf_counter_ns()
-        function()
-        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return min(taken), statistics.median(taken), max(taken)
-
-
-async def spread_of_reads_ms() -> tuple[float, float, float]:
-    """The same for whole samples of this node's file, thread hops included."""
-    taken = []
-    for _ in range(ROUNDS):
-        start_ns = time.perf_counter_ns()
-        await read_interrupts(Path("/proc"))
-        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return min(taken), statistics.median(taken), max(taken)
-
-
 def main() -> int:
     """Print min / median / max of each; 1 where the budget is exceeded."""
     text = big_text()
-    ours = spread_ms(lambda: parse_interrupts(text))
-    yardstick = spread_ms(lambda: parse_everything(text))
-    sample = asyncio.run(spread_of_reads_ms())
+    ours = spread_ms(lambda: parse_interrupts(text), ROUNDS)
+    yardstick = spread_ms(lambda: parse_everything(text), ROUNDS)
+    sample = asyncio.run(spread_of_awaits_ms(lambda: read_interrupts(Path("/proc")), ROUNDS))
     click.echo(f"/proc/interrupts of {CPUS} CPUs x {ROWS} rows, {len(text) / 1e6:.2f} MB; min / median / max, ms")
     for name, figures in (("parse", ours), ("every number", yardstick), ("one sample of this node", sample)):
         click.echo(f"  {name:24s}" + " / ".join(f"{figure:.2f}" for figure in figures))

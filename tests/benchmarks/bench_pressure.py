@@ -5,14 +5,12 @@ walk is also measured in a tree as large as a node with 1000 containers has.
 """
 
 import os
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
+from spread import spread_ms
 
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.pressure import DyingMemcgs, live_directories, read_pressure
@@ -21,16 +19,6 @@ ROUNDS = 101
 BUDGET_MS = 2.0
 CONTAINERS = 1000
 FILES = 40  # of one memory cgroup
-
-
-def spread_ms(function: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, float]:
-    """Minimum, median and maximum over the rounds, in milliseconds."""
-    taken = []
-    for _ in range(rounds):
-        start_ns = time.perf_counter_ns()
-        function()
-        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return min(taken), statistics.median(taken), max(taken)
 
 
 def plain_walk(root: Path) -> int:
@@ -50,8 +38,8 @@ def big_tree(root: Path) -> None:
 def main() -> int:
     """Print min / median / max of each; 1 where the budget is exceeded."""
     cgroups, root = Cgroups.read(), Path("/")
-    look = spread_ms(lambda: read_pressure(root, None, None))
-    count = spread_ms(lambda: DyingMemcgs(cgroups).count())
+    look = spread_ms(lambda: read_pressure(root, None, None), ROUNDS)
+    count = spread_ms(lambda: DyingMemcgs(cgroups).count(), ROUNDS)
     with tempfile.TemporaryDirectory() as directory:
         tree = Path(directory)
         big_tree(tree)

@@ -11,7 +11,6 @@ from kickwatch.node.cgroups import remove_tree
 from kickwatch.workload.names import read_instance
 from leftovers import leftovers
 
-FOREIGN = "localhost/kw-foreign"  # a repository with somebody else's images
 PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
 
 
@@ -59,8 +58,7 @@ def _remove_ours() -> None:
     """What a session that was killed left: the first trial would remove it, or stumble over it."""
     kept_by = (f"label=kickwatch.instance={read_instance()}", "name=^kickwatch-lookalike$")
     left = {one for which in kept_by for one in _docker("ps", "-aq", "--filter", which).split()}
-    named = (("--filter", "label=kickwatch=1"), (FOREIGN,))
-    images = {one for which in named for one in _docker("images", "-q", *which).split()}
+    images = set(_docker("images", "-q", "--filter", "label=kickwatch").split())  # of any value: somebody else's, too
     for command, found in ((("rm", "-f", "-v"), left), (("rmi", "-f"), images)):
         if found:
             _docker(*command, *found)

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, handed_on_by
+from kickwatch.node.cgroups import OWN_PREFIX, Cgroups, CgroupVersion, handed_on_by
 from kickwatch.node.delegation import own_base
 
 _KEPT = "memory"  # which we hand on ourselves, as long as there are memory cgroups of ours
-_OURS = "kickwatch"  # how the names of all our cgroups begin
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -73,12 +72,12 @@ def _wanted(way: Path, noted: Noted, added: frozenset[str]) -> frozenset[str]:
 
 def _others(way: Path) -> Iterator[Path]:
     with suppress(FileNotFoundError):
-        yield from (child for child in way.iterdir() if child.is_dir() and not child.name.startswith(_OURS))
+        yield from (child for child in way.iterdir() if child.is_dir() and not child.name.startswith(OWN_PREFIX))
 
 
 @contextmanager
 def _just_made(way: Path) -> Iterator[Path]:
-    fresh = way / f"{_OURS}-just-made"
+    fresh = way / f"{OWN_PREFIX}-just-made"
     fresh.mkdir(exist_ok=True)
     try:
         yield fresh

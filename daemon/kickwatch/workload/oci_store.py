@@ -18,6 +18,7 @@ from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, remove_tree
 from kickwatch.node.handed_on import Noted, take_back
 from kickwatch.node.kernel import boot_id
+from kickwatch.whole import write_whole
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
 
@@ -89,10 +90,8 @@ class Store:
         return {way: ways[str(way)] for way in sorted(map(Path, ways), key=lambda way: len(way.parts), reverse=True)}
 
     def _write_note(self, ways: Mapping[Path, Noted]) -> None:
-        new = self._note.with_suffix(".new")
         noted = _HandedOn(boot_id(self._proc), {str(way): told for way, told in ways.items()})
-        new.write_bytes(msgspec.json.encode(noted))
-        new.replace(self._note)
+        write_whole(self._note, msgspec.json.encode(noted))
 
     def write_image(self, reference: str, program: bytes) -> None:
         """The program and an empty root beside it; the same program is written once."""
@@ -107,10 +106,7 @@ class Store:
             (rootfs / name).mkdir(exist_ok=True)
         (rootfs / PROGRAM.lstrip("/")).touch()
         if not file.exists() or file.read_bytes() != program:
-            new = file.with_suffix(".new")
-            new.write_bytes(program)
-            new.chmod(0o755)
-            new.replace(file)
+            write_whole(file, program, 0o755)
 
     def write_bundle(self, spec: ContainerSpec, *, seccomp: bool) -> None:
         """Complete, or not there. Raises FileExistsError where a container of that name is."""

@@ -1,0 +1,27 @@
+"""How long something takes, over and over: minimum, median and maximum in milliseconds."""
+
+import time
+from collections.abc import Awaitable, Callable
+from statistics import median
+
+Spread = tuple[float, float, float]
+
+
+def spread_ms(function: Callable[[], object], rounds: int) -> Spread:
+    """Of a call."""
+    taken = []
+    for _ in range(rounds):
+        start_ns = time.perf_counter_ns()
+        function()
+        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return min(taken), median(taken), max(taken)
+
+
+async def spread_of_awaits_ms(function: Callable[[], Awaitable[object]], rounds: int) -> Spread:
+    """Of a coroutine, thread hops included."""
+    taken = []
+    for _ in range(rounds):
+        start_ns = time.perf_counter_ns()
+        await function()
+        taken.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return min(taken), median(taken), max(taken)
