@@ -12,12 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from builders import containers, kick, trial
+from kickwatch.backlog import Entry
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import save
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Outcome
 from kickwatch.errors import KickwatchError
-from kickwatch.history import Entry, History, Retention
+from kickwatch.history import History, Retention
 from kickwatch.model import Trial, Verdict
 from kickwatch.recorded import recorded
 
@@ -130,7 +131,8 @@ from pathlib import Path
 import msgspec
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Outcome
-from kickwatch.history import Entry, History
+from kickwatch.backlog import Entry
+from kickwatch.history import History
 from kickwatch.model import Trial, Verdict
 trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
 history = History(Path(sys.argv[1]))

@@ -58,6 +58,7 @@ class Event(StrEnum):
     EVIDENCE_CHANGED = "kickwatch.evidence_changed", "1924ff012d904806913888dfde15a5c0"
     EVIDENCE_DROPPED = "kickwatch.evidence_dropped", "d4938a5583224b5d920d7d1d9c6dd6d8"
     HISTORY_TROUBLE = "kickwatch.history_trouble", "d1e10947f4bd42ed96547f29c44c9db8"
+    HISTORY_RESUMED = "kickwatch.history_resumed", "5645f021ca7fecb56f2dd4727841ecb3"
     OBSERVER_BLIND = "kickwatch.observer_blind", "49f7f65342664a019556f559f7fcedd1"
     OBSERVER_SEES = "kickwatch.observer_sees", "58aa29712a2b424fb7312ea309a2417c"
     CLEAN_UP_FAILED = "kickwatch.clean_up_failed", "76bfcd502e2f4af083f9cb5ae4917024"
@@ -73,6 +74,7 @@ class Event(StrEnum):
     RELOAD_REFUSED = "kickwatch.reload_refused", "9d6e62997d574a149b78d3389ffdfdf1"
     ENGINE_LOST = "kickwatch.engine_lost", "87a825914dbe4529bf2811613e11d8cc"
     ENGINE_FOUND = "kickwatch.engine_found", "90e87d98ed4e45509a9aaa7b79bcf70a"
+    RESTORED = "kickwatch.restored", "b610ec81697f38af3d88d38b8cb5d5da"
     SUMMARY = "kickwatch.summary", "ac88345b97774b54a706436de89c878d"
 
 
