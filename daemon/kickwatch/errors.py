@@ -31,6 +31,10 @@ class EngineAnswerLostError(EngineError):
     """A call was sent and no answer came: what it did is unknown until it is settled by label."""
 
 
+class ImageAbsentError(EngineError):
+    """The engine does not hold an image, or not all of it."""
+
+
 class EngineAbsentError(EngineError):
     """No engine answers at the configured socket."""
 

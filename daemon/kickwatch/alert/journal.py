@@ -74,6 +74,7 @@ class Event(StrEnum):
     RELOAD_REFUSED = "kickwatch.reload_refused", "9d6e62997d574a149b78d3389ffdfdf1"
     ENGINE_LOST = "kickwatch.engine_lost", "87a825914dbe4529bf2811613e11d8cc"
     ENGINE_FOUND = "kickwatch.engine_found", "90e87d98ed4e45509a9aaa7b79bcf70a"
+    ENGINE_UNNAMED = "kickwatch.engine_unnamed", "13b95c8cdcb8cad89707daff832e861c"
     RESTORED = "kickwatch.restored", "b610ec81697f38af3d88d38b8cb5d5da"
     SUMMARY = "kickwatch.summary", "ac88345b97774b54a706436de89c878d"
 
