@@ -139,8 +139,8 @@ class History:
         what = f"{self.path}: {lost} trials could not be kept, and are lost with the end of this daemon"
         return done if done.kept else Kept(kept=False, notes=(*done.notes, Note(what, "see the trouble before")))
 
-    def spent(self, since_unix_s: float) -> list[tuple[float, int]]:
-        """When each trial of the last day began since then, and its containers; nothing where nothing can be read.
+    def spent(self, since_unix_s: float) -> list[tuple[float, int]] | None:
+        """When each trial of the last day began since then, and its containers; None where the store cannot be read.
 
         Trials that came to their end: what a trial that failed has spent is not here.
         """
@@ -152,7 +152,7 @@ class History:
                     [] if is_empty(connection) else connection.execute(_SPENT, (_MOST_A_DAY, since_unix_s)).fetchall()
                 )
         except (StoreError, OSError):
-            return []  # `load` has logged it
+            return None  # `load` has logged it
 
     def _newest_state(self) -> bytes:
         if not self.path.exists():

@@ -287,7 +287,7 @@ def test_a_store_left_by_a_kill_is_read_on_a_full_disk(tmp_path: Path) -> None:
             assert not found.unread
 
 
-def test_what_was_spent_of_a_disk_that_fails_is_nothing_and_no_error(
+def test_what_was_spent_is_unknown_on_a_disk_that_fails_and_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: Path) -> bool:
@@ -296,4 +296,4 @@ def test_what_was_spent_of_a_disk_that_fails_is_nothing_and_no_error(
     history = History(tmp_path)
     history.append(entry())
     monkeypatch.setattr(Path, "exists", fails)
-    assert history.spent(0.0) == []
+    assert history.spent(0.0) is None
