@@ -53,7 +53,7 @@ class Laboratory:
     alive: Callable[[], None] = lambda: None
     notes: list[str] = field(default_factory=list)
     kernel_memory_paid: bool = False  # on cgroup v2, whether the canary's parent was charged for a bare child
-    boot_id: str = field(default_factory=kernel.boot_id)  # read once: it stays, and a read can fail
+    boot_id: str = ""  # read once: it stays, and a read can fail
     rcu_expedited: bool = False
 
     @property
@@ -293,6 +293,7 @@ class _Opening:
         canary = await self._stack.enter_async_context(Canary(cgroups))
         laboratory = Laboratory(config, engine, info, instance, cgroups, image, eyes, canary, reaped, self._alive)
         laboratory.notes += [chosen.note] if chosen.note else []
+        laboratory.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS
         await laboratory.warm_up()
         return laboratory
