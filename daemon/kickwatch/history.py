@@ -109,7 +109,7 @@ class History:
             return Found(self._newest_state())
         except StoreError as error:
             fault = self._fault(error)
-            notes = self._set_aside(fault) if fault else self._once(error)
+            notes = self._set_aside(fault) if fault else self._once(_doubtful(error))
             return Found(notes=notes, unread=fault is None)
         except zlib.error as error:
             return Found(notes=(Note(f"{self.path}: {error}", "the evidence starts again from nothing"),))
@@ -226,7 +226,7 @@ class History:
             self._on_reserve = True
             notes = self._once(error)
         else:
-            return self._refused(error)
+            return self._refused(_doubtful(error))
         try:
             self._write(carried)
         except StoreError as again:
@@ -342,6 +342,13 @@ def _files(path: Path) -> list[Path]:
 
 def _note(error: StoreError) -> Note:
     return Note(error.what, error.remedy)
+
+
+def _doubtful(error: StoreError) -> StoreError:
+    """What looks like damage, and is none of the store."""
+    if error.trouble not in _ASIDE:
+        return error
+    return StoreError(Trouble.UNWRITABLE, error.what, "no damage is found in it; it is tried again with the next trial")
 
 
 def _unreachable(path: Path, error: OSError) -> StoreError:

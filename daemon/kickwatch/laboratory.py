@@ -35,6 +35,7 @@ T = TypeVar("T")
 _WARM_UP_MEMCGS = 5
 _WARM_UP_SETTLE_S = 1.0
 _CLEAN_UP_S = 60.0
+_UNNAMED_REMEDY = "does `docker info` show them? A name that comes later is another set-up where none was known"
 
 
 @dataclass
@@ -281,7 +282,9 @@ class _Opening:
         engine = chosen.engine
         self._stack.push_async_callback(engine.close)
         self._stack.enter_context(self._ending.tells(engine.hurry))
-        info = await named(chosen, self._known)
+        info, unnamed = await named(chosen, self._known)
+        if unnamed:
+            logger().warning(Event.ENGINE_UNNAMED, what=unnamed, remedy=_UNNAMED_REMEDY)
         instance = await asyncio.to_thread(read_instance)
         image = await self._image(engine)
         reap = partial(reap_everything, engine, info, instance, cgroups)

@@ -187,7 +187,7 @@ class Service:
 
     def _known_engine(self) -> Known | None:
         """How the engine of the last session, or else of the last trial, named itself and its runtime."""
-        if self.found is not None:
+        if self.found is not None and not self.found.unnamed:
             return Known(str(self.found), self.found.runtime)
         comparison = self.watch.evidence.state.comparison
         stratum = comparison.record.stratum if comparison else None

@@ -48,6 +48,7 @@ def is_whole(record: Record) -> bool:
 def after_removal(daemon: NodeDaemon, remove: Remove) -> tuple[Record, int]:
     """The first trial after something was removed between two trials, and where its records begin."""
     assert is_whole(daemon.wait("trial_finished", daemon.mark()))
+    daemon.wait_status("between two trials")
     mark = daemon.mark()
     remove(daemon)
     return daemon.wait("trial_finished", mark), mark

@@ -233,6 +233,7 @@ def test_an_error_of_a_statement_is_no_damage(tmp_path: Path, monkeypatch: pytes
         done = history.append(entry(3))
         assert not done.kept
         assert "nonsense" in done.notes[0].what
+        assert "no damage" in done.notes[0].remedy
     assert aside(tmp_path) == []
     assert history.append(entry(4)).kept
     assert ids(history.path) == list(range(5))

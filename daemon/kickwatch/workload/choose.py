@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from kickwatch.alert.journal import Event, logger
 from kickwatch.config import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.node.continuity import engine_process
@@ -54,25 +53,22 @@ def completed(info: EngineInfo, known: Known | None) -> EngineInfo:
     return msgspec.structs.replace(info, runtime=known.runtime) if same else info
 
 
-async def named(chosen: Chosen, known: Known | None, pause_s: float = _ASK_AGAIN_S) -> EngineInfo:
+async def named(chosen: Chosen, known: Known | None, pause_s: float = _ASK_AGAIN_S) -> tuple[EngineInfo, str]:
     """What the engine says of itself, asked again for some seconds where it cannot name its version or its runtime.
 
     Those are part of what trials are compared by: a name that is missing for a moment must not drop all evidence. Where
-    it stays missing, what was known before holds; where nothing was, the missing name is one like any other.
+    it stays missing, what was known before holds; where nothing was, the missing name is one like any other. Returns
+    also what is to be reported then; empty where nothing is missing.
     """
     info = chosen.info
     for _ in range(_ASKED_AGAIN):
         if not info.unnamed:
-            return info
+            return info, ""
         await asyncio.sleep(pause_s)
         info = await chosen.engine.info()
     whole = completed(info, known)
-    if info.unnamed:
-        what = f"the engine names its version and runtime as `{info}`, `{info.runtime}`"
-        taken = f"taken for `{whole}`, `{whole.runtime}`, as before" if whole != info else "nothing better is known"
-        remedy = "`docker info` shows the same; see the engine's log. A name that comes later is another set-up"
-        logger().warning(Event.ENGINE_UNNAMED, what=f"{what}: {taken}", remedy=remedy)
-    return whole
+    taken = f"taken for `{whole}` with `{whole.runtime}`, as before" if whole != info else "nothing better is known"
+    return whole, f"the engine calls itself `{info}` and its runtime `{info.runtime}`: {taken}" if info.unnamed else ""
 
 
 async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] = lambda: None) -> Chosen:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import structlog
 
 import kickwatch.workload.choose as module
 from kickwatch.config import Config, EngineConfig, EngineKind
@@ -178,17 +177,18 @@ class Answers:
         return self.told.pop(0) if len(self.told) > 1 else self.told[0]
 
 
-async def asked(*told: EngineInfo, known: Known | None = None) -> tuple[EngineInfo, list[str]]:
-    """What comes of it, and the events; the first answer is the one that it was chosen by."""
-    engine = Answers(*(told[1:] or told))
-    with structlog.testing.capture_logs() as logs:
-        info = await named(Chosen(engine, told[0], "why"), known, pause_s=0.0)  # type: ignore[arg-type]
-    return info, [log["event"] for log in logs]
+async def asked(*told: EngineInfo, known: Known | None = None) -> tuple[EngineInfo, str]:
+    """What comes of it; the first answer is the one that it was chosen by."""
+    return await named(Chosen(Answers(*(told[1:] or told)), told[0], "why"), known, pause_s=0.0)  # type: ignore[arg-type]
 
 
 async def test_an_engine_that_cannot_name_its_runtime_is_asked_again() -> None:
     missing = answering(runtime="runc N/A")
-    assert await asked(INFO) == (INFO, [])
-    assert await asked(missing, missing, INFO) == (INFO, [])
-    assert await asked(missing, known=KNOWN) == (INFO, ["kickwatch.engine_unnamed"])
-    assert await asked(missing) == (missing, ["kickwatch.engine_unnamed"])
+    assert await asked(INFO) == (INFO, "")
+    assert await asked(missing, missing, INFO) == (INFO, "")
+    info, what = await asked(missing, known=KNOWN)
+    assert info == INFO
+    assert "`runc N/A`: taken for `docker 20.10.24` with `runc v1.1.5`" in what
+    info, what = await asked(missing)
+    assert info == missing
+    assert "nothing better is known" in what
