@@ -98,9 +98,8 @@ def test_writes_that_fail_cost_no_trial(tmp_path: Path, small_disk: Path) -> Non
 
 def test_a_reload_on_a_full_disk_keeps_what_was_known(tmp_path: Path, small_disk: Path) -> None:
     """Every trial since the start is in memory alone; `status` has them before and after."""
+    fill(small_disk)
     with NodeDaemon(tmp_path, {"guard.poll_s": 0.2}) as daemon:
-        daemon.wait("started")
-        fill(small_disk)
         daemon.wait("trial_finished", times=4)
         daemon.configure(trial__interval_s=0.5)
         daemon.send(signal.SIGHUP)
