@@ -45,7 +45,6 @@ def wait_condition(daemon: NodeDaemon, *, failed: bool) -> dict[str, Any]:
     return status(daemon)
 
 
-@pytest.mark.xfail(strict=True, reason="the condition containers_failed is merged with the detectors")
 @pytest.mark.parametrize("code", [500, 409])
 def test_an_engine_that_refuses_every_create_is_no_quiet_node(proxy: Proxy, tmp_path: Path, code: int) -> None:
     settings = {"engine.socket": str(proxy.path), "trial.interval_s": 0.3, "trial.jitter": 0.0, "guard.poll_s": 0.2}
