@@ -83,13 +83,21 @@ def test_nothing_can_be_written_at_all(records: Path) -> None:
     assert shell(f"kickwatch replay {records} <&- >&- 2>&-").returncode == 1
 
 
-def test_a_warning_of_the_log_takes_no_place_in_a_file_of_ours(tmp_path: Path, records: Path) -> None:
-    """Where 2 is closed, the next file that is opened would be number 2, and get what is said."""
-    history = tmp_path / "trials.jsonl"
-    history.write_bytes(records.read_bytes())
-    done = shell(f"kickwatch replay --set log.format=json {history} >&- 2>&- <&-; kickwatch replay {history} | tail -1")
-    assert done.stdout.startswith("evidence ")
-    assert history.read_bytes() == records.read_bytes()
+OPENS_A_FILE = """
+import sys
+from kickwatch import standard_streams
+standard_streams.prepare()
+with open(sys.argv[1], "w") as file:
+    print("a complaint", file=sys.stderr)
+    sys.exit(file.fileno() < 3)
+"""
+
+
+def test_a_closed_stream_leaves_its_number_to_no_file_of_ours(tmp_path: Path) -> None:
+    """The next file that is opened would be number 2, and get what is written to standard error."""
+    file = tmp_path / "history"
+    done = shell(f"kickwatch {file} <&- >&- 2>&-", f"{sys.executable} -c {shlex.quote(OPENS_A_FILE)}")
+    assert (done.returncode, file.read_text()) == (0, "")
 
 
 def test_what_an_encoding_lacks_is_written_as_an_escape(tmp_path: Path) -> None:
