@@ -1,6 +1,7 @@
 """`trial` and `run` at a real terminal: they alert and go on; Ctrl-C, and a terminal that closes, end them cleanly."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -21,7 +22,8 @@ from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
-LIMIT = {"workload.kmem_tcp_limit_bytes": 33554432}
+LIMIT = 33554432
+SHORT = ["--set", "trial.window_s=0.5", "--set", "trial.settle_s=0", "--set", "trial.canary_memcgs=0"]
 needs_the_fault = pytest.mark.skipif(
     not Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists(),
     reason=f"{FEATURE} the kmem TCP limit, a real fault on any kernel, exists on cgroup v1 only",
@@ -49,7 +51,7 @@ def daemon(directory: Path, **changed: object) -> list[str]:
 
 
 def test_a_healthy_trial_on_a_narrow_terminal() -> None:
-    arguments = ["--containers", "23", "--set", "workload.concurrency=4", "--set", "trial.window_s=0.5"]
+    arguments = ["--containers", "23", *SHORT, "--set", "workload.concurrency=8"]
     with AtATerminal([*KICKWATCH, "trial", *arguments], columns=80) as command:
         assert command.ended() == 0, command.text
     assert "verdict: quiet" in command.text
@@ -58,31 +60,24 @@ def test_a_healthy_trial_on_a_narrow_terminal() -> None:
 
 @needs_the_fault
 def test_a_faulty_trial_on_a_wide_terminal() -> None:
-    arguments = [
-        "--containers",
-        "8",
-        "--set",
-        f"workload.kmem_tcp_limit_bytes={32 << 20}",
-        "--set",
-        "trial.window_s=0.5",
-    ]
+    arguments = ["--containers", "8", *SHORT, "--set", f"workload.kmem_tcp_limit_bytes={LIMIT}"]
     with AtATerminal([*KICKWATCH, "trial", *arguments], columns=200) as command:
         assert command.ended() == 3, command.text
     _, _, alert = command.text.partition("verdict: broadcasting")
-    assert "kickwatch.broadcast_detected: 3 x do_sync_core per container" in alert
+    assert re.search(r"kickwatch\.broadcast_detected: [\d.]+ x do_sync_core per container", alert)
     assert "    stack:\n" in alert
     assert "Traceback" not in command.text
 
 
 @needs_the_fault
 def test_run_alerts_goes_on_reloads_and_ends_with_its_terminal(tmp_path: Path) -> None:
-    with AtATerminal(daemon(tmp_path, workload__kmem_tcp_limit_bytes=32 << 20), columns=80) as command:
+    with AtATerminal(daemon(tmp_path, workload__kmem_tcp_limit_bytes=LIMIT), columns=80) as command:
         command.shows("kickwatch.broadcast_detected", 60)
         trials = command.text.count("kickwatch.trial_finished")
         command.shows("kickwatch.trial_finished", times=trials + 2)
         with AtATerminal([*KICKWATCH, "status"], columns=80) as status:
             assert status.ended() == 3, status.text
-        assert status.text.startswith("broadcasting for ")
+        assert status.text.startswith("broadcasting")
         command.send(signal.SIGHUP)
         command.shows("kickwatch.reloaded")
         command.shows("kickwatch.trial_finished", times=command.text.count("kickwatch.trial_finished") + 1)
@@ -200,7 +195,7 @@ def test_who_asks_for_it_outlives_the_terminal(child: Child, before: str) -> Non
         shell.press(f"{before} {child.line} &\n")
         shell.until(child.has_logged("trial_finished"), "a trial")
         shell.close()
-        child.wait(child.has_logged("trial_finished", child.trials() + 2), "two more trials")
+        child.wait(child.has_logged("trial_finished", child.trials() + 1), "one more trial")
     reloads = child.log.read_text().count('"kickwatch.reloaded"')
     child.kill(signal.SIGHUP)
     child.wait(child.has_logged("reloaded", reloads + 1), "a reload")

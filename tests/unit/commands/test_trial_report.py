@@ -1,4 +1,4 @@
-"""What `kickwatch trial` does with a verdict, from whose trials the node is left out: terminal, full disk, git bisect."""
+"""What `kickwatch trial` does with the verdict over a faulty trial: at a terminal, on a full disk, under bisect."""
 
 import json
 import os
