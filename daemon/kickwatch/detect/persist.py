@@ -71,6 +71,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     tracks: dict[Name, SavedTrack]
     published: dict[Name, SavedWealth]
     comparison: SavedComparison | None
+    published_since_unix_s: float = 0.0
 
 
 def save(monitor: Monitor, state: State) -> bytes:
@@ -86,6 +87,7 @@ def save(monitor: Monitor, state: State) -> bytes:
         containers=state.containers,
         verdict=state.verdict,
         epoch=state.epoch,
+        published_since_unix_s=state.published_since_unix_s,
         # In the order of the streams, not of their first words: equal evidence is equal bytes.
         tracks={name: tracks.save(test, state.tracks[name]) for name, test in tests.items() if name in state.tracks},
         published={
@@ -134,6 +136,8 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
         comparison=comparison,
         epoch=known.epoch,
         published=published,
+        # A stream that begins again is a new draw of the fleet's: the node then counts once more.
+        published_since_unix_s=0.0 if lost else known.published_since_unix_s,
     )
     return state, tuple(lost)
 
