@@ -22,6 +22,7 @@ class Evidence:
     history: History
     state: State
     saved: bytes = b""
+    kept: bool = True  # whether the newest trial is in the history
 
     @classmethod
     async def open(cls, config: Config) -> "Evidence":
@@ -41,6 +42,7 @@ class Evidence:
         self.saved = save(self.monitor, self.state)
         entry = Entry(trial, before, outcome, self.saved, self.monitor.pace)
         kept = await asyncio.to_thread(self.history.append, entry)
+        self.kept = kept.kept
         _say(kept.notes)
         return outcome
 

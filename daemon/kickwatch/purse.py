@@ -6,7 +6,8 @@ import time
 from collections import deque
 from pathlib import Path
 
-from kickwatch.alert.journal import Event, logger
+from kickwatch.alert.journal import Event
+from kickwatch.alert.trouble import Trouble
 from kickwatch.budget import DAY_S, FILE, HOUR_S, Budget, Wait, load_spent, save_spent
 from kickwatch.config import Config
 from kickwatch.history import History
@@ -26,7 +27,7 @@ class Purse:
         # (when, CPU time until then), a minute apart: the share holds in any hour. That of the start is earned, too.
         self._readings = deque([(self._now_s() - own_cpu_s(), 0.0)])
         self._idle = True
-        self._told = ""
+        self.trouble = Trouble(Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN)
 
     @classmethod
     async def open(cls, config: Config, history: History) -> "Purse":
@@ -67,10 +68,11 @@ class Purse:
         await self._keep()
 
     async def _keep(self) -> None:
-        trouble = await asyncio.to_thread(save_spent, self._path, self._budget.spent)
-        if trouble and trouble != self._told:
-            logger().warning(Event.NOTE, what=trouble)
-        self._told = trouble
+        what = await asyncio.to_thread(save_spent, self._path, self._budget.spent)
+        if what:
+            self.trouble.failed(what, "let kickwatch write to state.directory, or set another")
+        else:
+            self.trouble.works()
 
     def _now_s(self) -> float:
         return self._offset_s + time.monotonic()

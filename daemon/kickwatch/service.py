@@ -33,11 +33,12 @@ from kickwatch.passive import Passive
 from kickwatch.patience import Patience, told
 from kickwatch.plan import TrialRun
 from kickwatch.purse import Purse
+from kickwatch.remark import losses
 from kickwatch.schedule import Schedule
 from kickwatch.shielded import finish
 from kickwatch.signals import ENDING, DrainedError, Ending, Switches, until_signalled
 from kickwatch.status import Board
-from kickwatch.telemetry import Telemetry
+from kickwatch.telemetry import Telemetry, belief
 from kickwatch.watch import Watch
 from kickwatch.workload.choose import check_oci, drives_runtime, settled
 
@@ -159,6 +160,7 @@ class Service:
             self.swept, self.engine = True, laboratory.info.name
             self.patience.found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
+            self.watch.note(laboratory.remarks)
             try:
                 await self._trials(laboratory, schedule)
             except EngineAbsentError as error:
@@ -222,6 +224,7 @@ class Service:
             outcome = await finish(self.watch.take(trial))
             self.telemetry.trial(trial, outcome, self.watch)
             self.telemetry.reaped(await laboratory.tidy())
+        self.watch.note((*losses(self.eyes.observatory.losses), *run.remarks))
         await self.purse.settle()
         schedule.rest()
         self.notifier.progress()
@@ -230,6 +233,7 @@ class Service:
         """Passive: bill what others start, until a reload is asked for."""
         self.notifier.status("passive: watching the containers that others start")
         self.telemetry.off("passive")
+        self.telemetry.guarded(())
         async with aclosing(Passive(self.config, self.eyes, self._step)) as passive:
             while not self.switches.reload_asked:
                 await self._sweep()
@@ -237,13 +241,14 @@ class Service:
                 await self._wait(self.config.guard.poll_s)
                 summary = passive.summary_if_due(self.config.service.summary_period_s)
                 if summary is not None:
-                    logger().info(Event.SUMMARY, condition=self.watch.condition, **summary)
+                    logger().info(Event.SUMMARY, **belief(self.watch), **summary)
 
     async def _beat(self) -> None:
         """What is due beside the trials."""
         period_s = self.config.trial.control_period_s
         await self.watch.control_if_due(min(period_s, _BLIND_RETRY_S) if self.watch.blind else period_s)
         summed_up = self.config.service.summary_period_s if self.config.workload.enabled else None
+        self.telemetry.troubles(engine=self.patience.waiting, budget=self.purse.trouble.lasts)
         await self.telemetry.beat(self.watch, summed_up)
         await self.board.tell(self.watch, self.notifier.doing)
 
@@ -309,8 +314,7 @@ class Service:
             budget={"preset": self.config.budget.preset.value, **msgspec.to_builtins(limits_of(self.config.budget))},
             mode="experiment" if self.config.workload.enabled else "passive",
         )
-        for loss in observatory.losses:
-            logger().warning(Event.CAPABILITY_LOST, what=loss)
+        self.watch.note(losses(observatory.losses))
 
 
 def longest_step_s(config: Config) -> float:

@@ -1,11 +1,13 @@
-"""What the daemon remembers between trials, and what it says of each: evidence, alerts, the control, the notes."""
+"""What the daemon remembers between trials, and what it says of each: evidence, alerts, the control, remarks."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kickwatch.alert.changes import alerts
+from kickwatch.alert.condition import log
 from kickwatch.alert.journal import Event, logger
+from kickwatch.alert.remarks import alert_of
 from kickwatch.detect.state import Outcome
 from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS
@@ -13,6 +15,7 @@ from kickwatch.evidence import Evidence
 from kickwatch.eyes import Eyes
 from kickwatch.ledger import counted, creation_broadcasts
 from kickwatch.model import Trial, Verdict
+from kickwatch.remark import Remark
 
 _FAILURES_TOLD = 3
 BLIND, CONTENDED = "unknown", "contended"
@@ -25,7 +28,7 @@ class Watch:
     eyes: Eyes
     evidence: Evidence
     recent: list[Trial] = field(default_factory=list)
-    said: set[str] = field(default_factory=set)
+    said: set[Remark] = field(default_factory=set)
     blind: bool = False
     controlled_at: float = 0.0
 
@@ -38,6 +41,21 @@ class Watch:
         if self.blind or state.verdict is Verdict.UNKNOWN:
             return BLIND
         return CONTENDED if Condition.CONTENDED in state.alerted else state.verdict.value
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the condition is unknown; empty where it is known."""
+        return ()
+
+    @property
+    def verdict_age_s(self) -> float | None:
+        """Seconds since a trial last established something; None before the first that did."""
+        return None
+
+    @property
+    def more_containers(self) -> int | None:
+        """Silent containers that are missing until `quiet`; None where their number is not known."""
+        return None
 
     async def control_if_due(self, period_s: float) -> bool:
         """Repeat the positive control once per period, between windows. True when it was."""
@@ -64,18 +82,17 @@ class Watch:
             logger().warning(Event.TRIAL_VOID, trial=trial.trial_id, reason=trial.void)
             return outcome
         self.recent = newest([*self.recent, trial])
-        self.note(trial.notes)
-        _tell(trial, outcome)
+        _tell(trial, outcome, self)
         for alert in alerts(outcome, self.recent):
             getattr(logger(), alert.level)(alert.event, **alert.fields)
         return outcome
 
-    def note(self, notes: Sequence[str]) -> None:
-        """What a person should know of the set-up (a knob the kernel ignores, a lost rung): each once."""
-        for note in notes:
-            if note not in self.said:
-                self.said.add(note)
-                logger().warning(Event.NOTE, what=note)
+    def note(self, remarks: Iterable[Remark]) -> None:
+        """Log what a person should know of the set-up (a knob the kernel ignores, a lost rung): each once."""
+        for remark in remarks:
+            if remark not in self.said:
+                self.said.add(remark)
+                log(alert_of(remark))
 
 
 def newest(trials: Sequence[Trial]) -> list[Trial]:
@@ -90,7 +107,7 @@ def newest(trials: Sequence[Trial]) -> list[Trial]:
     return kept
 
 
-def _tell(trial: Trial, outcome: Outcome) -> None:
+def _tell(trial: Trial, outcome: Outcome, watch: Watch) -> None:
     logger().info(
         Event.TRIAL_FINISHED,
         trial=trial.trial_id,
@@ -104,4 +121,6 @@ def _tell(trial: Trial, outcome: Outcome) -> None:
         seed=trial.seed,
         order=list(trial.order),
         kmem_accounting=trial.kmem_accounting.value,
+        verdict_age_s=watch.verdict_age_s,
+        more_containers=watch.more_containers,
     )

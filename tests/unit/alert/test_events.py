@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,12 +27,14 @@ from kickwatch.alert.journal import (
     PRIORITIES,
     RATE,
     RATES,
+    RETIRED,
     STREAM_WAIT_MS,
     Event,
     configure_logging,
     logger,
 )
 from kickwatch.alert.native import FULL_WAIT_MS, field_name
+from kickwatch.alert.trouble import Trouble
 from kickwatch.config import Config, StateConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
@@ -40,6 +43,9 @@ from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import judge
 from kickwatch.evidence import Evidence
 from kickwatch.model import Canary, Control, Interrupts, KmemAccounting, Trial, Verdict
+from kickwatch.remark import Kind as Remarks
+from kickwatch.remark import Remark
+from kickwatch.telemetry import belief
 from kickwatch.watch import Watch
 
 ROOT = Path(__file__).parents[3]
@@ -209,7 +215,9 @@ def test_the_summary_is_valid_with_trials_without_and_in_doubt() -> None:
     bill.add(trial(slab_mutex_known=False, void="cpus_changed"), Outcome(trial="b", verdict=Verdict.UNKNOWN))
     bill.add(trial(kmem_accounting=KmemAccounting.OFF), Outcome(trial="c", verdict=Verdict.UNKNOWN))
     told.append(bill.take(3600))
-    records = logged(*(Alert("info", Event.SUMMARY, {"condition": "unknown", **fields}) for fields in told))
+    watch: Any = SimpleNamespace(condition="unknown", reasons=("stale",), verdict_age_s=1.25, more_containers=None)
+    believed = belief(watch)
+    records = logged(*(Alert("info", Event.SUMMARY, {**believed, **fields}) for fields in told))
     for record in records:
         assert_valid(record)
     assert records[1]["void"] == {"cpus_changed": 1, "kmem_accounting_off": 1}
@@ -239,20 +247,54 @@ async def test_what_the_watch_says_of_trials_and_controls_is_valid(tmp_path: Pat
     evidence = await Evidence.open(replace(Config(), state=StateConfig(directory=str(tmp_path))))
     watch = Watch(eyes, evidence)  # type: ignore[arg-type]
     watch.controlled()
-    await watch.take(replace(faulty(0), notes=("a knob is ignored",), containers=containers(4, failed=2)))
+    watch.note(Remark(kind, "in a sentence") for kind in Remarks)
+    await watch.take(replace(faulty(0), containers=containers(4, failed=2)))
     await watch.take(replace(faulty(1), void="cpus_changed"))
     eyes.control = Control(passed=True, detail="23 of 23 multi-CPU calls", cpus=(0, 1))
     watch.controlled()
     records = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [short(Event(record["event"])) for record in records] == [
         "observer_blind",
-        "note",
+        "capability_lost",
+        "runtime_driven",
+        "runtime_driven",
+        "seccomp_missing",
+        "warm_up_failed",
+        "knob_ignored",
+        "memcg_lingers",
         "trial_finished",
         "trial_void",
         "observer_sees",
     ]
     for record in records:
         assert_valid(record)
+
+
+def test_what_fails_for_a_while_is_a_valid_record_when_it_begins_and_when_it_ends() -> None:
+    stream = io.StringIO()
+    configure_logging(form="json", stream=stream)
+    for begins, ends in (
+        (Event.METRICS_UNSERVED, Event.METRICS_SERVED),
+        (Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN),
+        (Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN),
+    ):
+        trouble = Trouble(begins, ends)
+        trouble.works()
+        for what in ("the disk is full", "the disk is full", "the disk is gone"):
+            trouble.failed(what, "see to the disk")
+        assert trouble.lasts
+        trouble.works(**({"listen": "127.0.0.1:9893"} if ends is Event.METRICS_SERVED else {}))
+        trouble.works()
+        assert not trouble.lasts
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [record["level"] for record in records] == ["warning", "warning", "info"] * 3
+    for record in records:
+        assert_valid(record)
+
+
+def test_what_is_retired_is_not_used_again() -> None:
+    assert not set(RETIRED) & {event.value for event in Event}
+    assert not set(RETIRED.values()) & {event.message_id for event in Event}
 
 
 # --- the call sites
