@@ -27,14 +27,12 @@ from kickwatch.alert.journal import (
     PRIORITIES,
     RATE,
     RATES,
-    RETIRED,
     STREAM_WAIT_MS,
     Event,
     configure_logging,
     logger,
 )
 from kickwatch.alert.native import FULL_WAIT_MS, field_name
-from kickwatch.alert.trouble import Trouble
 from kickwatch.config import Config, StateConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
@@ -268,33 +266,6 @@ async def test_what_the_watch_says_of_trials_and_controls_is_valid(tmp_path: Pat
     ]
     for record in records:
         assert_valid(record)
-
-
-def test_what_fails_for_a_while_is_a_valid_record_when_it_begins_and_when_it_ends() -> None:
-    stream = io.StringIO()
-    configure_logging(form="json", stream=stream)
-    for begins, ends in (
-        (Event.METRICS_UNSERVED, Event.METRICS_SERVED),
-        (Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN),
-        (Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN),
-    ):
-        trouble = Trouble(begins, ends)
-        trouble.works()
-        for what in ("the disk is full", "the disk is full", "the disk is gone"):
-            trouble.failed(what, "see to the disk")
-        assert trouble.lasts
-        trouble.works(**({"listen": "127.0.0.1:9893"} if ends is Event.METRICS_SERVED else {}))
-        trouble.works()
-        assert not trouble.lasts
-    records = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [record["level"] for record in records] == ["warning", "warning", "info"] * 3
-    for record in records:
-        assert_valid(record)
-
-
-def test_what_is_retired_is_not_used_again() -> None:
-    assert not set(RETIRED) & {event.value for event in Event}
-    assert not set(RETIRED.values()) & {event.message_id for event in Event}
 
 
 # --- the call sites
