@@ -28,6 +28,7 @@ class Evidence:
     state: State
     saved: bytes = b""
     unread: bool = False
+    kept: bool = True  # whether the newest trial is in the history
 
     @classmethod
     async def open(cls, config: Config) -> "Evidence":
@@ -59,7 +60,9 @@ class Evidence:
         self.state, outcome = self.monitor.step(self.state, trial)
         self.saved = save(self.monitor, self.state)
         entry = Entry(trial, before, outcome, self.saved, self.monitor.pace)
-        _log(await asyncio.to_thread(self.history.append, entry))
+        kept = await asyncio.to_thread(self.history.append, entry)
+        self.kept = kept.kept
+        _log(kept)
         return outcome
 
     async def close(self) -> None:
@@ -100,7 +103,7 @@ def _log(kept: Kept) -> None:
         logger().info(
             Event.HISTORY_RESUMED,
             appended=kept.resumed.appended,
-            lost=kept.resumed.lost,
+            trials_lost=kept.resumed.lost,
             troubled_s=kept.resumed.troubled_s,
         )
 

@@ -19,6 +19,7 @@ from kickwatch.native import binary
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, nokmem, reclaim
 from kickwatch.observe.observatory import Observatory
+from kickwatch.remark import Kind, Remark
 from kickwatch.shielded import finish
 from kickwatch.signals import Ending
 from kickwatch.workload.barrier import Barrier
@@ -52,7 +53,7 @@ class Laboratory:
     canary: Canary
     reaped: int = 0
     alive: Callable[[], None] = lambda: None
-    notes: list[str] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     kernel_memory_paid: bool = False  # on cgroup v2, whether the canary's parent was charged for a bare child
     boot_id: str = ""  # read once: it stays, and a read can fail
     rcu_expedited: bool = False
@@ -211,7 +212,7 @@ class Laboratory:
         knobs = Knobs(parent=self.parent_memcg)
         (container,) = await self.churn(plan, knobs).run()
         if container.failure:
-            self.notes.append(f"warm-up: {container.failure}")
+            self.remarks.append(Remark(Kind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
         if self.cgroups.version is CgroupVersion.V2:
             self.kernel_memory_paid = await self.canary.pays_for_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
@@ -295,7 +296,7 @@ class _Opening:
             self._stack.callback(eyes.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))
         laboratory = Laboratory(config, engine, info, instance, cgroups, image, eyes, canary, reaped, self._alive)
-        laboratory.notes += [chosen.note] if chosen.note else []
+        laboratory.remarks += chosen.remarks
         laboratory.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS
         await laboratory.warm_up()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kickwatch.alert.journal import Event, logger
+from kickwatch.alert.trouble import Trouble
 from kickwatch.budget import DAY_S, FILE, HOUR_S, Budget, Spent, Wait, limits_of, load_spent, save_spent
 from kickwatch.config import Config
 from kickwatch.history import History
@@ -27,7 +28,7 @@ class Purse:
         # (when, CPU time until then), a minute apart: the share holds in any hour. That of the start is earned, too.
         self._readings = deque([(self._now_s() - own_cpu_s(), 0.0)])
         self._idle = True
-        self._told = ""
+        self.trouble = Trouble(Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN)
 
     @classmethod
     async def open(cls, config: Config, history: History) -> "Purse":
@@ -45,7 +46,7 @@ class Purse:
             what = (
                 f"{path} cannot be read ({refused.strerror}): the budget counts {sum(n for _, n in spent)} containers"
             )
-            logger().warning(Event.NOTE, what=what)
+            logger().warning(Event.BUDGET_UNREAD, what=what, remedy="make it readable; it is written with each trial")
         return cls(Budget(config.budget, spent), path)
 
     def adopt(self, config: Config) -> None:
@@ -78,12 +79,11 @@ class Purse:
         await self._keep()
 
     async def _keep(self) -> None:
-        trouble = await asyncio.to_thread(save_spent, self._path, self._budget.spent)
-        if trouble and trouble != self._told:
-            logger().warning(Event.NOTE, what=trouble)
-        if self._told and not trouble:
-            logger().warning(Event.NOTE, what=f"{self._path} is written again")
-        self._told = trouble
+        what = await asyncio.to_thread(save_spent, self._path, self._budget.spent)
+        if what:
+            self.trouble.failed(what, "let kickwatch write to state.directory, or set another")
+        else:
+            self.trouble.works()
 
     def _now_s(self) -> float:
         return self._offset_s + time.monotonic()

@@ -33,11 +33,12 @@ from kickwatch.passive import Passive
 from kickwatch.patience import Patience, told
 from kickwatch.plan import TrialRun
 from kickwatch.purse import Purse
+from kickwatch.remark import losses
 from kickwatch.schedule import Schedule
 from kickwatch.shielded import finish
 from kickwatch.signals import ENDING, DrainedError, Ending, Switches, until_signalled
 from kickwatch.status import Board
-from kickwatch.telemetry import Telemetry
+from kickwatch.telemetry import Telemetry, belief
 from kickwatch.watch import Watch
 from kickwatch.workload.choose import Known, check_oci, drives_runtime, settled
 from kickwatch.workload.engine import EngineInfo
@@ -166,6 +167,7 @@ class Service:
             self.swept, self.engine, self.found = True, laboratory.info.name, laboratory.info
             self.patience.found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
+            self.watch.note(laboratory.remarks)
             try:
                 await self._trials(laboratory, schedule)
             except EngineAbsentError as error:
@@ -245,6 +247,7 @@ class Service:
             self.telemetry.reaped(await laboratory.tidy())
         finally:  # however it ended: a drain, an engine that is gone, a signal
             await finish(self.purse.settle(run.begun))
+        self.watch.note((*losses(self.eyes.observatory.losses), *run.remarks))
         schedule.rest()
         self.notifier.progress()
 
@@ -252,6 +255,7 @@ class Service:
         """Passive: bill what others start, until a reload is asked for."""
         self.notifier.status("passive: watching the containers that others start")
         self.telemetry.off("passive")
+        self.telemetry.guarded(())
         async with aclosing(Passive(self.config, self.eyes, self._step)) as passive:
             while not self.switches.reload_asked:
                 await self._sweep()
@@ -259,7 +263,7 @@ class Service:
                 await self._wait(self.config.guard.poll_s)
                 summary = passive.summary_if_due(self.config.service.summary_period_s)
                 if summary is not None:
-                    logger().info(Event.SUMMARY, condition=self.watch.condition, **summary)
+                    logger().info(Event.SUMMARY, **belief(self.watch), **summary)
 
     async def _beat(self) -> None:
         """What is due beside the trials."""
@@ -267,6 +271,7 @@ class Service:
         await self.watch.control_if_due(min(period_s, _BLIND_RETRY_S) if self.watch.blind else period_s)
         self.watch.note_age()
         summed_up = self.config.service.summary_period_s if self.config.workload.enabled else None
+        self.telemetry.troubles(engine=self.patience.waiting, budget=self.purse.trouble.lasts)
         await self.telemetry.beat(self.watch, summed_up)
         await self.board.tell(self.watch, self.notifier.doing)
 
@@ -333,8 +338,7 @@ class Service:
             budget={"preset": self.config.budget.preset.value, **msgspec.to_builtins(limits_of(self.config.budget))},
             mode="experiment" if self.config.workload.enabled else "passive",
         )
-        for loss in observatory.losses:
-            logger().warning(Event.CAPABILITY_LOST, what=loss)
+        self.watch.note(losses(observatory.losses))
 
 
 def longest_step_s(config: Config) -> float:

@@ -70,7 +70,7 @@ def test_disk_full_in_the_state_directory(tmp_path: Path, small_disk: Path) -> N
             filler.unlink()
         resumed = daemon.wait("history_resumed")
         assert resumed["appended"] >= 1
-        assert resumed["lost"] == 0
+        assert resumed["trials_lost"] == 0
         daemon.wait("trial_finished", daemon.mark(), times=2)
         assert len(daemon.events("history_trouble")) == 1, "logged once"
         assert daemon.events("trial_failed") == []

@@ -66,7 +66,19 @@ class Event(StrEnum):
     OBSERVER_BLIND = "kickwatch.observer_blind", "49f7f65342664a019556f559f7fcedd1"
     OBSERVER_SEES = "kickwatch.observer_sees", "58aa29712a2b424fb7312ea309a2417c"
     CLEAN_UP_FAILED = "kickwatch.clean_up_failed", "76bfcd502e2f4af083f9cb5ae4917024"
-    NOTE = "kickwatch.note", "608c76859bbf48ae9ff1a25f5b3ce9ed"
+    METRICS_UNSERVED = "kickwatch.metrics_unserved", "8352a2bf022f429ebbb4d33186784e34"
+    METRICS_SERVED = "kickwatch.metrics_served", "55b149a119564201b05ab5074866f122"
+    TEXTFILE_UNWRITTEN = "kickwatch.textfile_unwritten", "29ee3f6db1e04d1085727df6cf395321"
+    TEXTFILE_WRITTEN = "kickwatch.textfile_written", "779ca6284f4346f1a47313553e5e2345"
+    BUDGET_UNWRITTEN = "kickwatch.budget_unwritten", "abaeb772bc314174b7fd68c2a2c88f02"
+    BUDGET_WRITTEN = "kickwatch.budget_written", "81b36045257a486e8626941cd41aca96"
+    BUDGET_UNREAD = "kickwatch.budget_unread", "3b5f39162ede4680bc34fb0d03810797"
+    CAPABILITIES_KEPT = "kickwatch.capabilities_kept", "d5e0cc3cdcd3469e81832db81e1554fd"
+    RUNTIME_DRIVEN = "kickwatch.runtime_driven", "3feef5dfabba4893ab972cfa5d2d9cbd"
+    SECCOMP_MISSING = "kickwatch.seccomp_missing", "833b8107ab864df9907c3bea172f11a6"
+    WARM_UP_FAILED = "kickwatch.warm_up_failed", "7136969bd2ae4f57a1993ecf7cad2ed2"
+    KNOB_IGNORED = "kickwatch.knob_ignored", "99b4399b1e434ce89c0f1bd0654f3e88"
+    MEMCG_LINGERS = "kickwatch.memcg_lingers", "8c64d0d00bbc446fbc56bbd4fa2b649c"
     CAPABILITY_LOST = "kickwatch.capability_lost", "051a101d6cab45cd83ae1befacc08737"
     CONFIG_WARNING = "kickwatch.config_warning", "132596b90cac459b9503b08adb0f4e94"
     PAUSED = "kickwatch.paused", "8895976c5a9c4646a2d18c771a1832ca"
@@ -82,6 +94,9 @@ class Event(StrEnum):
     RESTORED = "kickwatch.restored", "b610ec81697f38af3d88d38b8cb5d5da"
     SUMMARY = "kickwatch.summary", "ac88345b97774b54a706436de89c878d"
 
+
+# Names and MESSAGE_IDs of events that are gone: never to be used again, since alerts may still ask for them.
+RETIRED = {"kickwatch.note": "608c76859bbf48ae9ff1a25f5b3ce9ed"}
 
 # How often each may be logged. Trials come at the pace of budget and windows, the rest when something changes.
 RATES: dict[str, Rate] = {Event.TRIAL_FINISHED: Rate(burst=120, period_s=5.0)}

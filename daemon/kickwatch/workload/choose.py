@@ -11,6 +11,7 @@ import msgspec
 from kickwatch.config import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.node.continuity import engine_process
+from kickwatch.remark import Kind, Remark
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine, forbidden
@@ -24,13 +25,13 @@ _ASKED_AGAIN, _ASK_AGAIN_S = 5, 1.0
 class Chosen:
     """An engine that answered, and why it is this one. To be closed by whoever asked for it.
 
-    `note` is for a trial's record: empty where the engine is what everybody expects.
+    `remarks` are for the log and a trial's record: none where the engine is what everybody expects.
     """
 
     engine: Engine
     info: EngineInfo
     why: str
-    note: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
 class Known(NamedTuple):
@@ -79,7 +80,7 @@ async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] 
     kind = wanted(config.engine)
     if kind is EngineKind.OCI:
         await asyncio.to_thread(check_oci, config)
-        return await _oci(config, alive, "engine.kind is oci")
+        return await _oci(config, alive, "engine.kind is oci", Kind.RUNTIME_DRIVEN)
     docker = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, alive=alive)
     try:
         info = await _asked(docker)
@@ -161,17 +162,20 @@ async def _without_docker(config: Config, alive: Callable[[], None], absent: Eng
     if lacks:
         raise EngineAbsentError(f"{absent.what}, and {lacks}", absent.remedy) from absent
     try:
-        return await _oci(config, alive, absent.what)
+        return await _oci(config, alive, absent.what, Kind.RUNTIME_INSTEAD)
     except EngineAbsentError as error:
         remedy = f"for Docker: {absent.remedy}; without an engine: {error.remedy}"
         raise EngineAbsentError(f"{absent.what}; {error.what}", remedy) from error
 
 
-async def _oci(config: Config, alive: Callable[[], None], why: str) -> Chosen:
+async def _oci(config: Config, alive: Callable[[], None], why: str, kind: Kind) -> Chosen:
     engine = OciEngine(config.engine.runtime, timeout_s=config.engine.timeout_s, alive=alive)
     info = await _asked(engine)
-    bare = "" if engine.seccomp else "; its containers have no seccomp filter"
-    return Chosen(engine, info, why, note=f"engine: {info}, no daemon: {why}{bare}")
+    remarks = [Remark(kind, f"engine: {info}, no daemon: {why}")]
+    if not engine.seccomp:
+        bare = f"engine: {info} was built without seccomp: its containers have no filter"
+        remarks.append(Remark(Kind.SECCOMP_MISSING, bare))
+    return Chosen(engine, info, why, tuple(remarks))
 
 
 async def _asked(engine: Engine) -> EngineInfo:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ import kickwatch.workload.choose as module
 from kickwatch.config import Config, EngineConfig, EngineKind
 from kickwatch.configure import load
 from kickwatch.errors import ConfigError, EngineAbsentError
+from kickwatch.remark import Kind
 from kickwatch.workload.choose import (
     Chosen,
     Known,
@@ -81,6 +83,33 @@ async def test_what_takes_docker_is_not_given_to_a_runtime(nowhere: Path, settin
     with pytest.raises(ConfigError, match=f"engine.kind=oci: {key}") as refused:
         await choose(configured(nowhere, setting, "engine.kind=oci"))
     assert "engine.kind=docker" in refused.value.remedy
+
+
+class ARuntime:
+    """Stands in for an engine that drives a runtime without seccomp: only what is asked of it to choose it."""
+
+    seccomp = False
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Whatever the configuration names."""
+
+    async def info(self) -> EngineInfo:
+        return EngineInfo(name="oci", version="runc 1.1.5", runtime="runc 1.1.5", cgroup_driver="cgroupfs", root="/")
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize(("kind", "remark"), [("auto", Kind.RUNTIME_INSTEAD), ("oci", Kind.RUNTIME_DRIVEN)])
+async def test_a_runtime_is_remarked_on_as_asked_for_or_as_a_substitute(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, kind: str, remark: Kind
+) -> None:
+    monkeypatch.setattr(module, "OciEngine", ARuntime)
+    monkeypatch.setattr(module, "forbidden", lambda _: None)
+    config = configured(nowhere) if kind == "auto" else load(None, ["engine.kind=oci"]).config
+    chosen = await choose(config)
+    assert [one.kind for one in chosen.remarks] == [remark, Kind.SECCOMP_MISSING]
+    assert "no daemon" in chosen.remarks[0].text
 
 
 async def test_only_docker_knows_what_others_start(nowhere: Path) -> None:
