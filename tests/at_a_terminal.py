@@ -117,13 +117,13 @@ class AtATerminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what still runs, first by closing the terminal."""
+        """End what still runs: close the terminal, ask, kill."""
         self.close()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(10 * SLOWNESS)
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        for end in (lambda: None, self.process.terminate, self.process.kill):
+            end()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(10 * SLOWNESS)
+                return
 
     def _read(self, master: int) -> None:
         """Never waits in a read: that would keep the terminal from being closed."""

@@ -21,7 +21,9 @@ from kickwatch.errors import OutputError, ReaderGoneError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_FULL_WAIT_MS = 1000  # for a reader that does not read, where the caller has made the descriptor non-blocking
+# How long a line waits for room where the caller has made the descriptor non-blocking. A result waits for as long as it
+# takes, as it does on a descriptor that blocks.
+_ERROR_WAIT_MS = 100
 
 
 def prepare() -> None:
@@ -33,7 +35,7 @@ def prepare() -> None:
     encodings = [_encoding(stream) for stream in (sys.stdout, sys.stderr)]
     # What an encoding lacks, a lone surrogate from a file's name for one, is written as an escape.
     sys.stdout = io.TextIOWrapper(result, encodings[0], "backslashreplace", line_buffering=result.isatty())
-    sys.stderr = StandardError(_Whole(2), encodings[1], "backslashreplace", write_through=True)
+    sys.stderr = StandardError(_Whole(2, _ERROR_WAIT_MS), encodings[1], "backslashreplace", write_through=True)
 
 
 def _encoding(stream: TextIO | None) -> str:
@@ -69,8 +71,9 @@ class StandardError(io.TextIOWrapper):
 class _Whole(io.FileIO):
     """Writes all it is given or raises OSError; a non-blocking descriptor is waited for."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, wait_ms: int | None) -> None:
         super().__init__(descriptor, "w", closefd=False)
+        self._wait_ms = wait_ms
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """The number of bytes in `data`."""
@@ -87,7 +90,7 @@ class _Whole(io.FileIO):
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self.fileno(), select.POLLOUT)
-        if not poll.poll(_FULL_WAIT_MS):
+        if not poll.poll(self._wait_ms):
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
@@ -95,7 +98,7 @@ class _Result(_Whole):
     """Raises OutputError once; what buffers still hold is dropped then, so that the exit does not fail again."""
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor)
+        super().__init__(descriptor, None)
         self._failed = False
 
     def write(self, data: "ReadableBuffer", /) -> int:

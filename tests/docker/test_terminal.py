@@ -60,13 +60,21 @@ def test_a_healthy_trial_on_a_narrow_terminal() -> None:
 
 @needs_the_fault
 def test_a_faulty_trial_on_a_wide_terminal() -> None:
-    arguments = ["--containers", "8", *SHORT, "--set", f"workload.kmem_tcp_limit_bytes={LIMIT}"]
+    arguments = ["--containers", "5", *SHORT, "--set", f"workload.kmem_tcp_limit_bytes={LIMIT}"]
     with AtATerminal([*KICKWATCH, "trial", *arguments], columns=200) as command:
         assert command.ended() == 3, command.text
     _, _, alert = command.text.partition("verdict: broadcasting")
     assert re.search(r"kickwatch\.broadcast_detected: [\d.]+ x do_sync_core per container", alert)
     assert "    stack:\n" in alert
     assert "Traceback" not in command.text
+
+
+def test_a_trial_ends_with_its_terminal() -> None:
+    with AtATerminal([*KICKWATCH, "trial", "--containers", "100", "--set", "trial.seed=109395"], columns=80) as command:
+        command.shows("churn")
+        time.sleep(1)
+        command.close()
+        assert command.ended(STOP_S) == 1
 
 
 @needs_the_fault
@@ -156,7 +164,7 @@ def child(tmp_path: Path) -> Iterator[Child]:
         one.kill(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("end", ["", " &"])
+@pytest.mark.parametrize("end", ["", " &"], ids=["foreground", "background"])
 def test_the_job_of_a_shell_ends_with_the_terminal(child: Child, end: str) -> None:
     with AtATerminal(["bash", "--norc", "--noprofile", "-i"]) as shell:
         shell.press(f"{child.line}{end}\n")

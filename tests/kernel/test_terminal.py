@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from at_a_terminal import KICKWATCH, AtATerminal
+from at_a_terminal import INTERRUPT, KICKWATCH, AtATerminal
 from leftovers import leftovers
 from namespaces import cover, inside
 
@@ -34,6 +34,23 @@ def test_doctor_of_a_node_without_names(tmp_path: Path) -> None:
     assert "MISSING" in command.text
     assert "blind: a verdict is not possible here" in command.text
     assert "Traceback" not in command.text
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "closed"])
+def test_reproduce_ends_in_the_midst_of_its_loops_and_leaves_nothing(how: str) -> None:
+    """The terminal signals the whole foreground; the native child must not die of it before it has cleaned up."""
+    before = leftovers()["cgroups"]
+    with AtATerminal([*KICKWATCH, "reproduce", "-n", "20000", "--force"], columns=80) as command:
+        command.shows("%")
+        command.until(lambda: leftovers()["cgroups"] != before, "the first memory cgroups")
+        if how == "closed":
+            command.close()
+        else:
+            command.press(INTERRUPT)
+        assert command.ended() == 1
+        assert how == "closed" or "kickwatch: interrupted: what was started is removed\n" in command.text
+        assert "Traceback" not in command.text
+    assert leftovers()["cgroups"] == before
 
 
 def test_reproduce() -> None:
