@@ -9,7 +9,7 @@ from kickwatch.alert.bill import Bill
 from kickwatch.alert.journal import Event, logger
 from kickwatch.config import MetricsConfig
 from kickwatch.detect.state import Outcome
-from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError
+from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
 from kickwatch.model import Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.watch import Watch
@@ -140,10 +140,18 @@ class Telemetry:
     async def _write(self, textfile: "Textfile") -> None:
         """A full disk must not end the watch; it is said, and tried again."""
         try:
-            await self.refresh()
+            await self._refresh_for_file()
             await textfile.write()
         except (KickwatchError, OSError) as error:
             logger().warning(Event.NOTE, what=f"metrics.textfile cannot be written ({error})")
+
+    async def _refresh_for_file(self) -> None:
+        """As a scrape has it: with a reading that is refused the file is written all the same, and says so."""
+        try:
+            await self.refresh()
+        except ObserveError:
+            if self._metrics is not None:
+                self._metrics.stale(refused=True)
 
 
 _TEXTFILE_EVERY_S = 15.0

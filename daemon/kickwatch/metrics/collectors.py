@@ -46,6 +46,11 @@ class Observed(Collector):
             self._up = {observer: live.up.get(observer, False) for observer in OBSERVERS}
             self._slab_mutex_known = live.slab_mutex_known
 
+    def refused(self) -> None:
+        """A reading was refused: the counters stay where they are, and nothing is seen now."""
+        with self._lock:
+            self._up = dict.fromkeys(OBSERVERS, False)
+
     def _take_interrupts(self, live: Live) -> None:
         """They are counted from the first reading on: what came since the node's boot would be a jump."""
         if self._begun:
@@ -90,7 +95,8 @@ class Observed(Collector):
                 ),
                 _gauge(
                     "kickwatch_observer_up",
-                    "Whether this kernel lets us look: csd at requests, contention at waits, interrupts at counters.",
+                    "Whether this kernel lets us look: csd at requests, contention at waits, interrupts at counters;"
+                    " all 0 after a scrape whose reading was refused. What is not up is not known: its counters rest.",
                     "observer",
                     self._up,
                 ),

@@ -126,7 +126,8 @@ class Observatory:
     async def sample(self) -> Sample:
         """Read everything. The moment is that between the counters and the probes, about a millisecond wide.
 
-        A module that came during a window is known by name when the window is put into words.
+        A module that came during a window is known by name when the window is put into words. Raises ObserveError where
+        the kernel refuses a figure: there is no half of a sample.
         """
         await self._follow_modules()
         interrupts = await read_interrupts(self.proc)
@@ -135,14 +136,14 @@ class Observatory:
         contention = self.contention.read() if self.contention is not None else None
         return Sample(at_ns, interrupts, csd, contention)
 
-    def read_probes(self) -> None:
-        """Read their maps and forget what was read: whether that is allowed is the question. Raises ObserveError."""
+    def try_probes(self) -> None:
+        """Read and write the probes' maps: whether that is allowed is the question. Raises ObserveError."""
         for observer in (self.csd, self.contention):
             if observer is not None:
-                observer.read()
+                observer.try_maps()
 
     def creation_broadcasts(self) -> int | None:
-        """Broadcasts of the creation path since the probes were armed; None when no probe tells."""
+        """Broadcasts of the creation path since the probes were armed; None without a probe. Raises ObserveError."""
         return self.csd.creation_broadcasts(self.csd.read()) if self.csd is not None else None
 
     async def between_windows(self) -> None:
