@@ -91,6 +91,44 @@ def creation_broadcasts(cells: Iterable[Cell]) -> int:
     return sum(cell.broadcasts for cell in cells if cell.on_creation_path)
 
 
+def waits_known(trial: Trial) -> bool:
+    """Whether waits for slab_mutex were looked for: something watched them, and the mutex was known."""
+    return trial.observers.contention != "none" and trial.slab_mutex_known
+
+
+def attributed(trial: Trial) -> bool:
+    """Whether the cells are what the kernel sent. Else they are no figures, and their absence is no zero.
+
+    A probe that failed its positive control proves nothing, and neither does one that saw containers live without a
+    single request.
+    """
+    looked = trial.observers.ipis != "counters" and (trial.control is None or trial.control.passed)
+    return looked and (bool(trial.churn.cells) or not counted(trial))
+
+
+def under_slab_mutex_known(trial: Trial) -> bool:
+    """Whether a request sent while holding slab_mutex was marked as such: the IPI probe, too, knew the mutex.
+
+    The probes that are armed know it all or none: from kallsyms, or learnt by one and handed to the other.
+    """
+    return attributed(trial) and trial.slab_mutex_known
+
+
+def known_creation_broadcasts(trial: Trial) -> int | None:
+    """Broadcasts of the creation path in the churn window; None where nothing attributed them."""
+    return creation_broadcasts(trial.churn.cells) if attributed(trial) else None
+
+
+def longest_wait_ns(waits: Iterable[Wait]) -> int | None:
+    """The longest wait, as far as it is known; 0 without any wait.
+
+    A record has the longest since the probe was armed where that rose in its window, and else 0: how long the window's
+    own longest was is then not known.
+    """
+    each = [wait.max_wait_ns for wait in waits]
+    return (max(each) or None) if each else 0
+
+
 def total_requests(cells: Iterable[Cell]) -> int:
     """All requests, whatever they were for."""
     return sum(cell.requests for cell in cells)

@@ -212,7 +212,7 @@ class Trial(Record, frozen=True, kw_only=True):
     kmem_accounting: KmemAccounting
     concurrency: int
     unsettled: bool = False
-    slab_mutex_known: bool = True
+    slab_mutex_known: bool = True  # to the probes that are armed
     control: Control | None = None
     void: str = ""  # why the trial proves nothing at all; empty for a valid one
     notes: tuple[str, ...] = ()

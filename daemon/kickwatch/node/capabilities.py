@@ -135,7 +135,7 @@ async def _control(observatory: Observatory) -> Capability:
     return Capability(
         name="positive control",
         satisfied=outcome.passed,
-        detail=f"counted {outcome.detail}",
+        detail=f"counted {outcome.detail}" if outcome.calls is not None else outcome.detail,
         remedy="" if outcome.passed else "no figure of this node can be trusted: report it with `doctor --json`",
         needed=True,
     )

@@ -62,8 +62,13 @@ class Observatory:
 
     @property
     def slab_mutex_known(self) -> bool:
-        """True once its address is known. Before, no wait for it is a figure, and nothing is `under_slab_mutex`."""
+        """True once its address is known to the probes that are armed. Before, nothing is `under_slab_mutex`."""
         return any(observer is not None and observer.slab_mutex for observer in (self.csd, self.contention))
+
+    @property
+    def waits_known(self) -> bool:
+        """True while waits for slab_mutex are counted: the contention probe is armed, and knows it."""
+        return self.contention is not None and bool(self.contention.slab_mutex)
 
     @classmethod
     async def open(cls, proc: Path = Path("/proc")) -> "Observatory":
