@@ -55,6 +55,7 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
         requests=one.requests + other.requests,
         calls=one.calls + other.calls,
         broadcasts=one.broadcasts + other.broadcasts,
+        singles=one.single_requests + other.single_requests,
         under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
         stack=one.stack or other.stack,
     )
