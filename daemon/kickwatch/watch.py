@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from kickwatch.alert.changes import alerts
 from kickwatch.alert.journal import Event, logger
 from kickwatch.detect.state import Outcome
-from kickwatch.detect.streams import COUNTERS, Condition
+from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS, Reason, nearly_all_failed
 from kickwatch.evidence import Evidence
 from kickwatch.eyes import Eyes
-from kickwatch.ledger import counted, creation_broadcasts
+from kickwatch.ledger import counted, known_creation_broadcasts
 from kickwatch.model import Trial, Verdict
 from kickwatch.verdict_age import VerdictAge
 
@@ -191,7 +191,7 @@ def _tell(trial: Trial, outcome: Outcome) -> None:
         containers=len(counted(trial)),
         failures=[container.failure for container in trial.containers if container.failure][:_FAILURES_TOLD],
         failed=len(trial.containers) - len(counted(trial)),
-        creation_path_broadcasts=(creation_broadcasts(trial.churn.cells) if trial.observers.ipis != COUNTERS else None),
+        creation_path_broadcasts=known_creation_broadcasts(trial),
         more_containers=outcome.more_containers,
         seed=trial.seed,
         order=list(trial.order),
