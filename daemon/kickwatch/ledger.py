@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from kickwatch.model import Cell, Container, Interrupts, Trial, Wait, Window
+from kickwatch.model import Canary, Cell, Container, Interrupts, Origin, Trial, Wait, Window
 
 
 def merge_windows(windows: Sequence[Window]) -> Window:
@@ -105,6 +105,15 @@ def attributed(trial: Trial) -> bool:
     """
     looked = trial.observers.ipis != "counters" and (trial.control is None or trial.control.passed)
     return looked and (bool(trial.churn.cells) or not counted(trial))
+
+
+def batch_heard(batch: Canary) -> bool:
+    """Whether a canary batch without a broadcast of the creation path had none.
+
+    A request that was lost may have been one; so may a broadcast to which no stack gave an origin.
+    """
+    nameless = any(cell.broadcasts and cell.origin is Origin.UNKNOWN for cell in batch.cells)
+    return not batch.lost_events and not (batch.stackless_events and nameless)
 
 
 def under_slab_mutex_known(trial: Trial) -> bool:

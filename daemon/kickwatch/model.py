@@ -150,12 +150,18 @@ class Container(Record, frozen=True, kw_only=True):
 
 
 class Canary(Record, frozen=True, kw_only=True):
-    """One batch of bare memory cgroups."""
+    """One batch of bare memory cgroups.
+
+    `lost_events`: requests that the IPI probe could not count, except an interrupt's while the probe ran on that CPU,
+    which are never a broadcast's. `stackless_events`: counted, but without a stack.
+    """
 
     memcgs: int
     duration_ns: int
     interrupts: Interrupts
     cells: tuple[Cell, ...] = ()
+    lost_events: int = 0
+    stackless_events: int = 0
 
 
 class Observers(Record, frozen=True, kw_only=True):

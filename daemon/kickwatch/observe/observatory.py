@@ -213,6 +213,18 @@ class Observatory:
             stackless_events=window.stackless_events + stackless,
         )
 
+    @staticmethod
+    def requests_lost(before: Sample, after: Sample) -> tuple[int, int]:
+        """(requests that the IPI probe could not count, requests counted without a stack) between two samples.
+
+        Not those for which the program was not run, since it ran on that CPU already: an interrupt sent them, and none
+        sends to many CPUs. Zeros without a probe.
+        """
+        if before.csd is None or after.csd is None:
+            return 0, 0
+        rise = Health(*(late - early for early, late in zip(before.csd.health, after.csd.health, strict=True)))
+        return rise.lost + rise.unknown_kind, rise.stackless
+
     def close(self) -> None:
         """Disarm everything."""
         for observer in (self.csd, self.contention):

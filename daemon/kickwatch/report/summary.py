@@ -7,6 +7,7 @@ from kickwatch.detect.verdict import Judgement, cal_minus_tlb_per_memcg
 from kickwatch.ledger import (
     above_quiet,
     attributed,
+    batch_heard,
     counted,
     creation_broadcasts,
     known_creation_broadcasts,
@@ -99,11 +100,13 @@ def canary(trial: Trial) -> dict[str, float | int | None] | None:
     if batch is None:
         return None
     cal_minus_tlb = cal_minus_tlb_per_memcg(batch)
-    broadcasts = creation_broadcasts(batch.cells) / batch.memcgs
+    broadcasts = creation_broadcasts(batch.cells)
+    known = attributed(trial) and (broadcasts > 0 or batch_heard(batch))
     return {
         "memcgs": batch.memcgs,
         "cal_minus_tlb_per_memcg": None if cal_minus_tlb is None else round(cal_minus_tlb, _DIGITS),
-        "creation_path_broadcasts_per_memcg": round(broadcasts, _DIGITS) if attributed(trial) else None,
+        "creation_path_broadcasts_per_memcg": round(broadcasts / batch.memcgs, _DIGITS) if known else None,
+        "lost_events": None if trial.observers.ipis == "counters" else batch.lost_events,
     }
 
 

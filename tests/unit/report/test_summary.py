@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from builders import RCU, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import Control, Count, Interrupts, Observers, Trial
+from kickwatch.model import Canary, Control, Count, Interrupts, Observers, Trial
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import table, trial_text
 
@@ -94,6 +94,7 @@ def test_counters_alone_have_no_bill_no_waits_and_no_losses() -> None:
         "memcgs": 100,
         "cal_minus_tlb_per_memcg": 0.0,
         "creation_path_broadcasts_per_memcg": None,
+        "lost_events": None,
     }
     text = trial_text(COUNTERS, judge([COUNTERS]))
     assert "creation path: broadcasts per container not known" in text
@@ -103,6 +104,14 @@ def test_counters_alone_have_no_bill_no_waits_and_no_losses() -> None:
     assert "slab_mutex: its waits are not known, no probe sees them" in text
     assert "0 broadcasts" not in text
     assert "nobody waited" not in text
+
+
+def test_a_silent_canary_that_lost_events_is_not_known_to_be_silent() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=4)
+    figures: dict[str, object] = told(trial(canary=batch))["canary"]  # type: ignore[assignment]
+    assert (figures["creation_path_broadcasts_per_memcg"], figures["lost_events"]) == (None, 4)
+    loud: dict[str, object] = told(trial(canary=replace(batch, cells=(kick(50),))))["canary"]  # type: ignore[assignment]
+    assert loud["creation_path_broadcasts_per_memcg"] == 0.5
 
 
 def test_waits_for_a_mutex_that_is_not_known_are_not_zero() -> None:
