@@ -94,7 +94,7 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     if batch:
         broadcasts = _amount(batch["creation_path_broadcasts_per_memcg"], "creation-path broadcasts")
         interrupts = _amount(batch["cal_minus_tlb_per_memcg"], "CAL-TLB")
-        lines.append(f"canary: {batch['memcgs']} bare memory cgroups, each {broadcasts}, {interrupts}")
+        lines.append(f"canary: {batch['memcgs']} bare memory cgroups, each {broadcasts} and {interrupts}")
     if summary["containers"]:
         times = ", ".join(f"{step} {figures['p50']:.0f}/{figures['p99']:.0f}" for step, figures in steps.items())
         lines.append(f"milliseconds, p50/p99: {times}")
