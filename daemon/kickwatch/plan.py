@@ -38,10 +38,12 @@ class TrialRun:
     number: int = 0
     trial_id: str = field(default_factory=new_trial_id)
     unsettled: bool = False
+    begun: int = 0  # containers that the engine was asked for, however the trial ends
 
     async def run(self) -> Trial:
         """Run it to its end and write it down."""
         laboratory = self.laboratory
+        await laboratory.restore()
         # Each trial of a daemon has an order of its own, also under a fixed seed; the seed logged repeats this one.
         seed = (laboratory.config.trial.seed or secrets.randbits(32)) + self.number
         order = [CHURN, QUIET]
@@ -115,7 +117,11 @@ class TrialRun:
         laboratory = self.laboratory
         knobs = laboratory.knobs()
         before = await laboratory.observatory.sample()
-        done = await laboratory.churn(laboratory.plan(self.trial_id, self.containers), knobs).run()
+        churn = laboratory.churn(laboratory.plan(self.trial_id, self.containers), knobs)
+        try:
+            done = await churn.run()
+        finally:
+            self.begun = churn.begun
         await self._settle()
         at_least_s = max(at_least_s, laboratory.config.trial.window_s)
         elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9

@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from kickwatch import purse as purse_module
+from kickwatch.budget import FILE
 from kickwatch.config import BudgetConfig, Config, GuardConfig, Preset, StateConfig, TrialConfig, WorkloadConfig
 from kickwatch.guard import Guard
 from kickwatch.history import History
@@ -174,6 +175,37 @@ async def test_an_unwritable_purse_is_said_once(config: Config, tmp_path: Path, 
     await purse.settle()
     (log,) = logs
     assert "a restart would forget what was spent" in log["what"]
+
+
+async def test_a_purse_that_is_written_again_says_so_once(config: Config, logs: list[Any]) -> None:
+    directory = Path(config.state.directory)
+    purse = await Purse.open(config, History(directory))
+    await purse.spend(1)
+    (directory / FILE).unlink()
+    (directory / FILE).mkdir()
+    await purse.settle()
+    await purse.spend(1)
+    (directory / FILE).rmdir()
+    await purse.settle()
+    await purse.spend(1)
+    assert [log["what"].partition("(")[0] for log in logs] == [
+        f"{directory / FILE} cannot be written ",
+        f"{directory / FILE} is written again",
+    ]
+
+
+@pytest.mark.parametrize(("history", "counted"), [("none", 0), ("damaged", 60)])
+async def test_a_purse_that_cannot_be_read_is_not_full(
+    config: Config, logs: list[Any], history: str, counted: int
+) -> None:
+    """The history tells what was spent; where that cannot be read either, a full hour is assumed."""
+    directory = Path(config.state.directory)
+    (directory / FILE).mkdir(parents=True)
+    if history == "damaged":
+        (directory / "history.db").write_bytes(b"no database, and long enough" * 300)
+    purse = await Purse.open(replace(config, budget=BudgetConfig()), History(directory))
+    assert (purse.wait(1).seconds > 3000) == bool(counted)
+    assert f"the budget counts {counted} containers" in logs[0]["what"]
 
 
 async def test_the_guard_pauses_once_counts_the_time_and_resumes(config: Config, logs: list[Any]) -> None:

@@ -102,6 +102,16 @@ def test_on_request_lines_for_people() -> None:
     assert "schema" not in line
 
 
+def test_an_alert_with_its_stack_is_readable_without_a_colour() -> None:
+    stream = io.StringIO()
+    configure_logging(form="console", stream=stream)
+    logger().error(Event.BROADCAST_DETECTED, stack=["kick_all_cpus_sync", "x" * 60], **ALERT)
+    first, *rest = lines(stream)
+    assert first.endswith("[error   ] kickwatch.broadcast_detected:")
+    assert rest[0].strip() == ALERT["headline"]
+    assert rest[1:] == ["    verdict=broadcasting", "    stack:", "        kick_all_cpus_sync", f"        {'x' * 60}"]
+
+
 def test_the_level_is_a_floor() -> None:
     stream = io.StringIO()
     configure_logging(stream=stream, level="warning")
