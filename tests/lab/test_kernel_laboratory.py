@@ -8,6 +8,7 @@ from typing import Any
 import fault_module
 import pytest
 from bench import ENGINE, Bench
+from daemon_unit import records, start
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
@@ -42,6 +43,8 @@ def test_doctor_tells_what_this_kernel_lacks(bench: Bench) -> None:
     assert done.status == 0, done.output
     if bench.ipi_rung == "kprobe":
         assert capabilities["IPIs by reason"]["detail"].startswith("kprobes on ")
+    if bench.contention_rung == "kprobe":
+        assert capabilities["lock contention"]["detail"].startswith("kprobes on ")
     assert "counted 23 of 23 multi-CPU calls, 7 of 7 single" in capabilities["positive control"]["detail"]
     assert capabilities["slab_mutex"]["satisfied"]
 
@@ -53,11 +56,20 @@ def test_healthy_containers_are_quiet(bench: Bench) -> None:
     assert told["containers"] == bench.containers
     assert told["kmem_accounting"] == "on"
     assert told["failures"] == []
-    assert (told["observers"]["ipis"], told["observers"]["contention"]) == (bench.ipi_rung, "tracepoint")
+    assert (told["observers"]["ipis"], told["observers"]["contention"]) == (bench.ipi_rung, bench.contention_rung)
     assert told["status"] == QUIET, (told["verdict"], told["reasons"])
     assert told["per_container"]["creation_path_broadcasts"] == 0
     assert told["canary"]["creation_path_broadcasts_per_memcg"] == 0
     assert told["overhead"]["lost_events"] <= sum(cell["requests"] for cell in told["bill"]) // 100
+
+
+def test_healthy_containers_of_runc_are_quiet_too(bench: Bench) -> None:
+    """It loads more BPF programs than crun: before 5.18 each of them broadcasts, which is nobody's fault."""
+    bench.once("a runtime loads the same programs with more CPUs")
+    told = bench.trial("healthy_runc", "--set", "engine.runtime=runc")
+    assert told["engine"].startswith("oci runc ")
+    assert (told["containers"], told["failures"]) == (12, [])
+    assert told["status"] == QUIET, (told["verdict"], told["reasons"])
 
 
 def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
@@ -138,7 +150,7 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     fault_module.switch(faulty.guest, worker=1)
     # It ends with the first alarm.
     done = faulty.guest.shell(
-        f"""{_watch(60)}
+        f"""{start(60)}
         for second in $(seq 900); do
             grep -q unexplained_detected /run/watch.log && break; systemctl --quiet is-active watch || break; sleep 1
         done; systemctl stop watch; cat /run/watch.log""",
@@ -146,7 +158,7 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
         timeout_s=1500,
     )
     fault_module.switch(faulty.guest)
-    log = _records(done.output)
+    log = records(done.output)
     events = [line["event"] for line in log]
     alarms = [line for line in log if line["event"].endswith("_detected")]
     trials = events.count("kickwatch.trial_finished")
@@ -161,7 +173,7 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
 def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: Bench) -> None:
     bench.once("one CPU that goes is enough")
     done = bench.guest.shell(
-        f"""{_watch(1000)}
+        f"""{start(1000)}
         active() {{ systemctl --quiet is-active watch; }}
         until grep -q trial_finished /run/watch.log || ! active; do sleep 0.5; done
         cpu=/sys/devices/system/cpu/cpu3/online
@@ -173,7 +185,7 @@ def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: B
         check=False,
         timeout_s=600,
     )
-    log = _records(done.output)
+    log = records(done.output)
     events = [line["event"].removeprefix("kickwatch.") for line in log]
     bench.keep("hotplug", {"events": events, "void": [line for line in log if line["event"] == "kickwatch.trial_void"]})
     assert events[-1] == "stopped"
@@ -206,22 +218,6 @@ def test_what_the_runtime_of_a_killed_kickwatch_switched_on_goes_off_with_the_ne
 def _handed_on(bench: Bench) -> set[str]:
     """The controllers that cgroup v2's root hands on; none on v1. crun switches on all."""
     return set(bench.guest.shell("cat /sys/fs/cgroup/cgroup.subtree_control", check=False).output.split())
-
-
-def _watch(trials: int) -> str:
-    """A script that starts the daemon in a unit of its own, as a service would be; its log is /run/watch.log."""
-    keys = (
-        *("workload.containers_per_trial=2", "trial.window_s=0.5", "trial.settle_s=3", "trial.interval_s=0"),
-        *("trial.canary_memcgs=0", "budget.preset=stress", "guard.enabled=false", "metrics.enabled=false"),
-    )
-    sets = " ".join((*ENGINE, "--set log.format=json", *(f"--set {key}" for key in keys)))
-    return f"""rm -f /run/watch.log; touch /run/watch.log
-        systemd-run --quiet --collect --unit=watch --property=StandardError=file:/run/watch.log \\
-        /usr/local/bin/kickwatch run --trials {trials} {sets}"""
-
-
-def _records(log: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
 def _with_fault(bench: Bench, name: str, *arguments: str, **settings: Any) -> tuple[dict[str, Any], dict[str, int]]:
