@@ -134,10 +134,14 @@ class GuardConfig(msgspec.Struct, frozen=True):
 
 
 class ServiceConfig(msgspec.Struct, frozen=True):
-    """The daemon as a service. While `drain_file` exists it makes no containers and watches on."""
+    """The daemon as a service. While `drain_file` exists it makes no containers and watches on.
+
+    A verdict that no trial has confirmed for `verdict_max_age_s` is `unknown` (stale).
+    """
 
     drain_file: OptionalPath = "/run/kickwatch/drain"
     summary_period_s: Annotated[float, Meta(ge=1, le=604_800)] = 3600.0
+    verdict_max_age_s: Annotated[float, Meta(ge=1, le=604_800)] = 86_400.0
 
 
 class MetricsConfig(msgspec.Struct, frozen=True):

@@ -55,6 +55,7 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
         requests=one.requests + other.requests,
         calls=one.calls + other.calls,
         broadcasts=one.broadcasts + other.broadcasts,
+        singles=one.single_requests + other.single_requests,
         under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
         stack=one.stack or other.stack,
     )
@@ -89,6 +90,11 @@ def counted(trial: Trial) -> list[Container]:
 def creation_broadcasts(cells: Iterable[Cell]) -> int:
     """Broadcasts of the creation path, whatever task sent them."""
     return sum(cell.broadcasts for cell in cells if cell.on_creation_path)
+
+
+def waits_known(trial: Trial) -> bool:
+    """Whether waits for slab_mutex were looked for: something watched them, and the mutex was known."""
+    return trial.observers.contention != "none" and trial.slab_mutex_known
 
 
 def total_requests(cells: Iterable[Cell]) -> int:

@@ -79,8 +79,16 @@ class Cell(Record, frozen=True, kw_only=True):
     requests: int
     calls: int = 0
     broadcasts: int = 0
+    singles: int | None = None  # requests that were part of no multi-CPU call; None in records of older releases
     under_slab_mutex: int = 0
     stack: tuple[str, ...] = ()
+
+    @property
+    def single_requests(self) -> int:
+        """Requests that were part of no multi-CPU call; of an older record, all of a cell that has no calls."""
+        if self.singles is not None:
+            return self.singles
+        return 0 if self.calls else self.requests
 
     @property
     def on_creation_path(self) -> bool:

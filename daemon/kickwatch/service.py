@@ -107,7 +107,9 @@ class Service:
     async def run(self) -> None:
         """Until all trials are done, or for ever."""
         evidence = await Evidence.open(self.config)
-        self.watch, self.purse = Watch(self.eyes, evidence), await Purse.open(self.config, evidence.history)
+        boot_id = await asyncio.to_thread(kernel.boot_id)
+        self.watch = Watch(self.eyes, evidence, self.config.service.verdict_max_age_s, boot_id)
+        self.purse = await Purse.open(self.config, evidence.history)
         self._say_started()
         self.watch.controlled()
         self.due_at = asyncio.get_running_loop().time() + random.random() * self._spread_s()  # noqa: S311 -- no secret
@@ -243,6 +245,7 @@ class Service:
         """What is due beside the trials."""
         period_s = self.config.trial.control_period_s
         await self.watch.control_if_due(min(period_s, _BLIND_RETRY_S) if self.watch.blind else period_s)
+        self.watch.note_age()
         summed_up = self.config.service.summary_period_s if self.config.workload.enabled else None
         await self.telemetry.beat(self.watch, summed_up)
         await self.board.tell(self.watch, self.notifier.doing)
@@ -288,7 +291,7 @@ class Service:
         for warning in loaded.warnings:
             logger().warning(Event.CONFIG_WARNING, what=warning)
         self.switches.drain_file = self.config.service.drain_file
-        self.watch.evidence = await Evidence.open(self.config)
+        self.watch.adopt(await Evidence.open(self.config), self.config.service.verdict_max_age_s)
         self.purse.adopt(self.config)
         self._need_watchdog()
         logger().info(Event.RELOADED, changed=changed)

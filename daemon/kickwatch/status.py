@@ -21,7 +21,11 @@ STATUS_PATH = Path("/run/kickwatch/status.json")
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """`doing` is what systemd is told, too; `condition_since_unix_s`: when the daemon began to believe it."""
+    """`doing` is what systemd is told, too; `condition_since_unix_s`: when the daemon began to believe it.
+
+    `reasons`: why the condition is unknown. `verdict_age_s`: since a trial last established something, at the time of
+    the update; None before the first that did. `more_containers`: silent ones that are missing until `quiet`.
+    """
 
     schema: int = 1
     pid: int
@@ -33,6 +37,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     trials: int
     containers: int
     alerts: dict[str, tuple[str, ...]] = {}
+    reasons: tuple[str, ...] = ()
+    verdict_age_s: float | None = None
+    more_containers: int | None = None
 
 
 class Board:
@@ -58,6 +65,9 @@ class Board:
             trials=state.trials,
             containers=state.containers,
             alerts={condition.value: streams for condition, streams in state.alerted.items()},
+            reasons=watch.reasons,
+            verdict_age_s=watch.verdict_age_s,
+            more_containers=watch.more_containers,
         )
         await asyncio.to_thread(write, told, self._path)
 

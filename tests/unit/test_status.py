@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from command import kickwatch
 from kickwatch.commands.status import duration, text_of
@@ -78,3 +79,12 @@ def test_without_a_daemon_it_is_one_line_and_status_1() -> None:
     outcome = kickwatch("status")
     assert outcome.status == 1
     assert "systemctl start kickwatch" in outcome.complaint
+
+
+def test_the_text_says_why_nothing_is_known_and_how_old_the_verdict_is() -> None:
+    young = replace(TOLD, condition="unknown", reasons=("insufficient_evidence",), more_containers=19, alerts={})
+    text = text_of(replace(young, verdict_age_s=50.0), 4600.0)
+    assert text.splitlines()[0] == "unknown (insufficient_evidence) for 1 h 0 min: kickwatch 1.2, pid 7"
+    assert "last confirmed by a trial 1 min ago" in text
+    assert "19 more silent containers are needed for quiet" in text
+    assert "last confirmed" not in text_of(young, 4600.0)

@@ -1,15 +1,18 @@
 """What the daemon remembers between trials: which are judged together, what is noted, what the control says."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, window
 from kickwatch.config import Config, StateConfig
 from kickwatch.evidence import Evidence
-from kickwatch.model import Control, Trial
+from kickwatch.model import Control, Observers, Trial
+from kickwatch.verdict_age import VerdictAge
 from kickwatch.watch import Watch, newest
 
 PASSED = Control(passed=True, detail="23 of 23 multi-CPU calls")
@@ -126,3 +129,101 @@ async def test_the_condition_follows_evidence_and_control(tmp_path: Path) -> Non
         for number in range(5):
             await watch.take(faulty(number))
     assert watch.condition == "broadcasting"
+
+
+def failed(number: int = 4) -> Trial:
+    return trial(containers=containers(0, failed=number))
+
+
+def named(logs: list[Any], event: str) -> list[Any]:
+    return [log for log in logs if log["event"] == f"kickwatch.{event}"]
+
+
+async def test_a_fresh_watch_knows_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    assert (watch.condition, watch.reasons) == ("unknown", ("insufficient_evidence",))
+    assert (watch.more_containers, watch.verdict_age_s) == (23, None)
+    await watch.take(trial(count=20))
+    assert (watch.condition, watch.more_containers) == ("unknown", 3)
+    await watch.take(trial(count=20))
+    assert (watch.condition, watch.reasons, watch.more_containers) == ("quiet", (), None)
+    assert watch.verdict_age_s is not None
+    assert watch.verdict_age_s < 5.0
+
+
+async def test_failing_containers_are_one_warning_with_the_engines_words_and_their_end_another(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        await watch.take(trial())
+        for _ in range(5):
+            await watch.take(failed())
+        assert (watch.condition, watch.reasons) == ("unknown", ("containers_failed",))
+        await watch.take(trial(count=4))
+    (warning,) = named(logs, "containers_failed")
+    assert warning["log_level"] == "warning"
+    assert warning["what"] == "container kickwatch-x-0 did not start"
+    assert (warning["failed"], warning["containers"]) == (4, 4)
+    assert [log["verdict"] for log in named(logs, "trial_finished")] == ["quiet", "quiet", *["unknown"] * 4, "quiet"]
+    assert len(named(logs, "containers_run")) == 1
+    assert watch.condition == "quiet"
+
+
+async def test_a_verdict_that_nobody_confirmed_becomes_stale_once_and_fresh_once(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    now_s = 1000.0
+    watch.age = VerdictAge(0.0, lambda: now_s)
+    await watch.take(trial())
+    with structlog.testing.capture_logs() as logs:
+        now_s += 86_400.0
+        watch.note_age()
+        assert watch.condition == "quiet"
+        now_s += 1.0
+        watch.note_age()
+        watch.note_age()
+        assert (watch.condition, watch.reasons) == ("unknown", ("stale",))
+        await watch.take(replace(trial(), void="cpus_changed"))
+        assert watch.reasons == ("stale",)  # a void trial confirms nothing
+        await watch.take(replace(trial(), started_unix_s=9.0))
+    assert watch.condition == "quiet"
+    assert len(named(logs, "verdict_stale")) == len(named(logs, "verdict_fresh")) == 1
+
+
+async def test_an_alarm_does_not_go_stale(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    now_s = 0.0
+    watch.age = VerdictAge(0.0, lambda: now_s)
+    for number in range(5):
+        await watch.take(replace(faulty(number), started_unix_s=number + 1.0))
+    now_s = 1e6
+    assert watch.condition == "broadcasting"
+    assert watch.verdict_age_s == 1e6
+
+
+async def test_the_age_outlives_a_restart(tmp_path: Path) -> None:
+    await (await watch_of(tmp_path)).take(replace(trial(), started_unix_s=time.time() - 90_000.0))
+    watch = await watch_of(tmp_path)
+    assert (watch.condition, watch.reasons) == ("unknown", ("stale",))
+    assert watch.verdict_age_s == pytest.approx(90_000.0, abs=60.0)
+
+
+async def test_silence_of_another_boot_is_not_this_ones(tmp_path: Path) -> None:
+    one = trial()
+    await (await watch_of(tmp_path)).take(
+        replace(one, started_unix_s=time.time(), node=replace(one.node, boot_id="before"))
+    )
+    watch = await watch_of(tmp_path)
+    assert watch.condition == "quiet"
+    watch.boot_id = "after"
+    assert (watch.condition, watch.reasons, watch.more_containers) == ("unknown", ("insufficient_evidence",), 23)
+
+
+def test_a_clock_that_was_set_back_makes_no_verdict_young() -> None:
+    assert VerdictAge(time.time() + 1000.0).seconds == pytest.approx(0.0, abs=5.0)
+
+
+async def test_what_counters_cannot_tell_is_not_zero(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        await watch.take(trial(observers=Observers(ipis="counters", contention="none")))
+    assert named(logs, "trial_finished")[0]["creation_path_broadcasts"] is None
+    assert watch.reasons == ("blind",)

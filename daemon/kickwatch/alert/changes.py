@@ -16,7 +16,7 @@ _EVENTS: dict[Condition, tuple[Event, str, Event]] = {
     Condition.CONTENDED: (Event.CONTENTION_DETECTED, "warning", Event.CONTENTION_ENDED),
     Condition.DESTROYING: (Event.DESTROY_DETECTED, "warning", Event.DESTROY_ENDED),
     Condition.EXCESSIVE: (Event.EXCESS_DETECTED, "warning", Event.EXCESS_ENDED),
-    Condition.UNEXPLAINED: (Event.UNEXPLAINED_DETECTED, "warning", Event.UNEXPLAINED_ENDED),
+    Condition.ELSEWHERE: (Event.ELSEWHERE_DETECTED, "warning", Event.ELSEWHERE_ENDED),
     Condition.REGRESSED: (Event.REGRESSION_DETECTED, "warning", Event.REGRESSION_ENDED),
 }
 

@@ -30,11 +30,16 @@ def status(as_json: bool) -> None:
 def text_of(told: Status, now_unix_s: float) -> str:
     """For people."""
     for_s, ago_s = now_unix_s - told.condition_since_unix_s, now_unix_s - told.updated_unix_s
+    why = f" ({', '.join(told.reasons)})" if told.reasons else ""
     lines = [
-        f"{told.condition} for {duration(for_s)}: kickwatch {told.version}, pid {told.pid}",
+        f"{told.condition}{why} for {duration(for_s)}: kickwatch {told.version}, pid {told.pid}",
         f"{told.doing} (told {duration(ago_s)} ago)",
         f"{told.trials} trials, {told.containers} containers since the evidence began",
     ]
+    if told.verdict_age_s is not None:
+        lines.append(f"last confirmed by a trial {duration(told.verdict_age_s + ago_s)} ago")
+    if told.more_containers:
+        lines.append(f"{told.more_containers} more silent containers are needed for quiet")
     lines += [f"alert: {condition} ({', '.join(streams)})" for condition, streams in told.alerts.items()]
     return "\n".join(lines)
 

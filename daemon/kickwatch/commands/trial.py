@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 from kickwatch.alert.condition import alerts_of
 from kickwatch.alert.journal import logger
@@ -14,6 +15,7 @@ from kickwatch.detect.verdict import Finding, Judgement
 from kickwatch.ledger import counted
 from kickwatch.model import Trial, Verdict
 from kickwatch.once import decide
+from kickwatch.report.sentence import beside
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
 from kickwatch.signals import Ending, until_signalled
@@ -69,10 +71,11 @@ def _rendered(trials: list[Trial], single: Single, judgement: Judgement, *, as_j
             "quiet": single.evidence_quiet,
             "needed": single.evidence_needed,
             "more_containers": single.more_containers,
+            "beside": msgspec.to_builtins(beside(trials)),
         }
         return json.dumps(summarise(trials[-1], judgement) | {"evidence": evidence}, indent=1)
     rate = f"a verdict is wrong with a probability of at most {single.error_rate:g}"
-    return f"{trial_text(trials[-1], judgement)}\n{single.text}; {rate}"
+    return f"{trial_text(trials[-1], judgement, trials)}\n{single.text}; {rate}"
 
 
 def _status(judgement: Judgement, *, strict: bool, bisect: bool) -> int:

@@ -10,6 +10,7 @@ Pure: `Comparer` holds what the configuration fixes, `Comparison` is the state.
 
 import msgspec
 
+from kickwatch.detect.classes import BpfCost
 from kickwatch.detect.eprocess import Null
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.relative import BURN_IN, Reference, null_of, silent, watch_of
@@ -25,11 +26,12 @@ FOLD_AT = 64  # trials are added to the record so many at a time, which is cheap
 
 
 class StratumRecord(msgspec.Struct, frozen=True):
-    """What the cells cost under one stratum."""
+    """What the cells cost under one stratum, and the BPF programs of its first containers."""
 
     stratum: Stratum
     trials: int = 0
     cells: dict[str, Reference] = {}
+    bpf: BpfCost = BpfCost()
 
     @property
     def full(self) -> bool:
@@ -108,6 +110,11 @@ class Comparer:
             stepped_comparison = self._folded(stepped_comparison)
         return stepped_comparison, tuple(turned)
 
+    def learnt(self, comparison: Comparison, cost: BpfCost) -> Comparison:
+        """The state with one more trial's BPF cost in the record."""
+        record = msgspec.structs.replace(comparison.record, bpf=comparison.record.bpf.plus(cost))
+        return msgspec.structs.replace(comparison, record=record)
+
     def test_of(self, null: Null) -> Hysteresis:
         """The detector of a rule."""
         key = (null.mean, null.clip)
@@ -157,7 +164,7 @@ class Comparer:
         grown = {
             cell: known.with_observations(sweeps.get(cell, 0.0) for sweeps in pending) for cell, known in cells.items()
         }
-        full = StratumRecord(record.stratum, record.trials + len(pending), grown)
+        full = StratumRecord(record.stratum, record.trials + len(pending), grown, record.bpf)
         return Comparison(full, (), comparison.past, comparison.against, comparison.rules)
 
 

@@ -13,18 +13,21 @@ import msgspec
 
 from kickwatch.detect.strata import Stratum, stratum_of
 from kickwatch.detect.streams import COUNTERS, Observed, observe
-from kickwatch.detect.verdict import Finding, Reason, doubts_of, void_reasons
+from kickwatch.detect.verdict import Finding, Reason, doubts_of, nearly_all_failed, swept, void_reasons
 from kickwatch.model import Trial
 
 # Reasons for which a probe's figures are no observations at all.
 _WORTHLESS = frozenset({Reason.BLIND.value, Reason.ONE_CPU.value})
+# What is no doubt about one trial: the silence of many is added up, and one trial of failures is an accident.
+_OVER_MANY = frozenset({Reason.TOO_FEW_CONTAINERS.value, Reason.CONTAINERS_FAILED.value})
 _FAILURE = attrgetter("failure")
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """One trial as the monitor needs it; some hundred bytes of its record.
 
-    `counters`: no probe attributes. `observed` is None where nothing was; `silence`: whether its silence is evidence.
+    `counters`: no probe attributes. `observed` is None where nothing was; `silence`: whether its silence is evidence;
+    `failed`: nearly all containers failed.
     """
 
     trial: str
@@ -37,18 +40,20 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[str, ...] = ()
     observed: Observed | None = None
     silence: bool = False
+    failed: bool = False
 
 
 def examine(trial: Trial) -> Examined:
     """The trial on its own."""
     counters = trial.observers.ipis == COUNTERS
     void = tuple(void_reasons([trial]))
-    doubts = () if void else tuple(doubt for doubt in doubts_of([trial]) if doubt != Reason.TOO_FEW_CONTAINERS)
+    doubts = () if void else tuple(doubt for doubt in doubts_of([trial]) if doubt not in _OVER_MANY)
     # Without a probe the streams that need one hear nothing: it is no doubt about the others.
     open_doubts = tuple(doubt for doubt in doubts if not (counters and doubt == Reason.BLIND))
     worthless = bool(void) or not _WORTHLESS.isdisjoint(open_doubts)
     findings = [Finding.UNSETTLED.value] if trial.unsettled else []
     findings += [Finding.FAILED_CONTAINERS.value] if any(map(_FAILURE, trial.containers)) else []
+    findings += [Finding.SINGLE_REQUEST_SWEEPS.value] if swept([trial]) else []
     return Examined(
         trial=trial.trial_id,
         boot_id=trial.node.boot_id,
@@ -60,4 +65,5 @@ def examine(trial: Trial) -> Examined:
         findings=tuple(findings),
         observed=None if worthless else observe(trial),
         silence=not open_doubts,
+        failed=nearly_all_failed(trial),
     )

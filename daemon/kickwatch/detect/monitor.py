@@ -14,29 +14,41 @@ from kickwatch.budget import least_period_s
 from kickwatch.config import Config
 from kickwatch.detect import changes
 from kickwatch.detect import track as tracks
-from kickwatch.detect.comparison import MOST_RULES, Comparer
+from kickwatch.detect.classes import bpf_allowance
+from kickwatch.detect.comparison import MOST_RULES, Comparer, Comparison
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import EpochEProcess, Null, Wager
 from kickwatch.detect.examine import Examined, examine
+from kickwatch.detect.quiet import (
+    FAILED_TRIALS,
+    STANDING,
+    SUSPICIOUS,
+    SUSPICIOUS_COIN,
+    Silence,
+    SilenceTest,
+    remembered,
+)
 from kickwatch.detect.rates import Pace, Share, Stream, observations_per_year, split
 from kickwatch.detect.recovery import LEAST_CEILING, MOST_CLIP, Ceiling, Hysteresis
-from kickwatch.detect.state import Change, Figures, Outcome, Silence, State
-from kickwatch.detect.strata import Stratum
-from kickwatch.detect.streams import SWAPPED, Condition, Name, Observed, allowance_of, jit_broadcasts
+from kickwatch.detect.state import Change, Figures, Outcome, SilentTrials, State
+from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Condition, Name, Observed, allowance_of
 from kickwatch.detect.swap import SwapTest
 from kickwatch.detect.track import Given, Track
-from kickwatch.detect.verdict import MIN_CONTAINERS, Reason
+from kickwatch.detect.verdict import Reason
 from kickwatch.model import Trial, Verdict
 
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
 RELATIVE = "relative"
 FEW_ALLOWANCES = 5.0
+_MOST = 1e300
 _REASON_OF = {
     Name.ATTRIBUTED: Reason.CREATION_PATH,
     Name.BURST: Reason.CREATION_PATH,
     Name.SIGNATURE: Reason.CREATION_PATH,
     Name.CANARY: Reason.CANARY,
 }
+# An alarm of these would end `quiet`, so evidence that grows there does so before it is one.
+_ENDS_QUIET = frozenset({Condition.BROADCASTING, Condition.CONTENDED, Condition.ELSEWHERE})
 
 
 def pace_of(config: Config) -> Pace:
@@ -55,18 +67,13 @@ class Monitor:
         self.shares: tuple[Share, ...] = split((*streams, Stream(RELATIVE, per_year * MOST_RULES)))
         thresholds = {share.name: share.threshold for share in self.shares}
         self.comparer = Comparer(thresholds[RELATIVE])
-        self._tests = {jit: _tests(thresholds, jit=jit) for jit in (False, True)}
-        self._epochs = {
-            id(test): EpochEProcess(test.detector.wager) for tests in self._tests.values() for test in tests.values()
-        }
+        self.tests = _tests(thresholds)
+        self.silence = SilenceTest()
+        self._epochs = {name: EpochEProcess(test.detector.wager) for name, test in self.tests.items()}
 
     def start(self) -> State:
         """Nothing observed."""
         return State()
-
-    def tests(self, stratum: Stratum) -> dict[Name, Hysteresis]:
-        """The detector of every stream under this stratum."""
-        return self._tests[jit_broadcasts(stratum.arch, stratum.kernel)]
 
     def step(self, state: State, trial: Trial) -> tuple[State, Outcome]:
         """The state after one more trial, and what it says."""
@@ -78,33 +85,39 @@ class Monitor:
             outcome = Outcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
             return replace(state, voids=state.voids + 1), outcome
         state, gone, anew = self._entered(state, seen)
-        before = state.alerted
-        state, turned = self._fed(state, seen)
-        outcome = _judged(state, seen, (*gone, *changes.of_conditions(before, turned)), anew)
-        return replace(state, trials=state.trials + 1, verdict=outcome.verdict), outcome
+        before, (state, turned) = state, self._fed(state, seen)
+        state = replace(state, trials=state.trials + 1, silence=self._listened(before, state, seen))
+        outcome = self._judged(state, seen, (*gone, *changes.of_conditions(before.alerted, turned)), anew)
+        looked = seen.started_unix_s if _establishes(seen) else state.looked_unix_s
+        return replace(
+            state,
+            verdict=outcome.verdict,
+            reasons=outcome.reasons,
+            more_containers=outcome.more_containers,
+            looked_unix_s=looked,
+        ), outcome
 
     def settled(self, state: State) -> State:
         """The same state with the silent trials added to the evidence."""
-        if state.silence is None or state.comparison is None:
+        if state.silent is None:
             return state
         own, published = dict(state.tracks), dict(state.published)
-        tests = self.tests(state.comparison.record.stratum)
-        for name, zeros in state.silence.heard:
-            test, process = tests[name], self._epochs[id(tests[name])]
-            own[name] = tracks.silence(test, own.get(name) or tracks.start(test), zeros * state.silence.trials)
-            published[name] = process.silence(published.get(name) or process.start(), state.silence.trials)
-        return replace(state, tracks=own, published=published, silence=None)
+        for name, zeros in state.silent.heard:
+            test, process = self.tests[name], self._epochs[name]
+            own[name] = tracks.silence(test, own.get(name) or tracks.start(test), zeros * state.silent.trials)
+            published[name] = process.silence(published.get(name) or process.start(), state.silent.trials)
+        return replace(state, tracks=own, published=published, silent=None)
 
     def figures(self, state: State) -> dict[str, Figures]:
         """Every stream, for metrics and `status`; empty before the first trial."""
         state, shown = self.settled(state), dict[str, Figures]()
-        for name, test in self.tests(state.comparison.record.stratum).items() if state.comparison else ():
+        for name, test in self.tests.items() if state.comparison else ():
             track, published = state.tracks.get(name), state.published.get(name)
             shown[name.value] = Figures(
                 alerted=track is not None and track.watched.alerted,
-                evidence=track.watched.alarm.total().capped(1e300) if track else 0.0,
+                evidence=track.watched.alarm.total().capped(_MOST) if track else 0.0,
                 threshold=test.detector.threshold,
-                e_process=self._epochs[id(test)].published(published) if published else 1.0,
+                e_process=self._epochs[name].published(published) if published else 1.0,
             )
         return shown
 
@@ -122,7 +135,9 @@ class Monitor:
             anew = seen.stratum.changes_since(known.record.stratum)
         else:
             comparison, anew = self.comparer.restart(known), "the machine was booted"
-        fresh = replace(state, boot_id=seen.boot_id, containers=0, tracks={}, calm=True, comparison=comparison)
+        fresh = replace(
+            state, boot_id=seen.boot_id, containers=0, tracks={}, calm=True, silence=Silence(), comparison=comparison
+        )
         return fresh, changes.dropped(state, anew), anew
 
     def _fed(self, state: State, seen: Examined) -> tuple[State, list[Change]]:
@@ -132,6 +147,7 @@ class Monitor:
             return state, []
         lives = 0 if seen.counters else observed.containers
         state = self._in_epoch(state, seen.started_unix_s)
+        observed, comparison = self._with_bpf(comparison, seen, observed)
         silence = observed.silence if state.calm else ()
         turned = list[Change]()
         if silence:
@@ -143,25 +159,81 @@ class Monitor:
             turned += [changes.of_rule(comparison, rule, turn) for rule, turn in risen]
         return replace(state, comparison=comparison, containers=state.containers + lives), turned
 
+    def _with_bpf(self, comparison: Comparison, seen: Examined, observed: Observed) -> tuple[Observed, Comparison]:
+        """What the stream `bpf` hears, or the record that learns what it may cost: never both from one trial."""
+        cost = observed.bpf
+        if cost is None:
+            return observed, comparison
+        allowed = bpf_allowance(seen.stratum, comparison.record.bpf)
+        if allowed is None:
+            return observed, self.comparer.learnt(comparison, cost) if seen.silence else comparison
+        ratio = cost.broadcasts / cost.containers / allowed
+        return replace(observed, means={**observed.means, Name.BPF: (ratio,)}), comparison
+
     def _silent(self, state: State, heard: tuple[tuple[Name, int], ...]) -> State:
         """The state after one more trial in which nothing was heard."""
-        if state.silence is not None and state.silence.heard == heard:
-            return replace(state, silence=Silence(heard, state.silence.trials + 1))
-        return replace(self.settled(state), silence=Silence(heard, 1))
+        if state.silent is not None and state.silent.heard == heard:
+            return replace(state, silent=SilentTrials(heard, state.silent.trials + 1))
+        return replace(self.settled(state), silent=SilentTrials(heard, 1))
 
     def _stepped(self, state: State, feed: "_Feed") -> tuple[State, list[Change]]:
         own, published, turned = dict(state.tracks), dict(state.published), list[Change]()
-        for name, test in self.tests(feed.seen.stratum).items():
+        for name, test in self.tests.items():
             track = own.get(name) or tracks.start(test)
             xs = feed.heard(name, track)
             if not xs:
                 continue
-            process = self._epochs[id(test)]
+            process = self._epochs[name]
             published[name] = process.step_mean(published.get(name) or process.start(), xs)
             own[name], turns = tracks.advance(test, track, feed.given(name, xs))
             turned += [changes.of_stream(name, test, turn, counters=feed.seen.counters) for turn in turns]
         calm = all(map(tracks.is_calm, own.values()))
         return replace(state, tracks=own, published=published, calm=calm), turned
+
+    def _listened(self, before: State, state: State, seen: Examined) -> Silence:
+        """What is known of silence after the trial."""
+        known = replace(state.silence, failed=state.silence.failed + 1 if seen.failed else 0)
+        observed = seen.observed
+        heard = observed is not None and observed.churned is not None and seen.silence
+        if heard and observed is not None:
+            known = remembered(known, observed.elsewhere, observed.containers)
+        if _rose(before, state):
+            return self.silence.begun_again(known)
+        if heard and observed is not None and observed.churned is not None:
+            return self.silence.heard(known, observed.churned)
+        return known
+
+    def _judged(self, state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> Outcome:
+        alerted, missing = state.alerted, None
+        verdict, reasons = Verdict.UNKNOWN, self._doubts(state, seen)
+        if Condition.BROADCASTING in alerted:
+            verdict, reasons = Verdict.BROADCASTING, _guilty(alerted[Condition.BROADCASTING], counters=seen.counters)
+        elif not reasons and not state.silence.established:
+            reasons, missing = (Reason.INSUFFICIENT_EVIDENCE.value,), self.silence.needs(state.silence)
+        elif not reasons and _stands(state):
+            reasons = (Reason.INSUFFICIENT_EVIDENCE.value,)
+        elif not reasons:
+            verdict = Verdict.QUIET
+        findings = tuple(condition.value for condition in alerted if condition is not Condition.BROADCASTING)
+        return Outcome(
+            trial=seen.trial,
+            verdict=verdict,
+            reasons=reasons,
+            findings=(*findings, *seen.findings),
+            changes=told,
+            anew=anew,
+            more_containers=missing,
+        )
+
+    @staticmethod
+    def _doubts(state: State, seen: Examined) -> tuple[str, ...]:
+        """Why nothing is known, whatever the evidence for silence."""
+        if state.silence.failed >= FAILED_TRIALS:
+            return (Reason.CONTAINERS_FAILED.value,)
+        if seen.doubts:
+            return seen.doubts
+        elsewhere = state.silence.elsewhere or Condition.ELSEWHERE in state.alerted
+        return (Reason.BROADCASTS_ELSEWHERE.value,) if elsewhere else ()
 
     def _in_epoch(self, state: State, started_unix_s: float) -> State:
         epoch = int(started_unix_s // EPOCH_S)
@@ -189,16 +261,44 @@ class _Feed(msgspec.Struct, frozen=True):
         return Given(self.seen.trial, observations, loud_above, self.observed.longest_wait_ns, self.seen.silence)
 
 
-def _tests(thresholds: dict[str, float], *, jit: bool) -> dict[Name, Hysteresis]:
+def _tests(thresholds: dict[str, float]) -> dict[Name, Hysteresis]:
+    """The detector of every stream."""
     tests = {}
     for name in Name:
         if name in SWAPPED:
             tests[name] = SwapTest(thresholds[name.value]).hysteresis
         else:
-            allowance = allowance_of(name, jit=jit)
+            allowance = allowance_of(name)
             detector = EDetector(Wager(Null(allowance.mean, allowance.clip)), thresholds[name.value])
             tests[name] = Hysteresis(detector) if name is Name.ATTRIBUTED else averaged(detector)
     return tests
+
+
+def _rose(before: State, after: State) -> bool:
+    """Whether a trial was loud enough to end silence: it raised a stream's evidence well above rest."""
+    return after.tracks is not before.tracks and any(
+        track.watched.alarm.reaches(SUSPICIOUS_COIN if name in SWAPPED else SUSPICIOUS)
+        and track.watched.alarm.total().capped(_MOST) > _alarm_of(before.tracks.get(name))
+        for name, track in after.tracks.items()
+        if CONDITION_OF[name] in _ENDS_QUIET
+    )
+
+
+def _alarm_of(track: Track | None) -> float:
+    return track.watched.alarm.total().capped(_MOST) if track else 0.0
+
+
+def _stands(state: State) -> bool:
+    """Whether evidence stands so high that no silence counts beside it. That of an alarm stands still: it is known."""
+    return not state.calm and any(
+        CONDITION_OF[name] in _ENDS_QUIET and not track.watched.alerted and track.watched.alarm.reaches(STANDING)
+        for name, track in state.tracks.items()
+    )
+
+
+def _establishes(seen: Examined) -> bool:
+    """Whether the trial could establish something: it looked, it could be trusted, containers lived."""
+    return seen.silence and seen.observed is not None and seen.observed.churned is not None
 
 
 def averaged(detector: EDetector) -> Hysteresis:
@@ -211,26 +311,6 @@ def averaged(detector: EDetector) -> Hysteresis:
     null = detector.wager.null
     plain = Ceiling(null.mean, min(FEW_ALLOWANCES * null.mean, null.clip))
     return Hysteresis(detector, plain, Ceiling(max(null.mean, LEAST_CEILING), max(MOST_CLIP, plain.clip)))
-
-
-def _judged(state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> Outcome:
-    alerted = state.alerted
-    verdict, reasons = Verdict.QUIET, tuple[str, ...]()
-    if Condition.BROADCASTING in alerted:
-        verdict, reasons = Verdict.BROADCASTING, _guilty(alerted[Condition.BROADCASTING], counters=seen.counters)
-    elif seen.doubts:
-        verdict, reasons = Verdict.UNKNOWN, seen.doubts
-    elif state.containers < MIN_CONTAINERS:
-        verdict, reasons = Verdict.UNKNOWN, (Reason.TOO_FEW_CONTAINERS.value,)
-    findings = tuple(condition.value for condition in alerted if condition is not Condition.BROADCASTING)
-    return Outcome(
-        trial=seen.trial,
-        verdict=verdict,
-        reasons=reasons,
-        findings=(*findings, *seen.findings),
-        changes=told,
-        anew=anew,
-    )
 
 
 def _guilty(streams: tuple[str, ...], *, counters: bool) -> tuple[str, ...]:

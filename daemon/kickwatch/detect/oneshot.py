@@ -102,7 +102,7 @@ class OneShot:
             loud = self._loud.step(loud, broadcasts)
         if churned.containers and (churned.late or churned.others):
             loud = self._loud.step(loud, churned.late / churned.containers)
-        for x in _silences(churned):
+        for x in silences(churned):
             silent = self._silent.step(silent, x)
         return self._judge(replace(run, broadcasting=loud, quiet=silent, seen=(*run.seen, churned)))
 
@@ -151,7 +151,7 @@ class OneShot:
         return run
 
 
-def _silences(churned: Churned) -> Iterator[float]:
+def silences(churned: Churned) -> Iterator[float]:
     """What the wager on silence hears, 0 for each container that may have broadcast, worst first."""
     silent = sum(1 for broadcasts in churned.lives if not broadcasts) + churned.others
     partly = [1.0 - min(broadcasts, 1.0) for broadcasts in churned.lives if broadcasts]

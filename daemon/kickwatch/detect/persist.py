@@ -4,12 +4,16 @@ Evidence that was saved under another null, other bets or another release of thi
 said: it would prove something else.
 """
 
+from typing import TypeVar
+
 import msgspec
 
 from kickwatch.detect import track as tracks
+from kickwatch.detect.classes import BpfCost
 from kickwatch.detect.comparison import Comparison, Rule, StratumRecord
 from kickwatch.detect.eprocess import Null, SavedWealth, StaleStateError, Wealth
 from kickwatch.detect.monitor import Monitor
+from kickwatch.detect.quiet import SavedSilence, Silence
 from kickwatch.detect.relative import Reference
 from kickwatch.detect.state import State
 from kickwatch.detect.strata import Stratum
@@ -18,6 +22,10 @@ from kickwatch.detect.track import SavedTrack, Track
 from kickwatch.model import Verdict
 
 VERSION = 1
+# Streams that have another name now. Their evidence goes on: it speaks against the same null.
+RENAMED = {"unexplained": Name.ELSEWHERE.value}
+
+T = TypeVar("T")
 
 
 class SavedReference(msgspec.Struct, frozen=True):
@@ -36,6 +44,8 @@ class SavedRecord(msgspec.Struct, frozen=True):
     stratum: Stratum
     trials: int
     cells: dict[str, SavedReference]
+    bpf_containers: int = 0
+    bpf_broadcasts: str = "0x0p+0"
 
 
 class SavedRule(msgspec.Struct, frozen=True):
@@ -68,16 +78,19 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     containers: int
     verdict: Verdict
     epoch: int
-    tracks: dict[Name, SavedTrack]
-    published: dict[Name, SavedWealth]
+    tracks: dict[str, SavedTrack]  # by name of the stream, as in `published`
+    published: dict[str, SavedWealth]
     comparison: SavedComparison | None
+    reasons: tuple[str, ...] = ()
+    more_containers: int | None = None
+    looked_unix_s: float = 0.0
+    silence: SavedSilence | None = None
 
 
 def save(monitor: Monitor, state: State) -> bytes:
     """The state as JSON."""
     state = monitor.settled(state)
     comparison = state.comparison
-    tests = monitor.tests(comparison.record.stratum) if comparison else {}
     saved = SavedState(
         version=VERSION,
         boot_id=state.boot_id,
@@ -87,13 +100,21 @@ def save(monitor: Monitor, state: State) -> bytes:
         verdict=state.verdict,
         epoch=state.epoch,
         # In the order of the streams, not of their first words: equal evidence is equal bytes.
-        tracks={name: tracks.save(test, state.tracks[name]) for name, test in tests.items() if name in state.tracks},
+        tracks={
+            name.value: tracks.save(test, state.tracks[name])
+            for name, test in monitor.tests.items()
+            if name in state.tracks
+        },
         published={
-            name: test.detector.wager.save(state.published[name])
-            for name, test in tests.items()
+            name.value: test.detector.wager.save(state.published[name])
+            for name, test in monitor.tests.items()
             if name in state.published
         },
         comparison=_save_comparison(monitor, comparison) if comparison else None,
+        reasons=state.reasons,
+        more_containers=state.more_containers,
+        looked_unix_s=state.looked_unix_s,
+        silence=monitor.silence.save(state.silence),
     )
     return msgspec.json.encode(saved)
 
@@ -112,17 +133,18 @@ def restore(monitor: Monitor, saved: bytes) -> tuple[State, tuple[str, ...]]:
 def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ...]]:
     lost: list[str] = []
     comparison = _restore_comparison(monitor, known.comparison, lost) if known.comparison else None
-    tests = monitor.tests(comparison.record.stratum) if comparison else {}
+    saved_tracks, saved_published = _renamed(known.tracks), _renamed(known.published)
     own: dict[Name, Track] = {}
     published: dict[Name, Wealth] = {}
-    for name, test in tests.items():
+    for name, test in monitor.tests.items():
         try:
-            if name in known.tracks:
-                own[name] = tracks.restore(test, known.tracks[name])
-            if name in known.published:
-                published[name] = test.detector.wager.restore(known.published[name])
+            if name in saved_tracks:
+                own[name] = tracks.restore(test, saved_tracks[name])
+            if name in saved_published:
+                published[name] = test.detector.wager.restore(saved_published[name])
         except StaleStateError as error:
             lost.append(f"stream {name.value}: {error}")
+    lost += [f"stream {name}: this kickwatch has none of that name" for name in saved_tracks if name not in set(Name)]
     state = State(
         boot_id=known.boot_id,
         trials=known.trials,
@@ -134,8 +156,16 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
         comparison=comparison,
         epoch=known.epoch,
         published=published,
+        reasons=known.reasons,
+        more_containers=known.more_containers,
+        looked_unix_s=known.looked_unix_s,
+        silence=monitor.silence.restore(known.silence) if known.silence else Silence(),
     )
     return state, tuple(lost)
+
+
+def _renamed(saved: dict[str, T]) -> dict[str, T]:
+    return {RENAMED.get(name, name): value for name, value in saved.items()}
 
 
 def _save_comparison(monitor: Monitor, comparison: Comparison) -> SavedComparison:
@@ -163,7 +193,7 @@ def _save_record(record: StratumRecord) -> SavedRecord:
         cell: SavedReference(known.burnt, known.burnt_sum.hex(), known.width.hex(), known.bins, known.counts)
         for cell, known in record.cells.items()
     }
-    return SavedRecord(record.stratum, record.trials, cells)
+    return SavedRecord(record.stratum, record.trials, cells, record.bpf.containers, record.bpf.broadcasts.hex())
 
 
 def _restore_record(saved: SavedRecord) -> StratumRecord:
@@ -173,7 +203,8 @@ def _restore_record(saved: SavedRecord) -> StratumRecord:
         )
         for cell, known in saved.cells.items()
     }
-    return StratumRecord(saved.stratum, saved.trials, cells)
+    bpf = BpfCost(saved.bpf_containers, float.fromhex(saved.bpf_broadcasts))
+    return StratumRecord(saved.stratum, saved.trials, cells, bpf)
 
 
 def _save_rule(monitor: Monitor, rule: Rule) -> SavedRule:

@@ -26,8 +26,8 @@ SIGNATURE = Allowance(0.001, 64.0)  # clipped high, yet one observation alone ne
 CANARY = Allowance(0.05, 4.0)  # broadcasts per batch; where counted, CAL - TLB per memory cgroup and other CPU
 CONTENTION = Allowance(0.05, 4.0)  # waits for slab_mutex caused under the creation path
 PERCPU_BALANCE = Allowance(0.5, 4.0)  # pcpu_balance_workfn: 2820 flushes while 10000 memcgs were removed, so 0.28 each
-SECCOMP_JIT = Allowance(6.0, 16.0)  # before 5.18 ("bpf: Introduce bpf_prog_pack allocator"): 4 per container if healthy
-BPF = Allowance(0.5, 4.0)  # since: a new pack of programs now and then
+BPF = Allowance(1.0, 8.0)  # broadcasts for BPF programs, in units of what is allowed here (`classes.bpf_allowance`)
+SWEEPS = Allowance(0.25, 4.0)  # single requests of the creation path, in sweeps of all other CPUs
 DESTROY = Allowance(0.5, 4.0)  # what removing a container broadcasts: ordinary on old kernels, none on new ones
 
 

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from kickwatch.detect.oneshot import ALPHA, Churned, OneShot, Run
+from kickwatch.detect.classes import broadcasts_of
+from kickwatch.detect.oneshot import ALPHA, OneShot, Run
 from kickwatch.detect.rates import CANARY, SIGNATURE
 from kickwatch.detect.scaled import Scaled
-from kickwatch.detect.streams import COUNTERS, Name, broadcasts_of, lives_of, observe
-from kickwatch.detect.verdict import Reason, doubts_of, judge, void_reasons
+from kickwatch.detect.streams import COUNTERS, Name, churned_of, lives_of, observe
+from kickwatch.detect.verdict import Reason, broadcasts_elsewhere, doubts_of, judge, void_reasons
 from kickwatch.detect.words import height
 from kickwatch.model import Trial, Verdict
-
-INSUFFICIENT = "insufficient_evidence"
 
 
 class Single(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +60,7 @@ def _after(test: OneShot, run: Run, trial: Trial) -> Run:
     lives = lives_of(trial, seen.created)
     if lives.count and trial.observers.ipis != COUNTERS:
         run = test.signature(run, seen.kicks / lives.count)
-        run = test.churn(run, Churned(lives.own, float(lives.late), lives.count - len(lives.own)))
+        run = test.churn(run, churned_of(lives))
     if run.canary is not None:
         for batch in observe(trial).means.get(Name.CANARY, ()):
             run = test.canary(run, batch)
@@ -78,7 +77,10 @@ def _verdict(
         return decided, list(seen) or [Reason.CREATION_PATH.value]
     if doubts:
         return Verdict.UNKNOWN, doubts
-    return decided, [INSUFFICIENT] if decided is Verdict.UNKNOWN else []
+    elsewhere = [Reason.BROADCASTS_ELSEWHERE.value] if broadcasts_elsewhere(trials) else []
+    if decided is Verdict.UNKNOWN:
+        return decided, [*elsewhere, Reason.INSUFFICIENT_EVIDENCE.value]
+    return (Verdict.UNKNOWN, elsewhere) if elsewhere and decided is Verdict.QUIET else (decided, [])
 
 
 def _untrusted(trials: Sequence[Trial]) -> bool:

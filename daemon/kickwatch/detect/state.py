@@ -6,6 +6,7 @@ import msgspec
 
 from kickwatch.detect.comparison import Comparison
 from kickwatch.detect.eprocess import Wealth
+from kickwatch.detect.quiet import Silence
 from kickwatch.detect.streams import CONDITION_OF, Condition, Name
 from kickwatch.detect.track import Track
 from kickwatch.model import Verdict
@@ -36,7 +37,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one trial says, given all before it. `anew`: why all evidence was dropped before it, if it was."""
+    """What one trial says, given all before it. `anew`: why all evidence was dropped before it, if it was.
+
+    `more_containers`: silent ones still missing until silence is established; None where something else is missing.
+    """
 
     trial: str
     verdict: Verdict
@@ -44,9 +48,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
     anew: str = ""
+    more_containers: int | None = None
 
 
-class Silence(msgspec.Struct, frozen=True):
+class SilentTrials(msgspec.Struct, frozen=True):
     """Trials in a row in which every stream that heard something heard zeros: so many of them each time."""
 
     heard: tuple[tuple[Name, int], ...]
@@ -56,8 +61,10 @@ class Silence(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the next trial's verdict depends on. `containers`: watched since the evidence began.
 
-    Most trials are silent. While no stream is alerted or has an onset (`calm`) they are only counted, in `silence`, and
+    Most trials are silent. While no stream is alerted or has an onset (`calm`) they are only counted, in `silent`, and
     added to the evidence together once something else comes: equal to the last bit (`Monitor.settled`).
+
+    `reasons` are those of `verdict`; `looked_unix_s`: when the last trial began that could establish something.
     """
 
     boot_id: str = ""
@@ -65,9 +72,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     voids: int = 0
     containers: int = 0
     verdict: Verdict = Verdict.UNKNOWN
+    reasons: tuple[str, ...] = ()
+    more_containers: int | None = None
+    looked_unix_s: float = 0.0
     tracks: dict[Name, Track] = {}
     calm: bool = True
-    silence: Silence | None = None
+    silent: SilentTrials | None = None
+    silence: Silence = Silence()
     comparison: Comparison | None = None
     epoch: int = 0
     published: dict[Name, Wealth] = {}

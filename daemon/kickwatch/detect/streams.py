@@ -14,12 +14,13 @@ would be taken for as many broadcasts by as many containers, and alarms would be
 All other streams hear one observation per trial or canary batch, since the record has their figures per window.
 """
 
-from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 
 import msgspec
 
+from kickwatch.detect.classes import BpfCost, Broadcasts, bpf_cost, broadcasts_of, elsewhere_above_quiet
+from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.rates import (
     BPF,
     CANARY,
@@ -27,18 +28,20 @@ from kickwatch.detect.rates import (
     CREATION_PATH,
     DESTROY,
     PERCPU_BALANCE,
-    SECCOMP_JIT,
     SIGNATURE,
+    SWEEPS,
     Allowance,
 )
-from kickwatch.detect.verdict import BROADCASTS_PER_MEMCG, counted_broadcasts_per_memcg
-from kickwatch.ledger import creation_broadcasts
-from kickwatch.model import Cell, Origin, Path, Trial, Wait
+from kickwatch.detect.verdict import (
+    BROADCASTS_PER_MEMCG,
+    LEAST_CPUS_TO_SWEEP,
+    counted_broadcasts_per_memcg,
+    single_request_sweeps,
+)
+from kickwatch.ledger import creation_broadcasts, waits_known
+from kickwatch.model import Origin, Path, Trial, Wait
 
 COUNTERS = "counters"
-KICK = "kick_all_cpus_sync"
-# "bpf: Introduce bpf_prog_pack allocator" (5.18) is x86's; arm64 interrupts all CPUs for each program to this day.
-PACKED_BPF_SINCE = (5, 18)
 
 
 class Name(StrEnum):
@@ -53,7 +56,8 @@ class Name(StrEnum):
     DESTROY = "destroy"
     PERCPU_BALANCE = "percpu_balance"
     BPF = "bpf"
-    UNEXPLAINED = "unexplained"
+    SWEEPS = "sweeps"
+    ELSEWHERE = "elsewhere"
 
 
 class Condition(StrEnum):
@@ -63,7 +67,7 @@ class Condition(StrEnum):
     CONTENDED = "contended"
     DESTROYING = "destroying"
     EXCESSIVE = "excessive"
-    UNEXPLAINED = "unexplained"
+    ELSEWHERE = "elsewhere"
     REGRESSED = "regressed"
 
 
@@ -77,10 +81,11 @@ CONDITION_OF = {
     Name.DESTROY: Condition.DESTROYING,
     Name.PERCPU_BALANCE: Condition.EXCESSIVE,
     Name.BPF: Condition.EXCESSIVE,
-    Name.UNEXPLAINED: Condition.UNEXPLAINED,
+    Name.SWEEPS: Condition.EXCESSIVE,
+    Name.ELSEWHERE: Condition.ELSEWHERE,
 }
 # Coins: which of the two windows has more. All other streams have an allowance.
-SWAPPED = frozenset({Name.CONTENTION_EXCESS, Name.UNEXPLAINED})
+SWAPPED = frozenset({Name.CONTENTION_EXCESS, Name.ELSEWHERE})
 _ALLOWANCES = {
     Name.ATTRIBUTED: CREATION_PATH,
     Name.BURST: CREATION_PATH,
@@ -89,17 +94,25 @@ _ALLOWANCES = {
     Name.CONTENTION: CONTENTION,
     Name.DESTROY: DESTROY,
     Name.PERCPU_BALANCE: PERCPU_BALANCE,
+    Name.BPF: BPF,
+    Name.SWEEPS: SWEEPS,
 }
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What one trial tells. A stream that it tells nothing is missing from both dictionaries."""
+    """What one trial tells. A stream that it tells nothing is missing from both dictionaries.
+
+    `means` lacks the stream `bpf`: its allowance depends on what is known of the stratum (`bpf`: this trial's cost).
+    """
 
     containers: int  # that count
     means: dict[Name, tuple[float, ...]]
     pairs: dict[Name, tuple[float, float]]  # of the swapped streams: churn and quiet window
     sweeps: dict[str, float]  # by cell: requests per container and other CPU, above the quiet window's
     longest_wait_ns: int = 0
+    churned: Churned | None = None  # for the test of silence; None where no probe attributed
+    bpf: BpfCost | None = None
+    elsewhere: float = 0.0  # broadcasts elsewhere above the quiet window's
 
     @property
     def silence(self) -> tuple[tuple[Name, int], ...]:
@@ -109,56 +122,9 @@ class Observed(msgspec.Struct, frozen=True):
         return tuple((name, len(heard)) for name, heard in self.means.items())
 
 
-def allowance_of(name: Name, *, jit: bool) -> Allowance:
-    """What a healthy kernel may do in a stream that is not swapped; `jit` as told by `jit_broadcasts`."""
-    if name is Name.BPF:
-        return SECCOMP_JIT if jit else BPF
+def allowance_of(name: Name) -> Allowance:
+    """What a healthy kernel may do in a stream that is not swapped."""
     return _ALLOWANCES[name]
-
-
-@lru_cache(maxsize=64)
-def jit_broadcasts(arch: str, kernel: str) -> bool:
-    """Whether each seccomp filter's JIT broadcasts on a healthy kernel here."""
-    return arch not in {"x86_64", "i686", "i386"} or release_of(kernel) < PACKED_BPF_SINCE
-
-
-def release_of(kernel: str) -> tuple[int, int]:
-    """The first two numbers of `uname -r`; (0, 0) where it has none."""
-    major, _, rest = kernel.partition(".")
-    minor = "".join(digit for digit in rest.partition(".")[0].partition("-")[0] if digit.isdigit())
-    return (int(major), int(minor)) if major.isdigit() and minor else (0, 0)
-
-
-class Broadcasts(msgspec.Struct, frozen=True):
-    """Broadcasts of a window by class. `kicks` are among those `created`."""
-
-    created: int = 0
-    kicks: int = 0  # slab creation that kicks all CPUs: no healthy kernel has them
-    destroyed: int = 0
-    balanced: int = 0  # pcpu_balance_workfn
-    jit: int = 0
-    unknown: int = 0  # their stack, if any, explains nothing
-
-
-def broadcasts_of(cells: Iterable[Cell]) -> Broadcasts:
-    """The broadcasts of a window's cells, by class."""
-    created = kicks = destroyed = balanced = jit = unknown = 0
-    for cell in cells:
-        if not cell.broadcasts:
-            continue
-        origin = cell.origin
-        if cell.on_creation_path:
-            created += cell.broadcasts
-            kicks += cell.broadcasts if cell.reason == KICK and origin is Origin.SLAB else 0
-        elif origin is Origin.BPF:
-            jit += cell.broadcasts
-        elif origin is Origin.UNKNOWN:
-            unknown += cell.broadcasts
-        elif cell.path is Path.DESTROY:
-            destroyed += cell.broadcasts
-        elif origin is Origin.PERCPU:
-            balanced += cell.broadcasts
-    return Broadcasts(created, kicks, destroyed, balanced, jit, unknown)
 
 
 class Lives(msgspec.Struct, frozen=True):
@@ -181,28 +147,48 @@ def lives_of(trial: Trial, created: int) -> Lives:
 
 def observe(trial: Trial) -> Observed:
     """The observations of one trial, void or not: whether they may be used is the monitor's business."""
-    probed = trial.observers.ipis != COUNTERS
     churn = broadcasts_of(trial.churn.cells)
     lives = lives_of(trial, churn.created)
-    count = lives.count
+    probed = trial.observers.ipis != COUNTERS and lives.count > 0
     means: dict[Name, tuple[float, ...]] = {}
     pairs: dict[Name, tuple[float, float]] = {}
     if canary := _canary(trial):
         means[Name.CANARY] = canary
-    if count and probed:
-        if lives.own:
-            means[Name.ATTRIBUTED] = lives.own
-        means[Name.BURST] = (lives.late / count,)
-        means[Name.SIGNATURE] = (churn.kicks / count,)
-        means[Name.DESTROY] = (churn.destroyed / count,)
-        means[Name.PERCPU_BALANCE] = (churn.balanced / count,)
-        means[Name.BPF] = (churn.jit / count,)
-        pairs[Name.UNEXPLAINED] = (float(churn.unknown), float(broadcasts_of(trial.quiet.cells).unknown))
-    if count and trial.observers.contention != "none":
-        means[Name.CONTENTION] = (_waits(trial.churn.waits, create=True) / count,)
+    if probed:
+        means |= _attributed(trial, lives, churn)
+        quiet = broadcasts_of(trial.quiet.cells)
+        pairs[Name.ELSEWHERE] = (float(churn.elsewhere), float(quiet.elsewhere))
+    if lives.count and waits_known(trial):
+        means[Name.CONTENTION] = (_waits(trial.churn.waits, create=True) / lives.count,)
         pairs[Name.CONTENTION_EXCESS] = (_waits(trial.churn.waits), _waits(trial.quiet.waits))
-    longest = max([wait.max_wait_ns for wait in trial.churn.waits], default=0)
-    return Observed(count, means, pairs, _sweeps(trial, count) if count and probed else {}, longest)
+    return Observed(
+        containers=lives.count,
+        means=means,
+        pairs=pairs,
+        sweeps=_sweeps(trial, lives.count) if probed else {},
+        longest_wait_ns=max([wait.max_wait_ns for wait in trial.churn.waits], default=0),
+        churned=churned_of(lives) if probed else None,
+        bpf=bpf_cost(trial.node.cgroup, lives.count, churn) if probed else None,
+        elsewhere=elsewhere_above_quiet(trial) if probed and churn.elsewhere else 0.0,
+    )
+
+
+def churned_of(lives: Lives) -> Churned:
+    """The containers as the tests of one run hear them."""
+    return Churned(lives.own, float(lives.late), lives.count - len(lives.own))
+
+
+def _attributed(trial: Trial, lives: Lives, churn: Broadcasts) -> dict[Name, tuple[float, ...]]:
+    """What the stacks attribute."""
+    count = lives.count
+    means: dict[Name, tuple[float, ...]] = {Name.ATTRIBUTED: lives.own} if lives.own else {}
+    means[Name.BURST] = (lives.late / count,)
+    means[Name.SIGNATURE] = (churn.kicks / count,)
+    means[Name.DESTROY] = (churn.destroyed / count,)
+    means[Name.PERCPU_BALANCE] = (churn.balanced / count,)
+    if trial.node.cpus_online >= LEAST_CPUS_TO_SWEEP:
+        means[Name.SWEEPS] = (single_request_sweeps(trial) / count,)
+    return means
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,8 @@
 """The verdict over trial records: absolute, pure, in one function. Healthy kernels never broadcast while creating.
 
 Rule: over at least 10 counted containers, the creation path makes at least 0.5 broadcasts per container; or a canary
-batch makes at least 0.5 per memory cgroup. Contention is a finding beside the verdict, not a part of it.
+batch makes at least 0.5 per memory cgroup. Nothing is `quiet` while the containers come with at least 0.5 broadcasts
+each from elsewhere. Contention is a finding beside the verdict, not a part of it.
 """
 
 from collections.abc import Sequence
@@ -9,13 +10,17 @@ from enum import StrEnum
 
 import msgspec
 
+from kickwatch.detect.classes import unallowed_above_quiet
 from kickwatch.ledger import counted, creation_broadcasts, total_requests, total_waits
-from kickwatch.model import Canary, KmemAccounting, Origin, Trial, Verdict
+from kickwatch.model import Canary, KmemAccounting, Trial, Verdict
 
 MIN_CONTAINERS = 10
 BROADCASTS_PER_CONTAINER = 0.5
 BROADCASTS_PER_MEMCG = 0.5
 WAITS_PER_CONTAINER = 0.5
+SWEEPS_PER_CONTAINER = 1.0
+LEAST_CPUS_TO_SWEEP = 4  # with fewer, a request to one CPU can hardly be told from a sweep
+FAILED_SHARE = 0.9  # of a trial's containers: it establishes nothing
 
 
 class Reason(StrEnum):
@@ -24,7 +29,11 @@ class Reason(StrEnum):
     CREATION_PATH = "creation_path_broadcasts"
     CANARY = "canary_broadcasts"
     CANARY_INTERRUPTS = "canary_interrupts"
+    BROADCASTS_ELSEWHERE = "broadcasts_elsewhere"
     TOO_FEW_CONTAINERS = "too_few_containers"
+    INSUFFICIENT_EVIDENCE = "insufficient_evidence"
+    CONTAINERS_FAILED = "containers_failed"
+    STALE = "stale"
     KMEM_ACCOUNTING_OFF = "kmem_accounting_off"
     KMEM_ACCOUNTING_UNKNOWN = "kmem_accounting_unknown"
     BLIND = "blind"
@@ -37,7 +46,8 @@ class Finding(StrEnum):
     """What is worth telling beside the verdict."""
 
     SLAB_MUTEX_CONTENTION = "slab_mutex_contention"
-    UNEXPLAINED_BROADCASTS = "unexplained_broadcasts"
+    BROADCASTS_ELSEWHERE = "broadcasts_elsewhere"
+    SINGLE_REQUEST_SWEEPS = "single_request_sweeps"
     UNSETTLED = "unsettled"
     FAILED_CONTAINERS = "failed_containers"
 
@@ -63,6 +73,8 @@ def judge(trials: Sequence[Trial]) -> Judgement:
         verdict, reasons = Verdict.BROADCASTING, guilty
     elif doubts:
         verdict, reasons = Verdict.UNKNOWN, doubts
+    elif broadcasts_elsewhere(trials):
+        verdict, reasons = Verdict.UNKNOWN, [Reason.BROADCASTS_ELSEWHERE.value]
     else:
         verdict, reasons = Verdict.QUIET, []
     return Judgement(verdict=verdict, reasons=tuple(reasons), findings=tuple(_findings(trials)))
@@ -123,6 +135,8 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
         doubts.append(Reason.ONE_CPU.value)
     if sum(len(counted(trial)) for trial in trials) < MIN_CONTAINERS:
         doubts.append(Reason.TOO_FEW_CONTAINERS.value)
+    if trials and all(map(nearly_all_failed, trials)):
+        doubts.append(Reason.CONTAINERS_FAILED.value)
     if any(trial.kmem_accounting is KmemAccounting.UNKNOWN and counted(trial) for trial in trials):
         doubts.append(Reason.KMEM_ACCOUNTING_UNKNOWN.value)
     probed = (trial.churn for trial in trials if trial.observers.ipis != "counters")
@@ -142,8 +156,10 @@ def _findings(trials: Sequence[Trial]) -> list[str]:
     findings = []
     if contended(trials):
         findings.append(Finding.SLAB_MUTEX_CONTENTION.value)
-    if _unexplained(trials):
-        findings.append(Finding.UNEXPLAINED_BROADCASTS.value)
+    if broadcasts_elsewhere(trials):
+        findings.append(Finding.BROADCASTS_ELSEWHERE.value)
+    if swept(trials):
+        findings.append(Finding.SINGLE_REQUEST_SWEEPS.value)
     if any(trial.unsettled for trial in trials):
         findings.append(Finding.UNSETTLED.value)
     if any(container.failure for trial in trials for container in trial.containers):
@@ -151,18 +167,34 @@ def _findings(trials: Sequence[Trial]) -> list[str]:
     return findings
 
 
-def _unexplained(trials: Sequence[Trial]) -> bool:
-    """Do broadcasts whose stack explains nothing, such as a worker's, come with containers?
+def broadcasts_elsewhere(trials: Sequence[Trial]) -> bool:
+    """Do broadcasts from outside the creation path, such as a worker's, come with containers?
 
-    Yes when churn windows have 0.5 more per container than quiet windows, and at least twice as many. One trial cannot
-    convict: whatever went on beside it does as much. The daemon's swap test can.
+    Yes when churn windows have at least 0.5 per container more than quiet windows. One run cannot convict: whatever
+    went on beside it does as much. The daemon's swap test can.
     """
-    churn, quiet = (
-        sum(cell.broadcasts for window in windows for cell in window.cells if cell.origin is Origin.UNKNOWN)
-        for windows in ([trial.churn for trial in trials], [trial.quiet for trial in trials])
-    )
-    needed = BROADCASTS_PER_CONTAINER * sum(len(counted(trial)) for trial in trials)
-    return churn - quiet >= max(needed, 1) and churn >= 2 * quiet
+    containers = sum(len(counted(trial)) for trial in trials)
+    above = sum(map(unallowed_above_quiet, trials))
+    return above > 0.0 and above >= BROADCASTS_PER_CONTAINER * containers
+
+
+def swept(trials: Sequence[Trial]) -> bool:
+    """Does the creation path ask each CPU in turn, once for each container?"""
+    wide = [trial for trial in trials if trial.node.cpus_online >= LEAST_CPUS_TO_SWEEP]
+    containers = sum(len(counted(trial)) for trial in wide)
+    return containers > 0 and sum(map(single_request_sweeps, wide)) >= SWEEPS_PER_CONTAINER * containers
+
+
+def single_request_sweeps(trial: Trial) -> float:
+    """Sweeps by single requests of the creation path: how many times they would have reached all other CPUs."""
+    singles = sum([cell.single_requests for cell in trial.churn.cells if cell.on_creation_path])
+    return singles / max(1, trial.node.cpus_online - 1)
+
+
+def nearly_all_failed(trial: Trial) -> bool:
+    """True when at least nine of ten containers failed: such a trial establishes nothing."""
+    failed = len(trial.containers) - len(counted(trial))
+    return failed > 0 and failed >= FAILED_SHARE * len(trial.containers)
 
 
 def contended(trials: Sequence[Trial]) -> bool:

@@ -26,9 +26,14 @@ _RAISED = {
     ),
     Name.DESTROY: "trials broadcast while containers were removed, {each} per container (allowed: {allowed})",
     Name.PERCPU_BALANCE: "trials had pcpu_balance_workfn broadcast, {each} per container (allowed: {allowed})",
-    Name.BPF: "trials had BPF programs broadcast, {each} per container (allowed: {allowed})",
-    Name.UNEXPLAINED: (
-        "unequal trials had more broadcasts of unknown origin with containers than without (by chance: half of them)"
+    Name.BPF: "trials had BPF programs broadcast, {each} times what is allowed here",
+    Name.SWEEPS: (
+        "trials had the creation path ask one CPU after the other, {each} sweeps of all CPUs per container"
+        " (allowed: {allowed})"
+    ),
+    Name.ELSEWHERE: (
+        "unequal trials had more broadcasts from outside the creation path with containers than without (by chance:"
+        " half of them)"
     ),
 }
 _CANARY_BY_COUNTERS = "canary batches raised CAL - TLB, by {each} per memory cgroup and other CPU (allowed: {allowed})"

@@ -21,7 +21,7 @@ from kickwatch.observe.symbols import Symbols
 _CONFIG = struct.Struct("=4QIIQ")  # struct cells_config, with which each probe's own configuration begins
 _KEY = struct.Struct("=QiI")  # struct cell_key
 _CELL = struct.Struct("=QQQ")  # struct cell
-_UNDER_SLAB_MUTEX = 2
+_MULTI, _UNDER_SLAB_MUTEX = 1, 2  # CELL_MULTI, CELL_UNDER_SLAB_MUTEX of cells.h
 _BUSY_SINGLES = tuple(func for func in BUSY_FUNCS if not reason_of(func).follows_task)
 _BUSY_SHOOTDOWNS = tuple(func for func in BUSY_FUNCS if reason_of(func).follows_task)
 _SETTLED = tuple(func for reason in REASONS if reason.settled and not reason.busy for func in reason.funcs)
@@ -218,6 +218,7 @@ class _Sum:
     requests: int = 0
     calls: int = 0
     broadcasts: int = 0
+    singles: int = 0
     under_slab_mutex: int = 0
     largest: int = 0
 
@@ -225,7 +226,10 @@ class _Sum:
         self.requests += rise.requests
         self.calls += rise.calls
         self.broadcasts += rise.broadcasts if named.broadcasts_count else 0
-        if _KEY.unpack(key)[2] & _UNDER_SLAB_MUTEX:
+        flags = _KEY.unpack(key)[2]
+        if not (flags & _MULTI or rise.calls):  # busy functions have one key for both kinds
+            self.singles += rise.requests
+        if flags & _UNDER_SLAB_MUTEX:
             self.under_slab_mutex += rise.requests
         if rise.requests > self.largest and named.stack:
             self.largest, self.named = rise.requests, named
@@ -240,6 +244,7 @@ class _Sum:
             requests=self.requests,
             calls=self.calls,
             broadcasts=self.broadcasts,
+            singles=self.singles,
             under_slab_mutex=self.under_slab_mutex,
             stack=self.named.stack,
         )

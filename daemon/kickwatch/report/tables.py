@@ -4,28 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from kickwatch.detect.verdict import Judgement
-from kickwatch.model import Trial, Verdict
+from kickwatch.model import Trial
 from kickwatch.observe.reasons import top_of_stack
+from kickwatch.report.sentence import sentence
 from kickwatch.report.summary import summarise
 
 _BILL_HEAD = ("reason", "origin", "path", "requests", "calls", "broadcasts", "sweeps/container", "quiet/s", "asked by")
 _WAIT_HEAD = ("waiter", "held by", "waits", "total ms", "longest ms")
-_MEANING = {
-    Verdict.QUIET: "creating containers does not broadcast IPIs on this kernel",
-    Verdict.BROADCASTING: "creating containers makes this kernel interrupt every other CPU",
-    Verdict.UNKNOWN: "this experiment cannot tell",
-}
 
 
-def trial_text(trial: Trial, judgement: Judgement) -> str:
-    """Several paragraphs, ready to print."""
+def trial_text(trial: Trial, judgement: Judgement, trials: Sequence[Trial] = ()) -> str:
+    """Several paragraphs, ready to print. `trials`: all of the run whose verdict it is, if there were several."""
     summary = summarise(trial, judgement)
     parts = [
         _head(trial, summary),
         _bill(summary),
         _waits(summary),
         _costs(trial, summary),
-        _verdict(judgement),
+        _verdict(trials or [trial], judgement),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -109,9 +105,9 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _verdict(judgement: Judgement) -> str:
+def _verdict(trials: Sequence[Trial], judgement: Judgement) -> str:
     why = f" ({', '.join(judgement.reasons)})" if judgement.reasons else ""
-    lines = [f"verdict: {judgement.verdict.value}{why}: {_MEANING[judgement.verdict]}"]
+    lines = [f"verdict: {judgement.verdict.value}{why}: {sentence(trials, judgement)}"]
     if judgement.findings:
         lines.append(f"findings: {', '.join(judgement.findings)}")
     return "\n".join(lines)

@@ -62,7 +62,9 @@ def test_a_void_trial_at_the_end_does_not_hide_the_condition(tmp_path: Path) -> 
 
 
 def test_every_verdict_is_told_in_json(tmp_path: Path) -> None:
-    *told, end = objects(run("--json", *UNBUDGETED, lines(tmp_path / "t.jsonl", serial(), serial(3), serial(3))))
+    *told, end = objects(
+        run("--json", *UNBUDGETED, lines(tmp_path / "t.jsonl", serial(number=23), serial(3), serial(3)))
+    )
     assert [one["verdict"] for one in told] == ["quiet", "broadcasting", "broadcasting"]
     assert "of the last 7 containers" in told[1]["changes"][0]["text"]  # type: ignore[index]
     assert (end["trials"], end["verdict"], end["schema"]) == (3, "broadcasting", 1)
@@ -71,7 +73,9 @@ def test_every_verdict_is_told_in_json(tmp_path: Path) -> None:
 
 def test_text_tells_changes_alone(tmp_path: Path) -> None:
     text = run(*UNBUDGETED, lines(tmp_path / "t.jsonl", *[serial()] * 50, *[serial(3)] * 5)).stdout
-    assert len(text.splitlines()) == 8
+    assert len(text.splitlines()) == 9
+    assert text.startswith("trial ")
+    assert "unknown (insufficient_evidence)" in text.splitlines()[0]
     assert "broadcasting raised: 7 of the last 7 containers" in text
     assert "55 trials, 0 of them void; at the end: broadcasting" in text
 

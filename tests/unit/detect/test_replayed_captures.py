@@ -61,7 +61,7 @@ def test_removals_of_old_kernels_are_the_destroy_finding(name: str) -> None:
 def test_the_seccomp_jit_raises_nothing() -> None:
     state, _ = watched(Monitor(PACE), repeat(TRIALS["4.19-slab-docker-patched: churn"], MANY))
     heard = state.tracks["bpf"]
-    assert heard.watched.alarm.steps == MANY
+    assert heard.watched.alarm.steps == MANY - 1  # the first trial is what the allowance is learnt from
     assert not heard.watched.alarm.reaches(1000.0)
 
 

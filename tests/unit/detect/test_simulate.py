@@ -18,6 +18,7 @@ from kickwatch.detect.simulate.laws import draws, poisson, poisson_masses, two_p
 from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Scenario
 from kickwatch.detect.simulate.plot import to_svg
 from kickwatch.detect.simulate.report import to_text
+from kickwatch.detect.simulate.silence import HEALTHY, containers_to_quiet, share_unknown
 from kickwatch.detect.simulate.study import SimulationResult
 from kickwatch.detect.simulate.tasks import THRESHOLD, Kind, Task, run_task
 
@@ -31,6 +32,8 @@ TINY = (
     (Kind.RARE_NULL, THRESHOLD, 4, 1),
     (Kind.RARE_ERROR, THRESHOLD, 20, 1),
     (Kind.RECOVERY, THRESHOLD, 3, 1),
+    (Kind.START, THRESHOLD, 2, 1),
+    (Kind.UNKNOWN, THRESHOLD, 1, 1),
 )
 
 
@@ -124,7 +127,7 @@ def test_progress_counts_to_the_end(tiny: None) -> None:
 
 def test_json_has_the_agreed_shape(result: SimulationResult) -> None:
     decoded = json.loads(to_json(result))
-    assert set(decoded) == {"nulls", "effects"}
+    assert set(decoded) == {"nulls", "effects", "quiet"}
     assert {frozenset(null) for null in decoded["nulls"]} == {
         frozenset({"name", "threshold", "arl_bound", "arl_lower95"})
     }
@@ -145,7 +148,7 @@ def test_text_and_picture_name_everything(result: SimulationResult) -> None:
     for null in result.nulls:
         assert null.name in text
         assert null.name in words
-    for name in ("Outside the promise", "without clipping", "Wrong verdicts", "Recovery"):
+    for name in ("Outside the promise", "without clipping", "Wrong verdicts", "Recovery", "share of time"):
         assert name in text
 
 
@@ -153,5 +156,16 @@ def test_the_command_prints_json_and_draws(tiny: None, tmp_path_factory: pytest.
     picture = tmp_path_factory.mktemp("plot") / "study.svg"
     done = CliRunner().invoke(simulate, ["--quick", "--json", "--jobs", "1", "--plot", str(picture)])
     assert done.exit_code == 0, done.output
-    assert set(json.loads(done.stdout)) == {"nulls", "effects"}
+    assert set(json.loads(done.stdout)) == {"nulls", "effects", "quiet"}
     assert picture.read_text().startswith("<svg")
+
+
+def test_a_node_that_never_broadcasts_is_quiet_after_one_trial_and_stays_so() -> None:
+    silent = HEALTHY[0]
+    assert containers_to_quiet(silent, Random(1)) == 23
+    assert share_unknown(silent, Random(1)) == 0.0
+
+
+def test_strays_cost_a_healthy_node_little_of_its_quiet() -> None:
+    rare = next(node for node in HEALTHY if node.stray == 0.01)
+    assert share_unknown(rare, Random(1)) < 0.05

@@ -6,18 +6,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from builders import RCU, TLB, containers, kick, trial, wait, window
-from kickwatch.detect.rates import BPF, SECCOMP_JIT
-from kickwatch.detect.streams import (
-    CONDITION_OF,
-    SWAPPED,
-    Name,
-    allowance_of,
-    broadcasts_of,
-    jit_broadcasts,
-    lives_of,
-    observe,
-    release_of,
-)
+from kickwatch.detect.classes import BpfCost
+from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, allowance_of, lives_of, observe
 from kickwatch.model import Canary, Cell, Container, Interrupts, Observers, Origin, Path, Trial
 
 
@@ -91,8 +81,6 @@ def test_no_container_no_observation() -> None:
 @pytest.mark.parametrize(
     ("guilty", "name"),
     [
-        (cell(Origin.BPF, Path.CREATE, 46), Name.BPF),
-        (cell(Origin.BPF, Path.DESTROY, 46), Name.BPF),
         (cell(Origin.PERCPU, Path.OTHER, 46, "do_flush_tlb_all"), Name.PERCPU_BALANCE),
         (cell(Origin.SLAB, Path.DESTROY, 46, "do_drain"), Name.DESTROY),
         (cell(Origin.MEMCG, Path.DESTROY, 46), Name.DESTROY),
@@ -111,17 +99,66 @@ def test_the_fault_of_2017_is_signature_and_burst() -> None:
     assert seen.means[Name.SIGNATURE] == (2.0,)
 
 
-@pytest.mark.parametrize("origin", [Origin.MODULE, Origin.TRACING, Origin.STATIC_KEY, Origin.VMALLOC, Origin.NET])
-def test_what_others_ask_for_is_in_no_stream(origin: Origin) -> None:
-    seen = observe(trial(cell(origin, Path.OTHER, 46)))
+def test_what_bpf_programs_broadcast_is_told_apart() -> None:
+    seen = observe(trial(cell(Origin.BPF, Path.CREATE, 46, "do_flush_tlb_all")))
     assert not any(map(any, seen.means.values()))
-    assert seen.pairs[Name.UNEXPLAINED] == (0.0, 0.0)
+    assert seen.bpf == BpfCost(23, 46.0)
 
 
-def test_unknown_origins_are_compared_with_the_quiet_window() -> None:
-    strange = cell(Origin.UNKNOWN, Path.OTHER, 7)
+@pytest.mark.parametrize(
+    ("origin", "path"),
+    [
+        (Origin.MODULE, Path.OTHER),
+        (Origin.STATIC_KEY, Path.OTHER),
+        (Origin.STATIC_KEY, Path.CREATE),
+        (Origin.VMALLOC, Path.OTHER),
+        (Origin.NET, Path.CREATE),
+        (Origin.SLAB, Path.OTHER),
+        (Origin.UNKNOWN, Path.DESTROY),
+    ],
+)
+def test_what_no_attributed_stream_hears_is_compared_with_the_quiet_window(origin: Origin, path: Path) -> None:
+    strange = cell(origin, path, 7)
     seen = observe(trial(strange, quiet=window("quiet", replace(strange, broadcasts=2))))
-    assert seen.pairs[Name.UNEXPLAINED] == (7.0, 2.0)
+    assert not any(map(any, seen.means.values()))
+    assert seen.pairs[Name.ELSEWHERE] == (7.0, 2.0)
+    assert seen.elsewhere == 5.0
+
+
+def test_what_a_tracer_makes_is_in_no_stream_since_it_voids_the_trial() -> None:
+    seen = observe(trial(cell(Origin.TRACING, Path.OTHER, 46)))
+    assert not any(map(any, seen.means.values()))
+    assert seen.pairs[Name.ELSEWHERE] == (0.0, 0.0)
+
+
+def single_requests(requests: int, **fields: object) -> Cell:
+    """The creation path asks one CPU after the other."""
+    asked = cell(Origin.CGROUP, Path.CREATE, 0, "aperfmperf_snapshot_khz")
+    return replace(asked, **({"requests": requests, "singles": requests} | fields))
+
+
+def test_single_requests_of_the_creation_path_are_sweeps() -> None:
+    seen = observe(trial(single_requests(3 * 23)))
+    assert seen.means[Name.SWEEPS] == (1.0,)
+    assert not any(seen.means[Name.BURST])
+
+
+@pytest.mark.parametrize(
+    ("odd", "sweeps"),
+    [
+        (single_requests(69, calls=23, singles=0), 0.0),  # calls to many CPUs
+        (single_requests(69, singles=None), 1.0),  # a record of an older release: a cell without calls
+        (single_requests(69, singles=None, calls=1), 0.0),
+        (single_requests(69, origin=Origin.RCU), 0.0),  # not the creation path
+    ],
+)
+def test_only_single_requests_of_the_creation_path_are_sweeps(odd: Cell, sweeps: float) -> None:
+    assert observe(trial(odd)).means[Name.SWEEPS] == (sweeps,)
+
+
+def test_with_few_cpus_nothing_is_a_sweep() -> None:
+    few = trial(single_requests(69))
+    assert Name.SWEEPS not in observe(replace(few, node=replace(few.node, cpus_online=3))).means
 
 
 def test_waits_on_the_create_path_are_proof_and_the_others_are_compared() -> None:
@@ -132,8 +169,11 @@ def test_waits_on_the_create_path_are_proof_and_the_others_are_compared() -> Non
     assert seen.longest_wait_ns == 9_000_000
 
 
-def test_no_contention_observer_no_observation() -> None:
-    seen = observe(trial(observers=Observers(ipis="csd", contention="none")))
+@pytest.mark.parametrize(
+    "unknown", [{"observers": Observers(ipis="csd", contention="none")}, {"slab_mutex_known": False}]
+)
+def test_waits_that_could_not_be_seen_are_no_observation(unknown: dict[str, object]) -> None:
+    seen = observe(trial(**unknown))
     assert Name.CONTENTION not in seen.means
     assert Name.CONTENTION_EXCESS not in seen.pairs
 
@@ -183,38 +223,11 @@ def test_a_cell_that_is_not_above_quiet_costs_nothing() -> None:
     assert seen.sweeps == {}
 
 
-@pytest.mark.parametrize(
-    ("kernel", "release"),
-    [
-        ("4.19.1", (4, 19)),
-        ("5.17.0-rc3+", (5, 17)),
-        ("5.18-rc1", (5, 18)),
-        ("6.18.44-fc-v595", (6, 18)),
-        ("unknown", (0, 0)),
-        ("", (0, 0)),
-    ],
-)
-def test_the_release_is_read_from_the_name(kernel: str, release: tuple[int, int]) -> None:
-    assert release_of(kernel) == release
-
-
-def test_the_jit_is_allowed_its_broadcasts_where_programs_are_not_packed() -> None:
-    assert jit_broadcasts("x86_64", "5.17.9")
-    assert not jit_broadcasts("x86_64", "5.18.0")
-    assert jit_broadcasts("aarch64", "6.12.0")
-    assert allowance_of(Name.BPF, jit=True) == SECCOMP_JIT
-    assert allowance_of(Name.BPF, jit=False) == BPF
-
-
 def test_every_stream_has_a_condition_and_those_with_coins_no_allowance() -> None:
     assert set(CONDITION_OF) == set(Name)
     for name in set(Name) - SWAPPED:
-        allowance = allowance_of(name, jit=False)
+        allowance = allowance_of(name)
         assert 0.0 < allowance.mean < allowance.clip
-
-
-def test_silence_is_no_broadcast() -> None:
-    assert broadcasts_of([TLB, RCU]) == broadcasts_of([])
 
 
 def test_a_void_trial_can_be_observed_like_any_other() -> None:

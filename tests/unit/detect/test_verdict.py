@@ -111,16 +111,39 @@ def by_a_worker(broadcasts: int) -> Cell:
 
 @pytest.mark.parametrize(
     ("churn", "quiet", "told"),
-    [(12, 0, True), (11, 0, False), (23, 11, True), (23, 12, False), (46, 23, True), (45, 23, False)],
+    [(12, 0, True), (11, 0, False), (23, 11, True), (23, 12, False), (45, 23, True), (5, 40, False)],
 )
-def test_broadcasts_that_no_stack_explains_are_a_finding_where_they_come_with_containers(
+def test_a_run_is_not_quiet_where_broadcasts_from_elsewhere_come_with_containers(
     churn: int, quiet: int, told: bool
 ) -> None:
     case = trial(by_a_worker(churn), quiet=window("quiet", by_a_worker(quiet)))
     judgement = judge([case])
+    assert judgement.verdict is (Verdict.UNKNOWN if told else Verdict.QUIET)
+    assert judgement.reasons == (("broadcasts_elsewhere",) if told else ())
+    assert ("broadcasts_elsewhere" in judgement.findings) is told
+
+
+def test_windows_of_other_lengths_are_compared_by_their_rates() -> None:
+    case = trial(by_a_worker(23), quiet=window("quiet", by_a_worker(10), duration_ns=5_000_000_000))
+    assert judge([case]).verdict is Verdict.QUIET
+
+
+@pytest.mark.parametrize(("requests", "cpus", "told"), [(69, 4, True), (68, 4, False), (690, 3, False)])
+def test_single_requests_to_each_cpu_in_turn_are_a_finding(requests: int, cpus: int, told: bool) -> None:
+    asked = replace(kick(0), origin=Origin.CGROUP, reason="x", requests=requests, singles=requests)
+    case = trial(asked)
+    judgement = judge([replace(case, node=replace(case.node, cpus_online=cpus))])
+    assert ("single_request_sweeps" in judgement.findings) is told
     assert judgement.verdict is Verdict.QUIET
-    assert ("unexplained_broadcasts" in judgement.findings) is told
+
+
+def test_a_run_whose_containers_all_failed_says_so() -> None:
+    assert judge([trial(count=0, containers=containers(1, failed=22))]).reasons == (
+        "too_few_containers",
+        "containers_failed",
+    )
+    assert "containers_failed" not in judge([trial(containers=containers(3, failed=20))]).reasons
 
 
 def test_without_containers_nothing_comes_with_them() -> None:
-    assert "unexplained_broadcasts" not in judge([trial(count=0)]).findings
+    assert "broadcasts_elsewhere" not in judge([trial(count=0)]).findings

@@ -25,7 +25,7 @@ def test_every_stream_has_its_sentences(name: Name, counters: bool) -> None:
     assert text.startswith("12 of the last 12 ")
     assert "{" not in text
     assert ("half of them" in text) is (name in SWAPPED)
-    assert ("1 in 2)" in text) is (name not in SWAPPED)
+    assert ("1 in 2)" in text) is (name not in SWAPPED and name is not Name.BPF)
     assert words.ended(name, END).startswith("the last 37 ")
 
 

@@ -6,12 +6,14 @@ from random import Random
 
 import msgspec
 
+from kickwatch.detect.classes import SPARE
+from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.rates import CREATION_PATH, SIGNATURE, Allowance
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.simulate.laws import draws, poisson
-from kickwatch.detect.simulate.nulls import Source, fair_coin, overdispersed, relative
+from kickwatch.detect.simulate.nulls import Source, bpf, fair_coin, overdispersed, relative, sweeps
 
 EXACT, POISSON = "exact", "poisson"
 
@@ -75,10 +77,19 @@ def mostly(random: Random) -> Iterator[float]:
     return (1.0 if random.random() < 0.9 else 0.0 for _ in repeat(None))
 
 
+def bpf_doubled(cost: float) -> Source:
+    """BPF programs that cost twice what the first containers did, as exactly as was measured."""
+    ratio = 2.0 * cost / (BPF_TOLERANCE * cost + SPARE)
+    return lambda random: repeat(ratio)  # noqa: ARG005 - leaves nothing to chance
+
+
 OTHERS = (
     OtherEffect("swap: churn wins every trial", fair_coin, always),
     OtherEffect("swap: churn wins nine trials of ten", fair_coin, mostly),
     OtherEffect("relative: requests doubled, record of 500", relative, overdispersed(32.0)),
+    OtherEffect("bpf: 16 broadcasts per container become 32", bpf, bpf_doubled(16.0)),
+    OtherEffect("bpf: 4 become 8", bpf, bpf_doubled(4.0)),
+    OtherEffect("sweeps: one of all CPUs for each container", sweeps, always),
 )
 
 

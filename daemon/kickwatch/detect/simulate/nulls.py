@@ -11,8 +11,10 @@ from random import Random
 
 import msgspec
 
+from kickwatch.detect.classes import LEARNING_CONTAINERS, SPARE
+from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
 from kickwatch.detect.eprocess import Null, Wager
-from kickwatch.detect.rates import CREATION_PATH, SIGNATURE
+from kickwatch.detect.rates import BPF, CREATION_PATH, SIGNATURE, SWEEPS
 from kickwatch.detect.recovery import CONFIDENT, PLAIN
 from kickwatch.detect.relative import TOLERANCE, Reference
 from kickwatch.detect.simulate.laws import draw, draws, from_masses, poisson, two_point
@@ -47,6 +49,16 @@ def attributed() -> Wager:
 def signature() -> Wager:
     """The wager on cells that no healthy kernel has."""
     return Wager(Null(SIGNATURE.mean, SIGNATURE.clip))
+
+
+def bpf() -> Wager:
+    """The wager on broadcasts for BPF programs, in units of what is allowed."""
+    return Wager(Null(BPF.mean, BPF.clip))
+
+
+def sweeps() -> Wager:
+    """The wager on single requests of the creation path."""
+    return Wager(Null(SWEEPS.mean, SWEEPS.clip))
 
 
 def fair_coin() -> Wager:
@@ -140,6 +152,25 @@ def signature_bursts(random: Random) -> Iterator[float]:
     return draws(two_point(SIGNATURE.clip, SIGNATURE.mean), random)
 
 
+def bpf_bursts(random: Random) -> Iterator[float]:
+    """Trials without any program, and trials with eight times what is allowed."""
+    return draws(two_point(BPF.clip, BPF.mean), random)
+
+
+def sweep_bursts(random: Random) -> Iterator[float]:
+    """Trials without single requests, and trials full of them."""
+    return draws(two_point(SWEEPS.clip, SWEEPS.mean), random)
+
+
+def learnt_by_scatter(random: Random) -> Iterator[float]:
+    """The allowance is learnt from ten containers whose cost scatters by a third; trials of 23 follow."""
+    source = overdispersed(16.0)(random)
+    learnt = sum(next(source) for _ in range(LEARNING_CONTAINERS)) / LEARNING_CONTAINERS
+    allowed = BPF_TOLERANCE * learnt + SPARE
+    while True:
+        yield sum(next(source) for _ in range(23)) / 23 / allowed
+
+
 def still_broadcasting(random: Random) -> Iterator[float]:
     """A fault in a quarter of the containers; the recovery test must not call a fifth or more recovered."""
     for x in draws(two_point(1.0, PLAIN.mean * 1.25), random):
@@ -218,6 +249,8 @@ NULLS = (
     Scenario("attributed: mislabelled windows", attributed, mislabelled),
     Scenario("attributed: stalls", attributed, stalls, 1, 1e4),
     Scenario("signature: bursts at the clip", signature, signature_bursts),
+    Scenario("bpf: bursts at the clip", bpf, bpf_bursts),
+    Scenario("sweeps: bursts at the clip", sweeps, sweep_bursts),
     Scenario("swap: day and night", fair_coin, coin_over(daily), 3, 1e3),
     Scenario("swap: drifting background", fair_coin, coin_over(wandering), 3, 1e3),
     Scenario("swap: autocorrelated storms", fair_coin, coin_over(storms), 3, 1e3),
@@ -266,4 +299,5 @@ OUTSIDE = (
     Scenario("clusters: mean 0.01, four of five followed by another", attributed, clusters(0.01, 0.8)),
     Scenario("stalls of up to 400 observations, charged to two containers", attributed, backlog),
     Scenario("an hour a day at twice the allowance", attributed, never_idle),
+    Scenario("bpf: an allowance learnt from ten containers that scatter by a third", bpf, learnt_by_scatter),
 )

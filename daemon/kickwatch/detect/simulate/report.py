@@ -23,7 +23,11 @@ def to_json(result: SimulationResult) -> str:
         }
         for e in result.effects
     ]
-    return msgspec.json.encode({"nulls": nulls, "effects": effects}).decode()
+    quiet = [
+        {"name": q.name, "start_median": q.start and q.start.median, "unknown_share": q.unknown_mean}
+        for q in result.quiet_node
+    ]
+    return msgspec.json.encode({"nulls": nulls, "effects": effects, "quiet": quiet}).decode()
 
 
 def to_text(result: SimulationResult) -> str:
@@ -40,6 +44,7 @@ def to_text(result: SimulationResult) -> str:
         _delays("Recovery: healthy containers after the fault", result.recoveries),
         _errors(result),
         _steady(result),
+        _quiet(result),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -96,3 +101,18 @@ def _steady(result: SimulationResult) -> str:
         (f"{s.mean:g} per container", f"{s.changes_mean:.1f}", str(s.changes_max), str(s.runs)) for s in result.steady
     ]
     return _table("Changes of condition in 50000 containers under a constant mean", ("", "mean", "most", "runs"), rows)
+
+
+def _quiet(result: SimulationResult) -> str:
+    rows = [
+        (
+            q.name,
+            str(q.start.median) if q.start else "",
+            str(q.start.p95) if q.start else "",
+            f"{100 * q.unknown_mean:.2f} %",
+            f"{100 * q.unknown_upper95:.2f} %",
+        )
+        for q in result.quiet_node
+    ]
+    title = "`quiet` of a healthy node: containers after a start until it is earned; share of time `unknown` afterwards"
+    return _table(title, ("", "median", "p95", "unknown", "upper 95 %"), rows)

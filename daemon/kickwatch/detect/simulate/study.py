@@ -12,6 +12,7 @@ from kickwatch.detect.simulate.bounds import mean_lower, mean_upper, quantile, q
 from kickwatch.detect.simulate.effects import EFFECTS, OTHERS, RECOVERIES, STEADY_MEANS, WITHOUT_CLIP, Effect
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS
 from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Scenario
+from kickwatch.detect.simulate.silence import HEALTHY
 from kickwatch.detect.simulate.tasks import HORIZONS, RARE_HORIZON, SCENARIOS, THRESHOLD, Kind, Task, run_task
 
 WORST_WEIGHT = 1.001 * ALPHA  # of a wrong verdict: at most alpha but for rounding
@@ -71,6 +72,15 @@ class SteadyResult(msgspec.Struct, frozen=True):
     changes_max: int
 
 
+class QuietResult(msgspec.Struct, frozen=True):
+    """What `quiet` costs a healthy node: containers until it is earned, and the share of time it is taken back."""
+
+    name: str
+    start: DelayResult | None
+    unknown_mean: float
+    unknown_upper95: float
+
+
 class SimulationResult(msgspec.Struct, frozen=True):
     """Everything measured."""
 
@@ -84,6 +94,7 @@ class SimulationResult(msgspec.Struct, frozen=True):
     errors: tuple[ErrorResult, ...]
     recoveries: tuple[DelayResult, ...]
     steady: tuple[SteadyResult, ...]
+    quiet_node: tuple[QuietResult, ...]
 
 
 # (kind, threshold, runs, tasks they are cut into): the quick study fits into 50 s on two busy CPUs, the full one into
@@ -105,6 +116,8 @@ FULL = (
     (Kind.RARE_ERROR, THRESHOLD, 20_000, 4),
     (Kind.RECOVERY, THRESHOLD, 1000, 2),
     (Kind.STEADY, THRESHOLD, 10, 5),
+    (Kind.START, THRESHOLD, 200, 1),
+    (Kind.UNKNOWN, THRESHOLD, 40, 2),
 )
 
 
@@ -167,6 +180,10 @@ def _conclude(samples: Samples, quick: bool, seed: int) -> SimulationResult:
         errors=tuple(_error(RARE_ERRORS[index].name, values) for index, _, values in of(Kind.RARE_ERROR)),
         recoveries=tuple(_recovery(index, values) for index, _, values in of(Kind.RECOVERY)),
         steady=tuple(_steady(STEADY_MEANS[index], values) for index, _, values in of(Kind.STEADY)),
+        quiet_node=_quiet_nodes(
+            {index: values for index, _, values in of(Kind.START)},
+            {index: values for index, _, values in of(Kind.UNKNOWN)},
+        ),
     )
 
 
@@ -207,3 +224,12 @@ def _error(name: str, weights: list[float]) -> ErrorResult:
 
 def _steady(mean: float, values: list[float]) -> SteadyResult:
     return SteadyResult(mean, len(values), sum(values) / len(values), int(max(values)))
+
+
+def _quiet_nodes(starts: dict[int, list[float]], shares: dict[int, list[float]]) -> tuple[QuietResult, ...]:
+    found = []
+    for index, share in shares.items():
+        name, start = HEALTHY[index].name, starts.get(index)
+        delay = _delay(name, start) if start else None
+        found.append(QuietResult(name, delay, sum(share) / len(share), mean_upper(share, 1.0)))
+    return tuple(found)

@@ -23,6 +23,7 @@ from kickwatch.detect.simulate.effects import (
 )
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_weight, error_weight
 from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Source
+from kickwatch.detect.simulate.silence import HEALTHY, containers_to_quiet, share_unknown
 
 THRESHOLD = 5.3e8  # one stream, one observation a minute, one false alarm in 1000 years
 HORIZONS = 8  # a run without alarm ends after so many thresholds
@@ -43,6 +44,8 @@ class Kind(StrEnum):
     RARE_ERROR = "rare-error"
     RECOVERY = "recovery"
     STEADY = "steady"
+    START = "start"
+    UNKNOWN = "unknown"
 
 
 SCENARIOS: dict[Kind, Sequence[object]] = {
@@ -55,6 +58,8 @@ SCENARIOS: dict[Kind, Sequence[object]] = {
     Kind.RARE_ERROR: RARE_ERRORS,
     Kind.RECOVERY: RECOVERIES,
     Kind.STEADY: STEADY_MEANS,
+    Kind.START: HEALTHY,
+    Kind.UNKNOWN: HEALTHY,
 }
 
 
@@ -83,24 +88,27 @@ def run_task(task: Task) -> list[float]:
     return [sample() for _ in range(task.runs)]
 
 
+_SAMPLES: dict[Kind, Callable[[Task, Random], float]] = {
+    Kind.RARE_NULL: lambda task, random: alarm_weight(RARE_NULLS[task.index], task.threshold, RARE_HORIZON, random),
+    Kind.RARE_ERROR: lambda task, random: error_weight(RARE_ERRORS[task.index], ALPHA, random),
+    Kind.RECOVERY: lambda task, random: containers_to_recover(RECOVERIES[task.index], task.threshold, random),
+    Kind.STEADY: lambda task, random: changes(STEADY_MEANS[task.index], task.threshold, STEADY_OBSERVATIONS, random),
+    Kind.START: lambda task, random: containers_to_quiet(HEALTHY[task.index], random),
+    Kind.UNKNOWN: lambda task, random: share_unknown(HEALTHY[task.index], random),
+}
+
+
 def _sampler(task: Task, random: Random) -> Callable[[], float]:
-    match task.kind:
-        case Kind.RARE_NULL:
-            return lambda: alarm_weight(RARE_NULLS[task.index], task.threshold, RARE_HORIZON, random)
-        case Kind.RARE_ERROR:
-            return lambda: error_weight(RARE_ERRORS[task.index], ALPHA, random)
-        case Kind.RECOVERY:
-            return lambda: containers_to_recover(RECOVERIES[task.index], task.threshold, random)
-        case Kind.STEADY:
-            return lambda: changes(STEADY_MEANS[task.index], task.threshold, STEADY_OBSERVATIONS, random)
-        case Kind.NULL | Kind.OUTSIDE:
-            scenario = (NULLS if task.kind is Kind.NULL else OUTSIDE)[task.index]
-            wager, horizon = scenario.wager(), int(HORIZONS * task.threshold)
-            return lambda: _observations_to_alarm(wager, scenario.source, task.threshold, horizon, random)
-        case _:
-            effect = FAULTS[task.kind][task.index]
-            wager = effect.wager()
-            return lambda: _observations_to_alarm(wager, effect.source, task.threshold, LONGEST_DELAY, random)
+    """What draws one sample. Where a wager is watched, it is made once for all of them."""
+    if task.kind in _SAMPLES:
+        return lambda: _SAMPLES[task.kind](task, random)
+    if task.kind in {Kind.NULL, Kind.OUTSIDE}:
+        scenario = (NULLS if task.kind is Kind.NULL else OUTSIDE)[task.index]
+        wager, horizon = scenario.wager(), int(HORIZONS * task.threshold)
+        return lambda: _observations_to_alarm(wager, scenario.source, task.threshold, horizon, random)
+    effect = FAULTS[task.kind][task.index]
+    wager = effect.wager()
+    return lambda: _observations_to_alarm(wager, effect.source, task.threshold, LONGEST_DELAY, random)
 
 
 def _observations_to_alarm(wager: Wager, source: Source, threshold: float, horizon: int, random: Random) -> int:

@@ -1,0 +1,161 @@
+"""Which stream hears a broadcast: a total function over (reason, origin, path). Pure.
+
+Every broadcast belongs to exactly one class, and every class but TRACING to the streams that hear it: no row that is
+added to the tables of reasons and origins can make a broadcast unheard. What no attributed class claims is ELSEWHERE,
+which is compared with quiet windows. TRACING is heard by no stream because it voids the trial.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
+
+from kickwatch.detect.strata import Stratum
+from kickwatch.model import Cell, Origin, Path, Trial, on_creation_path
+
+KICK = "kick_all_cpus_sync"
+TEXT_PATCHING = "do_sync_core"
+# "bpf: Introduce bpf_prog_pack allocator" (5.18) is x86's; arm64 interrupts all CPUs for each program to this day.
+PACKED_BPF_SINCE = (5, 18)
+
+
+class BroadcastClass(StrEnum):
+    """What a broadcast belongs to."""
+
+    CREATION = "creation"
+    DESTROY = "destroy"
+    PERCPU_BALANCE = "percpu_balance"
+    BPF = "bpf"
+    ELSEWHERE = "elsewhere"
+    TRACING = "tracing"
+
+
+def class_of(origin: Origin, path: Path) -> BroadcastClass:
+    """The class of a broadcast; its reason makes no difference.
+
+    An unknown origin is nobody's, whatever the path says: half a stack does not attribute.
+    """
+    if origin is Origin.TRACING:
+        return BroadcastClass.TRACING
+    if on_creation_path(origin, path):
+        return BroadcastClass.CREATION
+    if origin is Origin.BPF:
+        return BroadcastClass.BPF
+    if origin is Origin.UNKNOWN:
+        return BroadcastClass.ELSEWHERE
+    if path is Path.DESTROY:
+        return BroadcastClass.DESTROY
+    return BroadcastClass.PERCPU_BALANCE if origin is Origin.PERCPU else BroadcastClass.ELSEWHERE
+
+
+class Broadcasts(msgspec.Struct, frozen=True):
+    """Broadcasts of a window by class. `kicks` are among those `created`, `patched` among those of `bpf`."""
+
+    created: int = 0
+    kicks: int = 0  # slab creation that kicks all CPUs: no healthy kernel has them
+    destroyed: int = 0
+    balanced: int = 0  # pcpu_balance_workfn
+    bpf: int = 0
+    patched: int = 0  # kernel text patched for BPF: static keys
+    elsewhere: int = 0
+
+
+def broadcasts_of(cells: Iterable[Cell]) -> Broadcasts:
+    """The broadcasts of a window's cells, by class."""
+    by_class = dict.fromkeys(BroadcastClass, 0)
+    kicks = patched = 0
+    for cell in cells:
+        if not cell.broadcasts:
+            continue
+        of = class_of(cell.origin, cell.path)
+        by_class[of] += cell.broadcasts
+        if of is BroadcastClass.CREATION and cell.reason == KICK and cell.origin is Origin.SLAB:
+            kicks += cell.broadcasts
+        if of is BroadcastClass.BPF and cell.reason == TEXT_PATCHING:
+            patched += cell.broadcasts
+    return _struct(by_class, kicks, patched)
+
+
+def _struct(by_class: Mapping[BroadcastClass, int], kicks: int, patched: int) -> Broadcasts:
+    return Broadcasts(
+        created=by_class[BroadcastClass.CREATION],
+        kicks=kicks,
+        destroyed=by_class[BroadcastClass.DESTROY],
+        balanced=by_class[BroadcastClass.PERCPU_BALANCE],
+        bpf=by_class[BroadcastClass.BPF],
+        patched=patched,
+        elsewhere=by_class[BroadcastClass.ELSEWHERE],
+    )
+
+
+def elsewhere_above_quiet(trial: Trial) -> float:
+    """Broadcasts elsewhere in the churn window beyond the quiet window's rate. Can be negative."""
+    churn, quiet = broadcasts_of(trial.churn.cells).elsewhere, broadcasts_of(trial.quiet.cells).elsewhere
+    longer = trial.churn.duration_ns / trial.quiet.duration_ns if trial.quiet.duration_ns else 0.0
+    return churn - quiet * longer
+
+
+# Where nobody else has a device program attached, the runtime's flips cgroup_bpf_enabled_key on and off: three calls
+# each way on x86 ("x86/alternative: Batch of patch operations", 5.3).
+KEY_FLIPS = 6.0
+SPARE = 0.5  # a new pack of programs now and then
+TOLERANCE = 1.25
+LEARNING_CONTAINERS = 10
+
+
+class BpfCost(msgspec.Struct, frozen=True):
+    """What BPF programs of so many containers broadcast, beyond the allowed flips of static keys."""
+
+    containers: int = 0
+    broadcasts: float = 0.0
+
+    @property
+    def learnt(self) -> bool:
+        """True once there are containers enough to derive an allowance from."""
+        return self.containers >= LEARNING_CONTAINERS
+
+    def plus(self, other: "BpfCost") -> "BpfCost":
+        """Both together."""
+        return BpfCost(self.containers + other.containers, self.broadcasts + other.broadcasts)
+
+
+def bpf_cost(cgroup: str, containers: int, seen: Broadcasts) -> BpfCost:
+    """The cost of one trial's containers. Only on cgroup v2 does a container attach a program to its cgroup."""
+    flips = KEY_FLIPS * containers if cgroup == "v2" else 0.0
+    return BpfCost(containers, seen.bpf - seen.patched + max(0.0, seen.patched - flips))
+
+
+def bpf_allowance(stratum: Stratum, known: BpfCost) -> float | None:
+    """Broadcasts per container that are allowed; None while they are still being learnt.
+
+    Where programs are packed no load and no free broadcasts. Elsewhere each does, so the cost follows from how many
+    programs the runtime loads and from the kernel (2 to 42 per container were measured on healthy ones): it is learnt
+    from the first containers under the stratum, and a rise above it is what is looked for.
+    """
+    if not jit_broadcasts(stratum.arch, stratum.kernel):
+        return SPARE
+    return TOLERANCE * known.broadcasts / known.containers + SPARE if known.learnt else None
+
+
+@lru_cache(maxsize=64)
+def jit_broadcasts(arch: str, kernel: str) -> bool:
+    """Whether loading and freeing a BPF program broadcasts on a healthy kernel here."""
+    return arch not in {"x86_64", "i686", "i386"} or release_of(kernel) < PACKED_BPF_SINCE
+
+
+def release_of(kernel: str) -> tuple[int, int]:
+    """The first two numbers of `uname -r`; (0, 0) where it has none."""
+    major, _, rest = kernel.partition(".")
+    minor = "".join(digit for digit in rest.partition(".")[0].partition("-")[0] if digit.isdigit())
+    return (int(major), int(minor)) if major.isdigit() and minor else (0, 0)
+
+
+def unallowed_above_quiet(trial: Trial) -> float:
+    """Broadcasts above quiet that nothing allows: those elsewhere, and for BPF where programs are packed."""
+    above = elsewhere_above_quiet(trial)
+    if jit_broadcasts(trial.node.arch, trial.node.kernel):
+        return above
+    containers = sum(1 for life in trial.containers if not life.failure)
+    churn = bpf_cost(trial.node.cgroup, containers, broadcasts_of(trial.churn.cells)).broadcasts
+    return above + max(0.0, churn - broadcasts_of(trial.quiet.cells).bpf)

@@ -1,0 +1,112 @@
+"""When is `quiet` earned? The daemon's side of "no silence without having looked and heard". Pure.
+
+`quiet` says that the creation path does not broadcast, so it takes evidence of its own: the same e-process as that of
+`kickwatch trial`, against "at least one container in three broadcasts", over the containers since the evidence began (a
+boot, another stratum, an alarm). Once it has reached 1/alpha (23 silent containers) silence is established, and the
+alarms watch over it from there. It has to be established again after a trial that raised the evidence of a stream
+whose alarm would end it well above rest: a broadcast that was heard is no silence. And it does not count while
+
+- such evidence stands very high;
+- the latest containers came with at least 0.5 broadcasts each from elsewhere;
+- the containers of the last two trials nearly all failed.
+"""
+
+import msgspec
+from msgspec.structs import replace
+
+from kickwatch.detect.eprocess import EProcess, Null, SavedWealth, StaleStateError, Wager, Wealth
+from kickwatch.detect.oneshot import ALPHA, FAULTY_SHARE, MOST_MORE, SILENCE, Churned, silences
+from kickwatch.detect.verdict import BROADCASTS_PER_CONTAINER
+
+FAILED_TRIALS = 2  # in a row, before the condition says so
+RECENT_CONTAINERS = 23  # over which broadcasts elsewhere are summed: small trials are mostly noise
+
+# Evidence well above rest. At rest a stream's is about 5; a container with one broadcast makes it 24, with two 45, with
+# three or a window full of them 85.
+SUSPICIOUS = 48.0
+SUSPICIOUS_COIN = 1000.0  # nine wins in a row: of fair coins, one trial in a thousand
+STANDING = 1e4  # the error rate of silence itself
+
+Excess = tuple[float, int]  # broadcasts elsewhere above the quiet window's, and the containers they came with
+
+
+class Silence(msgspec.Struct, frozen=True):
+    """What is known of silence. `wealth` is None before the first container; `failed`: such trials in a row."""
+
+    wealth: Wealth | None = None
+    established: bool = False
+    failed: int = 0
+    recent: tuple[Excess, ...] = ()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the latest containers come with broadcasts from elsewhere."""
+        above, containers = sum([excess for excess, _ in self.recent]), sum([count for _, count in self.recent])
+        return above > 0.0 and above >= BROADCASTS_PER_CONTAINER * containers
+
+
+class SavedSilence(msgspec.Struct, frozen=True):
+    """A Silence as it is written to disk."""
+
+    wealth: SavedWealth | None
+    established: bool
+    failed: int
+    recent: tuple[tuple[str, int], ...]
+
+
+class SilenceTest:
+    """Steps a Silence."""
+
+    def __init__(self) -> None:
+        """The test of one run, kept up by the daemon until it has decided."""
+        self._process = EProcess(Wager(Null(1.0 - FAULTY_SHARE, 1.0), SILENCE))
+        self._needed = 1.0 / ALPHA
+
+    def heard(self, known: Silence, churned: Churned) -> Silence:
+        """After the containers of one trial that can be trusted."""
+        if known.established:
+            return known
+        wealth = known.wealth or self._process.start()
+        for x in silences(churned):
+            wealth = self._process.step(wealth, x)
+        return replace(known, wealth=wealth, established=wealth.reaches(self._needed))
+
+    def begun_again(self, known: Silence) -> Silence:
+        """After an alarm: what was silent before it proves nothing."""
+        return replace(known, wealth=None, established=False)
+
+    def needs(self, known: Silence) -> int | None:
+        """Silent containers that are still missing; None where more than 10,000 would be."""
+        if known.established:
+            return 0
+        wealth = known.wealth or self._process.start()
+        for more in range(1, MOST_MORE + 1):
+            wealth = self._process.step(wealth, 1.0)
+            if wealth.reaches(self._needed):
+                return more
+        return None
+
+    def save(self, known: Silence) -> SavedSilence:
+        """In a form that JSON keeps to the last bit."""
+        wealth = self._process.wager.save(known.wealth) if known.wealth is not None else None
+        recent = tuple((excess.hex(), containers) for excess, containers in known.recent)
+        return SavedSilence(wealth, known.established, known.failed, recent)
+
+    def restore(self, saved: SavedSilence) -> Silence:
+        """The inverse of `save`. Saved under other bets, silence has to be established again."""
+        recent = tuple((float.fromhex(excess), containers) for excess, containers in saved.recent)
+        try:
+            wealth = self._process.wager.restore(saved.wealth) if saved.wealth is not None else None
+        except StaleStateError:
+            return Silence(failed=saved.failed, recent=recent)
+        return Silence(wealth, saved.established, saved.failed, recent)
+
+
+def remembered(known: Silence, excess: float, containers: int) -> Silence:
+    """With one more trial among the latest."""
+    recent = (*known.recent, (excess, containers))
+    total = sum([count for _, count in recent])
+    while len(recent) > 1 and total - recent[0][1] >= RECENT_CONTAINERS:
+        total -= recent[0][1]
+        recent = recent[1:]
+    return known if recent == known.recent else replace(known, recent=recent)

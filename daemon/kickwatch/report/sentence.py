@@ -1,0 +1,111 @@
+"""The verdict in words: what was tested, what it excludes, which broadcasts were seen beside it, and the next step."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from kickwatch.alert.broadcast import bpftrace_line
+from kickwatch.detect.classes import TEXT_PATCHING, BroadcastClass, class_of, jit_broadcasts
+from kickwatch.detect.verdict import Judgement, Reason
+from kickwatch.ledger import counted, creation_broadcasts, merge_cells
+from kickwatch.model import Cell, Trial, Verdict
+
+LEAST_SHOWN = 0.05  # broadcasts per container above the quiet window: less is nobody's doing
+_DIGITS = 3
+_WHY_ALLOWED = {
+    BroadcastClass.DESTROY: "while containers are removed",
+    BroadcastClass.PERCPU_BALANCE: "by the percpu allocator's worker",
+    BroadcastClass.ELSEWHERE: "from elsewhere, below the 0.5 per container that would leave the verdict open",
+    BroadcastClass.TRACING: "by a tracer that was switched",
+}
+
+
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """Broadcasts that came with containers and not from the creation path; per container, above the quiet window."""
+
+    heard_as: BroadcastClass
+    reason: str
+    func: str
+    origin: str
+    path: str
+    broadcasts_per_container: float
+    stack: tuple[str, ...]
+
+
+def beside(trials: Sequence[Trial]) -> tuple[Beside, ...]:
+    """All of them over the trials of one run, the most first; none where no container counts."""
+    containers = sum(len(counted(trial)) for trial in trials)
+    if not containers:
+        return ()
+    quiet = {cell.identity: cell.broadcasts for cell in merge_cells(_cells(trials, "quiet"))}
+    found = []
+    for cell in merge_cells(_cells(trials, "churn")):
+        each = (cell.broadcasts - quiet.get(cell.identity, 0)) / containers
+        heard_as = class_of(cell.origin, cell.path)
+        if heard_as is not BroadcastClass.CREATION and each >= LEAST_SHOWN:
+            found.append(_beside(cell, heard_as, each))
+    return tuple(sorted(found, key=lambda one: -one.broadcasts_per_container))
+
+
+def _cells(trials: Iterable[Trial], kind: str) -> list[Cell]:
+    return [cell for trial in trials for cell in (trial.churn if kind == "churn" else trial.quiet).cells]
+
+
+def _beside(cell: Cell, heard_as: BroadcastClass, each: float) -> Beside:
+    return Beside(
+        heard_as=heard_as,
+        reason=cell.reason,
+        func=cell.func,
+        origin=cell.origin.value,
+        path=cell.path.value,
+        broadcasts_per_container=round(each, _DIGITS),
+        stack=cell.stack,
+    )
+
+
+def sentence(trials: Sequence[Trial], judgement: Judgement) -> str:
+    """Everything after `verdict: <word> (<reasons>): `; lines after the first say what to do next."""
+    containers = sum(len(counted(trial)) for trial in trials)
+    if judgement.verdict is Verdict.BROADCASTING:
+        return "creating containers makes this kernel interrupt every other CPU"
+    if judgement.verdict is Verdict.QUIET:
+        jit = jit_broadcasts(trials[-1].node.arch, trials[-1].node.kernel)
+        return "; ".join([_silence(trials, containers), *(_allowed(one, jit=jit) for one in beside(trials))])
+    if Reason.BROADCASTS_ELSEWHERE in judgement.reasons:
+        return _elsewhere(trials, containers)
+    return "this experiment cannot tell"
+
+
+def _silence(trials: Sequence[Trial], containers: int) -> str:
+    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in trials)
+    made = f"{broadcasts or 'no'} broadcast{'s' if broadcasts > 1 else ''}"
+    return (
+        f"the creation path made {made} for {containers} containers,"
+        " which excludes a broadcast in one container of three or more"
+    )
+
+
+def _allowed(one: Beside, *, jit: bool) -> str:
+    """What is said of broadcasts that a quiet verdict allows; `jit` as told by `jit_broadcasts`."""
+    each = f"{one.broadcasts_per_container:g} {one.reason} per container"
+    if one.heard_as is not BroadcastClass.BPF:
+        return f"{each} {_WHY_ALLOWED[one.heard_as]} ({one.origin})"
+    if one.reason == TEXT_PATCHING:
+        return f"{each} from static keys of BPF, which a container's device program flips ({one.origin})"
+    whose = "are this kernel's ordinary cost of seccomp filters and other BPF programs" if jit else "for BPF programs"
+    return f"{each} {whose} ({one.origin})"
+
+
+def _elsewhere(trials: Sequence[Trial], containers: int) -> str:
+    """Which cell, how many per container, and how to find out more."""
+    seen = [one for one in beside(trials) if one.heard_as in {BroadcastClass.ELSEWHERE, BroadcastClass.BPF}]
+    cells = ", ".join(
+        f"{one.broadcasts_per_container:g} {one.reason} ({one.origin}, {one.path}) per container" for one in seen
+    )
+    worst = next((cell for cell in _cells(trials, "churn") if seen and cell.func == seen[0].func), None)
+    return (
+        f"with {containers} containers came {cells} that the creation path did not ask for itself:"
+        " a worker, a timer or the program in the container may have\n"
+        "next: `kickwatch run` compares windows with containers and windows without, and convicts within some 30"
+        f" trials; who asks: {bpftrace_line(worst, trials[-1].observers.ipis)}"
+    )
