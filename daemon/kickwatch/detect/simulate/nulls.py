@@ -249,7 +249,7 @@ NULLS = (
     Scenario("attributed: mislabelled windows", attributed, mislabelled),
     Scenario("attributed: stalls", attributed, stalls, 1, 1e4),
     Scenario("signature: bursts at the clip", signature, signature_bursts),
-    Scenario("bpf: bursts at the clip", bpf, bpf_bursts),
+    Scenario("bpf: bursts at the clip", bpf, bpf_bursts, 3, 1e4),
     Scenario("sweeps: bursts at the clip", sweeps, sweep_bursts),
     Scenario("swap: day and night", fair_coin, coin_over(daily), 3, 1e3),
     Scenario("swap: drifting background", fair_coin, coin_over(wandering), 3, 1e3),

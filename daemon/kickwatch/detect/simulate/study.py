@@ -117,7 +117,7 @@ FULL = (
     (Kind.RECOVERY, THRESHOLD, 1000, 2),
     (Kind.STEADY, THRESHOLD, 10, 5),
     (Kind.START, THRESHOLD, 200, 1),
-    (Kind.UNKNOWN, THRESHOLD, 40, 2),
+    (Kind.UNKNOWN, THRESHOLD, 400, 4),
 )
 
 

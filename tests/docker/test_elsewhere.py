@@ -1,0 +1,45 @@
+"""Broadcasts that no creation-path stack explains: a program's socket makes a worker patch the kernel's text."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command import kickwatch
+from node_daemon import NodeDaemon
+from timestamping import BROADCASTS, image
+
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
+
+
+@pytest.fixture(scope="module")
+def timestamping() -> Iterator[str]:
+    with image() as name:
+        yield name
+
+
+def test_a_run_with_them_is_unknown_names_the_cell_and_says_what_next(timestamping: str) -> None:
+    settings = (f"workload.image={timestamping}", "workload.hold_s=0.5", "trial.window_s=1")
+    words = [word for setting in settings for word in ("--set", setting)]
+    outcome = kickwatch("trial", "--until-decided", "--json", *words, timeout_s=180)
+    told = outcome.json
+    assert (outcome.status, told["verdict"], told["reasons"]) == (4, "unknown", ["broadcasts_elsewhere"]), told
+    (worst, *_) = told["evidence"]["beside"]
+    assert (worst["reason"], worst["heard_as"]) == ("do_sync_core", "elsewhere")
+    # The key is off only while nobody on the node has such a socket: another test's may be open now and then.
+    assert 0.5 <= worst["broadcasts_per_container"] <= BROADCASTS + 1
+    assert told["per_container"]["creation_path_broadcasts"] == 0
+
+
+def test_the_daemon_knows_nothing_from_the_first_such_trial_on(timestamping: str, tmp_path: Path) -> None:
+    settings = {"workload.containers_per_trial": 23, "trial.window_s": 1.0}
+    users = {"workload.image": timestamping, "workload.hold_s": 0.5}
+    with NodeDaemon(tmp_path, settings) as daemon:
+        assert daemon.wait("trial_finished", timeout_s=60)["verdict"] == "quiet"
+        daemon.configure(**{key.replace(".", "__"): value for key, value in users.items()})
+        mark = daemon.mark()
+        daemon.send(signal.SIGHUP)
+        daemon.wait("reloaded", mark)
+        last = daemon.wait("trial_finished", mark, timeout_s=90, times=2)
+        assert (last["verdict"], last["reasons"]) == ("unknown", ["broadcasts_elsewhere"]), last
