@@ -153,9 +153,13 @@ static noinline int kickfault_css_online(struct cgroup_subsys_state *css)
 	return original(css);
 }
 
-/* Before 5.11 callbacks receive pt_regs, and are protected from recursion unless they say they need not be. */
+/*
+ * Before 5.11 callbacks receive pt_regs, which are NULL unless all registers are saved, and are protected from recursion
+ * unless they say they need not be.
+ */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
 #define FTRACE_OPS_FL_RECURSION 0
+#define REGISTERS_WANTED FTRACE_OPS_FL_SAVE_REGS
 #define ftrace_regs pt_regs
 #define set_instruction_pointer instruction_pointer_set
 /* "ftrace: Rename ftrace_instruction_pointer_set() ..." (6.3) */
@@ -163,6 +167,9 @@ static noinline int kickfault_css_online(struct cgroup_subsys_state *css)
 #define set_instruction_pointer ftrace_instruction_pointer_set
 #else
 #define set_instruction_pointer ftrace_regs_set_instruction_pointer
+#endif
+#ifndef REGISTERS_WANTED
+#define REGISTERS_WANTED FTRACE_OPS_FL_SAVE_REGS_IF_SUPPORTED
 #endif
 
 static void notrace redirect(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
@@ -174,7 +181,7 @@ static void notrace redirect(unsigned long ip, unsigned long parent_ip, struct f
 
 static struct ftrace_ops hook = {
 	.func = redirect,
-	.flags = FTRACE_OPS_FL_SAVE_REGS_IF_SUPPORTED | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_RECURSION,
+	.flags = REGISTERS_WANTED | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_RECURSION,
 };
 
 /* kallsyms_lookup_name() is not for modules since 5.7; a kprobe, removed again at once, tells the address too. */
