@@ -1,12 +1,14 @@
 """The name of a mutex's holder, from the 16 bytes that task_struct.comm has."""
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.contention import _KEY, ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.symbols import Symbols
+
+if TYPE_CHECKING:
+    from kickwatch.observe.bpf import BpfObject
 
 SLAB_MUTEX = 0xFFFF0000
 
