@@ -106,8 +106,8 @@ def test_a_broadcast_by_a_worker_is_billed_without_an_origin_and_leaves_the_verd
     told, did = _with_fault(faulty, "worker", containers=23, worker=1)
     assert did["kicked_by_worker"] == did["memcgs"] >= 123
     assert (told["status"], told["reasons"]) == (UNKNOWN, ["broadcasts_elsewhere"])
-    (named,) = told["evidence"]["beside"]
-    assert (named["reason"], named["heard_as"]) == ("kick_all_cpus_sync", "elsewhere")
+    (named,) = [one for one in told["evidence"]["beside"] if one["reason"] == "kick_all_cpus_sync"]
+    assert named["heard_as"] == "elsewhere"
     assert 0.9 < named["broadcasts_per_container"] < 1.1
     (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
