@@ -151,6 +151,12 @@ class NodeDaemon:
         """A signal."""
         self.process.send_signal(number)
 
+    def reload(self) -> None:
+        """SIGHUP, and wait until the file as it is now is in force."""
+        since = self.mark()
+        self.send(signal.SIGHUP)
+        self.wait("reloaded", since)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it, wait for the end, at most as long as a shutdown waits; the exit status."""
         self.send(number)

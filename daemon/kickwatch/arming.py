@@ -32,7 +32,7 @@ async def arm(*, keep: bool = False) -> Eyes:
         try:
             give_up(lambda: _reads(eyes))
         except KickwatchError as error:  # the watch matters more
-            logger().warning(Event.NOTE, what=f"capabilities are kept: {error}")
+            logger().warning(Event.CAPABILITIES_KEPT, what=error.what, remedy=error.remedy)
     return eyes
 
 

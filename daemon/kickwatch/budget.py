@@ -11,6 +11,7 @@ one that is set forward then grants what seems to be due.
 
 from collections import deque
 from collections.abc import Iterable
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -19,7 +20,7 @@ from msgspec import Meta
 
 from kickwatch.config import BudgetConfig, Config, Preset
 from kickwatch.errors import ConfigError
-from kickwatch.whole import write_whole
+from kickwatch.whole import write_over, write_whole
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 WARM_UP_CONTAINERS = 1  # each start of the daemon makes so many before its first trial
@@ -170,10 +171,13 @@ class Budget:
 
 
 def load_spent(path: Path) -> tuple[Spent, ...] | None:
-    """What earlier daemons spent; None where there is no such file, or none that can be read."""
+    """What earlier daemons spent; None where there is no such file, or it is damaged. Raises OSError.
+
+    A file that cannot be read is not an empty one.
+    """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_FILE_FORM)
-    except (OSError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
     return tuple(found)
 
@@ -181,11 +185,18 @@ def load_spent(path: Path) -> tuple[Spent, ...] | None:
 def save_spent(path: Path, spent: Iterable[Spent]) -> str:
     """Keep it whole or leave the file as it was; returns why it could not be kept, empty for success.
 
-    Not synced to the disk: it outlives the daemon, and a node that crashes has its budget back.
+    Not synced to the disk: it outlives the daemon, and a node that crashes has its budget back. On a full disk the file
+    is written over, which takes no room.
     """
+    content = msgspec.json.encode(list(spent))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, msgspec.json.encode(list(spent)))
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            if error.errno not in {ENOSPC, EDQUOT}:
+                raise
+            write_over(path, content)
     except OSError as error:
         return f"{path} cannot be written ({error.strerror}): a restart would forget what was spent"
     return ""

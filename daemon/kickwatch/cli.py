@@ -2,11 +2,14 @@
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from kickwatch import __version__
-from kickwatch.errors import KickwatchError
+from kickwatch import __version__, standard_streams
+from kickwatch.alert.journal import configure_logging
+from kickwatch.commands.common import complain
+from kickwatch.errors import KickwatchError, ReaderGoneError
 
 # Where each command is defined. A command's modules are loaded when it is called: the daemon, which stays, need not
 # carry the simulator's.
@@ -37,6 +40,13 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"kickwatch.commands.{module}"), attribute)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does. It takes any EPIPE for a reader of standard output that is gone, and ends without a word."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # standard output raises ReaderGoneError: this is a socket or pipe of ours
+            raise RuntimeError("a connection broke, and nothing was ready for it") from error
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kickwatch")
@@ -50,17 +60,30 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point. Every error becomes one line, `kickwatch: what: remedy`, and its exit status; no traceback."""
+    standard_streams.prepare()
+    configure_logging()  # a command that reads a configuration does it again, with what that says
     try:
-        sys.exit(cli.main(prog_name="kickwatch", standalone_mode=False))
+        status = _run()
+        sys.stdout.flush()
+    except ReaderGoneError as error:
+        status = error.exit_status
     except KickwatchError as error:
-        _complain(str(error), error.exit_status)
+        complain(str(error))
+        status = error.exit_status
     except click.UsageError as error:
         usage = f"see `{error.ctx.command_path} --help`" if error.ctx is not None else "see `kickwatch --help`"
-        _complain(f"{error.format_message().rstrip('.')}: {usage}", error.exit_code)
+        complain(f"{error.format_message().rstrip('.')}: {usage}")
+        status = error.exit_code
     except click.Abort:
-        _complain("interrupted", 1)
-
-
-def _complain(text: str, status: int) -> None:
-    click.echo(f"kickwatch: {' '.join(text.split())}", err=True)
+        complain("interrupted")
+        status = 1
     sys.exit(status)
+
+
+def _run() -> int:
+    """The exit status of the command."""
+    try:
+        cli.main(prog_name="kickwatch", standalone_mode=False)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

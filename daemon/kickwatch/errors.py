@@ -1,5 +1,7 @@
 """The errors kickwatch raises on purpose: one line that names the thing, and the remedy."""
 
+import signal
+
 
 class KickwatchError(Exception):
     """Any failure a person can act on. `exit_status` is what the command line returns for it."""
@@ -31,6 +33,10 @@ class EngineAnswerLostError(EngineError):
     """A call was sent and no answer came: what it did is unknown until it is settled by label."""
 
 
+class ImageAbsentError(EngineError):
+    """The engine does not hold an image, or not all of it."""
+
+
 class EngineAbsentError(EngineError):
     """No engine answers at the configured socket."""
 
@@ -45,6 +51,16 @@ class CgroupError(KickwatchError):
 
 class InterruptedRunError(KickwatchError):
     """A signal ended the command before its result."""
+
+
+class OutputError(KickwatchError):
+    """A result could not be written."""
+
+
+class ReaderGoneError(OutputError):
+    """Whoever read the result through a pipe has ended, as `head` does: no failure, and nothing to report."""
+
+    exit_status = 128 + signal.SIGPIPE  # as a shell has it of a program that SIGPIPE ended
 
 
 class BusyError(KickwatchError):

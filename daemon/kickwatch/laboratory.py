@@ -2,29 +2,29 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from kickwatch.alert.journal import Event, logger
+from kickwatch.budget import WARM_UP_CONTAINERS
 from kickwatch.clean_up import reap_everything, say_clean_up_failed, tell_failure
 from kickwatch.config import Config
-from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
+from kickwatch.errors import EngineAnswerLostError, EngineError, ImageAbsentError, KickwatchError
 from kickwatch.eyes import Eyes
 from kickwatch.model import Control, Node
 from kickwatch.native import binary
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, nokmem, reclaim
 from kickwatch.observe.observatory import Observatory
+from kickwatch.remark import Kind, Remark
 from kickwatch.shielded import finish
 from kickwatch.signals import Ending
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
-from kickwatch.workload.choose import choose
+from kickwatch.workload.choose import Known, choose, completed, named
 from kickwatch.workload.churn import Churn, Plan
 from kickwatch.workload.docker_images import image_reference
 from kickwatch.workload.engine import Engine, EngineInfo
@@ -36,6 +36,7 @@ T = TypeVar("T")
 _WARM_UP_MEMCGS = 5
 _WARM_UP_SETTLE_S = 1.0
 _CLEAN_UP_S = 60.0
+_UNNAMED_REMEDY = "does `docker info` show them? A name that comes later is another set-up where none was known"
 
 
 @dataclass
@@ -52,8 +53,10 @@ class Laboratory:
     canary: Canary
     reaped: int = 0
     alive: Callable[[], None] = lambda: None
-    notes: list[str] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     kernel_memory_paid: bool = False  # on cgroup v2, whether the canary's parent was charged for a bare child
+    boot_id: str = ""  # read once: it stays, and a read can fail
+    rcu_expedited: bool = False
 
     @property
     def observatory(self) -> Observatory:
@@ -70,9 +73,7 @@ class Laboratory:
 
         An engine under load may not be able to ask its runtime for its version: that is no change.
         """
-        now = await self.engine.info()
-        unknown = now.runtime.endswith(("N/A", "unknown"))
-        return (msgspec.structs.replace(now, runtime=self.info.runtime) if unknown else now) != self.info
+        return completed(await self.engine.info(), Known(str(self.info), self.info.runtime)) != self.info
 
     @property
     def parent_name(self) -> str:
@@ -108,9 +109,15 @@ class Laboratory:
             engine=str(self.info),
             runtime=self.info.runtime,
             network=self.config.workload.network,
-            boot_id=kernel.boot_id(),
-            rcu_expedited=kernel.rcu_expedited(),
+            boot_id=self.boot_id or kernel.boot_id(),
+            rcu_expedited=self._rcu_expedited(),
         )
+
+    def _rcu_expedited(self) -> bool:
+        """As it was last read where it cannot be read now: that is no other stratum."""
+        with suppress(OSError):
+            self.rcu_expedited = kernel.rcu_expedited()
+        return self.rcu_expedited
 
     def plan(self, trial_id: str, containers: int) -> Plan:
         """The churn the configuration asks for."""
@@ -176,13 +183,36 @@ class Laboratory:
         await reap_everything(self.engine, self.info, self.instance, self.cgroups)
         await tell_failure(self.canary.restart())
 
+    async def restore(self) -> None:
+        """Before a trial: make again what others have removed since it was made. Each is logged.
+
+        A cgroup parent that is gone is made again by the engine. Raises KickwatchError or OSError where something
+        cannot be made again, a user's image above all.
+        """
+        made = [what for what in (await self._restore_image(), await self.canary.restore()) if what]
+        for what in made:
+            logger().info(Event.RESTORED, what=what)
+        if made:
+            await asyncio.sleep(_WARM_UP_SETTLE_S)
+
+    async def _restore_image(self) -> str:
+        """What was done, empty for nothing."""
+        try:
+            await self.engine.require_image(self.image)
+        except ImageAbsentError:
+            if not self.own_image:
+                raise
+            await self.engine.prepare_image(await _own_program())
+            return f"the image {self.image} was removed, in whole or in part; it is made again"
+        return ""
+
     async def warm_up(self) -> None:
         """One container and a few bare memcgs without limits: the first kmem memcg of a boot flips static keys."""
         plan = self.plan(new_trial_id(), 1)
         knobs = Knobs(parent=self.parent_memcg)
         (container,) = await self.churn(plan, knobs).run()
         if container.failure:
-            self.notes.append(f"warm-up: {container.failure}")
+            self.remarks.append(Remark(Kind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
         if self.cgroups.version is CgroupVersion.V2:
             self.kernel_memory_paid = await self.canary.pays_for_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
@@ -196,23 +226,34 @@ class Laboratory:
         eyes: Eyes | None = None,
         alive: Callable[[], None] = lambda: None,
         ending: Ending | None = None,
+        known: Known | None = None,
     ) -> "_Opening":
         """Set everything up; on the way out containers, cgroups, image and probes are gone again.
 
         `eyes` that are given stay open. `alive` is called whenever a call to the engine has ended, however it did.
-        Once `ending` begins, an engine that hangs is not waited for with all the time its calls have.
+        Once `ending` begins, an engine that hangs is not waited for with all the time its calls have. `known`: how the
+        engine named itself before, for one that cannot name its runtime now.
         """
-        return _Opening(config, eyes, alive, ending or Ending())
+        return _Opening(config, eyes, alive, ending or Ending(), known)
 
 
 class _Opening:
-    """The two-phase start and the bounded stop of a Laboratory."""
+    """The two-phase start and the bounded stop of a Laboratory. `begun`: containers that the start asked for."""
 
-    def __init__(self, config: Config, eyes: Eyes | None, alive: Callable[[], None], ending: Ending) -> None:
+    def __init__(
+        self,
+        config: Config,
+        eyes: Eyes | None,
+        alive: Callable[[], None],
+        ending: Ending,
+        known: Known | None = None,
+    ) -> None:
         self._config = config
         self._eyes = eyes
         self._alive = alive
         self._ending = ending
+        self._known = known
+        self.begun = 0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Laboratory:
@@ -239,9 +280,12 @@ class _Opening:
         config = self._config
         cgroups = await asyncio.to_thread(Cgroups.read)
         chosen = await choose(config, workers=config.workload.concurrency + 1, alive=self._alive)
-        engine, info = chosen.engine, chosen.info
+        engine = chosen.engine
         self._stack.push_async_callback(engine.close)
         self._stack.enter_context(self._ending.tells(engine.hurry))
+        info, unnamed = await named(chosen, self._known)
+        if unnamed:
+            logger().warning(Event.ENGINE_UNNAMED, what=unnamed, remedy=_UNNAMED_REMEDY)
         instance = await asyncio.to_thread(read_instance)
         image = await self._image(engine)
         reap = partial(reap_everything, engine, info, instance, cgroups)
@@ -252,7 +296,9 @@ class _Opening:
             self._stack.callback(eyes.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))
         laboratory = Laboratory(config, engine, info, instance, cgroups, image, eyes, canary, reaped, self._alive)
-        laboratory.notes += [chosen.note] if chosen.note else []
+        laboratory.remarks += chosen.remarks
+        laboratory.boot_id = await asyncio.to_thread(kernel.boot_id)
+        self.begun = WARM_UP_CONTAINERS
         await laboratory.warm_up()
         return laboratory
 
@@ -261,10 +307,14 @@ class _Opening:
         if wanted:
             await engine.require_image(wanted)
             return wanted
-        program = await asyncio.to_thread(lambda: binary("workload").read_bytes())
+        program = await _own_program()
 
         async def remove() -> None:
             await tell_failure(engine.remove_image(image_reference(program)))
 
         self._stack.push_async_callback(remove)
         return await engine.prepare_image(program)
+
+
+async def _own_program() -> bytes:
+    return await asyncio.to_thread(lambda: binary("workload").read_bytes())

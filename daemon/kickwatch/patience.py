@@ -17,6 +17,11 @@ class Patience:
     _retry_s: float = _FIRST_RETRY_S
     _lost_at: float = 0.0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the engine is gone."""
+        return bool(self._lost_at)
+
     def pause_s(self, error: KickwatchError | OSError) -> float:
         """Say that the engine is gone (once) or what else is wrong; returns how long to wait, longer each time."""
         if isinstance(error, EngineAbsentError):

@@ -17,6 +17,7 @@ from kickwatch.ledger import merge_windows
 from kickwatch.model import Canary, Container, KmemAccounting, Origin, Trial, Window
 from kickwatch.node.cgroups import CgroupVersion
 from kickwatch.node.continuity import moment
+from kickwatch.remark import Remark, texts_of
 from kickwatch.workload.names import new_trial_id
 
 STILL_S = 2.0
@@ -38,10 +39,13 @@ class TrialRun:
     number: int = 0
     trial_id: str = field(default_factory=new_trial_id)
     unsettled: bool = False
+    begun: int = 0  # containers that the engine was asked for, however the trial ends
+    remarks: list[Remark] = field(default_factory=list)
 
     async def run(self) -> Trial:
         """Run it to its end and write it down."""
         laboratory = self.laboratory
+        await laboratory.restore()
         # Each trial of a daemon has an order of its own, also under a fixed seed; the seed logged repeats this one.
         seed = (laboratory.config.trial.seed or secrets.randbits(32)) + self.number
         order = [CHURN, QUIET]
@@ -49,7 +53,7 @@ class TrialRun:
         started = time.time()
         begun = await asyncio.to_thread(moment, laboratory.endpoint)
         await laboratory.observatory.between_windows()
-        churn, quiet, done, notes = await self._windows(order)
+        churn, quiet, done = await self._windows(order)
         canary = await self._canary()
         disturbances = begun.disturbances(await asyncio.to_thread(moment, laboratory.endpoint))
         await laboratory.reclaim()  # outside every window: removing memcgs may broadcast lawfully
@@ -75,19 +79,19 @@ class TrialRun:
             control=laboratory.control,
             slab_mutex_known=laboratory.observatory.slab_mutex_known,
             void=",".join(dict.fromkeys((*disturbances, *_disturbances(churn), *_disturbances(quiet)))),
-            notes=(*laboratory.observatory.losses, *laboratory.notes, *notes),
+            notes=(*laboratory.observatory.losses, *texts_of((*laboratory.remarks, *self.remarks))),
         )
 
-    async def _windows(self, order: list[str]) -> tuple[Window, Window, tuple[Container, ...], list[str]]:
+    async def _windows(self, order: list[str]) -> tuple[Window, Window, tuple[Container, ...]]:
         if order[0] == CHURN:
-            churn, done, notes = await self._churn(0.0)
-            return churn, await self._quiet(churn.duration_ns / 1e9), done, notes
+            churn, done = await self._churn(0.0)
+            return churn, await self._quiet(churn.duration_ns / 1e9), done
         quiet = await self._quiet(self._expected_s())
-        churn, done, notes = await self._churn(quiet.duration_ns / 1e9)
+        churn, done = await self._churn(quiet.duration_ns / 1e9)
         missing_s = (churn.duration_ns - quiet.duration_ns) / 1e9
         if missing_s > 0.05:
             quiet = merge_windows([quiet, await self._quiet(missing_s)])
-        return churn, quiet, done, notes
+        return churn, quiet, done
 
     def _expected_s(self) -> float:
         """How long the churn window will take, as measured on idle nodes; the top-up corrects it."""
@@ -110,18 +114,23 @@ class TrialRun:
             await asyncio.sleep(min(left_s, _SLICE_S))
             self.laboratory.alive()
 
-    async def _churn(self, at_least_s: float) -> tuple[Window, tuple[Container, ...], list[str]]:
+    async def _churn(self, at_least_s: float) -> tuple[Window, tuple[Container, ...]]:
         self.progress(f"churn window, {self.containers} containers")
         laboratory = self.laboratory
         knobs = laboratory.knobs()
         before = await laboratory.observatory.sample()
-        done = await laboratory.churn(laboratory.plan(self.trial_id, self.containers), knobs).run()
+        churn = laboratory.churn(laboratory.plan(self.trial_id, self.containers), knobs)
+        try:
+            done = await churn.run()
+        finally:
+            self.begun = churn.begun
+        self.remarks += knobs.remarks
         await self._settle()
         at_least_s = max(at_least_s, laboratory.config.trial.window_s)
         elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9
         await self._pass(at_least_s - elapsed_s)
         after = await laboratory.observatory.sample()
-        return laboratory.observatory.window(CHURN, before, after), done, knobs.notes
+        return laboratory.observatory.window(CHURN, before, after), done
 
     async def _settle(self) -> None:
         """Wait until the creation path has been still for two seconds."""

@@ -4,10 +4,12 @@ import asyncio
 import resource
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from kickwatch.alert.journal import Event, logger
-from kickwatch.budget import DAY_S, FILE, HOUR_S, Budget, Wait, load_spent, save_spent
+from kickwatch.alert.trouble import Trouble
+from kickwatch.budget import DAY_S, FILE, HOUR_S, Budget, Spent, Wait, limits_of, load_spent, save_spent
 from kickwatch.config import Config
 from kickwatch.history import History
 
@@ -26,15 +28,25 @@ class Purse:
         # (when, CPU time until then), a minute apart: the share holds in any hour. That of the start is earned, too.
         self._readings = deque([(self._now_s() - own_cpu_s(), 0.0)])
         self._idle = True
-        self._told = ""
+        self.trouble = Trouble(Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN)
 
     @classmethod
     async def open(cls, config: Config, history: History) -> "Purse":
         """With what earlier daemons spent. One for the life of a daemon: its CPU time is counted from here."""
         path = Path(config.state.directory) / FILE
-        spent = await asyncio.to_thread(load_spent, path)
-        if spent is None:  # no file, or none that can be read: the trials that were kept tell most of it
-            spent = tuple(await asyncio.to_thread(history.spent, time.time() - DAY_S))
+        refused = None
+        try:
+            spent = await asyncio.to_thread(load_spent, path)
+        except OSError as error:
+            spent, refused = None, error
+        if spent is None:  # the trials that were kept tell most of it
+            kept = await asyncio.to_thread(history.spent, time.time() - DAY_S)
+            spent = _spent_unread(config, kept) if refused else tuple(kept or ())
+        if refused:
+            what = (
+                f"{path} cannot be read ({refused.strerror}): the budget counts {sum(n for _, n in spent)} containers"
+            )
+            logger().warning(Event.BUDGET_UNREAD, what=what, remedy="make it readable; it is written with each trial")
         return cls(Budget(config.budget, spent), path)
 
     def adopt(self, config: Config) -> None:
@@ -67,13 +79,25 @@ class Purse:
         await self._keep()
 
     async def _keep(self) -> None:
-        trouble = await asyncio.to_thread(save_spent, self._path, self._budget.spent)
-        if trouble and trouble != self._told:
-            logger().warning(Event.NOTE, what=trouble)
-        self._told = trouble
+        what = await asyncio.to_thread(save_spent, self._path, self._budget.spent)
+        if what:
+            self.trouble.failed(what, "let kickwatch write to state.directory, or set another")
+        else:
+            self.trouble.works()
 
     def _now_s(self) -> float:
         return self._offset_s + time.monotonic()
+
+
+def _spent_unread(config: Config, kept: Sequence[Spent] | None) -> tuple[Spent, ...]:
+    """What to assume was spent where the file is there and cannot be read: a full hour where nothing else tells.
+
+    Otherwise a daemon that is restarted again and again on a disk that fails would have a budget for each start.
+    """
+    if kept is not None:
+        return tuple(kept)
+    most = limits_of(config.budget).containers_per_hour
+    return ((time.time(), most),) if most else ()
 
 
 def own_cpu_s() -> float:

@@ -111,6 +111,7 @@ class Schedule:
 
     async def _guarded(self, laboratory: Laboratory) -> tuple[float, str] | None:
         if not self._config.guard.enabled:
+            self._telemetry.guarded(())  # a reload may have ended a pause this way
             return None
         self._dying = self._dying or DyingMemcgs(laboratory.cgroups)
         running = await _running(laboratory)
@@ -123,6 +124,7 @@ class Schedule:
         A pause that goes on from before a reload is not said again.
         """
         if not self._config.guard.enabled:
+            self._telemetry.guarded(())
             return ""
         decision = self._pressed.look(await asyncio.to_thread(read_pressure, None, None, None), time.monotonic())
         if not self._guard.paused:
@@ -131,6 +133,7 @@ class Schedule:
 
     def _say(self, decision: Decision) -> tuple[float, str] | None:
         causes = tuple(cause.value for cause in decision.causes)
+        self._telemetry.guarded(causes if decision.paused else ())
         if decision.began:
             logger().warning(Event.PAUSED, reasons=list(causes), what=decision.what)
             self._telemetry.pauses(causes)

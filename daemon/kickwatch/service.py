@@ -33,13 +33,15 @@ from kickwatch.passive import Passive
 from kickwatch.patience import Patience, told
 from kickwatch.plan import TrialRun
 from kickwatch.purse import Purse
+from kickwatch.remark import losses
 from kickwatch.schedule import Schedule
 from kickwatch.shielded import finish
 from kickwatch.signals import ENDING, DrainedError, Ending, Switches, until_signalled
 from kickwatch.status import Board
-from kickwatch.telemetry import Telemetry
+from kickwatch.telemetry import Telemetry, belief
 from kickwatch.watch import Watch
-from kickwatch.workload.choose import check_oci, drives_runtime, settled
+from kickwatch.workload.choose import Known, check_oci, drives_runtime, settled
+from kickwatch.workload.engine import EngineInfo
 
 _DRAIN_POLL_S = 0.5
 _BLIND_RETRY_S = 60.0  # what a control failed for may have passed by then: no descriptor left, a file cut off
@@ -54,9 +56,9 @@ async def run_daemon(source: Source, trials: int | None) -> None:
     """
     notifier = Notifier.from_environment()
     ending = Ending(notifier.stopping)
-    with NodeLock():
+    with NodeLock() as lock:
         try:
-            await until_signalled(_serve(source, trials, notifier, ending), ENDING, ending.begin)
+            await until_signalled(_serve(source, trials, notifier, ending, lock), ENDING, ending.begin)
         except asyncio.CancelledError as error:
             if not ending.begun:  # a daemon that ends by itself must not look like one that was told to
                 raise RuntimeError("the watch was cancelled, and by nobody") from error
@@ -65,7 +67,7 @@ async def run_daemon(source: Source, trials: int | None) -> None:
     logger().info(Event.STOPPED)
 
 
-async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Ending) -> None:
+async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Ending, lock: NodeLock) -> None:
     config = (await asyncio.to_thread(source)).config
     check(config)
     await asyncio.to_thread(check_oci, config)
@@ -78,7 +80,7 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, ending:
         telemetry = Telemetry(eyes.observatory)
         stack.push_async_callback(telemetry.close)
         await telemetry.begin(config.metrics)
-        service = Service(source, config, trials, notifier, ending, switches, eyes, telemetry)
+        service = Service(source, config, trials, notifier, ending, lock, switches, eyes, telemetry)
         await service.run()
 
 
@@ -91,6 +93,7 @@ class Service:
     trials: int | None
     notifier: Notifier
     ending: Ending
+    lock: NodeLock
     switches: Switches
     eyes: Eyes
     telemetry: Telemetry
@@ -98,6 +101,7 @@ class Service:
     due_at: float = 0.0
     swept: bool = False
     engine: str = ""  # the name of the one that answered last
+    found: EngineInfo | None = None  # all that it said of itself
     patience: Patience = field(default_factory=Patience)
     guard: tuple[tuple[GuardConfig, Preset], Guard] | None = None
     board: Board = field(default_factory=Board)
@@ -115,7 +119,10 @@ class Service:
         self.due_at = asyncio.get_running_loop().time() + random.random() * self._spread_s()  # noqa: S311 -- no secret
         self._need_watchdog()
         self.notifier.ready()
-        await self._until_done()
+        try:
+            await self._until_done()
+        finally:
+            await finish(self.watch.evidence.close())
 
     async def _until_done(self) -> None:
         while self._more():
@@ -152,15 +159,15 @@ class Service:
         await self.purse.spend(WARM_UP_CONTAINERS)
         async with AsyncExitStack() as stack:
             config = settled(self.config, self.engine)
-            opening = Laboratory.open(config, self.eyes, self.notifier.progress, self.ending)
+            opening = Laboratory.open(config, self.eyes, self.notifier.progress, self.ending, self._known_engine())
             try:
                 laboratory = await stack.enter_async_context(opening)
-            except EngineAbsentError:
-                await self.purse.settle(0)
-                raise
-            self.swept, self.engine = True, laboratory.info.name
+            finally:
+                await finish(self.purse.settle(opening.begun))
+            self.swept, self.engine, self.found = True, laboratory.info.name, laboratory.info
             self.patience.found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
+            self.watch.note(laboratory.remarks)
             try:
                 await self._trials(laboratory, schedule)
             except EngineAbsentError as error:
@@ -173,8 +180,22 @@ class Service:
             if await laboratory.engine_changed():
                 self.patience.changed = True
                 return
+            await self._keep_lock()
             await self._trial(laboratory, schedule)
             self.due_at = schedule.due_at
+
+    async def _keep_lock(self) -> None:
+        """Two kickwatch would take each other's containers for a fault. Raises BusyError, KickwatchError."""
+        if await asyncio.to_thread(self.lock.renew):
+            logger().info(Event.RESTORED, what=f"{self.lock.path} was removed; it is made and held again")
+
+    def _known_engine(self) -> Known | None:
+        """How the engine of the last session, or else of the last trial, named itself and its runtime."""
+        if self.found is not None and not self.found.unnamed:
+            return Known(str(self.found), self.found.runtime)
+        comparison = self.watch.evidence.state.comparison
+        stratum = comparison.record.stratum if comparison else None
+        return Known(stratum.engine, stratum.runtime) if stratum else None
 
     def _guard_of_now(self) -> Guard:
         """The guard of the session before where its thresholds hold: its pause goes on through a reload."""
@@ -224,7 +245,9 @@ class Service:
             outcome = await finish(self.watch.take(trial))
             self.telemetry.trial(trial, outcome, self.watch)
             self.telemetry.reaped(await laboratory.tidy())
-        await self.purse.settle()
+        finally:  # however it ended: a drain, an engine that is gone, a signal
+            await finish(self.purse.settle(run.begun))
+        self.watch.note((*losses(self.eyes.observatory.losses), *run.remarks))
         schedule.rest()
         self.notifier.progress()
 
@@ -232,6 +255,7 @@ class Service:
         """Passive: bill what others start, until a reload is asked for."""
         self.notifier.status("passive: watching the containers that others start")
         self.telemetry.off("passive")
+        self.telemetry.guarded(())
         async with aclosing(Passive(self.config, self.eyes, self._step)) as passive:
             while not self.switches.reload_asked:
                 await self._sweep()
@@ -239,7 +263,7 @@ class Service:
                 await self._wait(self.config.guard.poll_s)
                 summary = passive.summary_if_due(self.config.service.summary_period_s)
                 if summary is not None:
-                    logger().info(Event.SUMMARY, condition=self.watch.condition, **summary)
+                    logger().info(Event.SUMMARY, **belief(self.watch), **summary)
 
     async def _beat(self) -> None:
         """What is due beside the trials."""
@@ -247,6 +271,7 @@ class Service:
         await self.watch.control_if_due(min(period_s, _BLIND_RETRY_S) if self.watch.blind else period_s)
         self.watch.note_age()
         summed_up = self.config.service.summary_period_s if self.config.workload.enabled else None
+        self.telemetry.troubles(engine=self.patience.waiting, budget=self.purse.trouble.lasts)
         await self.telemetry.beat(self.watch, summed_up)
         await self.board.tell(self.watch, self.notifier.doing)
 
@@ -291,7 +316,8 @@ class Service:
         for warning in loaded.warnings:
             logger().warning(Event.CONFIG_WARNING, what=warning)
         self.switches.drain_file = self.config.service.drain_file
-        self.watch.adopt(await Evidence.open(self.config), self.config.service.verdict_max_age_s)
+        adopted = await self.watch.evidence.adopted(self.config)
+        self.watch.adopt(adopted, self.config.service.verdict_max_age_s)
         self.purse.adopt(self.config)
         self._need_watchdog()
         logger().info(Event.RELOADED, changed=changed)
@@ -312,8 +338,7 @@ class Service:
             budget={"preset": self.config.budget.preset.value, **msgspec.to_builtins(limits_of(self.config.budget))},
             mode="experiment" if self.config.workload.enabled else "passive",
         )
-        for loss in observatory.losses:
-            logger().warning(Event.CAPABILITY_LOST, what=loss)
+        self.watch.note(losses(observatory.losses))
 
 
 def longest_step_s(config: Config) -> float:

@@ -1,17 +1,26 @@
-"""What signals ask: to end with the clean-up done, to read the configuration again, to drain and to go on."""
+"""What signals ask: to end with the clean-up done, to read the configuration again, to drain and to go on.
+
+SIGHUP has two meanings. At a terminal that has just closed it ends a command like SIGTERM: nobody is left to stop it. A
+service has no terminal, and a `kill -HUP` at an open one comes from a person: there it asks `run` for a reload. Under
+nohup, which starts a command with SIGHUP ignored, a closed terminal ends nothing.
+"""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kickwatch.node.terminal import Terminal
 from kickwatch.shielded import within
 
 T = TypeVar("T")
 ENDING = (signal.SIGTERM, signal.SIGINT)
 HANGUP = signal.SIGHUP
+# A shell that exits signals the foreground before the terminal is taken from its session: look again after this time.
+_CLOSES_WITHIN_S = 0.5
 
 
 async def until_signalled(
@@ -21,8 +30,10 @@ async def until_signalled(
 ) -> T:
     """Run `work`; the first of `numbers` calls `stopping` and cancels it, and its clean-up runs to the end.
 
-    Further signals change nothing: the clean-up is bounded. Raises CancelledError when a signal came.
+    Further signals change nothing: the clean-up is bounded. SIGHUP stays ignored where it is: nohup asks for that.
+    Raises CancelledError when a signal came.
     """
+    numbers = tuple(number for number in numbers if number is not HANGUP or not _ignored(number))
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
 
@@ -39,6 +50,10 @@ async def until_signalled(
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 class Ending:
@@ -70,10 +85,16 @@ class DrainedError(Exception):
 
 
 class Switches:
-    """SIGHUP asks for a reload, SIGUSR1 and the drain file for a drain. Use as a context manager in a running loop."""
+    """SIGHUP asks for a reload, SIGUSR1 and the drain file for a drain. Use as a context manager in a running loop.
 
-    def __init__(self, drain_file: str) -> None:
+    When the terminal closes at which the daemon was started, SIGHUP becomes a SIGTERM.
+    """
+
+    def __init__(self, drain_file: str, terminal: Terminal | None = None) -> None:
         """`drain_file` may be empty."""
+        self._terminal = terminal if terminal is not None else Terminal()
+        self._outlives_terminal = _ignored(HANGUP)
+        self._second_look: asyncio.TimerHandle | None = None
         self.drain_file = drain_file
         self.reload_asked = False
         self.told_drained = ""  # who drained the node, as far as it was said: kept over reloads
@@ -83,15 +104,28 @@ class Switches:
     def __enter__(self) -> "Switches":
         """Listen to the signals."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(HANGUP, self._reload)
+        loop.add_signal_handler(HANGUP, self._hung_up)
         loop.add_signal_handler(signal.SIGUSR1, self._drain)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Ignore them from now on: their default would end the clean-up."""
         loop = asyncio.get_running_loop()
+        if self._second_look is not None:
+            self._second_look.cancel()
         for number in (HANGUP, signal.SIGUSR1):
             loop.add_signal_handler(number, lambda: None)
+
+    def _hung_up(self) -> None:
+        if not self._end_if_closed():
+            self._reload()
+            self._second_look = asyncio.get_running_loop().call_later(_CLOSES_WITHIN_S, self._end_if_closed)
+
+    def _end_if_closed(self) -> bool:
+        closed = self._terminal.is_closed() and not self._outlives_terminal
+        if closed:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return closed
 
     def _reload(self) -> None:
         self.reload_asked = True

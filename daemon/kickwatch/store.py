@@ -5,6 +5,7 @@ whenever the process is killed. Each use opens a connection of its own and close
 the write-ahead log is empty between two trials.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from kickwatch.errors import KickwatchError
 
 APPLICATION_ID = 0x6B69636B  # "kick"
 BUSY_S = 5.0
+_LEAST_FREE_BYTES = 64 * 1024  # the index of the write-ahead log takes 32 KiB at a time
 # Never changed once released; a new form is one more script. user_version counts how many have run.
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -43,6 +45,7 @@ class Trouble(StrEnum):
     FOREIGN = "foreign"
     NEWER = "newer"
     FULL = "full"
+    IO = "io"
     BUSY = "busy"
     UNWRITABLE = "unwritable"
 
@@ -60,7 +63,8 @@ _REMEDIES = {
     Trouble.CORRUPT: "it is not used; `sqlite3 FILE .recover` may read it",
     Trouble.FOREIGN: "it is not kickwatch's; give state.directory a place of its own",
     Trouble.NEWER: "it was written by a newer kickwatch; use that, or another state.directory",
-    Trouble.FULL: "make room, or lower the retention",
+    Trouble.FULL: "make room on the disk of state.directory; it is tried again with the next trial",
+    Trouble.IO: "does the disk of state.directory work? (`dmesg`); it is tried again with the next trial",
     Trouble.BUSY: "another process holds it; it is tried again",
     Trouble.UNWRITABLE: "let kickwatch write to state.directory, or set another",
 }
@@ -74,7 +78,13 @@ _TROUBLES = {
     sqlite3.SQLITE_BUSY: Trouble.BUSY,
     sqlite3.SQLITE_LOCKED: Trouble.BUSY,
     sqlite3.SQLITE_FULL: Trouble.FULL,
-    sqlite3.SQLITE_IOERR: Trouble.FULL,  # no room for the index of the log; a disk that fails ends up here as well
+    sqlite3.SQLITE_IOERR: Trouble.IO,
+}
+# What another way of opening may not stumble over.
+_MAY_DO_OTHERWISE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+_COLUMNS = {
+    "trials": "id, trial, started_unix_s, containers, period_s, outcome, record",
+    "states": "after, begins, state",
 }
 
 
@@ -155,25 +165,61 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _open_to_read(path: Path) -> sqlite3.Connection:
+def fault_of(path: Path) -> StoreError | None:
+    """Why the store at `path` can never be used as it is; None where it may be sound. Looks at all of it, and blocks.
+
+    One error proves nothing: a disk that fails, a disk that is full or a fault in a statement of ours can look like a
+    damaged store. So it is opened again and checked whole. What keeps it from being checked is no fault of the store.
+    """
+    try:
+        with _explained(path):
+            connection = _open_to_read(path, exact=True)
+            try:
+                _check(connection, path)
+                damage = _damage(connection)
+            finally:
+                connection.close()
+    except StoreError as error:
+        return error if error.trouble in {Trouble.CORRUPT, Trouble.NEWER} else None
+    return _error(Trouble.CORRUPT, f"{path}: {damage}") if damage else None
+
+
+def _damage(connection: sqlite3.Connection) -> str:
+    """What is wrong with pages, tables or numbers; empty for nothing."""
+    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if said != "ok" or is_empty(connection):
+        return "" if said == "ok" else str(said)
+    for table, columns in _COLUMNS.items():
+        connection.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchone()  # noqa: S608 -- raises where one is missing
+    ahead = connection.execute("SELECT max(after) > coalesce((SELECT max(id) FROM trials), 0) FROM states").fetchone()
+    return "evidence of trials that are not there" if ahead[0] else ""
+
+
+def _open_to_read(path: Path, *, exact: bool = False) -> sqlite3.Connection:
     """As a writer that writes nothing, so that it leaves no files behind; where nothing may be written, as a reader.
 
-    A reader of a WAL database must be able to make its index file; where it cannot, nobody else can write either.
+    A reader of a WAL database must be able to make its index file. Where there is no room for that, the index is held
+    in memory, which takes the database for itself; where nothing can be written at all, the log is passed over, which
+    is not `exact`.
     """
-    for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
+    modes = [("mode=rw", ""), ("mode=ro", ""), ("mode=rw", "PRAGMA locking_mode = EXCLUSIVE")]
+    refused: sqlite3.OperationalError | None = None
+    for mode, first in modes if exact else [*modes, ("mode=ro&immutable=1", "")]:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?{mode}", timeout=BUSY_S, isolation_level=None, uri=True
         )
         try:
             connection.execute("PRAGMA query_only = 1")
+            connection.execute(first)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             connection.close()
-            if _code(error) not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+            if _code(error) not in _MAY_DO_OTHERWISE:
                 raise
+            refused = refused or error
         else:
             return connection
-    raise _error(Trouble.UNWRITABLE, f"{path} cannot be opened")
+    raise refused or _error(Trouble.UNWRITABLE, f"{path} cannot be opened")
 
 
 @contextmanager
@@ -182,12 +228,23 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         trouble = _TROUBLES.get(_code(error), Trouble.UNWRITABLE)
+        if trouble is Trouble.IO and _is_full(path.parent):
+            trouble = Trouble.FULL
         raise _error(trouble, f"{path}: {error}") from error
 
 
 def _code(error: sqlite3.Error) -> int:
     """The primary code of SQLite; 0 where the error is Python's own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _is_full(directory: Path) -> bool:
+    """Without room for the index of its log SQLite calls a full disk an I/O error."""
+    try:
+        system = os.statvfs(directory)
+    except OSError:
+        return False
+    return system.f_bavail * system.f_frsize < _LEAST_FREE_BYTES
 
 
 def _error(trouble: Trouble, what: str) -> StoreError:

@@ -2,13 +2,15 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kickwatch import __version__
 from kickwatch.alert.bill import Bill
 from kickwatch.alert.journal import Event, logger
+from kickwatch.alert.trouble import Trouble
 from kickwatch.config import MetricsConfig
 from kickwatch.detect.state import Outcome
+from kickwatch.detect.streams import Condition
 from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError
 from kickwatch.model import Trial
 from kickwatch.observe.observatory import Observatory
@@ -35,40 +37,60 @@ class Telemetry:
         self._wanted: MetricsConfig | None = None  # what could not be served yet
         self._tried_at = 0.0
         self._evidence_of: Evidence | None = None
+        self._watch: Watch | None = None  # what the newest beat was given
+        self._address = Trouble(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
+        self._file = Trouble(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
 
     async def begin(self, config: MetricsConfig) -> None:
-        """As `open`, yet an address that somebody else holds is said and tried again: the watch matters more."""
+        """As `open`, but an address that another process holds is logged and tried again: the watch matters more."""
+        self._tried_at = asyncio.get_running_loop().time()
         try:
             await self.open(config)
         except AddressTakenError as error:
-            logger().warning(Event.NOTE, what=f"{error}; it is tried again")
-            self._wanted = config
-            self._tried_at = asyncio.get_running_loop().time()
+            self._address.failed(error.what, error.remedy)
+            await self._wait_for_address(config)
 
     async def _try_again(self, config: MetricsConfig) -> None:
         try:
             await self.open(config)
         except ConfigError:  # taken still, or gone with its interface
-            self._wanted = config
-        else:
-            logger().warning(Event.NOTE, what=f"metrics.listen: {config.listen} is free now, metrics are served")
+            await self._wait_for_address(config)
+
+    async def _wait_for_address(self, config: MetricsConfig) -> None:
+        """The textfile needs no address: it is written meanwhile."""
+        self._wanted = config
+        self._textfile = await self._textfile_of(config)
 
     async def open(self, config: MetricsConfig) -> None:
         """Serve as configured; called again after a reload. The series go on. Raises ConfigError, address taken."""
         await self.close()
         self._wanted = None
         if not config.enabled:
+            self._address.forget()
+            self._file.forget()
             return
-        from kickwatch.metrics.registry import Metrics  # noqa: PLC0415 -- loaded where used
-        from kickwatch.metrics.serve import Server, Textfile  # noqa: PLC0415
+        from kickwatch.metrics.serve import Server  # noqa: PLC0415 -- loaded where used
 
-        metrics = self._metrics
-        if metrics is None:
-            metrics = await asyncio.to_thread(Metrics, __version__)
-        server = Server(metrics, config.listen, self.refresh)
+        server = Server(await self._made(), config.listen, self.refresh)
         await server.start()
-        self._metrics, self._server = metrics, server
-        self._textfile = Textfile(metrics, config.textfile) if config.textfile else None
+        self._server = server
+        self._address.works(listen=config.listen)
+        self._textfile = await self._textfile_of(config)
+
+    async def _made(self) -> "Metrics":
+        from kickwatch.metrics.registry import Metrics  # noqa: PLC0415 -- as above
+
+        if self._metrics is None:
+            self._metrics = await asyncio.to_thread(Metrics, __version__)
+        return self._metrics
+
+    async def _textfile_of(self, config: MetricsConfig) -> "Textfile | None":
+        from kickwatch.metrics.serve import Textfile  # noqa: PLC0415 -- as above
+
+        if config.textfile:
+            return Textfile(await self._made(), config.textfile)
+        self._file.forget()
+        return None
 
     async def close(self) -> None:
         """Serve no more."""
@@ -78,10 +100,12 @@ class Telemetry:
             self._server = self._textfile = None
 
     async def refresh(self) -> None:
-        """Bring the observers' cumulative figures up to date."""
+        """Bring the observers' cumulative figures up to date, and what the daemon believes."""
         if self._metrics is not None:
             from kickwatch.metrics.live import live_of  # noqa: PLC0415 -- as above
 
+            if self._watch is not None:  # a trial may go on: there was no beat for a while
+                self._show(self._metrics, self._watch)
             self._metrics.observe(live_of(self._observatory, await self._observatory.sample()))
 
     def trial(self, trial: Trial, outcome: Outcome, watch: Watch) -> None:
@@ -118,15 +142,37 @@ class Telemetry:
             for cause in causes:
                 self._metrics.paused(cause, seconds)
 
-    async def beat(self, watch: Watch, summary_period_s: float | None) -> None:
-        """What is due by now: condition, control, textfile, the summary of the period (None: somebody else's)."""
-        now = asyncio.get_running_loop().time()
+    def guarded(self, causes: tuple[str, ...]) -> None:
+        """The guard's pause goes on for these causes; with none of them there is no pause."""
         if self._metrics is not None:
-            self._metrics.control(watch.eyes.control.passed)
-            self._metrics.condition(watch.condition)
-            if self._evidence_of is not watch.evidence:  # a start or a reload: as the last daemon left it
-                self._evidence_of = watch.evidence
-                self._metrics.evidence(watch.evidence.monitor.figures(watch.evidence.state))
+            self._metrics.guarded(causes)
+
+    def troubles(self, *, engine: bool, budget: bool) -> None:
+        """Whether the engine is waited for, and whether what was spent cannot be written down."""
+        if self._metrics is not None:
+            self._metrics.trouble("engine", lasts=engine)
+            self._metrics.trouble("budget", lasts=budget)
+
+    def _show(self, metrics: "Metrics", watch: Watch) -> None:
+        """What holds now."""
+        evidence = watch.evidence
+        metrics.control(watch.eyes.control.passed)
+        metrics.condition(watch.condition, watch.reasons)
+        metrics.verdict_age(watch.verdict_age_s)
+        metrics.regressed(len(evidence.state.alerted.get(Condition.REGRESSED, ())))
+        metrics.epoch(evidence.state.published_since_unix_s)
+        metrics.trouble("history", lasts=not evidence.kept)
+        metrics.trouble("textfile", lasts=self._file.lasts)
+        if self._evidence_of is not evidence:  # a start or a reload: as the last daemon left it
+            self._evidence_of = evidence
+            metrics.evidence(evidence.monitor.figures(evidence.state))
+
+    async def beat(self, watch: Watch, summary_period_s: float | None) -> None:
+        """What is due by now: condition, control, textfile, the summary of the period (None: passive mode makes it)."""
+        now = asyncio.get_running_loop().time()
+        self._watch = watch
+        if self._metrics is not None:
+            self._show(self._metrics, watch)
         if self._wanted is not None and now - self._tried_at >= _LISTEN_EVERY_S:
             self._tried_at = now
             await self._try_again(self._wanted)
@@ -134,16 +180,31 @@ class Telemetry:
             self._written_at = now
             await self._write(self._textfile)
         if summary_period_s is not None and now - self._since >= summary_period_s:
-            logger().info(Event.SUMMARY, condition=watch.condition, **self._bill.take(now - self._since))
+            logger().info(Event.SUMMARY, **belief(watch), **self._bill.take(now - self._since))
             self._since = now
 
     async def _write(self, textfile: "Textfile") -> None:
-        """A full disk must not end the watch; it is said, and tried again."""
+        """A full disk must not end the watch; it is logged, and tried again."""
         try:
             await self.refresh()
             await textfile.write()
-        except (KickwatchError, OSError) as error:
-            logger().warning(Event.NOTE, what=f"metrics.textfile cannot be written ({error})")
+        except KickwatchError as error:
+            self._file.failed(error.what, error.remedy)
+        except OSError as error:
+            self._file.failed(f"metrics.textfile cannot be written ({error})", "it is tried again")
+        else:
+            self._file.works()
+
+
+def belief(watch: Watch) -> dict[str, Any]:
+    """What the daemon believes, and how old that is: the first keys of `kickwatch.summary`."""
+    age_s = watch.verdict_age_s
+    return {
+        "condition": watch.condition,
+        "reasons": list(watch.reasons),
+        "verdict_age_s": round(age_s, 1) if age_s is not None else None,
+        "more_containers": watch.more_containers,
+    }
 
 
 _TEXTFILE_EVERY_S = 15.0

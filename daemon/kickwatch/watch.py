@@ -1,15 +1,17 @@
-"""What the daemon remembers between trials, and what it reports of each: evidence, alerts, the control, the notes.
+"""What the daemon remembers between trials, and what it reports of each: evidence, alerts, the control, remarks.
 
 The condition is `quiet` only while it is earned: an established silence of this boot, confirmed not too long ago, seen
 by observers that passed their control. Everything else is `unknown`, with its reasons.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kickwatch.alert.changes import alerts
+from kickwatch.alert.condition import log
 from kickwatch.alert.journal import Event, logger
+from kickwatch.alert.remarks import alert_of
 from kickwatch.detect.state import Outcome
 from kickwatch.detect.streams import COUNTERS, Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS, Reason, nearly_all_failed
@@ -17,6 +19,7 @@ from kickwatch.evidence import Evidence
 from kickwatch.eyes import Eyes
 from kickwatch.ledger import counted, creation_broadcasts
 from kickwatch.model import Trial, Verdict
+from kickwatch.remark import Remark
 from kickwatch.verdict_age import VerdictAge
 
 _FAILURES_TOLD = 3
@@ -33,7 +36,7 @@ class Watch:
     max_age_s: float = DAY_S
     boot_id: str = ""
     recent: list[Trial] = field(default_factory=list)
-    said: set[str] = field(default_factory=set)
+    said: set[Remark] = field(default_factory=set)
     blind: bool = False
     controlled_at: float = 0.0
     age: VerdictAge = field(init=False)
@@ -137,9 +140,8 @@ class Watch:
             logger().warning(Event.TRIAL_VOID, trial=trial.trial_id, reason=trial.void)
             return outcome
         self.recent = newest([*self.recent, trial])
-        self.note(trial.notes)
         self._note_failures(trial, outcome)
-        _tell(trial, outcome)
+        _tell(trial, outcome, self.verdict_age_s)
         for alert in alerts(outcome, self.recent):
             getattr(logger(), alert.level)(alert.event, **alert.fields)
         return outcome
@@ -161,12 +163,12 @@ class Watch:
             logger().info(Event.CONTAINERS_RUN, containers=len(counted(trial)), failed=len(failures))
             self._failing = False
 
-    def note(self, notes: Sequence[str]) -> None:
-        """What a person should know of the set-up (a knob the kernel ignores, a lost rung): each once."""
-        for note in notes:
-            if note not in self.said:
-                self.said.add(note)
-                logger().warning(Event.NOTE, what=note)
+    def note(self, remarks: Iterable[Remark]) -> None:
+        """Log what a person should know of the set-up (a knob the kernel ignores, a lost rung): each once."""
+        for remark in remarks:
+            if remark not in self.said:
+                self.said.add(remark)
+                log(alert_of(remark))
 
 
 def newest(trials: Sequence[Trial]) -> list[Trial]:
@@ -181,7 +183,7 @@ def newest(trials: Sequence[Trial]) -> list[Trial]:
     return kept
 
 
-def _tell(trial: Trial, outcome: Outcome) -> None:
+def _tell(trial: Trial, outcome: Outcome, verdict_age_s: float | None) -> None:
     logger().info(
         Event.TRIAL_FINISHED,
         trial=trial.trial_id,
@@ -196,6 +198,7 @@ def _tell(trial: Trial, outcome: Outcome) -> None:
         seed=trial.seed,
         order=list(trial.order),
         kmem_accounting=trial.kmem_accounting.value,
+        verdict_age_s=_rounded(verdict_age_s),
     )
 
 

@@ -20,10 +20,11 @@ from msgspec.structs import replace
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests: the recordings as trials
 
 from captures_as_trials import trials
+from kickwatch.backlog import Entry
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
-from kickwatch.history import BLOCK, Entry, History, Retention
+from kickwatch.history import BLOCK, History, Retention
 from kickwatch.model import Container, Trial
 
 TRIALS = 100_000

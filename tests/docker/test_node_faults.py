@@ -16,6 +16,7 @@ import pytest
 from command import kickwatch
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.lock import LOCK_PATH
+from kickwatch.status import STATUS_PATH
 from node_daemon import NodeDaemon
 from slowness import SLOWNESS
 from wall_clock import WallClock
@@ -55,26 +56,65 @@ def replayed(state: Path) -> Any:
 
 
 def test_disk_full_in_the_state_directory(tmp_path: Path, small_disk: Path) -> None:
-    """First the history moves to what it has in reserve; with no room at all the trials are judged, and not kept."""
+    """The trials take the room held in reserve, then wait in memory; all are appended once there is room."""
     with NodeDaemon(tmp_path) as daemon:
         daemon.wait("trial_finished")
         fill(small_disk)
-        first = daemon.wait("history_trouble")
-        assert str(small_disk) in first["what"]
-        assert Path(first["aside"]).exists()
-        since = daemon.mark()
+        assert str(small_disk) in daemon.wait("history_trouble")["what"]
         fillers = fill(small_disk)
-        assert daemon.wait("history_trouble", since)["aside"] == ""
-        since = daemon.mark()
-        daemon.wait("trial_finished", since)
+        (small_disk / "history.reserve").unlink(missing_ok=True)
+        fillers = fill(small_disk)
+        daemon.wait("trial_finished", daemon.mark(), times=3)
+        assert not list(small_disk.glob("history-*-*.db*"))
         for filler in fillers:
             filler.unlink()
-        daemon.wait("trial_finished", daemon.mark())
-        since = daemon.mark()
-        daemon.wait("trial_finished", since)
-        assert daemon.events("history_trouble", since) == []
+        resumed = daemon.wait("history_resumed")
+        assert resumed["appended"] >= 1
+        assert resumed["trials_lost"] == 0
+        daemon.wait("trial_finished", daemon.mark(), times=2)
+        assert len(daemon.events("history_trouble")) == 1, "logged once"
         assert daemon.events("trial_failed") == []
-    assert replayed(small_disk)["trials"] >= 2
+        finished = len(daemon.events("trial_finished"))
+    assert replayed(small_disk)["trials"] >= finished
+
+
+def test_writes_that_fail_cost_no_trial(tmp_path: Path, small_disk: Path) -> None:
+    """Each write beyond its limit fails, which SQLite calls an I/O error, as it does of a disk that is broken."""
+    with NodeDaemon(tmp_path) as daemon:
+        daemon.wait("trial_finished", times=2)
+        soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (0, hard))
+        trouble = daemon.wait("history_trouble")
+        assert "disk I/O error" in trouble["what"]
+        daemon.wait("trial_finished", daemon.mark(), times=6)
+        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (soft, hard))
+        assert daemon.wait("history_resumed")["appended"] >= 6
+        assert [record["aside"] for record in daemon.events("history_trouble")] == [""]
+        assert not list(small_disk.glob("history-*-*.db*"))
+        daemon.wait("trial_finished", daemon.mark())
+        finished = len(daemon.events("trial_finished"))
+    assert replayed(small_disk)["trials"] >= finished
+
+
+def test_a_reload_on_a_full_disk_keeps_what_was_known(tmp_path: Path, small_disk: Path) -> None:
+    """Every trial since the start is in memory alone; `status` has them before and after."""
+    fill(small_disk)
+    with NodeDaemon(tmp_path, {"guard.poll_s": 0.2}) as daemon:
+        daemon.wait("trial_finished", times=4)
+        daemon.configure(trial__interval_s=0.5)
+        daemon.send(signal.SIGHUP)
+        daemon.wait("reloaded")
+        daemon.wait("trial_finished", daemon.mark(), times=2)
+        finished = len(daemon.events("trial_finished"))
+        daemon.until(lambda: status_of(daemon).get("trials", 0) >= finished, f"a status of {finished} trials")
+        assert daemon.events("evidence_dropped") == []
+
+
+def status_of(daemon: NodeDaemon) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        told = json.loads(STATUS_PATH.read_text(encoding="utf-8"))
+        return dict(told) if told["pid"] == daemon.pid else {}
+    return {}
 
 
 def test_state_directory_read_only(tmp_path: Path, small_disk: Path) -> None:
@@ -84,14 +124,15 @@ def test_state_directory_read_only(tmp_path: Path, small_disk: Path) -> None:
         trouble = daemon.wait("history_trouble")
         assert str(small_disk) in trouble["what"]
         assert "state.directory" in trouble["remedy"]
-        daemon.wait("trial_finished", daemon.mark())
+        daemon.wait("trial_finished", daemon.mark(), times=2)
         remount(small_disk, "rw")
-        daemon.wait("trial_finished", daemon.mark())
+        assert daemon.wait("history_resumed")["appended"] >= 2
         since = daemon.mark()
         daemon.wait("trial_finished", since)
-        assert daemon.events("history_trouble", since) == []
+        assert len(daemon.events("history_trouble")) == 1, "logged once"
         assert daemon.events("trial_failed") == []
-    assert replayed(small_disk)["trials"] >= 3
+        finished = len(daemon.events("trial_finished"))
+    assert replayed(small_disk)["trials"] >= finished
 
 
 def remount(point: Path, mode: str) -> None:

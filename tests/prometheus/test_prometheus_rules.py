@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ pytestmark = pytest.mark.prometheus
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = DEPLOY / "rules.yml"
+TESTS = [DEPLOY / "rules_test.yml", DEPLOY / "rules_days_test.yml"]
 FOREIGN = {"up", "node_textfile_mtime_seconds"}
 
 
@@ -88,48 +88,172 @@ def test_the_scrape_configuration_is_valid() -> None:
     assert yaml.safe_load((DEPLOY / "scrape.yml").read_text()).keys() == {"scrape_configs"}  # as an include has to be
 
 
-def test_the_rules_pass_their_tests() -> None:
-    done = promtool("test", "rules", DEPLOY / "rules_test.yml")
+@pytest.mark.parametrize("file", TESTS)
+def test_the_rules_pass_their_tests(file: Path) -> None:
+    done = promtool("test", "rules", file)
     assert done.returncode == 0, said(done)
 
 
+def only(name: str) -> str:
+    """The tests of rules_test.yml with that in their name, alone: a wrong rule has to be noticed by its own."""
+    for file in TESTS:
+        tests = yaml.safe_load(file.read_text())
+        found = [test for test in tests["tests"] if name in test["name"]]
+        if found:
+            return yaml.safe_dump(tests | {"tests": found})
+    raise AssertionError(name)
+
+
+STREAM, BLIND, TRIALS, FLEET, TURNOVER = "every other", "blind for", "no trials", "what no node", "come and go"
+UNDECIDED, STALE, ELSEWHERE, FAILED, PAUSED = "undecided", "stale", "not proven", "containers that", "pauses for a day"
+
+
 @pytest.mark.parametrize(
-    ("was", "becomes"),
+    ("test", "was", "becomes"),
     [
-        ('condition="broadcasting"', 'condition="quiet"'),
-        ('{condition="broadcasting"} == 1', "== 1"),
-        ('condition="contended"', 'condition="broadcasting"'),
-        ("unless on (job, instance) kickwatch_trials_off == 1", ""),
-        ("for: 1h", "for: 0s"),
-        ("kickwatch_control_passed == 0", "kickwatch_control_passed == 1"),
-        ('{verdict!="unknown"}', ""),
-        ("and on (job, instance) (kickwatch_build_info offset 2h)", ""),
-        ("unless on (job, instance) max_over_time(kickwatch_trials_off[2h]) == 1", ""),
-        ("(increase(kickwatch_guard_paused_seconds_total[2h])) > 3600", "(kickwatch_build_info) > 1"),
-        ('up{job="kickwatch"} == 0', "up == 0"),
-        ("for: 5m", "for: 0s"),
-        ('{file=~"(.*/)?kickwatch[^/]*[.]prom"}', ""),
-        ("absent(kickwatch_build_info)", "absent(up)"),
-        ("max_over_time(stream:kickwatch_e_process:count[1d])", "stream:kickwatch_e_process:count"),
-        ("sum by (stream) (kickwatch_e_process)", "max by (stream) (kickwatch_e_process)"),
-        ("mean >= 1e6", "mean >= 1e5"),
-        ("mean >= 1e6", "mean >= 1e9"),
+        ("broadcasting one", 'condition="broadcasting"', 'condition="quiet"'),
+        ("broadcasting one", '{condition="broadcasting"}) == 1', "{}) == 1"),
+        (STREAM, '"attributed|burst|signature|canary"', '"burst"'),
+        ("waits for slab", 'condition="contended"', 'condition="broadcasting"'),
+        (STREAM, '"contention|contention_excess"', '"contention"'),
+        (STREAM, "max without (stream)", "max by (job, instance)"),
+        (STREAM, '{stream="destroy"}', "{}"),
+        (STREAM, '"percpu_balance|bpf|sweeps"', '"percpu_balance|bpf"'),
+        (STREAM, "kickwatch_regressed_cells > 0", "kickwatch_regressed_cells > 2"),
+        (ELSEWHERE, 'unless on (job, instance) kickwatch_stream_alerted{stream="elsewhere"} == 1', ""),
+        (ELSEWHERE, "unless on (job, instance) kickwatch_trials_off == 1", ""),
+        (ELSEWHERE, "for: 6h", "for: 5h"),
+        (FAILED, "containers_failed", "stale"),
+        (FAILED, "severity: critical", "severity: warning"),
+        (FAILED, '{verdict!="void"}', '{verdict!="unknown"}'),
+        (FAILED, "unless on (job, instance) kickwatch_trials_off == 1", ""),
+        (BLIND, "unless on (job, instance) kickwatch_trials_off == 1", ""),
+        (BLIND, "unless on (job, instance) kickwatch_control_passed == 0", ""),
+        (BLIND, "|disturbed|other", "|disturbed|other|insufficient_evidence"),
+        (BLIND, "for: 1h", "for: 0s"),
+        (BLIND, "kickwatch_control_passed == 0", "kickwatch_control_passed == 1"),
+        (UNDECIDED, "for: 6h", "for: 4h"),
+        (
+            UNDECIDED,
+            'unless on (job, instance) kickwatch_unknown{reason!~"insufficient_evidence|too_few_containers"} == 1',
+            "",
+        ),
+        (UNDECIDED, "unless on (job, instance) kickwatch_control_passed == 0", ""),
+        (UNDECIDED, 'unless on (job, instance) kickwatch_trouble{kind="engine"} == 1', ""),
+        (UNDECIDED, "unless on (job, instance) avg_over_time(instance:kickwatch_guard_paused:max[6h]) > 0.5", ""),
+        (UNDECIDED, "max[6h]) > 0.5", "max[6h]) > 0"),
+        (UNDECIDED, "unless on (job, instance) max_over_time(kickwatch_trials_off[6h]) == 1", ""),
+        (TRIALS, '{verdict!="void"}', ""),
+        (TRIALS, '{verdict!="void"}', '{verdict!="unknown"}'),
+        (TRIALS, "and on (job, instance) (kickwatch_build_info offset 2h)", ""),
+        (TRIALS, "unless on (job, instance) max_over_time(kickwatch_trials_off[2h]) == 1", ""),
+        (TRIALS, "unless on (job, instance) avg_over_time(instance:kickwatch_guard_paused:max[2h]) > 0.5", ""),
+        (TRIALS, "max[2h]) > 0.5", "max[2h]) > 0"),
+        (TRIALS, 'unless on (job, instance) kickwatch_trouble{kind="engine"} == 1', ""),
+        (TRIALS, "for: 15m", "for: 5m"),
+        (STALE, "EngineLost|", ""),
+        (STALE, "KickwatchNoTrials|", ""),
+        (PAUSED, "|KickwatchPaused", ""),
+        (STALE, "unless on (job, instance) kickwatch_trials_off == 1", ""),
+        (STALE, "for: 15m", "for: 0s"),
+        ("forgotten", "for: 6d", "for: 5d"),
+        ("forgotten", 'kickwatch_trials_off{reason="drained"}', "kickwatch_trials_off"),
+        (PAUSED, "max[1d]) > 0.9", "max[1d]) > 0.4"),
+        (PAUSED, "max[1d]) > 0.9", "max[1d]) >= 1"),
+        (PAUSED, "max without (reason) (kickwatch_guard_paused)", 'kickwatch_guard_paused{reason="load"}'),
+        (PAUSED, "and on (job, instance) (kickwatch_build_info offset 1d)", ""),
+        (PAUSED, "and on (job, instance) kickwatch_build_info\n", "\n"),
+        (PAUSED, "unless on (job, instance) kickwatch_trials_off == 1", ""),
+        ("cannot be written", '"history|budget|textfile"', '"history"'),
+        ("cannot be written", "for: 15m", "for: 0s"),
+        ("does not answer", 'up{job="kickwatch"} == 0', "up == 0"),
+        ("does not answer", "for: 5m", "for: 0s"),
+        ("does not answer", '{file=~"(.*/)?kickwatch[^/]*[.]prom"}', ""),
+        ("no node at all", "absent(kickwatch_build_info)", "absent(up)"),
+        (
+            FLEET,
+            "/ scalar(fleet:kickwatch_e_process:seen)",
+            "/ scalar(count(count by (instance) (kickwatch_e_process)))",
+        ),
+        (FLEET, "sum by (stream)", "max by (stream)"),
+        (FLEET, "or last_over_time(instance:kickwatch_e_process:seen[6h]) == (time() - time() % 7776000)", ""),
+        (
+            FLEET,
+            "and ignoring (stream) (kickwatch_e_process_start_timestamp_seconds > (time() - time() % 7776000))",
+            "",
+        ),
+        (FLEET, "mean >= 1e6", "mean >= 1e5"),
+        (FLEET, "mean >= 1e6", "mean >= 1e9"),
+        (TURNOVER, "/ scalar(fleet:kickwatch_e_process:seen)", "/ 2"),
+        (TURNOVER, "or last_over_time(instance:kickwatch_e_process:seen[6h]) == (time() - time() % 7776000)", ""),
+        (TURNOVER, "0 * count_values", "0 * count"),
     ],
 )
-def test_the_tests_notice_a_rule_that_is_wrong(was: str, becomes: str, tmp_path: Path) -> None:
+def test_the_tests_notice_a_rule_that_is_wrong(test: str, was: str, becomes: str, tmp_path: Path) -> None:
     text = RULES.read_text()
     assert was in text
-    (tmp_path / "rules.yml").write_text(text.replace(was, becomes))
-    shutil.copy(DEPLOY / "rules_test.yml", tmp_path)
-    assert promtool("test", "rules", tmp_path / "rules_test.yml").returncode != 0
+    wrong = text.replace(was, becomes)
+    if "count_values" in was:
+        wrong = wrong.replace('("since", ', "(")
+    (tmp_path / "rules.yml").write_text(wrong)
+    assert promtool("check", "rules", tmp_path / "rules.yml").returncode == 0, "wrong is not unreadable"
+    (tmp_path / "tests.yml").write_text(only(test))
+    done = promtool("test", "rules", tmp_path / "tests.yml")
+    assert done.returncode != 0
+    assert "exp:" in said(done), said(done)
+
+
+TURN = """
+rule_files: [rules.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: kickwatch_e_process_start_timestamp_seconds{instance="old"}
+        values: "60x200"
+      - series: kickwatch_e_process_start_timestamp_seconds{instance="goes"}
+        values: "60x60 _x140"
+      - series: kickwatch_e_process_start_timestamp_seconds{instance="goes on"}
+        values: "60x124 7500x76"
+      - series: kickwatch_e_process{instance="old", stream="burst"}
+        values: "5e6x200"
+      - series: kickwatch_e_process{instance="goes", stream="burst"}
+        values: "1x60 _x140"
+      - series: kickwatch_e_process{instance="goes on", stream="burst"}
+        values: "4e6x124 0.5x76"
+    promql_expr_test:
+      - expr: sum(fleet:kickwatch_e_process:seen)
+        eval_time: 116m
+        exp_samples: [{labels: "{}", value: 3}]
+      - expr: sum(stream:kickwatch_e_process:mean)
+        eval_time: 116m
+        exp_samples: [{labels: "{}", value: 3e6}]
+      - {expr: "fleet:kickwatch_e_process:seen", eval_time: 122m, exp_samples: []}
+      - expr: sum(fleet:kickwatch_e_process:seen)
+        eval_time: 150m
+        exp_samples: [{labels: "{}", value: 1}]
+      - expr: sum(stream:kickwatch_e_process:mean)
+        eval_time: 150m
+        exp_samples: [{labels: "{}", value: 0.5}]
+"""
+
+
+def test_at_the_turn_of_an_epoch_nothing_of_the_last_one_counts(tmp_path: Path) -> None:
+    """Epochs of two hours instead of 90 days; `old` makes no trial in the second one."""
+    rules = RULES.read_text()
+    assert rules.count("time() % 7776000") == 4
+    (tmp_path / "rules.yml").write_text(rules.replace("time() % 7776000", "time() % 7200"))
+    (tmp_path / "tests.yml").write_text(TURN)
+    done = promtool("test", "rules", tmp_path / "tests.yml")
+    assert done.returncode == 0, said(done)
 
 
 def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
     expected: dict[str, set[bool]] = {}
-    for test in yaml.safe_load((DEPLOY / "rules_test.yml").read_text())["tests"]:
-        for expectation in test["promql_expr_test"]:
-            for name in re.findall(r'alertname="(\w+)"', expectation["expr"]):
-                expected.setdefault(name, set()).add(bool(expectation["exp_samples"]))
+    tests = [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
+    for expectation in (one for test in tests for one in test["promql_expr_test"]):
+        for name in re.findall(r'alertname="(\w+)"', expectation["expr"]):
+            expected.setdefault(name, set()).add(bool(expectation["exp_samples"]))
     assert expected == {rule["alert"]: {True, False} for rule in alerts()}
 
 
@@ -144,7 +268,7 @@ def test_the_rules_ask_for_series_that_exist() -> None:
     shown = {sample.name for family in families for sample in family.samples}
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     texts = [text for rule in rules() for text in (rule["expr"], *rule.get("annotations", {}).values())]
-    names = re.compile(r"(?:stream:)?kickwatch_[a-z0-9_:]+|\bup\b|node_\w+")
+    names = re.compile(r"(?:\w+:)?kickwatch_[a-z0-9_:]+|\bup\b|node_\w+")
     asked = {name for text in texts for name in names.findall(text)}
     assert len(asked) > 10
     assert asked - FOREIGN <= shown | recorded

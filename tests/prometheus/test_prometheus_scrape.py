@@ -1,9 +1,13 @@
-"""A real Prometheus scrapes two daemons' servers as scrape.yml says, loads rules.yml, and is asked what it knows."""
+"""A real Prometheus scrapes two daemons' servers as scrape.yml says, loads rules.yml, and is asked what it knows.
+
+Only how often things are done is changed.
+"""
 
 import asyncio
 import json
 import socket
 import subprocess
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from builders import kick, trial
 from kickwatch.detect.state import Figures, Outcome
+from kickwatch.metrics import words
 from kickwatch.metrics.live import Live
 from kickwatch.metrics.registry import Metrics
 from kickwatch.metrics.serve import Server
@@ -112,7 +117,9 @@ def write_configuration(directory: Path, targets: list[str]) -> Path:
         "scrape_interval": "500ms",
         "scrape_timeout": "500ms",
     }
-    configuration |= {"global": {"evaluation_interval": "500ms"}, "rule_files": [str(DEPLOY / "rules.yml")]}
+    rules = (DEPLOY / "rules.yml").read_text().replace("interval: 5m", "interval: 500ms")
+    (directory / "rules.yml").write_text(rules)
+    configuration |= {"global": {"evaluation_interval": "500ms"}, "rule_files": [str(directory / "rules.yml")]}
     path = directory / "prometheus.yml"
     path.write_text(yaml.safe_dump(configuration))
     return path
@@ -204,10 +211,11 @@ async def test_an_alert_names_the_cell_to_blame_and_goes(prometheus: Prometheus,
 
 async def test_evidence_is_pooled_and_every_rule_is_well(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     for one, e_process in zip(nodes, (0.5e6, 1.5e6), strict=True):
+        one.metrics.epoch(time.time())
         one.metrics.evidence({"burst": Figures(alerted=False, evidence=0.0, threshold=5e9, e_process=e_process)})
     await prometheus.until('stream:kickwatch_e_process:mean{stream="burst"}', lambda mean: mean == {("burst",): 1e6})
     await prometheus.until(firing("KickwatchFleetEvidence", "stream"), lambda values: values == {("burst",): 1.0})
-    assert len(await prometheus.values("stream:kickwatch_e_process:mean")) == 10
+    assert len(await prometheus.values("stream:kickwatch_e_process:mean")) == len(words.STREAMS)
     found = await rules(prometheus)
     assert {"KickwatchBroadcasting", "KickwatchContended", "KickwatchBlind", "KickwatchDown"} <= found.keys()
     assert {name: rule.get("lastError", "") for name, rule in found.items() if rule["health"] != "ok"} == {}

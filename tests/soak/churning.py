@@ -15,7 +15,13 @@ from typing import Any
 from own_engine import ROOT
 
 SETTLED_WITHIN_S = 180.0
-TELLING = ("kickwatch.note", "kickwatch.capability_lost", "kickwatch.clean_up_failed", "kickwatch.history_trouble")
+TELLING = (
+    "kickwatch.capability_lost",
+    "kickwatch.clean_up_failed",
+    "kickwatch.history_trouble",
+    "kickwatch.budget_unwritten",
+    "kickwatch.warm_up_failed",
+)
 SETTINGS = {
     "engine.socket": f"{ROOT}/docker.sock",
     "engine.timeout_s": 10,

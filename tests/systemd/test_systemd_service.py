@@ -264,6 +264,30 @@ def test_an_installation_that_changes_the_unit_restarts_it(running: Node) -> Non
     assert "service: " not in running.install()
 
 
+def between_two_trials(node: Node) -> None:
+    """From now on each pause is some seconds long, and one has just begun."""
+    configure(node, **{"trial.interval_s": 6.0, "trial.jitter": 0.0})
+    since = reload(node)
+    node.awaited(f"MESSAGE_ID={Event.RELOADED.message_id}", since=since)
+    node.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=node.now())
+    time.sleep(1)  # its end is written down
+
+
+def test_what_others_remove_is_made_again_inside_the_sandbox(running: Node) -> None:
+    between_two_trials(running)
+    since = running.now()
+    running.run("sh", "-ec", "docker image prune -af; rm -rf /var/lib/kickwatch/* /run/kickwatch/*")
+    finished = running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
+    assert (finished["KICKWATCH_FAILURES"], finished["KICKWATCH_CONTAINERS"]) == ("[]", "5")
+    (restored,) = running.journal(f"MESSAGE_ID={Event.RESTORED.message_id}", since=since)
+    assert "localhost/kickwatch-workload:" in restored["KICKWATCH_WHAT"]
+    (trouble,) = running.journal(f"MESSAGE_ID={Event.HISTORY_TROUBLE.message_id}", since=since)
+    assert "was removed" in trouble["KICKWATCH_WHAT"]
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())
+    kept = running.out("ls", "/var/lib/kickwatch", "/run/kickwatch").split()
+    assert {"history.db", "spent.json", "status.json"} <= set(kept)
+
+
 def test_with_the_systemd_driver_containers_lie_in_their_slice(running: Node) -> None:
     running.write("/etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=systemd"]}')
     running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())  # no reload is under way
@@ -276,6 +300,12 @@ def test_with_the_systemd_driver_containers_lie_in_their_slice(running: Node) ->
     assert (finished["KICKWATCH_FAILURES"], finished["KICKWATCH_CREATION_PATH_BROADCASTS"]) == ("[]", "0")
     shown = running.show("kickwatchcontainers.slice")
     assert (shown["ActiveState"], shown["ControlGroup"]) == ("active", "/kickwatchcontainers.slice")
+    between_two_trials(running)
+    running.run("systemctl", "stop", "kickwatchcontainers.slice")  # as somebody else might
+    assert running.show("kickwatchcontainers.slice")["ActiveState"] == "inactive"
+    finished = running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())
+    assert (finished["KICKWATCH_FAILURES"], finished["KICKWATCH_CONTAINERS"]) == ("[]", "5")
+    assert running.show("kickwatchcontainers.slice")["ActiveState"] == "active"
     running.run("systemctl", "stop", "kickwatch")
     assert leftovers(running) == NOTHING
     assert running.show("kickwatchcontainers.slice")["ActiveState"] == "inactive"

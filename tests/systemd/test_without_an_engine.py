@@ -73,8 +73,10 @@ def test_with_the_drop_in_auto_drives_a_runtime(without_an_engine: Node, capsys:
     finished = node.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
     assert (finished["KICKWATCH_CONTAINERS"], finished["KICKWATCH_FAILURES"]) == ("5", "[]")
     assert finished["KICKWATCH_KMEM_ACCOUNTING"] == "on"
-    noted = [note["MESSAGE"] for note in node.journal(f"MESSAGE_ID={Event.NOTE.message_id}", since=since)]
-    assert any("engine: oci runc" in note and "no container engine answers" in note for note in noted)
+    driven = node.journal(f"MESSAGE_ID={Event.RUNTIME_DRIVEN.message_id}", since=since)
+    assert [one["PRIORITY"] for one in driven] == ["4"]  # a warning: nobody asked for a runtime
+    assert "engine: oci runc" in driven[0]["MESSAGE"]
+    assert "no container engine answers" in driven[0]["MESSAGE"]
     node.run("systemctl", "stop", "kickwatch")
     node.run("systemctl", "start", *ENGINE)  # which is asked what it holds
     left = leftovers(node)

@@ -1,5 +1,9 @@
 """Budgets: never more than so many containers in any hour or day, whatever restarts and clocks do."""
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from kickwatch.budget import (
 from kickwatch.config import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
 from kickwatch.errors import ConfigError
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="feature: mounting needs root")
 NOW_S = 1_780_000_000.0
 SENTINEL, STRESS = BudgetConfig(), BudgetConfig(preset=Preset.STRESS)
 
@@ -262,6 +267,55 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     said = save_spent(tmp_path / "file" / FILE, [])
     assert str(tmp_path / "file" / FILE) in said
     assert "restart" in said
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system; `fill` leaves not a byte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+@needs_root
+def test_a_daemon_killed_in_every_trial_spends_its_budget_on_a_full_disk_too(full_disk: Path) -> None:
+    path, started = full_disk / FILE, 0
+    assert save_spent(path, [(NOW_S - 10.0, 1)]) == ""
+    fill(full_disk)
+    for attempt in range(20):
+        at_s = NOW_S + 10.0 * attempt
+        budget = Budget(SENTINEL, load_spent(path) or ())
+        if wait_s(budget, at_s, 24) == 0.0:
+            budget.spend(at_s, 24)
+            assert save_spent(path, budget.spent) == ""
+            started += 24
+    assert started == 48
+    assert save_spent(path, [(NOW_S, 7)]) == ""  # shorter than what was there
+    assert load_spent(path) == ((NOW_S, 7),)
+    assert sorted(file.name for file in full_disk.iterdir()) == ["filler", FILE]
+
+
+@needs_root
+def test_what_does_not_fit_on_a_full_disk_is_reported_and_the_file_stays(full_disk: Path) -> None:
+    path = full_disk / FILE
+    assert save_spent(path, [(NOW_S, 1)]) == ""
+    fill(full_disk)
+    assert "No space left" in save_spent(path, [(NOW_S + number, 1) for number in range(1000)])
+    assert load_spent(path) == ((NOW_S, 1),)
+
+
+def test_a_file_that_refuses_to_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(IsADirectoryError):
+        load_spent(tmp_path / FILE)
 
 
 def test_only_a_day_is_kept() -> None:

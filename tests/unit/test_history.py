@@ -12,12 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from builders import containers, kick, trial
+from kickwatch.backlog import Entry
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import save
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Outcome
 from kickwatch.errors import KickwatchError
-from kickwatch.history import Entry, History, Retention
+from kickwatch.history import History, Retention
 from kickwatch.model import Trial, Verdict
 from kickwatch.recorded import recorded
 
@@ -130,7 +131,8 @@ from pathlib import Path
 import msgspec
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Outcome
-from kickwatch.history import Entry, History
+from kickwatch.backlog import Entry
+from kickwatch.history import History
 from kickwatch.model import Trial, Verdict
 trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
 history = History(Path(sys.argv[1]))
@@ -211,10 +213,10 @@ def test_what_was_spent_under_a_wrong_clock_is_told_too(tmp_path: Path) -> None:
     assert history.spent(8000.0) == [(9000.0, 4), (9100.0, 4)]
 
 
-def test_a_history_that_cannot_be_read_has_spent_nothing(tmp_path: Path) -> None:
+def test_of_a_history_that_cannot_be_read_nobody_knows_what_was_spent(tmp_path: Path) -> None:
     history = History(tmp_path)
     history.path.write_bytes(b"this is no database, and long enough" * 300)
-    assert history.spent(0.0) == []
+    assert history.spent(0.0) is None
     history.path.unlink()
     history.path.mkdir()
-    assert history.spent(0.0) == []
+    assert history.spent(0.0) is None

@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from kickwatch import purse as purse_module
+from kickwatch.budget import FILE
 from kickwatch.config import BudgetConfig, Config, GuardConfig, Preset, StateConfig, TrialConfig, WorkloadConfig
 from kickwatch.guard import Guard
 from kickwatch.history import History
@@ -30,12 +31,17 @@ class Told:
         self.begun: list[tuple[str, ...]] = []
         self.seconds = 0.0
         self.offs: list[str] = []
+        self.guards: list[tuple[str, ...]] = []
 
     def off(self, reason: str) -> None:
         self.offs.append(reason)
 
     def pauses(self, causes: tuple[str, ...]) -> None:
         self.begun.append(causes)
+
+    def guarded(self, causes: tuple[str, ...]) -> None:
+        if self.guards[-1:] != [causes]:
+            self.guards.append(causes)
 
     def paused(self, causes: tuple[str, ...], seconds: float) -> None:
         assert causes
@@ -166,14 +172,66 @@ async def test_a_reload_neither_refills_nor_forgets(config: Config) -> None:
     assert "containers" not in purse.wait(5).why  # there may be CPU time to earn: this process has many threads
 
 
-async def test_an_unwritable_purse_is_said_once(config: Config, tmp_path: Path, logs: list[Any]) -> None:
+async def test_an_unwritable_purse_is_said_once_and_so_is_its_end(
+    config: Config, tmp_path: Path, logs: list[Any]
+) -> None:
     (tmp_path / "file").touch()
     config = replace(config, state=StateConfig(directory=str(tmp_path / "file")))
     purse = await Purse.open(config, History(Path(config.state.directory)))
     await purse.spend(1)
     await purse.settle()
-    (log,) = logs
-    assert "a restart would forget what was spent" in log["what"]
+    assert purse.trouble.lasts
+    (tmp_path / "file").unlink()
+    await purse.spend(1)
+    await purse.settle()
+    assert not purse.trouble.lasts
+    assert [(log["event"], log["log_level"]) for log in logs] == [
+        ("kickwatch.budget_unwritten", "warning"),
+        ("kickwatch.budget_written", "info"),
+    ]
+    assert "a restart would forget what was spent" in logs[0]["what"]
+
+
+async def test_a_guard_that_is_switched_off_by_a_reload_pauses_no_longer(config: Config) -> None:
+    thresholds = GuardConfig(poll_s=0.1, containers=5, cpu_pressure_pct=0, load_per_cpu=0, io_pressure_pct=0)
+    engine, told = AnEngine(), Told()
+    engine.running_now = 6
+    with Switches("") as switches:
+        schedule, purse = await schedule_of(replace(config, guard=thresholds), switches, told)
+        assert await soon(schedule, engine) is None
+        assert told.guards == [("containers",)]
+        schedule = Schedule(config, purse, switches, Notifier(), told)  # type: ignore[arg-type]
+        assert await soon(schedule, engine) is True
+    assert told.guards == [("containers",), ()]
+
+
+async def test_a_purse_that_is_written_again_says_so_once(config: Config, logs: list[Any]) -> None:
+    directory = Path(config.state.directory)
+    purse = await Purse.open(config, History(directory))
+    await purse.spend(1)
+    (directory / FILE).unlink()
+    (directory / FILE).mkdir()
+    await purse.settle()
+    await purse.spend(1)
+    (directory / FILE).rmdir()
+    await purse.settle()
+    await purse.spend(1)
+    assert [log["event"] for log in logs] == ["kickwatch.budget_unwritten", "kickwatch.budget_written"]
+    assert logs[0]["what"].startswith(f"{directory / FILE} cannot be written (")
+
+
+@pytest.mark.parametrize(("history", "counted"), [("none", 0), ("damaged", 60)])
+async def test_a_purse_that_cannot_be_read_is_not_full(
+    config: Config, logs: list[Any], history: str, counted: int
+) -> None:
+    """The history tells what was spent; where that cannot be read either, a full hour is assumed."""
+    directory = Path(config.state.directory)
+    (directory / FILE).mkdir(parents=True)
+    if history == "damaged":
+        (directory / "history.db").write_bytes(b"no database, and long enough" * 300)
+    purse = await Purse.open(replace(config, budget=BudgetConfig()), History(directory))
+    assert (purse.wait(1).seconds > 3000) == bool(counted)
+    assert f"the budget counts {counted} containers" in logs[0]["what"]
 
 
 async def test_the_guard_pauses_once_counts_the_time_and_resumes(config: Config, logs: list[Any]) -> None:
@@ -191,6 +249,7 @@ async def test_the_guard_pauses_once_counts_the_time_and_resumes(config: Config,
     assert logs[0]["reasons"] == ["containers"]
     assert logs[0]["what"] == "containers 6 (limit 5)"
     assert told.begun == [("containers",)]
+    assert told.guards == [("containers",), ()]
     assert told.seconds == pytest.approx(logs[1]["paused_s"], abs=0.1)
     assert told.seconds > 0.4
 

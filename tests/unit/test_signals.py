@@ -4,11 +4,20 @@ import asyncio
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kickwatch.signals import ENDING, DrainedError, Ending, Switches, until_signalled
+
+
+@pytest.fixture(autouse=True)
+def hangups_as_by_default() -> Iterator[None]:
+    """Tests that are run under nohup ignore SIGHUP, and what they start does as well."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -211,3 +220,55 @@ async def test_what_fails_beside_the_work_ends_the_work_first(monkeypatch: pytes
         with pytest.raises(RuntimeError, match="asking"):
             await switches.unless_drained(work(), 0.01)
     assert ended.is_set()
+
+
+class Closing:
+    """Stands in for the terminal: closed or open, as the test says."""
+
+    def __init__(self, *, closed: bool) -> None:
+        self.closed = closed
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+
+async def hung_up(terminal: Closing, closes_s: float | None = None) -> tuple[bool, bool]:
+    """Whether a SIGHUP ended the work, and whether a reload was asked for."""
+    switches = Switches("", terminal)  # type: ignore[arg-type]
+
+    async def work() -> None:
+        with switches:
+            os.kill(os.getpid(), signal.SIGHUP)
+            if closes_s is not None:
+                await asyncio.sleep(closes_s)
+                terminal.closed = True
+            await asyncio.sleep(1)
+
+    try:
+        await until_signalled(work(), ENDING)
+    except asyncio.CancelledError:
+        return True, switches.reload_asked
+    return False, switches.reload_asked
+
+
+async def test_a_hangup_of_a_closed_terminal_ends_and_of_an_open_one_asks_for_a_reload() -> None:
+    assert await hung_up(Closing(closed=True)) == (True, False)
+    assert await hung_up(Closing(closed=False)) == (False, True)
+
+
+async def test_a_terminal_that_closes_just_after_the_signal_ends_it_too() -> None:
+    assert await hung_up(Closing(closed=False), closes_s=0.05) == (True, True)
+
+
+async def test_under_nohup_a_hangup_ends_nothing() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert await hung_up(Closing(closed=True)) == (False, True)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def work() -> str:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        return "done"
+
+    assert await until_signalled(work()) == "done"
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

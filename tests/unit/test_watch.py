@@ -12,6 +12,7 @@ from builders import TLB, containers, kick, trial, window
 from kickwatch.config import Config, StateConfig
 from kickwatch.evidence import Evidence
 from kickwatch.model import Control, Observers, Trial
+from kickwatch.remark import Kind, Remark, losses
 from kickwatch.verdict_age import VerdictAge
 from kickwatch.watch import Watch, newest
 
@@ -108,12 +109,37 @@ async def test_a_failed_control_is_an_alert_and_so_is_the_next_that_passes(tmp_p
     assert "0 of 23" in logs[0]["what"]
 
 
-async def test_a_note_is_said_once(tmp_path: Path) -> None:
+async def test_a_remark_is_logged_once_by_the_event_of_its_kind(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    knob, runtime = Remark(Kind.KNOB_IGNORED, "a knob is ignored"), Remark(Kind.RUNTIME_DRIVEN, "as configured")
+    with structlog.testing.capture_logs() as logs:
+        watch.note(losses(("no probe",)))
+        watch.note((knob,))
+        watch.note((*losses(("no probe", "no mutex")), knob, runtime))
+    assert [(log["event"], log["log_level"], log["what"]) for log in logs] == [
+        ("kickwatch.capability_lost", "warning", "no probe"),
+        ("kickwatch.knob_ignored", "warning", "a knob is ignored"),
+        ("kickwatch.capability_lost", "warning", "no mutex"),
+        ("kickwatch.runtime_driven", "info", "as configured"),
+    ]
+
+
+async def test_the_notes_of_a_record_are_not_logged_again(tmp_path: Path) -> None:
     watch = await watch_of(tmp_path)
     with structlog.testing.capture_logs() as logs:
-        watch.note(("a knob is ignored",))
-        watch.note(("a knob is ignored", "another"))
-    assert [log["what"] for log in logs] == ["a knob is ignored", "another"]
+        await watch.take(replace(faulty(0), notes=("no probe",)))
+    assert "no probe" not in str(logs)
+
+
+async def test_whether_the_newest_trial_was_kept_is_known(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    watch = await watch_of(tmp_path / "file")
+    with structlog.testing.capture_logs():
+        await watch.take(faulty(0))
+        assert not watch.evidence.kept
+        (tmp_path / "file").unlink()
+        await watch.take(faulty(1))
+    assert watch.evidence.kept
 
 
 async def test_the_condition_follows_evidence_and_control(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kickwatch.alert.broadcast import broadcast_fields, contention_fields
-from kickwatch.alert.journal import Event
+from kickwatch.alert.journal import Event, logger
 from kickwatch.detect.verdict import Finding, Judgement
 from kickwatch.model import Trial, Verdict
 
@@ -17,6 +17,11 @@ class Alert:
     level: str
     event: Event
     fields: dict[str, Any]
+
+
+def log(alert: Alert) -> None:
+    """Write it."""
+    getattr(logger(), alert.level)(alert.event, **alert.fields)
 
 
 def alerts_of(trials: Sequence[Trial], judgement: Judgement) -> list[Alert]:

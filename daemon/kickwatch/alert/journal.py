@@ -1,11 +1,10 @@
 """The log: structlog records to the journal where systemd connected it, readable on a terminal, JSON lines elsewhere.
 
 A line that reaches the journal begins with `<N>`, the priority that journald reads (sd-daemon(3)); the priority stands
-in the object too, so that other collectors have it. Logging never raises, and never waits long: whoever reads the log
-may be gone, or stopped.
+in the object too, so that other collectors have it. Logging never raises, whatever it is given, and never waits long:
+whoever reads the log may be gone, or stopped.
 """
 
-import logging
 import os
 import sys
 import time
@@ -16,14 +15,15 @@ from typing import Any, TextIO
 
 import structlog
 
-from kickwatch.alert import native
+from kickwatch.alert import console, native
+from kickwatch.alert.bound_logger import EVENT_SCHEMA, PRIORITIES, RESERVED, BoundLogger, Sink
 from kickwatch.alert.limits import Limiter, Rate
+from kickwatch.alert.plain import as_json, text
 
-# Raised when a key of events.schema.json changes its meaning or goes; new keys and events raise nothing.
-EVENT_SCHEMA = 1
-# syslog priorities (syslog(3)) by structlog's level names.
-PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+__all__ = ["EVENT_SCHEMA", "PRIORITIES", "Event", "configure_logging", "logger", "reaches_journal", "sentence"]
+
 STREAM_WAIT_MS = 100  # how long a line waits for a reader that does not read
+_COLUMNS = 100  # of lines for people where no terminal has a width
 
 
 class Event(StrEnum):
@@ -62,10 +62,23 @@ class Event(StrEnum):
     EVIDENCE_CHANGED = "kickwatch.evidence_changed", "1924ff012d904806913888dfde15a5c0"
     EVIDENCE_DROPPED = "kickwatch.evidence_dropped", "d4938a5583224b5d920d7d1d9c6dd6d8"
     HISTORY_TROUBLE = "kickwatch.history_trouble", "d1e10947f4bd42ed96547f29c44c9db8"
+    HISTORY_RESUMED = "kickwatch.history_resumed", "5645f021ca7fecb56f2dd4727841ecb3"
     OBSERVER_BLIND = "kickwatch.observer_blind", "49f7f65342664a019556f559f7fcedd1"
     OBSERVER_SEES = "kickwatch.observer_sees", "58aa29712a2b424fb7312ea309a2417c"
     CLEAN_UP_FAILED = "kickwatch.clean_up_failed", "76bfcd502e2f4af083f9cb5ae4917024"
-    NOTE = "kickwatch.note", "608c76859bbf48ae9ff1a25f5b3ce9ed"
+    METRICS_UNSERVED = "kickwatch.metrics_unserved", "8352a2bf022f429ebbb4d33186784e34"
+    METRICS_SERVED = "kickwatch.metrics_served", "55b149a119564201b05ab5074866f122"
+    TEXTFILE_UNWRITTEN = "kickwatch.textfile_unwritten", "29ee3f6db1e04d1085727df6cf395321"
+    TEXTFILE_WRITTEN = "kickwatch.textfile_written", "779ca6284f4346f1a47313553e5e2345"
+    BUDGET_UNWRITTEN = "kickwatch.budget_unwritten", "abaeb772bc314174b7fd68c2a2c88f02"
+    BUDGET_WRITTEN = "kickwatch.budget_written", "81b36045257a486e8626941cd41aca96"
+    BUDGET_UNREAD = "kickwatch.budget_unread", "3b5f39162ede4680bc34fb0d03810797"
+    CAPABILITIES_KEPT = "kickwatch.capabilities_kept", "d5e0cc3cdcd3469e81832db81e1554fd"
+    RUNTIME_DRIVEN = "kickwatch.runtime_driven", "3feef5dfabba4893ab972cfa5d2d9cbd"
+    SECCOMP_MISSING = "kickwatch.seccomp_missing", "833b8107ab864df9907c3bea172f11a6"
+    WARM_UP_FAILED = "kickwatch.warm_up_failed", "7136969bd2ae4f57a1993ecf7cad2ed2"
+    KNOB_IGNORED = "kickwatch.knob_ignored", "99b4399b1e434ce89c0f1bd0654f3e88"
+    MEMCG_LINGERS = "kickwatch.memcg_lingers", "8c64d0d00bbc446fbc56bbd4fa2b649c"
     CAPABILITY_LOST = "kickwatch.capability_lost", "051a101d6cab45cd83ae1befacc08737"
     CONFIG_WARNING = "kickwatch.config_warning", "132596b90cac459b9503b08adb0f4e94"
     PAUSED = "kickwatch.paused", "8895976c5a9c4646a2d18c771a1832ca"
@@ -77,8 +90,13 @@ class Event(StrEnum):
     RELOAD_REFUSED = "kickwatch.reload_refused", "9d6e62997d574a149b78d3389ffdfdf1"
     ENGINE_LOST = "kickwatch.engine_lost", "87a825914dbe4529bf2811613e11d8cc"
     ENGINE_FOUND = "kickwatch.engine_found", "90e87d98ed4e45509a9aaa7b79bcf70a"
+    ENGINE_UNNAMED = "kickwatch.engine_unnamed", "13b95c8cdcb8cad89707daff832e861c"
+    RESTORED = "kickwatch.restored", "b610ec81697f38af3d88d38b8cb5d5da"
     SUMMARY = "kickwatch.summary", "ac88345b97774b54a706436de89c878d"
 
+
+# Names and MESSAGE_IDs of events that are gone: never to be used again, since alerts may still ask for them.
+RETIRED = {"kickwatch.note": "608c76859bbf48ae9ff1a25f5b3ce9ed"}
 
 # How often each may be logged. Trials come at the pace of budget and windows, the rest when something changes.
 RATES: dict[str, Rate] = {Event.TRIAL_FINISHED: Rate(burst=120, period_s=5.0)}
@@ -98,26 +116,23 @@ def configure_logging(
     """
     stream = stream if stream is not None else sys.stderr
     reaches = reaches_journal(stream)
-    processors: list[Any] = [
-        Limiter(RATES, RATE, NEVER_DROPPED, time.monotonic),
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-    ]
-    sink: Any
-    if form == "console" or (form == "auto" and stream.isatty()):
-        processors += [
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
-        ]
+    sink: Sink
+    if form == "console" or (form == "auto" and _is_terminal(stream)):
         sink = Console(stream)
     else:
-        processors += [_add_priority, structlog.processors.TimeStamper(fmt="iso", utc=True)]
-        sink = Lines(stream, prefixed=reaches)
+        sink = lines = Lines(stream, prefixed=reaches)
         if form == "auto" and reaches and native.listens(journal):
-            sink = Journal(journal, sink)
+            sink = Journal(journal, lines)
     structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[
+            _Floor(level),
+            Limiter(RATES, RATE, NEVER_DROPPED, time.monotonic),
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _add_priority,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
+        wrapper_class=BoundLogger,
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
@@ -137,18 +152,49 @@ def reaches_journal(stream: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+class _Floor:
+    """A processor that drops what is less severe than `level`."""
+
+    def __init__(self, level: str) -> None:
+        self._lowest = PRIORITIES[level]
+
+    def __call__(self, _: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        if PRIORITIES[method] > self._lowest:
+            raise structlog.DropEvent
+        return event
+
+
 class Console:
-    """Lines for people, to a terminal."""
+    """Records for people, at a terminal; `log.format = "console"` has them elsewhere, without colours."""
 
     def __init__(self, stream: TextIO) -> None:
         """`stream` may go away at any time."""
         self._stream = stream
 
-    def msg(self, line: str) -> None:
-        """What cannot be written is lost: there is nowhere left to say it."""
-        _write(self._stream, line, STREAM_WAIT_MS)
+    def write(self, record: Mapping[str, Any]) -> None:
+        """What cannot be written is lost: there is nowhere left to report it."""
+        plain_terminal = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        colours = _is_terminal(self._stream) and not plain_terminal
+        _write(self._stream, console.render(record, _columns(self._stream), colours=colours), STREAM_WAIT_MS)
 
-    debug = info = warning = error = critical = msg
+    def write_plain(self, record: Mapping[str, Any]) -> None:
+        """As JSON."""
+        _write(self._stream, as_json(record), STREAM_WAIT_MS)
+
+
+def _columns(stream: TextIO) -> int:
+    """Asked for each record: windows are resized."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
 
 
 class Lines:
@@ -160,17 +206,16 @@ class Lines:
         self._prefixed = prefixed
         self._lost = 0
 
-    def msg(self, /, **record: Any) -> None:
+    def write(self, record: Mapping[str, Any]) -> None:
         """A line that finds no room is lost, and the next one says how many were."""
-        told = record | {"lost": self._lost} if self._lost else record
-        line = native.as_json(told)
+        line = as_json({**record, "lost": self._lost} if self._lost else record)
         wait_ms = 0 if self._lost else STREAM_WAIT_MS
         if _write(self._stream, f"<{record['priority']}>{line}" if self._prefixed else line, wait_ms):
             self._lost = 0
         else:
             self._lost += 1
 
-    debug = info = warning = error = critical = msg
+    write_plain = write
 
 
 class Journal:
@@ -182,14 +227,16 @@ class Journal:
         self._instead = instead
         self._refused = False
 
-    def msg(self, /, **record: Any) -> None:
+    def write(self, record: Mapping[str, Any]) -> None:
         """One record. Only the first that is refused waits, so that a stopped journald holds the daemon up once."""
         wait_ms = 0 if self._refused else native.FULL_WAIT_MS
         self._refused = not native.send(self._path, native.encode(fields_of(record)), wait_ms)
         if self._refused:
-            self._instead.msg(**record)
+            self._instead.write(record)
 
-    debug = info = warning = error = critical = msg
+    def write_plain(self, record: Mapping[str, Any]) -> None:
+        """As a line, which reaches the journal as well."""
+        self._instead.write(record)
 
 
 def fields_of(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -205,28 +252,27 @@ def fields_of(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return fields + native.keys_of(record)
 
 
-_ABOUT_THE_RECORD = frozenset({"event", "level", "priority", "schema", "timestamp", "suppressed"})
 _MOST_KEYS, _MOST_CHARACTERS = 6, 160
 
 
 def sentence(record: Mapping[str, Any]) -> str:
     """What a person reads: `broadcast detected: 32 x kick_all_cpus_sync per container, sent by a kworker`."""
-    name = str(record["event"]).removeprefix("kickwatch.").replace("_", " ")
+    name = text(record["event"]).removeprefix("kickwatch.").replace("_", " ")
     for key in ("headline", "explanation", "what"):
         if record.get(key):
-            remedy = f": {record['remedy']}" if record.get("remedy") else ""
-            return f"{name}: {record[key]}{remedy}"
+            remedy = f": {native.text_of(record['remedy'])}" if record.get("remedy") else ""
+            return f"{name}: {native.text_of(record[key])}{remedy}"
     told = [
         f"{key}={_shortened(value)}"
         for key, value in record.items()
-        if key not in _ABOUT_THE_RECORD and not isinstance(value, dict) and value not in ("", [], (), None)
+        if key not in RESERVED and not isinstance(value, dict) and value not in ("", [], (), None)
     ]
     return f"{name}: {', '.join(told[:_MOST_KEYS])}" if told else name
 
 
 def _shortened(value: object) -> str:
-    text = "; ".join(map(str, value)) if isinstance(value, list | tuple) else native.text_of(value)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
+    whole = "; ".join(map(native.text_of, value)) if isinstance(value, list | tuple) else native.text_of(value)
+    return whole if len(whole) <= _MOST_CHARACTERS else f"{whole[:_MOST_CHARACTERS]}..."
 
 
 def _add_priority(_: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
@@ -238,11 +284,11 @@ def _write(stream: TextIO, line: str, wait_ms: int) -> bool:
     try:
         if not _has_room(stream, wait_ms):
             return False
-        stream.write(f"{line}\n")
+        written = stream.write(f"{line}\n")
         stream.flush()
     except (OSError, ValueError):  # the reader is gone, the disk is full, the stream is closed
         return False
-    return True
+    return written != 0  # of a stream that raises nothing (see standard_streams)
 
 
 def _has_room(stream: TextIO, wait_ms: int) -> bool:

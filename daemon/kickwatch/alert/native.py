@@ -9,7 +9,6 @@ Each record opens a socket of its own (some microseconds): nothing is left over 
 
 import errno
 import fcntl
-import json
 import os
 import re
 import select
@@ -17,6 +16,8 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from kickwatch.alert.plain import as_json
 
 SOCKET = Path("/run/systemd/journal/socket")
 PREFIX = "KICKWATCH_"
@@ -35,15 +36,7 @@ def field_name(key: str) -> str:
 
 def text_of(value: object) -> str:
     """A string as it is, everything else as JSON: `journalctl KICKWATCH_CONTAINERS=23`."""
-    return str(value) if isinstance(value, str) else as_json(value)
-
-
-def as_json(value: object) -> str:
-    """JSON of anything: a log that fails for a strange value would hide what it was to tell."""
-    try:
-        return json.dumps(value, default=str)
-    except (TypeError, ValueError):  # a key that is no text, a list within itself
-        return json.dumps(repr(value))
+    return str.__str__(value) if isinstance(value, str) else as_json(value)
 
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:

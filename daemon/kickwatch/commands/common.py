@@ -60,6 +60,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise InterruptedRunError("interrupted", "what was started is removed") from error
 
 
+def complain(text: str) -> None:
+    """One line on standard error: why the command fails."""
+    click.echo(f"kickwatch: {' '.join(text.split())}", err=True)
+
+
 def say(text: str) -> None:
     """Progress, to a terminal only: results go to standard output, and a log is for events."""
     if sys.stderr.isatty():

@@ -21,7 +21,8 @@ from kickwatch.service import run_daemon
 def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) -> None:
     """Watch this node until a signal: trial after trial, alerts in the log.
 
-    SIGHUP reads the configuration again, SIGUSR1 drains the node and ends the drain.
+    SIGHUP reads the configuration again, SIGUSR1 drains the node and ends the drain. When the terminal closes at which
+    it was started, it ends; under nohup or setsid it goes on.
     """
     share_one_arena()
     configure_logging()

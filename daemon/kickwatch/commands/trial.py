@@ -9,7 +9,7 @@ import msgspec
 
 from kickwatch.alert.condition import alerts_of
 from kickwatch.alert.journal import logger
-from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, config_options, read_config, run, say
+from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, complain, config_options, read_config, run, say
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, Judgement
 from kickwatch.ledger import counted
@@ -42,21 +42,34 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
     Exit status: 0 quiet, 3 broadcasting, 4 unknown.
     """
     try:
-        config = read_config(config_path, sets)
-        count = containers or config.workload.containers_per_trial
-        ending = Ending()
-        work = decide(config, count, say, until_decided=until_decided, ending=ending)
-        trials, single = run(until_signalled(work, stopping=ending.begin))
+        trials, single = _decided(config_path, sets, containers, until_decided=until_decided)
+        judgement = Judgement(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
+        _report(trials, single, judgement, as_json=as_json)
     except Exception as error:  # under --bisect any failure is "cannot tell": git takes other statuses for a bad kernel
         if not bisect:
             raise
-        click.echo(f"kickwatch: {error}", err=True)
+        complain(str(error))
         sys.exit(BISECT_STATUS[Verdict.UNKNOWN])
-    judgement = Judgement(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
-    click.echo(_rendered(trials, single, judgement, as_json=as_json))
-    for alert in alerts_of(trials, judgement):
-        getattr(logger(), alert.level)(alert.event, **alert.fields)
     sys.exit(_status(judgement, strict=strict, bisect=bisect))
+
+
+def _decided(
+    config_path: Path | None, sets: tuple[str, ...], containers: int | None, *, until_decided: bool
+) -> tuple[list[Trial], Single]:
+    config = read_config(config_path, sets)
+    count = containers or config.workload.containers_per_trial
+    ending = Ending()
+    work = decide(config, count, say, until_decided=until_decided, ending=ending)
+    return run(until_signalled(work, stopping=ending.begin))
+
+
+def _report(trials: list[Trial], single: Single, judgement: Judgement, *, as_json: bool) -> None:
+    """The verdict to standard output, and what it alerts of to the log, whether there is room for the former or not."""
+    try:
+        click.echo(_rendered(trials, single, judgement, as_json=as_json))
+    finally:
+        for alert in alerts_of(trials, judgement):
+            getattr(logger(), alert.level)(alert.event, **alert.fields)
 
 
 def _rendered(trials: list[Trial], single: Single, judgement: Judgement, *, as_json: bool) -> str:

@@ -237,7 +237,11 @@ class Monitor:
 
     def _in_epoch(self, state: State, started_unix_s: float) -> State:
         epoch = int(started_unix_s // EPOCH_S)
-        return state if epoch == state.epoch else replace(self.settled(state), epoch=epoch, published={})
+        if epoch == state.epoch and state.published_since_unix_s:
+            return state
+        state = self.settled(state)
+        kept = state.published if epoch == state.epoch else {}  # of a state that did not know yet since when
+        return replace(state, epoch=epoch, published=kept, published_since_unix_s=started_unix_s)
 
 
 class _Feed(msgspec.Struct, frozen=True):

@@ -85,6 +85,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     more_containers: int | None = None
     looked_unix_s: float = 0.0
     silence: SavedSilence | None = None
+    published_since_unix_s: float = 0.0
 
 
 def save(monitor: Monitor, state: State) -> bytes:
@@ -99,6 +100,7 @@ def save(monitor: Monitor, state: State) -> bytes:
         containers=state.containers,
         verdict=state.verdict,
         epoch=state.epoch,
+        published_since_unix_s=state.published_since_unix_s,
         # In the order of the streams, not of their first words: equal evidence is equal bytes.
         tracks={
             name.value: tracks.save(test, state.tracks[name])
@@ -160,6 +162,8 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
         more_containers=known.more_containers,
         looked_unix_s=known.looked_unix_s,
         silence=monitor.silence.restore(known.silence) if known.silence else Silence(),
+        # A stream that begins again is a new draw of the fleet's: the node then counts once more.
+        published_since_unix_s=0.0 if lost else known.published_since_unix_s,
     )
     return state, tuple(lost)
 

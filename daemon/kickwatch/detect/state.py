@@ -82,6 +82,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     epoch: int = 0
     published: dict[Name, Wealth] = {}
+    published_since_unix_s: float = 0.0  # when the trial began with which they begin; 0 before there was one
 
     @property
     def alerted(self) -> dict[Condition, tuple[str, ...]]:

@@ -157,6 +157,20 @@ class Chosen(Collector):
         return [_gauge(self._name, self._documentation, self._label, {word: word == chosen for word in self._words})]
 
 
+class Several(Collector):
+    """Those of a closed set of words that hold: 1 for each of them, 0 for every other."""
+
+    def __init__(self, name: str, documentation: str, label: str, words: tuple[str, ...]) -> None:
+        """None holds from the start."""
+        self._name, self._documentation, self._label, self._words = name, documentation, label, words
+        self.holding: frozenset[str] = frozenset()
+
+    def collect(self) -> Iterable[Metric]:
+        """One family."""
+        holding = self.holding
+        return [_gauge(self._name, self._documentation, self._label, {word: word in holding for word in self._words})]
+
+
 class Children(Collector):
     """CPU time of the programs that were started and have ended."""
 

@@ -4,8 +4,8 @@ Cardinality is bounded: every label takes its value from a closed set (`words`),
 `bill.MOST_CELLS` are shown. No label carries a container, a trial or a stack.
 """
 
-from collections.abc import Mapping
-from math import inf
+from collections.abc import Iterable, Mapping
+from math import inf, nan
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics import disable_created_metrics
@@ -15,7 +15,7 @@ from kickwatch.detect.verdict import Reason, void_reasons
 from kickwatch.ledger import counted
 from kickwatch.metrics import words
 from kickwatch.metrics.bill import bill_of
-from kickwatch.metrics.collectors import Billed, Children, Chosen, Observed
+from kickwatch.metrics.collectors import Billed, Children, Chosen, Observed, Several
 from kickwatch.metrics.live import Live
 from kickwatch.metrics.words import known
 from kickwatch.model import Trial
@@ -51,12 +51,45 @@ class Metrics:
         )
         for collector in (self._observed, self._billed, self._condition, self._off, Children()):
             self._own.register(collector)
+        self._make_doubts()
         self._gauge("build_info", "The version of kickwatch: always 1.", version=(version,)).labels(version).set(1)
         self._make_evidence()
         self._make_trials()
         self._make_health()
         self.evidence(dict.fromkeys(words.STREAMS, _NOTHING))
         self.registry = self._with_process("")
+
+    def _make_doubts(self) -> None:
+        """What an operator has to do something about, though no stream has an alarm."""
+        self._unknown = Several(
+            "kickwatch_unknown",
+            "1 for each reason why the condition is unknown; 0 for all of them where it is known.",
+            "reason",
+            words.UNKNOWN_REASONS,
+        )
+        self._guarded = Several(
+            "kickwatch_guard_paused",
+            "1 for each cause of the guard's pause while it goes on.",
+            "reason",
+            words.PAUSE_REASONS,
+        )
+        self._trouble = Several(
+            "kickwatch_trouble",
+            "1 while this fails and is tried again: the container engine does not answer; the history, what was spent"
+            " of the budget, or the textfile cannot be written.",
+            "kind",
+            words.TROUBLES,
+        )
+        for collector in (self._unknown, self._guarded, self._trouble):
+            self._own.register(collector)
+        self._verdict_age = self._gauge(
+            "verdict_age_seconds",
+            "Seconds since the trial began that last established something; NaN before the first that did.",
+        )
+        self._verdict_age.set(nan)
+        self._regressed = self._gauge(
+            "regressed_cells", "Cells that cost more than under the kernel before, by an alarm that holds."
+        )
 
     def _make_evidence(self) -> None:
         self._alerted = self._gauge("stream_alerted", "Whether the stream's alarm holds.", stream=words.STREAMS)
@@ -77,11 +110,16 @@ class Metrics:
             "The e-process since the fleet's common epoch of 90 days; 1 says nothing. The mean over nodes is one, too.",
             stream=words.STREAMS,
         )
+        self._epoch = self._gauge(
+            "e_process_start_timestamp_seconds",
+            "When this node's e-processes of the epoch began, Unix time; 0 before. A node that loses its state begins"
+            " again, and is one more draw of the fleet's.",
+        )
 
     def _make_trials(self) -> None:
         self._trials = self._counter(
             "trials",
-            "Trials taken, by what the daemon believed after them; void ones are unknown.",
+            "Trials taken, by what the daemon believed after them; void ones, which prove nothing, are void.",
             verdict=words.VERDICTS,
         )
         self._failed = self._counter("trials_failed", "Trials that could not be made to their end.")
@@ -125,8 +163,8 @@ class Metrics:
     def trial(self, trial: Trial, outcome: Outcome, figures: Mapping[str, Figures]) -> None:
         """A trial was taken, void or not. The bill stays the last valid trial's."""
         self.evidence(figures)
-        self._trials.labels(outcome.verdict.value).inc()
         void = _void_words(trial)
+        self._trials.labels(words.VOID if void else outcome.verdict.value).inc()
         for word in void:
             self._void.labels(word).inc()
         lived = counted(trial)
@@ -169,9 +207,30 @@ class Metrics:
         """The latest positive control."""
         self._control.set(passed)
 
-    def condition(self, condition: str) -> None:
-        """What the daemon believes: quiet, broadcasting, contended or unknown; any other word is unknown."""
+    def condition(self, condition: str, reasons: Iterable[str] = ()) -> None:
+        """What the daemon believes: quiet, broadcasting, contended or unknown, and why; any other word is unknown."""
         self._condition.chosen = condition if condition in words.CONDITIONS else "unknown"
+        self._unknown.holding = frozenset(known(reason, words.UNKNOWN_REASONS) for reason in reasons)
+
+    def verdict_age(self, seconds: float | None) -> None:
+        """How long ago a trial established something; None where none has."""
+        self._verdict_age.set(nan if seconds is None else seconds)
+
+    def regressed(self, cells: int) -> None:
+        """So many cells are more expensive than they were."""
+        self._regressed.set(cells)
+
+    def epoch(self, since_unix_s: float) -> None:
+        """When the e-processes began, to the second; 0 where they have not."""
+        self._epoch.set(int(since_unix_s))
+
+    def guarded(self, causes: Iterable[str]) -> None:
+        """The guard's pause goes on for these causes; with none of them there is no pause."""
+        self._guarded.holding = frozenset(known(cause, words.PAUSE_REASONS) for cause in causes)
+
+    def trouble(self, kind: str, *, lasts: bool) -> None:
+        """Whether this fails; a word that is none of `words.TROUBLES` is shown nowhere."""
+        self._trouble.holding = self._trouble.holding | {kind} if lasts else self._trouble.holding - {kind}
 
     def trials_off(self, reason: str) -> None:
         """`drained` or `passive` from now on, or with an empty string neither."""

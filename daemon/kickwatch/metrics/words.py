@@ -34,6 +34,15 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class Trouble(StrEnum):
+    """What fails for a while and is tried again: the engine, and what is written down."""
+
+    ENGINE = "engine"
+    HISTORY = "history"
+    BUDGET = "budget"
+    TEXTFILE = "textfile"
+
+
 class Off(StrEnum):
     """Why no trials are made, though nothing is wrong."""
 
@@ -48,7 +57,11 @@ CONDITIONS = (
     Verdict.UNKNOWN.value,
 )
 STREAMS = tuple(name.value for name in Name)
-VERDICTS = tuple(verdict.value for verdict in Verdict)
+VOID = "void"
+VERDICTS = (*(verdict.value for verdict in Verdict), VOID)
+CONVICTIONS = frozenset({Reason.CREATION_PATH, Reason.CANARY, Reason.CANARY_INTERRUPTS})
+UNKNOWN_REASONS = (*(reason.value for reason in Reason if reason not in CONVICTIONS), OTHER)
+TROUBLES = tuple(trouble.value for trouble in Trouble)
 KINDS = tuple(kind.value for kind in Kind)
 OBSERVERS = tuple(observer.value for observer in Observer)
 PROBES = (Observer.CSD.value, Observer.CONTENTION.value)

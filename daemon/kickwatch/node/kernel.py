@@ -28,8 +28,14 @@ def command_line(proc: Path = PROC) -> str:
 
 
 def rcu_expedited(sys: Path = SYS) -> bool:
-    """True when every grace period is expedited: each one then interrupts the busy CPUs."""
-    return _read(sys / "kernel/rcu_expedited") not in ("", "0")
+    """True when every grace period is expedited: each one then interrupts the busy CPUs. Raises OSError.
+
+    A kernel without expedited grace periods has no such file.
+    """
+    try:
+        return (sys / "kernel/rcu_expedited").read_text(encoding="ascii", errors="replace").strip() not in ("", "0")
+    except FileNotFoundError:
+        return False
 
 
 def cpus_online(sys: Path = SYS) -> int:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from errno import ENOENT
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,22 +22,48 @@ class NodeLock:
 
     def __enter__(self) -> Self:
         """Take it at once, or raise BusyError naming the holder."""
+        self._descriptor = self._take("run as root")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The file that is locked."""
+        return self._path
+
+    def renew(self) -> bool:
+        """Make and take it again where its file was removed, since another process then finds no lock; True if so.
+
+        Raises BusyError where another kickwatch was faster, KickwatchError where it cannot be made.
+        """
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+                return False
         except OSError as error:
-            raise KickwatchError(f"{self._path} cannot be opened ({error.strerror})", "run as root") from error
+            if error.errno != ENOENT:  # it is there, and cannot be looked at just now
+                return False
+        taken = self._take("`systemd-tmpfiles --create`, then `systemctl restart kickwatch`")
+        os.close(self._descriptor)
+        self._descriptor = taken
+        return True
+
+    def _take(self, remedy: str) -> int:
+        """The descriptor of the locked file."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise KickwatchError(f"{self._path} cannot be opened ({error.strerror})", remedy) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._descriptor)
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
             raise BusyError(
                 f"another kickwatch experiments on this node (pid {holder}, lock {self._path})",
                 "wait for it, or stop it (`systemctl stop kickwatch`)",
             ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
-        return self
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

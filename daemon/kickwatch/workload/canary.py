@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from kickwatch.errors import CgroupError
-from kickwatch.node.cgroups import Cgroups, reclaim, remove_tree
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, handed_on_by, reclaim, remove_tree
 from kickwatch.node.delegation import own_base
 from kickwatch.shielded import finish
 from kickwatch.workload.helper import Helper
@@ -43,12 +43,16 @@ class Canary:
         self._deadline_s = deadline_s
         self._helper: Helper | None = None
         self._parent = Path()
+        self._held: dict[Path, tuple[int, int] | None] = {}
+        self._hands_on: tuple[Path, ...] = ()
 
     async def __aenter__(self) -> Self:
         """Remove what a killed run left, make the group, start the child. Raises CgroupError, HelperError."""
         preparing = asyncio.to_thread(prepare_group, self._cgroups, self._group, self._scratch)
         try:
             self._parent, home, scratch = await finish(preparing)
+            self._held = await asyncio.to_thread(lambda: {path: _identity(path) for path in (self._parent, scratch)})
+            self._hands_on = (self._parent.parent, self._parent) if self._cgroups.version is CgroupVersion.V2 else ()
             helper = Helper(["canary", self._parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
             self._helper = await helper.__aenter__()
         except BaseException:
@@ -69,6 +73,31 @@ class Canary:
         """A new child in place of one that may have failed or lost step; its batch is removed."""
         await self.__aexit__(None, None, None)
         await self.__aenter__()
+
+    async def restore(self) -> str:
+        """Start again where others have removed the group, its child, or the scratch directory, or took the memory
+        controller from the group; returns what was done, empty for nothing. Raises CgroupError, HelperError, OSError.
+        """
+        gone = await self._gone()
+        if not gone:
+            return ""
+        await self.restart()
+        return f"{gone}; the canary is made again"
+
+    async def _gone(self) -> str:
+        if self._helper is None or not self._helper.lives:
+            return "the child of the canary has ended"
+        return await asyncio.to_thread(self._moved)
+
+    def _moved(self) -> str:
+        """What is another directory than the one that the child holds open, or none."""
+        for directory, held in self._held.items():
+            if _identity(directory) != held:
+                return f"{directory} was removed"
+        for directory in self._hands_on:
+            if "memory" not in handed_on_by(directory):
+                return f"the memory controller was switched off in {directory}/cgroup.subtree_control"
+        return ""
 
     async def pays_for_kernel_memory(self) -> bool:
         """Whether the group is charged for a bare child, on cgroup v2. To be asked before the first batch.
@@ -103,7 +132,23 @@ def prepare_group(cgroups: Cgroups, group: str, scratch: Path | None) -> tuple[P
     for left in groups if group in groups else (group,):
         remove_leftovers(cgroups, left)
     home = cgroups.memcg_dir_of("self")
-    return cgroups.ensure_own(group, own_base(cgroups)), home, scratch or Path(tempfile.gettempdir())
+    return cgroups.ensure_own(group, own_base(cgroups)), home, scratch or _temporary()
+
+
+def _temporary() -> Path:
+    """TMPDIR, or another directory for temporary files where it was removed. Raises FileNotFoundError without any."""
+    if not Path(tempfile.gettempdir()).is_dir():
+        tempfile.tempdir = None  # chosen once and for all otherwise
+    return Path(tempfile.gettempdir())
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Which directory of that name it is; None where there is none."""
+    try:
+        found = directory.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _pays_for_a_child(parent: Path) -> bool:

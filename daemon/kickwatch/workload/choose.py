@@ -4,31 +4,72 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from kickwatch.config import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.node.continuity import engine_process
+from kickwatch.remark import Kind, Remark
 from kickwatch.workload.docker_engine import DockerEngine
-from kickwatch.workload.engine import Engine, EngineInfo
+from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine, forbidden
 from kickwatch.workload.oci_runtime import find_runtime
 
 _PROC = Path("/proc")
+_ASKED_AGAIN, _ASK_AGAIN_S = 5, 1.0
 
 
 @dataclass(frozen=True)
 class Chosen:
     """An engine that answered, and why it is this one. To be closed by whoever asked for it.
 
-    `note` is for a trial's record: empty where the engine is what everybody expects.
+    `remarks` are for the log and a trial's record: none where the engine is what everybody expects.
     """
 
     engine: Engine
     info: EngineInfo
     why: str
-    note: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+
+class Known(NamedTuple):
+    """How an engine named itself before (`docker 20.10.24`), and its runtime."""
+
+    engine: str
+    runtime: str
+
+
+def completed(info: EngineInfo, known: Known | None) -> EngineInfo:
+    """What the engine cannot name now as it was known before; what it can name is believed."""
+    if known is None or not info.unnamed:
+        return info
+    name, _, version = known.engine.partition(" ")
+    if name != info.name:
+        return info
+    if is_unnamed(info.version):
+        info = msgspec.structs.replace(info, version=version)
+    same = known.engine == str(info) and is_unnamed(info.runtime)
+    return msgspec.structs.replace(info, runtime=known.runtime) if same else info
+
+
+async def named(chosen: Chosen, known: Known | None, pause_s: float = _ASK_AGAIN_S) -> tuple[EngineInfo, str]:
+    """What the engine says of itself, asked again for some seconds where it cannot name its version or its runtime.
+
+    Those are part of what trials are compared by: a name that is missing for a moment must not drop all evidence. Where
+    it stays missing, what was known before holds; where nothing was, the missing name is one like any other. Returns
+    also what is to be reported then; empty where nothing is missing.
+    """
+    info = chosen.info
+    for _ in range(_ASKED_AGAIN):
+        if not info.unnamed:
+            return info, ""
+        await asyncio.sleep(pause_s)
+        info = await chosen.engine.info()
+    whole = completed(info, known)
+    taken = f"taken for `{whole}` with `{whole.runtime}`, as before" if whole != info else "nothing better is known"
+    return whole, f"the engine calls itself `{info}` and its runtime `{info.runtime}`: {taken}" if info.unnamed else ""
 
 
 async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] = lambda: None) -> Chosen:
@@ -39,7 +80,7 @@ async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] 
     kind = wanted(config.engine)
     if kind is EngineKind.OCI:
         await asyncio.to_thread(check_oci, config)
-        return await _oci(config, alive, "engine.kind is oci")
+        return await _oci(config, alive, "engine.kind is oci", Kind.RUNTIME_DRIVEN)
     docker = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, alive=alive)
     try:
         info = await _asked(docker)
@@ -121,17 +162,20 @@ async def _without_docker(config: Config, alive: Callable[[], None], absent: Eng
     if lacks:
         raise EngineAbsentError(f"{absent.what}, and {lacks}", absent.remedy) from absent
     try:
-        return await _oci(config, alive, absent.what)
+        return await _oci(config, alive, absent.what, Kind.RUNTIME_INSTEAD)
     except EngineAbsentError as error:
         remedy = f"for Docker: {absent.remedy}; without an engine: {error.remedy}"
         raise EngineAbsentError(f"{absent.what}; {error.what}", remedy) from error
 
 
-async def _oci(config: Config, alive: Callable[[], None], why: str) -> Chosen:
+async def _oci(config: Config, alive: Callable[[], None], why: str, kind: Kind) -> Chosen:
     engine = OciEngine(config.engine.runtime, timeout_s=config.engine.timeout_s, alive=alive)
     info = await _asked(engine)
-    bare = "" if engine.seccomp else "; its containers have no seccomp filter"
-    return Chosen(engine, info, why, note=f"engine: {info}, no daemon: {why}{bare}")
+    remarks = [Remark(kind, f"engine: {info}, no daemon: {why}")]
+    if not engine.seccomp:
+        bare = f"engine: {info} was built without seccomp: its containers have no filter"
+        remarks.append(Remark(Kind.SECCOMP_MISSING, bare))
+    return Chosen(engine, info, why, tuple(remarks))
 
 
 async def _asked(engine: Engine) -> EngineInfo:

@@ -101,6 +101,7 @@ class Churn:
         self._after = after
         self._next = 0
         self._not_before = 0.0
+        self.begun = 0  # containers that the engine was asked for
 
     async def run(self) -> tuple[Container, ...]:
         """All containers, in the order of their numbers. Cancelling removes what is under way first.
@@ -138,6 +139,7 @@ class Churn:
 
     async def _one(self, index: int) -> Container:
         life = _Life(index, self._plan.spec(index).name)
+        self.begun += 1
         failure = ""
         try:
             failure = await self._live(life)

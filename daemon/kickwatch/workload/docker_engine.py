@@ -11,7 +11,7 @@ import docker.errors
 from docker.types import LogConfig
 
 import docker
-from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
+from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
 from kickwatch.shielded import finish
 from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_cause
 from kickwatch.workload.docker_images import has_image, image_reference, left_images, make_image, scratch_layer
@@ -78,10 +78,10 @@ class DockerEngine:
         return reference
 
     async def require_image(self, reference: str) -> None:
-        """A user's image must be there already, under this name or id: kickwatch pulls nothing."""
+        """An image must be there already, under this name or id: kickwatch pulls nothing."""
         found = await self._calls.call(f"look for the image {reference}", lambda api: has_image(api, reference))
         if not found:
-            raise EngineError(f"the image {reference} is not on this node", f"docker pull {reference}")
+            raise ImageAbsentError(f"the image {reference} is not on this node", f"docker pull {reference}")
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create; a lost answer and a cancellation are settled by label, so that no container stays behind unknown."""
@@ -273,10 +273,10 @@ def _versions(api: docker.APIClient) -> tuple[str, str, str | None, dict[str, st
 
 def _describe(api: docker.APIClient, parts: Mapping[str, str]) -> EngineInfo:
     told = api.info()
-    runc = f"{told.get('DefaultRuntime', 'unknown')} {told.get('RuncCommit', {}).get('ID', 'unknown')}"
+    runc = f"{told.get('DefaultRuntime') or 'unknown'} {(told.get('RuncCommit') or {}).get('ID') or 'unknown'}"
     return EngineInfo(
         name="podman" if _PODMAN in parts else "docker",
-        version=str(told.get("ServerVersion", "unknown")),
+        version=str(told.get("ServerVersion") or "unknown"),
         runtime=_podmans_runtime(parts) if _PODMAN in parts else runc,
         cgroup_driver=str(told.get("CgroupDriver", "cgroupfs")),
         root=str(told.get("DockerRootDir", "/var/lib/docker")),

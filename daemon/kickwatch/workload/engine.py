@@ -31,6 +31,17 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
         """`docker 20.10.24`."""
         return f"{self.name} {self.version}"
 
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Which of version and runtime the engine could not name now: one under load may fail to ask its runtime."""
+        return tuple(field for field in ("version", "runtime") if is_unnamed(getattr(self, field)))
+
+
+def is_unnamed(text: str) -> bool:
+    """`runc N/A`, `unknown`, nothing."""
+    words = text.split()
+    return not words or not {"N/A", "unknown"}.isdisjoint(words)
+
 
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One container to be made. `name` is unique on the node and settles what a lost answer left behind.
@@ -73,7 +84,7 @@ class Engine(Protocol):
         """Make the engine hold a scratch image with that one static program; returns its reference."""
 
     async def require_image(self, reference: str) -> None:
-        """Check that a user's image is there; it is never pulled."""
+        """Check that an image is there, ours or a user's; it is never pulled. Raises ImageAbsentError."""
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container and return its id. A timed-out create is settled by label before the error is raised."""

@@ -75,12 +75,18 @@ class Helper:
         """The child's process id; its name is `kickwatch-help`."""
         return self._running().pid
 
+    @property
+    def lives(self) -> bool:
+        """Whether the child was started, has not ended and has answered to all it was asked."""
+        return self._process is not None and self._process.returncode is None and not self._out_of_step
+
     async def __aenter__(self) -> Self:
         """Start the child and wait for its `ready`. Raises HelperError."""
         program = self._program if self._program is not None else await asyncio.to_thread(binary, "helper")
         try:
+            # A group of its own: what a terminal sends to the foreground would end it before it has cleaned up.
             self._process = await asyncio.create_subprocess_exec(
-                program, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE
+                program, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, process_group=0
             )
         except OSError as error:
             raise HelperError(f"{program} cannot be started ({error.strerror})", "rebuild it: `make native`") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import reclaim
+from kickwatch.remark import Kind, Remark
 
 KMEM_LIMIT = "memory.kmem.limit_in_bytes"
 KMEM_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
@@ -47,10 +48,10 @@ class Knobs:
         self._proc = proc
         self._freed_deadline_s = freed_deadline_s
         self._memcgs_with_container: int | None = None
-        self._said: dict[str, None] = {}  # insertion is atomic: containers reach their barriers in several threads
+        self._said: dict[Remark, None] = {}  # insertion is atomic: containers reach their barriers in several threads
 
     @property
-    def notes(self) -> list[str]:
+    def remarks(self) -> list[Remark]:
         """What the kernel did not accept, each thing once."""
         return list(self._said)
 
@@ -76,7 +77,8 @@ class Knobs:
             if freed and pushes >= _PUSHES_AT_LEAST:
                 return
             if asyncio.get_running_loop().time() > deadline:
-                self._note("a dying memcg kept its kmem TCP limit: the static key may stay on for later containers")
+                text = "a dying memcg kept its kmem TCP limit: the static key may stay on for later containers"
+                self._said.setdefault(Remark(Kind.MEMCG_LINGERS, text))
                 return
             await asyncio.sleep(_PUSH_INTERVAL_S)
 
@@ -84,22 +86,22 @@ class Knobs:
         """True when the limit was written and reads back. A container that has ended meanwhile is no error."""
         if not path.exists():
             if path.parent.exists():
-                self._note(f"{path.name}: this kernel or cgroup version has no such knob")
+                self._ignored(f"{path.name}: this kernel or cgroup version has no such knob")
             return False
         try:
             path.write_text(f"{limit}\n", encoding="ascii")
         except OSError as error:
             if error.errno not in _ENDED:
-                self._note(f"{path.name}: the kernel refused the limit ({error.strerror})")
+                self._ignored(f"{path.name}: the kernel refused the limit ({error.strerror})")
             return False
         kept = _read_back(path)
         if kept is not None and abs(kept - limit) >= _PAGE_BYTES:
-            self._note(f"{path.name}: the kernel ignores this knob (wrote {limit}, reads {kept})")
+            self._ignored(f"{path.name}: the kernel ignores this knob (wrote {limit}, reads {kept})")
             return False
         return kept is not None
 
-    def _note(self, text: str) -> None:
-        self._said.setdefault(text)
+    def _ignored(self, text: str) -> None:
+        self._said.setdefault(Remark(Kind.KNOB_IGNORED, text))
 
 
 def _read_back(path: Path) -> int | None:

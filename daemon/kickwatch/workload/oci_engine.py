@@ -8,17 +8,17 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError
+from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import own_base
-from kickwatch.node.handed_on import handed_on
+from kickwatch.node.handed_on import Noted, handed_on
 from kickwatch.node.privileges import held
 from kickwatch.shielded import finish, within
 from kickwatch.workload.docker_calls import one_line
@@ -74,6 +74,7 @@ class OciEngine:
         self._seccomp = False
         self._was_subreaper: bool | None = None
         self._noted = False
+        self._handed_on: Mapping[Path, Noted] = {}
         self._lives: dict[str, _Life] = {}
         self._starting = 0
 
@@ -125,15 +126,19 @@ class OciEngine:
         _, cgroups = self._known()
         what = f"make the image {reference}"
         await self._files(what, self._store.write_image, reference, own_program)
-        await self._files(what, lambda: self._store.note_handed_on(handed_on(cgroups)))
+        if not self._noted:  # made again later, the note is of the time before the first container all the same
+            self._handed_on = await self._files(what, handed_on, cgroups)
+        self._handed_on = await self._files(what, self._store.note_handed_on, self._handed_on)
         self._noted = True
         return reference
 
     async def require_image(self, reference: str) -> None:
         """Only our own image can be there: nothing else unpacks one here."""
-        if not await asyncio.to_thread((self._store.image_of(reference) / "rootfs").is_dir):
+        missing = await asyncio.to_thread(self._store.missing_of, reference, noted=bool(self._handed_on))
+        if missing:
             remedy = "leave workload.image out, or set engine.kind=docker"
-            raise EngineError(f"the oci engine holds no image but its own, not {reference}", remedy)
+            what = f"the oci engine holds no image but its own, not {reference} ({missing} is not there)"
+            raise ImageAbsentError(what, remedy)
 
     async def create(self, spec: ContainerSpec) -> str:
         """Write the bundle; nothing runs yet. What a failure or a cancellation leaves half made is removed."""
@@ -238,7 +243,7 @@ class OciEngine:
         self._was_subreaper = None
         if self._noted:
             self._noted = False
-            await self._files("take back what a runtime switched on", self._store.take_back)
+            await self._files("take back what a runtime switched on", self._store.take_back, self._handed_on)
 
     async def _call(self, what: str, home: Path, *arguments: str | Path) -> str:
         runtime, _ = self._known()

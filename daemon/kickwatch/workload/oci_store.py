@@ -19,8 +19,12 @@ from kickwatch.node.cgroups import Cgroups, remove_tree
 from kickwatch.node.handed_on import Noted, take_back
 from kickwatch.node.kernel import boot_id
 from kickwatch.whole import write_whole
+from kickwatch.workload.docker_images import image_reference
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
+
+_DIRECTORIES = ("bundles", "state")
+_MOUNT_POINTS = ("proc", "dev", "sys")
 
 
 class _Linux(msgspec.Struct, rename="camel"):
@@ -67,14 +71,22 @@ class Store:
         """What the cgroups above ours handed on before the first container."""
         return self.root / "handed-on.json"
 
-    def note_handed_on(self, before: Mapping[Path, Noted]) -> None:
-        """Note it, unless a killed kickwatch has: what that one's runtime switched on is not the node's own."""
-        if before:  # else cgroup v1
-            self._write_note({**before, **self._noted_handed_on()})
+    def note_handed_on(self, before: Mapping[Path, Noted]) -> Mapping[Path, Noted]:
+        """Note it, unless a killed kickwatch has: what that one's runtime switched on is not the node's own.
 
-    def take_back(self) -> None:
-        """Switch off what was not on when it was noted, and forget what could be; empty directories go with it."""
-        if failed := take_back(self._noted_handed_on()):
+        Returns what is noted now.
+        """
+        noted = {**before, **self._noted_handed_on()} if before else {}  # nothing on cgroup v1
+        if noted:
+            self._write_note(noted)
+        return noted
+
+    def take_back(self, known: Mapping[Path, Noted] | None = None) -> None:
+        """Switch off what was not on when it was noted, and forget what could be; empty directories go with it.
+
+        `known`: what was noted, should the note have been removed since.
+        """
+        if failed := take_back({**(known or {}), **self._noted_handed_on()}):
             self._write_note(failed)
         else:
             self._note.unlink(missing_ok=True)
@@ -93,19 +105,37 @@ class Store:
         noted = _HandedOn(boot_id(self._proc), {str(way): told for way, told in ways.items()})
         write_whole(self._note, msgspec.json.encode(noted))
 
+    def missing_of(self, reference: str, *, noted: bool) -> str:
+        """What a container of this image needs and does not find; empty where all is there. `noted`: the note, too.
+
+        The program is looked at whole: the name of an image has its digest.
+        """
+        home = self.image_of(reference)
+        rootfs, file = home / "rootfs", home / "program"
+        needed = [*(self.root / name for name in _DIRECTORIES), *(rootfs / name for name in _MOUNT_POINTS)]
+        needed += [rootfs / PROGRAM.lstrip("/"), *([self._note] if noted else [])]
+        for path in needed:
+            if not path.exists():
+                return str(path)
+        try:
+            sound = file.stat().st_mode & stat.S_IXUSR and image_reference(file.read_bytes()) == reference
+        except FileNotFoundError:
+            sound = False
+        return "" if sound else str(file)
+
     def write_image(self, reference: str, program: bytes) -> None:
         """The program and an empty root beside it; the same program is written once."""
         home = self.image_of(reference)
         rootfs, file = home / "rootfs", home / "program"
         _make_own(self.root.parent, 0o755)
         _make_own(self.root, 0o700)
-        for directory in (self.root / "bundles", self.root / "state", rootfs):
+        for directory in (*(self.root / name for name in _DIRECTORIES), rootfs):
             directory.mkdir(parents=True, exist_ok=True)
         self._clear_halves()
-        for name in ("proc", "dev", "sys"):
+        for name in _MOUNT_POINTS:
             (rootfs / name).mkdir(exist_ok=True)
         (rootfs / PROGRAM.lstrip("/")).touch()
-        if not file.exists() or file.read_bytes() != program:
+        if not file.exists() or file.read_bytes() != program or not file.stat().st_mode & stat.S_IXUSR:
             write_whole(file, program, 0o755)
 
     def write_bundle(self, spec: ContainerSpec, *, seccomp: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +41,9 @@ from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import judge
 from kickwatch.evidence import Evidence
 from kickwatch.model import Canary, Control, Interrupts, KmemAccounting, Trial, Verdict
+from kickwatch.remark import Kind as Remarks
+from kickwatch.remark import Remark
+from kickwatch.telemetry import belief
 from kickwatch.watch import Watch
 
 ROOT = Path(__file__).parents[3]
@@ -209,7 +213,9 @@ def test_the_summary_is_valid_with_trials_without_and_in_doubt() -> None:
     bill.add(trial(slab_mutex_known=False, void="cpus_changed"), Outcome(trial="b", verdict=Verdict.UNKNOWN))
     bill.add(trial(kmem_accounting=KmemAccounting.OFF), Outcome(trial="c", verdict=Verdict.UNKNOWN))
     told.append(bill.take(3600))
-    records = logged(*(Alert("info", Event.SUMMARY, {"condition": "unknown", **fields}) for fields in told))
+    watch: Any = SimpleNamespace(condition="unknown", reasons=("stale",), verdict_age_s=1.25, more_containers=None)
+    believed = belief(watch)
+    records = logged(*(Alert("info", Event.SUMMARY, {**believed, **fields}) for fields in told))
     for record in records:
         assert_valid(record)
     assert records[1]["void"] == {"cpus_changed": 1, "kmem_accounting_off": 1}
@@ -239,14 +245,21 @@ async def test_what_the_watch_says_of_trials_and_controls_is_valid(tmp_path: Pat
     evidence = await Evidence.open(replace(Config(), state=StateConfig(directory=str(tmp_path))))
     watch = Watch(eyes, evidence)  # type: ignore[arg-type]
     watch.controlled()
-    await watch.take(replace(faulty(0), notes=("a knob is ignored",), containers=containers(4, failed=2)))
+    watch.note(Remark(kind, "in a sentence") for kind in Remarks)
+    await watch.take(replace(faulty(0), containers=containers(4, failed=2)))
     await watch.take(replace(faulty(1), void="cpus_changed"))
     eyes.control = Control(passed=True, detail="23 of 23 multi-CPU calls", cpus=(0, 1))
     watch.controlled()
     records = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [short(Event(record["event"])) for record in records] == [
         "observer_blind",
-        "note",
+        "capability_lost",
+        "runtime_driven",
+        "runtime_driven",
+        "seccomp_missing",
+        "warm_up_failed",
+        "knob_ignored",
+        "memcg_lingers",
         "trial_finished",
         "trial_void",
         "observer_sees",

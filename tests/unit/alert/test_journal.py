@@ -94,19 +94,29 @@ def test_elsewhere_a_record_is_one_json_object_a_line() -> None:
 def test_on_request_lines_for_people() -> None:
     stream = io.StringIO()
     configure_logging(form="console", stream=stream)
-    logger().warning(Event.NOTE, what="a knob is ignored")
+    logger().warning(Event.KNOB_IGNORED, what="a knob is ignored")
     (line,) = lines(stream)
-    assert "kickwatch.note" in line
+    assert "kickwatch.knob_ignored" in line
     assert "a knob is ignored" in line
     assert "priority" not in line
     assert "schema" not in line
+
+
+def test_an_alert_with_its_stack_is_readable_without_a_colour() -> None:
+    stream = io.StringIO()
+    configure_logging(form="console", stream=stream)
+    logger().error(Event.BROADCAST_DETECTED, stack=["kick_all_cpus_sync", "x" * 60], **ALERT)
+    first, *rest = lines(stream)
+    assert first.endswith("[error   ] kickwatch.broadcast_detected:")
+    assert rest[0].strip() == ALERT["headline"]
+    assert rest[1:] == ["    verdict=broadcasting", "    stack:", "        kick_all_cpus_sync", f"        {'x' * 60}"]
 
 
 def test_the_level_is_a_floor() -> None:
     stream = io.StringIO()
     configure_logging(stream=stream, level="warning")
     logger().info(Event.STOPPED)
-    logger().warning(Event.NOTE, what="x")
+    logger().warning(Event.KNOB_IGNORED, what="x")
     assert len(lines(stream)) == 1
 
 
@@ -146,7 +156,7 @@ def test_json_on_request_reaches_the_journal_as_lines(
 ) -> None:
     journald()
     configure_logging(form="json", stream=journal_stream, journal=tmp_path / "socket")
-    logger().warning(Event.NOTE, what="x")
+    logger().warning(Event.KNOB_IGNORED, what="x")
     assert lines(journal_stream)[0].startswith("<4>{")
 
 
@@ -222,7 +232,7 @@ def test_a_stream_that_is_closed_ends_nobody(form: str) -> None:
     stream = io.StringIO()
     configure_logging(form=form, stream=stream)
     stream.close()
-    logger().error(Event.NOTE, what="x")
+    logger().error(Event.KNOB_IGNORED, what="x")
 
 
 def test_a_value_that_json_cannot_say_ends_nobody() -> None:
@@ -230,10 +240,10 @@ def test_a_value_that_json_cannot_say_ends_nobody() -> None:
     configure_logging(stream=stream)
     circle: list[object] = []
     circle.append(circle)
-    logger().info(Event.NOTE, what="x", circle=circle)
-    logger().info(Event.NOTE, what="x", path=Path("/a"))
+    logger().info(Event.KNOB_IGNORED, what="x", circle=circle)
+    logger().info(Event.KNOB_IGNORED, what="x", path=Path("/a"))
     first, second = map(json.loads, lines(stream))
-    assert "kickwatch.note" in str(first)
+    assert "kickwatch.knob_ignored" in str(first)
     assert second["path"] == "/a"
 
 
@@ -241,11 +251,11 @@ def test_floods_are_limited_and_alerts_never() -> None:
     stream = io.StringIO()
     configure_logging(stream=stream)
     for number in range(3 * RATE.burst):
-        logger().warning(Event.NOTE, what=str(number))
+        logger().warning(Event.KNOB_IGNORED, what=str(number))
         logger().error(Event.BROADCAST_DETECTED, **ALERT)
         logger().error(Event.OBSERVER_BLIND, what="0 of 23", cpus=[])
     told = [json.loads(line)["event"] for line in lines(stream)]
-    assert told.count("kickwatch.note") == RATE.burst
+    assert told.count("kickwatch.knob_ignored") == RATE.burst
     assert told.count("kickwatch.broadcast_detected") == 3 * RATE.burst
     assert told.count("kickwatch.observer_blind") == 3 * RATE.burst
     assert Event.REGRESSION_ENDED in NEVER_DROPPED

@@ -5,7 +5,6 @@ import os
 import re
 import resource
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,25 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.alert import native
+from native_fields import parsed
 from slowness import SLOWNESS
 
 VALID_NAME = re.compile("[A-Z][A-Z0-9_]{0,63}")
 ALL_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-
-
-def parsed(datagram: bytes) -> list[tuple[str, bytes]]:
-    """The fields of a datagram, read as journald reads them."""
-    fields, rest = [], datagram
-    while rest:
-        line, _, rest = rest.partition(b"\n")
-        name, equals, value = line.partition(b"=")
-        if not equals:
-            (length,) = struct.unpack_from("<Q", rest)
-            value, rest = rest[8 : 8 + length], rest[8 + length :]
-            assert rest.startswith(b"\n")
-            rest = rest[1:]
-        fields.append((name.decode("ascii"), value))
-    return fields
 
 
 class Inbox:

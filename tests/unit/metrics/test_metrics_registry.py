@@ -1,7 +1,7 @@
 """The series: all there from the start, bounded, monotone, and free of names that identify anything."""
 
 from collections.abc import Iterator
-from math import inf
+from math import inf, isnan
 from threading import Thread
 
 import pytest
@@ -24,6 +24,19 @@ from watching import PACE
 SERIES_AT_MOST = 300
 COUNTING = ("_total", "_bucket", "_count", "_sum")
 IDENTITY = "1de4717y"
+DOUBTS = (
+    "insufficient_evidence",
+    "too_few_containers",
+    "containers_failed",
+    "stale",
+    "broadcasts_elsewhere",
+    "blind",
+    "one_cpu",
+    "events_lost",
+    "kmem_accounting_off",
+    "kmem_accounting_unknown",
+    "disturbed",
+)
 
 
 def samples(text: bytes) -> Iterator[Sample]:
@@ -64,6 +77,12 @@ def test_everything_is_there_from_the_start() -> None:
         *(("kickwatch_observer_up", observer) for observer in ("csd", "contention", "interrupts")),
         *(("kickwatch_observer_lost_events_total", observer) for observer in ("csd", "contention")),
         *(("kickwatch_trials_off", reason) for reason in ("drained", "passive")),
+        *(("kickwatch_unknown", reason) for reason in (*DOUBTS, "other")),
+        *(("kickwatch_guard_paused", reason) for reason in words.PAUSE_REASONS),
+        *(("kickwatch_trouble", kind) for kind in ("engine", "history", "budget", "textfile")),
+        ("kickwatch_trials_total", "void"),
+        ("kickwatch_regressed_cells",),
+        ("kickwatch_e_process_start_timestamp_seconds",),
         ("kickwatch_bill_requests_per_container", "other", "other", "other"),
         ("kickwatch_bill_broadcasts_per_container", "other", "other", "other"),
         ("kickwatch_trials_failed_total",),
@@ -80,6 +99,7 @@ def test_everything_is_there_from_the_start() -> None:
     assert shown["kickwatch_build_info", "1.2.3"] == 1.0
     assert {shown["kickwatch_e_process", stream] for stream in words.STREAMS} == {1.0}
     assert {shown["kickwatch_evidence_threshold", stream] for stream in words.STREAMS} == {inf}
+    assert isnan(shown[("kickwatch_verdict_age_seconds",)])
 
 
 def test_the_process_shows_itself() -> None:
@@ -124,7 +144,8 @@ def test_a_void_trial_is_counted_by_reason_and_leaves_the_bill() -> None:
     assert shown[cell] == before[cell] == 1.0
     reasons = ("engine_restarted", "cpus_changed", "other", "recycled")
     assert [shown["kickwatch_void_trials_total", reason] for reason in reasons] == [1.0, 1.0, 1.0, 0.0]
-    assert shown["kickwatch_trials_total", "unknown"] == 1.0
+    verdicts = ("quiet", "unknown", "void")
+    assert [shown["kickwatch_trials_total", verdict] for verdict in verdicts] == [1.0, 0.0, 1.0]
 
 
 def test_a_trial_without_accounting_is_void_too() -> None:
@@ -186,6 +207,59 @@ def test_the_small_ones() -> None:
     made.trials_off("")
     made.control(passed=False)
     assert not values(made)["kickwatch_trials_off", "drained"] + values(made)[("kickwatch_control_passed",)]
+
+
+def holding(made: Metrics, name: str) -> set[str]:
+    return {key[1] for key, value in values(made).items() if key[0] == name and value}
+
+
+def test_every_reason_of_unknown_is_shown_and_goes() -> None:
+    made = metrics()
+    assert set(words.UNKNOWN_REASONS) == {*DOUBTS, "other"}
+    for reason in DOUBTS:
+        made.condition("unknown", (reason,))
+        assert holding(made, "kickwatch_unknown") == {reason}
+    made.condition("unknown", ("stale", "blind", "a reason of tomorrow"))
+    assert holding(made, "kickwatch_unknown") == {"stale", "blind", "other"}
+    made.condition("quiet")
+    assert holding(made, "kickwatch_unknown") == set()
+
+
+def test_why_it_broadcasts_is_no_reason_of_unknown() -> None:
+    made = metrics()
+    made.condition("unknown", ("creation_path_broadcasts",))
+    assert holding(made, "kickwatch_unknown") == {"other"}
+
+
+def test_a_pause_of_the_guard_is_shown_while_it_goes_on() -> None:
+    made = metrics()
+    made.guarded(("load", "disk"))
+    assert holding(made, "kickwatch_guard_paused") == {"load", "disk"}
+    made.guarded(())
+    assert holding(made, "kickwatch_guard_paused") == set()
+
+
+def test_each_trouble_comes_and_goes_by_itself() -> None:
+    made = metrics()
+    made.trouble("engine", lasts=True)
+    made.trouble("history", lasts=True)
+    made.trouble("the moon", lasts=True)
+    assert holding(made, "kickwatch_trouble") == {"engine", "history"}
+    made.trouble("engine", lasts=False)
+    assert holding(made, "kickwatch_trouble") == {"history"}
+
+
+def test_the_age_of_the_verdict_is_known_once_there_is_one() -> None:
+    made = metrics()
+    made.verdict_age(90_000.5)
+    made.regressed(3)
+    made.epoch(1_795_651_200.9)
+    shown = values(made)
+    assert shown[("kickwatch_verdict_age_seconds",)] == 90_000.5
+    assert shown[("kickwatch_regressed_cells",)] == 3.0
+    assert shown[("kickwatch_e_process_start_timestamp_seconds",)] == 1_795_651_200.0
+    made.verdict_age(None)
+    assert isnan(values(made)[("kickwatch_verdict_age_seconds",)])
 
 
 def test_waits_are_a_histogram_in_seconds() -> None:
@@ -289,6 +363,9 @@ def test_nothing_that_a_record_names_is_shown(trials: list[Trial], word: str) ->
         made.trial(replace(one, void=""), outcome(), {})
     made.pauses(word)
     made.paused(word, 1.0)
+    made.condition("unknown", (word,))
+    made.guarded((word,))
+    made.trouble(word, lasts=True)
     made.condition(word)
     made.trials_off(word)
     shown = list(samples(made.text()))

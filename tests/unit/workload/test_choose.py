@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,21 @@ import kickwatch.workload.choose as module
 from kickwatch.config import Config, EngineConfig, EngineKind
 from kickwatch.configure import load
 from kickwatch.errors import ConfigError, EngineAbsentError
-from kickwatch.workload.choose import check_oci, choose, drives_runtime, informant, oci_lacks, settled, wanted
+from kickwatch.remark import Kind
+from kickwatch.workload.choose import (
+    Chosen,
+    Known,
+    check_oci,
+    choose,
+    completed,
+    drives_runtime,
+    informant,
+    named,
+    oci_lacks,
+    settled,
+    wanted,
+)
+from kickwatch.workload.engine import EngineInfo
 
 
 @pytest.fixture
@@ -68,6 +83,33 @@ async def test_what_takes_docker_is_not_given_to_a_runtime(nowhere: Path, settin
     with pytest.raises(ConfigError, match=f"engine.kind=oci: {key}") as refused:
         await choose(configured(nowhere, setting, "engine.kind=oci"))
     assert "engine.kind=docker" in refused.value.remedy
+
+
+class ARuntime:
+    """Stands in for an engine that drives a runtime without seccomp: only what is asked of it to choose it."""
+
+    seccomp = False
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Whatever the configuration names."""
+
+    async def info(self) -> EngineInfo:
+        return EngineInfo(name="oci", version="runc 1.1.5", runtime="runc 1.1.5", cgroup_driver="cgroupfs", root="/")
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize(("kind", "remark"), [("auto", Kind.RUNTIME_INSTEAD), ("oci", Kind.RUNTIME_DRIVEN)])
+async def test_a_runtime_is_remarked_on_as_asked_for_or_as_a_substitute(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, kind: str, remark: Kind
+) -> None:
+    monkeypatch.setattr(module, "OciEngine", ARuntime)
+    monkeypatch.setattr(module, "forbidden", lambda _: None)
+    config = configured(nowhere) if kind == "auto" else load(None, ["engine.kind=oci"]).config
+    chosen = await choose(config)
+    assert [one.kind for one in chosen.remarks] == [remark, Kind.SECCOMP_MISSING]
+    assert "no daemon" in chosen.remarks[0].text
 
 
 async def test_only_docker_knows_what_others_start(nowhere: Path) -> None:
@@ -128,3 +170,54 @@ def test_an_engine_that_cannot_work_from_here_is_refused(monkeypatch: pytest.Mon
         check_oci(config)
     check_oci(load(None, ["engine.kind=oci", "workload.enabled=false"]).config)
     check_oci(load(None, []).config)
+
+
+INFO = EngineInfo(name="docker", version="20.10.24", runtime="runc v1.1.5", cgroup_driver="cgroupfs", root="/r")
+KNOWN = Known("docker 20.10.24", "runc v1.1.5")
+
+
+def answering(**fields: str) -> EngineInfo:
+    return msgspec.structs.replace(INFO, **fields)
+
+
+@pytest.mark.parametrize("runtime", ["runc N/A", "runc unknown", "unknown", "unknown unknown", "runc N/A (broken)", ""])
+def test_a_runtime_that_cannot_be_named_now_is_the_one_before(runtime: str) -> None:
+    assert completed(answering(runtime=runtime), KNOWN) == INFO
+    assert completed(answering(runtime=runtime, version="unknown"), KNOWN) == INFO
+    assert completed(answering(runtime=runtime), None) == answering(runtime=runtime)
+
+
+def test_what_can_be_named_is_believed() -> None:
+    for other in (answering(runtime="runc v1.2"), answering(version="28.0"), answering(version="28.0", runtime="x 1")):
+        assert completed(other, KNOWN) == other
+    upgraded = answering(version="28.0", runtime="runc N/A")  # its runtime may be another one as well
+    assert completed(upgraded, KNOWN) == upgraded
+    podman = answering(name="podman", version="unknown", runtime="unknown")
+    assert completed(podman, KNOWN) == podman
+
+
+class Answers:
+    """An engine that says one thing after another; the last for ever."""
+
+    def __init__(self, *told: EngineInfo) -> None:
+        self.told = list(told)
+
+    async def info(self) -> EngineInfo:
+        return self.told.pop(0) if len(self.told) > 1 else self.told[0]
+
+
+async def asked(*told: EngineInfo, known: Known | None = None) -> tuple[EngineInfo, str]:
+    """What comes of it; the first answer is the one that it was chosen by."""
+    return await named(Chosen(Answers(*(told[1:] or told)), told[0], "why"), known, pause_s=0.0)  # type: ignore[arg-type]
+
+
+async def test_an_engine_that_cannot_name_its_runtime_is_asked_again() -> None:
+    missing = answering(runtime="runc N/A")
+    assert await asked(INFO) == (INFO, "")
+    assert await asked(missing, missing, INFO) == (INFO, "")
+    info, what = await asked(missing, known=KNOWN)
+    assert info == INFO
+    assert "`runc N/A`: taken for `docker 20.10.24` with `runc v1.1.5`" in what
+    info, what = await asked(missing)
+    assert info == missing
+    assert "nothing better is known" in what

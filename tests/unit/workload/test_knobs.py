@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kickwatch.errors import CgroupError
+from kickwatch.remark import texts_of
 from kickwatch.workload import knobs as module
 from kickwatch.workload.knobs import KMEM_LIMIT, KMEM_TCP_LIMIT, Knobs, memory_cgroups
 
@@ -97,7 +98,7 @@ def test_limits_of_zero_leave_the_files_alone(node: Node) -> None:
     knobs = node.v1().knobs()
     knobs.turn(node.memcg)
     assert (node.memcg / KMEM_LIMIT).read_text() == f"{UNLIMITED}\n"
-    assert knobs.notes == []
+    assert texts_of(knobs.remarks) == []
 
 
 def test_limits_are_written_where_they_are_asked_for(node: Node) -> None:
@@ -105,7 +106,7 @@ def test_limits_are_written_where_they_are_asked_for(node: Node) -> None:
     knobs.turn(node.memcg)
     assert int((node.memcg / KMEM_LIMIT).read_text()) == 32 * MIB
     assert (node.memcg / KMEM_TCP_LIMIT).read_text() == f"{UNLIMITED}\n"
-    assert knobs.notes == []
+    assert texts_of(knobs.remarks) == []
 
 
 def test_a_limit_cut_to_pages_is_no_complaint(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ def test_a_limit_cut_to_pages_is_no_complaint(node: Node, monkeypatch: pytest.Mo
     path = node.memcg / KMEM_LIMIT
     when_written(KMEM_LIMIT, monkeypatch, lambda: path.write_bytes(b"%d\n" % MIB))
     knobs.turn(node.memcg)
-    assert knobs.notes == []
+    assert texts_of(knobs.remarks) == []
 
 
 @pytest.mark.parametrize("name", [KMEM_LIMIT, KMEM_TCP_LIMIT])
@@ -122,7 +123,7 @@ def test_on_v2_there_is_no_such_knob_and_it_is_said_once(node: Node, name: str) 
     knobs = node.knobs(kmem=MIB) if name == KMEM_LIMIT else node.knobs(tcp=MIB)
     for _ in range(3):
         knobs.turn(node.memcg)
-    assert knobs.notes == [f"{name}: this kernel or cgroup version has no such knob"]
+    assert texts_of(knobs.remarks) == [f"{name}: this kernel or cgroup version has no such knob"]
 
 
 def test_a_refusal_is_said_once_in_the_kernels_words(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +132,7 @@ def test_a_refusal_is_said_once_in_the_kernels_words(node: Node, monkeypatch: py
     when_written(KMEM_LIMIT, monkeypatch, failing(ENOTSUPP))
     knobs.turn(node.memcg)
     knobs.turn(node.memcg)
-    assert knobs.notes == [f"{KMEM_LIMIT}: the kernel refused the limit (the kernel's word)"]
+    assert texts_of(knobs.remarks) == [f"{KMEM_LIMIT}: the kernel refused the limit (the kernel's word)"]
 
 
 def test_a_write_without_effect_is_said(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_a_write_without_effect_is_said(node: Node, monkeypatch: pytest.MonkeyPa
     knobs = node.v1().knobs(kmem=MIB)
     when_written(KMEM_LIMIT, monkeypatch, lambda: None)
     knobs.turn(node.memcg)
-    assert knobs.notes == [f"{KMEM_LIMIT}: the kernel ignores this knob (wrote {MIB}, reads {UNLIMITED})"]
+    assert texts_of(knobs.remarks) == [f"{KMEM_LIMIT}: the kernel ignores this knob (wrote {MIB}, reads {UNLIMITED})"]
 
 
 def test_a_container_that_ended_is_no_fault_of_the_kernels(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,7 @@ def test_a_container_that_ended_is_no_fault_of_the_kernels(node: Node, monkeypat
     for number in (errno.ENOENT, errno.ENODEV):  # removed between look and write, and while the file was open
         when_written(KMEM_LIMIT, monkeypatch, failing(number))
         knobs.turn(node.memcg)
-    assert knobs.notes == []
+    assert texts_of(knobs.remarks) == []
 
 
 def test_a_file_that_cannot_be_read_back_is_an_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +186,7 @@ async def test_where_no_tcp_limit_was_set_nothing_is_waited_for(
     async with asyncio.timeout(0.5):
         await knobs.after_container()
     assert node.pushed == []
-    assert len(knobs.notes) == 1
+    assert len(texts_of(knobs.remarks)) == 1
 
 
 async def test_a_memcg_with_a_tcp_limit_is_pushed_until_it_is_freed(
@@ -196,7 +197,7 @@ async def test_a_memcg_with_a_tcp_limit_is_pushed_until_it_is_freed(
     await asyncio.to_thread(knobs.turn, node.memcg)
     await knobs.after_container()
     assert node.pushed == [node.memcg.parent] * 5
-    assert knobs.notes == []
+    assert texts_of(knobs.remarks) == []
 
 
 async def test_it_is_pushed_three_times_though_the_count_fell_already(node: Node) -> None:
@@ -226,8 +227,8 @@ async def test_a_memcg_that_stays_is_said_and_ends_the_wait(node: Node) -> None:
         async with asyncio.timeout(2):
             await knobs.after_container()
     assert len(node.pushed) >= 2
-    assert len(knobs.notes) == 1
-    assert "kept its kmem TCP limit" in knobs.notes[0]
+    assert len(texts_of(knobs.remarks)) == 1
+    assert "kept its kmem TCP limit" in texts_of(knobs.remarks)[0]
 
 
 async def test_a_proc_that_cannot_be_read_is_an_error_that_names_the_file(node: Node) -> None:

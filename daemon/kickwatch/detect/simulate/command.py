@@ -8,6 +8,7 @@ import click
 from kickwatch.detect.simulate.plot import to_svg
 from kickwatch.detect.simulate.report import to_json, to_text
 from kickwatch.detect.simulate.study import run_simulation
+from kickwatch.errors import OutputError
 
 
 @click.command()
@@ -30,6 +31,14 @@ def simulate(quick: bool, as_json: bool, seed: int, jobs: int | None, plot: Path
             result = run_simulation(quick, seed, progress, jobs)
     else:
         result = run_simulation(quick, seed, None, jobs)
-    if plot:
-        plot.write_text(to_svg(result), encoding="utf-8")
     click.echo(to_json(result) if as_json else to_text(result))
+    if plot:
+        _draw(to_svg(result), plot)
+
+
+def _draw(picture: str, path: Path) -> None:
+    try:
+        path.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        remedy = "name a file that can be written, and give the same --seed"
+        raise OutputError(f"{path} cannot be written ({error.strerror})", remedy) from error

@@ -1,0 +1,96 @@
+"""Trials that are not in the history yet: encoded, in order, in a bounded share of memory.
+
+Where there are too many, the oldest go. Each has the evidence that it began with, so a replay follows across the gap.
+"""
+
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from kickwatch.detect.rates import Pace
+from kickwatch.detect.state import Outcome
+from kickwatch.model import Trial
+
+MOST_BYTES = 1024 * 1024
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One trial: its record, the evidence before and after it, what it said, and the pace its thresholds came from.
+
+    `before` is empty where there was no evidence yet.
+    """
+
+    trial: Trial
+    before: bytes
+    outcome: Outcome
+    after: bytes
+    pace: Pace
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """An Entry as the store holds it; `before`, `record` and `after` are compressed."""
+
+    trial: str
+    started_unix_s: float
+    pace: Pace
+    before: bytes
+    outcome: bytes
+    record: bytes
+    after: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(self.before) + len(self.outcome) + len(self.record) + len(self.after)
+
+
+class Backlog:
+    """What waits for the store."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        """The newest trial is held whatever its size."""
+        self._most_bytes = most_bytes
+        self._waiting: deque[Pending] = deque()
+        self._bytes = 0
+        self.lost = 0  # trials that found no room since `clear`
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Pending]:
+        """The oldest first."""
+        return iter(self._waiting)
+
+    @property
+    def newest_unix_s(self) -> float:
+        """When the newest trial began; 0 without one."""
+        return self._waiting[-1].started_unix_s if self._waiting else 0.0
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Hold these, too."""
+        for entry in entries:
+            pending = _encoded(entry)
+            self._waiting.append(pending)
+            self._bytes += pending.size
+        while self._bytes > self._most_bytes and len(self._waiting) > 1:
+            self._bytes -= self._waiting.popleft().size
+            self.lost += 1
+
+    def clear(self) -> None:
+        """All of them are in the store."""
+        self._waiting.clear()
+        self._bytes = self.lost = 0
+
+
+def _encoded(entry: Entry) -> Pending:
+    return Pending(
+        trial=entry.trial.trial_id,
+        started_unix_s=entry.trial.started_unix_s,
+        pace=entry.pace,
+        before=zlib.compress(entry.before),
+        outcome=msgspec.json.encode(entry.outcome),
+        record=zlib.compress(msgspec.json.encode(entry.trial)),
+        after=zlib.compress(entry.after),
+    )

@@ -1,0 +1,141 @@
+"""A command at a pseudo-terminal and in a session of its own, as a person has it: typed at, interrupted, closed."""
+
+import fcntl
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from command import DIES_WITH_US
+from slowness import SLOWNESS
+
+KICKWATCH = (sys.executable, "-m", "kickwatch")
+INTERRUPT = "\x03"
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+class AtATerminal:
+    """One process whose controlling terminal, standard input, output and error are a terminal of our own.
+
+    Use as `with AtATerminal([*KICKWATCH, "doctor"]) as command`; at the end it is killed if it still runs.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        columns: int = 80,
+        errors: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`errors`: a file for standard error. `arguments` end in kickwatch, or in a shell that starts it."""
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        elsewhere = errors.open("wb") if errors is not None else None
+        try:
+            self.process = subprocess.Popen(
+                [*DIES_WITH_US, "setsid", "--ctty", *map(str, arguments)],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=elsewhere or theirs,
+                env={**os.environ, "TERM": "xterm-256color", **(environment or {})},
+            )
+        finally:
+            os.close(theirs)
+            if elsewhere is not None:
+                elsewhere.close()
+        self._master: int | None = ours
+        self._closing = False
+        self._shown = bytearray()
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, args=(ours,))
+        self._reader.start()
+
+    @property
+    def text(self) -> str:
+        """All that it has shown, without colours, with the newlines of a file."""
+        with self._news:
+            shown = bytes(self._shown)
+        return _COLOUR.sub("", shown.decode("utf-8", "replace")).replace("\r\n", "\n")
+
+    def until(self, true: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+        """Wait for it, looking whenever something is shown; fails where the process has ended or it takes too long."""
+        deadline = time.monotonic() + timeout_s * SLOWNESS
+        while not true():
+            ended = self.process.poll() is not None and not self._reader.is_alive()
+            assert not ended, f"ended with {self.process.returncode} before {what}: {self.text[-3000:]}"
+            assert time.monotonic() < deadline, f"waited for {what}: {self.text[-3000:]}"
+            with self._news:
+                self._news.wait(0.2)
+
+    def shows(self, part: str, timeout_s: float = 30.0, times: int = 1) -> None:
+        """Wait until `part` is there so many times."""
+        self.until(lambda: self.text.count(part) >= times, f"{times} x {part!r}", timeout_s)
+
+    def press(self, keys: str) -> None:
+        """Keys, as a person presses them: Ctrl-C is a signal to the foreground by way of the terminal."""
+        assert self._master is not None
+        os.write(self._master, keys.encode())
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        self.process.send_signal(number)
+
+    def close(self) -> None:
+        """The window is closed: the kernel hangs the terminal up."""
+        master, self._master = self._master, None
+        if master is not None:
+            self._closing = True
+            self._reader.join()
+            os.close(master)
+
+    def ended(self, timeout_s: float = 60.0) -> int:
+        """The exit status, when it comes, and all that it has shown with it."""
+        try:
+            status = self.process.wait(timeout_s * SLOWNESS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs after {timeout_s:g} s: {self.text[-3000:]}") from None
+        if self._master is not None:
+            self._reader.join()
+        return status
+
+    def __enter__(self) -> Self:
+        """It runs already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what still runs: close the terminal, ask, kill."""
+        self.close()
+        for end in (lambda: None, self.process.terminate, self.process.kill):
+            end()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(10 * SLOWNESS)
+                return
+
+    def _read(self, master: int) -> None:
+        """Never waits in a read: that would keep the terminal from being closed."""
+        poll = select.poll()
+        poll.register(master, select.POLLIN)
+        while not self._closing:
+            if not poll.poll(50):
+                continue
+            try:
+                part = os.read(master, 1 << 16)
+            except OSError:  # EIO: nobody has it open at the other end any more
+                return
+            with self._news:
+                self._shown += part
+                self._news.notify_all()

@@ -1,0 +1,66 @@
+"""An engine that cannot name its runtime for a while, as Docker under load cannot: `docker info` says "runc N/A"."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine_proxy import Proxy, Request, answer
+from needs import ENGINE_SOCKET
+from node_daemon import NodeDaemon
+
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[Proxy]:
+    """Before the node's engine. On a path of its own: names of sockets are short."""
+    with Proxy(Path(f"/run/kickwatch-test-{tmp_path.name[-20:]}.sock"), Path(ENGINE_SOCKET)) as proxy:
+        yield proxy
+
+
+def nameless(request: Request) -> None:
+    """The engine's answer, its runtime's version missing."""
+    told = json.loads(request.pass_on().partition(b"\r\n\r\n")[2])
+    told["RuncCommit"] = {"ID": "N/A", "Expected": "N/A"}
+    request.send(answer(200, json.dumps(told).encode()))
+
+
+def test_a_runtime_without_a_name_is_no_new_stratum(proxy: Proxy, tmp_path: Path) -> None:
+    """At a start after a kill or a stop, at the start of a session, and between two trials."""
+    settings = {"engine.socket": str(proxy.path), "guard.poll_s": 0.2}
+    with NodeDaemon(tmp_path, settings) as daemon:
+        daemon.wait("trial_finished")
+        since = daemon.mark()
+        with proxy.fault(nameless, "^GET .*/info"):
+            daemon.wait("trial_finished", since, times=2)
+            daemon.configure(trial__interval_s=0.2)
+            daemon.reload()
+            unnamed = daemon.wait("engine_unnamed", since)
+            daemon.wait("trial_finished", daemon.mark())
+        assert "N/A" in unnamed["what"]
+        assert len(daemon.events("engine_unnamed")) == 1
+        daemon.wait("trial_finished", daemon.mark(), times=2)
+        assert daemon.events("evidence_dropped") + daemon.events("engine_found") == []
+    with proxy.fault(nameless, "^GET .*/info"), NodeDaemon(tmp_path, settings) as daemon:
+        daemon.wait("engine_unnamed")
+        daemon.wait("trial_finished")
+        assert daemon.events("evidence_dropped") == []
+    with NodeDaemon(tmp_path, settings) as daemon:
+        daemon.wait("trial_finished")
+        assert daemon.events("evidence_dropped") + daemon.events("engine_unnamed") == []
+
+
+def test_a_name_that_comes_within_seconds_is_waited_for(proxy: Proxy, tmp_path: Path) -> None:
+    """On a node where nothing is known yet."""
+    answers = iter([nameless] * 3)
+
+    def at_first(request: Request) -> None:
+        next(answers, lambda later: later.send(later.pass_on()))(request)
+
+    with proxy.fault(at_first, "^GET .*/info"), NodeDaemon(tmp_path, {"engine.socket": str(proxy.path)}) as daemon:
+        daemon.wait("trial_finished", times=2)
+        assert next(answers, None) is None
+        for event in ("engine_unnamed", "engine_found", "evidence_dropped"):
+            assert daemon.events(event) == []

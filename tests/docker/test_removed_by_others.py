@@ -1,0 +1,233 @@
+"""What a running daemon made once and others remove between two trials: the next trial has it again, and says so."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.lock import LOCK_PATH
+from kickwatch.status import STATUS_PATH
+from kickwatch.workload.canary import CANARY_GROUP
+from kickwatch.workload.names import CGROUP_NAME
+from kickwatch.workload.oci_engine import ROOT
+from node_daemon import FAST, NodeDaemon, Record, native_children
+from private_engine import PrivateEngine, private_engine
+from slowness import SLOWNESS
+
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+
+CONTAINERS = FAST["workload.containers_per_trial"]
+PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
+USERS_IMAGE = "users-image:1"
+PAUSE = {"trial.interval_s": 3.0, "trial.jitter": 0.0, "trial.canary_memcgs": 10}
+Remove = Callable[[NodeDaemon], None]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[PrivateEngine]:
+    with private_engine() as engine:
+        yield engine
+
+
+def import_users_image(engine: PrivateEngine, directory: Path) -> None:
+    tar = directory / "image.tar"
+    subprocess.run(["tar", "-C", str(PROGRAM.parent), "-cf", str(tar), PROGRAM.name], check=True)
+    engine.docker("import", str(tar), USERS_IMAGE)
+
+
+def is_whole(record: Record) -> bool:
+    return bool((record["containers"], record["failed"]) == (CONTAINERS, 0))
+
+
+def after_removal(daemon: NodeDaemon, remove: Remove) -> tuple[Record, int]:
+    """The first trial after something was removed between two trials, and where its records begin."""
+    assert is_whole(daemon.wait("trial_finished", daemon.mark()))
+    daemon.wait_status("between two trials")
+    mark = daemon.mark()
+    remove(daemon)
+    return daemon.wait("trial_finished", mark), mark
+
+
+def restored(daemon: NodeDaemon, mark: int) -> list[str]:
+    assert daemon.events("trial_failed", mark) == []
+    return [str(record["what"]) for record in daemon.events("restored", mark)]
+
+
+# --- images
+
+
+def test_a_prune_between_two_trials_costs_no_container(engine: PrivateEngine, tmp_path: Path) -> None:
+    with NodeDaemon(tmp_path, {**PAUSE, "engine.socket": str(engine.socket)}) as daemon:
+
+        def prune(_: NodeDaemon) -> None:
+            assert "kickwatch-workload" in engine.docker("image", "prune", "-af")
+            assert engine.docker("images", "-q") == ""
+
+        finished, mark = after_removal(daemon, prune)
+        assert is_whole(finished), finished
+        (what,) = restored(daemon, mark)
+        assert "localhost/kickwatch-workload:" in what
+        assert is_whole(daemon.wait("trial_finished", daemon.mark()))
+        assert len(restored(daemon, mark)) == 1
+    assert engine.docker("images", "-q") == ""
+
+
+def test_a_users_image_that_is_gone_fails_the_trial_by_its_name(engine: PrivateEngine, tmp_path: Path) -> None:
+    import_users_image(engine, tmp_path)
+    program = {"workload.image": USERS_IMAGE, "workload.command": ["/workload", "--deadline-ms", "300"]}
+    with NodeDaemon(tmp_path, {**PAUSE, **program, "engine.socket": str(engine.socket)}) as daemon:
+        assert is_whole(daemon.wait("trial_finished"))
+        mark = daemon.mark()
+        engine.docker("rmi", "-f", USERS_IMAGE)
+        failed = daemon.wait("trial_failed", mark)
+        assert failed["what"] == f"the image {USERS_IMAGE} is not on this node"
+        assert failed["remedy"] == f"docker pull {USERS_IMAGE}"
+        assert daemon.events("trial_finished", mark) == []
+        import_users_image(engine, tmp_path)
+        assert is_whole(daemon.wait("trial_finished", mark))
+        assert daemon.events("restored") == []
+    engine.docker("rmi", "-f", USERS_IMAGE)
+
+
+@pytest.mark.parametrize("part", ["", "bundles", "state", "images", "*rootfs", "*rootfs/proc", "*rootfs/workload"])
+def test_what_runc_needs_is_made_again(tmp_path: Path, part: str) -> None:
+    with NodeDaemon(tmp_path, {**PAUSE, "engine.kind": "oci"}) as daemon:
+
+        def remove(_: NodeDaemon) -> None:
+            (path,) = ROOT.glob(f"images/*/{part[1:]}") if part.startswith("*") else [ROOT / part]
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+        finished, mark = after_removal(daemon, remove)
+        assert is_whole(finished), finished
+        (what,) = restored(daemon, mark)
+        assert "localhost/kickwatch-workload:" in what
+    assert not ROOT.exists()
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut off", "not executable"])
+def test_the_program_that_runc_starts_is_written_again(tmp_path: Path, damage: str) -> None:
+    with NodeDaemon(tmp_path, {**PAUSE, "engine.kind": "oci"}) as daemon:
+
+        def remove(_: NodeDaemon) -> None:
+            (program,) = ROOT.glob("images/*/program")
+            if damage == "removed":
+                program.unlink()
+            elif damage == "cut off":
+                os.truncate(program, 1000)
+            else:
+                program.chmod(0o644)
+
+        finished, mark = after_removal(daemon, remove)
+        assert is_whole(finished), finished
+        assert len(restored(daemon, mark)) == 1
+
+
+# --- cgroups and the canary
+
+
+@pytest.fixture(params=["docker", "oci"])
+def daemon(request: pytest.FixtureRequest, engine: PrivateEngine, tmp_path: Path) -> Iterator[NodeDaemon]:
+    """On either engine."""
+    which = {"engine.kind": "oci"} if request.param == "oci" else {"engine.socket": str(engine.socket)}
+    with NodeDaemon(tmp_path, {**PAUSE, **which}) as daemon:
+        yield daemon
+
+
+def rmdirs(name: str) -> None:
+    """In every hierarchy; a container that has just ended leaves its cgroup a little later."""
+    found = [mount / name for mount in Cgroups.read().mounts if (mount / name).is_dir()]
+    assert found
+    for directory in found:
+        for _ in range(100):
+            try:
+                directory.rmdir()
+            except OSError:
+                time.sleep(0.01 * SLOWNESS)
+            else:
+                break
+        assert not directory.exists()
+
+
+def test_the_cgroup_parent_comes_again_with_the_next_container(daemon: NodeDaemon) -> None:
+    finished, mark = after_removal(daemon, lambda _: rmdirs(CGROUP_NAME))
+    assert is_whole(finished), finished
+    assert finished["kmem_accounting"] == "on"
+    assert restored(daemon, mark) == []  # the engine's work
+
+
+def test_the_canarys_cgroup_is_made_again(daemon: NodeDaemon) -> None:
+    finished, mark = after_removal(daemon, lambda _: rmdirs(CANARY_GROUP))
+    assert is_whole(finished), finished
+    (what,) = restored(daemon, mark)
+    assert f"{CANARY_GROUP} was removed" in what
+
+
+def test_the_canarys_cgroup_that_is_another_one_now_is_found_out(daemon: NodeDaemon) -> None:
+    """The child holds the removed one open."""
+
+    def replace(_: NodeDaemon) -> None:
+        rmdirs(CANARY_GROUP)
+        (Cgroups.read().memory_root / CANARY_GROUP).mkdir()
+
+    finished, mark = after_removal(daemon, replace)
+    assert is_whole(finished), finished
+    assert len(restored(daemon, mark)) == 1
+
+
+def test_the_canarys_child_is_started_again(daemon: NodeDaemon) -> None:
+    def kill(_: NodeDaemon) -> None:
+        for pid in native_children():
+            os.kill(pid, signal.SIGKILL)
+
+    finished, mark = after_removal(daemon, kill)
+    assert is_whole(finished), finished
+    (what,) = restored(daemon, mark)
+    assert "child" in what
+
+
+def test_the_scratch_directory_is_replaced(daemon: NodeDaemon) -> None:
+    finished, mark = after_removal(daemon, lambda daemon: daemon.scratch.rmdir())
+    assert is_whole(finished), finished
+    (what,) = restored(daemon, mark)
+    assert str(daemon.scratch) in what
+    daemon.scratch.mkdir()  # looked at when the daemon has ended
+
+
+# --- directories of the daemon
+
+
+def test_the_state_directory_is_made_again_and_the_evidence_stays(daemon: NodeDaemon) -> None:
+    state = daemon.directory / "state"
+    finished, mark = after_removal(daemon, lambda _: shutil.rmtree(state))
+    assert is_whole(finished), finished
+    (trouble,) = daemon.events("history_trouble", mark)
+    assert "was removed" in trouble["what"]
+    assert (state / "history.db").is_file()
+    assert (state / "spent.json").is_file()
+    assert daemon.events("evidence_dropped") == []
+
+
+def test_the_directory_of_the_status_is_made_again(daemon: NodeDaemon) -> None:
+    def remove(_: NodeDaemon) -> None:
+        STATUS_PATH.unlink()
+        if not any(STATUS_PATH.parent.iterdir()):
+            STATUS_PATH.parent.rmdir()
+
+    finished, _ = after_removal(daemon, remove)
+    assert is_whole(finished), finished
+    daemon.until(STATUS_PATH.is_file, "the status")
+
+
+def test_the_lock_is_made_and_held_again(daemon: NodeDaemon) -> None:
+    finished, mark = after_removal(daemon, lambda _: LOCK_PATH.unlink())
+    assert is_whole(finished), finished
+    (what,) = restored(daemon, mark)
+    assert str(LOCK_PATH) in what
+    assert LOCK_PATH.read_text(encoding="ascii").strip() == str(daemon.pid)
+    assert str(LOCK_PATH.stat().st_ino) in Path("/proc/locks").read_text(encoding="ascii")

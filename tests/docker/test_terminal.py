@@ -1,0 +1,213 @@
+"""`trial` and `run` at a real terminal: they alert and go on; Ctrl-C, and a terminal that closes, end them cleanly."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from at_a_terminal import INTERRUPT, KICKWATCH, AtATerminal
+from command import kickwatch
+from leftovers import leftovers
+from needs import FEATURE
+from node_daemon import FAST, STOP_S, NodeDaemon, native_children, toml
+from slowness import SLOWNESS
+
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
+
+LIMIT = 33554432
+SHORT = ["--set", "trial.window_s=0.5", "--set", "trial.settle_s=0", "--set", "trial.canary_memcgs=0"]
+needs_the_fault = pytest.mark.skipif(
+    not Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists(),
+    reason=f"{FEATURE} the kmem TCP limit, a real fault on any kernel, exists on cgroup v1 only",
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No container, cgroup, image or native child is left by any of these commands."""
+    before = leftovers()
+    yield
+    deadline = time.monotonic() + 5 * SLOWNESS
+    while (leftovers(), native_children()) != (before, []) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (leftovers(), native_children()) == (before, [])
+
+
+def daemon(directory: Path, **changed: object) -> list[str]:
+    """The words of a `run` with the smallest trials there are, in a directory of the test's own."""
+    settings = {**FAST, **NodeDaemon.places(directory), "log.format": "auto"}
+    settings |= {key.replace("__", "."): value for key, value in changed.items()}
+    config = directory / "kickwatch.toml"
+    config.write_text(toml(settings), encoding="utf-8")
+    return [*KICKWATCH, "run", "--config", str(config)]
+
+
+def test_a_healthy_trial_on_a_narrow_terminal() -> None:
+    arguments = ["--containers", "23", *SHORT, "--set", "workload.concurrency=8"]
+    with AtATerminal([*KICKWATCH, "trial", *arguments], columns=80) as command:
+        assert command.ended() == 0, command.text
+    assert "verdict: quiet" in command.text
+    assert "Traceback" not in command.text
+
+
+@needs_the_fault
+def test_a_faulty_trial_on_a_wide_terminal() -> None:
+    arguments = ["--containers", "5", *SHORT, "--set", f"workload.kmem_tcp_limit_bytes={LIMIT}"]
+    with AtATerminal([*KICKWATCH, "trial", *arguments], columns=200) as command:
+        assert command.ended() == 3, command.text
+    _, _, alert = command.text.partition("verdict: broadcasting")
+    assert re.search(r"kickwatch\.broadcast_detected: [\d.]+ x do_sync_core per container", alert)
+    assert "    stack:\n" in alert
+    assert "Traceback" not in command.text
+
+
+def test_a_trial_ends_with_its_terminal() -> None:
+    with AtATerminal([*KICKWATCH, "trial", "--containers", "100", "--set", "trial.seed=109395"], columns=80) as command:
+        command.shows("churn")
+        time.sleep(1)
+        command.close()
+        assert command.ended(STOP_S) == 1
+
+
+@needs_the_fault
+def test_run_alerts_goes_on_reloads_and_ends_with_its_terminal(tmp_path: Path) -> None:
+    with AtATerminal(daemon(tmp_path, workload__kmem_tcp_limit_bytes=LIMIT), columns=80) as command:
+        command.shows("kickwatch.broadcast_detected", 60)
+        trials = command.text.count("kickwatch.trial_finished")
+        command.shows("kickwatch.trial_finished", times=trials + 2)
+        with AtATerminal([*KICKWATCH, "status"], columns=80) as status:
+            assert status.ended() == 3, status.text
+        assert status.text.startswith("broadcasting")
+        command.send(signal.SIGHUP)
+        command.shows("kickwatch.reloaded")
+        command.shows("kickwatch.trial_finished", times=command.text.count("kickwatch.trial_finished") + 1)
+        assert "Traceback" not in command.text
+        command.close()
+        assert command.ended(STOP_S) == 0
+    assert kickwatch("status").status == 1
+
+
+def test_ctrl_c_ends_it_in_the_midst_of_a_trial(tmp_path: Path) -> None:
+    with AtATerminal(daemon(tmp_path, workload__hold_s=0.5), columns=200) as command:
+        command.shows("kickwatch.trial_finished")
+        time.sleep(0.3)
+        command.press(INTERRUPT)
+        assert command.ended(STOP_S) == 0
+        assert "kickwatch.stopped" in command.text
+        assert "Traceback" not in command.text
+
+
+def test_the_log_of_one_that_ends_with_its_terminal_is_whole(tmp_path: Path) -> None:
+    """Standard error is a file: nothing of the terminal is left but that the process belongs to it."""
+    log = tmp_path / "log"
+    with AtATerminal(daemon(tmp_path), errors=log) as command:
+        command.until(lambda: "kickwatch.trial_finished" in log.read_text(), "a trial")
+        command.close()
+        assert command.ended(STOP_S) == 0
+    *_, last = log.read_text().splitlines()
+    assert '"event": "kickwatch.stopped"' in last
+
+
+class Child:
+    """A `run` that a shell at the terminal starts; its log and its pid are in files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log, self._pid = directory / "log", directory / "pid"
+        script = f"echo $$ >{self._pid}; exec {shlex.join(daemon(directory))} 2>{self.log}"
+        self.words = ["sh", "-c", script]
+
+    @property
+    def line(self) -> str:
+        return shlex.join(self.words)
+
+    def has_logged(self, event: str, times: int = 1) -> Callable[[], bool]:
+        return lambda: self.log.exists() and self.log.read_text().count(f'"kickwatch.{event}"') >= times
+
+    def trials(self) -> int:
+        return self.log.read_text().count('"kickwatch.trial_finished"')
+
+    def kill(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(int(self._pid.read_text()), number)
+
+    def runs(self) -> bool:
+        """A zombie that nobody waits for has ended."""
+        try:
+            status = Path(f"/proc/{self._pid.read_text().strip()}/stat").read_text()
+        except OSError:
+            return False
+        return status.rpartition(")")[2].split()[0] != "Z"
+
+    def wait(self, true: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+        deadline = time.monotonic() + timeout_s * SLOWNESS
+        while not true():
+            assert time.monotonic() < deadline, f"waited for {what}: {self.log.read_text()[-2000:]}"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    one = Child(tmp_path)
+    yield one
+    if one.runs():
+        one.kill(signal.SIGTERM)
+        with suppress(AssertionError):
+            one.wait(lambda: not one.runs(), "its end", STOP_S)
+        one.kill(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", ["", " &"], ids=["foreground", "background"])
+def test_the_job_of_a_shell_ends_with_the_terminal(child: Child, end: str) -> None:
+    with AtATerminal(["bash", "--norc", "--noprofile", "-i"]) as shell:
+        shell.press(f"{child.line}{end}\n")
+        shell.until(child.has_logged("trial_finished"), "a trial")
+        shell.close()
+        child.wait(lambda: not child.runs(), "its end", STOP_S)
+    assert child.has_logged("stopped")()
+
+
+def test_a_shell_that_exits_before_it_takes_it_along(child: Child) -> None:
+    """The terminal stays open, but is nobody's: the shell led its session."""
+    with AtATerminal(["sh", "-c", f"{child.line} & sleep 600"]) as shell:
+        shell.until(child.has_logged("trial_finished"), "a trial")
+        shell.send(signal.SIGKILL)
+        child.wait(lambda: not child.runs(), "its end", STOP_S)
+    assert child.has_logged("stopped")()
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason=f"{FEATURE} no tmux; others close a terminal in the same way")
+def test_tmux_kills_the_session(child: Child, tmp_path: Path) -> None:
+    tmux = ["tmux", "-S", str(tmp_path / "tmux"), "-f", "/dev/null"]
+    subprocess.run([*tmux, "new-session", "-d", "-x", "80", "-y", "24", child.line], check=True)
+    try:
+        child.wait(child.has_logged("trial_finished"), "a trial")
+        subprocess.run([*tmux, "kill-session"], check=True)
+        child.wait(lambda: not child.runs(), "its end", STOP_S)
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False, capture_output=True)
+    assert child.has_logged("stopped")()
+
+
+@pytest.mark.parametrize("before", ["nohup", "setsid"])
+def test_who_asks_for_it_outlives_the_terminal(child: Child, before: str) -> None:
+    """And SIGHUP is a reload then, as it is for a service."""
+    with AtATerminal(["bash", "--norc", "--noprofile", "-i"]) as shell:
+        shell.press(f"{before} {child.line} &\n")
+        shell.until(child.has_logged("trial_finished"), "a trial")
+        shell.close()
+        child.wait(child.has_logged("trial_finished", child.trials() + 1), "one more trial")
+    reloads = child.log.read_text().count('"kickwatch.reloaded"')
+    child.kill(signal.SIGHUP)
+    child.wait(child.has_logged("reloaded", reloads + 1), "a reload")
+    child.wait(child.has_logged("trial_finished", child.trials() + 1), "one more trial")
+    child.kill(signal.SIGTERM)
+    child.wait(lambda: not child.runs(), "its end", STOP_S)
+    assert child.has_logged("stopped")()

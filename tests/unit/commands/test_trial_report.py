@@ -1,0 +1,95 @@
+"""What `kickwatch trial` does with the verdict over a faulty trial: at a terminal, on a full disk, under bisect."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from at_a_terminal import AtATerminal
+from command import DIES_WITH_US, Outcome
+from slowness import SLOWNESS
+
+ROOT = Path(__file__).parents[3]
+# The real command, with a faulty node's trial in place of an experiment; no other part is replaced.
+FAULTY = """
+from builders import containers, kick, trial
+from msgspec.structs import replace
+import kickwatch.commands.trial as module
+from kickwatch.detect.single import one_shot
+
+async def decided(*_, **__):
+    lives = tuple(replace(life, creation_path_broadcasts=3) for life in containers(12))
+    trials = [trial(kick(36), containers=lives)]
+    return trials, one_shot(trials)
+
+module.decide = decided
+from kickwatch.cli import main
+main()
+"""
+COMMAND = (sys.executable, "-c", FAULTY, "trial")
+HEADLINE = "3 x kick_all_cpus_sync per container, sent by a kworker"
+
+
+@pytest.fixture
+def environment() -> Mapping[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "daemon"), str(ROOT / "tests")])}
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("form", ["auto", "console", "json"])
+def test_verdict_and_alert_at_a_terminal(columns: int, form: str, environment: Mapping[str, str]) -> None:
+    with AtATerminal([*COMMAND, "--set", f"log.format={form}"], columns=columns, environment=environment) as command:
+        assert command.ended() == 3
+    assert "Traceback" not in command.text
+    verdict, _, alert = command.text.partition("verdict: broadcasting")
+    assert "kick_all_cpus_sync" in verdict
+    assert "kickwatch.broadcast_detected" in alert
+    assert HEADLINE in " ".join(alert.split())
+    assert ("\n    stack:\n        smp_call_function_many" in alert) == (form != "json")
+
+
+def run(line: str, environment: Mapping[str, str]) -> Outcome:
+    """Run a line of bash in which `trial` is that command."""
+    script = f'set -o pipefail; trial() {{ "$PYTHON" -c "$FAULTY" trial "$@"; }}; {line}'
+    done = subprocess.run(
+        [*DIES_WITH_US, "bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60 * SLOWNESS,
+        env={**environment, "PYTHON": sys.executable, "FAULTY": FAULTY},
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        ("trial >/dev/full", 1, "No space left on device"),
+        ("trial --json >&-", 1, "Bad file descriptor"),
+        ("trial | true", 141, ""),
+        ("trial --bisect", 1, ""),
+        ("trial --bisect >/dev/full", 125, "No space left on device"),
+        ("trial --bisect | true", 125, "nobody reads standard output"),
+    ],
+)
+def test_the_alert_goes_out_whatever_becomes_of_the_verdict(
+    line: str, status: int, complaint: str, environment: Mapping[str, str]
+) -> None:
+    done = run(line, environment)
+    assert done.status == status, done.err
+    alert, *rest = done.err.splitlines()
+    record = json.loads(alert)
+    assert (record["event"], record["headline"]) == ("kickwatch.broadcast_detected", HEADLINE)
+    assert len(rest) == bool(complaint)
+    assert complaint in "".join(rest)
+
+
+def test_a_full_standard_error_does_not_change_the_verdict(environment: Mapping[str, str]) -> None:
+    for where in ("/dev/full", "&-"):
+        done = run(f"trial 2>{where}", environment)
+        assert (done.status, "verdict: broadcasting" in done.out) == (3, True)
