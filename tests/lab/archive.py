@@ -21,8 +21,9 @@ _META = f"linux-image-{_ARCHITECTURE}"
 
 
 class Suite(StrEnum):
-    """Where a kernel comes from, oldest first: 6.1, 6.12, and the newest there is."""
+    """Where a kernel comes from, oldest first: 5.10, 6.1, 6.12, and the newest there is."""
 
+    BULLSEYE = "bullseye"
     BOOKWORM = "bookworm"
     TRIXIE = "trixie"
     SID = "sid"

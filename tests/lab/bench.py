@@ -11,8 +11,11 @@ from guest import CgroupVersion, Guest
 from userland import ROOT
 
 RESULTS = ROOT / "build" / "lab"
-# The slowest first, so that none is left alone at the end. Only bookworm's kernel still has cgroup v1's memory.
-_DEFAULT = "sid:v2:4 bookworm:v1:4 bookworm:v2:4 trixie:v2:4 sid:v2:16 bookworm:v1:16 bookworm:v2:16 trixie:v2:16"
+# The slowest first, so that none is left alone at the end. Only kernels up to bookworm's still have cgroup v1's memory.
+_DEFAULT = (
+    "sid:v2:4 bullseye:v1:4 bullseye:v2:4 bookworm:v1:4 bookworm:v2:4 trixie:v2:4"
+    " sid:v2:16 bookworm:v1:16 bookworm:v2:16 trixie:v2:16"
+)
 # Not machines of the matrix: Docker Engines of other releases on this node, and the README's commands in a guest.
 OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py"}
 ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
@@ -43,8 +46,15 @@ class Bench:
     @property
     def ipi_rung(self) -> str:
         """The best that the guest's kernel has: asked of the kernel itself. All of Debian's have kprobes."""
-        traced = self.guest.shell("test -e /sys/kernel/tracing/events/csd/csd_queue_cpu", check=False)
-        return "kprobe" if traced.status else "csd"
+        return "csd" if self._traces("csd/csd_queue_cpu") else "kprobe"
+
+    @property
+    def contention_rung(self) -> str:
+        """The best of the other ladder."""
+        return "tracepoint" if self._traces("lock/contention_begin") else "kprobe"
+
+    def _traces(self, event: str) -> bool:
+        return self.guest.shell(f"test -e /sys/kernel/tracing/events/{event}", check=False).status == 0
 
     def once(self, why: str) -> None:
         """Leave what follows to the machine with 4 CPUs, of which there is one for each kernel and cgroup version."""

@@ -8,6 +8,7 @@ from typing import Any
 import fault_module
 import pytest
 from bench import ENGINE, Bench
+from daemon_unit import records, start
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
@@ -42,6 +43,8 @@ def test_doctor_tells_what_this_kernel_lacks(bench: Bench) -> None:
     assert done.status == 0, done.output
     if bench.ipi_rung == "kprobe":
         assert capabilities["IPIs by reason"]["detail"].startswith("kprobes on ")
+    if bench.contention_rung == "kprobe":
+        assert capabilities["lock contention"]["detail"].startswith("kprobes on ")
     assert "counted 23 of 23 multi-CPU calls, 7 of 7 single" in capabilities["positive control"]["detail"]
     assert capabilities["slab_mutex"]["satisfied"]
 
@@ -53,18 +56,28 @@ def test_healthy_containers_are_quiet(bench: Bench) -> None:
     assert told["containers"] == bench.containers
     assert told["kmem_accounting"] == "on"
     assert told["failures"] == []
-    assert (told["observers"]["ipis"], told["observers"]["contention"]) == (bench.ipi_rung, "tracepoint")
+    assert (told["observers"]["ipis"], told["observers"]["contention"]) == (bench.ipi_rung, bench.contention_rung)
     assert told["status"] == QUIET, (told["verdict"], told["reasons"])
     assert told["per_container"]["creation_path_broadcasts"] == 0
     assert told["canary"]["creation_path_broadcasts_per_memcg"] == 0
     assert told["overhead"]["lost_events"] <= sum(cell["requests"] for cell in told["bill"]) // 100
 
 
+def test_healthy_containers_of_runc_are_quiet_too(bench: Bench) -> None:
+    """It loads more BPF programs than crun: before 5.18 each of them broadcasts, which is nobody's fault."""
+    bench.once("a runtime loads the same programs with more CPUs")
+    told = bench.trial("healthy_runc", "--set", "engine.runtime=runc", containers=bench.containers)
+    assert told["engine"].startswith("oci runc ")
+    assert (told["containers"], told["failures"]) == (bench.containers, [])
+    assert told["status"] == QUIET, (told["verdict"], told["reasons"])
+
+
 def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
     bench.once("contention needs two CPUs")
-    # Each read holds the mutex for its whole walk. The pause leaves the only thread that runs all CPUs to others, too.
-    reader = "while :; do cat /proc/slabinfo >/dev/null; sleep 0.1; done"
-    bench.guest.shell(f"for n in 1 2 3 4 5 6; do systemd-run --quiet --unit=reader$n sh -c '{reader}'; done")
+    # Each read holds the mutex for its whole walk, which is short on 5.10: so many a time. The pause leaves the only
+    # thread that runs all CPUs to others, too.
+    reader = f"while :; do cat {' '.join(['/proc/slabinfo'] * 10)} >/dev/null; sleep 0.1; done"
+    bench.guest.shell(f"for n in 1 2 3 4; do systemd-run --quiet --unit=reader$n sh -c '{reader}'; done")
     try:
         told = bench.trial("slabinfo", containers=6)
     finally:
@@ -88,14 +101,19 @@ def test_a_broadcast_by_the_creating_task_is_named(faulty: Bench) -> None:
     assert (alert["reason"], alert["origin"]) == ("kick_all_cpus_sync", "cgroup")
 
 
-def test_a_broadcast_by_a_worker_is_billed_without_an_origin(faulty: Bench) -> None:
-    told, did = _with_fault(faulty, "worker", worker=1)
-    assert did["kicked_by_worker"] == did["memcgs"] >= 112
+def test_a_broadcast_by_a_worker_is_billed_without_an_origin_and_leaves_the_verdict_open(faulty: Bench) -> None:
+    """So many containers would be quiet without it."""
+    told, did = _with_fault(faulty, "worker", containers=23, worker=1)
+    assert did["kicked_by_worker"] == did["memcgs"] >= 123
+    assert (told["status"], told["reasons"]) == (UNKNOWN, ["broadcasts_elsewhere"])
+    (named,) = [one for one in told["evidence"]["beside"] if one["reason"] == "kick_all_cpus_sync"]
+    assert named["heard_as"] == "elsewhere"
+    assert 0.9 < named["broadcasts_per_container"] < 1.1
     (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
-    assert cell["broadcasts"] == cell["calls"] >= 12
+    assert cell["broadcasts"] == cell["calls"] >= 23
     assert "kickfault_work" in cell["stack"]
-    assert "unexplained_broadcasts" in told["findings"]
+    assert "broadcasts_elsewhere" in told["findings"]
 
 
 def test_a_static_key_flipped_by_the_creating_task_is_named(faulty: Bench) -> None:
@@ -138,30 +156,32 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     fault_module.switch(faulty.guest, worker=1)
     # It ends with the first alarm.
     done = faulty.guest.shell(
-        f"""{_watch(60)}
+        f"""{start(60)}
         for second in $(seq 900); do
-            grep -q unexplained_detected /run/watch.log && break; systemctl --quiet is-active watch || break; sleep 1
+            grep -q elsewhere_detected /run/watch.log && break; systemctl --quiet is-active watch || break; sleep 1
         done; systemctl stop watch; cat /run/watch.log""",
         check=False,
         timeout_s=1500,
     )
     fault_module.switch(faulty.guest)
-    log = _records(done.output)
+    log = records(done.output)
     events = [line["event"] for line in log]
     alarms = [line for line in log if line["event"].endswith("_detected")]
-    trials = events.count("kickwatch.trial_finished")
+    finished = [line for line in log if line["event"] == "kickwatch.trial_finished"]
+    trials = len(finished)
     faulty.keep(
         "daemon",
         {"trials": trials, "took_s": done.took_s, "alarms": alarms, "void": events.count("kickwatch.trial_void")},
     )
-    assert [alarm["event"] for alarm in alarms] == ["kickwatch.unexplained_detected"], done.output[-3000:]
+    assert [alarm["event"] for alarm in alarms] == ["kickwatch.elsewhere_detected"], done.output[-3000:]
+    assert {(line["verdict"], *line["reasons"]) for line in finished} == {("unknown", "broadcasts_elsewhere")}
     assert 29 <= trials <= 60
 
 
 def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: Bench) -> None:
     bench.once("one CPU that goes is enough")
     done = bench.guest.shell(
-        f"""{_watch(1000)}
+        f"""{start(1000)}
         active() {{ systemctl --quiet is-active watch; }}
         until grep -q trial_finished /run/watch.log || ! active; do sleep 0.5; done
         cpu=/sys/devices/system/cpu/cpu3/online
@@ -173,7 +193,7 @@ def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: B
         check=False,
         timeout_s=600,
     )
-    log = _records(done.output)
+    log = records(done.output)
     events = [line["event"].removeprefix("kickwatch.") for line in log]
     bench.keep("hotplug", {"events": events, "void": [line for line in log if line["event"] == "kickwatch.trial_void"]})
     assert events[-1] == "stopped"
@@ -208,23 +228,9 @@ def _handed_on(bench: Bench) -> set[str]:
     return set(bench.guest.shell("cat /sys/fs/cgroup/cgroup.subtree_control", check=False).output.split())
 
 
-def _watch(trials: int) -> str:
-    """A script that starts the daemon in a unit of its own, as a service would be; its log is /run/watch.log."""
-    keys = (
-        *("workload.containers_per_trial=2", "trial.window_s=0.5", "trial.settle_s=3", "trial.interval_s=0"),
-        *("trial.canary_memcgs=0", "budget.preset=stress", "guard.enabled=false", "metrics.enabled=false"),
-    )
-    sets = " ".join((*ENGINE, "--set log.format=json", *(f"--set {key}" for key in keys)))
-    return f"""rm -f /run/watch.log; touch /run/watch.log
-        systemd-run --quiet --collect --unit=watch --property=StandardError=file:/run/watch.log \\
-        /usr/local/bin/kickwatch run --trials {trials} {sets}"""
-
-
-def _records(log: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-
-
-def _with_fault(bench: Bench, name: str, *arguments: str, **settings: Any) -> tuple[dict[str, Any], dict[str, int]]:
+def _with_fault(
+    bench: Bench, name: str, *arguments: str, containers: int = 12, **settings: Any
+) -> tuple[dict[str, Any], dict[str, int]]:
     """A trial under a fault: what kickwatch says, and what the module did meanwhile, warm-up and canary included.
 
     `settings`: faults in small letters, variables of the environment in capitals.
@@ -232,7 +238,7 @@ def _with_fault(bench: Bench, name: str, *arguments: str, **settings: Any) -> tu
     environment = {key: value for key, value in settings.items() if key.isupper()}
     fault_module.switch(bench.guest, **{key: value for key, value in settings.items() if not key.isupper()})
     before = fault_module.counts(bench.guest)
-    told = bench.trial(name, *arguments, **environment)
+    told = bench.trial(name, *arguments, containers=containers, **environment)
     fault_module.switch(bench.guest)
     did = {count: value - before[count] for count, value in fault_module.counts(bench.guest).items()}
     bench.keep(f"{name}_did", did)

@@ -166,7 +166,7 @@ class ContentionObserver:
             found.append(
                 Wait(
                     waiter=top_of_stack(stack),
-                    holder=holder.rstrip(b"\0").decode(errors="replace") or _UNNAMED,
+                    holder=holder.partition(b"\0")[0].decode(errors="replace") or _UNNAMED,
                     waits=totals.waits - earlier.waits,
                     wait_ns=totals.wait_ns - earlier.wait_ns,
                     max_wait_ns=totals.max_wait_ns if totals.max_wait_ns > earlier.max_wait_ns else 0,

@@ -23,6 +23,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
+#include <linux/version.h>
 #include <linux/workqueue.h>
 
 #define HOOKED "mem_cgroup_css_online"
@@ -152,22 +153,35 @@ static noinline int kickfault_css_online(struct cgroup_subsys_state *css)
 	return original(css);
 }
 
+/*
+ * Before 5.11 callbacks receive pt_regs, which are NULL unless all registers are saved, and are protected from recursion
+ * unless they say they need not be.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+#define FTRACE_OPS_FL_RECURSION 0
+#define REGISTERS_WANTED FTRACE_OPS_FL_SAVE_REGS
+#define ftrace_regs pt_regs
+#define set_instruction_pointer instruction_pointer_set
+/* "ftrace: Rename ftrace_instruction_pointer_set() ..." (6.3) */
+#elif defined(ftrace_instruction_pointer_set)
+#define set_instruction_pointer ftrace_instruction_pointer_set
+#else
+#define set_instruction_pointer ftrace_regs_set_instruction_pointer
+#endif
+#ifndef REGISTERS_WANTED
+#define REGISTERS_WANTED FTRACE_OPS_FL_SAVE_REGS_IF_SUPPORTED
+#endif
+
 static void notrace redirect(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
 			     struct ftrace_regs *fregs)
 {
-	if (within_module(parent_ip, THIS_MODULE))	/* our own call of the original */
-		return;
-	/* "ftrace: Rename ftrace_instruction_pointer_set() ..." (6.3) */
-#ifdef ftrace_instruction_pointer_set
-	ftrace_instruction_pointer_set(fregs, (unsigned long)kickfault_css_online);
-#else
-	ftrace_regs_set_instruction_pointer(fregs, (unsigned long)kickfault_css_online);
-#endif
+	if (!within_module(parent_ip, THIS_MODULE))	/* not our own call of the original */
+		set_instruction_pointer(fregs, (unsigned long)kickfault_css_online);
 }
 
 static struct ftrace_ops hook = {
 	.func = redirect,
-	.flags = FTRACE_OPS_FL_SAVE_REGS_IF_SUPPORTED | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_RECURSION,
+	.flags = REGISTERS_WANTED | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_RECURSION,
 };
 
 /* kallsyms_lookup_name() is not for modules since 5.7; a kprobe, removed again at once, tells the address too. */

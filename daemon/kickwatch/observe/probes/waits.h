@@ -91,8 +91,8 @@ static __always_inline void name_holder(struct contention_config *cfg, __u64 loc
 	if (!cfg->comm_offset || bpf_probe_read(&owner, sizeof(owner), (void *)lock))
 		return;
 	owner &= ~OWNER_FLAGS;
-	if (owner)
-		bpf_probe_read(holder, COMM_LEN, (void *)(owner + cfg->comm_offset));
+	if (owner) /* to its end: behind it may stand an earlier, longer name, and would make another key of it */
+		bpf_probe_read_str(holder, COMM_LEN, (void *)(owner + cfg->comm_offset));
 }
 
 /* A task begins to wait for the mutex at `lock`. */
