@@ -12,8 +12,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from statistics import median
 
-from kickwatch.configure import load
-from kickwatch.laboratory import Laboratory
+from kickwatch.configuration.loading import load
+from kickwatch.experiment.laboratory import Laboratory
 from kickwatch.node.lock import NodeLock
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.workload.names import new_trial_id

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from kickwatch.model import Cell, Origin
+from kickwatch.native.driver import Helper
 from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.symbols import Symbols
-from kickwatch.workload.helper import Helper
 from needs import ipi_rung
 from refused import refused
 from replay import Replay

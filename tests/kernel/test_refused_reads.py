@@ -10,12 +10,12 @@ import pytest
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[1] / "support"
 SCRIPT = """
 import asyncio, json, sys
-from kickwatch.arming import _works
+from kickwatch.service.arming import _works
 from kickwatch.errors import ObserveError
-from kickwatch.eyes import Eyes
+from kickwatch.experiment.armed_observers import Eyes
 from namespaces import refuse_bpf
 
 async def main():

@@ -18,10 +18,11 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from kickwatch.config import Config
+from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment.capabilities import examine
+from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
-from kickwatch.node.capabilities import examine
 from kickwatch.observe.bpf import library
 from kickwatch.observe.contention import ContentionObserver, learn_comm_offset
 from kickwatch.observe.control import control_cpus, positive_control
@@ -31,7 +32,6 @@ from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
-from kickwatch.workload.helper import Helper
 
 TRACEFS = Path("/sys/kernel/tracing")
 SHARE = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0  # of the work: many CPUs take long in a guest

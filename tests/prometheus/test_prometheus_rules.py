@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from builders import kick, trial, wait, window
 from kickwatch.detect.state import Outcome
-from kickwatch.metrics.live import Live
-from kickwatch.metrics.registry import Metrics
-from kickwatch.metrics.serve import Textfile
 from kickwatch.model import Verdict
+from kickwatch.outlets.metrics.live import Live
+from kickwatch.outlets.metrics.registry import Metrics
+from kickwatch.outlets.metrics.serve import Textfile
 
 pytestmark = pytest.mark.prometheus
 

@@ -8,7 +8,7 @@ from systemd_node import OCI_DROP_IN, OCI_SHIPPED, Node
 from test_sandbox import confined
 from test_systemd_service import configure, leftovers
 
-from kickwatch.alert.journal import Event
+from kickwatch.journal.journal import Event
 
 pytestmark = [pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from kickwatch.budget import check
-from kickwatch.configure import load
-from kickwatch.metrics.serve import parse_listen
+from kickwatch.configuration.limits import check
+from kickwatch.configuration.loading import load
+from kickwatch.outlets.metrics.serve import parse_listen
 
 
 @click.command("check-config")

@@ -10,8 +10,6 @@ and so do the e-processes that are published for pooling: their epochs are the s
 import msgspec
 from msgspec.structs import replace
 
-from kickwatch.budget import least_period_s
-from kickwatch.config import Config
 from kickwatch.detect import changes
 from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import bpf_allowance
@@ -49,11 +47,6 @@ _REASON_OF = {
 }
 # An alarm of these would end `quiet`, so evidence that grows there does so before it is one.
 _ENDS_QUIET = frozenset({Condition.BROADCASTING, Condition.CONTENDED, Condition.ELSEWHERE})
-
-
-def pace_of(config: Config) -> Pace:
-    """The configuration's pace: a trial has two windows and a pause, and no more of them fit than the budget allows."""
-    return Pace(config.workload.containers_per_trial, least_period_s(config))
 
 
 class Monitor:

@@ -20,6 +20,7 @@ from functools import lru_cache
 import msgspec
 
 from kickwatch.detect.classes import BpfCost, Broadcasts, bpf_cost, broadcasts_of, elsewhere_above_quiet
+from kickwatch.detect.figures import creation_broadcasts, waits_known
 from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.rates import (
     BPF,
@@ -38,7 +39,6 @@ from kickwatch.detect.verdict import (
     counted_broadcasts_per_memcg,
     single_request_sweeps,
 )
-from kickwatch.ledger import creation_broadcasts, waits_known
 from kickwatch.model import Origin, Path, Trial, Wait
 
 COUNTERS = "counters"

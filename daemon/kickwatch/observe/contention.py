@@ -20,12 +20,12 @@ from typing import ClassVar, NamedTuple, Self
 
 from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.model import Wait
+from kickwatch.native.driver import Helper
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, entry, read_health, read_stack, sum_of, try_maps
 from kickwatch.observe.reasons import attribute, is_slab_mutex_stack, top_of_stack
 from kickwatch.observe.symbols import Symbols
-from kickwatch.shielded import finish
-from kickwatch.workload.helper import Helper
+from kickwatch.process.cancellation import finish
 
 _CONFIG = struct.Struct("=QII")  # struct contention_config
 _KEY = struct.Struct("=QiI16s")  # struct wait_key

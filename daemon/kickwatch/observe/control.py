@@ -12,9 +12,9 @@ from pathlib import Path
 
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Control, Count
+from kickwatch.native.driver import Answer, Helper
 from kickwatch.node.kernel import SYS, parse_cpu_list
 from kickwatch.observe.observatory import Observatory
-from kickwatch.workload.helper import Answer, Helper
 
 BARRIERS = 23
 SINGLES = 7

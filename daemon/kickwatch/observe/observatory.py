@@ -21,7 +21,7 @@ from kickwatch.observe.readings import Health
 from kickwatch.observe.requests import CsdSample, RequestObserver, fell
 from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
 from kickwatch.observe.symbols import Symbols
-from kickwatch.shielded import finish
+from kickwatch.process.cancellation import finish
 
 RECYCLED = "recycled"
 """A window's disturbance: the probe's maps were emptied between its samples."""

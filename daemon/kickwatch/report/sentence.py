@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from kickwatch.alert.broadcast import bpftrace_line
 from kickwatch.detect.classes import TEXT_PATCHING, BroadcastClass, class_of, jit_broadcasts
+from kickwatch.detect.figures import counted, creation_broadcasts, merge_cells
 from kickwatch.detect.verdict import Judgement, Reason
-from kickwatch.ledger import counted, creation_broadcasts, merge_cells
 from kickwatch.model import Cell, Trial, Verdict
+from kickwatch.outlets.broadcast import bpftrace_line
 
 LEAST_SHOWN = 0.05  # broadcasts per container above the quiet window: less is nobody's doing
 _DIGITS = 3

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Self
 
 from kickwatch.errors import CgroupError
+from kickwatch.native.driver import Helper
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, handed_on_by, reclaim, remove_tree
 from kickwatch.node.delegation import own_base
-from kickwatch.shielded import finish
-from kickwatch.workload.helper import Helper
+from kickwatch.process.cancellation import finish
 
 CANARY_GROUP = "kickwatch-canary"
 REPRODUCE_GROUP = "kickwatch-reproduce"

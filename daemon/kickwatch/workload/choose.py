@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from kickwatch.config import Config, EngineConfig, EngineKind, Network
+from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
+from kickwatch.journal.remark import Kind, Remark
 from kickwatch.node.continuity import engine_process
-from kickwatch.remark import Kind, Remark
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine, forbidden

@@ -13,7 +13,7 @@ from time import perf_counter
 
 from kickwatch.errors import EngineAnswerLostError, KickwatchError
 from kickwatch.model import Container
-from kickwatch.shielded import apart, finish
+from kickwatch.process.cancellation import apart, finish
 from kickwatch.workload.barrier import Barrier, Place
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.knobs import Knobs

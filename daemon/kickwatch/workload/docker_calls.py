@@ -19,7 +19,7 @@ import urllib3.exceptions
 
 import docker
 from kickwatch.errors import EngineAnswerLostError, EngineError
-from kickwatch.shielded import within
+from kickwatch.process.cancellation import within
 from kickwatch.workload.docker_client import Client
 from kickwatch.workload.engine import HURRIED_S
 

@@ -12,7 +12,7 @@ from docker.types import LogConfig
 
 import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
-from kickwatch.shielded import finish
+from kickwatch.process.cancellation import finish
 from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_cause
 from kickwatch.workload.docker_images import has_image, image_reference, left_images, make_image, scratch_layer
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo

@@ -20,7 +20,7 @@ from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import own_base
 from kickwatch.node.handed_on import Noted, handed_on
 from kickwatch.node.privileges import held
-from kickwatch.shielded import finish, within
+from kickwatch.process.cancellation import finish, within
 from kickwatch.workload.docker_calls import one_line
 from kickwatch.workload.docker_images import image_reference
 from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo

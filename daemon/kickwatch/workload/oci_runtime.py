@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from kickwatch.shielded import finish, within
+from kickwatch.process.cancellation import finish, within
 
 NAMES = ("runc", "crun")
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # a user's PATH often lacks these, and runc lives there

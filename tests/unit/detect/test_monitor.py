@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from builders import TLB, kick, wait, window
-from kickwatch.config import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
+from kickwatch.configuration.types import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import Null, Wager
-from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged, pace_of
+from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged
 from kickwatch.detect.rates import BPF, CREATION_PATH, DESTROY, NODE_YEARS, SIGNATURE, SWEEPS, Allowance, Pace
 from kickwatch.detect.state import Kind
 from kickwatch.detect.streams import Condition, Name
@@ -27,6 +27,7 @@ from kickwatch.model import (
     Trial,
     Verdict,
 )
+from kickwatch.service.pace import pace_of
 from watching import PACE, changes, serial, watched
 
 MEMCG = Cell(

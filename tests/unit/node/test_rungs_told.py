@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kickwatch.node.capabilities import _contention, _ipis, blind
+from kickwatch.experiment.capabilities import _contention, _ipis, blind
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from fake_libbpf import FakeLibbpf
-from kickwatch.arming import _works
 from kickwatch.errors import ObserveError
-from kickwatch.eyes import Eyes
+from kickwatch.experiment.armed_observers import Eyes
 from kickwatch.model import Control
 from kickwatch.observe import bpf, control
 from kickwatch.observe.contention import ContentionObserver
@@ -20,6 +19,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import Health, read_health, read_stack
 from kickwatch.observe.symbols import Symbols
+from kickwatch.service.arming import _works
 
 KEYS = [struct.pack("=I", number) for number in range(3)]
 CALLS = {"lookup", "update", "delete", "next", "info"}
