@@ -1,16 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/*
- * kickwatch-helper: the small experiments that need a process of their own, driven over pipes (helper.h has the
- * protocol) so that kickwatch can sample at exact moments.
- *
- *   helper canary PARENT N v1|v2 HOME SCRATCH    a batch of bare memory cgroups
- *   helper reproduce PARENT v1|v2 HOME SCRATCH   the 2017 test
- *   helper barriers MANY SINGLE CPU,CPU[,...]    the positive control
- *   helper slabinfo FILE                         one wait for slab_mutex
- *
- * PARENT, HOME: cgroup directories of the memory hierarchy; SCRATCH: a directory for a file.
- * Exit status: 0 the parent said goodbye, 1 could not work, 2 usage, 143 ended by SIGTERM.
- */
+/* The protocol of kickwatch-helper (helper.h): commands in, lines out, and when to stop. */
 #define _GNU_SOURCE
 #include "helper.h"
 
@@ -132,7 +121,7 @@ bool read_number(const char *text, long low, long high, long *number)
 }
 
 /* The pipe tells of the parent's end too, but only when it is read: a long loop would run on without the signal. */
-static void follow_parent(void)
+void follow_parent(void)
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	struct sigaction term = { .sa_handler = on_term }; /* no SA_RESTART: read() must return */
@@ -143,21 +132,7 @@ static void follow_parent(void)
 	prctl(PR_SET_NAME, "kickwatch-help");
 }
 
-int main(int argc, char **argv)
+bool ended_by_signal(void)
 {
-	int status = 2;
-
-	follow_parent();
-	if (argc >= 2 && !strcmp(argv[1], "canary"))
-		status = canary_main(argc - 1, argv + 1);
-	else if (argc >= 2 && !strcmp(argv[1], "reproduce"))
-		status = reproduce_main(argc - 1, argv + 1);
-	else if (argc >= 2 && !strcmp(argv[1], "barriers"))
-		status = barriers_main(argc - 1, argv + 1);
-	else if (argc >= 2 && !strcmp(argv[1], "slabinfo"))
-		status = slabinfo_main(argc - 1, argv + 1);
-	if (status == 2)
-		fprintf(stderr, "helper: canary PARENT N v1|v2 HOME SCRATCH | reproduce PARENT v1|v2 HOME SCRATCH | "
-				"barriers MANY SINGLE CPU,CPU[,...] | slabinfo FILE\n");
-	return status == 0 && terminated ? 128 + SIGTERM : status;
+	return terminated;
 }
