@@ -192,9 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.server.open.add(self.connection)
 
-    def finish(self) -> None:
+    def run_shielded(self) -> None:
         self.server.open.discard(self.connection)
-        super().finish()
+        super().run_shielded()
 
     def log_message(self, *_: object) -> None:
         pass

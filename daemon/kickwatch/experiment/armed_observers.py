@@ -8,14 +8,14 @@ from kickwatch.observe.observatory import Observatory
 
 
 @dataclass
-class Eyes:
+class ArmedObservers:
     """The armed observers, and what their newest positive control says of them."""
 
     observatory: Observatory
     control: Control
 
     @classmethod
-    async def open(cls) -> "Eyes":
+    async def open(cls) -> "ArmedObservers":
         """Arm them and prove them once. `close` disarms."""
         observatory = await Observatory.open()
         try:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import EngineAnswerLostError, EngineError, ImageAbsentError, KickwatchError
-from kickwatch.experiment.armed_observers import Eyes
+from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import reap_everything, say_clean_up_failed, tell_failure
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Kind, Remark
@@ -19,7 +19,7 @@ from kickwatch.native import binary
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, nokmem, reclaim
 from kickwatch.observe.observatory import Observatory
-from kickwatch.process.cancellation import finish
+from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Ending
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
@@ -49,7 +49,7 @@ class Laboratory:
     instance: str
     cgroups: Cgroups
     image: str
-    eyes: Eyes
+    armed: ArmedObservers
     canary: Canary
     reaped: int = 0
     alive: Callable[[], None] = lambda: None
@@ -61,12 +61,12 @@ class Laboratory:
     @property
     def observatory(self) -> Observatory:
         """The armed observers."""
-        return self.eyes.observatory
+        return self.armed.observatory
 
     @property
     def control(self) -> Control:
         """The newest positive control."""
-        return self.eyes.control
+        return self.armed.control
 
     async def engine_changed(self) -> bool:
         """Whether the engine has become another one: upgraded, or with another cgroup driver. Raises EngineAbsentError.
@@ -223,7 +223,7 @@ class Laboratory:
     def open(
         cls,
         config: Config,
-        eyes: Eyes | None = None,
+        armed: ArmedObservers | None = None,
         alive: Callable[[], None] = lambda: None,
         ending: Ending | None = None,
         known: Known | None = None,
@@ -234,7 +234,7 @@ class Laboratory:
         Once `ending` begins, an engine that hangs is not waited for with all the time its calls have. `known`: how the
         engine named itself before, for one that cannot name its runtime now.
         """
-        return _Opening(config, eyes, alive, ending or Ending(), known)
+        return _Opening(config, armed, alive, ending or Ending(), known)
 
 
 class _Opening:
@@ -243,13 +243,13 @@ class _Opening:
     def __init__(
         self,
         config: Config,
-        eyes: Eyes | None,
+        armed: ArmedObservers | None,
         alive: Callable[[], None],
         ending: Ending,
         known: Known | None = None,
     ) -> None:
         self._config = config
-        self._eyes = eyes
+        self._armed = armed
         self._alive = alive
         self._ending = ending
         self._known = known
@@ -269,7 +269,7 @@ class _Opening:
     async def _take_down(self) -> None:
         """To its end even if a second signal comes; what an engine that hangs keeps is the next start's to reap."""
         try:
-            await finish(self._stack.aclose(), _CLEAN_UP_S)
+            await run_shielded(self._stack.aclose(), _CLEAN_UP_S)
         except TimeoutError:
             what = f"clean-up did not end within {_CLEAN_UP_S:.0f} s"
             logger().error(Event.CLEAN_UP_FAILED, what=what, remedy="the next start of kickwatch removes the rest")
@@ -291,11 +291,11 @@ class _Opening:
         reap = partial(reap_everything, engine, info, instance, cgroups)
         reaped = await reap()
         self._stack.push_async_callback(reap)  # undone last to first: containers before the image they use
-        eyes = self._eyes or await Eyes.open()
-        if self._eyes is None:
-            self._stack.callback(eyes.close)
+        armed = self._armed or await ArmedObservers.open()
+        if self._armed is None:
+            self._stack.callback(armed.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))
-        laboratory = Laboratory(config, engine, info, instance, cgroups, image, eyes, canary, reaped, self._alive)
+        laboratory = Laboratory(config, engine, info, instance, cgroups, image, armed, canary, reaped, self._alive)
         laboratory.remarks += chosen.remarks
         laboratory.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kickwatch.configuration.types import Config
 from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge_windows, milliseconds, total_waits
 from kickwatch.errors import EngineError
-from kickwatch.experiment.armed_observers import Eyes
+from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Cell, Window
 from kickwatch.workload.choose import informant
 
@@ -28,11 +28,11 @@ WINDOW = "passive"
 class Passive:
     """The bill so far. `look` takes it on, `summary_if_due` tells it and begins anew."""
 
-    def __init__(self, config: Config, eyes: Eyes, step: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, armed: ArmedObservers, step: Callable[[str], None]) -> None:
         """`step` hears what goes on."""
         self._config = config
-        self._eyes = eyes
-        self._observatory = eyes.observatory
+        self._armed = armed
+        self._observatory = armed.observatory
         self._step = step
         self._cut_every_s = min(_CUT_EVERY_S, config.service.summary_period_s)
         self._before: Sample | None = None
@@ -63,7 +63,7 @@ class Passive:
             return None
         self._windows, self._containers, self._waits_watched = None, 0, True
         waits, wait_ns = total_waits(window.waits) if watched else (None, None)
-        seen = self._observatory.csd is not None and self._eyes.control.passed
+        seen = self._observatory.csd is not None and self._armed.control.passed
         return {
             "mode": WINDOW,
             "engine": self._name,

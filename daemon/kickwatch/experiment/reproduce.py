@@ -28,7 +28,7 @@ from kickwatch.experiment.reproduce_report import (
 from kickwatch.native.driver import Helper
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
 from kickwatch.observe.interrupts import read_interrupts
-from kickwatch.process.cancellation import finish
+from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
 
 PILOT_LOOPS = 20
@@ -121,7 +121,7 @@ async def native_loops(
     """The child and its group, both gone afterwards, whatever happens; what a killed run left is removed first."""
 
     try:
-        parent, home, directory = await finish(asyncio.to_thread(prepare_group, cgroups, group, scratch))
+        parent, home, directory = await run_shielded(asyncio.to_thread(prepare_group, cgroups, group, scratch))
         async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
             yield NativeLoops(helper, parent, cgroups.proc)
     finally:

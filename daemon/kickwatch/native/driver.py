@@ -14,7 +14,7 @@ from typing import Self
 
 from kickwatch.errors import KickwatchError
 from kickwatch.native import binary
-from kickwatch.process.cancellation import finish, within
+from kickwatch.process.cancellation import run_shielded, timeout
 
 START_S = 10.0
 _KILLED_S = 5.0
@@ -112,7 +112,7 @@ class Helper:
         self._out_of_step = True  # until its answer was read: a late one must not pass for the next one's
         try:
             process.stdin.write(f"{command}\n".encode("ascii"))
-            async with within(timeout_s):
+            async with timeout(timeout_s):
                 await process.stdin.drain()
         except (TimeoutError, ConnectionError):
             pass  # it has ended or hangs: the read below says which
@@ -123,7 +123,7 @@ class Helper:
     async def _final(self, timeout_s: float, command: str, progress: Callable[[int], None] | None) -> Answer:
         what = f"the child `{self._arguments[0]}`"
         try:
-            async with within(timeout_s):
+            async with timeout(timeout_s):
                 answer = await self._read(progress)
         except TimeoutError as error:
             raise HelperError(
@@ -155,7 +155,7 @@ class Helper:
 
     async def _close_shielded(self) -> str:
         """Bounded by `stop_s`, so cancellations wait for it: no child outlives us."""
-        return await finish(self._close())
+        return await run_shielded(self._close())
 
     async def _close(self) -> str:
         """Returns what the child said on standard error."""
@@ -163,13 +163,13 @@ class Helper:
         if process.stdin is not None:
             process.stdin.close()  # communicate() without input does so only since Python 3.12
         try:
-            async with within(self._stop_s):
+            async with timeout(self._stop_s):
                 _, stderr = await process.communicate()  # drains its output
         except TimeoutError:
             if process.returncode is None:
                 process.kill()
             stderr = b""
             with suppress(TimeoutError):  # one that sleeps uninterruptibly in the kernel ends when it may
-                async with within(_KILLED_S):
+                async with timeout(_KILLED_S):
                     _, stderr = await process.communicate()
         return stderr.decode("utf-8", errors="replace").strip() if stderr else ""

@@ -21,7 +21,7 @@ from kickwatch.observe.readings import Health
 from kickwatch.observe.requests import CsdSample, RequestObserver, fell
 from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
 from kickwatch.observe.symbols import Symbols
-from kickwatch.process.cancellation import finish
+from kickwatch.process.cancellation import run_shielded
 
 RECYCLED = "recycled"
 """A window's disturbance: the probe's maps were emptied between its samples."""
@@ -88,10 +88,10 @@ class Observatory:
 
     async def _arm(self) -> None:
         if not self.symbols.hidden:  # without names no request could be attributed: that is blindness, not a figure
-            await finish(asyncio.to_thread(self._arm_probes))
+            await run_shielded(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:
             await self.contention.provoke(self.proc)
-            await finish(asyncio.to_thread(self._share_slab_mutex))
+            await run_shielded(asyncio.to_thread(self._share_slab_mutex))
 
     def _arm_probes(self) -> None:
         mutex = self.symbols.address_of("slab_mutex") or 0
@@ -154,12 +154,12 @@ class Observatory:
     async def between_windows(self) -> None:
         """Housekeeping that no window may hold: follow modules and CPU hotplug, learn the mutex, recycle full maps."""
         await self._follow_modules()
-        await finish(asyncio.to_thread(self._keep_house))
+        await run_shielded(asyncio.to_thread(self._keep_house))
 
     async def _follow_modules(self) -> None:
         """To its end, cancelled or not: symbols read anew, and names that were not, would never meet again."""
         if not self.symbols.hidden:
-            await finish(self._name_anew())
+            await run_shielded(self._name_anew())
 
     async def _name_anew(self) -> None:
         if await self.symbols.follow_modules():

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def finish(awaitable: Awaitable[T], timeout_s: float | None = None) -> T:
+async def run_shielded(awaitable: Awaitable[T], timeout_s: float | None = None) -> T:
     """Await `awaitable` to its end, cancelled or not; then the cancellation goes on its way.
 
     `asyncio.shield` alone lets a second cancellation (another signal, the abort of a TaskGroup) walk away from work
@@ -32,7 +32,7 @@ async def finish(awaitable: Awaitable[T], timeout_s: float | None = None) -> T:
 
 
 @asynccontextmanager
-async def within(seconds: float) -> AsyncIterator[None]:
+async def timeout(seconds: float) -> AsyncIterator[None]:
     """`asyncio.timeout`, with TimeoutError in a task that is being cancelled, too."""
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
@@ -46,7 +46,7 @@ async def within(seconds: float) -> AsyncIterator[None]:
         raise
 
 
-async def apart(work: Coroutine[Any, Any, T]) -> T:
+async def detached_group(work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, which holds a TaskGroup, in a task of its own: what the group counts stays there.
 
     A cancellation is passed on, waited for, and not forgotten where the group failed at the same time.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kickwatch.process.cancellation import within
+from kickwatch.process.cancellation import timeout
 from kickwatch.process.terminal import Terminal
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class Switches:
         self._second_look: asyncio.TimerHandle | None = None
         self.drain_file = drain_file
         self.reload_asked = False
-        self.told_drained = ""  # who drained the node, as far as it was said: kept over reloads
+        self.drain_reported = ""  # who drained the node, as far as it was said: kept over reloads
         self._signalled = False
         self._woken = asyncio.Event()
 
@@ -144,14 +144,14 @@ class Switches:
         try:
             present: bool = await asyncio.to_thread(Path(self.drain_file).exists)
         except OSError:  # a directory that may not be searched, a file server that is gone: as it was
-            present = self.told_drained == "file"
+            present = self.drain_reported == "file"
         return "file" if present else ""
 
     async def sleep(self, seconds: float) -> None:
         """Until then, or until a signal asks for something."""
         try:
             # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the wake-up.
-            async with within(max(0.0, seconds)):
+            async with timeout(max(0.0, seconds)):
                 await self._woken.wait()
         except TimeoutError:
             return

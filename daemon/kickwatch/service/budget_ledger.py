@@ -17,7 +17,7 @@ from kickwatch.service.budget import FILE, Budget, Spent, Wait, load_spent, save
 _READ_EVERY_S = 60.0
 
 
-class Purse:
+class BudgetLedger:
     """A Budget, its file and its clock. Construct with `open`."""
 
     def __init__(self, budget: Budget, path: Path) -> None:
@@ -32,7 +32,7 @@ class Purse:
         self.trouble = Trouble(Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN)
 
     @classmethod
-    async def open(cls, config: Config, history: History) -> "Purse":
+    async def open(cls, config: Config, history: History) -> "BudgetLedger":
         """With what earlier daemons spent. One for the life of a daemon: its CPU time is counted from here."""
         path = Path(config.state.directory) / FILE
         refused = None

@@ -10,7 +10,7 @@ _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 
 
 @dataclass
-class Patience:
+class EngineBackoff:
     """How long has the engine been gone, and when is the next try? `changed`: it has become another one meanwhile."""
 
     changed: bool = False
@@ -27,7 +27,7 @@ class Patience:
         if isinstance(error, EngineAbsentError):
             self.lost(error)
         else:
-            logger().error(Event.TRIAL_FAILED, **told(error), retry_s=self._retry_s)
+            logger().error(Event.TRIAL_FAILED, **error_fields(error), retry_s=self._retry_s)
         pause_s, self._retry_s = self._retry_s, min(2 * self._retry_s, _LONGEST_RETRY_S)
         return pause_s
 
@@ -35,7 +35,7 @@ class Patience:
         """Said once, and at once: to take down what it held can take a while."""
         if not self._lost_at:
             self._lost_at = asyncio.get_running_loop().time()
-            logger().error(Event.ENGINE_LOST, **told(error), retry_s=self._retry_s)
+            logger().error(Event.ENGINE_LOST, **error_fields(error), retry_s=self._retry_s)
 
     def found(self, engine: str) -> None:
         """It answers; said where it was gone, or is another one."""
@@ -46,7 +46,7 @@ class Patience:
             logger().info(Event.ENGINE_FOUND, engine=engine, lost_s=lost_s)
 
 
-def told(error: KickwatchError | OSError) -> dict[str, str]:
+def error_fields(error: KickwatchError | OSError) -> dict[str, str]:
     """`what` and `remedy` of an event."""
     if isinstance(error, KickwatchError):
         return {"what": error.what, "remedy": error.remedy}

@@ -14,7 +14,7 @@ from kickwatch.node.pressure import DyingMemcgs, read_pressure
 from kickwatch.process.sd_notify import Notifier
 from kickwatch.process.signals import Switches
 from kickwatch.service.budget import jittered
-from kickwatch.service.budget_ledger import Purse
+from kickwatch.service.budget_ledger import BudgetLedger
 from kickwatch.service.guard import Decision, Guard
 from kickwatch.service.telemetry import Telemetry
 
@@ -27,7 +27,7 @@ class Schedule:
     def __init__(
         self,
         config: Config,
-        purse: Purse,
+        ledger: BudgetLedger,
         switches: Switches,
         notifier: Notifier,
         telemetry: Telemetry,
@@ -36,7 +36,7 @@ class Schedule:
     ) -> None:
         """`purse` knows what was spent before this daemon was started; `guard` goes on where there was one."""
         self._config = config
-        self._purse = purse
+        self._purse = ledger
         self._switches = switches
         self._notifier = notifier
         self._telemetry = telemetry
@@ -100,13 +100,13 @@ class Schedule:
     async def drained(self) -> str:
         """Who drained the node, if anybody did; each change is said once."""
         by = await self._switches.drained_by()
-        if by and not self._switches.told_drained:
+        if by and not self._switches.drain_reported:
             logger().info(Event.DRAINED, by=by)
-        if self._switches.told_drained and not by:
-            logger().info(Event.UNDRAINED, by=self._switches.told_drained)
-        if by != self._switches.told_drained:
+        if self._switches.drain_reported and not by:
+            logger().info(Event.UNDRAINED, by=self._switches.drain_reported)
+        if by != self._switches.drain_reported:
             self._telemetry.off("drained" if by else "")
-        self._switches.told_drained = by
+        self._switches.drain_reported = by
         return by
 
     async def _guarded(self, laboratory: Laboratory) -> tuple[float, str] | None:

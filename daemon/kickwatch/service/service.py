@@ -17,7 +17,7 @@ from kickwatch.configuration.limits import check, limits_of
 from kickwatch.configuration.loading import Loaded, differences, digest
 from kickwatch.configuration.types import Config, GuardConfig, Preset
 from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError, ObserveError
-from kickwatch.experiment.armed_observers import Eyes
+from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import sweep
 from kickwatch.experiment.laboratory import WARM_UP_CONTAINERS, Laboratory
 from kickwatch.experiment.passive import Passive
@@ -28,12 +28,12 @@ from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import enter_leaf
 from kickwatch.node.lock import NodeLock
-from kickwatch.process.cancellation import finish
+from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.sd_notify import Notifier
 from kickwatch.process.signals import ENDING, DrainedError, Ending, Switches, until_signalled
 from kickwatch.service.arming import arm
-from kickwatch.service.budget_ledger import Purse
-from kickwatch.service.engine_backoff import Patience, told
+from kickwatch.service.budget_ledger import BudgetLedger
+from kickwatch.service.engine_backoff import EngineBackoff, error_fields
 from kickwatch.service.evidence import Evidence
 from kickwatch.service.guard import Guard
 from kickwatch.service.schedule import Schedule
@@ -75,12 +75,12 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, ending:
         switches = stack.enter_context(Switches(config.service.drain_file))
         notifier.status("arming the probes")
         await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
-        eyes = await arm(keep=await asyncio.to_thread(drives_runtime, config))
-        stack.callback(eyes.close)
-        telemetry = Telemetry(eyes.observatory)
+        armed = await arm(keep=await asyncio.to_thread(drives_runtime, config))
+        stack.callback(armed.close)
+        telemetry = Telemetry(armed.observatory)
         stack.push_async_callback(telemetry.close)
         await telemetry.begin(config.metrics)
-        service = Service(source, config, trials, notifier, ending, lock, switches, eyes, telemetry)
+        service = Service(source, config, trials, notifier, ending, lock, switches, armed, telemetry)
         await service.run()
 
 
@@ -95,25 +95,25 @@ class Service:
     ending: Ending
     lock: NodeLock
     switches: Switches
-    eyes: Eyes
+    armed: ArmedObservers
     telemetry: Telemetry
     done: int = 0
     due_at: float = 0.0
     swept: bool = False
     engine: str = ""  # the name of the one that answered last
     found: EngineInfo | None = None  # all that it said of itself
-    patience: Patience = field(default_factory=Patience)
+    backoff: EngineBackoff = field(default_factory=EngineBackoff)
     guard: tuple[tuple[GuardConfig, Preset], Guard] | None = None
     board: Board = field(default_factory=Board)
     watch: Watch = field(init=False)
-    purse: Purse = field(init=False)
+    ledger: BudgetLedger = field(init=False)
 
     async def run(self) -> None:
         """Until all trials are done, or for ever."""
         evidence = await Evidence.open(self.config)
         boot_id = await asyncio.to_thread(kernel.boot_id)
-        self.watch = Watch(self.eyes, evidence, self.config.service.verdict_max_age_s, boot_id)
-        self.purse = await Purse.open(self.config, evidence.history)
+        self.watch = Watch(self.armed, evidence, self.config.service.verdict_max_age_s, boot_id)
+        self.ledger = await BudgetLedger.open(self.config, evidence.history)
         self._say_started()
         self.watch.controlled()
         self.due_at = asyncio.get_running_loop().time() + random.random() * self._spread_s()  # noqa: S311 -- no secret
@@ -122,7 +122,7 @@ class Service:
         try:
             await self._until_done()
         finally:
-            await finish(self.watch.evidence.close())
+            await run_shielded(self.watch.evidence.close())
 
     async def _until_done(self) -> None:
         while self._more():
@@ -150,36 +150,36 @@ class Service:
     async def _experiment(self) -> None:
         """Trial after trial, until a reload is asked for or the engine is gone (raises EngineAbsentError)."""
         self.notifier.status("preparing the engine")
-        self.telemetry.off("drained" if self.switches.told_drained else "")
+        self.telemetry.off("drained" if self.switches.drain_reported else "")
         schedule = Schedule(
-            self.config, self.purse, self.switches, self.notifier, self.telemetry, guard=self._guard_of_now()
+            self.config, self.ledger, self.switches, self.notifier, self.telemetry, guard=self._guard_of_now()
         )
         schedule.due_at = self.due_at
         if not await self._may_begin(schedule):
             return
-        await self.purse.spend(WARM_UP_CONTAINERS)
+        await self.ledger.spend(WARM_UP_CONTAINERS)
         async with AsyncExitStack() as stack:
             config = settled(self.config, self.engine)
-            opening = Laboratory.open(config, self.eyes, self.notifier.progress, self.ending, self._known_engine())
+            opening = Laboratory.open(config, self.armed, self.notifier.progress, self.ending, self._known_engine())
             try:
                 laboratory = await stack.enter_async_context(opening)
             finally:
-                await finish(self.purse.settle(opening.begun))
+                await run_shielded(self.ledger.settle(opening.begun))
             self.swept, self.engine, self.found = True, laboratory.info.name, laboratory.info
-            self.patience.found(str(laboratory.info))
+            self.backoff.found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)
             self.watch.note(laboratory.remarks)
             try:
                 await self._trials(laboratory, schedule)
             except EngineAbsentError as error:
-                self.patience.lost(error)
+                self.backoff.lost(error)
                 laboratory.engine.hurry()  # what it cannot be asked to remove, the next session does
                 raise
 
     async def _trials(self, laboratory: Laboratory, schedule: Schedule) -> None:
         while self._more() and await schedule.until_due(laboratory, self._beat):
             if await laboratory.engine_changed():
-                self.patience.changed = True
+                self.backoff.changed = True
                 return
             await self._keep_lock()
             await self._trial(laboratory, schedule)
@@ -227,7 +227,7 @@ class Service:
     async def _trial(self, laboratory: Laboratory, schedule: Schedule) -> None:
         """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
         containers = self.config.workload.containers_per_trial
-        await self.purse.spend(containers)
+        await self.ledger.spend(containers)
         run = TrialRun(laboratory, containers, self._step, self.done)
         self.done += 1
         try:
@@ -237,19 +237,19 @@ class Service:
             return
         except (KickwatchError, OSError) as error:
             self.telemetry.failed()
-            logger().error(Event.TRIAL_FAILED, **told(error))
+            logger().error(Event.TRIAL_FAILED, **error_fields(error))
             if isinstance(error, EngineAbsentError):
                 raise  # it is waited for
             await self._prove_after(error)
             await laboratory.engine.info()  # raises EngineAbsentError, too
             await laboratory.recover()
         else:
-            outcome = await finish(self.watch.take(trial))
+            outcome = await run_shielded(self.watch.take(trial))
             self.telemetry.trial(trial, outcome, self.watch)
             self.telemetry.reaped(await laboratory.tidy())
         finally:  # however it ended: a drain, an engine that is gone, a signal
-            await finish(self.purse.settle(run.begun))
-        self.watch.note((*losses(self.eyes.observatory.losses), *run.remarks))
+            await run_shielded(self.ledger.settle(run.begun))
+        self.watch.note((*losses(self.armed.observatory.losses), *run.remarks))
         schedule.rest()
         self.notifier.progress()
 
@@ -263,7 +263,7 @@ class Service:
         self.notifier.status("passive: watching the containers that others start")
         self.telemetry.off("passive")
         self.telemetry.guarded(())
-        async with aclosing(Passive(self.config, self.eyes, self._step)) as passive:
+        async with aclosing(Passive(self.config, self.armed, self._step)) as passive:
             while not self.switches.reload_asked:
                 await self._sweep()
                 await passive.look()
@@ -278,7 +278,7 @@ class Service:
         await self.watch.control_if_due(min(period_s, _BLIND_RETRY_S) if self.watch.blind else period_s)
         self.watch.note_age()
         summed_up = self.config.service.summary_period_s if self.config.workload.enabled else None
-        self.telemetry.troubles(engine=self.patience.waiting, budget=self.purse.trouble.lasts)
+        self.telemetry.troubles(engine=self.backoff.waiting, budget=self.ledger.trouble.lasts)
         await self.telemetry.beat(self.watch, summed_up)
         await self.board.tell(self.watch, self.notifier.doing)
 
@@ -295,7 +295,7 @@ class Service:
     async def _retry_later(self, error: KickwatchError | OSError) -> None:
         """Say what hinders, and wait longer each time."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self.patience.pause_s(error)
+        until = loop.time() + self.backoff.pause_s(error)
         self.notifier.status(f"{self.watch.condition}; waits: {error}")
         while loop.time() < until and not self.switches.reload_asked:
             await self._wait(min(until - loop.time(), self.config.guard.poll_s))
@@ -325,7 +325,7 @@ class Service:
         self.switches.drain_file = self.config.service.drain_file
         adopted = await self.watch.evidence.adopted(self.config)
         self.watch.adopt(adopted, self.config.service.verdict_max_age_s)
-        self.purse.adopt(self.config)
+        self.ledger.adopt(self.config)
         self._need_watchdog()
         logger().info(Event.RELOADED, changed=changed)
 
@@ -333,7 +333,7 @@ class Service:
         self.notifier.need_watchdog(longest_step_s(self.config))
 
     def _say_started(self) -> None:
-        observatory = self.eyes.observatory
+        observatory = self.armed.observatory
         logger().info(
             Event.STARTED,
             version=__version__,

@@ -156,7 +156,7 @@ class Telemetry:
     def _show(self, metrics: "Metrics", watch: Watch) -> None:
         """What holds now."""
         evidence = watch.evidence
-        metrics.control(watch.eyes.control.passed)
+        metrics.control(watch.armed.control.passed)
         metrics.condition(watch.condition, watch.reasons)
         metrics.verdict_age(watch.verdict_age_s)
         metrics.regressed(len(evidence.state.alerted.get(Condition.REGRESSED, ())))

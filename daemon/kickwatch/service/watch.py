@@ -12,7 +12,7 @@ from kickwatch.detect.figures import counted, known_creation_broadcasts
 from kickwatch.detect.state import Outcome
 from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS, Reason, nearly_all_failed
-from kickwatch.experiment.armed_observers import Eyes
+from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.journal.alert import log
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Remark
@@ -31,7 +31,7 @@ UNKNOWN, CONTENDED = "unknown", "contended"
 class Watch:
     """Evidence, the newest trials, what was logged. `boot_id`: the present boot's; empty where it does not matter."""
 
-    eyes: Eyes
+    armed: ArmedObservers
     evidence: Evidence
     max_age_s: float = DAY_S
     boot_id: str = ""
@@ -117,14 +117,14 @@ class Watch:
         """Repeat the positive control once per period, between windows. True when it was."""
         if asyncio.get_running_loop().time() - self.controlled_at < period_s:
             return False
-        await self.eyes.prove()
+        await self.armed.prove()
         self.controlled()
         return True
 
     def controlled(self) -> None:
         """A control that fails is an alert; so is the first one that passes again. Nothing is said twice."""
         self.controlled_at = asyncio.get_running_loop().time()
-        control = self.eyes.control
+        control = self.armed.control
         if not control.passed and not self.blind:
             logger().error(Event.OBSERVER_BLIND, what=control.detail, cpus=list(control.cpus))
         if control.passed and self.blind:

@@ -19,7 +19,7 @@ import urllib3.exceptions
 
 import docker
 from kickwatch.errors import EngineAnswerLostError, EngineError
-from kickwatch.process.cancellation import within
+from kickwatch.process.cancellation import timeout
 from kickwatch.workload.docker_client import Client
 from kickwatch.workload.engine import HURRIED_S
 
@@ -67,7 +67,7 @@ class Calls:
         limit_s = self._timeout_s + _GRACE_S if deadline_s is None else deadline_s
         try:
             # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the answer.
-            async with within(limit_s):
+            async with timeout(limit_s):
                 return await asyncio.wrap_future(job)
         except TimeoutError as error:
             self._lost()

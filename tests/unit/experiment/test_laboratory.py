@@ -52,9 +52,9 @@ class Canary:
 
 def laboratory(engine: Engine, image: str = "") -> Laboratory:
     cgroups = Cgroups(CgroupVersion.V1, Path("/nowhere"), "/", (), Path("/proc"))
-    eyes: Any = SimpleNamespace(observatory=SimpleNamespace(cpus_online=2))
+    armed: Any = SimpleNamespace(observatory=SimpleNamespace(cpus_online=2))
     config = Config(workload=WorkloadConfig(image=image))
-    return Laboratory(config, engine, INFO, "i", cgroups, image or IMAGE, eyes, Canary())  # type: ignore[arg-type]
+    return Laboratory(config, engine, INFO, "i", cgroups, image or IMAGE, armed, Canary())  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -35,8 +35,8 @@ class Observed:
 
 async def summary(observed: Observed, *, control: bool = True) -> dict[str, Any]:
     """What is told when all its windows were seen."""
-    eyes: Any = SimpleNamespace(observatory=observed, control=SimpleNamespace(passed=control))
-    passive = Passive(replace(Config(), service=ServiceConfig(summary_period_s=1.0)), eyes, lambda _: None)
+    armed: Any = SimpleNamespace(observatory=observed, control=SimpleNamespace(passed=control))
+    passive = Passive(replace(Config(), service=ServiceConfig(summary_period_s=1.0)), armed, lambda _: None)
     passive._containers = 2
     await passive.look()
     while observed.windows:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kickwatch.process.cancellation import apart, finish, within
+from kickwatch.process.cancellation import detached_group, run_shielded, timeout
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,7 +24,7 @@ async def test_the_work_ends_however_often_its_caller_is_cancelled() -> None:
             steps.append(step)
         return "clean"
 
-    caller = asyncio.create_task(finish(clean_up()))
+    caller = asyncio.create_task(run_shielded(clean_up()))
     for _ in range(3):
         await asyncio.sleep(0.01)
         caller.cancel()
@@ -38,10 +38,10 @@ async def test_results_and_failures_come_through() -> None:
         await asyncio.sleep(0)
         raise OSError("disk full")
 
-    assert await finish(asyncio.sleep(0, "done")) == "done"
+    assert await run_shielded(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(OSError, match="disk full"):
-        await finish(fail())
-    caller = asyncio.create_task(finish(fail()))
+        await run_shielded(fail())
+    caller = asyncio.create_task(run_shielded(fail()))
     await asyncio.sleep(0)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -57,7 +57,7 @@ async def test_a_deadline_is_a_timeout_in_a_task_that_is_being_cancelled_too() -
             await asyncio.sleep(60)
         finally:
             try:
-                async with within(0.01):
+                async with timeout(0.01):
                     await asyncio.sleep(60)
             except (TimeoutError, asyncio.CancelledError) as error:
                 seen.append(type(error))
@@ -72,7 +72,7 @@ async def test_a_deadline_is_a_timeout_in_a_task_that_is_being_cancelled_too() -
 
 async def test_a_cancellation_within_a_deadline_is_none() -> None:
     async def work() -> None:
-        async with within(60):
+        async with timeout(60):
             await asyncio.sleep(60)
 
     task = asyncio.create_task(work())
@@ -94,12 +94,12 @@ async def group(work: Coroutine[Any, Any, None]) -> None:
 
 async def test_a_group_that_failed_leaves_its_caller_uncancelled() -> None:
     with pytest.raises(ExceptionGroup):
-        await apart(group(failing()))
+        await detached_group(group(failing()))
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
     with pytest.raises(TimeoutError):
-        async with within(0.01):
+        async with timeout(0.01):
             await asyncio.sleep(60)
 
 
@@ -110,7 +110,7 @@ async def test_a_cancellation_is_not_forgotten_where_the_group_fails_at_the_same
         finally:
             raise OSError("clean-up failed")
 
-    task = asyncio.create_task(apart(group(stubborn())))
+    task = asyncio.create_task(detached_group(group(stubborn())))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -120,7 +120,7 @@ async def test_a_cancellation_is_not_forgotten_where_the_group_fails_at_the_same
 
 OLD = """
 import asyncio, sys
-from kickwatch.process.cancellation import apart, within
+from kickwatch.process.cancellation import detached_group, timeout
 
 async def failing():
     await asyncio.sleep(0)
@@ -131,13 +131,13 @@ async def group():
         tasks.create_task(failing())
 
 async def main():
-    for run in (group, lambda: apart(group())):
+    for run in (group, lambda: detached_group(group())):
         try:
             await run()
         except* OSError:
             pass
         try:
-            async with within(0.01):
+            async with timeout(0.01):
                 await asyncio.sleep(60)
         except TimeoutError:
             print("timeout")

@@ -199,7 +199,7 @@ async def test_a_drain_file_that_cannot_be_asked_for_changes_nothing(
     with Switches(str(tmp_path / "drain")) as switches:
         monkeypatch.setattr(Path, "exists", refused)
         assert await switches.drained_by() == ""
-        switches.told_drained = "file"
+        switches.drain_reported = "file"
         assert await switches.drained_by() == "file"
 
 

@@ -27,7 +27,7 @@ from kickwatch.process.sd_notify import Notifier
 from kickwatch.process.signals import Switches
 from kickwatch.service import budget_ledger as purse_module
 from kickwatch.service.budget import FILE
-from kickwatch.service.budget_ledger import Purse
+from kickwatch.service.budget_ledger import BudgetLedger
 from kickwatch.service.guard import Guard
 from kickwatch.service.schedule import Schedule
 
@@ -92,9 +92,9 @@ def laboratory(engine: AnEngine | None = None) -> Any:
     return SimpleNamespace(engine=engine or AnEngine(), info=SimpleNamespace(root="/"), cgroups=CGROUPS)
 
 
-async def schedule_of(config: Config, switches: Switches, told: Told | None = None) -> tuple[Schedule, Purse]:
-    purse = await Purse.open(config, History(Path(config.state.directory)))
-    return Schedule(config, purse, switches, Notifier(), told or Told()), purse  # type: ignore[arg-type]
+async def schedule_of(config: Config, switches: Switches, told: Told | None = None) -> tuple[Schedule, BudgetLedger]:
+    ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
+    return Schedule(config, ledger, switches, Notifier(), told or Told()), ledger  # type: ignore[arg-type]
 
 
 async def soon(schedule: Schedule, engine: AnEngine | None = None) -> bool | None:
@@ -150,34 +150,34 @@ async def test_a_drain_is_not_said_again_after_a_reload(config: Config, tmp_path
 async def test_the_budget_holds_the_second_trial_and_a_restart_does_not_refill_it(config: Config) -> None:
     config = replace(config, budget=BudgetConfig(containers_per_hour=12))
     with Switches("") as switches:
-        schedule, purse = await schedule_of(config, switches)
+        schedule, ledger = await schedule_of(config, switches)
         assert await soon(schedule) is True
-        await purse.spend(10)
-        await purse.settle()
+        await ledger.spend(10)
+        await ledger.settle()
         assert await soon(schedule) is None
-        assert purse.wait(10).seconds > 3500
-        anew, purse = await schedule_of(config, switches)
+        assert ledger.wait(10).seconds > 3500
+        anew, ledger = await schedule_of(config, switches)
         assert await soon(anew) is None
-        assert "10 of 12 containers in the last hour" in purse.wait(10).why
+        assert "10 of 12 containers in the last hour" in ledger.wait(10).why
 
 
 async def test_the_cpu_time_of_a_start_is_earned_after_the_first_trial(config: Config) -> None:
     config = replace(config, budget=BudgetConfig(cpu_share=0.0001, containers_per_hour=1000))
-    purse = await Purse.open(config, History(Path(config.state.directory)))
-    assert purse.wait(10).seconds == 0
-    await purse.spend(10)
-    await purse.settle()
-    assert "CPU" in purse.wait(10).why
+    ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
+    assert ledger.wait(10).seconds == 0
+    await ledger.spend(10)
+    await ledger.settle()
+    assert "CPU" in ledger.wait(10).why
 
 
 async def test_a_reload_neither_refills_nor_forgets(config: Config) -> None:
     config = replace(config, budget=BudgetConfig(containers_per_hour=12))
-    purse = await Purse.open(config, History(Path(config.state.directory)))
-    await purse.spend(10)
-    await purse.settle()
-    purse.adopt(replace(config, budget=BudgetConfig(containers_per_hour=15, cpu_share=1.0)))
-    assert "10 of 15 containers" in purse.wait(10).why
-    assert "containers" not in purse.wait(5).why  # there may be CPU time to earn: this process has many threads
+    ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
+    await ledger.spend(10)
+    await ledger.settle()
+    ledger.adopt(replace(config, budget=BudgetConfig(containers_per_hour=15, cpu_share=1.0)))
+    assert "10 of 15 containers" in ledger.wait(10).why
+    assert "containers" not in ledger.wait(5).why  # there may be CPU time to earn: this process has many threads
 
 
 async def test_an_unwritable_purse_is_said_once_and_so_is_its_end(
@@ -185,14 +185,14 @@ async def test_an_unwritable_purse_is_said_once_and_so_is_its_end(
 ) -> None:
     (tmp_path / "file").touch()
     config = replace(config, state=StateConfig(directory=str(tmp_path / "file")))
-    purse = await Purse.open(config, History(Path(config.state.directory)))
-    await purse.spend(1)
-    await purse.settle()
-    assert purse.trouble.lasts
+    ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
+    await ledger.spend(1)
+    await ledger.settle()
+    assert ledger.trouble.lasts
     (tmp_path / "file").unlink()
-    await purse.spend(1)
-    await purse.settle()
-    assert not purse.trouble.lasts
+    await ledger.spend(1)
+    await ledger.settle()
+    assert not ledger.trouble.lasts
     assert [(log["event"], log["log_level"]) for log in logs] == [
         ("kickwatch.budget_unwritten", "warning"),
         ("kickwatch.budget_written", "info"),
@@ -205,25 +205,25 @@ async def test_a_guard_that_is_switched_off_by_a_reload_pauses_no_longer(config:
     engine, told = AnEngine(), Told()
     engine.running_now = 6
     with Switches("") as switches:
-        schedule, purse = await schedule_of(replace(config, guard=thresholds), switches, told)
+        schedule, ledger = await schedule_of(replace(config, guard=thresholds), switches, told)
         assert await soon(schedule, engine) is None
         assert told.guards == [("containers",)]
-        schedule = Schedule(config, purse, switches, Notifier(), told)  # type: ignore[arg-type]
+        schedule = Schedule(config, ledger, switches, Notifier(), told)  # type: ignore[arg-type]
         assert await soon(schedule, engine) is True
     assert told.guards == [("containers",), ()]
 
 
 async def test_a_purse_that_is_written_again_says_so_once(config: Config, logs: list[Any]) -> None:
     directory = Path(config.state.directory)
-    purse = await Purse.open(config, History(directory))
-    await purse.spend(1)
+    ledger = await BudgetLedger.open(config, History(directory))
+    await ledger.spend(1)
     (directory / FILE).unlink()
     (directory / FILE).mkdir()
-    await purse.settle()
-    await purse.spend(1)
+    await ledger.settle()
+    await ledger.spend(1)
     (directory / FILE).rmdir()
-    await purse.settle()
-    await purse.spend(1)
+    await ledger.settle()
+    await ledger.spend(1)
     assert [log["event"] for log in logs] == ["kickwatch.budget_unwritten", "kickwatch.budget_written"]
     assert logs[0]["what"].startswith(f"{directory / FILE} cannot be written (")
 
@@ -237,8 +237,8 @@ async def test_a_purse_that_cannot_be_read_is_not_full(
     (directory / FILE).mkdir(parents=True)
     if history == "damaged":
         (directory / "history.db").write_bytes(b"no database, and long enough" * 300)
-    purse = await Purse.open(replace(config, budget=BudgetConfig()), History(directory))
-    assert (purse.wait(1).seconds > 3000) == bool(counted)
+    ledger = await BudgetLedger.open(replace(config, budget=BudgetConfig()), History(directory))
+    assert (ledger.wait(1).seconds > 3000) == bool(counted)
     assert f"the budget counts {counted} containers" in logs[0]["what"]
 
 
@@ -270,9 +270,9 @@ async def test_a_pause_goes_on_through_a_reload(config: Config, logs: list[Any])
     guard, engine, told = Guard(config.guard, config.budget.preset), AnEngine(), Told()
     engine.running_now = 6
     with Switches("") as switches:
-        purse = await Purse.open(config, History(Path(config.state.directory)))
+        ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
         for _ in range(2):
-            schedule = Schedule(config, purse, switches, Notifier(), told, guard=guard)  # type: ignore[arg-type]
+            schedule = Schedule(config, ledger, switches, Notifier(), told, guard=guard)  # type: ignore[arg-type]
             assert await soon(schedule, engine) is None
         engine.running_now = 1
         assert await soon(schedule, engine) is True
@@ -297,14 +297,14 @@ async def test_nodes_that_wait_for_the_same_budget_go_on_at_different_moments(co
     config = replace(config, budget=budget, trial=TrialConfig(interval_s=0.0, jitter=0.5))
     loop, due = asyncio.get_running_loop(), []
     with Switches("") as switches:
-        schedule, purse = await schedule_of(config, switches)
-        await purse.spend(10)
-        await purse.settle()
+        schedule, ledger = await schedule_of(config, switches)
+        await ledger.spend(10)
+        await ledger.settle()
         for _ in range(20):
             schedule.due_at = 0.0
             assert await schedule._held(laboratory()) is not None
             due.append(schedule.due_at - loop.time())
-    assert min(due) >= purse.wait(10).seconds - 1
+    assert min(due) >= ledger.wait(10).seconds - 1
     assert max(due) <= 1.5 * 3600
     assert max(due) - min(due) > 300
 
@@ -313,33 +313,33 @@ async def test_the_share_of_a_cpu_holds_in_any_hour(config: Config, monkeypatch:
     """An idle day is no credit for the hours after it; the clock and the CPU time are the test's."""
     clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
     monkeypatch.setattr(purse_module, "own_cpu_s", lambda: clock.cpu_s)
-    monkeypatch.setattr(Purse, "_now_s", lambda _: clock.now_s)
+    monkeypatch.setattr(BudgetLedger, "_now_s", lambda _: clock.now_s)
     config = replace(
         config, budget=BudgetConfig(cpu_share=0.01, containers_per_hour=100_000, containers_per_day=100_000)
     )
-    purse = await Purse.open(config, History(Path(config.state.directory)))
-    await purse.spend(10)
-    await purse.settle()
+    ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
+    await ledger.spend(10)
+    await ledger.settle()
     for _ in range(24 * 60):
         clock.now_s += 60.0
-        assert purse.wait(10).seconds == 0
+        assert ledger.wait(10).seconds == 0
     clock.cpu_s += 72.0  # 2 % of an hour
-    assert purse.wait(10).seconds == pytest.approx(3600, rel=0.05)
+    assert ledger.wait(10).seconds == pytest.approx(3600, rel=0.05)
     clock.now_s += 3000.0
-    assert "CPU" in purse.wait(10).why
+    assert "CPU" in ledger.wait(10).why
     clock.now_s += 4200.0
-    assert purse.wait(10).seconds == 0
+    assert ledger.wait(10).seconds == 0
 
 
 async def test_what_another_share_allowed_is_not_owed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
     monkeypatch.setattr(purse_module, "own_cpu_s", lambda: clock.cpu_s)
-    monkeypatch.setattr(Purse, "_now_s", lambda _: clock.now_s)
+    monkeypatch.setattr(BudgetLedger, "_now_s", lambda _: clock.now_s)
     stress = replace(config, budget=BudgetConfig(preset=Preset.STRESS))
-    purse = await Purse.open(stress, History(Path(config.state.directory)))
-    await purse.spend(10)
-    await purse.settle()
+    ledger = await BudgetLedger.open(stress, History(Path(config.state.directory)))
+    await ledger.spend(10)
+    await ledger.settle()
     clock.now_s, clock.cpu_s = clock.now_s + 3600.0, 720.0
-    assert purse.wait(10).seconds == 0
-    purse.adopt(replace(config, budget=BudgetConfig(containers_per_hour=1000)))
-    assert purse.wait(10).seconds == 0
+    assert ledger.wait(10).seconds == 0
+    ledger.adopt(replace(config, budget=BudgetConfig(containers_per_hour=1000)))
+    assert ledger.wait(10).seconds == 0

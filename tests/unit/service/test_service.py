@@ -18,7 +18,7 @@ from kickwatch.configuration.types import Config, EngineConfig, GuardConfig, Wor
 from kickwatch.errors import CgroupError, ConfigError, ObserveError
 from kickwatch.experiment.laboratory import Laboratory, _Opening
 from kickwatch.process.signals import ENDING, Ending, until_signalled
-from kickwatch.service.engine_backoff import Patience
+from kickwatch.service.engine_backoff import EngineBackoff
 from kickwatch.service.service import Service, longest_step_s
 
 
@@ -115,7 +115,7 @@ async def test_a_refused_read_repeats_the_control_and_the_daemon_goes_on() -> No
     service.config, service.trials, service.done, service.ending = Config(), None, 0, Ending()
     service.switches = SimpleNamespace(reload_asked=False)  # type: ignore[assignment]
     service.notifier = SimpleNamespace(status=lambda _: None)  # type: ignore[assignment]
-    service.patience = Patience(_retry_s=0.0)
+    service.backoff = EngineBackoff(_retry_s=0.0)
     service.watch = SimpleNamespace(condition="quiet", control_if_due=control_if_due)  # type: ignore[assignment]
     with structlog.testing.capture_logs() as logs, pytest.raises(ConfigError):
         await service._until_done()

@@ -18,7 +18,7 @@ from kickwatch.history.history import History
 from kickwatch.process.signals import DrainedError
 from kickwatch.service import service as module
 from kickwatch.service.budget import FILE, load_spent
-from kickwatch.service.budget_ledger import Purse
+from kickwatch.service.budget_ledger import BudgetLedger
 from kickwatch.service.service import Service
 from kickwatch.workload.engine import EngineInfo
 
@@ -65,7 +65,7 @@ async def nothing(*_: object) -> None:
 async def service_of(config: Config) -> Service:
     service = object.__new__(Service)
     service.config, service.done, service.trials = config, 0, None
-    service.purse = await Purse.open(config, History(Path(config.state.directory)))
+    service.ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
     service.watch = SimpleNamespace(take=nothing, condition="quiet", evidence=SimpleNamespace())  # type: ignore[assignment]
     service.telemetry = SimpleNamespace(  # type: ignore[assignment]
         failed=lambda: None, trial=lambda *_: None, reaped=lambda _: None, off=lambda _: None
@@ -148,8 +148,8 @@ async def test_every_end_of_a_start_settles_the_budget(
     monkeypatch.setattr(module, "Laboratory", SimpleNamespace(open=lambda *_: opening))
     monkeypatch.setattr(module, "Schedule", lambda *_, **__: SimpleNamespace())
     service = await service_of(replace(config))
-    service.switches = SimpleNamespace(told_drained="")  # type: ignore[assignment]
-    service.ending, service.eyes, service.engine, service.found = None, None, "", INFO  # type: ignore[assignment]
+    service.switches = SimpleNamespace(drain_reported="")  # type: ignore[assignment]
+    service.ending, service.armed, service.engine, service.found = None, None, "", INFO  # type: ignore[assignment]
     service.due_at = 0.0
     monkeypatch.setattr(Service, "_guard_of_now", lambda _: None)
 
@@ -161,4 +161,4 @@ async def test_every_end_of_a_start_settles_the_budget(
         await service._experiment()
     spent = await asyncio.to_thread(load_spent, Path(config.state.directory) / FILE) or ()
     assert sum(containers for _, containers in spent) == begun
-    assert service.purse._budget._open is None
+    assert service.ledger._budget._open is None

@@ -24,9 +24,9 @@ from kickwatch.service.telemetry import Telemetry
 def watch() -> Any:
     """What a beat asks of the watch."""
     evidence = SimpleNamespace(monitor=SimpleNamespace(figures=lambda _: {}), state=State(), kept=True)
-    eyes = SimpleNamespace(control=SimpleNamespace(passed=True))
+    armed = SimpleNamespace(control=SimpleNamespace(passed=True))
     believed = {"condition": "unknown", "reasons": ("stale",), "verdict_age_s": 90_000.0, "more_containers": None}
-    return SimpleNamespace(evidence=evidence, eyes=eyes, **believed)
+    return SimpleNamespace(evidence=evidence, armed=armed, **believed)
 
 
 async def test_a_taken_address_is_said_once_and_served_when_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ async def test_a_failed_control_is_an_alert_and_so_is_the_next_that_passes(tmp_p
     with structlog.testing.capture_logs() as logs:
         watch.controlled()
         watch.controlled()
-        watch.eyes.control = PASSED
+        watch.armed.control = PASSED
         watch.controlled()
         watch.controlled()
     assert [(log["event"], log["log_level"]) for log in logs] == [
@@ -148,7 +148,7 @@ async def test_the_condition_follows_evidence_and_control(tmp_path: Path) -> Non
     for _ in range(3):
         await watch.take(trial())
     assert watch.condition == "quiet"
-    watch.eyes.control = Control(passed=False, detail="0 of 23 multi-CPU calls")
+    watch.armed.control = Control(passed=False, detail="0 of 23 multi-CPU calls")
     with structlog.testing.capture_logs():
         watch.controlled()
         assert watch.condition == "unknown"

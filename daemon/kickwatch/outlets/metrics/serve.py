@@ -17,7 +17,7 @@ from pathlib import Path
 from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
 from kickwatch.outlets.metrics import wire
 from kickwatch.outlets.metrics.registry import Metrics
-from kickwatch.process.cancellation import within
+from kickwatch.process.cancellation import timeout
 
 MOST_CONNECTIONS = 16
 MOST_HEAD_BYTES = 8192
@@ -90,7 +90,7 @@ class Server:
             return
         self._connections.add(task)
         try:
-            async with within(_EXCHANGE_S):
+            async with timeout(_EXCHANGE_S):
                 writer.write(await self._answer(reader))
                 await writer.drain()
                 writer.close()
@@ -105,7 +105,7 @@ class Server:
         if len(self._connections) > MOST_CONNECTIONS:
             return wire.refused(HTTPStatus.SERVICE_UNAVAILABLE)
         try:
-            async with within(_REQUEST_S):
+            async with timeout(_REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             return wire.refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
