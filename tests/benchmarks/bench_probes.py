@@ -36,8 +36,8 @@ while other.is_alive():
 
 async def cost(laboratory: Laboratory, act: Callable[[], Awaitable[object]]) -> tuple[float, int]:
     """(mean nanoseconds, events) of the program while `act` runs."""
-    assert laboratory.observatory.csd is not None, laboratory.observatory.losses
-    probe = laboratory.observatory.csd.probe
+    assert laboratory.observatory.requests is not None, laboratory.observatory.losses
+    probe = laboratory.observatory.requests.probe
     ns_before, runs_before, _ = probe.run_statistics("csd_queue_cpu")
     await act()
     ns_after, runs_after, _ = probe.run_statistics("csd_queue_cpu")

@@ -27,7 +27,7 @@ async def main():
         ("sample", armed.observatory.sample),
         ("between", armed.observatory.between_windows),
         ("settle", lambda: asyncio.to_thread(armed.observatory.creation_broadcasts)),
-        ("cost", lambda: asyncio.to_thread(armed.observatory.csd.cost)),
+        ("cost", lambda: asyncio.to_thread(armed.observatory.requests.cost)),
     ):
         try:
             await read()

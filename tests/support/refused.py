@@ -8,6 +8,6 @@ def refused(before: Sample, after: Sample) -> int:
 
     Nothing else may be lost between two samples: no map was too small and no stack too short.
     """
-    assert before.csd is not None
-    assert after.csd is not None
-    return after.csd.recursion_misses - before.csd.recursion_misses
+    assert before.requests is not None
+    assert after.requests is not None
+    return after.requests.recursion_misses - before.requests.recursion_misses

@@ -87,7 +87,7 @@ async def _engine(config: Config) -> Capability:
 
 
 def _ipis(observatory: Observatory) -> Capability:
-    armed = observatory.csd
+    armed = observatory.requests
     detail = armed.places if armed is not None else "counters only: " + "; ".join(observatory.losses)
     needs = "needs Linux 6.5 or kprobes, CAP_BPF + CAP_PERFMON (or root), kernel.kptr_restrict < 2"
     remedy = "" if armed is not None else needs
@@ -151,16 +151,16 @@ async def _make_events(cpus_online: int) -> None:
 async def _cost(observatory: Observatory) -> Capability:
     """Mean cost of the IPI probe per event, by the kernel's own accounting; switching that on broadcasts itself."""
     name = "cost per event"
-    if observatory.csd is None:
+    if observatory.requests is None:
         return Capability(name=name, satisfied=False, detail="no probe is armed")
     try:
         descriptor = await asyncio.to_thread(enable_statistics)
     except KickwatchError as error:
         return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
     try:
-        ns0, runs0 = observatory.csd.cost()
+        ns0, runs0 = observatory.requests.cost()
         await _make_events(observatory.cpus_online)
-        ns1, runs1 = observatory.csd.cost()
+        ns1, runs1 = observatory.requests.cost()
     except KickwatchError as error:
         return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
     finally:

@@ -63,7 +63,7 @@ class Passive:
             return None
         self._windows, self._containers, self._waits_watched = None, 0, True
         waits, wait_ns = total_waits(window.waits) if watched else (None, None)
-        seen = self._observatory.csd is not None and self._armed.control.passed
+        seen = self._observatory.requests is not None and self._armed.control.passed
         return {
             "mode": WINDOW,
             "engine": self._name,

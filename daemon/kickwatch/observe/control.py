@@ -43,7 +43,7 @@ async def positive_control(observatory: Observatory) -> Control:
     A barrier of another process in between, or events that were lost, are answered by another attempt; where it was a
     full map that lost them, the maps are emptied first.
     """
-    if observatory.csd is None:
+    if observatory.requests is None:
         return Control(passed=False, detail="no probe is armed: " + "; ".join(observatory.losses))
     cpus = await asyncio.to_thread(control_cpus)
     if len(cpus) < 2:

@@ -38,7 +38,7 @@ class Totals(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CsdSample:
+class RequestSample:
     """Everything the probe has counted since it was armed. Keys are the kernel's own, opaque here."""
 
     totals: Mapping[bytes, Totals]
@@ -149,14 +149,14 @@ class RequestObserver(ABC):
         self.read()
         try_maps(self.probe, emptied=("cells", "settled_funcs"), walked=("stacks",))
 
-    def read(self) -> CsdSample:
+    def read(self) -> RequestSample:
         """All totals. A few hundred keys: about a millisecond. Raises ObserveError."""
         totals = {key: Totals(*_CELL.unpack(value)) for key, value in self.probe.map("cells").items()}
         for index, value in self.probe.map("busy_cells").items():
             func = self._busy[int.from_bytes(index, sys.byteorder)]
             totals[_KEY.pack(func, 0, 0)] = Totals(*_sum_cpus(value))
         misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
-        return CsdSample(totals, read_health(self.probe.map("health")), misses)
+        return RequestSample(totals, read_health(self.probe.map("health")), misses)
 
     def cost(self) -> tuple[int, int]:
         """(ns, runs) of the probe's programs since they were loaded; both rise only while BPF statistics are on."""
@@ -183,12 +183,12 @@ class RequestObserver(ABC):
             self.configure()
         return True
 
-    def creation_broadcasts(self, sample: CsdSample) -> int:
+    def creation_broadcasts(self, sample: RequestSample) -> int:
         """Broadcasts of the creation path in the totals of a sample."""
         sent = ((key, totals.broadcasts) for key, totals in sample.totals.items() if totals.broadcasts)
         return sum(broadcasts for key, broadcasts in sent if self._name(key).on_creation_path)
 
-    def cells(self, before: CsdSample, after: CsdSample) -> tuple[Cell, ...]:
+    def cells(self, before: RequestSample, after: RequestSample) -> tuple[Cell, ...]:
         """The rise between two samples in words, largest first; one Cell per (reason, func, origin, path).
 
         The stack of a cell is that of its most frequent (func, stack).

@@ -19,7 +19,7 @@ class Observed:
 
     def __init__(self, *windows: Window, csd: bool = True, waits: bool = True, learns: bool = False) -> None:
         self.windows = list(windows)
-        self.csd = object() if csd else None
+        self.requests = object() if csd else None
         self.waits_known = waits
         self._learns = learns
 

@@ -12,7 +12,7 @@ from kickwatch.model import Container, KmemAccounting
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import CsdSample
+from kickwatch.observe.requests import RequestSample
 
 
 def charged(*kmem_bytes: int | None) -> tuple[Container, ...]:
@@ -59,7 +59,7 @@ class Batches:
 )
 async def test_a_batch_tells_what_its_probe_lost(health: Health, misses: int, told: tuple[int, int]) -> None:
     samples = [
-        Sample(at, InterruptSample((0, 1), {}), CsdSample({}, seen, missed), None)
+        Sample(at, InterruptSample((0, 1), {}), RequestSample({}, seen, missed), None)
         for at, seen, missed in ((0, Health(), 0), (1, health, misses))
     ]
 

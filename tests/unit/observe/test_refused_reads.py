@@ -120,7 +120,7 @@ def test_a_stack_that_is_gone_is_empty_and_one_that_is_refused_an_error(fake: Fa
 @pytest.fixture
 def armed(fake: FakeLibbpf) -> ArmedObservers:
     observatory = Observatory(Path("/proc"), 2, SYMBOLS)
-    observatory.csd = CsdObserver(fake.probe(), SYMBOLS, 2)
+    observatory.requests = CsdObserver(fake.probe(), SYMBOLS, 2)
     observatory.contention = ContentionObserver(fake.probe("contention"), SYMBOLS, 0x8000, 0)
     return ArmedObservers(observatory, Control(passed=True, detail=""))
 

@@ -8,7 +8,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Kind
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import CsdSample, Totals
+from kickwatch.observe.requests import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 from kickwatch.outlets.metrics.live import Live, live_of
 
@@ -32,7 +32,7 @@ class NoProbe:
 def observatory(*, slab_mutex: int = 0x8000) -> Observatory:
     made = Observatory(proc=None, cpus_online=2, symbols=SYMBOLS)  # type: ignore[arg-type]
     probe: Any = NoProbe()
-    made.csd = CsdObserver(probe, SYMBOLS, 2)
+    made.requests = CsdObserver(probe, SYMBOLS, 2)
     made.contention = ContentionObserver(probe, SYMBOLS, slab_mutex, 0)
     return made
 
@@ -45,7 +45,7 @@ def wait(lock: int, stack: int = -17) -> bytes:
     return struct.pack("=QiI16s", lock, stack, 0, b"cat")
 
 
-def sample(csd: CsdSample | None = None, contention: ContentionSample | None = None) -> Sample:
+def sample(csd: RequestSample | None = None, contention: ContentionSample | None = None) -> Sample:
     return Sample(0, INTERRUPTS, csd, contention)
 
 
@@ -57,7 +57,7 @@ def test_requests_are_by_reason_and_those_of_no_name_are_other() -> None:
         cell(0x4000): Totals(5, 0, 0),
         cell(0xFFFF_8888_0000_0000): Totals(7, 0, 0),
     }
-    live = live_of(observatory(), sample(CsdSample(totals)))
+    live = live_of(observatory(), sample(RequestSample(totals)))
     sums = {reason: sum(sources.values()) for reason, sources in live.requests.items()}
     assert sums == {"do_sync_core": 9, "flush_tlb_func": 100, "other": 12}
     assert live.requests["do_sync_core"] == {cell(0x2000): 6, cell(0x2000, 9): 3}
@@ -84,21 +84,21 @@ def test_while_the_mutex_is_unknown_no_wait_is_one_for_it() -> None:
 def test_a_mutex_that_only_the_ipi_probe_knows_makes_no_wait_known() -> None:
     made = observatory()
     assert live_of(made, sample(contention=ContentionSample({}))).waits_known
-    assert made.csd is not None
-    made.csd.slab_mutex, made.contention = 0x8000, None
+    assert made.requests is not None
+    made.requests.slab_mutex, made.contention = 0x8000, None
     assert made.slab_mutex_known
     assert not live_of(made, sample()).waits_known
 
 
 def test_lost_events_are_those_that_a_window_counts_as_lost() -> None:
-    csd = CsdSample({}, Health(lost=1, stackless=50, unknown_kind=3, unmatched=5), recursion_misses=7)
+    csd = RequestSample({}, Health(lost=1, stackless=50, unknown_kind=3, unmatched=5), recursion_misses=7)
     contention = ContentionSample({}, (), Health(lost=2, unmatched=4), recursion_misses=1000)
     assert live_of(observatory(), sample(csd, contention)).lost == {"csd": {0: 16}, "contention": {0: 6}}
 
 
 def test_what_is_not_there_is_down_and_counts_nothing() -> None:
     made = observatory()
-    made.csd = made.contention = None
+    made.requests = made.contention = None
     live = live_of(made, sample())
     assert live.up == {"csd": False, "contention": False, "interrupts": True}
     assert (live.requests, live.waits, live.wait_ns, live.lost) == ({}, {}, {}, {})

@@ -13,7 +13,7 @@ import msgspec
 from kickwatch.observe.contention import ContentionSample
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.reasons import reason_of
-from kickwatch.observe.requests import CsdSample
+from kickwatch.observe.requests import RequestSample
 from kickwatch.observe.symbols import Symbols
 from kickwatch.outlets.metrics.label_values import REQUEST_REASONS, Observer, known
 from kickwatch.outlets.metrics.rising import Counts
@@ -36,7 +36,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 def live_of(observatory: Observatory, sample: Sample) -> Live:
     """The figures of `sample`, named. Asks the kernel nothing: addresses are looked up in a table held in memory."""
     mutex = observatory.contention.slab_mutex if observatory.contention is not None else 0
-    csd, contention = sample.csd, sample.contention
+    csd, contention = sample.requests, sample.contention
     return Live(
         interrupts={
             kind.value: dict(zip(sample.interrupts.cpus, counts, strict=True))
@@ -55,7 +55,7 @@ def live_of(observatory: Observatory, sample: Sample) -> Live:
     )
 
 
-def _requests(csd: CsdSample, symbols: Symbols) -> Counts[str]:
+def _requests(csd: RequestSample, symbols: Symbols) -> Counts[str]:
     found: dict[str, dict[bytes, int]] = {}
     reasons: dict[int, str] = {}
     for key, totals in csd.totals.items():
@@ -70,10 +70,10 @@ def _wait_ns(contention: ContentionSample, mutex: int) -> dict[bytes, int]:
     return {key: totals.wait_ns for key, totals in contention.totals.items() if mutex and _first_word(key) == mutex}
 
 
-def _lost(csd: CsdSample | None, contention: ContentionSample | None) -> Counts[str]:
+def _lost(csd: RequestSample | None, contention: ContentionSample | None) -> Counts[str]:
     found = {}
     if csd is not None:
-        found[Observer.CSD.value] = {_WHOLE: unseen(CsdSample({}), csd)[0]}
+        found[Observer.CSD.value] = {_WHOLE: unseen(RequestSample({}), csd)[0]}
     if contention is not None:
         found[Observer.CONTENTION.value] = {_WHOLE: unseen(ContentionSample({}), contention)[0]}
     return found
