@@ -38,7 +38,7 @@ from kickwatch.detect.verdict import (
     counted_broadcasts_per_memcg,
     single_request_sweeps,
 )
-from kickwatch.ledger import creation_broadcasts, waits_known
+from kickwatch.ledger import batch_heard, creation_broadcasts, waits_known
 from kickwatch.model import Origin, Path, Trial, Wait
 
 COUNTERS = "counters"
@@ -207,7 +207,8 @@ def _canary(trial: Trial) -> tuple[float, ...]:
     if batch is None or not batch.memcgs:
         return ()
     if trial.observers.ipis != COUNTERS:
-        return (float(creation_broadcasts(batch.cells)),)
+        seen = creation_broadcasts(batch.cells)
+        return (float(seen),) if seen or batch_heard(batch) else ()
     each = counted_broadcasts_per_memcg(batch, trial.node.cpus_online)
     if each is None:
         return ()
