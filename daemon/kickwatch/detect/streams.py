@@ -20,7 +20,7 @@ from functools import lru_cache
 import msgspec
 
 from kickwatch.detect.classes import BpfCost, Broadcasts, bpf_cost, broadcasts_of, elsewhere_above_quiet
-from kickwatch.detect.figures import creation_broadcasts, waits_known
+from kickwatch.detect.figures import batch_heard, creation_broadcasts, waits_known
 from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.rates import (
     BPF,
@@ -207,7 +207,8 @@ def _canary(trial: Trial) -> tuple[float, ...]:
     if batch is None or not batch.memcgs:
         return ()
     if trial.observers.ipis != COUNTERS:
-        return (float(creation_broadcasts(batch.cells)),)
+        seen = creation_broadcasts(batch.cells)
+        return (float(seen),) if seen or batch_heard(batch) else ()
     each = counted_broadcasts_per_memcg(batch, trial.node.cpus_online)
     if each is None:
         return ()

@@ -84,9 +84,8 @@ class Helper:
         """Start the child and wait for its `ready`. Raises HelperError."""
         program = self._program if self._program is not None else await asyncio.to_thread(binary, "helper")
         try:
-            # A group of its own: what a terminal sends to the foreground would end it before it has cleaned up.
             self._process = await asyncio.create_subprocess_exec(
-                program, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, process_group=0
+                program, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE
             )
         except OSError as error:
             raise HelperError(f"{program} cannot be started ({error.strerror})", "rebuild it: `make native`") from error

@@ -187,6 +187,11 @@ def test_the_canary_is_attributed_where_a_probe_is() -> None:
     assert observe(trial(canary=_batch())).means[Name.CANARY] == (500.0,)
 
 
+def test_a_silent_batch_that_lost_events_is_no_observation_and_a_loud_one_is() -> None:
+    assert Name.CANARY not in observe(trial(canary=_batch(cells=(), lost_events=4))).means
+    assert observe(trial(canary=_batch(lost_events=4))).means[Name.CANARY] == (500.0,)
+
+
 @pytest.mark.parametrize(
     ("batch", "means"),
     [
