@@ -10,7 +10,8 @@ import pytest
 import docker
 from kickwatch.native import binary
 from kickwatch.workload.docker_engine import DockerEngine
-from kickwatch.workload.docker_images import IMAGE_REPOSITORY, scratch_layer
+from kickwatch.workload.docker_images import scratch_layer
+from kickwatch.workload.image import IMAGE_REPOSITORY
 from private_podman import private_podman
 
 pytestmark = pytest.mark.docker

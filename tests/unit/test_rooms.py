@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulate": {"detect", "errors", "model"},
     "observe": {"errors", "model", "native", "node", "process"},
     "workload": {"configuration", "errors", "journal", "model", "native", "node", "process"},
-    "metrics": {"detect", "errors", "model", "node", "observe", "outlets", "process"},
+    "metrics": {"configuration", "detect", "errors", "model", "node", "observe", "outlets", "process"},
     "report": {"detect", "model", "observe", "outlets"},
     "experiment": {
         *{"configuration", "detect", "errors", "journal", "model", "native", "node", "observe", "process"},

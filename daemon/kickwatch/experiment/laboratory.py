@@ -25,8 +25,8 @@ from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.choose import Known, choose, completed, named
 from kickwatch.workload.churn import Churn, Plan
-from kickwatch.workload.docker_images import image_reference
 from kickwatch.workload.engine import Engine, EngineInfo
+from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
 from kickwatch.workload.reaper import reap_containers

@@ -14,8 +14,9 @@ import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_cause
-from kickwatch.workload.docker_images import has_image, image_reference, left_images, make_image, scratch_layer
+from kickwatch.workload.docker_images import has_image, left_images, make_image, scratch_layer
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
+from kickwatch.workload.image import image_reference
 
 T = TypeVar("T")
 _PODMAN = "Podman Engine"

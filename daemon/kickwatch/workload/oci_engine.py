@@ -21,9 +21,8 @@ from kickwatch.node.delegation import own_base
 from kickwatch.node.handed_on import Noted, handed_on
 from kickwatch.node.privileges import held
 from kickwatch.process.cancellation import run_shielded, timeout
-from kickwatch.workload.docker_calls import one_line
-from kickwatch.workload.docker_images import image_reference
-from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo
+from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo, one_line
+from kickwatch.workload.image import image_reference
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_runtime import (
     NAMES,

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kickwatch.configuration.listen import parse_listen
 from kickwatch.errors import ConfigError, KickwatchError, ObserveError
 from kickwatch.outlets.metrics import serve
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
-from kickwatch.outlets.metrics.serve import MOST_CONNECTIONS, MOST_HEAD_BYTES, Server, Textfile, parse_listen
+from kickwatch.outlets.metrics.serve import MOST_CONNECTIONS, MOST_HEAD_BYTES, Server, Textfile
 from slowness import SLOWNESS
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"

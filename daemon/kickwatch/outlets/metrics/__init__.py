@@ -1,4 +1,4 @@
 """Prometheus series, and how they are served; loaded only where metrics are on.
 
-Imports `detect`, `observe`, `node`; never `service`.
+Imports `configuration`, `detect`, `observe`, `node`; never `service`.
 """

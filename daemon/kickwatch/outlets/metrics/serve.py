@@ -7,13 +7,13 @@ client and none of these bounds.
 
 import asyncio
 import errno
-import ipaddress
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
+from kickwatch.configuration.listen import parse_listen
 from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
 from kickwatch.outlets.metrics import wire
 from kickwatch.outlets.metrics.registry import Metrics
@@ -25,8 +25,6 @@ REFRESH_S = 2.0
 _REQUEST_S = 5.0
 _EXCHANGE_S = 15.0
 _CLOSE_S = 1.0
-_MOST_PORT, _IPV6 = 65535, 6
-_ADDRESS = f"give an address and a port up to {_MOST_PORT}: 127.0.0.1:9893, [::1]:9893"
 
 _REMEDIES = {
     errno.EADDRINUSE: "it is taken: see who listens there with `ss -ltnp`, or choose another port",
@@ -167,18 +165,3 @@ class Textfile:
                 beside.unlink(missing_ok=True)
             what = f"metrics.textfile: {self._path} cannot be written ({error.strerror})"
             raise KickwatchError(what, "see that its directory is there and has room") from error
-
-
-def parse_listen(listen: str) -> tuple[str, int]:
-    """(address, port) of `127.0.0.1:9893` or `[::1]:9893`. Raises ConfigError. No name is looked up."""
-    host, _, port = listen.rpartition(":")
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-        number = int(port)
-    except ValueError as error:
-        raise ConfigError(
-            f"metrics.listen: {listen} ({error})", "give an address and a port, 127.0.0.1:9893"
-        ) from error
-    if not 0 <= number <= 65535 or host.startswith("[") is not (address.version == 6):
-        raise ConfigError(f"metrics.listen: {listen}", "give an address and a port up to 65535, 127.0.0.1:9893")
-    return str(address), number
