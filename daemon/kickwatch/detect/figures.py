@@ -56,6 +56,7 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
         calls=one.calls + other.calls,
         broadcasts=one.broadcasts + other.broadcasts,
         singles=one.single_requests + other.single_requests,
+        patches=None if one.patches is None or other.patches is None else one.patches + other.patches,
         under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
         stack=one.stack or other.stack,
     )

@@ -38,6 +38,8 @@ from kickwatch.model import Trial, Verdict
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
 RELATIVE = "relative"
 FEW_ALLOWANCES = 5.0
+# While one of these holds nothing is silent, however long it holds; silence begins with its end.
+_ENDS_SILENCE = frozenset({Condition.BROADCASTING, Condition.ELSEWHERE})
 _MOST = 1e300
 _REASON_OF = {
     Name.ATTRIBUTED: Reason.CREATION_PATH,
@@ -75,8 +77,7 @@ class Monitor:
     def judge(self, state: State, seen: Examined) -> tuple[State, Outcome]:
         """`step` for a trial that was examined elsewhere."""
         if seen.void:
-            outcome = Outcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
-            return replace(state, voids=state.voids + 1), outcome
+            return _voided(state, seen), Outcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
         state, gone, anew = self._entered(state, seen)
         before, (state, turned) = state, self._fed(state, seen)
         state = replace(state, trials=state.trials + 1, silence=self._listened(before, state, seen))
@@ -185,12 +186,12 @@ class Monitor:
 
     def _listened(self, before: State, state: State, seen: Examined) -> Silence:
         """What is known of silence after the trial."""
-        known = replace(state.silence, failed=state.silence.failed + 1 if seen.failed else 0)
+        known = replace(state.silence, failed=state.silence.failed + 1 if seen.failed else 0, void=0)
         observed = seen.observed
         heard = observed is not None and observed.churned is not None and seen.silence
         if heard and observed is not None:
             known = remembered(known, observed.elsewhere, observed.containers)
-        if _rose(before, state):
+        if _rose(before, state) or not _ENDS_SILENCE.isdisjoint(state.alerted):
             return self.silence.begun_again(known)
         if heard and observed is not None and observed.churned is not None:
             return self.silence.heard(known, observed.churned)
@@ -269,6 +270,15 @@ def _tests(thresholds: dict[str, float]) -> dict[Name, Hysteresis]:
             detector = EDetector(Wager(Null(allowance.mean, allowance.clip)), thresholds[name.value])
             tests[name] = Hysteresis(detector) if name is Name.ATTRIBUTED else averaged(detector)
     return tests
+
+
+def _voided(state: State, seen: Examined) -> State:
+    """The state after a void trial: two in a row, and nothing is known until one is valid. An alarm holds."""
+    silence = replace(state.silence, void=state.silence.void + 1)
+    state = replace(state, voids=state.voids + 1, silence=silence)
+    if silence.void < FAILED_TRIALS or Condition.BROADCASTING in state.alerted:
+        return state
+    return replace(state, verdict=Verdict.UNKNOWN, reasons=seen.void, more_containers=None)
 
 
 def _rose(before: State, after: State) -> bool:

@@ -284,11 +284,31 @@ def _write(stream: TextIO, line: str, wait_ms: int) -> bool:
     try:
         if not _has_room(stream, wait_ms):
             return False
+        if stream.isatty():  # whose room may be a single byte
+            return _write_to_terminal(stream, f"{line}\n", wait_ms)
         written = stream.write(f"{line}\n")
         stream.flush()
     except (OSError, ValueError):  # the reader is gone, the disk is full, the stream is closed
         return False
     return written != 0  # of a stream that raises nothing (see standard_streams)
+
+
+def _write_to_terminal(stream: TextIO, text: str, wait_ms: int) -> bool:
+    """As much as the terminal takes within the time: one that is frozen must not stop the event loop."""
+    own = os.open(f"/proc/self/fd/{stream.fileno()}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        left = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+        until = time.monotonic() + wait_ms / 1000.0
+        while left:
+            try:
+                left = left[os.write(own, left) :]
+            except BlockingIOError:
+                remaining_ms = int((until - time.monotonic()) * 1000.0)
+                if remaining_ms <= 0 or not native.writable(own, remaining_ms):
+                    return False
+    finally:
+        os.close(own)
+    return True
 
 
 def _has_room(stream: TextIO, wait_ms: int) -> bool:

@@ -15,7 +15,15 @@ from typing import ClassVar, NamedTuple, Self
 from kickwatch.model import Cell, on_creation_path
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack, try_maps
-from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, attribute, mask_follows_task, reason_of
+from kickwatch.observe.reasons import (
+    BUSY_FUNCS,
+    REASONS,
+    Attribution,
+    attribute,
+    mask_follows_task,
+    patches_text,
+    reason_of,
+)
 from kickwatch.observe.symbols import Symbols
 
 _CONFIG = struct.Struct("=4QIIQ")  # struct cells_config, with which each probe's own configuration begins
@@ -59,6 +67,7 @@ class _Named:
     func: str
     stack: tuple[str, ...]
     broadcasts_count: bool
+    patches: bool = False  # kernel text, for a static key or a static call
 
     @property
     def on_creation_path(self) -> bool:
@@ -213,7 +222,7 @@ class RequestObserver(ABC):
             name = self.symbols.resolve(func)
             busy = name in BUSY_FUNCS
             stack = () if busy or stack_id < 0 else read_stack(self.probe.map("stacks"), stack_id, self.symbols)
-            named = _Named(attribute(name, stack), name, stack, not mask_follows_task(name))
+            named = _Named(attribute(name, stack), name, stack, not mask_follows_task(name), patches_text(name, stack))
             if busy or stack or stack_id < 0:  # a stack that could not be read may be readable the next time
                 self._names[(func, stack_id)] = named
         return named
@@ -226,6 +235,7 @@ class _Sum:
     calls: int = 0
     broadcasts: int = 0
     singles: int = 0
+    patches: int = 0
     under_slab_mutex: int = 0
     largest: int = 0
 
@@ -233,6 +243,7 @@ class _Sum:
         self.requests += rise.requests
         self.calls += rise.calls
         self.broadcasts += rise.broadcasts if named.broadcasts_count else 0
+        self.patches += rise.broadcasts if named.broadcasts_count and named.patches else 0
         flags = _KEY.unpack(key)[2]
         if not (flags & _MULTI or rise.calls):  # busy functions have one key for both kinds
             self.singles += rise.requests
@@ -252,6 +263,7 @@ class _Sum:
             calls=self.calls,
             broadcasts=self.broadcasts,
             singles=self.singles,
+            patches=self.patches,
             under_slab_mutex=self.under_slab_mutex,
             stack=self.named.stack,
         )

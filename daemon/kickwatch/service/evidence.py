@@ -50,8 +50,11 @@ class Evidence:
         if directory == self.history.path.parent:
             return replace(self, monitor=monitor)
         history = self.history.moved(directory)
+        if self.unread:
+            what = f"{self.history.path} cannot be read: what earlier daemons knew is not used in {directory}"
+            logger().warning(Event.EVIDENCE_DROPPED, what=what)
         await _settle_in(history, self.saved)
-        return replace(self, monitor=monitor, history=history)
+        return replace(self, monitor=monitor, history=history, unread=False)
 
     async def take(self, trial: Trial) -> Outcome:
         """What the trial says, given all before it. It is kept whether it is valid or void."""

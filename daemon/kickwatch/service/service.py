@@ -240,6 +240,7 @@ class Service:
             logger().error(Event.TRIAL_FAILED, **error_fields(error))
             if isinstance(error, EngineAbsentError):
                 raise  # it is waited for
+            self.watch.not_run(error)
             await self._prove_after(error)
             await laboratory.engine.info()  # raises EngineAbsentError, too
             await laboratory.recover()

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kickwatch.detect.figures import counted, known_creation_broadcasts
+from kickwatch.detect.quiet import FAILED_TRIALS, FRESH_CONTAINERS
 from kickwatch.detect.state import Outcome
 from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS, Reason, nearly_all_failed
+from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.journal.alert import log
 from kickwatch.journal.journal import Event, logger
@@ -41,6 +43,7 @@ class Watch:
     controlled_at: float = 0.0
     age: VerdictAge = field(init=False)
     _failing: bool = False
+    _not_run: int = 0  # trials in a row that failed as a whole
     _stale: bool = False
 
     def __post_init__(self) -> None:
@@ -54,7 +57,7 @@ class Watch:
         An alarm outlives a lack of trials: it ends when containers show that its cause is gone.
         """
         alerted = self.evidence.state.alerted
-        if Condition.BROADCASTING in alerted:
+        if self._broadcasting:
             return Verdict.BROADCASTING.value
         if self.reasons:
             return UNKNOWN
@@ -64,14 +67,15 @@ class Watch:
     def reasons(self) -> tuple[str, ...]:
         """Why the condition is `unknown`; empty where it is known."""
         state = self.evidence.state
-        if Condition.BROADCASTING in state.alerted:
+        if self._broadcasting:
             return ()
         if self.blind:
             return (Reason.BLIND.value,)
-        if self._other_boot:
-            return (Reason.INSUFFICIENT_EVIDENCE.value,)
-        if state.verdict is not Verdict.QUIET:
-            return state.reasons or (Reason.INSUFFICIENT_EVIDENCE.value,)
+        if self._not_run >= FAILED_TRIALS and not self._other_boot:
+            return (Reason.CONTAINERS_FAILED.value,)
+        if self._other_boot or not state.silence.established or state.verdict is not Verdict.QUIET:
+            known = () if self._other_boot or state.verdict is Verdict.QUIET else state.reasons
+            return known or (Reason.INSUFFICIENT_EVIDENCE.value,)
         return (Reason.STALE.value,) if self.stale else ()
 
     @property
@@ -90,8 +94,14 @@ class Watch:
         """Silent containers that are missing until `quiet`; None where something else is missing."""
         if self.reasons != (Reason.INSUFFICIENT_EVIDENCE.value,):
             return None
-        state, test = self.evidence.state, self.evidence.monitor.silence
-        return test.needs(test.begun_again(state.silence)) if self._other_boot else test.needs(state.silence) or None
+        state = self.evidence.state
+        fresh = self._other_boot or state.verdict is Verdict.QUIET or not state.trials
+        return FRESH_CONTAINERS if fresh else state.more_containers
+
+    @property
+    def _broadcasting(self) -> bool:
+        """Whether an alarm of this boot holds."""
+        return Condition.BROADCASTING in self.evidence.state.alerted and not self._other_boot
 
     @property
     def _other_boot(self) -> bool:
@@ -146,6 +156,16 @@ class Watch:
             getattr(logger(), alert.level)(alert.event, **alert.fields)
         return outcome
 
+    def not_run(self, error: KickwatchError | OSError) -> None:
+        """A trial failed as a whole: after two in a row nothing is known of the kernel, as when its containers fail."""
+        self._not_run += 1
+        if self._not_run >= FAILED_TRIALS and not self._failing:
+            fields = {"what": str(error), "remedy": "it is tried again", "failed": 0, "containers": 0}
+            if isinstance(error, KickwatchError):
+                fields |= {"what": error.what, "remedy": error.remedy}
+            logger().warning(Event.CONTAINERS_FAILED, **fields)
+            self._failing = True
+
     def _note_failures(self, trial: Trial, outcome: Outcome) -> None:
         """Report once that the containers fail, with the engine's words, and once that they run again."""
         failing = Reason.CONTAINERS_FAILED.value in outcome.reasons
@@ -159,6 +179,7 @@ class Watch:
                 containers=len(trial.containers),
             )
             self._failing = True
+        self._not_run = 0
         if self._failing and not nearly_all_failed(trial) and counted(trial):
             logger().info(Event.CONTAINERS_RUN, containers=len(counted(trial)), failed=len(failures))
             self._failing = False

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pty
 import re
 import socket
 import time
@@ -282,3 +283,18 @@ def test_a_sentence_for_people(event: Event, keys: dict[str, Any], message: str)
 def test_a_sentence_stays_short() -> None:
     record = {"event": Event.TRIAL_FINISHED} | {f"key_{number}": "x" * 1000 for number in range(20)}
     assert len(sentence(record)) < 1200
+
+
+def test_a_terminal_that_reads_no_more_costs_a_bounded_wait_and_no_more(tmp_path: Path) -> None:
+    """A frozen ssh connection: the daemon's event loop must go on, whatever the length of its records."""
+    ours, theirs = pty.openpty()
+    try:
+        with os.fdopen(theirs, "w", encoding="utf-8") as stream:
+            configure_logging(form="console", stream=stream)
+            began = time.monotonic()
+            for _ in range(40):
+                logger().error(Event.HISTORY_TROUBLE, what="x" * 2000, remedy="y" * 2000, aside="")
+            took_s = time.monotonic() - began
+    finally:
+        os.close(ours)
+    assert took_s < 40 * 2 * STREAM_WAIT_MS / 1000.0

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, window
 from kickwatch.configuration.types import Config, StateConfig
+from kickwatch.errors import KickwatchError
 from kickwatch.journal.remark import Kind, Remark, losses
 from kickwatch.model import Control, Observers, Trial
 from kickwatch.service.evidence import Evidence
@@ -255,3 +256,31 @@ async def test_what_counters_cannot_tell_is_not_zero(tmp_path: Path) -> None:
         await watch.take(trial(kick(9), control=Control(passed=False, detail="0 of 23")))
     assert [log["creation_path_broadcasts"] for log in named(logs, "trial_finished")] == [None, None]
     assert watch.reasons == ("blind",)
+
+
+async def test_trials_that_fail_as_a_whole_are_failed_containers_too(tmp_path: Path) -> None:
+    """A user's image that was pruned: no container is begun, and the condition must not stay quiet."""
+    watch = await watch_of(tmp_path)
+    gone = KickwatchError("the image app:1 is not on this node", "docker pull app:1")
+    with structlog.testing.capture_logs() as logs:
+        await watch.take(trial())
+        watch.not_run(gone)
+        assert watch.condition == "quiet"
+        for _ in range(3):
+            watch.not_run(gone)
+        assert (watch.condition, watch.reasons) == ("unknown", ("containers_failed",))
+        await watch.take(trial())
+    (warning,) = named(logs, "containers_failed")
+    assert (warning["what"], warning["remedy"]) == (gone.what, gone.remedy)
+    assert len(named(logs, "containers_run")) == 1
+    assert watch.condition == "quiet"
+
+
+async def test_an_alarm_of_another_boot_is_not_this_ones(tmp_path: Path) -> None:
+    watch = await watch_of(tmp_path)
+    with structlog.testing.capture_logs():
+        for number in range(5):
+            await watch.take(replace(faulty(number), node=replace(trial().node, boot_id="before")))
+    assert watch.condition == "broadcasting"
+    watch.boot_id = "after"
+    assert (watch.condition, watch.more_containers) == ("unknown", 23)
