@@ -125,7 +125,7 @@ UNDECIDED, STALE, ELSEWHERE, FAILED, PAUSED = "undecided", "stale", "not proven"
         (ELSEWHERE, "for: 6h", "for: 5h"),
         (FAILED, "containers_failed", "stale"),
         (FAILED, "severity: critical", "severity: warning"),
-        (FAILED, '{verdict!="void"}', '{verdict!="unknown"}'),
+        (FAILED, "|stale|broadcasts_elsewhere", "|containers_failed"),
         (FAILED, "unless on (job, instance) kickwatch_trials_off == 1", ""),
         (BLIND, "unless on (job, instance) kickwatch_trials_off == 1", ""),
         (BLIND, "unless on (job, instance) kickwatch_control_passed == 0", ""),
