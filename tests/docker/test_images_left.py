@@ -14,7 +14,7 @@ from kickwatch.workload.docker_images import scratch_layer
 from kickwatch.workload.image import IMAGE_REPOSITORY
 from private_podman import private_podman
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.long, pytest.mark.docker]
 
 SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
 FOREIGN = "localhost/kw-foreign"

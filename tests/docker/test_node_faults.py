@@ -21,7 +21,7 @@ from node_daemon import NodeDaemon
 from slowness import SLOWNESS
 from wall_clock import WallClock
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 YEAR_S = 365 * 86_400
 

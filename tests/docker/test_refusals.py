@@ -13,7 +13,7 @@ from kickwatch.service.status import STATUS_PATH
 from needs import ENGINE_SOCKET
 from node_daemon import FAST, NodeDaemon, Record
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CONTAINERS = FAST["workload.containers_per_trial"]
 CREATE = "^POST .*/containers/create"

@@ -108,6 +108,7 @@ STREAM, BLIND, TRIALS, FLEET, TURNOVER = "every other", "blind for", "no trials"
 UNDECIDED, STALE, ELSEWHERE, FAILED, PAUSED = "undecided", "stale", "not proven", "containers that", "pauses for a day"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("test", "was", "becomes"),
     [

@@ -10,7 +10,7 @@ from test_systemd_service import configure, leftovers
 
 from kickwatch.journal.journal import Event
 
-pytestmark = [pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
 
 OCI = Path(__file__).parents[2] / "systemd/oci.conf"
 ATTEMPT = "/usr/local/lib/kickwatch-test/oci_attempt.py"
