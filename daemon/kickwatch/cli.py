@@ -12,17 +12,17 @@ from kickwatch.errors import KickwatchError, ReaderGoneError
 from kickwatch.journal.journal import configure_logging
 from kickwatch.process import standard_streams
 
-# Where each command is defined. A command's modules are loaded when it is called: the daemon, which stays, need not
-# carry the simulator's.
+# Where each command is defined, and its line in `kickwatch --help`. A command's modules are loaded when it is called:
+# the daemon, which stays, need not carry the simulator's, and the list of commands needs none.
 COMMANDS = {
-    "run": "run:daemon",
-    "trial": "trial:trial",
-    "status": "status:status",
-    "reproduce": "reproduce:reproduce",
-    "doctor": "doctor:doctor",
-    "replay": "replay:replay",
-    "simulate": "simulate:simulate",
-    "check-config": "check_config:check_config",
+    "run": ("run:daemon", "Watch this node: trial after trial, alerts in the log."),
+    "trial": ("trial:trial", "Run one experiment now; print the bill and the verdict."),
+    "status": ("status:status", "Print what the running daemon believes and does."),
+    "reproduce": ("reproduce:reproduce", "Run the published test of 2017 on memory cgroups."),
+    "doctor": ("doctor:doctor", "Check what this node supports and how to fix the rest."),
+    "replay": ("replay:replay", "Compute every verdict again, from the records."),
+    "simulate": ("simulate:simulate", "Measure the detectors' false alarms and delays."),
+    "check-config": ("check_config:check_config", "Validate a configuration file."),
 }
 
 
@@ -37,9 +37,14 @@ class Commands(click.Group):
         """Load one; None makes click complain of its name."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"kickwatch.commands.{module}"), attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- likewise
+        """From the table, so that no command is loaded to be listed."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does. It takes any EPIPE for a reader of standard output that is gone, and ends without a word."""
