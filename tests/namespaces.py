@@ -7,17 +7,22 @@ import ctypes
 import errno
 import os
 import platform
+import runpy
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 Step = Sequence[str | Path]
-_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_SECCOMP_SET_MODE_FILTER, _TSYNC = 1, 1
+_PR_SET_NO_NEW_PRIVS = 38
 _LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 _ERRNO, _ALLOW = 0x00050000, 0x7FFF0000  # seccomp(2)
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}
+REFUSE_BPF = signal.SIGRTMIN
 
 
 def cover(source: Path, target: str) -> Step:
@@ -48,7 +53,12 @@ def without_capabilities(*names: str) -> list[str]:
 
 def refused_bpf() -> list[str]:
     """The words before a command to which a seccomp filter answers bpf(2) with EPERM, as container engines' do."""
-    return [sys.executable, __file__]
+    return [sys.executable, __file__, "now"]
+
+
+def refused_bpf_later() -> list[str]:
+    """The words before `python -m MODULE ...` with which it goes on as ever until it gets REFUSE_BPF."""
+    return [sys.executable, __file__, "later"]
 
 
 class _Instruction(ctypes.Structure):
@@ -60,7 +70,7 @@ class _Program(ctypes.Structure):
 
 
 def refuse_bpf() -> None:
-    """Install the filter on this process: the number of the system call is its first word (seccomp(2))."""
+    """Install the filter on all threads of this process: a system call's number is its first word (seccomp(2))."""
     program = (_Instruction * 4)(
         _Instruction(_LOAD, 0, 0, 0),
         _Instruction(_IS, 0, 1, _SYS_BPF[platform.machine()]),
@@ -68,11 +78,20 @@ def refuse_bpf() -> None:
         _Instruction(_RETURN, 0, 0, _ALLOW),
     )
     libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # a filter takes that, or CAP_SYS_ADMIN, which may be given up
     filtered = _Program(len(program), program)
-    if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(filtered), 0, 0) != 0:
+    number = _SYS_SECCOMP[platform.machine()]
+    if libc.syscall(number, _SECCOMP_SET_MODE_FILTER, _TSYNC, ctypes.byref(filtered)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 if __name__ == "__main__":
-    refuse_bpf()
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 -- a prefix, as setpriv is one
+    when, *command = sys.argv[1:]
+    if when == "later":
+        _, _, module, *arguments = command
+        signal.signal(REFUSE_BPF, lambda *_: refuse_bpf())
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        refuse_bpf()
+        os.execvp(command[0], command)  # noqa: S606 -- a prefix, as setpriv is one

@@ -30,16 +30,18 @@ async def arm(*, keep: bool = False) -> Eyes:
         while threading.active_count() > 1 and loop.time() < until:  # noqa: ASYNC110 -- a thread that ends sets no event
             await asyncio.sleep(_POLL_S)
         try:
-            give_up(lambda: _reads(eyes))
+            give_up(lambda: _works(eyes))
         except KickwatchError as error:  # the watch matters more
             logger().warning(Event.CAPABILITIES_KEPT, what=error.what, remedy=error.remedy)
+        if not _works(eyes):
+            await eyes.prove()  # the control of the start passed with all capabilities: this one says why it fails
     return eyes
 
 
-def _reads(eyes: Eyes) -> bool:
-    """Whether the probes' maps can be read as things are."""
+def _works(eyes: Eyes) -> bool:
+    """Whether the probes' maps can be read and written as things are."""
     try:
-        eyes.observatory.read_probes()
-    except (KickwatchError, OSError):
+        eyes.observatory.try_probes()
+    except KickwatchError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from kickwatch.model import Cell, Container, Interrupts, Trial, Wait, Window
+from kickwatch.model import Canary, Cell, Container, Interrupts, Origin, Trial, Wait, Window
 
 
 def merge_windows(windows: Sequence[Window]) -> Window:
@@ -95,6 +95,48 @@ def creation_broadcasts(cells: Iterable[Cell]) -> int:
 def waits_known(trial: Trial) -> bool:
     """Whether waits for slab_mutex were looked for: something watched them, and the mutex was known."""
     return trial.observers.contention != "none" and trial.slab_mutex_known
+
+
+def attributed(trial: Trial) -> bool:
+    """Whether the cells are what the kernel sent. Else they are no figures, and their absence is no zero.
+
+    A probe that failed its positive control proves nothing, and neither does one that saw containers live without a
+    single request.
+    """
+    looked = trial.observers.ipis != "counters" and (trial.control is None or trial.control.passed)
+    return looked and (bool(trial.churn.cells) or not counted(trial))
+
+
+def batch_heard(batch: Canary) -> bool:
+    """Whether a canary batch without a broadcast of the creation path had none.
+
+    A request that was lost may have been one; so may a broadcast to which no stack gave an origin.
+    """
+    nameless = any(cell.broadcasts and cell.origin is Origin.UNKNOWN for cell in batch.cells)
+    return not batch.lost_events and not (batch.stackless_events and nameless)
+
+
+def under_slab_mutex_known(trial: Trial) -> bool:
+    """Whether a request sent while holding slab_mutex was marked as such: the IPI probe, too, knew the mutex.
+
+    The probes that are armed know it all or none: from kallsyms, or learnt by one and handed to the other.
+    """
+    return attributed(trial) and trial.slab_mutex_known
+
+
+def known_creation_broadcasts(trial: Trial) -> int | None:
+    """Broadcasts of the creation path in the churn window; None where nothing attributed them."""
+    return creation_broadcasts(trial.churn.cells) if attributed(trial) else None
+
+
+def longest_wait_ns(waits: Iterable[Wait]) -> int | None:
+    """The longest wait, as far as it is known; 0 without any wait.
+
+    A record has the longest since the probe was armed where that rose in its window, and else 0: how long the window's
+    own longest was is then not known.
+    """
+    each = [wait.max_wait_ns for wait in waits]
+    return (max(each) or None) if each else 0
 
 
 def total_requests(cells: Iterable[Cell]) -> int:

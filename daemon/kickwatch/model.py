@@ -150,12 +150,18 @@ class Container(Record, frozen=True, kw_only=True):
 
 
 class Canary(Record, frozen=True, kw_only=True):
-    """One batch of bare memory cgroups."""
+    """One batch of bare memory cgroups.
+
+    `lost_events`: requests that the IPI probe could not count, except an interrupt's while the probe ran on that CPU,
+    which are never a broadcast's. `stackless_events`: counted, but without a stack.
+    """
 
     memcgs: int
     duration_ns: int
     interrupts: Interrupts
     cells: tuple[Cell, ...] = ()
+    lost_events: int = 0
+    stackless_events: int = 0
 
 
 class Observers(Record, frozen=True, kw_only=True):
@@ -220,7 +226,7 @@ class Trial(Record, frozen=True, kw_only=True):
     kmem_accounting: KmemAccounting
     concurrency: int
     unsettled: bool = False
-    slab_mutex_known: bool = True
+    slab_mutex_known: bool = True  # to the probes that are armed
     control: Control | None = None
     void: str = ""  # why the trial proves nothing at all; empty for a valid one
     notes: tuple[str, ...] = ()

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kickwatch.alert.broadcast import milliseconds
 from kickwatch.config import Config
 from kickwatch.errors import EngineError
 from kickwatch.eyes import Eyes
-from kickwatch.ledger import creation_broadcasts, merge_windows, total_waits
+from kickwatch.ledger import creation_broadcasts, longest_wait_ns, merge_windows, total_waits
 from kickwatch.model import Cell, Window
 from kickwatch.workload.choose import informant
 
@@ -31,11 +32,13 @@ class Passive:
     def __init__(self, config: Config, eyes: Eyes, step: Callable[[str], None]) -> None:
         """`step` hears what goes on."""
         self._config = config
+        self._eyes = eyes
         self._observatory = eyes.observatory
         self._step = step
         self._cut_every_s = min(_CUT_EVERY_S, config.service.summary_period_s)
         self._before: Sample | None = None
         self._windows: Window | None = None
+        self._waits_watched = True  # in every window so far
         self._asked_until = int(time.time())
         self._containers: int | None = 0
         self._engine: Engine | None = None
@@ -52,24 +55,28 @@ class Passive:
         self._step(f"passive: {self._told()} started by others")
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
-        """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before."""
-        window, containers = self._windows, self._containers
+        """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before.
+
+        A figure is None where nobody looked, or not all the time.
+        """
+        window, containers, watched = self._windows, self._containers, self._waits_watched
         if window is None or window.duration_ns < period_s * 1e9:
             return None
-        self._windows, self._containers = None, 0
-        waits, wait_ns = total_waits(window.waits)
-        longest_ns = max((wait.max_wait_ns for wait in window.waits), default=0)
-        known = self._observatory.slab_mutex_known
+        self._windows, self._containers, self._waits_watched = None, 0, True
+        waits, wait_ns = total_waits(window.waits) if watched else (None, None)
+        seen = self._observatory.csd is not None and self._eyes.control.passed
         return {
             "mode": WINDOW,
             "engine": self._name,
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
-            "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]],
-            "creation_path_broadcasts_per_container": _per(creation_broadcasts(window.cells), containers),
-            "slab_mutex_waits": waits if known else None,
-            "slab_mutex_wait_ms": round(wait_ns / 1e6, 3) if known else None,
-            "slab_mutex_longest_ms": round(longest_ns / 1e6, 3) if known else None,
+            "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]] if seen else None,
+            "creation_path_broadcasts_per_container": (
+                _per(creation_broadcasts(window.cells), containers) if seen else None
+            ),
+            "slab_mutex_waits": waits,
+            "slab_mutex_wait_ms": milliseconds(wait_ns),
+            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if watched else None),
         }
 
     async def _cut(self) -> None:
@@ -78,6 +85,7 @@ class Passive:
             return
         window = self._observatory.window(WINDOW, self._before, await self._observatory.sample())
         self._windows = window if self._windows is None else merge_windows([self._windows, window])
+        self._waits_watched &= self._observatory.waits_known  # before it is learnt, below
         await self._observatory.between_windows()
         self._before = await self._observatory.sample()
 

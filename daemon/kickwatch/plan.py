@@ -157,10 +157,19 @@ class TrialRun:
         before = await observatory.sample()
         try:
             await self.laboratory.canary.create_batch(memcgs)
-            window = observatory.window("canary", before, await observatory.sample())
+            after = await observatory.sample()
+            window = observatory.window("canary", before, after)
         finally:
             await self.laboratory.canary.remove_batch()
-        return Canary(memcgs=memcgs, duration_ns=window.duration_ns, interrupts=window.interrupts, cells=window.cells)
+        lost, stackless = observatory.requests_lost(before, after)
+        return Canary(
+            memcgs=memcgs,
+            duration_ns=window.duration_ns,
+            interrupts=window.interrupts,
+            cells=window.cells,
+            lost_events=lost,
+            stackless_events=stackless,
+        )
 
 
 def _disturbances(window: Window) -> tuple[str, ...]:

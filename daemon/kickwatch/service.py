@@ -19,7 +19,7 @@ from kickwatch.budget import WARM_UP_CONTAINERS, check, limits_of
 from kickwatch.clean_up import sweep
 from kickwatch.config import Config, GuardConfig, Preset
 from kickwatch.configure import Loaded, differences, digest
-from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError
+from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError, ObserveError
 from kickwatch.evidence import Evidence
 from kickwatch.eyes import Eyes
 from kickwatch.guard import Guard
@@ -135,6 +135,7 @@ class Service:
                     raise asyncio.CancelledError from error
                 if self.trials is not None:
                     raise
+                await self._prove_after(error)
                 await self._retry_later(error)
             if self.switches.reload_asked:
                 await self._reload()
@@ -239,6 +240,7 @@ class Service:
             logger().error(Event.TRIAL_FAILED, **told(error))
             if isinstance(error, EngineAbsentError):
                 raise  # it is waited for
+            await self._prove_after(error)
             await laboratory.engine.info()  # raises EngineAbsentError, too
             await laboratory.recover()
         else:
@@ -250,6 +252,11 @@ class Service:
         self.watch.note((*losses(self.eyes.observatory.losses), *run.remarks))
         schedule.rest()
         self.notifier.progress()
+
+    async def _prove_after(self, error: KickwatchError | OSError) -> None:
+        """Repeat the positive control after a read that the kernel refused: if it fails, too, nothing is known."""
+        if isinstance(error, ObserveError):
+            await self.watch.control_if_due(0.0)
 
     async def _observe(self) -> None:
         """Passive: bill what others start, until a reload is asked for."""

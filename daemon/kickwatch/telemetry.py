@@ -11,7 +11,7 @@ from kickwatch.alert.trouble import Trouble
 from kickwatch.config import MetricsConfig
 from kickwatch.detect.state import Outcome
 from kickwatch.detect.streams import Condition
-from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError
+from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
 from kickwatch.model import Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.watch import Watch
@@ -186,7 +186,7 @@ class Telemetry:
     async def _write(self, textfile: "Textfile") -> None:
         """A full disk must not end the watch; it is logged, and tried again."""
         try:
-            await self.refresh()
+            await self._refresh_for_file()
             await textfile.write()
         except KickwatchError as error:
             self._file.failed(error.what, error.remedy)
@@ -194,6 +194,14 @@ class Telemetry:
             self._file.failed(f"metrics.textfile cannot be written ({error})", "it is tried again")
         else:
             self._file.works()
+
+    async def _refresh_for_file(self) -> None:
+        """As a scrape has it: with a reading that is refused the file is written all the same, and says so."""
+        try:
+            await self.refresh()
+        except ObserveError:
+            if self._metrics is not None:
+                self._metrics.stale(refused=True)
 
 
 def belief(watch: Watch) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from kickwatch.alert.condition import log
 from kickwatch.alert.journal import Event, logger
 from kickwatch.alert.remarks import alert_of
 from kickwatch.detect.state import Outcome
-from kickwatch.detect.streams import COUNTERS, Condition
+from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS, Reason, nearly_all_failed
 from kickwatch.evidence import Evidence
 from kickwatch.eyes import Eyes
-from kickwatch.ledger import counted, creation_broadcasts
+from kickwatch.ledger import counted, known_creation_broadcasts
 from kickwatch.model import Trial, Verdict
 from kickwatch.remark import Remark
 from kickwatch.verdict_age import VerdictAge
@@ -193,7 +193,7 @@ def _tell(trial: Trial, outcome: Outcome, verdict_age_s: float | None) -> None:
         containers=len(counted(trial)),
         failures=[container.failure for container in trial.containers if container.failure][:_FAILURES_TOLD],
         failed=len(trial.containers) - len(counted(trial)),
-        creation_path_broadcasts=(creation_broadcasts(trial.churn.cells) if trial.observers.ipis != COUNTERS else None),
+        creation_path_broadcasts=known_creation_broadcasts(trial),
         more_containers=outcome.more_containers,
         seed=trial.seed,
         order=list(trial.order),

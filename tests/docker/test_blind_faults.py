@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from namespaces import Step, cover, enter, inside, refused_bpf, without_capabilities
+from namespaces import (
+    REFUSE_BPF,
+    Step,
+    cover,
+    enter,
+    inside,
+    refused_bpf,
+    refused_bpf_later,
+    without_capabilities,
+)
 from needs import ipi_rung
 from node_daemon import FAST, NodeDaemon, toml
 
@@ -128,6 +137,30 @@ def test_bpf_refused(tmp_path: Path, how: str) -> None:
         assert (finished["verdict"], finished["containers"]) == ("unknown", 12)
         assert "blind" in finished["reasons"]
         assert not any(status.startswith("quiet") for status in daemon.statuses)
+
+
+def test_bpf_refused_while_it_runs(tmp_path: Path) -> None:
+    """As a kernel before 5.19 does once CAP_BPF is gone. Maps that may not be read are not taken for empty ones."""
+    metrics = {"metrics.enabled": True, "metrics.listen": "127.0.0.1:0", "metrics.textfile": str(tmp_path / "k.prom")}
+    with NodeDaemon(tmp_path, MANY | metrics, prefix=refused_bpf_later()) as daemon:
+        daemon.wait("trial_finished")
+        since = daemon.mark()
+        daemon.send(REFUSE_BPF)
+        failed = daemon.wait("trial_failed", since)
+        assert "BPF map" in failed["what"]
+        assert "EPERM" in failed["what"]
+        assert "CAP_BPF" in failed["remedy"]
+        assert "EPERM" in daemon.wait("observer_blind", since)["what"]
+        daemon.wait("trial_failed", since, times=2)
+        daemon.wait_status("unknown; ")
+        assert daemon.events("trial_finished", daemon.records.index(failed)) == []
+        daemon.until(lambda: 'kickwatch_observer_up{observer="csd"} 0.0' in textfile(tmp_path), "up 0")
+
+
+def textfile(tmp_path: Path) -> str:
+    """What node_exporter would read."""
+    path = tmp_path / "k.prom"
+    return path.read_text() if path.exists() else ""
 
 
 def test_psi_absent(tmp_path: Path) -> None:

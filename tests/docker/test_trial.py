@@ -72,6 +72,21 @@ def test_a_static_key_flipped_by_each_container_is_broadcasting_and_without_it_q
     assert (again.status, again.json["verdict"]) == (0, "quiet")
 
 
+def test_what_no_probe_sees_is_not_known_and_no_zero() -> None:
+    short = ["--containers", "2", "--set", "trial.window_s=0.5", "--set", "trial.settle_s=0"]
+    without_waits = kickwatch("trial", "--json", *short, KICKWATCH_RUNG_CONTENTION="none").json
+    assert without_waits["per_container"]["slab_mutex_waits"] is None
+    assert without_waits["waits"] is None
+    assert without_waits["per_container"]["creation_path_broadcasts"] == 0
+    assert without_waits["bill"]
+    counters = kickwatch("trial", *short, KICKWATCH_RUNG_IPIS="counters", KICKWATCH_RUNG_CONTENTION="none")
+    assert counters.status == 4
+    assert "creation path: broadcasts per container not known" in counters.out
+    assert "requests not known" in counters.out
+    assert "slab_mutex: its waits are not known" in counters.out
+    assert "control FAILED: no probe is armed" in counters.out
+
+
 def test_too_few_containers_decide_nothing_and_it_is_said_how_many_would() -> None:
     outcome = kickwatch("trial", "--containers", "8", "--set", "trial.window_s=0.5")
     assert outcome.status == 4, outcome.err

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from builders import TLB, kick, trial, wait, window
-from kickwatch.ledger import above_quiet, creation_broadcasts, merge_cells, merge_windows, quiet_rate_hz
-from kickwatch.model import Interrupts
+from kickwatch.ledger import above_quiet, batch_heard, creation_broadcasts, merge_cells, merge_windows, quiet_rate_hz
+from kickwatch.model import Canary, Interrupts, Origin
 
 
 def test_merging_windows_adds_everything() -> None:
@@ -44,3 +44,13 @@ def test_the_quiet_rate_is_subtracted_by_time() -> None:
 
 def test_only_the_creation_path_counts() -> None:
     assert creation_broadcasts([TLB, kick(5)]) == 5
+
+
+def test_the_silence_of_a_batch_that_lost_a_request_is_none() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(TLB,))
+    assert batch_heard(batch)
+    assert not batch_heard(replace(batch, lost_events=1))
+    nameless = replace(kick(1), origin=Origin.UNKNOWN, stack=())
+    assert batch_heard(replace(batch, stackless_events=1))  # of a request that was no broadcast
+    assert batch_heard(replace(batch, cells=(nameless,)))  # a worker's, whose stack is there and explains nothing
+    assert not batch_heard(replace(batch, cells=(nameless,), stackless_events=1))

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from kickwatch.cli import cli
 from kickwatch.commands import run as command
 from kickwatch.config import Config, EngineConfig, GuardConfig, WorkloadConfig
-from kickwatch.errors import CgroupError, ConfigError
+from kickwatch.errors import CgroupError, ConfigError, ObserveError
 from kickwatch.laboratory import Laboratory, _Opening
+from kickwatch.patience import Patience
 from kickwatch.service import Service, longest_step_s
 from kickwatch.signals import ENDING, Ending, until_signalled
 
@@ -91,6 +92,35 @@ async def test_a_signal_ends_the_daemon_though_the_clean_up_fails() -> None:
         await asyncio.wait_for(until_signalled(service._until_done(), ENDING, ending.begin), 10)
     assert len(sessions) == 1
     assert [log["event"] for log in logs] == ["kickwatch.clean_up_failed"]
+
+
+async def test_a_refused_read_repeats_the_control_and_the_daemon_goes_on() -> None:
+    """Outside a trial: the warm-up, passive mode. Any other error proves nothing about the probes."""
+    errors = [OSError("disk full"), ObserveError("BPF map cells: lookup failed (EPERM)", "CAP_BPF")]
+    due: list[float] = []
+
+    class One(Service):
+        async def _experiment(self) -> None:
+            if not errors:
+                raise ConfigError("the end of the test")
+            raise errors.pop(0)
+
+        async def _wait(self, _seconds: float) -> None:
+            """Nothing else is due."""
+
+    async def control_if_due(period_s: float) -> None:
+        due.append(period_s)
+
+    service = object.__new__(One)
+    service.config, service.trials, service.done, service.ending = Config(), None, 0, Ending()
+    service.switches = SimpleNamespace(reload_asked=False)  # type: ignore[assignment]
+    service.notifier = SimpleNamespace(status=lambda _: None)  # type: ignore[assignment]
+    service.patience = Patience(_retry_s=0.0)
+    service.watch = SimpleNamespace(condition="quiet", control_if_due=control_if_due)  # type: ignore[assignment]
+    with structlog.testing.capture_logs() as logs, pytest.raises(ConfigError):
+        await service._until_done()
+    assert due == [0.0]
+    assert [log["what"] for log in logs] == ["disk full", "BPF map cells: lookup failed (EPERM)"]
 
 
 async def test_an_error_on_the_way_out_is_no_trial_that_failed() -> None:

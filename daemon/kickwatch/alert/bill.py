@@ -10,11 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kickwatch.alert.broadcast import per
+from kickwatch.alert.broadcast import milliseconds, per, share
 from kickwatch.detect.state import Outcome
-from kickwatch.detect.streams import COUNTERS
 from kickwatch.detect.verdict import void_reasons
-from kickwatch.ledger import above_quiet, counted, creation_broadcasts, merge_cells, total_waits
+from kickwatch.ledger import (
+    above_quiet,
+    attributed,
+    counted,
+    creation_broadcasts,
+    longest_wait_ns,
+    merge_cells,
+    total_waits,
+    waits_known,
+)
 from kickwatch.model import Cell, Container, Trial, Verdict
 
 MOST_CELLS = 12
@@ -58,7 +66,7 @@ class _Row:
 class _Waits:
     waits: int = 0
     wait_ns: int = 0
-    longest_ns: int = 0
+    longest_ns: int | None = 0  # None: somebody waited, and how long the longest was is not known
 
 
 @dataclass
@@ -104,11 +112,11 @@ class Bill:
         totals.trials += 1
         totals.containers += len(lives)
         _add_latencies(totals.latencies, lives)
-        if _attributes(trial):
+        if attributed(trial):
             totals.attributed += len(lives)
             totals.creation_broadcasts += creation_broadcasts(trial.churn.cells)
             _add_cells(totals.rows, trial)
-        if trial.slab_mutex_known:
+        if waits_known(trial):
             totals.waits = _added(totals.waits or _Waits(), trial)
 
     def paused(self, seconds: float) -> None:
@@ -129,22 +137,17 @@ class Bill:
             "trials": totals.trials,
             "containers": totals.containers,
             "failed": totals.failed,
-            "creation_path_broadcasts_per_container": _share(totals.creation_broadcasts, totals.attributed),
+            "creation_path_broadcasts_per_container": share(totals.creation_broadcasts, totals.attributed),
             "slab_mutex_waits": waits.waits if waits else None,
-            "slab_mutex_wait_ms": round(waits.wait_ns / 1e6, 3) if waits else None,
-            "slab_mutex_longest_ms": round(waits.longest_ns / 1e6, 3) if waits else None,
+            "slab_mutex_wait_ms": milliseconds(waits.wait_ns) if waits else None,
+            "slab_mutex_longest_ms": milliseconds(waits.longest_ns) if waits else None,
             "paused_s": round(totals.paused_s, 1),
             "void": dict(totals.void),
-            "bill": _top(totals.rows, totals.attributed),
+            "bill": _top(totals.rows, totals.attributed) if totals.attributed else None,
             "latency_ms": {
                 step: {"p50": durations.at(50), "p99": durations.at(99)} for step, durations in totals.latencies.items()
             },
         } | self._node
-
-
-def _attributes(trial: Trial) -> bool:
-    """Whether the cells are what the kernel sent: a probe that failed its control proves nothing."""
-    return trial.observers.ipis != COUNTERS and (trial.control is None or trial.control.passed)
 
 
 def _count(void: Counter[str], reasons: Iterable[str]) -> None:
@@ -190,15 +193,12 @@ def _top(rows: dict[Key, _Row], containers: int) -> list[dict[str, Any]]:
             "requests_per_container": per(row.requests, containers),
             "broadcasts_per_container": per(row.broadcasts, containers),
         }
-        for (reason, origin, path), row in (dearest[:MOST_CELLS] if containers else ())
+        for (reason, origin, path), row in dearest[:MOST_CELLS]
     ]
 
 
 def _added(waits: _Waits, trial: Trial) -> _Waits:
     count, wait_ns = total_waits(trial.churn.waits)
-    longest_ns = max((wait.max_wait_ns for wait in trial.churn.waits), default=0)
-    return _Waits(waits.waits + count, waits.wait_ns + wait_ns, max(waits.longest_ns, longest_ns))
-
-
-def _share(amount: float, containers: int) -> float | None:
-    return per(amount, containers) if containers else None
+    both = (waits.longest_ns, longest_wait_ns(trial.churn.waits))
+    longest_ns = max([each for each in both if each], default=None if None in both else 0)
+    return _Waits(waits.waits + count, waits.wait_ns + wait_ns, longest_ns)

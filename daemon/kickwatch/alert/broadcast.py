@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kickwatch.ledger import counted, creation_broadcasts, merge_cells, total_waits
+from kickwatch.ledger import (
+    attributed,
+    counted,
+    creation_broadcasts,
+    longest_wait_ns,
+    merge_cells,
+    total_waits,
+    under_slab_mutex_known,
+    waits_known,
+)
 from kickwatch.model import Cell, Trial, Wait
 
 
@@ -33,23 +42,22 @@ def blame(trials: Sequence[Trial]) -> Blame | None:
 
 
 def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The fields of `kickwatch.broadcast_detected`, from the trials the verdict was computed from."""
+    """The fields of `kickwatch.broadcast_detected`, from the trials the verdict was computed from.
+
+    None is what none of them could know.
+    """
     node = trials[-1].node
-    containers = sum(len(counted(trial)) for trial in trials)
-    waits = [wait for trial in trials for wait in trial.churn.waits]
-    count, wait_ns = total_waits(waits)
-    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in trials)
+    seen = [trial for trial in trials if attributed(trial)]
+    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in seen)
     worst = blame(trials)
     fields: dict[str, Any] = {
         "headline": headline(trials),
         "kernel": node.kernel,
         "cpus_online": node.cpus_online,
         "engine": node.engine,
-        "containers": containers,
-        "broadcasts_per_container": per(broadcasts, containers),
-        "slab_mutex_waits": count,
-        "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
-        "slab_mutex_holders": holders(waits),
+        "containers": sum(len(counted(trial)) for trial in trials),
+        "broadcasts_per_container": share(broadcasts, sum(len(counted(trial)) for trial in seen)),
+        **_wait_fields(trials),
         "trials": [trial.trial_id for trial in trials],
         "confirm": bpftrace_line(worst.cell if worst is not None else None, trials[-1].observers.ipis),
     }
@@ -62,10 +70,37 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
             "path": worst.cell.path.value,
             f"broadcasts_per_{unit}": per(worst.cell.broadcasts, worst.units),
             f"requests_per_{unit}": per(worst.cell.requests, worst.units),
-            "share_under_slab_mutex": per(worst.cell.under_slab_mutex, worst.cell.requests),
+            "share_under_slab_mutex": _share_under_slab_mutex(worst.cell, trials),
             "stack": list(worst.cell.stack),
         }
     return fields
+
+
+def _wait_fields(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The waits for slab_mutex, of the trials that looked for them; None where none did."""
+    waits = watched_waits(trials)
+    count, wait_ns = (None, None) if waits is None else total_waits(waits)
+    return {
+        "slab_mutex_waits": count,
+        "slab_mutex_wait_ms": milliseconds(wait_ns),
+        "slab_mutex_holders": None if waits is None else holders(waits),
+    }
+
+
+def watched_waits(trials: Sequence[Trial]) -> list[Wait] | None:
+    """Those of the churn windows of the trials that looked for them; None where none did."""
+    looked = [trial for trial in trials if waits_known(trial)]
+    return [wait for trial in looked for wait in trial.churn.waits] if looked else None
+
+
+def milliseconds(duration_ns: int | None) -> float | None:
+    """Rounded to the microsecond; None stays None."""
+    return None if duration_ns is None else round(duration_ns / 1e6, 3)
+
+
+def _share_under_slab_mutex(cell: Cell, trials: Sequence[Trial]) -> float | None:
+    """Of the cell's requests; None unless all trials could tell."""
+    return per(cell.under_slab_mutex, cell.requests) if all(map(under_slab_mutex_known, trials)) else None
 
 
 def headline(trials: Sequence[Trial]) -> str:
@@ -80,7 +115,7 @@ def headline(trials: Sequence[Trial]) -> str:
 
 
 def _waiting(trials: Sequence[Trial]) -> str:
-    count, wait_ns = total_waits(wait for trial in trials for wait in trial.churn.waits)
+    count, wait_ns = total_waits(watched_waits(trials) or ())
     return f", while slab_mutex was waited for {count} times, {wait_ns / 1e6:.0f} ms in all" if count else ""
 
 
@@ -121,6 +156,11 @@ def per(amount: float, units: int) -> float:
     return round(amount / units, 3) if units else 0.0
 
 
+def share(amount: float, units: int) -> float | None:
+    """The same; None where there was nothing to share among."""
+    return per(amount, units) if units else None
+
+
 def identity(trials: Sequence[Trial]) -> dict[str, Any]:
     """Which node, and which trials: what every alert says."""
     node = trials[-1].node
@@ -129,11 +169,6 @@ def identity(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def contention_fields(trials: Sequence[Trial]) -> dict[str, Any]:
     """The fields of `kickwatch.contention_detected`."""
-    waits = [wait for trial in trials for wait in trial.churn.waits]
-    count, wait_ns = total_waits(waits)
-    return identity(trials) | {
-        "slab_mutex_waits": count,
-        "slab_mutex_wait_ms": round(wait_ns / 1e6, 3),
-        "slab_mutex_longest_ms": round(max((wait.max_wait_ns for wait in waits), default=0) / 1e6, 3),
-        "slab_mutex_holders": holders(waits),
-    }
+    waits = watched_waits(trials)
+    longest = None if waits is None else longest_wait_ns(waits)
+    return identity(trials) | _wait_fields(trials) | {"slab_mutex_longest_ms": milliseconds(longest)}

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from kickwatch.detect.classes import unallowed_above_quiet
-from kickwatch.ledger import counted, creation_broadcasts, total_requests, total_waits
+from kickwatch.ledger import batch_heard, counted, creation_broadcasts, total_requests, total_waits
 from kickwatch.model import Canary, KmemAccounting, Trial, Verdict
 
 MIN_CONTAINERS = 10
@@ -140,7 +140,9 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
     if any(trial.kmem_accounting is KmemAccounting.UNKNOWN and counted(trial) for trial in trials):
         doubts.append(Reason.KMEM_ACCOUNTING_UNKNOWN.value)
     probed = (trial.churn for trial in trials if trial.observers.ipis != "counters")
-    if any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed):
+    batches = (trial.canary for trial in trials if trial.observers.ipis != "counters" and trial.canary is not None)
+    lost = any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed)
+    if lost or not all(map(batch_heard, batches)):
         doubts.append(Reason.EVENTS_LOST.value)
     return doubts
 

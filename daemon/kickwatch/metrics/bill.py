@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from kickwatch.ledger import above_quiet, counted
+from kickwatch.ledger import above_quiet, attributed, counted
 from kickwatch.metrics.words import OTHER, REQUEST_REASONS, known
 from kickwatch.model import Cell, Origin, Path, Trial, on_creation_path
 
@@ -34,14 +34,15 @@ REST = Row(OTHER, OTHER, OTHER)
 EMPTY: Bill = {REST: Cost()}
 
 
-def bill_of(trial: Trial) -> Bill:
+def bill_of(trial: Trial) -> Bill | None:
     """At most MOST_CELLS cells of the churn window and the row `other`, which is always there and last.
 
-    Those of the creation path that broadcast come first, then what broadcasts otherwise, then what sends most.
+    Those of the creation path that broadcast come first, then what broadcasts otherwise, then what sends most. None
+    where it is not known: no container counts, or nothing attributed.
     """
     containers = len(counted(trial))
-    if not containers:
-        return EMPTY
+    if not containers or not attributed(trial):
+        return None
     churn, quiet = _merged(trial.churn.cells), _merged(trial.quiet.cells)
     costs = {
         row: Cost(above_quiet(trial, sent.requests, quiet.get(row, Cost()).requests), sent.broadcasts)

@@ -33,7 +33,7 @@ class Observed(Collector):
         self._wait_ns: Rising[str] = Rising([_TIME])
         self._lost: Rising[str] = Rising(PROBES)
         self._up = dict.fromkeys(OBSERVERS, False)
-        self._slab_mutex_known = False
+        self._waits_known = False
 
     def take(self, live: Live) -> None:
         """One more reading."""
@@ -44,7 +44,13 @@ class Observed(Collector):
             self._take_wait_time(live)
             self._lost.feed(live.lost)
             self._up = {observer: live.up.get(observer, False) for observer in OBSERVERS}
-            self._slab_mutex_known = live.slab_mutex_known
+            self._waits_known = live.waits_known
+
+    def refused(self) -> None:
+        """A reading was refused: the counters stay where they are, and nothing is seen now."""
+        with self._lock:
+            self._up = dict.fromkeys(OBSERVERS, False)
+            self._waits_known = False
 
     def _take_interrupts(self, live: Live) -> None:
         """They are counted from the first reading on: what came since the node's boot would be a jump."""
@@ -69,7 +75,8 @@ class Observed(Collector):
                 _counter(
                     "kickwatch_interrupts",
                     "Inter-processor interrupts received, all CPUs together, since the first scrape, from"
-                    " /proc/interrupts: CAL function calls (on x86 they include TLB), TLB shootdowns, RES reschedules.",
+                    " /proc/interrupts: CAL function calls (on x86 they include TLB), TLB shootdowns, RES reschedules."
+                    " Not known, and 0, where the architecture has no such row (TLB on arm64).",
                     "kind",
                     self._interrupts,
                 ),
@@ -77,27 +84,29 @@ class Observed(Collector):
                     "kickwatch_csd_requests",
                     "Call-function requests sent, by what the other CPU is asked to run; other is what kickwatch has no"
                     " name for. Bounded: the reasons it knows. Those in the last seconds before the probe's map was"
-                    " emptied may be missing.",
+                    ' emptied may be missing. Not known while kickwatch_observer_up{observer="csd"} is 0.',
                     "reason",
                     self._requests,
                 ),
                 self._waits_family(),
                 _counter(
                     "kickwatch_observer_lost_events",
-                    "Events that a probe saw and could not count.",
+                    "Events that a probe saw and could not count. Not known while kickwatch_observer_up of it is 0.",
                     "observer",
                     self._lost,
                 ),
                 _gauge(
                     "kickwatch_observer_up",
-                    "Whether this kernel lets us look: csd at requests, contention at waits, interrupts at counters.",
+                    "Whether this kernel lets us look: csd at requests, contention at waits, interrupts at counters;"
+                    " all 0 after a scrape whose reading was refused. What is not up is not known: its counters rest.",
                     "observer",
                     self._up,
                 ),
                 GaugeMetricFamily(
                     "kickwatch_slab_mutex_known",
-                    "Whether the address of slab_mutex is known; before it is, no wait for it is counted.",
-                    value=float(self._slab_mutex_known),
+                    "Whether waits for slab_mutex are counted: a probe sees them, and knows its address. While 0,"
+                    " kickwatch_slab_mutex_wait_seconds is not known, whatever it shows.",
+                    value=float(self._waits_known),
                 ),
             ]
 
@@ -109,7 +118,8 @@ class Observed(Collector):
                 bounds.append((str(2 ** (bucket + 1) / _NS), float(so_far)))
         return HistogramMetricFamily(
             "kickwatch_slab_mutex_wait_seconds",
-            "How long tasks waited for slab_mutex, whoever they are, trials or not.",
+            "How long tasks waited for slab_mutex, whoever they are, trials or not. Not known while"
+            " kickwatch_slab_mutex_known is 0.",
             buckets=[*bounds, ("+Inf", float(so_far))],
             sum_value=self._wait_ns.totals[_TIME] / _NS,
         )
@@ -120,14 +130,14 @@ class Billed(Collector):
 
     def __init__(self) -> None:
         """Nothing was billed."""
-        self.bill = bill.EMPTY
+        self.bill: bill.Bill | None = None
 
     def collect(self) -> Iterable[Metric]:
-        """Two families with the same cells."""
+        """Two families with the same cells, and whether they are known."""
         of = (
             f"by each container of the last trial that was not void, all CPUs together, by cell: the {bill.MOST_CELLS}"
             " that matter most (the creation path's broadcasts first); all others are summed up in other, and one that"
-            " is no longer among them vanishes."
+            " is no longer among them vanishes. Not known while kickwatch_bill_known is 0."
         )
         requests = GaugeMetricFamily(
             "kickwatch_bill_requests_per_container",
@@ -137,10 +147,16 @@ class Billed(Collector):
         broadcasts = GaugeMetricFamily(
             "kickwatch_bill_broadcasts_per_container", f"Broadcasts to all other CPUs made {of}", labels=_CELL
         )
-        for row, cost in self.bill.items():
+        for row, cost in (self.bill or bill.EMPTY).items():
             requests.add_metric(row, cost.requests)
             broadcasts.add_metric(row, cost.broadcasts)
-        return [requests, broadcasts]
+        known = GaugeMetricFamily(
+            "kickwatch_bill_known",
+            "Whether the bill is known: the last trial that was not void had containers that count, and a probe that"
+            " attributed what they caused.",
+            value=float(self.bill is not None),
+        )
+        return [requests, broadcasts, known]
 
 
 class Chosen(Collector):

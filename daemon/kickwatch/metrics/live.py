@@ -30,7 +30,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     wait_ns: Mapping[Any, int] = {}  # time spent waiting for slab_mutex, by key of the probe's map
     lost: Counts[str] = {}  # observer: events that it could not count
     up: Mapping[str, bool] = {}
-    slab_mutex_known: bool = False
+    waits_known: bool = False
 
 
 def live_of(observatory: Observatory, sample: Sample) -> Live:
@@ -51,7 +51,7 @@ def live_of(observatory: Observatory, sample: Sample) -> Live:
             Observer.CONTENTION: contention is not None,
             Observer.INTERRUPTS: bool(sample.interrupts.counts),
         },
-        slab_mutex_known=observatory.slab_mutex_known,
+        waits_known=observatory.waits_known,
     )
 
 

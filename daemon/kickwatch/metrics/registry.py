@@ -240,9 +240,11 @@ class Metrics:
         """The observers' newest figures."""
         self._observed.take(live)
 
-    def stale(self) -> None:
-        """A scrape had to go without the observers' newest figures."""
+    def stale(self, *, refused: bool = False) -> None:
+        """A scrape had to go without the observers' newest figures; `refused`: the kernel does not let us read them."""
         self._stale.inc()
+        if refused:
+            self._observed.refused()
 
     def text(self) -> bytes:
         """Everything in the text format 0.0.4, for a scrape. Reads files of /proc: not in the event loop."""

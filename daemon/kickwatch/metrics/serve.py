@@ -14,7 +14,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
-from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError
+from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
 from kickwatch.metrics import wire
 from kickwatch.metrics.registry import Metrics
 from kickwatch.shielded import within
@@ -137,8 +137,8 @@ class Server:
     async def _refreshed(self) -> None:
         try:
             await self._refresh()
-        except (KickwatchError, OSError):
-            self._metrics.stale()
+        except (KickwatchError, OSError) as error:
+            self._metrics.stale(refused=isinstance(error, ObserveError))
 
 
 class Textfile:

@@ -135,7 +135,7 @@ async def _control(observatory: Observatory) -> Capability:
     return Capability(
         name="positive control",
         satisfied=outcome.passed,
-        detail=f"counted {outcome.detail}",
+        detail=f"counted {outcome.detail}" if outcome.calls is not None else outcome.detail,
         remedy="" if outcome.passed else "no figure of this node can be trusted: report it with `doctor --json`",
         needed=True,
     )
@@ -161,6 +161,8 @@ async def _cost(observatory: Observatory) -> Capability:
         ns0, runs0 = observatory.csd.cost()
         await _make_events(observatory.cpus_online)
         ns1, runs1 = observatory.csd.cost()
+    except KickwatchError as error:
+        return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
     finally:
         os.close(descriptor)
     runs = runs1 - runs0

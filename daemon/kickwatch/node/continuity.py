@@ -4,8 +4,11 @@ import socket
 import stat
 import struct
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from kickwatch.node import kernel
 
 _SUSPENDED_NS = 500_000_000
 _CONNECT_S = 2.0
@@ -17,24 +20,28 @@ class Moment:
 
     asleep_ns: int
     engine: tuple[int, int]
+    cpus: Mapping[int, int] = field(default_factory=dict)  # as kernel.cpu_births has them
 
     def disturbances(self, later: "Moment") -> tuple[str, ...]:
         """The names of what happened between two moments."""
         found = []
         if later.asleep_ns - self.asleep_ns > _SUSPENDED_NS:
             found.append("suspended")
+        if later.cpus != self.cpus:
+            found.append("cpus_changed")
         if later.engine != self.engine:
             found.append("engine_restarted")
         return tuple(found)
 
 
-def moment(engine: Path, proc: Path = Path("/proc")) -> Moment:
+def moment(engine: Path, proc: Path = Path("/proc"), sys: Path = kernel.SYS) -> Moment:
     """Now. `engine` is its socket, or the program that is run for each container.
 
-    Time asleep is what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not (clock_gettime(2)).
+    Time asleep is what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not (clock_gettime(2)). The CPUs of two readings
+    of /proc/interrupts may be the same though one of them was away in between: hence their births.
     """
     asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    return Moment(asleep_ns, engine_program(engine) or engine_process(engine, proc))
+    return Moment(asleep_ns, engine_program(engine) or engine_process(engine, proc), kernel.cpu_births(sys))
 
 
 def engine_program(engine: Path) -> tuple[int, int] | None:

@@ -48,6 +48,16 @@ def online(sys: Path = SYS) -> list[int]:
     return parse_cpu_list(_read(sys / "devices/system/cpu/online"))
 
 
+def cpu_births(sys: Path = SYS) -> dict[int, int]:
+    """For each online CPU a number that is another one once it has been offline in between.
+
+    It is the inode of the CPU's directory `topology`, which is removed when a CPU goes and made again when it comes
+    (topology_add_dev, drivers/base/topology.c: CPUHP_TOPOLOGY_PREPARE); sysfs gives a number to one directory after the
+    other and not to two ("kernfs: use idr instead of ida to manage inode number", 4.14). 0 where there is none.
+    """
+    return {cpu: _inode(sys / f"devices/system/cpu/cpu{cpu}/topology") for cpu in online(sys)}
+
+
 def possible(sys: Path = SYS) -> list[int]:
     """The CPUs that may ever come: the last one tells how long the kernel's CPU masks are."""
     return parse_cpu_list(_read(sys / "devices/system/cpu/possible"))
@@ -60,6 +70,13 @@ def parse_cpu_list(text: str) -> list[int]:
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
     return cpus
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 def _read(path: Path) -> str:

@@ -23,6 +23,7 @@ class Capability(IntEnum):
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
     KILL = 5
+    SYS_ADMIN = 21
     SYSLOG = 34
     PERFMON = 38
     BPF = 39
@@ -31,6 +32,9 @@ class Capability(IntEnum):
 # Files of other users (a configuration, a container's cgroup); signals to a program whose user the engine remapped;
 # addresses in kallsyms, which is read again when a module comes.
 KEPT = frozenset({Capability.DAC_OVERRIDE, Capability.DAC_READ_SEARCH, Capability.KILL, Capability.SYSLOG})
+
+# What bpf(2) may take once the probes are armed, the lesser first.
+FOR_BPF = (Capability.BPF, Capability.SYS_ADMIN)
 
 
 class _Header(ctypes.Structure):
@@ -48,24 +52,34 @@ def held(proc: Path = Path("/proc")) -> int:
 
 
 def give_up(works: Callable[[], bool]) -> frozenset[str]:
-    """Keep KEPT of what is held, and CAP_BPF where `works` says False without it; returns the names of what is kept.
+    """Keep KEPT of what is held, and of FOR_BPF the first without which `works` says False; returns the kept's names.
 
-    `works` tries what the daemon goes on doing: reading its maps. Before "bpf: refine kernel.unprivileged_bpf_disabled
-    behaviour" (5.19) that takes CAP_BPF where unprivileged BPF is off. Raises KickwatchError while other threads live,
-    or where the kernel refuses.
+    `works` tries what the daemon goes on doing: reading and writing its maps. Where unprivileged BPF is off, that takes
+    CAP_BPF before "bpf: refine kernel.unprivileged_bpf_disabled behaviour" (5.19), and CAP_SYS_ADMIN before
+    "capabilities: Introduce CAP_BPF" (5.8). Where it works with none of them, capabilities are not the cause, and none
+    is kept for it. Raises KickwatchError while other threads live, or where the kernel refuses.
     """
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate())
         raise KickwatchError(f"other threads live ({names})", "give capabilities up before any is started")
     before = held()
-    kept = before & sum(1 << one for one in KEPT)
-    _set(effective=kept, permitted=before)
-    if not works():
-        kept |= before & 1 << Capability.BPF
-    _set(effective=before, permitted=before)
+    kept = _enough(before, works)
     _drop_from_bounding_set(before & ~kept)
     _set(effective=kept, permitted=kept)
     return frozenset(one.name for one in Capability if kept & 1 << one)
+
+
+def _enough(before: int, works: Callable[[], bool]) -> int:
+    """The fewest of `before` with which `works` says True. All of them are in effect again afterwards."""
+    least = before & sum(1 << one for one in KEPT)
+    try:
+        for more in dict.fromkeys((0, *(before & 1 << one for one in FOR_BPF))):
+            _set(effective=least | more, permitted=before)
+            if works():
+                return least | more
+    finally:
+        _set(effective=before, permitted=before)
+    return least
 
 
 def _drop_from_bounding_set(capabilities: int) -> None:

@@ -5,6 +5,7 @@ Every call that can fail raises ObserveError with libbpf's own last words, since
 
 import ctypes
 import ctypes.util
+import errno
 import os
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -38,6 +39,9 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "libbpf_num_possible_cpus": (ctypes.c_int, []),
     "libbpf_set_print": (ctypes.c_void_p, [_PrintFn]),
 }
+# Where unprivileged BPF is off, every call of bpf(2) needs a capability before "bpf: refine
+# kernel.unprivileged_bpf_disabled behaviour" (5.19).
+_REMEDIES = {errno.EPERM: "CAP_BPF (before 5.8 CAP_SYS_ADMIN), or a seccomp filter that allows bpf(2)"}
 _PERCPU_TYPES = frozenset({5, 6})  # BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY (uapi linux/bpf.h)
 # struct bpf_prog_info (uapi linux/bpf.h): offsets of run_time_ns, run_cnt (5.1) and recursion_misses (5.12).
 _PROG_INFO_BYTES = 232
@@ -90,8 +94,17 @@ def library() -> _Libbpf:
     return _library
 
 
+def refused(what: str, code: int) -> ObserveError:
+    """The error of a bpf(2) call that failed with the errno `code`; `what` names the map or program, and the call."""
+    name = f"{errno.errorcode.get(code, code)}: {os.strerror(code)}"
+    return ObserveError(f"{what} failed ({name})", _REMEDIES.get(code, "report it, with the kernel's release"))
+
+
 class BpfMap:
-    """One map of a loaded object. Keys and values are bytes; per-CPU values are the CPUs' values in a row."""
+    """One map of a loaded object. Keys and values are bytes; per-CPU values are the CPUs' values in a row.
+
+    "No such entry" (ENOENT) is an answer. Anything else is none: ObserveError names the map and the errno.
+    """
 
     def __init__(self, pointer: int, name: str) -> None:
         lib = library()
@@ -106,36 +119,45 @@ class BpfMap:
         self._value = ctypes.create_string_buffer(width)
 
     def get(self, key: bytes) -> bytes | None:
-        """The value, or None when the map has no such key."""
-        if self._lib.bpf_map_lookup_elem(self._fd, key, self._value) != 0:
+        """The value, or None when the map has no such key. Raises ObserveError when it cannot be read."""
+        if self._missing("lookup", self._lib.bpf_map_lookup_elem(self._fd, key, self._value)):
             return None
         return self._value.raw
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Write one entry, whether it exists or not."""
-        if self._lib.bpf_map_update_elem(self._fd, key, value, 0) != 0:
-            reason = os.strerror(ctypes.get_errno())
-            raise ObserveError(f"BPF map {self.name} refused an entry", reason)
+        """Write one entry, whether it exists or not. Raises ObserveError."""
+        result = self._lib.bpf_map_update_elem(self._fd, key, value, 0)
+        if result != 0:
+            raise refused(f"BPF map {self.name}: update", -result)
 
     def delete(self, key: bytes) -> None:
-        """Remove one entry; a missing one is no error."""
-        self._lib.bpf_map_delete_elem(self._fd, key)
+        """Remove one entry; a missing one is no error. Raises ObserveError when it cannot be removed."""
+        self._missing("delete", self._lib.bpf_map_delete_elem(self._fd, key))
 
     def clear(self, keep: Container[bytes] = ()) -> None:
-        """Remove every entry but those of the keys to keep."""
+        """Remove every entry but those of the keys to keep. Raises ObserveError."""
         for key in list(self.keys()):
             if key not in keep:
                 self.delete(key)
 
     def keys(self) -> Iterator[bytes]:
-        """All keys. Entries inserted meanwhile may or may not appear; none appears twice while nothing is deleted."""
+        """All keys. Entries inserted meanwhile may or may not appear; none appears twice while nothing is deleted.
+
+        Raises ObserveError when they cannot be read to the end.
+        """
         key = ctypes.create_string_buffer(self.key_bytes)
         following = ctypes.create_string_buffer(self.key_bytes)
         previous: ctypes.Array[ctypes.c_char] | None = None
-        while self._lib.bpf_map_get_next_key(self._fd, previous, following) == 0:
+        while not self._missing("next key", self._lib.bpf_map_get_next_key(self._fd, previous, following)):
             yield following.raw
             key.raw = following.raw
             previous = key
+
+    def _missing(self, call: str, result: int) -> bool:
+        """Whether the entry asked for does not exist; libbpf 1.0 returns the errno, negated."""
+        if result in (0, -errno.ENOENT):
+            return result != 0
+        raise refused(f"BPF map {self.name}: {call}", -result)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries."""
@@ -199,12 +221,16 @@ class BpfObject:
         return BpfMap(self._map_pointer(name), name)
 
     def run_statistics(self, program: str) -> tuple[int, int, int]:
-        """(run_time_ns, runs, recursion_misses) of a program; the first two rise only while BPF statistics are on."""
+        """(run_time_ns, runs, recursion_misses) of a program; the first two rise only while BPF statistics are on.
+
+        The last is 0 before 5.12. Raises ObserveError when the kernel does not tell.
+        """
         info = ctypes.create_string_buffer(_PROG_INFO_BYTES)
         length = ctypes.c_uint32(_PROG_INFO_BYTES)
         fd = self._lib.lib.bpf_program__fd(self._program(program))
-        if self._lib.lib.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(length)) != 0:
-            return (0, 0, 0)
+        result = self._lib.lib.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(length))
+        if result != 0:
+            raise refused(f"BPF program {program}: its statistics", -result)
         words = (ctypes.c_uint64 * 3).from_buffer(info, _PROG_INFO_RUN_TIME_NS)
         return (words[0], words[1], words[2])
 

@@ -21,7 +21,7 @@ from typing import ClassVar, NamedTuple, Self
 from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.model import Wait
 from kickwatch.observe.bpf import BpfObject
-from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack
+from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, entry, read_health, read_stack, sum_of, try_maps
 from kickwatch.observe.reasons import attribute, is_slab_mutex_stack, top_of_stack
 from kickwatch.observe.symbols import Symbols
 from kickwatch.shielded import finish
@@ -92,14 +92,17 @@ class ContentionObserver:
         """Where the kernel is watched, in words."""
         return "tracepoints lock:contention_begin, contention_end"
 
+    def try_maps(self) -> None:
+        """Do all that is done with the maps while the probe is armed. Raises ObserveError where it is refused."""
+        self.configure()
+        self.read()
+        try_maps(self.probe, emptied=("waits", "waiting"), walked=("stacks",))
+
     def read(self) -> ContentionSample:
-        """All totals."""
+        """All totals. Raises ObserveError."""
         totals = {key: WaitTotals(*_WAIT.unpack(value)) for key, value in self.probe.map("waits").items()}
         histogram = self.probe.map("histogram")
-        buckets = []
-        for index in range(_BUCKETS):
-            value = histogram.get(struct.pack("=I", index)) or b""
-            buckets.append(sum(word for (word,) in struct.iter_unpack("=Q", value)))
+        buckets = [sum_of(histogram, index) for index in range(_BUCKETS)]
         misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
         return ContentionSample(totals, tuple(buckets), read_health(self.probe.map("health")), misses)
 
@@ -193,10 +196,10 @@ class ContentionObserver:
             time.sleep(PROGRAM_END_S)
             keys = {key: _KEY.unpack(key) for key in waits.keys()}  # noqa: SIM118 -- a BPF map, not a dict
             kept = {key: stack for key, (lock, stack, *_) in keys.items() if lock == mutex}
+            self.forget_names()  # first: a map that is emptied in part gives ids to other stacks, too
             waits.clear(keep=kept)
             self.probe.map("waiting").clear()
             stacks.clear(keep={struct.pack("=i", stack) for stack in kept.values()})
-            self.forget_names()
         finally:
             self.configure()
 
@@ -238,7 +241,7 @@ def _find_comm() -> int:
         probe.attach_raw_tracepoint("task_rename", "task_rename")
         for new_name in (name, b"kickwatch"):
             libc.prctl(_PR_SET_NAME, ctypes.c_char_p(new_name), 0, 0, 0)
-        copy = probe.map("task").get(struct.pack("=I", 0)) or b""
+        copy = entry(probe.map("task"), 0)
     finally:
         probe.close()
     return max(0, copy.find(name + b"\0"))

@@ -62,8 +62,13 @@ class Observatory:
 
     @property
     def slab_mutex_known(self) -> bool:
-        """True once its address is known. Before, no wait for it is a figure, and nothing is `under_slab_mutex`."""
+        """True once its address is known to the probes that are armed. Before, nothing is `under_slab_mutex`."""
         return any(observer is not None and observer.slab_mutex for observer in (self.csd, self.contention))
+
+    @property
+    def waits_known(self) -> bool:
+        """True while waits for slab_mutex are counted: the contention probe is armed, and knows it."""
+        return self.contention is not None and bool(self.contention.slab_mutex)
 
     @classmethod
     async def open(cls, proc: Path = Path("/proc")) -> "Observatory":
@@ -126,7 +131,8 @@ class Observatory:
     async def sample(self) -> Sample:
         """Read everything. The moment is that between the counters and the probes, about a millisecond wide.
 
-        A module that came during a window is known by name when the window is put into words.
+        A module that came during a window is known by name when the window is put into words. Raises ObserveError where
+        the kernel refuses a figure: there is no half of a sample.
         """
         await self._follow_modules()
         interrupts = await read_interrupts(self.proc)
@@ -135,14 +141,14 @@ class Observatory:
         contention = self.contention.read() if self.contention is not None else None
         return Sample(at_ns, interrupts, csd, contention)
 
-    def read_probes(self) -> None:
-        """Read their maps and forget what was read: whether that is allowed is the question. Raises ObserveError."""
+    def try_probes(self) -> None:
+        """Read and write the probes' maps: whether that is allowed is the question. Raises ObserveError."""
         for observer in (self.csd, self.contention):
             if observer is not None:
-                observer.read()
+                observer.try_maps()
 
     def creation_broadcasts(self) -> int | None:
-        """Broadcasts of the creation path since the probes were armed; None when no probe tells."""
+        """Broadcasts of the creation path since the probes were armed; None without a probe. Raises ObserveError."""
         return self.csd.creation_broadcasts(self.csd.read()) if self.csd is not None else None
 
     async def between_windows(self) -> None:
@@ -206,6 +212,18 @@ class Observatory:
             lost_events=window.lost_events + lost,
             stackless_events=window.stackless_events + stackless,
         )
+
+    @staticmethod
+    def requests_lost(before: Sample, after: Sample) -> tuple[int, int]:
+        """(requests that the IPI probe could not count, requests counted without a stack) between two samples.
+
+        Not those for which the program was not run, since it ran on that CPU already: an interrupt sent them, and none
+        sends to many CPUs. Zeros without a probe.
+        """
+        if before.csd is None or after.csd is None:
+            return 0, 0
+        rise = Health(*(late - early for early, late in zip(before.csd.health, after.csd.health, strict=True)))
+        return rise.lost + rise.unknown_kind, rise.stackless
 
     def close(self) -> None:
         """Disarm everything."""

@@ -1,9 +1,11 @@
 """What the probes' maps have in common: their own health, kernel stacks in words, and when a map may be emptied."""
 
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from kickwatch.observe.bpf import BpfMap
+from kickwatch.errors import ObserveError
+from kickwatch.observe.bpf import BpfMap, BpfObject
 from kickwatch.observe.symbols import Symbols
 
 _MAX_FRAMES = 48
@@ -29,21 +31,44 @@ HEALTHY = Health()
 
 
 def read_health(health: BpfMap) -> Health:
-    """The probe's own counters, summed over CPUs."""
-    counts = []
-    for index in range(len(Health._fields)):
-        value = health.get(struct.pack("=I", index)) or b""
-        counts.append(sum(word for (word,) in struct.iter_unpack("=Q", value)))
-    return Health(*counts)
+    """The probe's own counters, summed over CPUs. Raises ObserveError."""
+    return Health(*(sum_of(health, index) for index in range(len(Health._fields))))
+
+
+def entry(array: BpfMap, index: int) -> bytes:
+    """An entry of an array, which has all of them from the start: a missing one is an error. Raises ObserveError."""
+    value = array.get(struct.pack("=I", index))
+    if value is None:
+        raise ObserveError(f"BPF map {array.name} has no entry {index}", "rebuild the probes with `make native`")
+    return value
+
+
+def sum_of(counters: BpfMap, index: int) -> int:
+    """One counter of an array of 64-bit counters, summed over CPUs. Raises ObserveError."""
+    return sum(word for (word,) in struct.iter_unpack("=Q", entry(counters, index)))
 
 
 def read_stack(stacks: BpfMap, stack_id: int, symbols: Symbols) -> tuple[str, ...]:
-    """Function names of a stack id, innermost first; empty when the kernel has it no more."""
+    """Function names of a stack id, innermost first; empty when the kernel has it no more. Raises ObserveError."""
     value = stacks.get(struct.pack("=I", stack_id))
     if value is None:
         return ()
     addresses = struct.unpack(f"={_MAX_FRAMES}Q", value)
     return without_glue([symbols.resolve(address) for address in addresses if address])
+
+
+def try_maps(probe: BpfObject, *, emptied: Iterable[str], walked: Iterable[str]) -> None:
+    """Read, write and walk the maps of a probe as the daemon does for as long as it runs. Raises ObserveError.
+
+    An empty map and one that may not be read look alike to who asks for a missing key: so it begins with one that is
+    always there. The keys deleted are zeros, which no probe writes.
+    """
+    entry(probe.map("config"), 0)
+    for name in (*emptied, *walked):
+        next(probe.map(name).keys(), None)
+    for name in emptied:
+        found = probe.map(name)
+        found.delete(bytes(found.key_bytes))
 
 
 def without_glue(stack: list[str]) -> tuple[str, ...]:

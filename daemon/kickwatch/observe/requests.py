@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from kickwatch.model import Cell, on_creation_path
 from kickwatch.observe.bpf import BpfObject
-from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack
+from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack, try_maps
 from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, attribute, mask_follows_task, reason_of
 from kickwatch.observe.symbols import Symbols
 
@@ -143,8 +143,14 @@ class RequestObserver(ABC):
         self.slab_mutex = address
         self.configure()
 
+    def try_maps(self) -> None:
+        """Do all that is done with the maps while the probe is armed. Raises ObserveError where it is refused."""
+        self.configure()
+        self.read()
+        try_maps(self.probe, emptied=("cells", "settled_funcs"), walked=("stacks",))
+
     def read(self) -> CsdSample:
-        """All totals. A few hundred keys: about a millisecond."""
+        """All totals. A few hundred keys: about a millisecond. Raises ObserveError."""
         totals = {key: Totals(*_CELL.unpack(value)) for key, value in self.probe.map("cells").items()}
         for index, value in self.probe.map("busy_cells").items():
             func = self._busy[int.from_bytes(index, sys.byteorder)]
@@ -168,10 +174,11 @@ class RequestObserver(ABC):
         self.configure(paused=True)
         try:
             time.sleep(PROGRAM_END_S)
-            self._await_examples()  # first: they name stacks, as the cells do
+            self._names = {}  # first: a map that is emptied in part gives ids to other stacks, too
+            self._await_examples()  # they name stacks, as the cells do
             cells.clear()
             self.probe.map("stacks").clear()
-            self._names, self._lost = {}, lost
+            self._lost = lost
         finally:
             self.configure()
         return True

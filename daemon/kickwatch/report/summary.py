@@ -1,11 +1,24 @@
-"""The trial as one JSON object (schema 1): the contract of `kickwatch trial --json`."""
+"""The trial as one JSON object (schema 1): the contract of `kickwatch trial --json`. None is what nobody could know."""
 
 from statistics import quantiles
 from typing import Any
 
 from kickwatch.detect.verdict import Judgement, cal_minus_tlb_per_memcg
-from kickwatch.ledger import above_quiet, counted, creation_broadcasts, quiet_rate_hz, total_requests, total_waits
-from kickwatch.model import SCHEMA_VERSION, Canary, Cell, Trial
+from kickwatch.ledger import (
+    above_quiet,
+    attributed,
+    batch_heard,
+    counted,
+    creation_broadcasts,
+    known_creation_broadcasts,
+    longest_wait_ns,
+    quiet_rate_hz,
+    total_requests,
+    total_waits,
+    under_slab_mutex_known,
+    waits_known,
+)
+from kickwatch.model import SCHEMA_VERSION, Cell, Trial
 
 _DIGITS = 4
 
@@ -33,62 +46,83 @@ def summarise(trial: Trial, judgement: Judgement) -> dict[str, Any]:
         "control": {"passed": trial.control.passed, "detail": trial.control.detail} if trial.control else None,
         "window_s": round(trial.churn.duration_ns / 1e9, 3),
         "per_container": per_container(trial),
-        "canary": canary(trial.canary),
+        "canary": canary(trial),
         "bill": bill(trial),
         "waits": waits(trial),
         "latency_ms": latencies(trial),
-        "overhead": {"lost_events": trial.churn.lost_events, "stackless_events": trial.churn.stackless_events},
+        "overhead": overhead(trial),
         "notes": list(trial.notes),
     }
 
 
 def per_container(trial: Trial) -> dict[str, float | None]:
-    """What one container cost the whole machine; None for what could not be known.
+    """What one container cost the whole machine; None for what could not be known, and where none counts.
 
     Counters and requests above the quiet window's rate; broadcasts and waits as counted, since the stack is the proof.
     """
-    containers = len(counted(trial)) or 1
-
-    def above(churn: float | None, quiet: float | None) -> float | None:
-        if churn is None or quiet is None:
-            return None
-        return round(above_quiet(trial, churn, quiet) / containers, _DIGITS)
-
-    rise, base = trial.churn.interrupts, trial.quiet.interrupts
-    count, wait_ns = total_waits(trial.churn.waits)
+    rise, base, probed = trial.churn.interrupts, trial.quiet.interrupts, attributed(trial)
+    requests = (total_requests(trial.churn.cells), total_requests(trial.quiet.cells)) if probed else (None, None)
+    broadcasts = sum(cell.broadcasts for cell in trial.churn.cells) if probed else None
+    count, wait_ns = total_waits(trial.churn.waits) if waits_known(trial) else (None, None)
     return {
-        "cal": above(rise.cal, base.cal),
-        "tlb": above(rise.tlb, base.tlb),
-        "res": above(rise.res, base.res),
-        "requests": above(total_requests(trial.churn.cells), total_requests(trial.quiet.cells)),
-        "broadcasts": round(sum(cell.broadcasts for cell in trial.churn.cells) / containers, _DIGITS),
-        "creation_path_broadcasts": round(creation_broadcasts(trial.churn.cells) / containers, _DIGITS),
-        "slab_mutex_waits": round(count / containers, _DIGITS) if trial.slab_mutex_known else None,
-        "slab_mutex_wait_ns": round(wait_ns / containers, 1) if trial.slab_mutex_known else None,
+        "cal": _above(trial, rise.cal, base.cal),
+        "tlb": _above(trial, rise.tlb, base.tlb),
+        "res": _above(trial, rise.res, base.res),
+        "requests": _above(trial, *requests),
+        "broadcasts": _each(trial, broadcasts),
+        "creation_path_broadcasts": _each(trial, known_creation_broadcasts(trial)),
+        "slab_mutex_waits": _each(trial, count),
+        "slab_mutex_wait_ns": _each(trial, wait_ns, 1),
     }
 
 
-def canary(batch: Canary | None) -> dict[str, float | int | None] | None:
-    """The batch of bare memory cgroups."""
+def _each(trial: Trial, amount: float | None, digits: int = _DIGITS) -> float | None:
+    """By each container that counts."""
+    containers = len(counted(trial))
+    return None if amount is None or not containers else round(amount / containers, digits)
+
+
+def _above(trial: Trial, churn: float | None, quiet: float | None) -> float | None:
+    """The same of what exceeds the quiet window's rate."""
+    return None if churn is None or quiet is None else _each(trial, above_quiet(trial, churn, quiet))
+
+
+def overhead(trial: Trial) -> dict[str, int | None]:
+    """What the probes could not count, or not in full; None where none was armed."""
+    armed = (trial.observers.ipis, trial.observers.contention) != ("counters", "none")
+    lost, stackless = trial.churn.lost_events, trial.churn.stackless_events
+    return {"lost_events": lost if armed else None, "stackless_events": stackless if armed else None}
+
+
+def canary(trial: Trial) -> dict[str, float | int | None] | None:
+    """The batch of bare memory cgroups; None without one."""
+    batch = trial.canary
     if batch is None:
         return None
     cal_minus_tlb = cal_minus_tlb_per_memcg(batch)
+    broadcasts = creation_broadcasts(batch.cells)
+    known = attributed(trial) and (broadcasts > 0 or batch_heard(batch))
     return {
         "memcgs": batch.memcgs,
         "cal_minus_tlb_per_memcg": None if cal_minus_tlb is None else round(cal_minus_tlb, _DIGITS),
-        "creation_path_broadcasts_per_memcg": round(creation_broadcasts(batch.cells) / batch.memcgs, _DIGITS),
+        "creation_path_broadcasts_per_memcg": round(broadcasts / batch.memcgs, _DIGITS) if known else None,
+        "lost_events": None if trial.observers.ipis == "counters" else batch.lost_events,
     }
 
 
-def bill(trial: Trial) -> list[dict[str, Any]]:
-    """Every cell of the churn window, largest first."""
+def bill(trial: Trial) -> list[dict[str, Any]] | None:
+    """Every cell of the churn window, largest first; None where no probe was armed.
+
+    That of a probe which failed its positive control is what it counted, and proves nothing.
+    """
+    if trial.observers.ipis == "counters":
+        return None
     quiet = {cell.identity: cell.requests for cell in trial.quiet.cells}
     return [_bill_row(trial, cell, quiet.get(cell.identity, 0)) for cell in trial.churn.cells]
 
 
 def _bill_row(trial: Trial, cell: Cell, quiet_requests: int) -> dict[str, Any]:
     others = max(1, trial.node.cpus_online - 1)
-    containers = len(counted(trial)) or 1
     return {
         "reason": cell.reason,
         "func": cell.func,
@@ -97,15 +131,17 @@ def _bill_row(trial: Trial, cell: Cell, quiet_requests: int) -> dict[str, Any]:
         "requests": cell.requests,
         "calls": cell.calls,
         "broadcasts": cell.broadcasts,
-        "under_slab_mutex": cell.under_slab_mutex,
-        "sweeps_per_container": round(above_quiet(trial, cell.requests, quiet_requests) / others / containers, _DIGITS),
+        "under_slab_mutex": cell.under_slab_mutex if under_slab_mutex_known(trial) else None,
+        "sweeps_per_container": _each(trial, above_quiet(trial, cell.requests, quiet_requests) / others),
         "quiet_rate_hz": round(quiet_rate_hz(trial, quiet_requests), _DIGITS),
         "stack": list(cell.stack),
     }
 
 
-def waits(trial: Trial) -> list[dict[str, Any]]:
-    """Who waited for slab_mutex during the churn window, and for whom; longest total first."""
+def waits(trial: Trial) -> list[dict[str, Any]] | None:
+    """Who waited for slab_mutex in the churn window, and for whom, longest total first; None where nobody looked."""
+    if not waits_known(trial):
+        return None
     return [
         {
             "waiter": wait.waiter,
@@ -114,7 +150,7 @@ def waits(trial: Trial) -> list[dict[str, Any]]:
             "path": wait.path.value,
             "waits": wait.waits,
             "wait_ns": wait.wait_ns,
-            "max_wait_ns": wait.max_wait_ns,
+            "max_wait_ns": longest_wait_ns([wait]),
         }
         for wait in trial.churn.waits
     ]

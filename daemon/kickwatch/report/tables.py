@@ -37,13 +37,16 @@ def _head(trial: Trial, summary: dict[str, Any]) -> str:
     ]
     if trial.control is not None:
         outcome = "passed" if trial.control.passed else "FAILED"
-        lines.append(f"positive control {outcome}: the probe counted {trial.control.detail}")
+        counted = "the probe counted " if trial.control.calls is not None else ""
+        lines.append(f"positive control {outcome}: {counted}{trial.control.detail}")
     if trial.void:
         lines.append(f"void: this trial proves nothing ({trial.void})")
     return "\n".join([*lines, *(f"note: {note}" for note in trial.notes)])
 
 
 def _bill(summary: dict[str, Any]) -> str:
+    if summary["bill"] is None:
+        return "what the other CPUs were made to run is not known: no probe tells"
     rows = [
         (
             row["reason"],
@@ -52,7 +55,7 @@ def _bill(summary: dict[str, Any]) -> str:
             str(row["requests"]),
             str(row["calls"] or ""),
             str(row["broadcasts"] or ""),
-            f"{row['sweeps_per_container']:.2f}",
+            _known(row["sweeps_per_container"], ".2f"),
             f"{row['quiet_rate_hz']:.1f}",
             top_of_stack(row["stack"]) if row["stack"] else "",
         )
@@ -64,36 +67,34 @@ def _bill(summary: dict[str, Any]) -> str:
 
 
 def _waits(summary: dict[str, Any]) -> str:
+    if summary["observers"]["contention"] == "none":
+        return "slab_mutex: its waits are not known, no probe sees them"
+    if summary["waits"] is None:
+        return "slab_mutex: its address is not known yet, so nothing is known of its waits"
     rows = [
-        (
-            row["waiter"],
-            row["holder"],
-            str(row["waits"]),
-            f"{row['wait_ns'] / 1e6:.3f}",
-            f"{row['max_wait_ns'] / 1e6:.3f}",
-        )
+        (row["waiter"], row["holder"], str(row["waits"]), _ms(row["wait_ns"]), _ms(row["max_wait_ns"]))
         for row in summary["waits"]
     ]
-    if summary["per_container"]["slab_mutex_waits"] is None:
-        return "slab_mutex: its address is not known yet, so nothing is known of its waits"
-    if not rows:
-        return "slab_mutex: nobody waited" if summary["observers"]["contention"] != "none" else ""
-    return "slab_mutex:\n" + table(_WAIT_HEAD, rows)
+    return "slab_mutex:\n" + table(_WAIT_HEAD, rows) if rows else "slab_mutex: nobody waited"
+
+
+def _ms(duration_ns: int | None) -> str:
+    return _known(None if duration_ns is None else duration_ns / 1e6, ".3f")
 
 
 def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     each, steps = summary["per_container"], summary["latency_ms"]
-    counters = ", ".join(f"{name.upper()} {each[name]:.1f}" for name in ("cal", "tlb", "res") if each[name] is not None)
+    read = [f"{name.upper()} {each[name]:.1f}" for name in ("cal", "tlb", "res") if each[name] is not None]
+    counters = ", ".join(read) or "interrupts not known"
     lines = [
-        f"per container, all CPUs, above quiet: {counters}; requests {each['requests']:.1f}",
-        f"creation path: {each['creation_path_broadcasts']:g} broadcasts per container",
+        f"per container, all CPUs, above quiet: {counters}; requests {_known(each['requests'], '.1f')}",
+        f"creation path: {_amount(each['creation_path_broadcasts'], 'broadcasts per container')}",
     ]
     batch = summary["canary"]
     if batch:
-        lines.append(
-            f"canary: {batch['memcgs']} bare memory cgroups, each {batch['creation_path_broadcasts_per_memcg']:g} "
-            f"creation-path broadcasts and {_known(batch['cal_minus_tlb_per_memcg'])} CAL-TLB"
-        )
+        broadcasts = _amount(batch["creation_path_broadcasts_per_memcg"], "creation-path broadcasts")
+        interrupts = _amount(batch["cal_minus_tlb_per_memcg"], "CAL-TLB")
+        lines.append(f"canary: {batch['memcgs']} bare memory cgroups, each {broadcasts} and {interrupts}")
     if summary["containers"]:
         times = ", ".join(f"{step} {figures['p50']:.0f}/{figures['p99']:.0f}" for step, figures in steps.items())
         lines.append(f"milliseconds, p50/p99: {times}")
@@ -131,8 +132,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(["  " + heading.rstrip(), *map(line, rows)])
 
 
-def _known(figure: float | None) -> str:
-    return "unknown" if figure is None else f"{figure:g}"
+def _amount(figure: float | None, of: str) -> str:
+    """`3 broadcasts`, or `broadcasts not known`."""
+    return f"{of} not known" if figure is None else f"{figure:g} {of}"
+
+
+def _known(figure: float | None, form: str = "g") -> str:
+    return "not known" if figure is None else format(figure, form)
 
 
 def _is_number(text: str) -> bool:

@@ -31,7 +31,7 @@ def test_before_the_first_trial_nothing_is_claimed() -> None:
     assert told["trials"] == told["containers"] == told["failed"] == 0
     assert told["creation_path_broadcasts_per_container"] is None
     assert told["slab_mutex_waits"] is None
-    assert told["bill"] == []
+    assert told["bill"] is None
     assert told["latency_ms"]["create"] == {"p50": None, "p99": None}
     assert "kernel" not in told
 
@@ -108,7 +108,7 @@ def test_a_trial_whose_probe_did_not_attribute_claims_no_cells(blind: Trial) -> 
     told = bill(blind).take(60)
     assert told["containers"] == 23
     assert told["creation_path_broadcasts_per_container"] is None
-    assert told["bill"] == []
+    assert told["bill"] is None
     mixed = bill(blind, trial(kick(23))).take(60)
     assert mixed["containers"] == 46
     assert mixed["creation_path_broadcasts_per_container"] == 1
@@ -124,6 +124,22 @@ def test_waits_add_up_and_an_unknown_mutex_is_not_zero_waits() -> None:
     assert bill(trial()).take(60)["slab_mutex_waits"] == 0
 
 
+def test_waits_that_no_probe_sees_are_not_zero_though_the_ipi_probe_knows_the_mutex() -> None:
+    told = bill(trial(observers=Observers(ipis="csd", contention="none"), slab_mutex_known=True)).take(60)
+    assert told["slab_mutex_waits"] is told["slab_mutex_wait_ms"] is told["slab_mutex_longest_ms"] is None
+    assert told["bill"]
+
+
+def test_the_longest_wait_is_not_zero_where_an_earlier_one_was_longer() -> None:
+    """The probe tells the longest since it was armed, so a window whose waits were shorter does not know its own."""
+    shorter = trial(churn=window("churn", TLB, waits=(replace(wait(3), max_wait_ns=0),)))
+    assert bill(shorter).take(60)["slab_mutex_longest_ms"] is None
+    longer = trial(churn=window("churn", TLB, waits=(wait(1),)))
+    assert bill(shorter, longer).take(60)["slab_mutex_longest_ms"] == 9
+    assert bill(longer, shorter).take(60)["slab_mutex_longest_ms"] == 9
+    assert bill(trial()).take(60)["slab_mutex_longest_ms"] == 0
+
+
 def test_latencies_are_those_of_the_containers_that_count() -> None:
     told = bill(trial(containers=containers(23, failed=5))).take(60)["latency_ms"]
     assert told["start"]["p50"] == pytest.approx(200, rel=0.03)
@@ -137,7 +153,7 @@ def test_telling_the_bill_empties_it_but_for_what_lasts() -> None:
     assert one.take(60)["paused_s"] == 19.3
     again = one.take(60)
     assert again["paused_s"] == again["trials"] == 0
-    assert again["bill"] == []
+    assert again["bill"] is None
     assert again["verdict"] == "broadcasting"
     assert again["kernel"] == "6.18.0"
 

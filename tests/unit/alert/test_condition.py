@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from builders import TLB, kick, trial, wait, window
-from kickwatch.alert.broadcast import bpftrace_line, broadcast_fields, headline
+from kickwatch.alert.broadcast import bpftrace_line, broadcast_fields, contention_fields, headline
 from kickwatch.alert.condition import alerts_of
 from kickwatch.detect.verdict import judge
 from kickwatch.model import Canary, Interrupts, KmemAccounting, Observers, Trial
@@ -73,3 +73,37 @@ def test_where_kprobes_saw_it_kprobes_confirm_it() -> None:
     assert 'kprobe:smp_call_function_many_cond.constprop.0 /arg1 == kaddr("do_nothing")/' in line
     seen = trial(kick(9), observers=Observers(ipis="kprobe", contention="none"))
     assert "kprobe:smp_call_function_many_cond " in broadcast_fields([seen])["confirm"]
+
+
+def test_an_alert_of_counters_alone_claims_no_zeros() -> None:
+    """The canary's counters convict; who broadcast how often, and who waited, nobody saw."""
+    blind = trial(churn=window("churn"), observers=Observers(ipis="counters", contention="none"))
+    fields = broadcast_fields([blind])
+    unknown = {key: value for key, value in fields.items() if value is None}
+    assert set(unknown) == {
+        "broadcasts_per_container",
+        "slab_mutex_waits",
+        "slab_mutex_wait_ms",
+        "slab_mutex_holders",
+    }
+    assert (fields["containers"], fields["trials"]) == (23, ["0badcafe"])
+
+
+def test_each_of_the_two_probes_knows_the_mutex_for_itself() -> None:
+    without_waits = replace(SICK, observers=Observers(ipis="csd", contention="none"))
+    fields = broadcast_fields([without_waits])
+    assert (fields["slab_mutex_waits"], fields["slab_mutex_holders"]) == (None, None)
+    assert fields["share_under_slab_mutex"] == 1
+    unknown = broadcast_fields([replace(SICK, slab_mutex_known=False)])
+    assert (unknown["slab_mutex_waits"], unknown["share_under_slab_mutex"]) == (None, None)
+    known = broadcast_fields([SICK])
+    assert (known["slab_mutex_waits"], known["slab_mutex_wait_ms"], known["slab_mutex_holders"]) == (0, 0.0, [])
+
+
+def test_an_alert_counts_the_waits_of_the_trials_that_looked() -> None:
+    """The mutex was learnt in the second one."""
+    before, after = replace(CONTENDED, slab_mutex_known=False), replace(CONTENDED, slab_mutex_known=True)
+    assert contention_fields([before, after])["slab_mutex_waits"] == 70
+    assert contention_fields([before])["slab_mutex_waits"] is None
+    shorter = trial(churn=window("churn", TLB, waits=(replace(wait(70), max_wait_ns=0),)))
+    assert contention_fields([shorter])["slab_mutex_longest_ms"] is None

@@ -40,7 +40,7 @@ from kickwatch.detect.state import Change, Kind, Outcome
 from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import judge
 from kickwatch.evidence import Evidence
-from kickwatch.model import Canary, Control, Interrupts, KmemAccounting, Trial, Verdict
+from kickwatch.model import Canary, Control, Interrupts, KmemAccounting, Observers, Trial, Verdict
 from kickwatch.remark import Kind as Remarks
 from kickwatch.remark import Remark
 from kickwatch.telemetry import belief
@@ -197,6 +197,13 @@ def test_every_change_of_every_condition_is_valid(condition: Condition, kind: Ki
         trial(kick(32 * 23)),
         trial(canary=Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))),
         trial(churn=window("churn", TLB, waits=(wait(70),))),
+        trial(churn=window("churn", TLB, waits=(replace(wait(70), max_wait_ns=0),))),
+        trial(kick(32 * 23), slab_mutex_known=False),
+        trial(
+            churn=window("churn"),
+            observers=Observers(ipis="counters", contention="none"),
+            canary=Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1500, tlb=0)),
+        ),
     ],
 )
 def test_the_alerts_of_a_single_trial_are_valid(one: Trial) -> None:

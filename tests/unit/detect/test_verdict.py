@@ -78,6 +78,15 @@ def test_a_machine_that_changed_under_the_trial_proves_nothing() -> None:
     assert judge([trial(kick(100), void="cpus_changed")]).reasons == ("disturbed",)
 
 
+def test_a_canary_whose_probe_lost_a_request_is_not_silent() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=1)
+    assert (judge([trial(canary=batch)]).verdict, judge([trial(canary=batch)]).reasons) == ("unknown", ("events_lost",))
+    loud = replace(batch, cells=(kick(100),))
+    assert judge([trial(canary=loud)]).reasons == ("canary_broadcasts",)
+    counters = trial(canary=batch, observers=Observers(ipis="counters", contention="none"))
+    assert judge([counters]).reasons == ("blind",)
+
+
 def test_many_lost_events_are_blindness() -> None:
     sick = trial()
     assert judge([replace(sick, churn=replace(sick.churn, lost_events=100))]).reasons == ("events_lost",)

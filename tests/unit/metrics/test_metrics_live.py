@@ -78,7 +78,16 @@ def test_only_waits_for_slab_mutex_have_a_time() -> None:
 def test_while_the_mutex_is_unknown_no_wait_is_one_for_it() -> None:
     made = observatory(slab_mutex=0)
     live = live_of(made, sample(contention=ContentionSample({wait(0): WaitTotals(2, 300, 200)})))
-    assert (live.wait_ns, live.slab_mutex_known) == ({}, False)
+    assert (live.wait_ns, live.waits_known) == ({}, False)
+
+
+def test_a_mutex_that_only_the_ipi_probe_knows_makes_no_wait_known() -> None:
+    made = observatory()
+    assert live_of(made, sample(contention=ContentionSample({}))).waits_known
+    assert made.csd is not None
+    made.csd.slab_mutex, made.contention = 0x8000, None
+    assert made.slab_mutex_known
+    assert not live_of(made, sample()).waits_known
 
 
 def test_lost_events_are_those_that_a_window_counts_as_lost() -> None:

@@ -18,7 +18,7 @@ from kickwatch.metrics import words
 from kickwatch.metrics.bill import MOST_CELLS
 from kickwatch.metrics.live import Live
 from kickwatch.metrics.registry import Metrics
-from kickwatch.model import Cell, Container, KmemAccounting, Origin, Path, Trial, Verdict
+from kickwatch.model import Cell, Container, KmemAccounting, Observers, Origin, Path, Trial, Verdict
 from watching import PACE
 
 SERIES_AT_MOST = 300
@@ -91,6 +91,7 @@ def test_everything_is_there_from_the_start() -> None:
         ("kickwatch_slab_mutex_wait_seconds_sum",),
         ("kickwatch_slab_mutex_wait_seconds_bucket", "+Inf"),
         ("kickwatch_slab_mutex_known",),
+        ("kickwatch_bill_known",),
         ("kickwatch_control_passed",),
         ("kickwatch_refreshes_failed_total",),
     ]
@@ -265,7 +266,7 @@ def test_the_age_of_the_verdict_is_known_once_there_is_one() -> None:
 def test_waits_are_a_histogram_in_seconds() -> None:
     made = metrics()
     waits = {5: {0: 1}, 10: {0: 2}, 20: {0: 4}, 39: {0: 1}}  # 32 ns, 1 us, 1 ms, 550 s
-    made.observe(Live(waits=waits, wait_ns={"k": 3_000_000_000}, up={"contention": True}, slab_mutex_known=True))
+    made.observe(Live(waits=waits, wait_ns={"k": 3_000_000_000}, up={"contention": True}, waits_known=True))
     shown = values(made)
     bucket = "kickwatch_slab_mutex_wait_seconds_bucket"
     bounds = ("1.024e-06", "2.048e-06", "0.001048576", "0.002097152", "17.179869184")
@@ -376,6 +377,38 @@ def test_nothing_that_a_record_names_is_shown(trials: list[Trial], word: str) ->
 
 def figures() -> Figures:
     return Figures(alerted=True, evidence=1.0, threshold=1.0, e_process=1.0)
+
+
+def test_a_bill_of_zeros_says_whether_it_is_known() -> None:
+    made = metrics()
+    made.trial(trial(kick(23)), outcome(), {})
+    assert values(made)["kickwatch_bill_broadcasts_per_container", "slab", "create", "kick_all_cpus_sync"] == 1.0
+    assert values(made)[("kickwatch_bill_known",)] == 1.0
+    made.trial(trial(observers=Observers(ipis="counters", contention="none")), outcome(), {})
+    assert values(made)["kickwatch_bill_broadcasts_per_container", "other", "other", "other"] == 0.0
+    assert values(made)[("kickwatch_bill_known",)] == 0.0
+
+
+def test_what_stands_at_zero_because_nobody_looks_names_the_series_that_says_so() -> None:
+    text = metrics().text().decode()
+    told = {name: line for line in text.splitlines() if line.startswith("# HELP ") for name in line.split()[2:3]}
+    for name, other in {
+        "kickwatch_csd_requests_total": "kickwatch_observer_up",
+        "kickwatch_observer_lost_events_total": "kickwatch_observer_up",
+        "kickwatch_slab_mutex_wait_seconds": "kickwatch_slab_mutex_known",
+        "kickwatch_bill_requests_per_container": "kickwatch_bill_known",
+        "kickwatch_bill_broadcasts_per_container": "kickwatch_bill_known",
+    }.items():
+        assert "Not known while" in told[name], name
+        assert other in told[name], name
+
+
+def test_a_refused_reading_makes_no_wait_known() -> None:
+    made = metrics()
+    made.observe(Live(up={"csd": True}, waits_known=True))
+    assert values(made)[("kickwatch_slab_mutex_known",)] == 1.0
+    made.stale(refused=True)
+    assert values(made)[("kickwatch_slab_mutex_known",)] == 0.0
 
 
 def test_it_may_be_read_in_a_thread_while_it_is_written() -> None:

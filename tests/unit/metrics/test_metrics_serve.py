@@ -147,11 +147,23 @@ async def test_figures_that_cannot_be_read_leave_the_last_ones() -> None:
     async def refresh() -> None:
         raise ObserveError("/proc/interrupts is empty", "read the whole file")
 
-    metrics.observe(Live(requests={"other": {b"k": 5}}))
+    metrics.observe(Live(requests={"other": {b"k": 5}}, up={"csd": True, "interrupts": True}))
     async with served(refresh, metrics) as server:
         _, text = await ask(server)
     assert value(text, "kickwatch_csd_requests_total", reason="other") == 5.0
     assert value(text, "kickwatch_refreshes_failed_total") == 1.0
+    assert value(text, "kickwatch_observer_up", observer="csd") == 0.0
+    assert value(text, "kickwatch_observer_up", observer="interrupts") == 0.0
+
+
+async def test_a_reading_that_only_takes_long_does_not_put_an_observer_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "REFRESH_S", 0.05)
+    metrics = await asyncio.to_thread(Metrics, "1")
+    metrics.observe(Live(up={"csd": True}))
+    async with served(asyncio.Event().wait, metrics) as server:  # type: ignore[arg-type]
+        _, text = await ask(server)
+    assert value(text, "kickwatch_refreshes_failed_total") == 1.0
+    assert value(text, "kickwatch_observer_up", observer="csd") == 1.0
 
 
 async def test_clients_that_say_nothing_are_dropped_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

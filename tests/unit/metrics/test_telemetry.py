@@ -66,7 +66,7 @@ class TheObservatory:
 
     def __init__(self) -> None:
         self.contention = None
-        self.slab_mutex_known = False
+        self.waits_known = False
 
     async def sample(self) -> Sample:
         return Sample(1, InterruptSample((), {}), None, None)

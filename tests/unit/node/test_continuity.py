@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 
 from kickwatch.node.continuity import Moment, engine_process, engine_program, moment
+from kickwatch.node.kernel import cpu_births, cpus_online
+from kickwatch.observe.interrupts import ResetReason
 
 
 def test_nothing_happened() -> None:
@@ -13,6 +15,34 @@ def test_nothing_happened() -> None:
 
 def test_a_suspended_machine_and_a_new_engine_are_named() -> None:
     assert Moment(0, (1, 2)).disturbances(Moment(10**9, (1, 3))) == ("suspended", "engine_restarted")
+
+
+def test_a_cpu_that_left_came_or_was_away_is_named() -> None:
+    before = Moment(0, (1, 2), {0: 100, 1: 200})
+    assert before.disturbances(Moment(0, (1, 2), {0: 100, 1: 200})) == ()
+    for later in ({0: 100}, {0: 100, 1: 200, 2: 300}, {0: 100, 1: 999}):
+        assert before.disturbances(Moment(0, (1, 2), later)) == (ResetReason.CPUS_CHANGED.value,)
+
+
+def test_the_births_of_cpus_are_those_of_their_directories(tmp_path: Path) -> None:
+    """A directory that is removed and made again, as the kernel does with that of a CPU which goes and comes."""
+    cpus = tmp_path / "devices/system/cpu"
+    for cpu in (0, 1):
+        (cpus / f"cpu{cpu}/topology").mkdir(parents=True)
+    (cpus / "online").write_text("0-2\n")
+    before = moment(tmp_path / "none", sys=tmp_path)
+    assert before.cpus == {cpu: (cpus / f"cpu{cpu}/topology").stat().st_ino for cpu in (0, 1)} | {2: 0}
+    assert before.disturbances(moment(tmp_path / "none", sys=tmp_path)) == ()
+    (cpus / "cpu1/topology").rename(cpus / "kept")  # its inode stays taken, as in sysfs
+    (cpus / "cpu1/topology").mkdir()
+    assert before.disturbances(moment(tmp_path / "none", sys=tmp_path)) == ("cpus_changed",)
+
+
+def test_every_cpu_of_this_node_has_a_birth() -> None:
+    births = cpu_births()
+    assert len(births) == cpus_online()
+    assert len(set(births.values()) - {0}) == len(births)
+    assert births == cpu_births()
 
 
 def test_the_listener_of_a_socket_is_known_by_pid_and_start(tmp_path: Path) -> None:

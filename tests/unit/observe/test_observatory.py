@@ -35,7 +35,9 @@ class NoProbe:
 
 
 class NoMap:
-    """An empty map."""
+    """An empty map: a hash without a key, an array of zeros."""
+
+    name = "none"
 
     def put(self, key: bytes, value: bytes) -> None:
         """Forgotten."""
@@ -44,7 +46,7 @@ class NoMap:
         return []
 
     def get(self, _key: bytes) -> bytes | None:
-        return None
+        return bytes(8)
 
     def clear(self) -> None:
         """Empty already."""

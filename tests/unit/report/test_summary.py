@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from builders import RCU, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import Control, Interrupts, Trial
+from kickwatch.model import Canary, Control, Count, Interrupts, Observers, Trial
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import table, trial_text
 
@@ -50,10 +50,88 @@ def test_counters_are_above_quiet_and_missing_ones_stay_missing() -> None:
     assert told(arm)["per_container"]["tlb"] is None  # type: ignore[index]
 
 
+COUNTERS = trial(
+    churn=window("churn"),
+    quiet=window("quiet"),
+    observers=Observers(ipis="counters", contention="none"),
+    slab_mutex_known=False,
+)
+REQUESTS = {"requests", "broadcasts", "creation_path_broadcasts"}
+WAITS = {"slab_mutex_waits", "slab_mutex_wait_ns"}
+INTERRUPTS = {"cal", "tlb", "res"}
+
+
+def unknown(one: Trial) -> set[str]:
+    figures: dict[str, object] = told(one)["per_container"]  # type: ignore[assignment]
+    return {name for name, figure in figures.items() if figure is None}
+
+
+@pytest.mark.parametrize(
+    ("one", "figures"),
+    [
+        (trial(), set()),
+        (COUNTERS, REQUESTS | WAITS),
+        (replace(COUNTERS, observers=Observers(ipis="counters", contention="tracepoint")), REQUESTS | WAITS),
+        (trial(observers=Observers(ipis="csd", contention="none")), WAITS),
+        (trial(slab_mutex_known=False), WAITS),
+        (trial(control=Control(passed=False, detail="0 of 23")), REQUESTS),
+        (trial(churn=window("churn")), REQUESTS),  # containers lived, and the probe saw nothing at all
+        (trial(churn=window("churn", RCU, interrupts=Interrupts())), INTERRUPTS),
+        (trial(containers=containers(0, failed=3)), REQUESTS | WAITS | INTERRUPTS),
+    ],
+)
+def test_no_zero_where_nobody_looked(one: Trial, figures: set[str]) -> None:
+    assert unknown(one) == figures
+    assert trial_text(one, judge([one]))
+
+
+def test_counters_alone_have_no_bill_no_waits_and_no_losses() -> None:
+    summary = told(COUNTERS)
+    assert summary["bill"] is None
+    assert summary["waits"] is None
+    assert summary["overhead"] == {"lost_events": None, "stackless_events": None}
+    assert summary["canary"] == {
+        "memcgs": 100,
+        "cal_minus_tlb_per_memcg": 0.0,
+        "creation_path_broadcasts_per_memcg": None,
+        "lost_events": None,
+    }
+    text = trial_text(COUNTERS, judge([COUNTERS]))
+    assert "creation path: broadcasts per container not known" in text
+    assert "requests not known" in text
+    assert "canary: 100 bare memory cgroups, each creation-path broadcasts not known and 0 CAL-TLB" in text
+    assert "made to run is not known: no probe tells" in text
+    assert "slab_mutex: its waits are not known, no probe sees them" in text
+    assert "0 broadcasts" not in text
+    assert "nobody waited" not in text
+
+
+def test_a_silent_canary_that_lost_events_is_not_known_to_be_silent() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=4)
+    figures: dict[str, object] = told(trial(canary=batch))["canary"]  # type: ignore[assignment]
+    assert (figures["creation_path_broadcasts_per_memcg"], figures["lost_events"]) == (None, 4)
+    loud: dict[str, object] = told(trial(canary=replace(batch, cells=(kick(50),))))["canary"]  # type: ignore[assignment]
+    assert loud["creation_path_broadcasts_per_memcg"] == 0.5
+
+
 def test_waits_for_a_mutex_that_is_not_known_are_not_zero() -> None:
     unknown = trial(slab_mutex_known=False)
-    assert told(unknown)["per_container"]["slab_mutex_waits"] is None  # type: ignore[index]
     assert "not known yet" in trial_text(unknown, judge([unknown]))
+    assert "nobody waited" in trial_text(trial(), judge([trial()]))
+
+
+def test_the_ipi_probe_knows_the_mutex_for_its_own_figure_alone() -> None:
+    sick = trial(kick(23, under=69), observers=Observers(ipis="csd", contention="none"))
+    assert {row["under_slab_mutex"] for row in told(sick)["bill"]} == {0, 69}  # type: ignore[attr-defined]
+    assert told(sick)["waits"] is None
+    blind = replace(sick, slab_mutex_known=False)
+    assert {row["under_slab_mutex"] for row in told(blind)["bill"]} == {None}  # type: ignore[attr-defined]
+
+
+def test_a_longest_wait_that_an_earlier_one_hides_is_not_zero() -> None:
+    hidden = trial(churn=window("churn", RCU, waits=(replace(wait(3), max_wait_ns=0),)))
+    assert told(hidden)["waits"][0]["max_wait_ns"] is None  # type: ignore[index]
+    assert "not known" in trial_text(hidden, judge([hidden]))
 
 
 def test_failures_are_reported_and_do_not_count() -> None:
@@ -67,7 +145,8 @@ def test_a_trial_without_a_container_has_no_latencies() -> None:
 
 
 def test_the_tables_say_what_a_person_asks() -> None:
-    sick = trial(kick(32 * 23), control=Control(passed=True, detail="23 of 23 multi-CPU calls"))
+    calls = Count(expected_low=23, expected_high=23, seen=23)
+    sick = trial(kick(32 * 23), control=Control(passed=True, detail="23 of 23 multi-CPU calls", calls=calls))
     sick = replace(sick, churn=replace(sick.churn, waits=(wait(7),)))
     text = trial_text(sick, judge([sick]))
     assert "23 containers on docker 20.10.24 (none), Linux 6.18.0, 4 CPUs, cgroup v1" in text
@@ -79,8 +158,11 @@ def test_the_tables_say_what_a_person_asks() -> None:
 
 
 def test_a_failed_control_is_blindness_and_shown() -> None:
-    blind = trial(control=Control(passed=False, detail="0 of 23 multi-CPU calls"))
+    calls = Count(expected_low=23, expected_high=23, seen=0)
+    blind = trial(control=Control(passed=False, detail="0 of 23 multi-CPU calls", calls=calls))
     assert judge([blind]).reasons == ("blind",)
+    unarmed = trial(control=Control(passed=False, detail="no probe is armed: kprobes are refused"))
+    assert "positive control FAILED: no probe is armed: kprobes" in trial_text(unarmed, judge([unarmed]))
     assert "positive control FAILED: the probe counted 0 of 23" in trial_text(blind, judge([blind]))
 
 

@@ -1,0 +1,71 @@
+"""Real probes whose maps may no longer be read: every reading is an error, and arming would keep the capability."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+TESTS = Path(__file__).parents[1]
+SCRIPT = """
+import asyncio, json, sys
+from kickwatch.arming import _works
+from kickwatch.errors import ObserveError
+from kickwatch.eyes import Eyes
+from namespaces import refuse_bpf
+
+async def main():
+    eyes = await Eyes.open()
+    told = {"control": eyes.control.passed, "works": _works(eyes), "ipis": eyes.observatory.observers.ipis}
+    refuse_bpf()
+    told["works_refused"] = _works(eyes)
+    for name, read in (
+        ("sample", eyes.observatory.sample),
+        ("between", eyes.observatory.between_windows),
+        ("settle", lambda: asyncio.to_thread(eyes.observatory.creation_broadcasts)),
+        ("cost", lambda: asyncio.to_thread(eyes.observatory.csd.cost)),
+    ):
+        try:
+            await read()
+            told[name] = "read"
+        except ObserveError as error:
+            told[name] = str(error)
+    await eyes.prove()
+    told["control_refused"] = [eyes.control.passed, eyes.control.detail]
+    eyes.close()
+    print(json.dumps(told))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def told() -> Any:
+    script = f"import sys; sys.path.insert(0, {str(TESTS)!r})\n{SCRIPT}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_before_all_is_read(told: Any) -> None:
+    assert (told["control"], told["works"]) == (True, True)
+
+
+@pytest.mark.parametrize("reading", ["sample", "between", "settle", "cost"])
+def test_a_refused_reading_is_an_error(told: Any, reading: str) -> None:
+    assert "EPERM" in told[reading], told[reading]
+    assert "BPF map" in told[reading] or "BPF program" in told[reading]
+
+
+def test_arming_would_keep_the_capability(told: Any) -> None:
+    assert told["works_refused"] is False
+
+
+def test_the_control_fails_and_says_why(told: Any) -> None:
+    passed, detail = told["control_refused"]
+    assert not passed
+    assert "EPERM" in detail

@@ -1,0 +1,94 @@
+"""What a node's kernel takes away from a daemon that watches, on Debian's own kernels: capabilities, and CPUs."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from bench import ENGINE, Bench
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+# What stays when the probes are armed, by the numbers of linux/capability.h.
+_KEPT = {"DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "KILL": 5, "SYSLOG": 34}
+_CAP_BPF = 39
+# "bpf: refine kernel.unprivileged_bpf_disabled behaviour": since then maps are read without a capability.
+_READ_WITHOUT_SINCE = (5, 19)
+_FIGURE = re.compile(r"^(kickwatch_\w+(?:\{[^}]*\})?) ([-+.\deInf]+)$", re.MULTILINE)
+
+
+def _started(unit: str, *keys: str) -> str:
+    """A script that starts the daemon in a unit of its own, as a service would be; its log is /run/UNIT.log."""
+    sets = " ".join(f"--set {key}" for key in ("log.format=json", "guard.enabled=false", *keys))
+    return f"""rm -f /run/{unit}.log; touch /run/{unit}.log
+        systemd-run --quiet --collect --unit={unit} --property=StandardError=file:/run/{unit}.log \\
+        /usr/local/bin/kickwatch run {sets}"""
+
+
+def _records(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+
+def _release(bench: Bench) -> tuple[int, int]:
+    major, minor = bench.guest.machine.boot.kernel.release.split(".")[:2]
+    return int(major), int(minor)
+
+
+def test_the_daemon_reads_on_when_it_has_given_its_capabilities_up(bench: Bench) -> None:
+    """With unprivileged BPF off; passive, since who drives a runtime keeps all of them."""
+    metrics = "/run/passive.prom"
+    keys = ("workload.enabled=false", "engine.kind=docker", "trial.control_period_s=2", "service.summary_period_s=5")
+    done = bench.guest.shell(
+        f"""setting=/proc/sys/kernel/unprivileged_bpf_disabled
+        echo 2 >$setting || echo 1 >$setting
+        cat $setting; rm -f {metrics}
+        {_started("passive", *keys, f"metrics.textfile={metrics}", "metrics.listen=127.0.0.1:0")}
+        summaries() {{ grep -c kickwatch.summary /run/passive.log; }}
+        for second in $(seq 240); do [ -s {metrics} ] && [ $(summaries) -ge 4 ] && break; sleep 1; done
+        grep CapPrm /proc/$(systemctl show --property=MainPID --value passive)/status
+        systemctl stop passive; cat /run/passive.log; cat {metrics}""",
+        check=False,
+        timeout_s=400,
+    )
+    off, rest = done.output.split("\n", 1)
+    assert off in {"1", "2"}
+    held = int(rest[rest.index("CapPrm:") :].split()[1], 16)
+    log = _records(rest)
+    bench.keep("given_up", {"unprivileged_bpf_disabled": off, "held": held, "log": log})
+    assert [line for line in log if line["level"] == "error"] == []
+    kept = set(_KEPT.values()) | (set() if _release(bench) >= _READ_WITHOUT_SINCE else {_CAP_BPF})
+    assert held == sum(1 << bit for bit in kept)
+    # Bills that show requests were read without the capability; the controls in between counted exactly.
+    newest = [line for line in log if line["event"] == "kickwatch.summary"][-1]
+    assert sum(cell["requests"] for cell in newest["bill"]) > 0
+    figures = dict(_FIGURE.findall(rest))
+    assert float(figures["kickwatch_control_passed"]) == 1.0
+    assert float(figures["kickwatch_refreshes_failed_total"]) == 0.0
+    assert float(figures['kickwatch_observer_up{observer="csd"}']) == 1.0
+
+
+def test_a_cpu_that_is_away_for_a_moment_voids_the_trial(bench: Bench) -> None:
+    """It is back before the window ends: the same CPUs before and after."""
+    bench.once("one CPU that goes is enough")
+    keys = (
+        *("workload.containers_per_trial=2", "trial.window_s=20", "trial.settle_s=3", "trial.interval_s=0"),
+        *("trial.canary_memcgs=0", "budget.preset=stress", "metrics.enabled=false"),
+    )
+    engine = " ".join(ENGINE).replace("--set ", "").split()
+    done = bench.guest.shell(
+        f"""{_started("flap", *engine, *keys)}
+        active() {{ systemctl --quiet is-active flap; }}
+        until grep -q trial_finished /run/flap.log || ! active; do sleep 0.2; done
+        sleep 8; cpu=/sys/devices/system/cpu/cpu3/online
+        echo 0 >$cpu; cat $cpu; echo 1 >$cpu; cat $cpu
+        while active && [ $(grep -c 'trial_finished\\|trial_void' /run/flap.log) -lt 3 ]; do sleep 0.5; done
+        systemctl stop flap; cat /run/flap.log""",
+        check=False,
+        timeout_s=600,
+    )
+    assert done.output.startswith("0\n1\n"), done.output[:200]
+    log = _records(done.output)
+    trials = [line for line in log if line["event"] in {"kickwatch.trial_finished", "kickwatch.trial_void"}]
+    bench.keep("flap", trials)
+    told = [(line["event"].removeprefix("kickwatch."), line.get("reason")) for line in trials[:3]]
+    assert told == [("trial_finished", None), ("trial_void", "cpus_changed"), ("trial_finished", None)]

@@ -1,0 +1,31 @@
+"""Which capabilities stay once the probes are armed: no more than reading their maps takes on this kernel."""
+
+import pytest
+
+from kickwatch.node import privileges
+from kickwatch.node.privileges import Capability
+
+
+@pytest.mark.parametrize(
+    ("needs", "more"),
+    [
+        (None, set()),
+        (Capability.BPF, {Capability.BPF}),
+        (Capability.SYS_ADMIN, {Capability.SYS_ADMIN}),
+        (Capability.DAC_OVERRIDE, set()),  # of what is kept anyway: not a matter of bpf(2)
+    ],
+)
+def test_the_least_that_works_is_kept(
+    monkeypatch: pytest.MonkeyPatch, needs: Capability | None, more: set[Capability]
+) -> None:
+    in_effect = [0]
+    monkeypatch.setattr(privileges, "_set", lambda **given: in_effect.append(given["effective"]))
+    everything = (1 << 41) - 1
+    kept = privileges._enough(everything, lambda: needs is None or bool(in_effect[-1] & 1 << needs))
+    assert kept == sum(1 << one for one in privileges.KEPT | more)
+    assert in_effect[-1] == everything
+
+
+def test_where_nothing_helps_nothing_is_kept_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privileges, "_set", lambda **_: None)
+    assert privileges._enough(1 << Capability.BPF | 1 << Capability.KILL, lambda: False) == 1 << Capability.KILL

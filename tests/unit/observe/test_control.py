@@ -1,0 +1,98 @@
+"""The positive control where requests were lost: counted exactly, it proves nothing, and is repeated."""
+
+import struct
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fake_probe import FakeProbe
+from kickwatch.observe import bpf, control
+from kickwatch.observe.control import positive_control
+from kickwatch.observe.csd import CsdObserver
+from kickwatch.observe.interrupts import InterruptSample
+from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.readings import Health
+from kickwatch.observe.requests import CsdSample, Totals
+from kickwatch.observe.symbols import Symbols
+
+SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t ipi_mb\n3000 t end\n")
+BARRIERS = struct.pack("=QiI", 0x2000, -17, 1)
+
+
+class Helper:
+    """Makes 23 barriers on paper."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.ready = SimpleNamespace(fields={})
+
+    async def __aenter__(self) -> "Helper":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+    async def ask(self, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(fields={"calls": "23", "requests": "23"})
+
+
+class Losing(Observatory):
+    """Counts the barriers exactly. The first of its three samples an attempt is before them, the others after.
+
+    `losses`: what the probe loses in each attempt, as its own health has it.
+    """
+
+    def __init__(self, losses: list[Health], misses: int = 0) -> None:
+        super().__init__(None, 2, SYMBOLS)  # type: ignore[arg-type]
+        self.csd = CsdObserver(cast("bpf.BpfObject", FakeProbe()), SYMBOLS, 2)
+        self.losses_made, self.misses = losses, misses
+        self.samples = self.emptied = 0
+        self.health = Health()
+
+    async def sample(self) -> Sample:
+        attempt, place = divmod(self.samples, 3)
+        self.samples += 1
+        if place == 1 and attempt < len(self.losses_made):
+            made = self.losses_made[attempt]
+            self.health = Health(*(now + more for now, more in zip(self.health, made, strict=True)))
+        calls = 23 * (attempt + (place > 0))
+        sample = CsdSample({BARRIERS: Totals(calls, calls, calls)}, self.health, self.misses * self.samples)
+        return Sample(0, InterruptSample((0, 1), {}), sample, None)
+
+    async def between_windows(self) -> None:
+        self.emptied += 1
+
+
+@pytest.fixture(autouse=True)
+def on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "control_cpus", lambda: (0, 1))
+    monkeypatch.setattr(control, "Helper", Helper)
+
+
+async def passed(observatory: Losing) -> Any:
+    return await positive_control(observatory)
+
+
+async def test_counted_exactly_and_nothing_lost_it_passes_at_once() -> None:
+    observatory = Losing([])
+    assert (await passed(observatory)).passed
+    assert (observatory.samples, observatory.emptied) == (3, 0)
+
+
+@pytest.mark.parametrize("loss", [Health(lost=1), Health(unknown_kind=1)])
+async def test_with_one_request_lost_it_is_repeated_after_the_maps_were_emptied(loss: Health) -> None:
+    observatory = Losing([loss])
+    assert (await passed(observatory)).passed
+    assert (observatory.samples, observatory.emptied) == (6, 1)
+
+
+async def test_where_requests_are_lost_each_time_it_fails_and_says_so() -> None:
+    control_ = await passed(Losing([Health(lost=7)] * 5))
+    assert not control_.passed
+    assert control_.calls.right
+    assert control_.detail == "23 of 23 multi-CPU calls; 7 requests were lost meanwhile"
+
+
+async def test_what_an_interrupt_sent_while_the_probe_ran_is_no_such_loss() -> None:
+    """Never a multi-CPU call, and on a busy node there are some in each second."""
+    assert (await passed(Losing([Health(stackless=3)], misses=9))).passed

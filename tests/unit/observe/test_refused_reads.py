@@ -1,0 +1,154 @@
+"""A map that may not be read is no empty one: only "no such entry" is an answer."""
+
+import errno
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fake_libbpf import FakeLibbpf
+from kickwatch.arming import _works
+from kickwatch.errors import ObserveError
+from kickwatch.eyes import Eyes
+from kickwatch.model import Control
+from kickwatch.observe import bpf, control
+from kickwatch.observe.contention import ContentionObserver
+from kickwatch.observe.csd import CsdObserver
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.readings import Health, read_health, read_stack
+from kickwatch.observe.symbols import Symbols
+
+KEYS = [struct.pack("=I", number) for number in range(3)]
+CALLS = {"lookup", "update", "delete", "next", "info"}
+SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t end\n")
+
+
+class QuietHelper:
+    """Stands in for the helper that makes the known requests: no count matters here."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.ready = SimpleNamespace(fields={})
+
+    async def __aenter__(self) -> "QuietHelper":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+    async def ask(self, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(fields={"calls": "23", "requests": "23"})
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeLibbpf:
+    made = FakeLibbpf()
+    made.maps["some"] = {key: struct.pack("=Q", 7) for key in KEYS}
+    monkeypatch.setattr(bpf, "_library", made)
+    return made
+
+
+def test_what_is_there_is_read_and_what_is_not_is_missing(fake: FakeLibbpf) -> None:
+    assert dict(fake.map("some").items()) == dict.fromkeys(KEYS, struct.pack("=Q", 7))
+    assert fake.map("some").get(b"none") is None
+    fake.map("some").delete(b"none")
+    fake.map("some").clear(keep=KEYS[:1])
+    assert list(fake.map("some").keys()) == KEYS[:1]
+    fake.map("some").clear()
+    assert list(fake.map("some").items()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.ENOMEM, errno.EBADF, errno.EINVAL, errno.E2BIG])
+@pytest.mark.parametrize(
+    ("call", "does"),
+    [
+        ("lookup", lambda fake: fake.map("some").get(KEYS[0])),
+        ("lookup", lambda fake: list(fake.map("some").items())),
+        ("next", lambda fake: list(fake.map("some").keys())),
+        ("next", lambda fake: fake.map("some").clear()),
+        ("delete", lambda fake: fake.map("some").delete(KEYS[0])),
+        ("delete", lambda fake: fake.map("some").clear()),
+        ("update", lambda fake: fake.map("some").put(KEYS[0], bytes(8))),
+    ],
+)
+def test_any_other_errno_is_an_error_that_names_map_and_errno(
+    fake: FakeLibbpf, code: int, call: str, does: Callable[[FakeLibbpf], Any]
+) -> None:
+    fake.refusals[call] = code
+    with pytest.raises(ObserveError) as raised:
+        does(fake)
+    assert "BPF map some" in raised.value.what
+    assert errno.errorcode[code] in raised.value.what
+    assert raised.value.remedy
+
+
+def test_a_walk_that_breaks_off_is_no_short_map(fake: FakeLibbpf) -> None:
+    walk = fake.map("some").keys()
+    assert next(walk) == KEYS[0]
+    fake.refusals["next"] = errno.EPERM
+    with pytest.raises(ObserveError, match="EPERM"):
+        next(walk)
+
+
+def test_statistics_that_are_refused_are_no_zeros(fake: FakeLibbpf) -> None:
+    assert fake.probe().run_statistics("csd_queue_cpu") == (0, 0, 0)
+    fake.refusals["info"] = errno.EPERM
+    with pytest.raises(ObserveError, match=r"csd_queue_cpu.*EPERM"):
+        fake.probe().run_statistics("csd_queue_cpu")
+
+
+def test_health_that_is_not_there_is_no_health(fake: FakeLibbpf) -> None:
+    fake.maps["health"] = {struct.pack("=I", number): struct.pack("=Q", number) for number in range(4)}
+    assert read_health(fake.map("health")) == Health(0, 1, 2, 3)
+    del fake.maps["health"][KEYS[0]]
+    with pytest.raises(ObserveError, match="health has no entry 0"):
+        read_health(fake.map("health"))
+
+
+def test_a_stack_that_is_gone_is_empty_and_one_that_is_refused_an_error(fake: FakeLibbpf) -> None:
+    assert read_stack(fake.map("stacks"), 9, SYMBOLS) == ()
+    fake.refusals["lookup"] = errno.EPERM
+    with pytest.raises(ObserveError, match="stacks"):
+        read_stack(fake.map("stacks"), 9, SYMBOLS)
+
+
+# --- what arming asks before it gives CAP_BPF up: nothing was counted yet, and nobody waited
+
+
+@pytest.fixture
+def eyes(fake: FakeLibbpf) -> Eyes:
+    observatory = Observatory(Path("/proc"), 2, SYMBOLS)
+    observatory.csd = CsdObserver(fake.probe(), SYMBOLS, 2)
+    observatory.contention = ContentionObserver(fake.probe("contention"), SYMBOLS, 0x8000, 0)
+    return Eyes(observatory, Control(passed=True, detail=""))
+
+
+def test_probes_that_may_be_read_and_written_work(fake: FakeLibbpf, eyes: Eyes) -> None:
+    assert _works(eyes)
+    assert set(fake.calls) == CALLS
+
+
+@pytest.mark.parametrize("call", sorted(CALLS))
+def test_one_refused_call_is_enough_to_keep_the_capability(fake: FakeLibbpf, eyes: Eyes, call: str) -> None:
+    fake.refusals[call] = errno.EPERM
+    assert not _works(eyes)
+
+
+def test_all_refused_is_not_taken_for_maps_without_an_entry(fake: FakeLibbpf, eyes: Eyes) -> None:
+    """As before 5.19 without CAP_BPF."""
+    fake.refusals = dict.fromkeys(CALLS, errno.EPERM)
+    assert not _works(eyes)
+
+
+async def test_a_control_says_why_it_fails(
+    fake: FakeLibbpf, eyes: Eyes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "control_cpus", lambda: (0, 1))
+    monkeypatch.setattr(control, "Helper", QuietHelper)
+    fake.refusals["lookup"] = errno.EPERM
+    await eyes.prove()
+    assert not eyes.control.passed
+    assert "BPF map" in eyes.control.detail
+    assert "EPERM" in eyes.control.detail
