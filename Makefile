@@ -21,12 +21,13 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 # The multiarch directory has asm/types.h, which -target bpf does not look for.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages lab-packages venv native probes engine run test kernels lint bench wheel install remove clean
+.PHONY: help setup packages test-packages lab-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove clean
 
 help:
 	@echo 'make setup    all that is needed, Docker Engine included; the command is then .venv/bin/kickwatch'
 	@echo 'make run      set up, then an experiment: the bill and the verdict (RUN_ARGS=... for `kickwatch trial --until-decided`)'
-	@echo 'make test     set up, then lint, types and all tests (TEST_ARGS=... for pytest, KICKWATCH_REQUIRE=... to let skip)'
+	@echo 'make test     set up, then lint, types, unit tests and the main job live (TEST_ARGS=... for pytest, KICKWATCH_REQUIRE=... to let skip)'
+	@echo 'make test-all make test, then the long tests: fault loops, every engine, another kernel in a guest'
 	@echo 'make kernels  Debian kernels in QEMU: what kickwatch sees on each, real faults (KICKWATCH_LAB_MACHINES=..., LABORATORY.md)'
 	@echo 'make bench    set up, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one)'
 	@echo 'make native   the native programs and the BPF objects'
@@ -73,10 +74,18 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# What boots a guest is half a gigabyte of packages: only where its test must not skip.
-test: setup test-packages $(if $(findstring guest,$(KICKWATCH_REQUIRE)),lab-packages)
+# For whoever comes new: lint, types, unit tests, and the main job on this kernel, with Docker, systemd and Prometheus.
+test: setup test-packages
 	@$(MAKE) --no-print-directory lint
-	deploy/with-engine .venv/bin/pytest $(TEST_ARGS)
+	deploy/with-engine .venv/bin/pytest -m 'not lab and not long' --durations=15 $(TEST_ARGS)
+
+# The fault loops, every engine, the guest. What boots a guest is half a gigabyte of packages: only where its test must
+# not skip.
+test-long: setup test-packages $(if $(findstring guest,$(KICKWATCH_REQUIRE)),lab-packages)
+	deploy/with-engine .venv/bin/pytest -m 'long and not lab' --durations=25 $(TEST_ARGS)
+
+test-all: test
+	@$(MAKE) --no-print-directory test-long
 
 kernels: lab-packages venv native
 	@.venv/bin/python tests/lab/matrix.py $(TEST_ARGS)

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from kickwatch import __version__, standard_streams
-from kickwatch.alert.journal import configure_logging
+from kickwatch import __version__
 from kickwatch.commands.common import complain
 from kickwatch.errors import KickwatchError, ReaderGoneError
+from kickwatch.journal.journal import configure_logging
+from kickwatch.process import standard_streams
 
 # Where each command is defined. A command's modules are loaded when it is called: the daemon, which stays, need not
 # carry the simulator's.

@@ -80,6 +80,7 @@ class Cell(Record, frozen=True, kw_only=True):
     calls: int = 0
     broadcasts: int = 0
     singles: int | None = None  # requests that were part of no multi-CPU call; None in records of older releases
+    patches: int | None = None  # broadcasts that patched kernel text, by their stacks; None in older records
     under_slab_mutex: int = 0
     stack: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ import pytest
 LIMIT_S = 2400
 
 
+@pytest.mark.long
 @pytest.mark.guest
 @pytest.mark.timeout(LIMIT_S + 60)
 def test_debian_13_sees_and_convicts_as_this_node_does(laboratory: Callable[[float], str]) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from msgspec.inspect import BoolType, EnumType, FloatType, IntType, Metadata, VarTupleType, type_info
 
 from kickwatch.commands.common import DEFAULT_CONFIG
-from kickwatch.config import Config, TrialConfig
-from kickwatch.configure import known_keys, load
+from kickwatch.configuration.loading import known_keys, load
+from kickwatch.configuration.types import Config, TrialConfig
 from kickwatch.errors import ConfigError
 
 ROLE = Path(__file__).parents[2] / "deploy/ansible/roles/kickwatch"

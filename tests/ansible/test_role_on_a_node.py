@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "systemd"))  # whose node it 
 
 from systemd_node import NAME, OCI_DROP_IN, STATE, Node, base, booted
 
-pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOK = ROOT / "deploy/ansible/kickwatch.yml"

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import docker
-from kickwatch.configure import load
-from kickwatch.laboratory import Laboratory
+from kickwatch.configuration.loading import load
+from kickwatch.experiment.laboratory import Laboratory
 from kickwatch.node.lock import NodeLock
 from kickwatch.workload.names import new_trial_id
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from statistics import median
 
-from kickwatch.configure import load
-from kickwatch.laboratory import Laboratory
+from kickwatch.configuration.loading import load
+from kickwatch.experiment.laboratory import Laboratory
 from kickwatch.node.lock import NodeLock
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.workload.names import new_trial_id
@@ -36,8 +36,8 @@ while other.is_alive():
 
 async def cost(laboratory: Laboratory, act: Callable[[], Awaitable[object]]) -> tuple[float, int]:
     """(mean nanoseconds, events) of the program while `act` runs."""
-    assert laboratory.observatory.csd is not None, laboratory.observatory.losses
-    probe = laboratory.observatory.csd.probe
+    assert laboratory.observatory.requests is not None, laboratory.observatory.losses
+    probe = laboratory.observatory.requests.probe
     ns_before, runs_before, _ = probe.run_statistics("csd_queue_cpu")
     await act()
     ns_after, runs_after, _ = probe.run_statistics("csd_queue_cpu")

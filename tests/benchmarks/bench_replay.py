@@ -17,14 +17,14 @@ from time import perf_counter
 import click
 from msgspec.structs import replace
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests: the recordings as trials
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))  # tests: the recordings as trials
 
 from captures_as_trials import trials
-from kickwatch.backlog import Entry
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
-from kickwatch.history import BLOCK, History, Retention
+from kickwatch.history.backlog import Entry
+from kickwatch.history.history import BLOCK, History, Retention
 from kickwatch.model import Container, Trial
 
 TRIALS = 100_000

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+from kickwatch.experiment.reproduce import native_loops
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, remove_tree
 from kickwatch.node.lock import NodeLock
-from kickwatch.workload.reproduce import native_loops
 
 LOOPS, BLOCKS, PROMISED = 1000, 7, 1.1
 SCRIPT = """

@@ -22,7 +22,7 @@ from namespaces import (
 from needs import ipi_rung
 from node_daemon import FAST, NodeDaemon, toml
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 MANY = {"workload.containers_per_trial": 12, "workload.concurrency": 4}  # ten decide where anything is seen
 TRACING = "/sys/kernel/tracing"

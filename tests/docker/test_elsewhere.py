@@ -32,6 +32,7 @@ def test_a_run_with_them_is_unknown_names_the_cell_and_says_what_next(timestampi
     assert told["per_container"]["creation_path_broadcasts"] == 0
 
 
+@pytest.mark.long
 def test_the_daemon_knows_nothing_from_the_first_such_trial_on(timestamping: str, tmp_path: Path) -> None:
     settings = {"workload.containers_per_trial": 23, "trial.window_s": 1.0}
     users = {"workload.image": timestamping, "workload.hold_s": 0.5}

@@ -31,7 +31,7 @@ from kickwatch.workload.reaper import reap_containers, stop_slice
 from private_podman import private_podman
 from slowness import SLOWNESS
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel]
 
 SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
 PARENT = "kickwatch-contract"

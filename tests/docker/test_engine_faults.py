@@ -21,7 +21,7 @@ from kickwatch.workload.names import read_instance
 from node_daemon import FAST, STOP_S, NodeDaemon, Record
 from private_engine import PrivateEngine, private_engine
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CONTAINERS = FAST["workload.containers_per_trial"]
 OURS = ("--filter", "label=kickwatch=1", "--filter", f"label=kickwatch.instance={read_instance()}")

@@ -10,7 +10,7 @@ from engine_proxy import Proxy, Request, answer
 from needs import ENGINE_SOCKET
 from node_daemon import NodeDaemon
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

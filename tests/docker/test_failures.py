@@ -14,7 +14,7 @@ from command import ended, kickwatch, start
 from private_engine import PrivateEngine, private_engine
 from slowness import SLOWNESS
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
 
 CHURN_FIRST = 5  # a seed whose order begins with the churn window

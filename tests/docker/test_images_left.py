@@ -10,10 +10,11 @@ import pytest
 import docker
 from kickwatch.native import binary
 from kickwatch.workload.docker_engine import DockerEngine
-from kickwatch.workload.docker_images import IMAGE_REPOSITORY, scratch_layer
+from kickwatch.workload.docker_images import scratch_layer
+from kickwatch.workload.image import IMAGE_REPOSITORY
 from private_podman import private_podman
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.long, pytest.mark.docker]
 
 SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
 FOREIGN = "localhost/kw-foreign"

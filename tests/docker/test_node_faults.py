@@ -16,12 +16,12 @@ import pytest
 from command import kickwatch
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.lock import LOCK_PATH
-from kickwatch.status import STATUS_PATH
+from kickwatch.service.status import STATUS_PATH
 from node_daemon import NodeDaemon
 from slowness import SLOWNESS
 from wall_clock import WallClock
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 YEAR_S = 365 * 86_400
 

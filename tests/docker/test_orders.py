@@ -11,7 +11,7 @@ import pytest
 from kickwatch.workload.names import read_instance
 from node_daemon import NodeDaemon
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 HELD_S, GONE_WITHIN_S = 4.0, 3.0
 

@@ -8,7 +8,7 @@ import pytest
 
 from node_daemon import NodeDaemon
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel]
 
 METRICS = "127.0.0.1:19893"
 PASSIVE = {

@@ -13,7 +13,7 @@ from kickwatch.workload.names import read_instance
 from leftovers import leftovers
 from slowness import SLOWNESS
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
 
 def _ours() -> list[str]:

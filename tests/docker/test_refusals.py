@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from engine_proxy import Proxy, refused
-from kickwatch.status import STATUS_PATH
+from kickwatch.service.status import STATUS_PATH
 from needs import ENGINE_SOCKET
 from node_daemon import FAST, NodeDaemon, Record
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CONTAINERS = FAST["workload.containers_per_trial"]
 CREATE = "^POST .*/containers/create"

@@ -12,7 +12,7 @@ import pytest
 
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.lock import LOCK_PATH
-from kickwatch.status import STATUS_PATH
+from kickwatch.service.status import STATUS_PATH
 from kickwatch.workload.canary import CANARY_GROUP
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_engine import ROOT
@@ -20,7 +20,7 @@ from node_daemon import FAST, NodeDaemon, Record, native_children
 from private_engine import PrivateEngine, private_engine
 from slowness import SLOWNESS
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CONTAINERS = FAST["workload.containers_per_trial"]
 PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"

@@ -15,7 +15,7 @@ import pytest
 from leftovers import leftovers
 from node_daemon import STOP_S, NodeDaemon
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(400)]
 
 MOMENTS = 50
 TERM, INT, KILL, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1

@@ -200,7 +200,7 @@ def test_tmux_kills_the_session(child: Child, tmp_path: Path) -> None:
 def test_who_asks_for_it_outlives_the_terminal(child: Child, before: str) -> None:
     """And SIGHUP is a reload then, as it is for a service."""
     with AtATerminal(["bash", "--norc", "--noprofile", "-i"]) as shell:
-        shell.press(f"{before} {child.line} &\n")
+        shell.press(f"{before} {child.line} >/dev/null &\n")  # nohup leaves a file where it takes a terminal's output
         shell.until(child.has_logged("trial_finished"), "a trial")
         shell.close()
         child.wait(child.has_logged("trial_finished", child.trials() + 1), "one more trial")

@@ -15,7 +15,7 @@ from kickwatch.workload.oci_engine import ROOT
 from leftovers import leftovers
 from slowness import SLOWNESS
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
 SOCKET = Path("/var/run/docker.sock")
 OCI = ("--set", "engine.kind=oci")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from kickwatch.errors import CgroupError
+from kickwatch.native.driver import Helper, HelperError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup, remove_tree
 from kickwatch.workload.canary import Canary, remove_leftovers
-from kickwatch.workload.helper import Helper, HelperError
 
 pytestmark = pytest.mark.kernel
 

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from kickwatch.alert.broadcast import bpftrace_line
 from kickwatch.model import Cell, Origin, Path
+from kickwatch.native.driver import Helper
 from kickwatch.observe.control import control_cpus
-from kickwatch.workload.helper import Helper
+from kickwatch.outlets.broadcast import bpftrace_line
 from needs import ipi_rung
 
 pytestmark = pytest.mark.kernel

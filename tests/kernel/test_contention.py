@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from kickwatch.ledger import total_waits
+from kickwatch.detect.figures import total_waits
 from kickwatch.model import Window
 from kickwatch.observe import contention
 from kickwatch.observe.bpf import BpfObject

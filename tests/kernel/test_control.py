@@ -34,8 +34,8 @@ async def test_it_passes_20_times_of_20(observatory: Observatory) -> None:
 
 
 async def test_a_probe_detached_behind_its_back_fails(observatory: Observatory) -> None:
-    assert observatory.csd is not None
-    observatory.csd.probe.detach()
+    assert observatory.requests is not None
+    observatory.requests.probe.detach()
     control = await positive_control(observatory)
     assert not control.passed
     assert control.detail.startswith("0 of ")

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from kickwatch.model import Cell, Origin
+from kickwatch.native.driver import Helper
 from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.symbols import Symbols
-from kickwatch.workload.helper import Helper
 from needs import ipi_rung
 from refused import refused
 from replay import Replay
@@ -195,7 +195,7 @@ def test_full_maps_are_emptied_between_windows() -> None:
         assert examples.get(struct.pack("=Q", 0x2000)) == bytes(4)
         assert requests.fell(before.totals, observer.read().totals)
         replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)  # and the probe counts again, with a new example
-        (cell,) = observer.cells(requests.CsdSample({}), observer.read())
+        (cell,) = observer.cells(requests.RequestSample({}), observer.read())
         assert (cell.func, cell.requests) == ("rcu_exp_handler", 1)
         assert cell.stack
     finally:

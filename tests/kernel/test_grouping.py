@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kickwatch.model import Cell
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.requests import CsdSample, Totals
+from kickwatch.observe.requests import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 from replay import Replay
 
@@ -82,7 +82,7 @@ class Rig:
         return Replayed(rise(before, after), {cell.func: cell for cell in cells})
 
 
-def rise(before: CsdSample, after: CsdSample) -> dict[int, Totals]:
+def rise(before: RequestSample, after: RequestSample) -> dict[int, Totals]:
     sums: dict[int, Totals] = {}
     for key, late in after.totals.items():
         (func,) = struct.unpack_from("=Q", key)

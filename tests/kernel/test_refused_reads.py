@@ -10,33 +10,33 @@ import pytest
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[1] / "support"
 SCRIPT = """
 import asyncio, json, sys
-from kickwatch.arming import _works
+from kickwatch.service.arming import _works
 from kickwatch.errors import ObserveError
-from kickwatch.eyes import Eyes
+from kickwatch.experiment.armed_observers import ArmedObservers
 from namespaces import refuse_bpf
 
 async def main():
-    eyes = await Eyes.open()
-    told = {"control": eyes.control.passed, "works": _works(eyes), "ipis": eyes.observatory.observers.ipis}
+    armed = await ArmedObservers.open()
+    told = {"control": armed.control.passed, "works": _works(armed), "ipis": armed.observatory.observers.ipis}
     refuse_bpf()
-    told["works_refused"] = _works(eyes)
+    told["works_refused"] = _works(armed)
     for name, read in (
-        ("sample", eyes.observatory.sample),
-        ("between", eyes.observatory.between_windows),
-        ("settle", lambda: asyncio.to_thread(eyes.observatory.creation_broadcasts)),
-        ("cost", lambda: asyncio.to_thread(eyes.observatory.csd.cost)),
+        ("sample", armed.observatory.sample),
+        ("between", armed.observatory.between_windows),
+        ("settle", lambda: asyncio.to_thread(armed.observatory.creation_broadcasts)),
+        ("cost", lambda: asyncio.to_thread(armed.observatory.requests.cost)),
     ):
         try:
             await read()
             told[name] = "read"
         except ObserveError as error:
             told[name] = str(error)
-    await eyes.prove()
-    told["control_refused"] = [eyes.control.passed, eyes.control.detail]
-    eyes.close()
+    await armed.prove()
+    told["control_refused"] = [armed.control.passed, armed.control.detail]
+    armed.close()
     print(json.dumps(told))
 
 asyncio.run(main())

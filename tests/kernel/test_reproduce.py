@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment.reproduce import Settings, native_loops, run
+from kickwatch.experiment.reproduce_report import Memory, report, verdict
+from kickwatch.native.driver import Helper, HelperError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup, remove_tree
 from kickwatch.workload.canary import remove_leftovers
-from kickwatch.workload.helper import Helper, HelperError
-from kickwatch.workload.reproduce import Settings, native_loops, run
-from kickwatch.workload.reproduce_report import Memory, report, verdict
 
 pytestmark = pytest.mark.kernel
 

@@ -38,7 +38,7 @@ def test_doctor_of_a_node_without_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "closed"])
 def test_reproduce_ends_in_the_midst_of_its_loops_and_leaves_nothing(how: str) -> None:
-    """The terminal signals the whole foreground; the native child must not die of it before it has cleaned up."""
+    """The terminal signals the whole foreground, the native child that makes the memory cgroups included."""
     before = leftovers()["cgroups"]
     with AtATerminal([*KICKWATCH, "reproduce", "-n", "20000", "--force"], columns=80) as command:
         command.shows("%")

@@ -18,10 +18,11 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from kickwatch.config import Config
+from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment.capabilities import examine
+from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
-from kickwatch.node.capabilities import examine
 from kickwatch.observe.bpf import library
 from kickwatch.observe.contention import ContentionObserver, learn_comm_offset
 from kickwatch.observe.control import control_cpus, positive_control
@@ -31,7 +32,6 @@ from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
-from kickwatch.workload.helper import Helper
 
 TRACEFS = Path("/sys/kernel/tracing")
 SHARE = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0  # of the work: many CPUs take long in a guest
@@ -193,14 +193,14 @@ async def scale() -> dict[str, Any]:
     observatory = await Observatory.open()
     last = Path(f"/sys/devices/system/cpu/cpu{max(os.sched_getaffinity(0))}/online")
     try:
-        assert observatory.csd is not None
+        assert observatory.requests is not None
         told: dict[str, Any] = {"sample_ms": await sample_ms(observatory), "cpus": {}}
         for online in ("1", "0")[: observatory.cpus_online - 1]:  # of two CPUs none can be spared
             await asyncio.to_thread(last.write_text, online)
             await observatory.between_windows()
-            before = observatory.csd.read()
+            before = observatory.requests.read()
             await asyncio.to_thread(flip_static_keys)
-            found = cells(observatory.csd, before, observatory.csd.read())
+            found = cells(observatory.requests, before, observatory.requests.read())
             told["cpus"][observatory.cpus_online] = found["do_sync_core"]
         return told
     finally:
@@ -226,7 +226,7 @@ async def control() -> dict[str, Any]:
         told = {
             "ipis": observatory.observers.ipis,
             "contention": observatory.observers.contention,
-            "places": observatory.csd.places if observatory.csd is not None else "",
+            "places": observatory.requests.places if observatory.requests is not None else "",
             "losses": observatory.losses,
             "passed": outcome.passed,
             "detail": outcome.detail,

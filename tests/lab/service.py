@@ -1,6 +1,6 @@
 """The installed service in a guest: a configuration with which a trial takes seconds, and the trial that it made."""
 
-from kickwatch.alert.journal import Event
+from kickwatch.journal.journal import Event
 
 
 def configuration(containers: int, *more: str) -> str:

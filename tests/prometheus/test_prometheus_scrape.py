@@ -22,11 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from builders import kick, trial
 from kickwatch.detect.state import Figures, Outcome
-from kickwatch.metrics import words
-from kickwatch.metrics.live import Live
-from kickwatch.metrics.registry import Metrics
-from kickwatch.metrics.serve import Server
 from kickwatch.model import Verdict
+from kickwatch.outlets.metrics import label_values as words
+from kickwatch.outlets.metrics.live import Live
+from kickwatch.outlets.metrics.registry import Metrics
+from kickwatch.outlets.metrics.serve import Server
 
 # One Prometheus for all of them: it takes five seconds before it looks for targets.
 pytestmark = [pytest.mark.prometheus, pytest.mark.asyncio(loop_scope="module")]

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from kickwatch.alert.changes import _EVENTS as CHANGES
-from kickwatch.alert.journal import Event
 from kickwatch.detect.state import Figures
 from kickwatch.detect.streams import CONDITION_OF, Condition, Name
-from kickwatch.metrics import words
-from kickwatch.metrics.registry import Metrics
+from kickwatch.journal.journal import Event
+from kickwatch.outlets.changes import _EVENTS as CHANGES
+from kickwatch.outlets.metrics import label_values as words
+from kickwatch.outlets.metrics.registry import Metrics
 
 pytestmark = pytest.mark.prometheus
 

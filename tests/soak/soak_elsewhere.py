@@ -15,7 +15,7 @@ from pathlib import Path
 
 from daemon_log import daemon
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from timestamping import image
 
 COMMON = ("workload.containers_per_trial=4", "trial.window_s=0.5", "trial.interval_s=0", "trial.canary_memcgs=0")

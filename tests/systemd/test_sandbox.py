@@ -14,7 +14,7 @@ import pytest
 from sandbox_attempts import OTHER_USER, SHARED_MEMORY_KEY
 from systemd_node import Node
 
-pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.timeout(600)]
 
 UNIT = Path(__file__).parents[2] / "systemd/kickwatch.service"
 PROGRAM = "/usr/local/lib/kickwatch-test/sandbox_attempts.py"

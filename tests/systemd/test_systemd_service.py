@@ -13,7 +13,7 @@ import pytest
 from systemd_node import Node
 
 import bpf_programs
-from kickwatch.alert.journal import Event
+from kickwatch.journal.journal import Event
 from needs import ipi_rung
 
 pytestmark = [pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]

@@ -8,9 +8,9 @@ from systemd_node import OCI_DROP_IN, OCI_SHIPPED, Node
 from test_sandbox import confined
 from test_systemd_service import configure, leftovers
 
-from kickwatch.alert.journal import Event
+from kickwatch.journal.journal import Event
 
-pytestmark = [pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
 
 OCI = Path(__file__).parents[2] / "systemd/oci.conf"
 ATTEMPT = "/usr/local/lib/kickwatch-test/oci_attempt.py"

@@ -1,1 +1,4 @@
-"""The commands of the command line, one file each."""
+"""The commands of the command line, one file each.
+
+May import every room; nothing but `cli` imports it.
+"""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from kickwatch.budget import check
-from kickwatch.configure import load
-from kickwatch.metrics.serve import parse_listen
+from kickwatch.configuration.limits import check
+from kickwatch.configuration.listen import parse_listen
+from kickwatch.configuration.loading import load
+from kickwatch.workload.choose import check_engine
 
 
 @click.command("check-config")
@@ -15,5 +16,6 @@ def check_config(file: Path) -> None:
     """Validate FILE: name the key and the remedy of whatever is wrong. Exit status: 0 valid, 2 not."""
     config = load(file).config
     check(config)
+    check_engine(config)
     parse_listen(config.metrics.listen)
     click.echo(f"{file}: valid")

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from kickwatch.alert.journal import Event, configure_logging, logger
-from kickwatch.config import Config
-from kickwatch.configure import Loaded, load
+from kickwatch.configuration.loading import Loaded, load
+from kickwatch.configuration.types import Config
 from kickwatch.errors import InterruptedRunError
+from kickwatch.journal.journal import Event, configure_logging, logger
 from kickwatch.model import Verdict
 
 T = TypeVar("T")

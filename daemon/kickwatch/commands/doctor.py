@@ -8,10 +8,11 @@ import click
 import msgspec
 
 from kickwatch.commands.common import config_options, read_config, run
-from kickwatch.detect.monitor import Monitor, pace_of
+from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Share
-from kickwatch.node.capabilities import Capability, blind, examine
+from kickwatch.experiment.capabilities import Capability, blind, examine
 from kickwatch.report.tables import table
+from kickwatch.service.pace import pace_of
 
 BLIND_STATUS = 4
 

@@ -11,12 +11,13 @@ import click
 import msgspec
 
 from kickwatch.commands.common import EXIT_STATUS, config_options, read_config
-from kickwatch.detect.monitor import Monitor, pace_of
+from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Outcome
+from kickwatch.history.record_reader import Row, recorded
 from kickwatch.model import Verdict
-from kickwatch.recorded import Row, recorded
+from kickwatch.service.pace import pace_of
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

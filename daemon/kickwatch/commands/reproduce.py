@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from kickwatch.commands.common import run
+from kickwatch.experiment.reproduce import Settings
+from kickwatch.experiment.reproduce import run as run_loops
+from kickwatch.experiment.reproduce_report import Patch, Reproduction, report, verdict
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.lock import NodeLock
 from kickwatch.observe.observatory import Observatory
-from kickwatch.signals import until_signalled
-from kickwatch.workload.reproduce import Settings
-from kickwatch.workload.reproduce import run as run_loops
-from kickwatch.workload.reproduce_report import Patch, Reproduction, report, verdict
+from kickwatch.process.signals import until_signalled
 
 EXIT_STATUS = {Patch.PATCHED: 0, Patch.UNPATCHED: 3, Patch.UNKNOWN: 4}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from kickwatch.alert.journal import Event, configure_logging, logger, reaches_journal
-from kickwatch.allocator import share_one_arena
 from kickwatch.commands.common import config_options, load_config, read_config, run
 from kickwatch.errors import InterruptedRunError, KickwatchError
-from kickwatch.service import run_daemon
+from kickwatch.journal.journal import Event, configure_logging, logger, reaches_journal
+from kickwatch.process.allocator import share_one_arena
+from kickwatch.service.service import run_daemon
 
 
 @click.command("run")

@@ -9,7 +9,7 @@ import msgspec
 
 from kickwatch.commands.common import EXIT_STATUS
 from kickwatch.model import Verdict
-from kickwatch.status import Status, read
+from kickwatch.service.status import Status, read
 
 _CONTENDED = "contended"  # no broadcast: as quiet, with a finding
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import click
 import msgspec
 
-from kickwatch.alert.condition import alerts_of
-from kickwatch.alert.journal import logger
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, complain, config_options, read_config, run, say
+from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, Judgement
-from kickwatch.ledger import counted
+from kickwatch.experiment.one_shot import decide
+from kickwatch.journal.journal import logger
 from kickwatch.model import Trial, Verdict
-from kickwatch.once import decide
+from kickwatch.outlets.one_run import alerts_of
+from kickwatch.process.signals import Ending, until_signalled
 from kickwatch.report.sentence import beside
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
-from kickwatch.signals import Ending, until_signalled
 
 
 @click.command()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from kickwatch.detect import words
+from kickwatch.detect import sentences as words
 from kickwatch.detect.comparison import Comparison, Rule
 from kickwatch.detect.rates import Allowance
 from kickwatch.detect.recovery import Hysteresis

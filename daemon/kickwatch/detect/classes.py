@@ -12,7 +12,7 @@ from functools import lru_cache
 import msgspec
 
 from kickwatch.detect.strata import Stratum
-from kickwatch.model import Cell, Origin, Path, Trial, on_creation_path
+from kickwatch.model import Cell, Node, Origin, Path, Trial, on_creation_path
 
 KICK = "kick_all_cpus_sync"
 TEXT_PATCHING = "do_sync_core"
@@ -72,9 +72,16 @@ def broadcasts_of(cells: Iterable[Cell]) -> Broadcasts:
         by_class[of] += cell.broadcasts
         if of is BroadcastClass.CREATION and cell.reason == KICK and cell.origin is Origin.SLAB:
             kicks += cell.broadcasts
-        if of is BroadcastClass.BPF and cell.reason == TEXT_PATCHING:
-            patched += cell.broadcasts
+        if of is BroadcastClass.BPF:
+            patched += patched_by(cell)
     return _struct(by_class, kicks, patched)
+
+
+def patched_by(cell: Cell) -> int:
+    """Broadcasts of a cell that patched text; of an older record, all where the reason says so."""
+    if cell.patches is not None:
+        return cell.patches
+    return cell.broadcasts if cell.reason == TEXT_PATCHING else 0
 
 
 def _struct(by_class: Mapping[BroadcastClass, int], kicks: int, patched: int) -> Broadcasts:
@@ -97,8 +104,10 @@ def elsewhere_above_quiet(trial: Trial) -> float:
 
 
 # Where nobody else has a device program attached, the runtime's flips cgroup_bpf_enabled_key on and off: three calls
-# each way on x86 ("x86/alternative: Batch of patch operations", 5.3).
+# each way on x86 ("x86/alternative: Batch of patch operations", 5.3), one on arm64.
 KEY_FLIPS = 6.0
+KEY_FLIPS_ELSEWHERE = 2.0
+_X86 = frozenset({"x86_64", "i686", "i386"})
 SPARE = 0.5  # a new pack of programs now and then
 TOLERANCE = 1.25
 LEARNING_CONTAINERS = 10
@@ -120,9 +129,10 @@ class BpfCost(msgspec.Struct, frozen=True):
         return BpfCost(self.containers + other.containers, self.broadcasts + other.broadcasts)
 
 
-def bpf_cost(cgroup: str, containers: int, seen: Broadcasts) -> BpfCost:
+def bpf_cost(node: Node, containers: int, seen: Broadcasts) -> BpfCost:
     """The cost of one trial's containers. Only on cgroup v2 does a container attach a program to its cgroup."""
-    flips = KEY_FLIPS * containers if cgroup == "v2" else 0.0
+    each = KEY_FLIPS if node.arch in _X86 else KEY_FLIPS_ELSEWHERE
+    flips = each * containers if node.cgroup == "v2" else 0.0
     return BpfCost(containers, seen.bpf - seen.patched + max(0.0, seen.patched - flips))
 
 
@@ -141,7 +151,7 @@ def bpf_allowance(stratum: Stratum, known: BpfCost) -> float | None:
 @lru_cache(maxsize=64)
 def jit_broadcasts(arch: str, kernel: str) -> bool:
     """Whether loading and freeing a BPF program broadcasts on a healthy kernel here."""
-    return arch not in {"x86_64", "i686", "i386"} or release_of(kernel) < PACKED_BPF_SINCE
+    return arch not in _X86 or release_of(kernel) < PACKED_BPF_SINCE
 
 
 def release_of(kernel: str) -> tuple[int, int]:
@@ -157,5 +167,5 @@ def unallowed_above_quiet(trial: Trial) -> float:
     if jit_broadcasts(trial.node.arch, trial.node.kernel):
         return above
     containers = sum(1 for life in trial.containers if not life.failure)
-    churn = bpf_cost(trial.node.cgroup, containers, broadcasts_of(trial.churn.cells)).broadcasts
+    churn = bpf_cost(trial.node, containers, broadcasts_of(trial.churn.cells)).broadcasts
     return above + max(0.0, churn - broadcasts_of(trial.quiet.cells).bpf)

@@ -10,8 +10,6 @@ and so do the e-processes that are published for pooling: their epochs are the s
 import msgspec
 from msgspec.structs import replace
 
-from kickwatch.budget import least_period_s
-from kickwatch.config import Config
 from kickwatch.detect import changes
 from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import bpf_allowance
@@ -40,6 +38,8 @@ from kickwatch.model import Trial, Verdict
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
 RELATIVE = "relative"
 FEW_ALLOWANCES = 5.0
+# While one of these holds nothing is silent, however long it holds; silence begins with its end.
+_ENDS_SILENCE = frozenset({Condition.BROADCASTING, Condition.ELSEWHERE})
 _MOST = 1e300
 _REASON_OF = {
     Name.ATTRIBUTED: Reason.CREATION_PATH,
@@ -49,11 +49,6 @@ _REASON_OF = {
 }
 # An alarm of these would end `quiet`, so evidence that grows there does so before it is one.
 _ENDS_QUIET = frozenset({Condition.BROADCASTING, Condition.CONTENDED, Condition.ELSEWHERE})
-
-
-def pace_of(config: Config) -> Pace:
-    """The configuration's pace: a trial has two windows and a pause, and no more of them fit than the budget allows."""
-    return Pace(config.workload.containers_per_trial, least_period_s(config))
 
 
 class Monitor:
@@ -82,8 +77,7 @@ class Monitor:
     def judge(self, state: State, seen: Examined) -> tuple[State, Outcome]:
         """`step` for a trial that was examined elsewhere."""
         if seen.void:
-            outcome = Outcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
-            return replace(state, voids=state.voids + 1), outcome
+            return _voided(state, seen), Outcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
         state, gone, anew = self._entered(state, seen)
         before, (state, turned) = state, self._fed(state, seen)
         state = replace(state, trials=state.trials + 1, silence=self._listened(before, state, seen))
@@ -192,12 +186,12 @@ class Monitor:
 
     def _listened(self, before: State, state: State, seen: Examined) -> Silence:
         """What is known of silence after the trial."""
-        known = replace(state.silence, failed=state.silence.failed + 1 if seen.failed else 0)
+        known = replace(state.silence, failed=state.silence.failed + 1 if seen.failed else 0, void=0)
         observed = seen.observed
         heard = observed is not None and observed.churned is not None and seen.silence
         if heard and observed is not None:
             known = remembered(known, observed.elsewhere, observed.containers)
-        if _rose(before, state):
+        if _rose(before, state) or not _ENDS_SILENCE.isdisjoint(state.alerted):
             return self.silence.begun_again(known)
         if heard and observed is not None and observed.churned is not None:
             return self.silence.heard(known, observed.churned)
@@ -276,6 +270,15 @@ def _tests(thresholds: dict[str, float]) -> dict[Name, Hysteresis]:
             detector = EDetector(Wager(Null(allowance.mean, allowance.clip)), thresholds[name.value])
             tests[name] = Hysteresis(detector) if name is Name.ATTRIBUTED else averaged(detector)
     return tests
+
+
+def _voided(state: State, seen: Examined) -> State:
+    """The state after a void trial: two in a row, and nothing is known until one is valid. An alarm holds."""
+    silence = replace(state.silence, void=state.silence.void + 1)
+    state = replace(state, voids=state.voids + 1, silence=silence)
+    if silence.void < FAILED_TRIALS or Condition.BROADCASTING in state.alerted:
+        return state
+    return replace(state, verdict=Verdict.UNKNOWN, reasons=seen.void, more_containers=None)
 
 
 def _rose(before: State, after: State) -> bool:

@@ -19,6 +19,7 @@ from kickwatch.detect.state import State
 from kickwatch.detect.strata import Stratum
 from kickwatch.detect.streams import Name
 from kickwatch.detect.track import SavedTrack, Track
+from kickwatch.detect.verdict import Reason
 from kickwatch.model import Verdict
 
 VERSION = 1
@@ -147,21 +148,25 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
         except StaleStateError as error:
             lost.append(f"stream {name.value}: {error}")
     lost += [f"stream {name}: this kickwatch has none of that name" for name in saved_tracks if name not in set(Name)]
+    silence = monitor.silence.restore(known.silence) if known.silence else Silence()
+    verdict, reasons = known.verdict, known.reasons
+    if verdict is Verdict.QUIET and not silence.established:  # of a release in which silence was not established
+        verdict, reasons = Verdict.UNKNOWN, (Reason.INSUFFICIENT_EVIDENCE.value,)
     state = State(
         boot_id=known.boot_id,
         trials=known.trials,
         voids=known.voids,
         containers=known.containers,
-        verdict=known.verdict,
+        verdict=verdict,
         tracks=own,
         calm=all(map(tracks.is_calm, own.values())),
         comparison=comparison,
         epoch=known.epoch,
         published=published,
-        reasons=known.reasons,
+        reasons=reasons,
         more_containers=known.more_containers,
         looked_unix_s=known.looked_unix_s,
-        silence=monitor.silence.restore(known.silence) if known.silence else Silence(),
+        silence=silence,
         # A stream that begins again is a new draw of the fleet's: the node then counts once more.
         published_since_unix_s=0.0 if lost else known.published_since_unix_s,
     )

@@ -18,7 +18,8 @@ from kickwatch.detect.eprocess import EProcess, Null, SavedWealth, StaleStateErr
 from kickwatch.detect.oneshot import ALPHA, FAULTY_SHARE, MOST_MORE, SILENCE, Churned, silences
 from kickwatch.detect.verdict import BROADCASTS_PER_CONTAINER
 
-FAILED_TRIALS = 2  # in a row, before the condition says so
+FAILED_TRIALS = 2  # in a row, before the condition says so; void ones likewise
+FRESH_CONTAINERS = 23  # silent ones establish silence from a start
 RECENT_CONTAINERS = 23  # over which broadcasts elsewhere are summed: small trials are mostly noise
 
 # Evidence well above rest. At rest a stream's is about 5; a container with one broadcast makes it 24, with two 45, with
@@ -31,12 +32,13 @@ Excess = tuple[float, int]  # broadcasts elsewhere above the quiet window's, and
 
 
 class Silence(msgspec.Struct, frozen=True):
-    """What is known of silence. `wealth` is None before the first container; `failed`: such trials in a row."""
+    """What is known of silence. `wealth` is None before the first container; `failed`, `void`: such trials in a row."""
 
     wealth: Wealth | None = None
     established: bool = False
     failed: int = 0
     recent: tuple[Excess, ...] = ()
+    void: int = 0
 
     @property
     def elsewhere(self) -> bool:
@@ -52,6 +54,7 @@ class SavedSilence(msgspec.Struct, frozen=True):
     established: bool
     failed: int
     recent: tuple[tuple[str, int], ...]
+    void: int = 0
 
 
 class SilenceTest:
@@ -90,7 +93,7 @@ class SilenceTest:
         """In a form that JSON keeps to the last bit."""
         wealth = self._process.wager.save(known.wealth) if known.wealth is not None else None
         recent = tuple((excess.hex(), containers) for excess, containers in known.recent)
-        return SavedSilence(wealth, known.established, known.failed, recent)
+        return SavedSilence(wealth, known.established, known.failed, recent, known.void)
 
     def restore(self, saved: SavedSilence) -> Silence:
         """The inverse of `save`. Saved under other bets, silence has to be established again."""
@@ -98,8 +101,8 @@ class SilenceTest:
         try:
             wealth = self._process.wager.restore(saved.wealth) if saved.wealth is not None else None
         except StaleStateError:
-            return Silence(failed=saved.failed, recent=recent)
-        return Silence(wealth, saved.established, saved.failed, recent)
+            return Silence(failed=saved.failed, recent=recent, void=saved.void)
+        return Silence(wealth, saved.established, saved.failed, recent, saved.void)
 
 
 def remembered(known: Silence, excess: float, containers: int) -> Silence:

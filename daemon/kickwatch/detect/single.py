@@ -8,9 +8,9 @@ from kickwatch.detect.classes import broadcasts_of
 from kickwatch.detect.oneshot import ALPHA, OneShot, Run
 from kickwatch.detect.rates import CANARY, SIGNATURE
 from kickwatch.detect.scaled import Scaled
+from kickwatch.detect.sentences import height
 from kickwatch.detect.streams import COUNTERS, Name, churned_of, lives_of, observe
 from kickwatch.detect.verdict import Reason, broadcasts_elsewhere, doubts_of, judge, void_reasons
-from kickwatch.detect.words import height
 from kickwatch.model import Trial, Verdict
 
 

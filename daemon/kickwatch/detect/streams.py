@@ -20,6 +20,7 @@ from functools import lru_cache
 import msgspec
 
 from kickwatch.detect.classes import BpfCost, Broadcasts, bpf_cost, broadcasts_of, elsewhere_above_quiet
+from kickwatch.detect.figures import batch_heard, creation_broadcasts, waits_known
 from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.rates import (
     BPF,
@@ -38,10 +39,11 @@ from kickwatch.detect.verdict import (
     counted_broadcasts_per_memcg,
     single_request_sweeps,
 )
-from kickwatch.ledger import creation_broadcasts, waits_known
 from kickwatch.model import Origin, Path, Trial, Wait
 
 COUNTERS = "counters"
+ELSEWHERE_MARGIN = 6.0  # broadcasts: one static key switched on and off
+ELSEWHERE_PER_CONTAINER = 0.25
 
 
 class Name(StrEnum):
@@ -133,16 +135,20 @@ class Lives(msgspec.Struct, frozen=True):
     count: int
     own: tuple[float, ...]  # of each that has a known life of its own, in order
     late: int  # in no container's life
+    begun: int = 0  # containers that were created, whatever became of them
+    in_failed: int = 0  # broadcasts in the lives of failed ones
 
 
 def lives_of(trial: Trial, created: int) -> Lives:
     """Where the `created` broadcasts of the churn window lie; those in the lives of failed containers are left out."""
     counting = [life.creation_path_broadcasts for life in trial.containers if not life.failure]
+    begun = sum([1 for life in trial.containers if not life.failure or life.create_ms > 0.0])
     if trial.concurrency != 1:
-        return Lives(len(counting), (), created)
+        return Lives(len(counting), (), created, begun)
     own = tuple([float(rise) for rise in counting if rise is not None and rise >= 0])
     held = sum([life.creation_path_broadcasts or 0 for life in trial.containers]) if created else 0
-    return Lives(len(counting), own, max(0, created - max(0, held)))
+    failed = sum([life.creation_path_broadcasts or 0 for life in trial.containers if life.failure]) if created else 0
+    return Lives(len(counting), own, max(0, created - max(0, held)), begun, failed)
 
 
 def observe(trial: Trial) -> Observed:
@@ -157,7 +163,7 @@ def observe(trial: Trial) -> Observed:
     if probed:
         means |= _attributed(trial, lives, churn)
         quiet = broadcasts_of(trial.quiet.cells)
-        pairs[Name.ELSEWHERE] = (float(churn.elsewhere), float(quiet.elsewhere))
+        pairs[Name.ELSEWHERE] = beyond_margin(float(churn.elsewhere), float(quiet.elsewhere), lives.begun)
     if lives.count and waits_known(trial):
         means[Name.CONTENTION] = (_waits(trial.churn.waits, create=True) / lives.count,)
         pairs[Name.CONTENTION_EXCESS] = (_waits(trial.churn.waits), _waits(trial.quiet.waits))
@@ -167,10 +173,20 @@ def observe(trial: Trial) -> Observed:
         pairs=pairs,
         sweeps=_sweeps(trial, lives.count) if probed else {},
         longest_wait_ns=max([wait.max_wait_ns for wait in trial.churn.waits], default=0),
-        churned=churned_of(lives) if probed else None,
-        bpf=bpf_cost(trial.node.cgroup, lives.count, churn) if probed else None,
-        elsewhere=elsewhere_above_quiet(trial) if probed and churn.elsewhere else 0.0,
+        churned=churned_of(lives) if probed and not lives.in_failed else None,
+        bpf=bpf_cost(trial.node, lives.count, churn) if probed and lives.count == len(trial.containers) else None,
+        elsewhere=elsewhere_above_quiet(trial) if probed else 0.0,
     )
+
+
+def beyond_margin(churn: float, quiet: float, containers: int) -> tuple[float, float]:
+    """The windows' broadcasts elsewhere, or a tie where they differ by no more than healthy containers do.
+
+    A container now and then makes the kernel purge mappings or flip a static key that nobody else holds: a toss that
+    churn always wins. To leave out small differences, whichever window has more, leaves the coin as fair as it was.
+    """
+    margin = max(ELSEWHERE_MARGIN, ELSEWHERE_PER_CONTAINER * containers)
+    return (churn, quiet) if abs(churn - quiet) > margin else (0.0, 0.0)
 
 
 def churned_of(lives: Lives) -> Churned:
@@ -179,8 +195,8 @@ def churned_of(lives: Lives) -> Churned:
 
 
 def _attributed(trial: Trial, lives: Lives, churn: Broadcasts) -> dict[Name, tuple[float, ...]]:
-    """What the stacks attribute."""
-    count = lives.count
+    """What the stacks attribute, by container that was created: one that failed later may have cost as much."""
+    count = max(lives.begun, lives.count)
     means: dict[Name, tuple[float, ...]] = {Name.ATTRIBUTED: lives.own} if lives.own else {}
     means[Name.BURST] = (lives.late / count,)
     means[Name.SIGNATURE] = (churn.kicks / count,)
@@ -207,7 +223,8 @@ def _canary(trial: Trial) -> tuple[float, ...]:
     if batch is None or not batch.memcgs:
         return ()
     if trial.observers.ipis != COUNTERS:
-        return (float(creation_broadcasts(batch.cells)),)
+        seen = creation_broadcasts(batch.cells)
+        return (float(seen),) if seen or batch_heard(batch) else ()
     each = counted_broadcasts_per_memcg(batch, trial.node.cpus_online)
     if each is None:
         return ()

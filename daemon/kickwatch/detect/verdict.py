@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from kickwatch.detect.classes import unallowed_above_quiet
-from kickwatch.ledger import batch_heard, counted, creation_broadcasts, total_requests, total_waits
+from kickwatch.detect.figures import batch_heard, counted, creation_broadcasts, total_requests, total_waits
 from kickwatch.model import Canary, KmemAccounting, Trial, Verdict
 
 MIN_CONTAINERS = 10

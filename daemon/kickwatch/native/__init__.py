@@ -1,4 +1,7 @@
-"""The native programs: built from the C beside this file by `make native`, shipped inside the wheel."""
+"""The native programs, built from the C beside this file by `make native`, and what drives them.
+
+Imports `errors` and `process`; it knows no container and no probe.
+"""
 
 from pathlib import Path
 

@@ -18,7 +18,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The protocol (probehelper.c). */
+/* The protocol (protocol.c). */
+void follow_parent(void);                                                    /* once, before anything else */
+bool ended_by_signal(void);                                                  /* SIGTERM */
 bool next_command(char *line, size_t size);                                  /* false: the end */
 bool must_stop(void);                                                        /* SIGTERM, or the parent is gone */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

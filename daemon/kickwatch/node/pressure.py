@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,19 @@ _LOAD_1 = re.compile(r"^([0-9]{1,9}\.[0-9]{2}) ")
 _MEMORY = re.compile(r"^(MemTotal|MemAvailable): +([0-9]{1,18}) kB\n", re.MULTILINE)
 _DYING = re.compile(r"^nr_dying_descendants ([0-9]{1,18})\n", re.MULTILINE)
 _MEMORY_CGROUPS = re.compile(r"^memory\t[0-9]{1,9}\t([0-9]{1,18})\t[01]\n", re.MULTILINE)
+
+
+class Cause(StrEnum):
+    """What pauses trials; the value is a label of metrics."""
+
+    CPU_PRESSURE = "cpu_pressure"
+    MEMORY_PRESSURE = "memory_pressure"
+    IO_PRESSURE = "io_pressure"
+    LOAD = "load"
+    MEMORY = "memory"
+    DISK = "disk"
+    CONTAINERS = "containers"
+    DYING_MEMCGS = "dying_memcgs"
 
 
 class Pressure(msgspec.Struct, frozen=True, kw_only=True):

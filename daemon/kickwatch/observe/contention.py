@@ -20,12 +20,12 @@ from typing import ClassVar, NamedTuple, Self
 
 from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.model import Wait
+from kickwatch.native.driver import Helper
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, entry, read_health, read_stack, sum_of, try_maps
 from kickwatch.observe.reasons import attribute, is_slab_mutex_stack, top_of_stack
 from kickwatch.observe.symbols import Symbols
-from kickwatch.shielded import finish
-from kickwatch.workload.helper import Helper
+from kickwatch.process.cancellation import run_shielded
 
 _CONFIG = struct.Struct("=QII")  # struct contention_config
 _KEY = struct.Struct("=QiI16s")  # struct wait_key
@@ -148,7 +148,7 @@ class ContentionObserver:
             with suppress(KickwatchError):  # unreadable or no helper: then it is learnt from the first natural wait
                 async with Helper(["slabinfo", proc / "slabinfo"]) as helper:
                     await helper.ask("read", _LEARN_DEADLINE_S)
-        return await finish(to_thread(self.learn))  # its thread uses what `close` gives back
+        return await run_shielded(to_thread(self.learn))  # its thread uses what `close` gives back
 
     def waits(self, before: ContentionSample, after: ContentionSample) -> tuple[Wait, ...]:
         """Waits for slab_mutex between two samples, longest total first.

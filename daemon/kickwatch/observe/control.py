@@ -12,9 +12,9 @@ from pathlib import Path
 
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Control, Count
+from kickwatch.native.driver import Answer, Helper
 from kickwatch.node.kernel import SYS, parse_cpu_list
 from kickwatch.observe.observatory import Observatory
-from kickwatch.workload.helper import Answer, Helper
 
 BARRIERS = 23
 SINGLES = 7
@@ -43,7 +43,7 @@ async def positive_control(observatory: Observatory) -> Control:
     A barrier of another process in between, or events that were lost, are answered by another attempt; where it was a
     full map that lost them, the maps are emptied first.
     """
-    if observatory.csd is None:
+    if observatory.requests is None:
         return Control(passed=False, detail="no probe is armed: " + "; ".join(observatory.losses))
     cpus = await asyncio.to_thread(control_cpus)
     if len(cpus) < 2:

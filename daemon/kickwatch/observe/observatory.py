@@ -18,10 +18,10 @@ from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import CsdSample, RequestObserver, fell
+from kickwatch.observe.requests import RequestObserver, RequestSample, fell
 from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
 from kickwatch.observe.symbols import Symbols
-from kickwatch.shielded import finish
+from kickwatch.process.cancellation import run_shielded
 
 RECYCLED = "recycled"
 """A window's disturbance: the probe's maps were emptied between its samples."""
@@ -33,7 +33,7 @@ class Sample:
 
     at_ns: int
     interrupts: InterruptSample
-    csd: CsdSample | None
+    requests: RequestSample | None
     contention: ContentionSample | None
 
 
@@ -48,7 +48,7 @@ class Observatory:
     proc: Path
     cpus_online: int
     symbols: Symbols
-    csd: RequestObserver | None = None
+    requests: RequestObserver | None = None
     contention: ContentionObserver | None = None
     _lost_rungs: list[str] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Observatory:
     @property
     def slab_mutex_known(self) -> bool:
         """True once its address is known to the probes that are armed. Before, nothing is `under_slab_mutex`."""
-        return any(observer is not None and observer.slab_mutex for observer in (self.csd, self.contention))
+        return any(observer is not None and observer.slab_mutex for observer in (self.requests, self.contention))
 
     @property
     def waits_known(self) -> bool:
@@ -88,10 +88,10 @@ class Observatory:
 
     async def _arm(self) -> None:
         if not self.symbols.hidden:  # without names no request could be attributed: that is blindness, not a figure
-            await finish(asyncio.to_thread(self._arm_probes))
+            await run_shielded(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:
             await self.contention.provoke(self.proc)
-            await finish(asyncio.to_thread(self._share_slab_mutex))
+            await run_shielded(asyncio.to_thread(self._share_slab_mutex))
 
     def _arm_probes(self) -> None:
         mutex = self.symbols.address_of("slab_mutex") or 0
@@ -99,7 +99,7 @@ class Observatory:
             (IpiRung.CSD, lambda: CsdObserver.arm(self.symbols, self.cpus_online, mutex)),
             (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex)),
         ]
-        self.csd, lost = climb(ladder, asked(os.environ, IPI_VARIABLE, IpiRung))
+        self.requests, lost = climb(ladder, asked(os.environ, IPI_VARIABLE, IpiRung))
         self._lost_rungs += lost
         self._arm_contention()
 
@@ -114,17 +114,17 @@ class Observatory:
 
     def _share_slab_mutex(self) -> None:
         """The mutex is learnt from its waiters; the csd probe needs it to tell who sends while holding it."""
-        if self.contention is None or self.csd is None:
+        if self.contention is None or self.requests is None:
             return
         address = self.contention.learn()
-        if address and not self.csd.slab_mutex:
-            self.csd.know_slab_mutex(address)
+        if address and not self.requests.slab_mutex:
+            self.requests.know_slab_mutex(address)
 
     @property
     def observers(self) -> Observers:
         """The rungs in use."""
         return Observers(
-            ipis=self.csd.RUNG if self.csd is not None else IpiRung.COUNTERS.value,
+            ipis=self.requests.RUNG if self.requests is not None else IpiRung.COUNTERS.value,
             contention=self.contention.RUNG if self.contention is not None else ContentionRung.NONE.value,
         )
 
@@ -137,43 +137,43 @@ class Observatory:
         await self._follow_modules()
         interrupts = await read_interrupts(self.proc)
         at_ns = monotonic_ns()
-        csd = self.csd.read() if self.csd is not None else None
+        requests = self.requests.read() if self.requests is not None else None
         contention = self.contention.read() if self.contention is not None else None
-        return Sample(at_ns, interrupts, csd, contention)
+        return Sample(at_ns, interrupts, requests, contention)
 
     def try_probes(self) -> None:
         """Read and write the probes' maps: whether that is allowed is the question. Raises ObserveError."""
-        for observer in (self.csd, self.contention):
+        for observer in (self.requests, self.contention):
             if observer is not None:
                 observer.try_maps()
 
     def creation_broadcasts(self) -> int | None:
         """Broadcasts of the creation path since the probes were armed; None without a probe. Raises ObserveError."""
-        return self.csd.creation_broadcasts(self.csd.read()) if self.csd is not None else None
+        return self.requests.creation_broadcasts(self.requests.read()) if self.requests is not None else None
 
     async def between_windows(self) -> None:
         """Housekeeping that no window may hold: follow modules and CPU hotplug, learn the mutex, recycle full maps."""
         await self._follow_modules()
-        await finish(asyncio.to_thread(self._keep_house))
+        await run_shielded(asyncio.to_thread(self._keep_house))
 
     async def _follow_modules(self) -> None:
         """To its end, cancelled or not: symbols read anew, and names that were not, would never meet again."""
         if not self.symbols.hidden:
-            await finish(self._name_anew())
+            await run_shielded(self._name_anew())
 
     async def _name_anew(self) -> None:
         if await self.symbols.follow_modules():
-            for observer in (self.csd, self.contention):
+            for observer in (self.requests, self.contention):
                 if observer is not None:
                     observer.forget_names()
 
     def _keep_house(self) -> None:
         self._share_slab_mutex()
         online = kernel.cpus_online()
-        if self.csd is not None:
-            self.csd.follow_cpus(online)
+        if self.requests is not None:
+            self.requests.follow_cpus(online)
         self.cpus_online = online
-        for observer in (self.csd, self.contention):
+        for observer in (self.requests, self.contention):
             if observer is not None:
                 observer.recycle_if_full()
 
@@ -189,15 +189,16 @@ class Observatory:
         return self._with_waits(self._with_cells(window, before, after), before, after)
 
     def _with_cells(self, window: Window, before: Sample, after: Sample) -> Window:
-        if self.csd is None or before.csd is None or after.csd is None:
+        if self.requests is None or before.requests is None or after.requests is None:
             return window
-        lost, stackless = unseen(before.csd, after.csd)
+        lost, stackless = unseen(before.requests, after.requests)
+        recycled = fell(before.requests.totals, after.requests.totals)
         return replace(
             window,
-            cells=self.csd.cells(before.csd, after.csd),
+            cells=self.requests.cells(before.requests, after.requests),
             lost_events=window.lost_events + lost,
             stackless_events=window.stackless_events + stackless,
-            disturbances=(*window.disturbances, *([RECYCLED] if fell(before.csd.totals, after.csd.totals) else [])),
+            disturbances=(*window.disturbances, *((RECYCLED,) if recycled else ())),
         )
 
     def _with_waits(self, window: Window, before: Sample, after: Sample) -> Window:
@@ -220,20 +221,22 @@ class Observatory:
         Not those for which the program was not run, since it ran on that CPU already: an interrupt sent them, and none
         sends to many CPUs. Zeros without a probe.
         """
-        if before.csd is None or after.csd is None:
+        if before.requests is None or after.requests is None:
             return 0, 0
-        rise = Health(*(late - early for early, late in zip(before.csd.health, after.csd.health, strict=True)))
+        rise = Health(
+            *(late - early for early, late in zip(before.requests.health, after.requests.health, strict=True))
+        )
         return rise.lost + rise.unknown_kind, rise.stackless
 
     def close(self) -> None:
         """Disarm everything."""
-        for observer in (self.csd, self.contention):
+        for observer in (self.requests, self.contention):
             if observer is not None:
                 observer.close()
-        self.csd = self.contention = None
+        self.requests = self.contention = None
 
 
-def unseen(before: CsdSample | ContentionSample, after: CsdSample | ContentionSample) -> tuple[int, int]:
+def unseen(before: RequestSample | ContentionSample, after: RequestSample | ContentionSample) -> tuple[int, int]:
     """(events lost, events counted without a stack) between two samples of one probe.
 
     Lost are those that found a map full, requests whose kind could not be told (they are missing from the calls and
@@ -243,6 +246,6 @@ def unseen(before: CsdSample | ContentionSample, after: CsdSample | ContentionSa
     """
     rise = Health(*(late - early for early, late in zip(before.health, after.health, strict=True)))
     lost = rise.lost + rise.unknown_kind + rise.unmatched
-    if isinstance(before, CsdSample) and isinstance(after, CsdSample):
+    if isinstance(before, RequestSample) and isinstance(after, RequestSample):
         lost += after.recursion_misses - before.recursion_misses
     return lost, rise.stackless

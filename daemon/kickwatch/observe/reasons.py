@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from kickwatch.model import Origin, Path
 from kickwatch.observe.origins import asked_by
-from kickwatch.observe.stacks import is_multi_cpu, is_slab_mutex_stack, own_part, plain, top_of_stack
+from kickwatch.observe.stacks import is_multi_cpu, is_slab_mutex_stack, matcher, own_part, plain, top_of_stack
 
 __all__ = [
     "BUSY_FUNCS",
@@ -23,6 +23,7 @@ __all__ = [
     "is_multi_cpu",
     "is_slab_mutex_stack",
     "mask_follows_task",
+    "patches_text",
     "reason_of",
     "top_of_stack",
 ]
@@ -250,6 +251,7 @@ REASONS: tuple[Reason, ...] = (
     ),
 )
 
+_PATCHING = matcher("static_key_* jump_label_* __jump_label_update arch_jump_label_* __static_call_update")
 _BY_FUNC = {func: reason for reason in REASONS for func in reason.funcs}
 
 BUSY_FUNCS: tuple[str, ...] = tuple(func for reason in REASONS if reason.busy for func in reason.funcs)
@@ -311,6 +313,11 @@ def reason_of(func: str) -> Reason:
 def mask_follows_task(func: str) -> bool:
     """True if calls for this function are never broadcasts: they go where a process ran."""
     return reason_of(func).follows_task
+
+
+def patches_text(func: str, stack: Sequence[str]) -> bool:
+    """True for a request that makes other CPUs see patched text: by its function on x86, by its stack elsewhere."""
+    return reason_of(func).name == "do_sync_core" or any(map(_PATCHING.match, own_part(stack)[0]))
 
 
 def attribute(func: str, stack: Sequence[str]) -> Attribution:

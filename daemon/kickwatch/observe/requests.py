@@ -15,7 +15,15 @@ from typing import ClassVar, NamedTuple, Self
 from kickwatch.model import Cell, on_creation_path
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack, try_maps
-from kickwatch.observe.reasons import BUSY_FUNCS, REASONS, Attribution, attribute, mask_follows_task, reason_of
+from kickwatch.observe.reasons import (
+    BUSY_FUNCS,
+    REASONS,
+    Attribution,
+    attribute,
+    mask_follows_task,
+    patches_text,
+    reason_of,
+)
 from kickwatch.observe.symbols import Symbols
 
 _CONFIG = struct.Struct("=4QIIQ")  # struct cells_config, with which each probe's own configuration begins
@@ -38,7 +46,7 @@ class Totals(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CsdSample:
+class RequestSample:
     """Everything the probe has counted since it was armed. Keys are the kernel's own, opaque here."""
 
     totals: Mapping[bytes, Totals]
@@ -59,6 +67,7 @@ class _Named:
     func: str
     stack: tuple[str, ...]
     broadcasts_count: bool
+    patches: bool = False  # kernel text, for a static key or a static call
 
     @property
     def on_creation_path(self) -> bool:
@@ -149,14 +158,14 @@ class RequestObserver(ABC):
         self.read()
         try_maps(self.probe, emptied=("cells", "settled_funcs"), walked=("stacks",))
 
-    def read(self) -> CsdSample:
+    def read(self) -> RequestSample:
         """All totals. A few hundred keys: about a millisecond. Raises ObserveError."""
         totals = {key: Totals(*_CELL.unpack(value)) for key, value in self.probe.map("cells").items()}
         for index, value in self.probe.map("busy_cells").items():
             func = self._busy[int.from_bytes(index, sys.byteorder)]
             totals[_KEY.pack(func, 0, 0)] = Totals(*_sum_cpus(value))
         misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
-        return CsdSample(totals, read_health(self.probe.map("health")), misses)
+        return RequestSample(totals, read_health(self.probe.map("health")), misses)
 
     def cost(self) -> tuple[int, int]:
         """(ns, runs) of the probe's programs since they were loaded; both rise only while BPF statistics are on."""
@@ -183,12 +192,12 @@ class RequestObserver(ABC):
             self.configure()
         return True
 
-    def creation_broadcasts(self, sample: CsdSample) -> int:
+    def creation_broadcasts(self, sample: RequestSample) -> int:
         """Broadcasts of the creation path in the totals of a sample."""
         sent = ((key, totals.broadcasts) for key, totals in sample.totals.items() if totals.broadcasts)
         return sum(broadcasts for key, broadcasts in sent if self._name(key).on_creation_path)
 
-    def cells(self, before: CsdSample, after: CsdSample) -> tuple[Cell, ...]:
+    def cells(self, before: RequestSample, after: RequestSample) -> tuple[Cell, ...]:
         """The rise between two samples in words, largest first; one Cell per (reason, func, origin, path).
 
         The stack of a cell is that of its most frequent (func, stack).
@@ -213,7 +222,7 @@ class RequestObserver(ABC):
             name = self.symbols.resolve(func)
             busy = name in BUSY_FUNCS
             stack = () if busy or stack_id < 0 else read_stack(self.probe.map("stacks"), stack_id, self.symbols)
-            named = _Named(attribute(name, stack), name, stack, not mask_follows_task(name))
+            named = _Named(attribute(name, stack), name, stack, not mask_follows_task(name), patches_text(name, stack))
             if busy or stack or stack_id < 0:  # a stack that could not be read may be readable the next time
                 self._names[(func, stack_id)] = named
         return named
@@ -226,6 +235,7 @@ class _Sum:
     calls: int = 0
     broadcasts: int = 0
     singles: int = 0
+    patches: int = 0
     under_slab_mutex: int = 0
     largest: int = 0
 
@@ -233,6 +243,7 @@ class _Sum:
         self.requests += rise.requests
         self.calls += rise.calls
         self.broadcasts += rise.broadcasts if named.broadcasts_count else 0
+        self.patches += rise.broadcasts if named.broadcasts_count and named.patches else 0
         flags = _KEY.unpack(key)[2]
         if not (flags & _MULTI or rise.calls):  # busy functions have one key for both kinds
             self.singles += rise.requests
@@ -252,6 +263,7 @@ class _Sum:
             calls=self.calls,
             broadcasts=self.broadcasts,
             singles=self.singles,
+            patches=self.patches,
             under_slab_mutex=self.under_slab_mutex,
             stack=self.named.stack,
         )

@@ -1,1 +1,4 @@
-"""What people read: tables and JSON made from trial records."""
+"""What people read: the tables, the sentence and the JSON of a run.
+
+Imports `detect`, `observe.reasons`, `outlets`; never what runs trials.
+"""

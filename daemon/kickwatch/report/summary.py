@@ -3,8 +3,7 @@
 from statistics import quantiles
 from typing import Any
 
-from kickwatch.detect.verdict import Judgement, cal_minus_tlb_per_memcg
-from kickwatch.ledger import (
+from kickwatch.detect.figures import (
     above_quiet,
     attributed,
     batch_heard,
@@ -18,6 +17,7 @@ from kickwatch.ledger import (
     under_slab_mutex_known,
     waits_known,
 )
+from kickwatch.detect.verdict import Judgement, cal_minus_tlb_per_memcg
 from kickwatch.model import SCHEMA_VERSION, Cell, Trial
 
 _DIGITS = 4

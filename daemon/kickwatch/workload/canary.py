@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Self
 
 from kickwatch.errors import CgroupError
+from kickwatch.native.driver import Helper
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, handed_on_by, reclaim, remove_tree
 from kickwatch.node.delegation import own_base
-from kickwatch.shielded import finish
-from kickwatch.workload.helper import Helper
+from kickwatch.process.cancellation import run_shielded
 
 CANARY_GROUP = "kickwatch-canary"
 REPRODUCE_GROUP = "kickwatch-reproduce"
@@ -50,7 +50,7 @@ class Canary:
         """Remove what a killed run left, make the group, start the child. Raises CgroupError, HelperError."""
         preparing = asyncio.to_thread(prepare_group, self._cgroups, self._group, self._scratch)
         try:
-            self._parent, home, scratch = await finish(preparing)
+            self._parent, home, scratch = await run_shielded(preparing)
             self._held = await asyncio.to_thread(lambda: {path: _identity(path) for path in (self._parent, scratch)})
             self._hands_on = (self._parent.parent, self._parent) if self._cgroups.version is CgroupVersion.V2 else ()
             helper = Helper(["canary", self._parent, str(self.memcgs), self._cgroups.version.value, home, scratch])
@@ -105,7 +105,7 @@ class Canary:
         No process has been in the group then, so what it is charged is kernel memory ("mm: memcg: charge memcg percpu
         memory to the parent cgroup", 5.9): there at once, when statistics may be seconds old. Raises CgroupError.
         """
-        return await finish(asyncio.to_thread(_pays_for_a_child, self._parent))
+        return await run_shielded(asyncio.to_thread(_pays_for_a_child, self._parent))
 
     async def create_batch(self, memcgs: int | None = None) -> int:
         """Make, enter, use and leave a batch (of another size, if given). Returns its duration in nanoseconds."""
@@ -119,7 +119,7 @@ class Canary:
         if self._helper is None:
             raise CgroupError(f"{self._group} is not set up", "enter it with `async with`")
         # Cancelled in mid-batch, the child would answer to nobody and take no further command, not even `remove`.
-        answer = await finish(self._helper.ask(command, self._deadline_s))
+        answer = await run_shielded(self._helper.ask(command, self._deadline_s))
         return answer.value or 0
 
 
@@ -170,7 +170,7 @@ async def clear_group(cgroups: Cgroups, group: str) -> None:
 
     Bounded by the attempts of remove_tree, so cancellations wait for it.
     """
-    remaining = await finish(asyncio.to_thread(remove_leftovers, cgroups, group))
+    remaining = await run_shielded(asyncio.to_thread(remove_leftovers, cgroups, group))
     if remaining:
         raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
 

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from kickwatch.config import Config, EngineConfig, EngineKind, Network
+from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
+from kickwatch.journal.remark import Kind, Remark
 from kickwatch.node.continuity import engine_process
-from kickwatch.remark import Kind, Remark
-from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine, forbidden
 from kickwatch.workload.oci_runtime import find_runtime
@@ -81,6 +80,8 @@ async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] 
     if kind is EngineKind.OCI:
         await asyncio.to_thread(check_oci, config)
         return await _oci(config, alive, "engine.kind is oci", Kind.RUNTIME_DRIVEN)
+    from kickwatch.workload.docker_engine import DockerEngine  # noqa: PLC0415 -- the SDK: only where Docker is driven
+
     docker = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, alive=alive)
     try:
         info = await _asked(docker)
@@ -131,13 +132,16 @@ def oci_lacks(config: Config) -> str:
     return ""
 
 
+def check_engine(config: Config) -> None:
+    """Raise ConfigError for what no engine of that kind can do, on whatever node."""
+    if wanted(config.engine) is EngineKind.OCI and config.workload.enabled and (lacks := oci_lacks(config)):
+        raise ConfigError(f"engine.kind=oci: {lacks}", "set engine.kind=docker")
+
+
 def check_oci(config: Config) -> None:
     """Raise ConfigError where engine.kind=oci can never work from this process. Blocks for a moment."""
-    if wanted(config.engine) is not EngineKind.OCI or not config.workload.enabled:
-        return
-    if lacks := oci_lacks(config):
-        raise ConfigError(f"engine.kind=oci: {lacks}", "set engine.kind=docker")
-    if missing := forbidden(_PROC):
+    check_engine(config)
+    if wanted(config.engine) is EngineKind.OCI and config.workload.enabled and (missing := forbidden(_PROC)):
         raise ConfigError(f"engine.kind=oci: {missing[0]}", missing[1])
 
 

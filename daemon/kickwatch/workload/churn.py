@@ -13,7 +13,7 @@ from time import perf_counter
 
 from kickwatch.errors import EngineAnswerLostError, KickwatchError
 from kickwatch.model import Container
-from kickwatch.shielded import apart, finish
+from kickwatch.process.cancellation import detached_group, run_shielded
 from kickwatch.workload.barrier import Barrier, Place
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.knobs import Knobs
@@ -124,7 +124,7 @@ class Churn:
                     tasks.create_task(work())
 
         try:
-            await apart(workers())
+            await detached_group(workers())
         except* KickwatchError as group:
             failed = _first(group)
         if failed is not None:  # not raised in the clause: Python before 3.11.4 wraps what leaves an except* in a group
@@ -194,7 +194,7 @@ class Churn:
         if not life.container_id:
             return failure
         try:
-            await finish(self._engine.remove(life.container_id))
+            await run_shielded(self._engine.remove(life.container_id))
         except KickwatchError as error:
             return failure or life.named(error)
         return failure

@@ -19,13 +19,12 @@ import urllib3.exceptions
 
 import docker
 from kickwatch.errors import EngineAnswerLostError, EngineError
-from kickwatch.shielded import within
+from kickwatch.process.cancellation import timeout
 from kickwatch.workload.docker_client import Client
-from kickwatch.workload.engine import HURRIED_S
+from kickwatch.workload.engine import HURRIED_S, one_line
 
 T = TypeVar("T")
 OLDEST_API_VERSION = "1.41"  # Engine 20.10, the oldest supported
-_LONGEST_LINE = 500
 _GRACE_S = 1.0  # the socket's timeout comes first: it frees the thread
 _FAILURES = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 # What the SDK and we stumble over in an odd answer; RecursionError in deeply nested JSON.
@@ -67,7 +66,7 @@ class Calls:
         limit_s = self._timeout_s + _GRACE_S if deadline_s is None else deadline_s
         try:
             # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the answer.
-            async with within(limit_s):
+            async with timeout(limit_s):
                 return await asyncio.wrap_future(job)
         except TimeoutError as error:
             self._lost()
@@ -134,12 +133,6 @@ class Calls:
 
     def _remedy(self) -> str:
         return f"is the engine at {self._socket} alive? (`docker version`, `journalctl -u docker`)"
-
-
-def one_line(text: str) -> str:
-    """Engine errors can span lines, and garbage is what it is; an alert is one line of bounded length."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
 def root_cause(error: BaseException) -> str:

@@ -12,10 +12,11 @@ from docker.types import LogConfig
 
 import docker
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
-from kickwatch.shielded import finish
+from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_cause
-from kickwatch.workload.docker_images import has_image, image_reference, left_images, make_image, scratch_layer
+from kickwatch.workload.docker_images import has_image, left_images, make_image, scratch_layer
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
+from kickwatch.workload.image import image_reference
 
 T = TypeVar("T")
 _PODMAN = "Podman Engine"
@@ -73,7 +74,7 @@ class DockerEngine:
         try:
             await self._calls.answer(what, job)
         except asyncio.CancelledError:
-            await finish(self._calls.ended(job))
+            await run_shielded(self._calls.ended(job))
             raise
         return reference
 
@@ -103,7 +104,7 @@ class DockerEngine:
         try:
             container_id = await self._calls.answer(what, job)
         except (EngineAnswerLostError, asyncio.CancelledError):
-            await finish(self._settle(spec, job))
+            await run_shielded(self._settle(spec, job))
             raise
         self._names[container_id] = spec.name
         return container_id

@@ -3,23 +3,17 @@
 import io
 import tarfile
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 import docker.errors
 
 import docker
 from kickwatch.workload.engine import LABEL
+from kickwatch.workload.image import IMAGE_REPOSITORY
 from kickwatch.workload.oci_bundle import PROGRAM
 
-IMAGE_REPOSITORY = "localhost/kickwatch-workload"  # Podman takes a short name for one of docker.io
 # The last two are what engines before API 1.43 call an image without a name.
 _OWN_NAMES = (f"{IMAGE_REPOSITORY}:", f"{IMAGE_REPOSITORY}@", "<none>:<none>", "<none>@<none>")
-
-
-def image_reference(program: bytes) -> str:
-    """The image that holds this program: its tag is the program's digest."""
-    return f"{IMAGE_REPOSITORY}:{sha256(program).hexdigest()[:12]}"
 
 
 def scratch_layer(program: bytes) -> bytes:

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 LABEL = "kickwatch"
+_LONGEST_LINE = 500
 LABEL_INSTANCE = "kickwatch.instance"
 LABEL_TRIAL = "kickwatch.trial"
 LABEL_CONTAINER = "kickwatch.container"
@@ -118,3 +119,9 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Give up connections and threads; bounded."""
+
+
+def one_line(text: str) -> str:
+    """Engine errors can span lines, and garbage is what it is; an alert is one line of bounded length."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."

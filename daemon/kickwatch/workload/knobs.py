@@ -15,8 +15,8 @@ from errno import ENODEV, ENOENT
 from pathlib import Path
 
 from kickwatch.errors import CgroupError
+from kickwatch.journal.remark import Kind, Remark
 from kickwatch.node.cgroups import reclaim
-from kickwatch.remark import Kind, Remark
 
 KMEM_LIMIT = "memory.kmem.limit_in_bytes"
 KMEM_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"

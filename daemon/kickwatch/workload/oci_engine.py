@@ -20,10 +20,9 @@ from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import own_base
 from kickwatch.node.handed_on import Noted, handed_on
 from kickwatch.node.privileges import held
-from kickwatch.shielded import finish, within
-from kickwatch.workload.docker_calls import one_line
-from kickwatch.workload.docker_images import image_reference
-from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo
+from kickwatch.process.cancellation import run_shielded, timeout
+from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo, one_line
+from kickwatch.workload.image import image_reference
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_runtime import (
     NAMES,
@@ -146,14 +145,16 @@ class OciEngine:
             what = f"the oci engine makes no network {spec.network} (workload.network)"
             raise EngineError(what, "set workload.network=none or engine.kind=docker")
         try:
-            await finish(
+            await run_shielded(
                 self._files(
                     f"create the container {spec.name}", partial(self._store.write_bundle, seccomp=self._seccomp), spec
                 )
             )
         except asyncio.CancelledError as cancellation:
             if cancellation.__cause__ is None:  # it was made
-                await finish(asyncio.to_thread(shutil.rmtree, self._store.bundle_of(spec.name), ignore_errors=True))
+                await run_shielded(
+                    asyncio.to_thread(shutil.rmtree, self._store.bundle_of(spec.name), ignore_errors=True)
+                )
             raise
         return spec.name
 
@@ -186,7 +187,7 @@ class OciEngine:
             raise EngineError(f"the container {container_id} was not started here", "start it first")
         try:
             # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the end.
-            async with within(timeout_s):
+            async with timeout(timeout_s):
                 return await asyncio.shield(life.end)
         except TimeoutError:
             return None
@@ -273,7 +274,7 @@ class OciEngine:
             with suppress(ProcessLookupError):
                 os.kill(life.pid, signal.SIGKILL)  # our child, not reaped: no other process can have its number
         with suppress(TimeoutError, ChildProcessError):
-            await finish(_result(life.end), _REAP_S)
+            await run_shielded(_result(life.end), _REAP_S)
             return True
         life.end.cancel()
         return False

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from kickwatch.shielded import finish, within
+from kickwatch.process.cancellation import run_shielded, timeout
 
 NAMES = ("runc", "crun")
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # a user's PATH often lacks these, and runc lives there
@@ -104,10 +104,10 @@ class Runtime:
         try:
             process = await asyncio.shield(starting)  # cancelled halfway, asyncio would kill this one process alone
             self.under_way.add(process.pid)
-            async with within(self.timeout_s):
+            async with timeout(self.timeout_s):
                 yield process
         except BaseException:
-            await finish(_end_group(starting))
+            await run_shielded(_end_group(starting))
             raise
         finally:
             if not starting.cancelled() and starting.exception() is None:
@@ -134,7 +134,7 @@ async def _end_group(starting: Awaitable[Process]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(TimeoutError):  # one that sleeps uninterruptibly in the kernel, or is traced, ends when it may
-        async with within(_GROUP_ENDS_S):
+        async with timeout(_GROUP_ENDS_S):
             await process.wait()
     for _ in range(int(_GROUP_ENDS_S / _POLL_S)):
         if not _reap_group(process.pid):

@@ -18,9 +18,9 @@ from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, remove_tree
 from kickwatch.node.handed_on import Noted, take_back
 from kickwatch.node.kernel import boot_id
-from kickwatch.whole import write_whole
-from kickwatch.workload.docker_images import image_reference
+from kickwatch.process.atomic_file import write_whole
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
+from kickwatch.workload.image import image_reference
 from kickwatch.workload.oci_bundle import PROGRAM, Here, bundle
 
 _DIRECTORIES = ("bundles", "state")

@@ -85,7 +85,7 @@ def test_nothing_can_be_written_at_all(records: Path) -> None:
 
 OPENS_A_FILE = """
 import sys
-from kickwatch import standard_streams
+from kickwatch.process import standard_streams
 standard_streams.prepare()
 with open(sys.argv[1], "w") as file:
     print("a complaint", file=sys.stderr)

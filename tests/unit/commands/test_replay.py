@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from captures_as_trials import trials
-from kickwatch.backlog import Entry
 from kickwatch.commands.replay import replay
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import save
 from kickwatch.errors import KickwatchError
-from kickwatch.history import History
+from kickwatch.history.backlog import Entry
+from kickwatch.history.history import History
 from kickwatch.model import Trial
 from watching import PACE, serial
 

@@ -36,7 +36,7 @@ HEADLINE = "3 x kick_all_cpus_sync per container, sent by a kworker"
 
 @pytest.fixture
 def environment() -> Mapping[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "daemon"), str(ROOT / "tests")])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "daemon"), str(ROOT / "tests" / "support")])}
 
 
 @pytest.mark.parametrize("columns", [80, 200])

@@ -121,11 +121,27 @@ def test_programs_broadcast_where_they_are_not_packed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cgroup", "patched", "cost"),
-    [("v1", 60, 80.0), ("v2", 60, 20.0), ("v2", 90, 50.0)],  # 6 flips of a key for each of 10 containers
+    ("arch", "cgroup", "patched", "cost"),
+    [
+        ("x86_64", "v1", 60, 80.0),
+        ("x86_64", "v2", 60, 20.0),  # 6 broadcasts of a key's flips for each of 10 containers
+        ("x86_64", "v2", 90, 50.0),
+        ("aarch64", "v2", 20, 20.0),
+        ("aarch64", "v2", 60, 60.0),
+    ],
 )
-def test_the_flips_of_a_device_programs_key_are_no_cost_on_cgroup_v2(cgroup: str, patched: int, cost: float) -> None:
-    assert bpf_cost(cgroup, 10, Broadcasts(bpf=20 + patched, patched=patched)) == BpfCost(10, cost)
+def test_the_flips_of_a_device_programs_key_are_no_cost_on_cgroup_v2(
+    arch: str, cgroup: str, patched: int, cost: float
+) -> None:
+    node = replace(trial().node, arch=arch, cgroup=cgroup)
+    assert bpf_cost(node, 10, Broadcasts(bpf=20 + patched, patched=patched)) == BpfCost(10, cost)
+
+
+def test_patches_are_known_by_the_record_or_by_the_reason_in_older_ones() -> None:
+    flips = broadcasting("kick_all_cpus_sync", Origin.BPF, Path.CREATE)
+    assert broadcasts_of([flips]).patched == 0
+    assert broadcasts_of([replace(flips, patches=9)]).patched == 9
+    assert broadcasts_of([broadcasting("do_sync_core", Origin.BPF, Path.CREATE)]).patched == 23
 
 
 def test_what_programs_may_cost_is_learnt_where_each_broadcasts() -> None:

@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from builders import TLB, kick, wait, window
-from kickwatch.config import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
+from kickwatch.configuration.types import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import Null, Wager
-from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged, pace_of
+from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged
 from kickwatch.detect.rates import BPF, CREATION_PATH, DESTROY, NODE_YEARS, SIGNATURE, SWEEPS, Allowance, Pace
 from kickwatch.detect.state import Kind
 from kickwatch.detect.streams import Condition, Name
@@ -27,6 +27,7 @@ from kickwatch.model import (
     Trial,
     Verdict,
 )
+from kickwatch.service.pace import pace_of
 from watching import PACE, changes, serial, watched
 
 MEMCG = Cell(
@@ -117,7 +118,7 @@ def test_a_void_trial_changes_nothing_but_a_counter() -> None:
     before, _ = watched(monitor, [serial() for _ in range(3)])
     for sick in (plain_fault(void="engine_restarted"), plain_fault(kmem_accounting=KmemAccounting.OFF)):
         after, outcome = monitor.step(before, sick)
-        assert after == replace(before, voids=before.voids + 1)
+        assert after == replace(before, voids=before.voids + 1, silence=replace(before.silence, void=1))
         assert outcome.verdict is Verdict.UNKNOWN
         assert not outcome.changes
 
@@ -127,7 +128,7 @@ def test_a_void_trial_of_another_boot_drops_no_evidence() -> None:
     before, _ = watched(monitor, [serial()])
     odd = plain_fault(void="cpus_changed")
     after, _ = monitor.step(before, replace(odd, node=replace(odd.node, boot_id="other", cpus_online=2)))
-    assert after == replace(before, voids=1)
+    assert after == replace(before, voids=1, silence=replace(before.silence, void=1))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_waits_of_others_contend_when_they_come_with_churn_alone() -> None:
 
 
 def test_broadcasts_elsewhere_that_come_with_churn_are_convicted_by_the_coin() -> None:
-    strange = Cell(reason="x", func="x", origin=Origin.UNKNOWN, path=Path.OTHER, requests=3, calls=1, broadcasts=1)
+    strange = Cell(reason="x", func="x", origin=Origin.UNKNOWN, path=Path.OTHER, requests=30, calls=10, broadcasts=10)
     _, outcomes = watched(Monitor(PACE), [serial(0, strange) for _ in range(50)])
     (change,) = changes(outcomes)
     assert change.condition is Condition.ELSEWHERE

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -13,7 +14,7 @@ from kickwatch.detect.quiet import RECENT_CONTAINERS, Silence, SilenceTest, reme
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Kind, Outcome
 from kickwatch.detect.streams import Condition
-from kickwatch.model import Cell, Origin, Path, Trial, Verdict
+from kickwatch.model import Cell, KmemAccounting, Origin, Path, Trial, Verdict
 from watching import PACE, changes, lives, serial, watched
 
 ELSEWHERE = Cell(
@@ -200,3 +201,34 @@ def test_evidence_of_the_stream_that_was_unexplained_goes_on_as_elsewhere() -> N
     again, lost = restore(monitor, old)
     assert not lost
     assert again.tracks["elsewhere"] == state.tracks["elsewhere"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("loud", [10, 100])
+def test_silence_is_established_soon_after_an_alarm_however_long_it_held(loud: int) -> None:
+    trials = [*(keyed(3, 23) for _ in range(loud)), *(serial(number=23) for _ in range(5))]
+    _, outcomes = watched(Monitor(SENTINEL), trials)
+    told = verdicts(outcomes)
+    assert told[loud - 1] == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
+    assert QUIET in told[loud : loud + 3]
+
+
+def test_two_void_trials_in_a_row_are_unknown_by_what_disturbed_them() -> None:
+    off = serial(kmem_accounting=KmemAccounting.OFF)
+    monitor = Monitor(PACE)
+    state, _ = watched(monitor, [serial(number=23), off])
+    assert (state.verdict, state.reasons) == (Verdict.QUIET, ())
+    state, _ = watched(monitor, [off], state)
+    assert (state.verdict, state.reasons) == (Verdict.UNKNOWN, ("kmem_accounting_off",))
+    state, _ = watched(monitor, [serial()], state)
+    assert (state.verdict, state.silence.void) == (Verdict.QUIET, 0)
+
+
+def test_an_older_releases_quiet_is_not_this_ones() -> None:
+    monitor = Monitor(PACE)
+    state, _ = watched(monitor, [serial(number=23)])
+    saved = msgspec.json.decode(save(monitor, state))
+    for new in ("reasons", "more_containers", "looked_unix_s", "silence"):
+        del saved[new]
+    again, lost = restore(monitor, msgspec.json.encode(saved))
+    assert not lost
+    assert (again.verdict, again.reasons) == UNDECIDED

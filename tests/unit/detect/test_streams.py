@@ -118,11 +118,51 @@ def test_what_bpf_programs_broadcast_is_told_apart() -> None:
     ],
 )
 def test_what_no_attributed_stream_hears_is_compared_with_the_quiet_window(origin: Origin, path: Path) -> None:
-    strange = cell(origin, path, 7)
+    strange = cell(origin, path, 9)
     seen = observe(trial(strange, quiet=window("quiet", replace(strange, broadcasts=2))))
     assert not any(map(any, seen.means.values()))
-    assert seen.pairs[Name.ELSEWHERE] == (7.0, 2.0)
-    assert seen.elsewhere == 5.0
+    assert seen.pairs[Name.ELSEWHERE] == (9.0, 2.0)
+    assert seen.elsewhere == 7.0
+
+
+@pytest.mark.parametrize(
+    ("churn", "quiet", "containers", "toss"),
+    [(6, 0, 4, False), (7, 0, 4, True), (0, 7, 4, True), (7, 2, 4, False), (10, 0, 40, False), (11, 0, 40, True)],
+)
+def test_a_key_flipped_or_mappings_purged_now_and_then_is_no_toss(
+    churn: int, quiet: int, containers: int, toss: bool
+) -> None:
+    """Healthy containers purge mappings once in some seventy: a toss that churn always wins would convict them."""
+    strange = cell(Origin.VMALLOC, Path.OTHER, churn)
+    one = trial(strange, quiet=window("quiet", replace(strange, broadcasts=quiet)), count=containers)
+    seen = observe(one)
+    assert (seen.pairs[Name.ELSEWHERE] != (0.0, 0.0)) is toss
+    assert seen.elsewhere == churn - quiet
+
+
+def test_quiet_windows_count_as_much_as_churn_windows_for_what_is_elsewhere() -> None:
+    assert observe(trial(quiet=window("quiet", cell(Origin.NET, Path.OTHER, 8)))).elsewhere == -8.0
+
+
+def half_failed(*cells: Cell, in_failed: int = 0) -> Trial:
+    """Of 23 containers 12 fail after they were created; each costs what a container costs."""
+    good = lives(*[0] * 11)
+    bad = tuple(
+        replace(life, index=11 + number, failure="exited", creation_path_broadcasts=in_failed)
+        for number, life in enumerate(lives(*[0] * 12))
+    )
+    return trial(*cells, containers=(*good, *bad))
+
+
+def test_a_container_that_fails_after_its_start_costs_as_much_as_another() -> None:
+    seen = observe(half_failed(cell(Origin.SLAB, Path.DESTROY, 23, "do_drain"), cell(Origin.BPF, Path.CREATE, 92)))
+    assert seen.means[Name.DESTROY] == (1.0,)
+    assert seen.bpf is None  # neither an observation nor a measure of what programs cost
+
+
+def test_lives_of_failed_containers_that_broadcast_establish_no_silence() -> None:
+    assert observe(half_failed()).churned is not None
+    assert observe(half_failed(cell(Origin.MEMCG, Path.CREATE, 36), in_failed=3)).churned is None
 
 
 def test_what_a_tracer_makes_is_in_no_stream_since_it_voids_the_trial() -> None:
@@ -185,6 +225,11 @@ def _batch(**fields: object) -> Canary:
 
 def test_the_canary_is_attributed_where_a_probe_is() -> None:
     assert observe(trial(canary=_batch())).means[Name.CANARY] == (500.0,)
+
+
+def test_a_silent_batch_that_lost_events_is_no_observation_and_a_loud_one_is() -> None:
+    assert Name.CANARY not in observe(trial(canary=_batch(cells=(), lost_events=4))).means
+    assert observe(trial(canary=_batch(lost_events=4))).means[Name.CANARY] == (500.0,)
 
 
 @pytest.mark.parametrize(

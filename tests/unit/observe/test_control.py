@@ -13,7 +13,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import CsdSample, Totals
+from kickwatch.observe.requests import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t ipi_mb\n3000 t end\n")
@@ -44,7 +44,7 @@ class Losing(Observatory):
 
     def __init__(self, losses: list[Health], misses: int = 0) -> None:
         super().__init__(None, 2, SYMBOLS)  # type: ignore[arg-type]
-        self.csd = CsdObserver(cast("bpf.BpfObject", FakeProbe()), SYMBOLS, 2)
+        self.requests = CsdObserver(cast("bpf.BpfObject", FakeProbe()), SYMBOLS, 2)
         self.losses_made, self.misses = losses, misses
         self.samples = self.emptied = 0
         self.health = Health()
@@ -56,7 +56,7 @@ class Losing(Observatory):
             made = self.losses_made[attempt]
             self.health = Health(*(now + more for now, more in zip(self.health, made, strict=True)))
         calls = 23 * (attempt + (place > 0))
-        sample = CsdSample({BARRIERS: Totals(calls, calls, calls)}, self.health, self.misses * self.samples)
+        sample = RequestSample({BARRIERS: Totals(calls, calls, calls)}, self.health, self.misses * self.samples)
         return Sample(0, InterruptSample((0, 1), {}), sample, None)
 
     async def between_windows(self) -> None:

@@ -11,7 +11,7 @@ from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Cell
 from kickwatch.observe.csd import CsdObserver, many_ranges
-from kickwatch.observe.requests import CsdSample, Totals, broadcast_targets, fell
+from kickwatch.observe.requests import RequestSample, Totals, broadcast_targets, fell
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def put_stack(probe: FakeProbe, stack_id: int, *addresses: int) -> None:
 
 
 def cells_of(observed: CsdObserver, totals: dict[bytes, Totals]) -> dict[str, Cell]:
-    return {cell.func: cell for cell in observed.cells(CsdSample({}), CsdSample(totals))}
+    return {cell.func: cell for cell in observed.cells(RequestSample({}), RequestSample(totals))}
 
 
 @given(st.integers(1, 4096))
@@ -110,7 +110,7 @@ def test_creation_broadcasts_come_from_the_stack() -> None:
     observed, probe = observer()
     put_stack(probe, 7, 0x7010, 0x6010)
     totals = {key(0x5000, 7): Totals(6, 2, 2), key(0x5000): Totals(3, 1, 1), key(0x8000, 7): Totals(3, 1, 1)}
-    assert observed.creation_broadcasts(CsdSample(totals)) == 2
+    assert observed.creation_broadcasts(RequestSample(totals)) == 2
 
 
 def test_a_stack_that_could_not_be_read_is_looked_for_again() -> None:

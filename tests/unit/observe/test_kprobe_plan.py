@@ -11,7 +11,7 @@ from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Origin, Path
 from kickwatch.observe.kprobe import MASK_WORDS, KprobeObserver, entries_of, mask_of, mask_words, plan_of
-from kickwatch.observe.requests import CsdSample, Totals
+from kickwatch.observe.requests import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -186,14 +186,14 @@ def test_totals_become_the_cells_that_the_first_rung_makes() -> None:
         struct.pack("=QiI", 0x3000, 0, 0): Totals(5, 4, 1),
         struct.pack("=QiI", 0x4000, 0, 0): Totals(9, 0, 0),
     }
-    cells = {cell.func: cell for cell in observed.cells(CsdSample({}), CsdSample(totals))}
+    cells = {cell.func: cell for cell in observed.cells(RequestSample({}), RequestSample(totals))}
     sync = cells["do_sync_core"]
     assert (sync.requests, sync.calls, sync.broadcasts, sync.under_slab_mutex) == (9, 3, 3, 3)
     assert (sync.origin, sync.path) == (Origin.MEMCG, Path.CREATE)
     assert sync.stack == ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "mem_cgroup_write")
     assert (cells["flush_tlb_func"].calls, cells["flush_tlb_func"].broadcasts) == (4, 0)
     assert cells["sched_ttwu_pending"].requests == 9
-    assert observed.creation_broadcasts(CsdSample(totals)) == 3
+    assert observed.creation_broadcasts(RequestSample(totals)) == 3
 
 
 def test_where_no_chosen_cpus_can_be_seen_it_is_said() -> None:

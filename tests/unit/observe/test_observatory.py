@@ -16,7 +16,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Kind
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import CsdSample, Totals
+from kickwatch.observe.requests import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 KALLSYMS = "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t end\n"
@@ -55,7 +55,7 @@ class NoMap:
 def make(proc: Path = Path("/proc"), *, slab_mutex: int = 0) -> Observatory:
     probe, symbols = cast("bpf.BpfObject", NoProbe()), Symbols.parse(KALLSYMS)
     made = Observatory(proc, 2, symbols)
-    made.csd = CsdObserver(probe, symbols, 2)
+    made.requests = CsdObserver(probe, symbols, 2)
     made.contention = ContentionObserver(probe, symbols, slab_mutex, 0)
     return made
 
@@ -101,14 +101,14 @@ def sample(
     *,
     cpus: tuple[int, ...] = (0, 1),
     cal: int = 10,
-    csd: tuple[int, ...] = (0, 0, 0, 0),
+    requests: tuple[int, ...] = (0, 0, 0, 0),
     misses: int = 0,
     contention: tuple[int, ...] = (0, 0, 0, 0),
 ) -> Sample:
     return Sample(
         at_ns=0,
         interrupts=InterruptSample(cpus, {Kind.CAL: (cal,) * len(cpus)}),
-        csd=CsdSample(totals or {}, Health(*csd), misses),
+        requests=RequestSample(totals or {}, Health(*requests), misses),
         contention=ContentionSample({}, (), Health(*contention), 1000 + misses),
     )
 
@@ -140,7 +140,7 @@ def test_two_disturbances_are_both_said() -> None:
 
 
 def test_losses_of_both_probes_reach_the_window() -> None:
-    after = sample(csd=(1, 20, 300, 0), misses=4000, contention=(50000, 600000, 0, 7000000))
+    after = sample(requests=(1, 20, 300, 0), misses=4000, contention=(50000, 600000, 0, 7000000))
     window = make().window("quiet", sample(), after)
     assert window.lost_events == 1 + 300 + 4000 + 50000 + 7000000
     assert window.stackless_events == 20 + 600000
@@ -148,7 +148,7 @@ def test_losses_of_both_probes_reach_the_window() -> None:
 
 def test_misses_of_the_contention_probe_are_other_locks() -> None:
     assert unseen(ContentionSample({}), ContentionSample({}, recursion_misses=5)) == (0, 0)
-    assert unseen(CsdSample({}), CsdSample({}, recursion_misses=5)) == (5, 0)
+    assert unseen(RequestSample({}), RequestSample({}, recursion_misses=5)) == (5, 0)
 
 
 def test_a_loss_is_gone_once_it_is_made_good() -> None:
@@ -172,27 +172,27 @@ def test_without_a_contention_probe_an_unknown_mutex_is_no_loss_of_its_own() -> 
 
 async def test_the_mutex_learnt_reaches_the_csd_probe() -> None:
     observatory = make(slab_mutex=0x8000)
-    assert observatory.csd is not None
-    assert observatory.csd.slab_mutex == 0
+    assert observatory.requests is not None
+    assert observatory.requests.slab_mutex == 0
     await observatory.between_windows()
-    assert observatory.csd.slab_mutex == 0x8000
+    assert observatory.requests.slab_mutex == 0x8000
 
 
 async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
     observatory = make(tmp_path)
     observatory.symbols = await Symbols.load(tmp_path)
-    assert observatory.csd is not None
+    assert observatory.requests is not None
     assert observatory.contention is not None
-    observatory.csd.symbols = observatory.contention.symbols = observatory.symbols
-    observatory.csd.cells(CsdSample({}), CsdSample({KEY: Totals(1, 1, 1)}))
+    observatory.requests.symbols = observatory.contention.symbols = observatory.symbols
+    observatory.requests.cells(RequestSample({}), RequestSample({KEY: Totals(1, 1, 1)}))
     observatory.contention._stacks[3] = ("fn",)
     await observatory.between_windows()
-    assert observatory.csd._names
+    assert observatory.requests._names
     assert observatory.contention._stacks
     (tmp_path / "modules").write_text("veth 4096 0 - Live 0xffffffffc0201000\n")
     await observatory.between_windows()
-    assert not observatory.csd._names
+    assert not observatory.requests._names
     assert not observatory.contention._stacks
 
 

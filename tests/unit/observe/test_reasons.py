@@ -13,6 +13,7 @@ from kickwatch.observe.reasons import (
     attribute_stack,
     infer_func,
     mask_follows_task,
+    patches_text,
     reason_of,
 )
 
@@ -126,3 +127,17 @@ def test_function_follows_from_the_callers(stack: str, func: str) -> None:
 
 def test_attribution_by_stack_alone_of_an_unknown_caller() -> None:
     assert attribute_stack(UNEXPLAINED) == Attribution("unknown", Origin.UNKNOWN, Path.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("func", "stack", "patches"),
+    [
+        ("do_sync_core", (), True),
+        ("do_nothing", ("kick_all_cpus_sync", "arch_jump_label_transform_apply", "static_key_slow_inc"), True),
+        ("do_nothing", ("kick_all_cpus_sync", "bpf_int_jit_compile", "bpf_prog_select_runtime"), False),
+        ("do_nothing", ("smp_call_function_many_cond", "asm_sysvec_call_function", "static_key_slow_inc"), False),
+    ],
+)
+def test_text_patching_is_known_by_function_or_by_stack(func: str, stack: tuple[str, ...], patches: bool) -> None:
+    """arm64 kicks all CPUs for a static key as it does for a BPF program."""
+    assert patches_text(func, stack) is patches

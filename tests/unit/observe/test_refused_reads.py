@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from fake_libbpf import FakeLibbpf
-from kickwatch.arming import _works
 from kickwatch.errors import ObserveError
-from kickwatch.eyes import Eyes
+from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Control
 from kickwatch.observe import bpf, control
 from kickwatch.observe.contention import ContentionObserver
@@ -20,6 +19,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import Health, read_health, read_stack
 from kickwatch.observe.symbols import Symbols
+from kickwatch.service.arming import _works
 
 KEYS = [struct.pack("=I", number) for number in range(3)]
 CALLS = {"lookup", "update", "delete", "next", "info"}
@@ -118,37 +118,37 @@ def test_a_stack_that_is_gone_is_empty_and_one_that_is_refused_an_error(fake: Fa
 
 
 @pytest.fixture
-def eyes(fake: FakeLibbpf) -> Eyes:
+def armed(fake: FakeLibbpf) -> ArmedObservers:
     observatory = Observatory(Path("/proc"), 2, SYMBOLS)
-    observatory.csd = CsdObserver(fake.probe(), SYMBOLS, 2)
+    observatory.requests = CsdObserver(fake.probe(), SYMBOLS, 2)
     observatory.contention = ContentionObserver(fake.probe("contention"), SYMBOLS, 0x8000, 0)
-    return Eyes(observatory, Control(passed=True, detail=""))
+    return ArmedObservers(observatory, Control(passed=True, detail=""))
 
 
-def test_probes_that_may_be_read_and_written_work(fake: FakeLibbpf, eyes: Eyes) -> None:
-    assert _works(eyes)
+def test_probes_that_may_be_read_and_written_work(fake: FakeLibbpf, armed: ArmedObservers) -> None:
+    assert _works(armed)
     assert set(fake.calls) == CALLS
 
 
 @pytest.mark.parametrize("call", sorted(CALLS))
-def test_one_refused_call_is_enough_to_keep_the_capability(fake: FakeLibbpf, eyes: Eyes, call: str) -> None:
+def test_one_refused_call_is_enough_to_keep_the_capability(fake: FakeLibbpf, armed: ArmedObservers, call: str) -> None:
     fake.refusals[call] = errno.EPERM
-    assert not _works(eyes)
+    assert not _works(armed)
 
 
-def test_all_refused_is_not_taken_for_maps_without_an_entry(fake: FakeLibbpf, eyes: Eyes) -> None:
+def test_all_refused_is_not_taken_for_maps_without_an_entry(fake: FakeLibbpf, armed: ArmedObservers) -> None:
     """As before 5.19 without CAP_BPF."""
     fake.refusals = dict.fromkeys(CALLS, errno.EPERM)
-    assert not _works(eyes)
+    assert not _works(armed)
 
 
 async def test_a_control_says_why_it_fails(
-    fake: FakeLibbpf, eyes: Eyes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeLibbpf, armed: ArmedObservers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "control_cpus", lambda: (0, 1))
     monkeypatch.setattr(control, "Helper", QuietHelper)
     fake.refusals["lookup"] = errno.EPERM
-    await eyes.prove()
-    assert not eyes.control.passed
-    assert "BPF map" in eyes.control.detail
-    assert "EPERM" in eyes.control.detail
+    await armed.prove()
+    assert not armed.control.passed
+    assert "BPF map" in armed.control.detail
+    assert "EPERM" in armed.control.detail

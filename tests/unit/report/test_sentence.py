@@ -105,3 +105,17 @@ def test_strays_of_the_creation_path_are_counted_in_the_words() -> None:
     judgement, text = judged(stray)
     assert judgement.verdict is Verdict.QUIET
     assert text.startswith("the creation path made 1 broadcast for 60 containers")
+
+
+def test_the_cell_to_blame_is_not_what_is_ordinary_here() -> None:
+    arm = replace(trial().node, arch="aarch64", kernel="6.12.0")
+    _, text = judged(silent(SECCOMP, replace(TIMESTAMP, broadcasts=14), node=arm))
+    assert "came 0.609 do_sync_core (static-key, other) per container" in text
+    assert 'kaddr("do_sync_core")' in text
+    assert "kick_all_cpus_sync" not in text
+
+
+def test_more_than_any_healthy_node_is_not_called_ordinary() -> None:
+    old = replace(trial().node, kernel="4.19.0")
+    _, text = judged(silent(replace(SECCOMP, broadcasts=500 * 23), node=old))
+    assert "500 kick_all_cpus_sync per container for BPF programs, more than the 42 measured on healthy nodes" in text

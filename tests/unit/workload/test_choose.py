@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 import kickwatch.workload.choose as module
-from kickwatch.config import Config, EngineConfig, EngineKind
-from kickwatch.configure import load
+from kickwatch.configuration.loading import load
+from kickwatch.configuration.types import Config, EngineConfig, EngineKind
 from kickwatch.errors import ConfigError, EngineAbsentError
-from kickwatch.remark import Kind
+from kickwatch.journal.remark import Kind
 from kickwatch.workload.choose import (
     Chosen,
     Known,

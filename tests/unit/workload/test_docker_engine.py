@@ -29,10 +29,11 @@ from hypothesis import strategies as st
 
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload import docker_calls, docker_engine
-from kickwatch.workload.docker_calls import one_line, root_cause
+from kickwatch.workload.docker_calls import root_cause
 from kickwatch.workload.docker_engine import DockerEngine, common_version
-from kickwatch.workload.docker_images import image_reference, scratch_layer
-from kickwatch.workload.engine import ContainerSpec
+from kickwatch.workload.docker_images import scratch_layer
+from kickwatch.workload.engine import ContainerSpec, one_line
+from kickwatch.workload.image import image_reference
 
 SPEC = ContainerSpec(
     name="kickwatch-t-0", instance="i", trial="t", image="own:1", command=("--deadline-ms", "9"), network="none",

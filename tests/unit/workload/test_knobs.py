@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kickwatch.errors import CgroupError
-from kickwatch.remark import texts_of
+from kickwatch.journal.remark import texts_of
 from kickwatch.workload import knobs as module
 from kickwatch.workload.knobs import KMEM_LIMIT, KMEM_TCP_LIMIT, Knobs, memory_cgroups
 

@@ -11,8 +11,8 @@ import pytest
 
 import kickwatch.workload.oci_engine as module
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
-from kickwatch.workload.docker_images import image_reference
 from kickwatch.workload.engine import ContainerSpec
+from kickwatch.workload.image import image_reference
 from kickwatch.workload.oci_engine import OciEngine, has_seccomp, parse_version
 from kickwatch.workload.oci_runtime import complaint, find_runtime, reaped
 

@@ -1,4 +1,7 @@
-"""Operating characteristics of the detectors, measured with the detectors themselves."""
+"""Operating characteristics of the detectors, measured with the detectors themselves.
+
+Imports `detect`, and is imported by the command alone: the daemon never carries it.
+"""
 
 from kickwatch.detect.simulate.report import to_json
 from kickwatch.detect.simulate.study import SimulationResult, run_simulation

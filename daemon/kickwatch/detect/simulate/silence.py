@@ -12,7 +12,7 @@ from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.simulate.laws import draw, poisson
 from kickwatch.detect.strata import Stratum
-from kickwatch.detect.streams import Name, Observed
+from kickwatch.detect.streams import Name, Observed, beyond_margin
 from kickwatch.model import Verdict
 
 SENTINEL_PERIOD_S = 1380.0  # 23 containers, 60 an hour
@@ -64,7 +64,7 @@ def _trial(node: Healthy, random: Random) -> Examined:
     observed = Observed(
         containers=node.containers,
         means={Name.ATTRIBUTED: lives} | dict.fromkeys(silent, (0.0,)),
-        pairs={Name.ELSEWHERE: (churn, quiet)},
+        pairs={Name.ELSEWHERE: beyond_margin(churn, quiet, node.containers)},
         sweeps={},
         churned=Churned(lives),
         elsewhere=churn - quiet,

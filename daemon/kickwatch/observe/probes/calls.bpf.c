@@ -86,14 +86,14 @@ static __always_inline struct calls_config *running(void)
 	return cfg && !cfg->cells.paused ? cfg : 0;
 }
 
-static __always_inline struct under_way *here(void)
+static __always_inline struct under_way *this_cpu_call(void)
 {
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&calls_under_way, &zero);
 }
 
-static __always_inline __u32 ones(__u64 word)
+static __always_inline __u32 hweight64(__u64 word)
 {
 	word -= (word >> 1) & 0x5555555555555555ULL;
 	word = (word & 0x3333333333333333ULL) + ((word >> 2) & 0x3333333333333333ULL);
@@ -116,7 +116,7 @@ static __always_inline __u32 others_in(struct calls_config *cfg, __u64 mask)
 			word &= cfg->online[i];
 			if (self >> 6 == i)
 				word &= ~(1ULL << (self & 63));
-			found += ones(word);
+			found += hweight64(word);
 		}
 	}
 	return found;
@@ -146,7 +146,7 @@ int calls_many(struct pt_regs *ctx)
 {
 	__u64 func = PT_REGS_PARM2(ctx), conditional;
 	struct calls_config *cfg = running();
-	struct under_way *call = here();
+	struct under_way *call = this_cpu_call();
 	__u32 targets;
 
 	if (!cfg || !call)
@@ -166,7 +166,7 @@ int calls_many(struct pt_regs *ctx)
 }
 
 /* Counts what a conditional call chose, now that it is known. */
-static __always_inline int chosen(void *ctx, struct calls_config *cfg, struct under_way *call, __u32 targets)
+static __always_inline int count_conditional(void *ctx, struct calls_config *cfg, struct under_way *call, __u32 targets)
 {
 	__u64 func = call->conditional;
 
@@ -174,12 +174,12 @@ static __always_inline int chosen(void *ctx, struct calls_config *cfg, struct un
 	return targets ? count_requests(ctx, cfg, func, CELL_MULTI, targets) : 0;
 }
 
-static __always_inline int one(void *ctx, struct calls_config *cfg, struct under_way *call, __u64 func)
+static __always_inline int count_single(void *ctx, struct calls_config *cfg, struct under_way *call, __u64 func)
 {
 	call->single = 1;
 	if (call->inner && call->inner == func) {
 		call->inner = 0;
-		return call->conditional ? chosen(ctx, cfg, call, 1) : 0;
+		return call->conditional ? count_conditional(ctx, cfg, call, 1) : 0;
 	}
 	return count_requests(ctx, cfg, func, 0, 1);
 }
@@ -189,7 +189,7 @@ SEC("kprobe")
 int calls_queued(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = here();
+	struct under_way *call = this_cpu_call();
 	struct queued_node node = {};
 	__u32 type;
 
@@ -197,8 +197,8 @@ int calls_queued(struct pt_regs *ctx)
 		return 0;
 	type = node.type & NODE_TYPE;
 	if (type == NODE_TYPE_TTWU)
-		return one(ctx, cfg, call, cfg->cells.busy[0]);
-	return type == NODE_TYPE_IRQ_WORK ? one(ctx, cfg, call, node.func) : 0;
+		return count_single(ctx, cfg, call, cfg->cells.busy[0]);
+	return type == NODE_TYPE_IRQ_WORK ? count_single(ctx, cfg, call, node.func) : 0;
 }
 
 /* smp_call_function_single(int cpu, smp_call_func_t func, void *info, int wait): on this CPU it just calls func. */
@@ -206,11 +206,11 @@ SEC("kprobe")
 int calls_single(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = here();
+	struct under_way *call = this_cpu_call();
 
 	if (!cfg || !call || (__u32)PT_REGS_PARM1(ctx) == bpf_get_smp_processor_id())
 		return 0;
-	return one(ctx, cfg, call, PT_REGS_PARM2(ctx));
+	return count_single(ctx, cfg, call, PT_REGS_PARM2(ctx));
 }
 
 /*
@@ -221,7 +221,7 @@ SEC("kprobe")
 int calls_async(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = here();
+	struct under_way *call = this_cpu_call();
 	struct queued_node csd = {};
 
 	if (!cfg || !call || (__u32)PT_REGS_PARM1(ctx) == bpf_get_smp_processor_id())
@@ -229,8 +229,8 @@ int calls_async(struct pt_regs *ctx)
 	if (bpf_probe_read(&csd, sizeof(csd), (void *)PT_REGS_PARM2(ctx)))
 		return 0;
 	if (!(cfg->has & HAS_NODE))
-		return one(ctx, cfg, call, csd.type | (__u64)csd.cpus << 32);
-	return csd.type & NODE_LOCKED ? 0 : one(ctx, cfg, call, csd.func);
+		return count_single(ctx, cfg, call, csd.type | (__u64)csd.cpus << 32);
+	return csd.type & NODE_LOCKED ? 0 : count_single(ctx, cfg, call, csd.func);
 }
 
 /* native_send_call_func_ipi(const struct cpumask *mask), elsewhere arch_send_call_function_ipi_mask(mask). */
@@ -238,11 +238,11 @@ SEC("kprobe")
 int calls_sent_many(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = here();
+	struct under_way *call = this_cpu_call();
 
 	if (!cfg || !call || !call->conditional)
 		return 0;
-	return chosen(ctx, cfg, call, others_in(cfg, PT_REGS_PARM1(ctx)));
+	return count_conditional(ctx, cfg, call, others_in(cfg, PT_REGS_PARM1(ctx)));
 }
 
 /*
@@ -253,7 +253,7 @@ SEC("kprobe")
 int calls_sent_one(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = here();
+	struct under_way *call = this_cpu_call();
 
 	if (!cfg || !call)
 		return 0;
@@ -261,7 +261,7 @@ int calls_sent_one(struct pt_regs *ctx)
 		call->single = 0;
 		return 0;
 	}
-	return call->conditional ? chosen(ctx, cfg, call, 1) : 0;
+	return call->conditional ? count_conditional(ctx, cfg, call, 1) : 0;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -1,0 +1,74 @@
+"""What a budget allows, and how fast trials may follow one another: derived from the configuration. Pure."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from kickwatch.configuration.types import BudgetConfig, Config, Preset
+from kickwatch.errors import ConfigError
+
+HOUR_S, DAY_S = 3600.0, 86_400.0
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What may be spent at most; None is no limit."""
+
+    containers_per_hour: int | None
+    containers_per_day: int | None
+    cpu_share: float | None
+
+
+PRESETS = {
+    Preset.SENTINEL: Limits(containers_per_hour=60, containers_per_day=1440, cpu_share=0.01),
+    Preset.STRESS: Limits(containers_per_hour=None, containers_per_day=None, cpu_share=None),
+}
+
+
+class Window(NamedTuple):
+    """A span in which no more than `most` containers are started."""
+
+    name: str
+    key: str
+    length_s: float
+    most: int
+
+
+def limits_of(config: BudgetConfig) -> Limits:
+    """The limits in force: the preset's wherever a key is 0."""
+    preset = PRESETS[config.preset]
+    return Limits(
+        containers_per_hour=config.containers_per_hour or preset.containers_per_hour,
+        containers_per_day=config.containers_per_day or preset.containers_per_day,
+        cpu_share=config.cpu_share or preset.cpu_share,
+    )
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError when one trial is larger than a budget: it would wait for ever."""
+    if config.workload.enabled:
+        for window in windows(limits_of(config.budget)):
+            require(window, config.workload.containers_per_trial, config.budget)
+
+
+def least_period_s(config: Config) -> float:
+    """The shortest time from one trial to the next that pause, windows and budget allow, in the long run."""
+    containers = config.workload.containers_per_trial
+    paces = [containers * window.length_s / window.most for window in windows(limits_of(config.budget))]
+    return max(config.trial.interval_s + 2.0 * config.trial.window_s, *paces, 0.0)
+
+
+def windows(limits: Limits) -> tuple[Window, ...]:
+    given = (
+        ("hour", "containers_per_hour", HOUR_S, limits.containers_per_hour),
+        ("day", "containers_per_day", DAY_S, limits.containers_per_day),
+    )
+    return tuple(Window(name, key, length_s, most) for name, key, length_s, most in given if most is not None)
+
+
+def require(window: Window, containers: int, config: BudgetConfig) -> None:
+    if containers > window.most:
+        source = "" if getattr(config, window.key) else f" (preset {config.preset})"
+        raise ConfigError(
+            f"workload.containers_per_trial = {containers} never fits into budget.{window.key} = {window.most}{source}",
+            f"make trials smaller or raise budget.{window.key}",
+        )

@@ -1,0 +1,173 @@
+"""From windows to figures: merging windows, totals per container, rates against quiet. Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from kickwatch.model import Canary, Cell, Container, Interrupts, Origin, Trial, Wait, Window
+
+
+def merge_windows(windows: Sequence[Window]) -> Window:
+    """Several spans of one kind as one window (a quiet window may be topped up to the churn window's length)."""
+    first, *rest = windows
+    for window in rest:
+        first = _merge_two(first, window)
+    return first
+
+
+def _merge_two(one: Window, other: Window) -> Window:
+    histograms = [one.wait_histogram_ns, other.wait_histogram_ns]
+    width = max(map(len, histograms))
+    padded = [(*histogram, *(0,) * (width - len(histogram))) for histogram in histograms]
+    return Window(
+        kind=one.kind,
+        duration_ns=one.duration_ns + other.duration_ns,
+        interrupts=_add_interrupts(one.interrupts, other.interrupts),
+        cells=merge_cells((*one.cells, *other.cells)),
+        waits=_merge_waits((*one.waits, *other.waits)),
+        wait_histogram_ns=tuple(a + b for a, b in zip(*padded, strict=True)),
+        lost_events=one.lost_events + other.lost_events,
+        stackless_events=one.stackless_events + other.stackless_events,
+        disturbances=tuple(dict.fromkeys((*one.disturbances, *other.disturbances))),
+    )
+
+
+def _add_interrupts(one: Interrupts, other: Interrupts) -> Interrupts:
+    def add(a: int | None, b: int | None) -> int | None:
+        return None if a is None or b is None else a + b
+
+    return Interrupts(cal=add(one.cal, other.cal), tlb=add(one.tlb, other.tlb), res=add(one.res, other.res))
+
+
+def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Cells of the same (reason, func, origin, path) added up, largest first; the first one's stack is kept."""
+    merged: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        so_far = merged.get(cell.identity)
+        merged[cell.identity] = cell if so_far is None else _add_cells(so_far, cell)
+    return tuple(sorted(merged.values(), key=lambda cell: -cell.requests))
+
+
+def _add_cells(one: Cell, other: Cell) -> Cell:
+    return Cell(
+        reason=one.reason,
+        func=one.func,
+        origin=one.origin,
+        path=one.path,
+        requests=one.requests + other.requests,
+        calls=one.calls + other.calls,
+        broadcasts=one.broadcasts + other.broadcasts,
+        singles=one.single_requests + other.single_requests,
+        patches=None if one.patches is None or other.patches is None else one.patches + other.patches,
+        under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
+        stack=one.stack or other.stack,
+    )
+
+
+def _merge_waits(waits: Iterable[Wait]) -> tuple[Wait, ...]:
+    merged: dict[tuple[object, ...], Wait] = {}
+    for wait in waits:
+        key = (wait.stack, wait.holder)
+        so_far = merged.get(key)
+        if so_far is not None:
+            merged[key] = Wait(
+                waiter=wait.waiter,
+                holder=wait.holder,
+                waits=so_far.waits + wait.waits,
+                wait_ns=so_far.wait_ns + wait.wait_ns,
+                max_wait_ns=max(so_far.max_wait_ns, wait.max_wait_ns),
+                origin=wait.origin,
+                path=wait.path,
+                stack=wait.stack,
+            )
+        else:
+            merged[key] = wait
+    return tuple(sorted(merged.values(), key=lambda wait: -wait.wait_ns))
+
+
+def counted(trial: Trial) -> list[Container]:
+    """The containers that count: those that did not fail."""
+    return [container for container in trial.containers if not container.failure]
+
+
+def creation_broadcasts(cells: Iterable[Cell]) -> int:
+    """Broadcasts of the creation path, whatever task sent them."""
+    return sum(cell.broadcasts for cell in cells if cell.on_creation_path)
+
+
+def waits_known(trial: Trial) -> bool:
+    """Whether waits for slab_mutex were looked for: something watched them, and the mutex was known."""
+    return trial.observers.contention != "none" and trial.slab_mutex_known
+
+
+def attributed(trial: Trial) -> bool:
+    """Whether the cells are what the kernel sent. Else they are no figures, and their absence is no zero.
+
+    A probe that failed its positive control proves nothing, and neither does one that saw containers live without a
+    single request.
+    """
+    looked = trial.observers.ipis != "counters" and (trial.control is None or trial.control.passed)
+    return looked and (bool(trial.churn.cells) or not counted(trial))
+
+
+def batch_heard(batch: Canary) -> bool:
+    """Whether a canary batch without a broadcast of the creation path had none.
+
+    A request that was lost may have been one; so may a broadcast to which no stack gave an origin.
+    """
+    nameless = any(cell.broadcasts and cell.origin is Origin.UNKNOWN for cell in batch.cells)
+    return not batch.lost_events and not (batch.stackless_events and nameless)
+
+
+def under_slab_mutex_known(trial: Trial) -> bool:
+    """Whether a request sent while holding slab_mutex was marked as such: the IPI probe, too, knew the mutex.
+
+    The probes that are armed know it all or none: from kallsyms, or learnt by one and handed to the other.
+    """
+    return attributed(trial) and trial.slab_mutex_known
+
+
+def known_creation_broadcasts(trial: Trial) -> int | None:
+    """Broadcasts of the creation path in the churn window; None where nothing attributed them."""
+    return creation_broadcasts(trial.churn.cells) if attributed(trial) else None
+
+
+def longest_wait_ns(waits: Iterable[Wait]) -> int | None:
+    """The longest wait, as far as it is known; 0 without any wait.
+
+    A record has the longest since the probe was armed where that rose in its window, and else 0: how long the window's
+    own longest was is then not known.
+    """
+    each = [wait.max_wait_ns for wait in waits]
+    return (max(each) or None) if each else 0
+
+
+def total_requests(cells: Iterable[Cell]) -> int:
+    """All requests, whatever they were for."""
+    return sum(cell.requests for cell in cells)
+
+
+def quiet_rate_hz(trial: Trial, events: float) -> float:
+    """Events of the quiet window per second."""
+    return events / (trial.quiet.duration_ns / 1e9) if trial.quiet.duration_ns else 0.0
+
+
+def above_quiet(trial: Trial, churn_events: float, quiet_events: float) -> float:
+    """Events of the churn window beyond what the quiet window's rate explains. Can be negative: noise has two sides."""
+    return churn_events - quiet_rate_hz(trial, quiet_events) * trial.churn.duration_ns / 1e9
+
+
+def total_waits(waits: Iterable[Wait]) -> tuple[int, int]:
+    """(waits, wait_ns) added up."""
+    count = wait_ns = 0
+    for wait in waits:
+        count, wait_ns = count + wait.waits, wait_ns + wait.wait_ns
+    return count, wait_ns
+
+
+def per(amount: float, units: int) -> float:
+    """Rounded for people."""
+    return round(amount / units, 3) if units else 0.0
+
+
+def milliseconds(duration_ns: int | None) -> float | None:
+    """Rounded to the microsecond; None stays None."""
+    return None if duration_ns is None else round(duration_ns / 1e6, 3)

@@ -1,0 +1,175 @@
+"""What this node lets us do, found by trying: each capability satisfied or missed, with its reason and its remedy."""
+
+import asyncio
+import os
+
+import msgspec
+
+from kickwatch.configuration.types import Config
+from kickwatch.errors import KickwatchError
+from kickwatch.native.driver import Helper
+from kickwatch.node import kernel
+from kickwatch.node.cgroups import Cgroups, nokmem
+from kickwatch.observe.bpf import enable_statistics
+from kickwatch.observe.control import positive_control
+from kickwatch.observe.observatory import Observatory
+from kickwatch.workload.choose import choose
+
+_COST_EVENTS = 2003
+
+
+class Capability(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a node allows or not. `needed` ones make kickwatch blind when they are missing."""
+
+    name: str
+    satisfied: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = False
+
+
+async def examine(config: Config, *, control: bool = False) -> list[Capability]:
+    """Try everything once. Arms the probes for a moment, which itself interrupts every CPU some tens of times."""
+    found = [_cgroup(), _kmem_accounting(), await _engine(config)]
+    try:
+        observatory = await Observatory.open()
+    except KickwatchError as error:
+        return [
+            *found,
+            Capability(name="observers", satisfied=False, detail=error.what, remedy=error.remedy, needed=True),
+        ]
+    try:
+        found += [_ipis(observatory), _names(observatory), _contention(observatory), _slab_mutex(observatory)]
+        found.append(await _cost(observatory))
+        if control:
+            found.append(await _control(observatory))
+    finally:
+        observatory.close()
+    return found
+
+
+def _cgroup() -> Capability:
+    try:
+        cgroups = Cgroups.read()
+    except KickwatchError as error:
+        return Capability(name="memory cgroups", satisfied=False, detail=error.what, remedy=error.remedy, needed=True)
+    writable = os.access(cgroups.memory_root, os.W_OK)
+    return Capability(
+        name="memory cgroups",
+        satisfied=writable,
+        detail=f"cgroup {cgroups.version}, {cgroups.memory_root} {'writable' if writable else 'not writable'}",
+        remedy="" if writable else "run as root, with the cgroup file system mounted read-write",
+        needed=True,
+    )
+
+
+def _kmem_accounting() -> Capability:
+    off = nokmem(kernel.command_line())
+    return Capability(
+        name="kmem accounting",
+        satisfied=not off,
+        detail="switched off by cgroup.memory=nokmem" if off else "on (verified per container in every trial)",
+        remedy="remove cgroup.memory=nokmem from the kernel command line and reboot" if off else "",
+        needed=True,
+    )
+
+
+async def _engine(config: Config) -> Capability:
+    try:
+        chosen = await choose(config)
+    except KickwatchError as error:
+        return Capability(name="container engine", satisfied=False, detail=error.what, remedy=error.remedy, needed=True)
+    await chosen.engine.close()
+    info = chosen.info
+    endpoint = info.endpoint or config.engine.socket
+    detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {endpoint}, since {chosen.why}"
+    return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
+
+
+def _ipis(observatory: Observatory) -> Capability:
+    armed = observatory.requests
+    detail = armed.places if armed is not None else "counters only: " + "; ".join(observatory.losses)
+    needs = "needs Linux 6.5 or kprobes, CAP_BPF + CAP_PERFMON (or root), kernel.kptr_restrict < 2"
+    remedy = "" if armed is not None else needs
+    return Capability(name="IPIs by reason", satisfied=armed is not None, detail=detail, remedy=remedy, needed=True)
+
+
+def _names(observatory: Observatory) -> Capability:
+    hidden = observatory.symbols.hidden
+    return Capability(
+        name="kernel symbols",
+        satisfied=not hidden,
+        detail="/proc/kallsyms shows no addresses" if hidden else "/proc/kallsyms",
+        remedy="CAP_SYSLOG; under systemd ProtectKernelLogs=no and ProtectKernelTunables=no" if hidden else "",
+        needed=True,
+    )
+
+
+def _contention(observatory: Observatory) -> Capability:
+    armed = observatory.contention
+    return Capability(
+        name="lock contention",
+        satisfied=armed is not None,
+        detail=armed.places if armed is not None else "; ".join(observatory.losses),
+        remedy="" if armed is not None else "needs Linux 5.19 or kprobes",
+    )
+
+
+def _slab_mutex(observatory: Observatory) -> Capability:
+    contention = observatory.contention
+    address = contention.slab_mutex if contention is not None else 0
+    how = "from kallsyms" if observatory.symbols.address_of("slab_mutex") else "learnt from its waiters"
+    holder = "holders are named" if contention is not None and contention.comm_offset else "holders cannot be named"
+    return Capability(
+        name="slab_mutex",
+        satisfied=bool(address),
+        detail=f"at {address:#x}, {how}; {holder}" if address else "not recognised: nobody waited for it yet",
+        remedy=""
+        if address
+        else "a kernel with CONFIG_KALLSYMS_ALL tells it at once; else it is learnt at the first wait",
+    )
+
+
+async def _control(observatory: Observatory) -> Capability:
+    outcome = await positive_control(observatory)
+    return Capability(
+        name="positive control",
+        satisfied=outcome.passed,
+        detail=f"counted {outcome.detail}" if outcome.calls is not None else outcome.detail,
+        remedy="" if outcome.passed else "no figure of this node can be trusted: report it with `doctor --json`",
+        needed=True,
+    )
+
+
+async def _make_events(cpus_online: int) -> None:
+    """Known harmless requests: barriers among our own threads."""
+    cpus = ",".join(map(str, range(min(cpus_online, 2))))
+    async with Helper(["barriers", str(_COST_EVENTS), "1", cpus]) as helper:
+        await helper.ask("many", 30)
+
+
+async def _cost(observatory: Observatory) -> Capability:
+    """Mean cost of the IPI probe per event, by the kernel's own accounting; switching that on broadcasts itself."""
+    name = "cost per event"
+    if observatory.requests is None:
+        return Capability(name=name, satisfied=False, detail="no probe is armed")
+    try:
+        descriptor = await asyncio.to_thread(enable_statistics)
+    except KickwatchError as error:
+        return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
+    try:
+        ns0, runs0 = observatory.requests.cost()
+        await _make_events(observatory.cpus_online)
+        ns1, runs1 = observatory.requests.cost()
+    except KickwatchError as error:
+        return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
+    finally:
+        os.close(descriptor)
+    runs = runs1 - runs0
+    mean = f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events" if runs else "no event came"
+    return Capability(name=name, satisfied=True, detail=mean)
+
+
+def blind(found: list[Capability]) -> bool:
+    """True when a needed capability is missing."""
+    return any(capability.needed and not capability.satisfied for capability in found)

@@ -1,0 +1,40 @@
+"""`kickwatch trial`: set up, run one experiment or as many as a verdict needs, take everything down again."""
+
+from collections.abc import Callable
+
+from kickwatch.configuration.types import Config
+from kickwatch.detect.figures import counted
+from kickwatch.detect.single import Single, one_shot
+from kickwatch.errors import EngineError
+from kickwatch.experiment.laboratory import Laboratory
+from kickwatch.experiment.trial_run import TrialRun
+from kickwatch.model import Trial, Verdict
+from kickwatch.node.lock import NodeLock
+from kickwatch.process.signals import Ending
+
+_MOST_TRIALS, _MOST_CONTAINERS = 20, 200
+
+
+async def decide(
+    config: Config,
+    containers: int,
+    progress: Callable[[str], None],
+    *,
+    until_decided: bool = False,
+    ending: Ending | None = None,
+) -> tuple[list[Trial], Single]:
+    """The trials of one run and their verdict; with `until_decided` further trials follow while more would decide."""
+    with NodeLock():
+        async with Laboratory.open(config, ending=ending) as laboratory:
+            trials = [await TrialRun(laboratory, containers, progress).run()]
+            single = one_shot(trials)
+            while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
+                if len(trials) >= _MOST_TRIALS or not counted(trials[-1]):  # where none came up, more would not either
+                    break
+                if await laboratory.engine_changed():
+                    raise EngineError("the engine has become another one between two trials", "begin anew")
+                progress(f"undecided: about {single.more_containers} more containers")
+                more = min(max(single.more_containers, containers), _MOST_CONTAINERS)
+                trials.append(await TrialRun(laboratory, more, progress, len(trials)).run())
+                single = one_shot(trials)
+    return trials, single

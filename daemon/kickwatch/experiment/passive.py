@@ -1,0 +1,136 @@
+"""Passive mode: no container of ours, no experiment; the bill of the containers that others start.
+
+The probes run as ever and the engine is asked how many containers were started. What a container costs is then an
+average over a span in which much else went on, so nothing is judged: cells of the creation path are told as they are.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kickwatch.configuration.types import Config
+from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge_windows, milliseconds, total_waits
+from kickwatch.errors import EngineError
+from kickwatch.experiment.armed_observers import ArmedObservers
+from kickwatch.model import Cell, Window
+from kickwatch.workload.choose import informant
+
+if TYPE_CHECKING:
+    from kickwatch.observe.observatory import Sample
+    from kickwatch.workload.engine import Engine
+
+_CUT_EVERY_S = 60.0
+_COUNT_EVERY_S = 10  # an engine remembers its newest 256 events: about four containers a second are all counted
+_MOST_CELLS = 12
+WINDOW = "passive"
+
+
+class Passive:
+    """The bill so far. `look` takes it on, `summary_if_due` tells it and begins anew."""
+
+    def __init__(self, config: Config, armed: ArmedObservers, step: Callable[[str], None]) -> None:
+        """`step` hears what goes on."""
+        self._config = config
+        self._armed = armed
+        self._observatory = armed.observatory
+        self._step = step
+        self._cut_every_s = min(_CUT_EVERY_S, config.service.summary_period_s)
+        self._before: Sample | None = None
+        self._windows: Window | None = None
+        self._waits_watched = True  # in every window so far
+        self._asked_until = int(time.time())
+        self._containers: int | None = 0
+        self._engine: Engine | None = None
+        self._name = ""
+        self._why_unknown = ""
+
+    async def look(self) -> None:
+        """Count the containers that came since the last look; once a minute add what the probes saw to the bill."""
+        await self._count()
+        if self._before is None:
+            self._before = await self._observatory.sample()
+        elif time.monotonic_ns() - self._before.at_ns >= self._cut_every_s * 1e9:
+            await self._cut()
+        self._step(f"passive: {self._told()} started by others")
+
+    def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
+        """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before.
+
+        A figure is None where nobody looked, or not all the time.
+        """
+        window, containers, watched = self._windows, self._containers, self._waits_watched
+        if window is None or window.duration_ns < period_s * 1e9:
+            return None
+        self._windows, self._containers, self._waits_watched = None, 0, True
+        waits, wait_ns = total_waits(window.waits) if watched else (None, None)
+        seen = self._observatory.requests is not None and self._armed.control.passed
+        return {
+            "mode": WINDOW,
+            "engine": self._name,
+            "period_s": round(window.duration_ns / 1e9, 1),
+            "containers": containers,
+            "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]] if seen else None,
+            "creation_path_broadcasts_per_container": (
+                _per(creation_broadcasts(window.cells), containers) if seen else None
+            ),
+            "slab_mutex_waits": waits,
+            "slab_mutex_wait_ms": milliseconds(wait_ns),
+            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if watched else None),
+        }
+
+    async def _cut(self) -> None:
+        """One more window; housekeeping is between two, and in none."""
+        if self._before is None:
+            return
+        window = self._observatory.window(WINDOW, self._before, await self._observatory.sample())
+        self._windows = window if self._windows is None else merge_windows([self._windows, window])
+        self._waits_watched &= self._observatory.waits_known  # before it is learnt, below
+        await self._observatory.between_windows()
+        self._before = await self._observatory.sample()
+
+    async def _count(self) -> None:
+        """Ask the engine now and then; one that does not tell makes the number unknown, not zero."""
+        until = int(time.time())
+        if until - self._asked_until < _COUNT_EVERY_S:
+            return
+        try:
+            if self._engine is None:
+                chosen = await informant(self._config)
+                self._engine, self._name = chosen.engine, str(chosen.info)
+            started = await self._engine.started(self._asked_until, until)
+        except EngineError as error:
+            await self.aclose()
+            self._containers, self._why_unknown = None, error.what
+        else:
+            if started is None:
+                self._containers, self._why_unknown = None, f"{self._name} knows no other's containers"
+            elif self._containers is not None:
+                self._containers += started
+        self._asked_until = until
+
+    async def aclose(self) -> None:
+        """Let go of the engine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+
+    def _told(self) -> str:
+        if self._containers is None:
+            return f"an unknown number of containers ({self._why_unknown})"
+        return f"{self._containers} containers"
+
+
+def _row(cell: Cell, containers: int | None) -> dict[str, Any]:
+    return {
+        "reason": cell.reason,
+        "origin": cell.origin.value,
+        "path": cell.path.value,
+        "requests": cell.requests,
+        "broadcasts": cell.broadcasts,
+        "requests_per_container": _per(cell.requests, containers),
+        "broadcasts_per_container": _per(cell.broadcasts, containers),
+    }
+
+
+def _per(amount: int, containers: int | None) -> float | None:
+    return round(amount / containers, 3) if containers else None

@@ -1,0 +1,21 @@
+"""From remarks on the set-up to log records: each kind has an event of its own, so that one can alert on it."""
+
+from kickwatch.journal.alert import Alert
+from kickwatch.journal.journal import Event
+from kickwatch.journal.remark import Kind, Remark
+
+_EVENTS: dict[Kind, tuple[str, Event]] = {
+    Kind.CAPABILITY_LOST: ("warning", Event.CAPABILITY_LOST),
+    Kind.RUNTIME_DRIVEN: ("info", Event.RUNTIME_DRIVEN),
+    Kind.RUNTIME_INSTEAD: ("warning", Event.RUNTIME_DRIVEN),
+    Kind.SECCOMP_MISSING: ("warning", Event.SECCOMP_MISSING),
+    Kind.WARM_UP_FAILED: ("warning", Event.WARM_UP_FAILED),
+    Kind.KNOB_IGNORED: ("warning", Event.KNOB_IGNORED),
+    Kind.MEMCG_LINGERS: ("warning", Event.MEMCG_LINGERS),
+}
+
+
+def alert_of(remark: Remark) -> Alert:
+    """Its log record."""
+    level, event = _EVENTS[remark.kind]
+    return Alert(level, event, {"what": remark.text})

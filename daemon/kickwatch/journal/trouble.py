@@ -1,0 +1,42 @@
+"""Something that fails for a while: logged when it begins and when its cause changes, and once more when it is over."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from kickwatch.journal.alert import Alert, log
+from kickwatch.journal.journal import Event
+
+
+@dataclass
+class Trouble:
+    """One thing that may fail. `begins` is a warning with `what` and `remedy`, `ends` has `lasted_s`."""
+
+    begins: Event
+    ends: Event
+    _what: str = field(default="", init=False)
+    _since_s: float = field(default=0.0, init=False)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it failed the last time."""
+        return bool(self._what)
+
+    def failed(self, what: str, remedy: str) -> None:
+        """It failed. `what` must not be empty."""
+        if not self._what:
+            self._since_s = time.monotonic()
+        if what != self._what:
+            self._what = what
+            log(Alert("warning", self.begins, {"what": what, "remedy": remedy}))
+
+    def works(self, **fields: Any) -> None:
+        """It works; `fields` are further keys of the event that ends the trouble."""
+        if self._what:
+            lasted_s = round(time.monotonic() - self._since_s, 1)
+            log(Alert("info", self.ends, {"lasted_s": lasted_s, **fields}))
+        self.forget()
+
+    def forget(self) -> None:
+        """It is no longer asked for: over, without an event."""
+        self._what = ""

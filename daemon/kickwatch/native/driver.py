@@ -1,0 +1,174 @@
+"""One native child process and its line protocol: a command out, `progress` lines and one final line back.
+
+The protocol is described in native/helper.h. The child ends, and gives back what it made, when its standard input
+closes or its parent dies. Every wait has a deadline; a child that misses one is killed by its own handle.
+"""
+
+import asyncio
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from kickwatch.errors import KickwatchError
+from kickwatch.native import binary
+from kickwatch.process.cancellation import run_shielded, timeout
+
+START_S = 10.0
+_KILLED_S = 5.0
+STOP_S = 60.0  # the child may have ten thousand cgroups to remove first
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A line of the child: its first word, the number after it, if any, and its `key=value` pairs."""
+
+    word: str
+    value: int | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+
+
+class HelperError(KickwatchError):
+    """The child refused a command, ended, or did not answer in time. `errno` is the kernel's, 0 if none was given."""
+
+    def __init__(self, what: str, remedy: str = "", errno: int = 0) -> None:
+        """As KickwatchError."""
+        super().__init__(what, remedy)
+        self.errno = errno
+
+
+def parse_answer(line: str) -> Answer:
+    """Pure: `done 12345 policy=fifo` is word, value, fields; `text` is all after word and value."""
+    word, _, rest = line.strip().partition(" ")
+    first, _, after = rest.partition(" ")
+    value = int(first) if first.isascii() and first.isdecimal() else None
+    text = rest if value is None else after
+    pairs = (part.partition("=") for part in text.split() if "=" in part)
+    return Answer(word, value, {key: content for key, _, content in pairs}, text)
+
+
+class Helper:
+    """A running child of one mode (`canary`, `reproduce`, `barriers`). Use as `async with Helper([...]) as helper`."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        program: Path | None = None,
+        start_s: float = START_S,
+        stop_s: float = STOP_S,
+    ) -> None:
+        """`arguments` begin with the mode. `stop_s` bounds the farewell, in which the child cleans up."""
+        self._arguments = [str(argument) for argument in arguments]
+        self._program = program
+        self._start_s = start_s
+        self._stop_s = stop_s
+        self._process: Process | None = None
+        self._out_of_step = False
+        self.ready = Answer("")
+
+    @property
+    def pid(self) -> int:
+        """The child's process id; its name is `kickwatch-help`."""
+        return self._running().pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether the child was started, has not ended and has answered to all it was asked."""
+        return self._process is not None and self._process.returncode is None and not self._out_of_step
+
+    async def __aenter__(self) -> Self:
+        """Start the child and wait for its `ready`. Raises HelperError."""
+        program = self._program if self._program is not None else await asyncio.to_thread(binary, "helper")
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                program, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE
+            )
+        except OSError as error:
+            raise HelperError(f"{program} cannot be started ({error.strerror})", "rebuild it: `make native`") from error
+        try:
+            self.ready = await self._final(self._start_s, "start", None)
+        except BaseException:
+            await self._close_shielded()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close its input and wait for its clean-up; kill it at the deadline."""
+        await self._close_shielded()
+
+    async def ask(self, command: str, timeout_s: float, progress: Callable[[int], None] | None = None) -> Answer:
+        """Send one command and return its `done` line; `progress` gets the number of each progress line.
+
+        Raises HelperError on an `error` line, when the child has ended, and after `timeout_s`.
+        """
+        process = self._running()
+        if self._out_of_step or process.stdin is None:
+            raise HelperError(f"the child `{self._arguments[0]}` lost a command before `{command}`", "start a new one")
+        self._out_of_step = True  # until its answer was read: a late one must not pass for the next one's
+        try:
+            process.stdin.write(f"{command}\n".encode("ascii"))
+            async with timeout(timeout_s):
+                await process.stdin.drain()
+        except (TimeoutError, ConnectionError):
+            pass  # it has ended or hangs: the read below says which
+        answer = await self._final(timeout_s, command, progress)
+        self._out_of_step = False
+        return answer
+
+    async def _final(self, timeout_s: float, command: str, progress: Callable[[int], None] | None) -> Answer:
+        what = f"the child `{self._arguments[0]}`"
+        try:
+            async with timeout(timeout_s):
+                answer = await self._read(progress)
+        except TimeoutError as error:
+            raise HelperError(
+                f"{what} gave no answer to `{command}` in {timeout_s:g} s", "is the node busy?"
+            ) from error
+        if answer is None:
+            said = await self._close_shielded()
+            raise HelperError(f"{what} ended during `{command}` (status {self._running().returncode}) {said}".strip())
+        if answer.word == "error":
+            self._out_of_step = False
+            raise HelperError(f"{what}: `{command}`: {answer.text}", errno=answer.value or 0)
+        return answer
+
+    async def _read(self, progress: Callable[[int], None] | None) -> Answer | None:
+        """The next line that is no progress; None at the end of its output."""
+        stdout = self._running().stdout
+        while stdout is not None and (line := await stdout.readline()):
+            answer = parse_answer(line.decode("utf-8", errors="replace"))
+            if answer.word != "progress":
+                return answer
+            if progress is not None and answer.value is not None:
+                progress(answer.value)
+        return None
+
+    def _running(self) -> Process:
+        if self._process is None:
+            raise HelperError(f"the child `{self._arguments[0]}` was not started", "enter it with `async with`")
+        return self._process
+
+    async def _close_shielded(self) -> str:
+        """Bounded by `stop_s`, so cancellations wait for it: no child outlives us."""
+        return await run_shielded(self._close())
+
+    async def _close(self) -> str:
+        """Returns what the child said on standard error."""
+        process = self._running()
+        if process.stdin is not None:
+            process.stdin.close()  # communicate() without input does so only since Python 3.12
+        try:
+            async with timeout(self._stop_s):
+                _, stderr = await process.communicate()  # drains its output
+        except TimeoutError:
+            if process.returncode is None:
+                process.kill()
+            stderr = b""
+            with suppress(TimeoutError):  # one that sleeps uninterruptibly in the kernel ends when it may
+                async with timeout(_KILLED_S):
+                    _, stderr = await process.communicate()
+        return stderr.decode("utf-8", errors="replace").strip() if stderr else ""

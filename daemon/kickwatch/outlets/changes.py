@@ -1,0 +1,57 @@
+"""From changes of the detectors' conditions to log records: which event, how severe, with which fields."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kickwatch.detect.state import Change, Kind, Outcome
+from kickwatch.detect.streams import Condition
+from kickwatch.journal.alert import Alert
+from kickwatch.journal.journal import Event
+from kickwatch.model import Trial
+from kickwatch.outlets.broadcast import broadcast_fields, contention_fields, identity
+
+# Per condition: the event that raises it, its level, the event that ends it.
+_EVENTS: dict[Condition, tuple[Event, str, Event]] = {
+    Condition.BROADCASTING: (Event.BROADCAST_DETECTED, "error", Event.BROADCAST_ENDED),
+    Condition.CONTENDED: (Event.CONTENTION_DETECTED, "warning", Event.CONTENTION_ENDED),
+    Condition.DESTROYING: (Event.DESTROY_DETECTED, "warning", Event.DESTROY_ENDED),
+    Condition.EXCESSIVE: (Event.EXCESS_DETECTED, "warning", Event.EXCESS_ENDED),
+    Condition.ELSEWHERE: (Event.ELSEWHERE_DETECTED, "warning", Event.ELSEWHERE_ENDED),
+    Condition.REGRESSED: (Event.REGRESSION_DETECTED, "warning", Event.REGRESSION_ENDED),
+}
+
+
+def alerts(outcome: Outcome, recent: Sequence[Trial]) -> list[Alert]:
+    """The log records of one trial's outcome; `recent` are the newest trials, for the figures of an alert."""
+    told = [_alert(change, outcome, recent) for change in outcome.changes]
+    if outcome.anew:
+        told.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": f"evidence begins anew: {outcome.anew}"}))
+    return told
+
+
+def _alert(change: Change, outcome: Outcome, recent: Sequence[Trial]) -> Alert:
+    raised, level, ended = _EVENTS[change.condition]
+    fields: dict[str, Any] = {
+        "verdict": outcome.verdict.value,
+        "condition": change.condition.value,
+        "stream": change.stream,
+        "explanation": change.text,
+        "evidence": change.evidence,
+        "threshold": change.threshold,
+        "first_trial": change.first_trial,
+        "observations": change.observations,
+        "loud": change.loud,
+    }
+    if change.kind is Kind.RAISED:
+        return Alert(level, raised, _figures(change.condition, recent) | fields)
+    if change.kind is Kind.ENDED:
+        return Alert("info", ended, identity(recent) | fields)
+    return Alert("info", Event.EVIDENCE_CHANGED, {"kind": change.kind.value} | fields)
+
+
+def _figures(condition: Condition, recent: Sequence[Trial]) -> dict[str, Any]:
+    if condition is Condition.BROADCASTING:
+        return broadcast_fields(recent)
+    if condition is Condition.CONTENDED:
+        return contention_fields(recent)
+    return identity(recent)

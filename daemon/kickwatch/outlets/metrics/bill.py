@@ -1,0 +1,74 @@
+"""What one container costs, cell by cell, in a bounded number of series. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from kickwatch.detect.figures import above_quiet, attributed, counted
+from kickwatch.model import Cell, Origin, Path, Trial, on_creation_path
+from kickwatch.outlets.metrics.label_values import OTHER, REQUEST_REASONS, known
+
+MOST_CELLS = 16
+
+
+class Row(NamedTuple):
+    """The cell of a series; all three are `other` in the row of what has none of its own."""
+
+    reason: str
+    origin: str
+    path: str
+
+
+class Cost(NamedTuple):
+    """Per container, of the whole machine. Requests are above the quiet window's rate, so noise may make them negative.
+
+    Broadcasts are as counted: the stack is the proof.
+    """
+
+    requests: float = 0.0
+    broadcasts: float = 0.0
+
+
+Bill = Mapping[Row, Cost]
+
+REST = Row(OTHER, OTHER, OTHER)
+EMPTY: Bill = {REST: Cost()}
+
+
+def bill_of(trial: Trial) -> Bill | None:
+    """At most MOST_CELLS cells of the churn window and the row `other`, which is always there and last.
+
+    Those of the creation path that broadcast come first, then what broadcasts otherwise, then what sends most. None
+    where it is not known: no container counts, or nothing attributed.
+    """
+    containers = len(counted(trial))
+    if not containers or not attributed(trial):
+        return None
+    churn, quiet = _merged(trial.churn.cells), _merged(trial.quiet.cells)
+    costs = {
+        row: Cost(above_quiet(trial, sent.requests, quiet.get(row, Cost()).requests), sent.broadcasts)
+        for row, sent in churn.items()
+    }
+    rest = costs.pop(REST, Cost())
+    ordered = sorted(costs.items(), key=lambda item: _weight(*item), reverse=True)
+    for _, cost in ordered[MOST_CELLS:]:
+        rest = _sum(rest, cost)
+    shown = [*ordered[:MOST_CELLS], (REST, rest)]
+    return {row: Cost(cost.requests / containers, cost.broadcasts / containers) for row, cost in shown}
+
+
+def _merged(cells: Iterable[Cell]) -> dict[Row, Cost]:
+    """The cells of a window without their functions; a reason that is in no table is `other`, whoever asked."""
+    found: dict[Row, Cost] = {}
+    for cell in cells:
+        row = Row(known(cell.reason, REQUEST_REASONS), cell.origin.value, cell.path.value)
+        found[row] = _sum(found.get(row, Cost()), Cost(cell.requests, cell.broadcasts))
+    return found
+
+
+def _sum(one: Cost, other: Cost) -> Cost:
+    return Cost(one.requests + other.requests, one.broadcasts + other.broadcasts)
+
+
+def _weight(row: Row, cost: Cost) -> tuple[float, float, float]:
+    guilty = on_creation_path(Origin(row.origin), Path(row.path))
+    return (cost.broadcasts if guilty else 0.0, cost.broadcasts, cost.requests)

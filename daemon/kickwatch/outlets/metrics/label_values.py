@@ -1,0 +1,88 @@
+"""The values that labels may take: closed sets. What is in none of them is `other`.
+
+So no name from a kernel, an engine or a configuration makes a series, and no label can carry a container, a trial or a
+stack, whatever a record holds.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+
+from kickwatch.detect.streams import Condition as Alarm
+from kickwatch.detect.streams import Name
+from kickwatch.detect.verdict import Reason
+from kickwatch.model import Origin, Path, Verdict
+from kickwatch.node.pressure import Cause
+from kickwatch.observe.interrupts import Kind, ResetReason
+from kickwatch.observe.observatory import RECYCLED
+from kickwatch.observe.reasons import REASONS
+
+OTHER = "other"
+
+
+class Observer(StrEnum):
+    """What watches the kernel: the two probes, and the counters of /proc/interrupts."""
+
+    CSD = "csd"
+    CONTENTION = "contention"
+    INTERRUPTS = "interrupts"
+
+
+class Outcome(StrEnum):
+    """What became of a container of ours."""
+
+    CREATED = "created"
+    FAILED = "failed"
+
+
+class Trouble(StrEnum):
+    """What fails for a while and is tried again: the engine, and what is written down."""
+
+    ENGINE = "engine"
+    HISTORY = "history"
+    BUDGET = "budget"
+    TEXTFILE = "textfile"
+
+
+class Off(StrEnum):
+    """Why no trials are made, though nothing is wrong."""
+
+    DRAINED = "drained"
+    PASSIVE = "passive"
+
+
+CONDITIONS = (
+    Verdict.QUIET.value,
+    Alarm.BROADCASTING.value,
+    Alarm.CONTENDED.value,
+    Verdict.UNKNOWN.value,
+)
+STREAMS = tuple(name.value for name in Name)
+VOID = "void"
+VERDICTS = (*(verdict.value for verdict in Verdict), VOID)
+CONVICTIONS = frozenset({Reason.CREATION_PATH, Reason.CANARY, Reason.CANARY_INTERRUPTS})
+UNKNOWN_REASONS = (*(reason.value for reason in Reason if reason not in CONVICTIONS), OTHER)
+TROUBLES = tuple(trouble.value for trouble in Trouble)
+KINDS = tuple(kind.value for kind in Kind)
+OBSERVERS = tuple(observer.value for observer in Observer)
+PROBES = (Observer.CSD.value, Observer.CONTENTION.value)
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
+OFF = tuple(off.value for off in Off)
+STEPS = ("create", "start", "wait", "remove")
+REQUEST_REASONS = (*(reason.name for reason in REASONS), OTHER)
+ORIGINS = (*(origin.value for origin in Origin), OTHER)
+PATHS = tuple(path.value for path in Path)
+PAUSE_REASONS = (*(cause.value for cause in Cause), OTHER)
+VOID_REASONS = (
+    "suspended",
+    "engine_restarted",
+    "tracing_toggled",
+    RECYCLED,
+    *(reset.value for reset in ResetReason),
+    Reason.KMEM_ACCOUNTING_OFF.value,
+    OTHER,
+)
+
+
+def known(word: str, words: Collection[str]) -> str:
+    """The word if it is one of `words`, else `other`."""
+    return word if word in words else OTHER

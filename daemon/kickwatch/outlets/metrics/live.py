@@ -1,0 +1,84 @@
+"""What the observers have counted so far, as the metrics need it: cumulative figures, read at every scrape.
+
+They rise whether a trial goes on or not. Each figure keeps its source (a CPU, a key of a probe's map), since a source
+can fall: maps are emptied when they are full, CPUs come and go. `rising` makes counters of them that do not.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from kickwatch.observe.contention import ContentionSample
+from kickwatch.observe.observatory import Observatory, Sample, unseen
+from kickwatch.observe.reasons import reason_of
+from kickwatch.observe.requests import RequestSample
+from kickwatch.observe.symbols import Symbols
+from kickwatch.outlets.metrics.label_values import REQUEST_REASONS, Observer, known
+from kickwatch.outlets.metrics.rising import Counts
+
+_WHOLE = 0  # the one source of a figure that is read as a whole
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """Cumulative figures of one moment, by label and source; an observer that is not there has none."""
+
+    interrupts: Counts[str] = {}  # kind, CPU: since boot
+    requests: Counts[str] = {}  # reason, key of the probe's map: since the probe was armed
+    waits: Counts[int] = {}  # i: waits for slab_mutex in [2**i, 2**(i+1)) ns
+    wait_ns: Mapping[Any, int] = {}  # time spent waiting for slab_mutex, by key of the probe's map
+    lost: Counts[str] = {}  # observer: events that it could not count
+    up: Mapping[str, bool] = {}
+    waits_known: bool = False
+
+
+def live_of(observatory: Observatory, sample: Sample) -> Live:
+    """The figures of `sample`, named. Asks the kernel nothing: addresses are looked up in a table held in memory."""
+    mutex = observatory.contention.slab_mutex if observatory.contention is not None else 0
+    csd, contention = sample.requests, sample.contention
+    return Live(
+        interrupts={
+            kind.value: dict(zip(sample.interrupts.cpus, counts, strict=True))
+            for kind, counts in sample.interrupts.counts.items()
+        },
+        requests=_requests(csd, observatory.symbols) if csd is not None else {},
+        waits={bucket: {_WHOLE: count} for bucket, count in enumerate(contention.histogram if contention else ())},
+        wait_ns=_wait_ns(contention, mutex) if contention is not None else {},
+        lost=_lost(csd, contention),
+        up={
+            Observer.CSD: csd is not None,
+            Observer.CONTENTION: contention is not None,
+            Observer.INTERRUPTS: bool(sample.interrupts.counts),
+        },
+        waits_known=observatory.waits_known,
+    )
+
+
+def _requests(csd: RequestSample, symbols: Symbols) -> Counts[str]:
+    found: dict[str, dict[bytes, int]] = {}
+    reasons: dict[int, str] = {}
+    for key, totals in csd.totals.items():
+        func = _first_word(key)
+        if func not in reasons:
+            reasons[func] = known(reason_of(symbols.resolve(func)).name, REQUEST_REASONS)
+        found.setdefault(reasons[func], {})[key] = totals.requests
+    return found
+
+
+def _wait_ns(contention: ContentionSample, mutex: int) -> dict[bytes, int]:
+    return {key: totals.wait_ns for key, totals in contention.totals.items() if mutex and _first_word(key) == mutex}
+
+
+def _lost(csd: RequestSample | None, contention: ContentionSample | None) -> Counts[str]:
+    found = {}
+    if csd is not None:
+        found[Observer.CSD.value] = {_WHOLE: unseen(RequestSample({}), csd)[0]}
+    if contention is not None:
+        found[Observer.CONTENTION.value] = {_WHOLE: unseen(ContentionSample({}), contention)[0]}
+    return found
+
+
+def _first_word(key: bytes) -> int:
+    """The func of `struct cell_key`, the lock of `struct wait_key`."""
+    return int.from_bytes(key[:8], sys.byteorder)

@@ -1,0 +1,167 @@
+"""How the metrics are handed out: over HTTP to whoever scrapes, or as a file for node_exporter's textfile collector.
+
+The server lives in the daemon's event loop: no thread of its own, and each exchange is bounded in bytes, in time and in
+number, so that a client that is slow, mute or many costs a few kilobytes. The library's server has a thread for each
+client and none of these bounds.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+from kickwatch.configuration.listen import parse_listen
+from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
+from kickwatch.outlets.metrics import wire
+from kickwatch.outlets.metrics.registry import Metrics
+from kickwatch.process.cancellation import timeout
+
+MOST_CONNECTIONS = 16
+MOST_HEAD_BYTES = 8192
+REFRESH_S = 2.0
+_REQUEST_S = 5.0
+_EXCHANGE_S = 15.0
+_CLOSE_S = 1.0
+
+_REMEDIES = {
+    errno.EADDRINUSE: "it is taken: see who listens there with `ss -ltnp`, or choose another port",
+    errno.EADDRNOTAVAIL: "this node has no such address",
+    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose a higher one",
+}
+
+
+class Server:
+    """Answers GET /metrics at `listen`. `start` and `close` once each."""
+
+    def __init__(self, metrics: Metrics, listen: str, refresh: Callable[[], Awaitable[None]]) -> None:
+        """`listen` is `127.0.0.1:9893` or `[::1]:9893`; port 0 is any that is free.
+
+        `refresh` brings the observers' figures up to date. It is awaited in the event loop, once for all scrapes that
+        come meanwhile; after REFRESH_S, or when it raises KickwatchError or OSError, the last figures are shown.
+        """
+        self._metrics = metrics
+        self._listen = listen
+        self._refresh = refresh
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._scraping: asyncio.Task[bytes] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, once started."""
+        if self._server is None:
+            raise KickwatchError("the server of metrics does not listen", "start it first")
+        host, port, *_ = self._server.sockets[0].getsockname()
+        return host, port
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError that names metrics.listen when that cannot be."""
+        host, port = parse_listen(self._listen)
+        try:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=MOST_HEAD_BYTES)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            what = f"metrics.listen: {self._listen} cannot be listened at ({reason})"
+            kind = AddressTakenError if error.errno == errno.EADDRINUSE else ConfigError
+            raise kind(what, _REMEDIES.get(error.errno or 0, "choose another address")) from error
+
+    async def close(self) -> None:
+        """Stop listening and drop whoever is still connected, within a second. The port is free when this returns."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        tasks = {*self._connections, *filter(None, (self._refreshing, self._scraping))}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_S)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end; the library of streams starts a task for each."""
+        task = asyncio.current_task()
+        if task is None or self._server is None:  # it came in the moment of closing
+            writer.transport.abort()
+            return
+        self._connections.add(task)
+        try:
+            async with timeout(_EXCHANGE_S):
+                writer.write(await self._answer(reader))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError):
+            pass  # the client went away, or is too slow: it will come again
+        finally:
+            writer.transport.abort()  # nothing is left to be sent, or nobody takes it
+            self._connections.discard(task)
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
+        if len(self._connections) > MOST_CONNECTIONS:
+            return wire.refused(HTTPStatus.SERVICE_UNAVAILABLE)
+        try:
+            async with timeout(_REQUEST_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return wire.refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        except TimeoutError:
+            return wire.refused(HTTPStatus.REQUEST_TIMEOUT)
+        except asyncio.IncompleteReadError:
+            return b""  # the client hung up, or asked nothing: a check whether the port is open
+        request = wire.parse(head)
+        if request.refusal is not None:
+            return wire.refused(request.refusal, head_only=request.head_only)
+        return await asyncio.to_thread(wire.metrics, request, await self._scrape())
+
+    async def _scrape(self) -> bytes:
+        """The text, with fresh figures; scrapes that come together share one."""
+        if self._scraping is None or self._scraping.done():
+            self._scraping = asyncio.create_task(self._text())
+        return await asyncio.shield(self._scraping)
+
+    async def _text(self) -> bytes:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refreshed())
+        await asyncio.wait({self._refreshing}, timeout=REFRESH_S)
+        if not self._refreshing.done():
+            self._metrics.stale()  # it goes on, and the next scrape waits for the same one
+        elif error := self._refreshing.exception():
+            raise error
+        return await asyncio.to_thread(self._metrics.text)
+
+    async def _refreshed(self) -> None:
+        try:
+            await self._refresh()
+        except (KickwatchError, OSError) as error:
+            self._metrics.stale(refused=isinstance(error, ObserveError))
+
+
+class Textfile:
+    """A file of metrics that is always whole: written beside, then renamed over."""
+
+    def __init__(self, metrics: Metrics, path: str) -> None:
+        """`path` should end in `.prom`: node_exporter's textfile collector reads no other files."""
+        self._metrics = metrics
+        self._path = Path(path)
+
+    async def write(self) -> None:
+        """Write it anew, readable by all. Raises KickwatchError naming the file; the old one is then still there."""
+        await asyncio.to_thread(self._write)
+
+    def _write(self) -> None:
+        text = self._metrics.textfile()
+        beside = self._path.with_name(f".{self._path.name}.new")  # one writer on a node: a fixed name leaves no litter
+        try:
+            beside.unlink(missing_ok=True)
+            with beside.open("xb") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(text)
+            beside.replace(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            what = f"metrics.textfile: {self._path} cannot be written ({error.strerror})"
+            raise KickwatchError(what, "see that its directory is there and has room") from error

@@ -1,0 +1,205 @@
+"""A proxy before a real engine, on a socket of its own, that does to chosen requests what a sick engine would.
+
+Each request is read whole, and so is the real engine's answer: both are small here. A `Fault` is a function that gets
+the request and decides what becomes of it; without one the request is passed on, and its answer passed back.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socket import AF_UNIX, SHUT_RDWR, socket
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Self
+
+_UPSTREAM_S = 60.0
+_HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "upgrade"}
+
+
+@dataclass
+class Request:
+    """One request that arrived; what is sent back is raw bytes."""
+
+    handler: "_Handler"
+    body: bytes
+
+    @property
+    def line(self) -> str:
+        """`POST /v1.41/containers/create?name=...`."""
+        return f"{self.handler.command} {self.handler.path}"
+
+    def pass_on(self) -> bytes:
+        """The real engine's whole answer, as bytes to send. OSError when there is none."""
+        upstream = _Upstream(self.handler.server.proxy.upstream)
+        try:
+            headers = {key: value for key, value in self.handler.headers.items() if key.lower() not in _HOP_BY_HOP}
+            upstream.request(self.handler.command, self.handler.path, self.body or None, headers)
+            told = upstream.getresponse()
+            kept = [(key, value) for key, value in told.getheaders() if key.lower() not in _HOP_BY_HOP]
+            return answer(told.status, told.read(), kept)
+        finally:
+            upstream.close()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; BrokenPipeError when the client has gone."""
+        self.handler.wfile.write(data)
+
+
+Fault = Callable[[Request], None]
+
+
+def answer(status: int, body: bytes, headers: list[tuple[str, str]] | None = None) -> bytes:
+    """A whole HTTP answer."""
+    lines = [f"HTTP/1.1 {status} told", *(f"{key}: {value}" for key, value in headers or [])]
+    if status != 204:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def refused(status: int, message: str) -> Fault:
+    """The engine refuses; nothing is passed on."""
+    return lambda request: request.send(answer(status, json.dumps({"message": message}).encode()))
+
+
+def garbage(data: bytes) -> Fault:
+    """These bytes instead of an answer, and the connection is closed."""
+
+    def act(request: Request) -> None:
+        request.send(data)
+        request.handler.close_connection = True
+
+    return act
+
+
+def late(seconds: float) -> Fault:
+    """The real engine gets it so much later; the answer goes to whoever still waits for it."""
+
+    def act(request: Request) -> None:
+        time.sleep(seconds)
+        request.send(request.pass_on())
+
+    return act
+
+
+def byte_by_byte(pause_s: float) -> Fault:
+    """The real engine's answer, with a pause after each byte."""
+
+    def act(request: Request) -> None:
+        for byte in request.pass_on():
+            request.send(bytes([byte]))
+            time.sleep(pause_s)
+
+    return act
+
+
+@dataclass
+class Proxy:
+    """Use as a context manager. `seen` has the first line of every request."""
+
+    path: Path
+    upstream: Path
+    seen: list[str] = field(default_factory=list)
+    _faults: list[tuple[re.Pattern[str], Fault]] = field(default_factory=list)
+    _server: "_Server | None" = None
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close, and leave no socket."""
+        self.refuse()
+        self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def fault(self, act: Fault, lines: str = "") -> Iterator[None]:
+        """Do this to requests whose first line has the regular expression `lines`; the newest fault comes first."""
+        entry = (re.compile(lines), act)
+        self._faults.insert(0, entry)
+        try:
+            yield
+        finally:
+            self._faults.remove(entry)
+
+    def listen(self) -> None:
+        """Make the socket anew and listen on it."""
+        self.path.unlink(missing_ok=True)
+        self._server = _Server(self)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def refuse(self) -> None:
+        """Close the listening socket and every connection; the socket's file stays, and refuses."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+            server.hang_up()
+
+    def serve(self, request: Request) -> None:
+        """One request, by the first fault that is meant for it."""
+        self.seen.append(request.line)
+        for lines, act in self._faults:
+            if lines.search(request.line):
+                return act(request)
+        return request.send(request.pass_on())
+
+
+class _Upstream(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_UPSTREAM_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket(AF_UNIX)
+        self.sock.settimeout(_UPSTREAM_S)
+        self.sock.connect(str(self._path))
+
+
+class _Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.open: set[socket] = set()
+        super().__init__(str(proxy.path), _Handler)
+
+    def hang_up(self) -> None:
+        for connection in list(self.open):
+            try:
+                connection.shutdown(SHUT_RDWR)
+            except OSError:
+                continue  # the client was faster
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that gave up, an engine that is gone: what the tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+    connection: socket
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.open.add(self.connection)
+
+    def run_shielded(self) -> None:
+        self.server.open.discard(self.connection)
+        super().run_shielded()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        self.server.proxy.serve(Request(self, self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815 -- what BaseHTTPRequestHandler calls

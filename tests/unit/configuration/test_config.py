@@ -1,0 +1,249 @@
+"""The configuration: defaults, overrides, the shipped example, and one clear line for everything that is wrong."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.configuration.loading import SERIAL_BY_FORCE, allowed, differences, digest, known_keys, load
+from kickwatch.configuration.types import Config, EngineKind, LogFormat, Network
+from kickwatch.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[3] / "deploy" / "kickwatch.toml"
+KEYS = sorted(known_keys())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "kickwatch.toml"
+
+
+def error_of(path: Path | None, *sets: str, strict: bool = True) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, sets, strict=strict)
+    assert caught.value.exit_status == 2
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    loaded = load(None)
+    assert loaded.config == Config()
+    assert loaded.warnings == ()
+    assert loaded.config.engine.kind is EngineKind.AUTO
+    assert loaded.config.workload.containers_per_trial == 23
+
+
+def test_the_default_of_every_key_is_allowed() -> None:
+    assert msgspec.convert(msgspec.to_builtins(Config()), Config) == Config()
+
+
+def test_file_and_sets_override_in_turn(file: Path) -> None:
+    file.write_text(
+        '[workload]\nnetwork = "bridge"\nconcurrency = 4\ncommand = ["a", "b"]\nimage = "x"\n[trial]\nwindow_s = 3\n'
+    )
+    config = load(file, ["workload.concurrency=8", "trial.seed = 7", "workload.concurrency=9"]).config
+    assert config.workload.network is Network.BRIDGE
+    assert config.workload.concurrency == 9
+    assert config.workload.command == ("a", "b")
+    assert config.trial.window_s == 3.0
+    assert config.trial.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("assignment", "section", "name", "value"),
+    [
+        ("engine.socket=/run/podman/podman.sock", "engine", "socket", "/run/podman/podman.sock"),
+        ('engine.socket="/run/x"', "engine", "socket", "/run/x"),
+        ("workload.image=3.12", "workload", "image", "3.12"),
+        ("workload.image=a=b", "workload", "image", "a=b"),
+        ("workload.image=", "workload", "image", ""),
+        ("workload.image=1\nother=2", "workload", "image", "1\nother=2"),
+        ("log.format=json", "log", "format", LogFormat.JSON),
+        ("workload.kmem_tcp_limit_bytes=33554432", "workload", "kmem_tcp_limit_bytes", 33554432),
+        ("workload.kmem_limit_bytes=0x1000", "workload", "kmem_limit_bytes", 4096),
+        ("trial.window_s=1e1", "trial", "window_s", 10.0),
+    ],
+)
+def test_set_takes_toml_values_and_bare_strings(assignment: str, section: str, name: str, value: object) -> None:
+    assert getattr(getattr(load(None, [assignment]).config, section), name) == value
+
+
+def test_set_takes_a_list() -> None:
+    sets = ["workload.image=busybox", 'workload.command=["sleep", "1"]']
+    assert load(None, sets).config.workload.command == ("sleep", "1")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        (
+            "workload.concurrency=0",
+            "--set workload.concurrency=0: workload.concurrency cannot be 0: give a whole number from 1 to 64",
+        ),
+        ("workload.containers_per_trial=0", "cannot be 0: give a whole number from 1 to 10000"),
+        ("workload.concurrency=1.5", "cannot be 1.5: give a whole number from 1 to 64"),
+        ("workload.concurrency=true", "cannot be True: give a whole number"),
+        ("workload.concurrency=many", "cannot be 'many': give a whole number"),
+        ("trial.window_s=nan", "cannot be nan: give a number from 0.1 to 3600"),
+        ("trial.window_s=inf", "cannot be inf: give a number from 0.1 to 3600"),
+        ("trial.window_s=-1", "cannot be -1: give a number from 0.1 to 3600"),
+        ("trial.seed=0x" + "f" * 5000, "trial.seed cannot be a number that long: give a whole number from 0"),
+        ("engine.kind=podman", "cannot be 'podman': give one of auto, docker, oci"),
+        ("workload.network=host", "cannot be 'host': give one of none, bridge"),
+        ("engine.socket=unix:///run/docker.sock", "give an absolute path"),
+        ("state.directory=", "state.directory cannot be '': give an absolute path"),
+        ("workload.command=sleep", "cannot be 'sleep': give a list of strings"),
+        ("workload.command=[1]", "cannot be [1]: give a list of strings"),
+        ("workload.concurrency", "is not KEY=VALUE: write --set trial.window_s=5"),
+        ("=5", "is not KEY=VALUE"),
+        ("workload=5", "unknown key workload: known are workload.enabled, workload.image"),
+        ("workload.concurency=5", "unknown key workload.concurency: did you mean workload.concurrency?"),
+        ("window_s=5", "unknown key window_s: did you mean trial.window_s?"),
+        ("trial.concurrency=5", "unknown key trial.concurrency: did you mean workload.concurrency?"),
+        ("trial.zzz=5", "unknown key trial.zzz: known are trial.window_s, trial.settle_s"),
+        ("trail.window=5", "unknown key trail.window: did you mean trial.window_s?"),
+        ("trail.qqqqqqq=5", "unknown key trail.qqqqqqq: did you mean trial?"),
+        ("zzz=5", "unknown key zzz: known are engine, workload, trial, budget, guard, service, metrics, state, log"),
+        ("a\nb=5", "unknown key 'a\\nb'"),
+        ("workload.command=[]]", "cannot be '[]]': give a list of strings"),
+    ],
+)
+def test_a_wrong_set_is_one_clear_line(assignment: str, message: str) -> None:
+    assert message in error_of(None, assignment)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[workload]\nconcurrency = 0\n", "workload.concurrency cannot be 0: give a whole number from 1 to 64"),
+        ('[engine]\ntimeout_s = "5"\n', "engine.timeout_s cannot be '5': give a number from 0.1 to 600"),
+        ("engine = 5\n", "engine is a section, and cannot be 5: write [engine]"),
+        ("[[engine]]\nkind = 'docker'\n", "engine is a section, and cannot be [{'kind': 'docker'}]: write [engine]"),
+        ("[trail]\nwindow_s = 5\n", "unknown key trail: did you mean trial?"),
+        ("[workload.extra]\na = 1\n", "unknown key workload.extra: known are workload.enabled"),
+        ("[engine]\nkind = docker\n", "is not valid TOML (Invalid value (at line 2, column 8)): correct it there"),
+        ("[engine]\nkind = 'docker'\nkind = 'docker'\n", "is not valid TOML (Cannot overwrite a value (at line 3"),
+        ("[trial]\nseed = " + "1" * 5000, "is not valid TOML"),
+        ("a = " + "[" * 5000, "is not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line_that_names_it(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    found = error_of(file)
+    assert found.startswith(str(file))
+    assert message in found
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.toml"
+    assert error_of(missing) == f"{missing} cannot be read (No such file or directory): name a readable TOML file"
+    assert "Is a directory" in error_of(tmp_path)
+    (tmp_path / "latin1.toml").write_bytes(b"# caf\xe9\n")
+    assert "is not valid TOML" in error_of(tmp_path / "latin1.toml")
+
+
+def test_a_file_without_permission(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, encoding: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # root may read anything
+    assert error_of(file) == f"{file} cannot be read (Permission denied): name a readable TOML file"
+
+
+def test_unknown_keys_are_warnings_where_asked(file: Path) -> None:
+    file.write_text("[workload]\nconcurency = 4\nhold_s = 2.0\n[future]\na = 1\n")
+    loaded = load(file, ["trial.windows=5"], strict=False)
+    assert loaded.config == Config(workload=msgspec.structs.replace(Config().workload, hold_s=2.0))
+    assert loaded.warnings == (
+        f"{file}: unknown key workload.concurency: did you mean workload.concurrency?",
+        f"{file}: unknown key future: known are engine, workload, trial, budget, guard, service, metrics, state, log",
+        "--set trial.windows=5: unknown key trial.windows: did you mean trial.window_s?",
+    )
+
+
+def test_a_wrong_value_is_an_error_even_where_unknown_keys_are_not(file: Path) -> None:
+    file.write_text("[workload]\nconcurrency = 0\nunknown = 1\n")
+    assert "workload.concurrency cannot be 0" in error_of(file, strict=False)
+
+
+def test_the_tcp_limit_forces_serial_churn_and_says_so(file: Path) -> None:
+    file.write_text("[workload]\nconcurrency = 4\n")
+    assert load(file, ["workload.kmem_tcp_limit_bytes=1"]).warnings == (SERIAL_BY_FORCE,)
+    assert load(file, ["workload.kmem_tcp_limit_bytes=1", "workload.concurrency=1"]).warnings == ()
+    assert load(None, ["workload.kmem_tcp_limit_bytes=1"]).warnings == ()
+
+
+def test_a_command_needs_an_image() -> None:
+    assert "workload.image is not" in error_of(None, 'workload.command=["true"]')
+
+
+def test_the_example_holds_every_key_with_its_default() -> None:
+    stripped = re.sub(r"(?m)^#(?=[a-z_]+ = )", "", EXAMPLE.read_text())
+    assert tomllib.loads(stripped) == msgspec.json.decode(msgspec.json.encode(Config()))
+
+
+def test_the_example_as_shipped_changes_nothing() -> None:
+    assert load(EXAMPLE).config == Config()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_example_states_what_each_key_allows(key: str) -> None:
+    section, _, name = key.partition(".")
+    body = EXAMPLE.read_text().split(f"[{section}]\n")[1].split("\n[")[0]
+    paragraph = next(part for part in body.split("\n\n") if f"#{name} = " in part)
+    assert allowed(key) in paragraph.replace("\n# ", " ")
+    unit = {"_s": "seconds", "_bytes": "bytes", "_hz": "per second"}.get(f"_{name.rpartition('_')[2]}")
+    assert unit is None or unit in paragraph
+
+
+@given(st.binary(max_size=80))
+def test_any_file_is_a_configuration_or_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("config") / "any.toml"
+    path.write_bytes(content)
+    one_line_or_loaded(path)
+
+
+@given(st.sampled_from(KEYS), st.text(max_size=30))
+def test_any_set_is_a_configuration_or_one_line(key: str, value: str) -> None:
+    one_line_or_loaded(None, f"{key}={value}")
+
+
+def one_line_or_loaded(path: Path | None, *sets: str) -> None:
+    try:
+        load(path, sets)
+    except ConfigError as error:
+        assert len(str(error).splitlines()) == 1, str(error)  # noqa: PT017 - both outcomes are right
+
+
+def test_the_environment_is_between_the_file_and_the_options(file: Path) -> None:
+    file.write_text("[trial]\nwindow_s = 3\nsettle_s = 3\ninterval_s = 3\n")
+    environment = {
+        "KICKWATCH_TRIAL_SETTLE_S": "4",
+        "KICKWATCH_TRIAL_INTERVAL_S": "4",
+        "KICKWATCH_WORKLOAD_ENABLED": "false",
+    }
+    config = load(file, ["trial.interval_s=5"], environment).config
+    assert (config.trial.window_s, config.trial.settle_s, config.trial.interval_s) == (3, 4, 5)
+    assert config.workload.enabled is False
+
+
+def test_the_environment_is_named_and_other_peoples_names_are_left_alone() -> None:
+    assert load(None, (), {"KICKWATCH_REQUIRE": "kernel", "TRIAL_WINDOW_S": "x"}).config == Config()
+    with pytest.raises(ConfigError, match=r"^KICKWATCH_TRIAL_WINDOW_S: trial\.window_s cannot be 'x': give a number"):
+        load(None, (), {"KICKWATCH_TRIAL_WINDOW_S": "x"})
+    with pytest.raises(ConfigError, match=r"unknown key trial.windows: did you mean trial.window_s\?"):
+        load(None, (), {"KICKWATCH_TRIAL_WINDOWS": "1"})
+
+
+def test_differences_name_key_and_values_and_equal_ones_have_one_digest() -> None:
+    one, other = load(None, ["trial.seed=7"]).config, load(None, ["trial.seed=8", "log.level=error"]).config
+    assert differences(one, one) == []
+    assert differences(one, other) == ["trial.seed: 7 -> 8", "log.level: info -> error"]
+    assert digest(one) == digest(load(None, ["trial.seed=7"]).config) != digest(other)
+    assert re.fullmatch("[0-9a-f]{12}", digest(one))

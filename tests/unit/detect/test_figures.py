@@ -1,0 +1,63 @@
+"""Windows into figures: merging, subtraction of the quiet rate."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from builders import TLB, kick, trial, wait, window
+from kickwatch.detect.figures import (
+    above_quiet,
+    batch_heard,
+    creation_broadcasts,
+    merge_cells,
+    merge_windows,
+    quiet_rate_hz,
+)
+from kickwatch.model import Canary, Interrupts, Origin
+
+
+def test_merging_windows_adds_everything() -> None:
+    one = window("quiet", TLB, waits=(wait(2),), wait_histogram_ns=(1, 2), lost_events=1)
+    other = window("quiet", TLB, kick(4), waits=(wait(3),), wait_histogram_ns=(1, 2, 3))
+    both = merge_windows([one, other])
+    assert both.duration_ns == 20_000_000_000
+    assert both.interrupts == Interrupts(cal=6000, tlb=2000, res=4000)
+    assert [(cell.reason, cell.requests) for cell in both.cells] == [
+        ("flush_tlb_func", 2400),
+        ("kick_all_cpus_sync", 12),
+    ]
+    assert (both.waits[0].waits, both.waits[0].wait_ns, both.waits[0].max_wait_ns) == (5, 30_000_000, 9_000_000)
+    assert both.wait_histogram_ns == (2, 4, 3)
+    assert both.lost_events == 1
+
+
+def test_a_missing_interrupt_row_stays_missing() -> None:
+    arm = window("quiet", interrupts=Interrupts(cal=5, tlb=None, res=1))
+    assert merge_windows([arm, arm]).interrupts == Interrupts(cal=10, tlb=None, res=2)
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=8))
+def test_merging_cells_keeps_the_sum(requests: list[int]) -> None:
+    cells = [replace(TLB, requests=count) for count in requests]
+    (merged,) = merge_cells(cells)
+    assert merged.requests == sum(requests)
+
+
+def test_the_quiet_rate_is_subtracted_by_time() -> None:
+    one = trial(quiet=window("quiet", duration_ns=5_000_000_000))
+    assert quiet_rate_hz(one, 100) == 20
+    assert above_quiet(one, 1200, 100) == 1000
+
+
+def test_only_the_creation_path_counts() -> None:
+    assert creation_broadcasts([TLB, kick(5)]) == 5
+
+
+def test_the_silence_of_a_batch_that_lost_a_request_is_none() -> None:
+    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(TLB,))
+    assert batch_heard(batch)
+    assert not batch_heard(replace(batch, lost_events=1))
+    nameless = replace(kick(1), origin=Origin.UNKNOWN, stack=())
+    assert batch_heard(replace(batch, stackless_events=1))  # of a request that was no broadcast
+    assert batch_heard(replace(batch, cells=(nameless,)))  # a worker's, whose stack is there and explains nothing
+    assert not batch_heard(replace(batch, cells=(nameless,), stackless_events=1))

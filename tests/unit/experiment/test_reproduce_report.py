@@ -1,0 +1,330 @@
+"""The 2017 test without a kernel: verdicts, the report, waiting for rest, and the whole run against a fake node."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kickwatch.errors import KickwatchError
+from kickwatch.experiment.reproduce import Created, Settings, reproduce, settled, still_below
+from kickwatch.experiment.reproduce_report import (
+    Judgement,
+    Memory,
+    Patch,
+    Phase,
+    Reading,
+    Reproduction,
+    estimate_bytes,
+    judge,
+    limits_line,
+    parse_meminfo,
+    report,
+    too_much_memory,
+    verdict,
+)
+from kickwatch.native.driver import parse_answer
+from kickwatch.observe.interrupts import InterruptSample, Kind, parse_interrupts
+
+MIB = 1 << 20
+S = 1_000_000_000
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "interrupts"
+
+
+def sample(cal: tuple[int, ...], tlb: tuple[int, ...] | None = None) -> InterruptSample:
+    """Counters of as many CPUs as `cal` has."""
+    counts = {Kind.CAL: cal} if tlb is None else {Kind.CAL: cal, Kind.TLB: tlb}
+    return InterruptSample(tuple(range(len(cal))), counts)
+
+
+def phase(cal: tuple[int, ...], *, tlb: tuple[int, ...] | None = None, broadcasts: int | None = None) -> Phase:
+    """Twenty seconds in which the counters rose from 100 to 100 + `cal`."""
+    start = Reading(0, sample((100,) * len(cal), tlb and (0,) * len(cal)), None if broadcasts is None else 5)
+    end = sample(tuple(100 + rise for rise in cal), tlb)
+    return Phase(start, Reading(20 * S, end, None if broadcasts is None else 5 + broadcasts), 3 * S, settled=True)
+
+
+def test_published_figures_are_told_apart() -> None:
+    assert judge(phase((47741, 47741)), 10_000, 0.0).patch is Patch.UNPATCHED
+    assert judge(phase((101, 101)), 10_000, 0.0).patch is Patch.PATCHED
+
+
+def test_recorded_kernels_are_told_apart() -> None:
+    """4.19 on 4 CPUs: 5 calls for each of 2000 memcgs reach 3 CPUs, against 198 interrupts in all."""
+    assert judge(phase((7000, 8000, 8000, 7204)), 2000, 0.0).patch is Patch.UNPATCHED
+    assert judge(phase((50, 48, 50, 50)), 2000, 0.0).patch is Patch.PATCHED
+
+
+def test_sum_over_cpus_is_judged_not_the_first_cpu() -> None:
+    assert judge(phase((0, 20_000)), 10_000, 0.0).patch is Patch.UNPATCHED
+
+
+def test_tlb_shootdowns_do_not_count() -> None:
+    assert judge(phase((9000, 9000), tlb=(8990, 8990)), 10_000, 0.0).patch is Patch.PATCHED
+
+
+def test_background_is_taken_off_with_doubt() -> None:
+    busy = phase((5000, 5000))  # 500 a second for 20 s
+    assert judge(busy, 10_000, 500.0).patch is Patch.UNKNOWN
+    assert judge(busy, 10_000, 250.0).patch is Patch.UNKNOWN
+    assert judge(busy, 10_000, 100.0).patch is Patch.UNPATCHED
+    assert judge(phase((2500, 2500)), 10_000, 250.0).patch is Patch.PATCHED
+
+
+def test_few_loops_prove_nothing() -> None:
+    assert judge(phase((1, 0)), 1, 0.0).patch is Patch.UNKNOWN
+
+
+@pytest.mark.parametrize(("broadcasts", "patch"), [(0, Patch.PATCHED), (4999, Patch.PATCHED), (5000, Patch.UNPATCHED)])
+def test_attribution_outranks_the_counters(broadcasts: int, patch: Patch) -> None:
+    said = judge(phase((47741, 47741), broadcasts=broadcasts), 10_000, 0.0)
+    assert said.patch is patch
+    assert ("the counters alone would say unpatched" in said.why) == (patch is Patch.PATCHED)
+
+
+def test_attribution_needs_no_counters() -> None:
+    reset = phase((-50, 3), broadcasts=0)
+    assert judge(reset, 100, 0.0).patch is Patch.PATCHED
+    assert judge(replace(reset, before=replace(reset.before, broadcasts=None)), 100, 0.0).patch is Patch.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("run", "why"), [(phase((5,)), "no other CPU"), (phase((-50, 3)), "counters were reset: CAL of CPU 0 fell")]
+)
+def test_what_cannot_be_known_is_unknown(run: Phase, why: str) -> None:
+    said = judge(run, 10_000, 0.0)
+    assert said.patch is Patch.UNKNOWN
+    assert why in said.why
+
+
+@given(
+    st.integers(1, 20_000),
+    st.lists(st.integers(0, 10**6), min_size=2, max_size=8),
+    st.floats(0, 1000),
+    st.integers(0, 10**6),
+)
+def test_more_interrupts_never_make_a_kernel_look_better(
+    loops: int, cal: list[int], background_hz: float, more: int
+) -> None:
+    rank = [Patch.PATCHED, Patch.UNKNOWN, Patch.UNPATCHED]
+    less = judge(phase(tuple(cal)), loops, background_hz)
+    worse = judge(phase((cal[0] + more, *cal[1:])), loops, background_hz)
+    assert rank.index(worse.patch) >= rank.index(less.patch)
+    assert 0 <= less.low <= less.high
+
+
+def a_run(creation: Phase, loops: int = 10_000) -> Reproduction:
+    """A reproduction with that creation."""
+    return Reproduction(
+        loops=loops,
+        background_hz=0.0,
+        creation=creation,
+        removal=phase((1400, 1424), tlb=(1, 1)),
+        bytes_per_memcg=27 * 1024,
+        limit="set",
+        kmem="noop",
+    )
+
+
+def test_report_begins_with_the_published_line() -> None:
+    lines = report(a_run(phase((47741, 40000), tlb=(0, 0)))).splitlines()
+    assert lines[0] == "10000 loops: 100 => 47841 (+47741 ipis)"
+    assert lines[1] == (
+        "Creation, all 2 CPUs: 200 => 87941 (+87741 ipis, 0 of them TLB shootdowns); "
+        "8.7741 per loop and other CPU above background"
+    )
+    assert lines[3] == "Removal, as above: 100 => 1500 (+1400 ipis)"
+    assert "27 KiB" in lines[8]
+    assert lines[-1].startswith("Verdict: unpatched (8.")
+
+
+def test_report_of_a_run_whose_cpus_changed() -> None:
+    changed = replace(phase((1, 1)), after=Reading(20 * S, sample((1, 2, 3))))
+    text = report(a_run(changed))
+    assert "Creation, all CPUs: not counted (the counters were reset: CPUs gone: [], CPUs come: [2])" in text
+    assert "Verdict: unknown" in text
+
+
+def test_report_on_an_architecture_without_the_row() -> None:
+    empty = InterruptSample((0, 1), {})
+    text = report(a_run(Phase(Reading(0, empty), Reading(S, empty), 1, settled=True)))
+    assert text.startswith("10000 loops: no row of function call interrupts\n")
+    assert "Verdict: unknown" in text
+
+
+@pytest.mark.parametrize("name", ["interrupts-x86_64-6.18-2cpu.txt", "interrupts-arm64-sparse-4cpu.txt"])
+def test_report_reads_real_tables(name: str) -> None:
+    table = parse_interrupts((FIXTURES / name).read_text())
+    first = min(table.cpus)
+    count = (table.row("CAL") or {})[first]
+    text = report(a_run(Phase(Reading(0, table), Reading(S, table), 1, settled=True), loops=77))
+    assert text.startswith(f"77 loops: {count} => {count} (+0 ipis)\n")
+
+
+def test_without_kernel_memory_accounting_nothing_is_proven() -> None:
+    blind = replace(a_run(phase((0, 0), broadcasts=0)), kmem_accounted=False)
+    assert verdict(blind) == Judgement(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
+
+
+@pytest.mark.parametrize(
+    ("fate", "said"),
+    [
+        ("set", "kernel memory set"),
+        ("noop", "accepted and ignored"),
+        ("refused:524", "refused with errno 524 (since 5.16)"),
+        ("refused:16", "refused with errno 16"),
+        ("absent", "absent"),
+    ],
+)
+def test_fate_of_the_kmem_limit_is_told(fate: str, said: str) -> None:
+    assert said in limits_line("set", fate)
+
+
+def test_meminfo() -> None:
+    text = (
+        "MemTotal: 24684092 kB\nMemFree: 9 kB\nMemAvailable:   1024 kB\nSlab: 8 kB\nPercpu: 2 kB\nHugePages_Total: 0\n"
+    )
+    assert parse_meminfo(text) == Memory(MIB, 2048, 8192)
+    assert parse_meminfo("MemFree: 5 kB\n") == Memory(5120, 0, 0)
+
+
+def test_memory_estimate_takes_the_larger_view() -> None:
+    before = Memory(MIB, 1000, 1000, 0)
+    assert estimate_bytes(before, Memory(MIB, 1000, 1000, 400), 20) == 20
+    assert estimate_bytes(before, Memory(MIB, 1600, 1400, 400), 20) == 50
+    assert estimate_bytes(before, Memory(MIB, 0, 0, None), 20) == 0
+
+
+def test_a_tenth_of_the_memory_is_the_limit() -> None:
+    assert not too_much_memory(100, 10, 10_000)
+    assert too_much_memory(101, 10, 10_000)
+
+
+@dataclass
+class FakeNode:
+    """A node with its own clock: `rate_hz(seconds since creation, None before)` interrupts a second, all on CPU 1."""
+
+    rate_hz: Callable[[float | None], float]
+    bytes_per_memcg: int = 1000
+    now_s: float = 0.0
+    calls: float = 0.0
+    live: int = 0
+    created_at_s: float | None = None
+    stages: list[int] = field(default_factory=list)
+    removed: int = 0
+
+    async def sleep(self, duration_s: float) -> None:
+        """Time passes in steps of 0.1 s."""
+        for _ in range(round(duration_s * 10)):
+            since = None if self.created_at_s is None else self.now_s - self.created_at_s
+            self.calls += self.rate_hz(since) / 10
+            self.now_s += 0.1
+
+    async def sample(self) -> Reading:
+        """The counters now."""
+        return Reading(round(self.now_s * S), sample((0, int(self.calls)), (0, 0)))
+
+    async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
+        """As the native child does."""
+        self.stages.append(loops)
+        self.live += loops
+        await self.sleep(0.1)
+        self.created_at_s = self.now_s
+        progress(loops)
+        return Created(S // 10, "set", "set")
+
+    async def remove(self, loops: int) -> int:
+        """As the native child does."""
+        self.removed += loops
+        return S // 10
+
+    async def memory(self) -> Memory:
+        """Only the parent's account shows the memcgs."""
+        return Memory(1000 * MIB, 0, 0, self.live * self.bytes_per_memcg)
+
+
+def late_work(since_s: float | None) -> float:
+    """5 interrupts for each of 1000 loops, 8 to 31 s after creation, on a background of 10 a second."""
+    return 10 + (5000 / 23 if since_s is not None and 8 <= since_s < 31 else 0)
+
+
+async def run_on(node: FakeNode, **settings: int) -> Reproduction:
+    """The whole test against a fake node."""
+    return await reproduce(node, node.sample, Settings(loops=1000, **settings), sleep=node.sleep)
+
+
+async def test_late_caches_are_waited_for() -> None:
+    node = FakeNode(late_work)
+    run = await run_on(node)
+    assert run.creation.settled
+    assert 36 <= run.creation.elapsed_s <= 38
+    assert verdict(run).patch is Patch.UNPATCHED
+    assert run.background_hz == pytest.approx(10, abs=1)
+    assert node.stages == [20, 180, 800]
+    assert node.removed == 1000
+    assert run.bytes_per_memcg == 1000
+
+
+async def test_still_node_is_watched_no_longer_than_needed() -> None:
+    run = await run_on(FakeNode(lambda _: 3.0))
+    assert 10 <= run.creation.elapsed_s <= 12
+    assert 5 <= run.removal.elapsed_s <= 6
+    assert verdict(run).patch is Patch.PATCHED
+
+
+async def test_storm_without_end_is_given_up() -> None:
+    run = await run_on(FakeNode(lambda since: 1.0 if since is None else 5000.0))
+    assert not run.creation.settled
+    assert 40 <= run.creation.elapsed_s <= 42
+    assert "not still at the end" in report(run)
+
+
+@pytest.mark.parametrize("noise_hz", [0.0, 500.0])
+async def test_attributed_count_tells_of_rest_on_a_noisy_node_too(noise_hz: float) -> None:
+    """The creation path broadcasts for 12 s; whatever else the counters count is no matter where a probe tells."""
+    node = FakeNode(lambda _: noise_hz)
+
+    async def attributing() -> Reading:
+        return replace(await node.sample(), broadcasts=int(min(node.now_s, 12)))
+
+    last, rested = await settled(attributing, Settings(), at_least_s=0, still=5, attributed=True, sleep=node.sleep)
+    assert rested
+    assert 16 <= last.at_ns / S <= 18
+    _, rested = await settled(attributing, Settings(), at_least_s=0, still=5, sleep=node.sleep)
+    assert rested == (noise_hz == 0)
+
+
+def test_rest_is_relative_to_the_background() -> None:
+    assert still_below(Settings(loops=10), 0.0, 1) == 5
+    assert still_below(Settings(loops=10_000), 100.0, 3) == 1300
+
+
+async def test_too_much_memory_is_refused_unless_forced() -> None:
+    heavy = 200 * 1024
+    node = FakeNode(lambda _: 0.0, bytes_per_memcg=heavy)
+    with pytest.raises(KickwatchError, match=r"1000 memory cgroups of 200 KiB would take 195 MiB.*--force"):
+        await run_on(node)
+    assert node.stages == [20]
+    assert (await run_on(FakeNode(lambda _: 0.0, bytes_per_memcg=heavy), force=True)).bytes_per_memcg == heavy
+
+
+async def test_progress_covers_all_loops() -> None:
+    node, seen = FakeNode(lambda _: 0.0), []
+    settings = Settings(loops=30)
+    await reproduce(node, node.sample, settings, sleep=node.sleep, progress=lambda *step: seen.append(step))
+    assert [step for step in seen if step[0] == "create"] == [
+        ("create", 20, 30),
+        ("create", 30, 30),
+        ("create", 30, 30),
+    ]
+    assert [step[0] for step in seen[3:]] == ["settle", "remove", "done"]
+
+
+def test_answers_of_the_native_child() -> None:
+    done = parse_answer("done 1234 limit=set kmem=refused:524\n")
+    assert (done.word, done.value, dict(done.fields)) == ("done", 1234, {"limit": "set", "kmem": "refused:524"})
+    error = parse_answer("error 16 rmdir kw-1-2: Device or resource busy")
+    assert (error.word, error.value, error.text) == ("error", 16, "rmdir kw-1-2: Device or resource busy")
+    assert parse_answer("ready").word == "ready"

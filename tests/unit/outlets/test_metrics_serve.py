@@ -1,0 +1,389 @@
+"""The server against clients that are slow, mute, many, odd or late; and the file that is always whole."""
+
+import asyncio
+import gzip
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kickwatch.configuration.listen import parse_listen
+from kickwatch.errors import ConfigError, KickwatchError, ObserveError
+from kickwatch.outlets.metrics import serve
+from kickwatch.outlets.metrics.live import Live
+from kickwatch.outlets.metrics.registry import Metrics
+from kickwatch.outlets.metrics.serve import MOST_CONNECTIONS, MOST_HEAD_BYTES, Server, Textfile
+from slowness import SLOWNESS
+
+GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"
+
+
+async def nothing() -> None:
+    """No figures to refresh."""
+
+
+@asynccontextmanager
+async def served(
+    refresh: Callable[[], Awaitable[None]] = nothing, metrics: Metrics | None = None, listen: str = "127.0.0.1:0"
+) -> AsyncIterator[Server]:
+    server = Server(metrics or await asyncio.to_thread(Metrics, "1"), listen, refresh)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+async def ask(server: Server, request: bytes = GET) -> tuple[int, bytes]:
+    """(status, body) of one exchange."""
+    reader, writer = await asyncio.open_connection(*server.address)
+    try:
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body
+
+
+def value(text: bytes, name: str, **labels: str) -> float:
+    families = text_string_to_metric_families(text.decode())
+    (found,) = [
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == name and sample.labels == labels
+    ]
+    return found
+
+
+def handlers() -> list[asyncio.Task[object]]:
+    """The server's tasks that are left."""
+    return [task for task in asyncio.all_tasks() if "Server." in repr(task.get_coro())]
+
+
+def files(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+def descriptors() -> int:
+    return len(files(Path("/proc/self/fd")))
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])
+async def test_it_answers_on_both_families(listen: str) -> None:
+    async with served(listen=listen) as server:
+        status, text = await ask(server)
+        assert status == 200
+        assert value(text, "kickwatch_build_info", version="1") == 1.0
+        assert (await ask(server, GET.replace(b"/metrics", b"/")))[0] == 404
+        assert (await ask(server, GET.replace(b"GET", b"PUT")))[0] == 405
+        assert (await ask(server, b"HEAD /metrics HTTP/1.0\r\n\r\n")) == (200, b"")
+        status, packed = await ask(server, GET.replace(b"\r\n\r\n", b"\r\nAccept-Encoding: gzip\r\n\r\n"))
+        assert value(gzip.decompress(packed), "kickwatch_build_info", version="1") == 1.0
+
+
+async def test_a_scrape_shows_figures_of_its_own_moment() -> None:
+    metrics, calls = await asyncio.to_thread(Metrics, "1"), 0
+
+    async def refresh() -> None:
+        nonlocal calls
+        calls += 1
+        metrics.observe(Live(requests={"do_sync_core": {b"k": 10 * calls}}))
+
+    async with served(refresh, metrics) as server:
+        for scrape in (1, 2, 3):
+            _, text = await ask(server)
+            assert value(text, "kickwatch_csd_requests_total", reason="do_sync_core") == 10 * scrape
+
+
+async def test_scrapes_that_come_together_share_one_refresh() -> None:
+    begun, go = 0, asyncio.Event()
+
+    async def refresh() -> None:
+        nonlocal begun
+        begun += 1
+        await go.wait()
+
+    async with served(refresh) as server:
+        asked = [asyncio.create_task(ask(server)) for _ in range(8)]
+        await asyncio.sleep(0.3)
+        go.set()
+        answers = await asyncio.gather(*asked)
+        assert {status for status, _ in answers} == {200}
+        assert len({text for _, text in answers}) == 1
+        assert begun == 1
+        await ask(server)
+        assert begun == 2
+
+
+async def test_figures_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "REFRESH_S", 0.2)
+    begun = 0
+
+    async def refresh() -> None:
+        nonlocal begun
+        begun += 1
+        await asyncio.Event().wait()
+
+    async with served(refresh) as server:
+        start = time.monotonic()
+        for scrape in (1, 2, 3):
+            status, text = await ask(server)
+            assert (status, value(text, "kickwatch_refreshes_failed_total")) == (200, scrape)
+        assert time.monotonic() - start >= 0.6
+        assert begun == 1  # the one that hangs is waited for again, not begun anew
+    assert not handlers()
+
+
+async def test_figures_that_cannot_be_read_leave_the_last_ones() -> None:
+    metrics = await asyncio.to_thread(Metrics, "1")
+
+    async def refresh() -> None:
+        raise ObserveError("/proc/interrupts is empty", "read the whole file")
+
+    metrics.observe(Live(requests={"other": {b"k": 5}}, up={"csd": True, "interrupts": True}))
+    async with served(refresh, metrics) as server:
+        _, text = await ask(server)
+    assert value(text, "kickwatch_csd_requests_total", reason="other") == 5.0
+    assert value(text, "kickwatch_refreshes_failed_total") == 1.0
+    assert value(text, "kickwatch_observer_up", observer="csd") == 0.0
+    assert value(text, "kickwatch_observer_up", observer="interrupts") == 0.0
+
+
+async def test_a_reading_that_only_takes_long_does_not_put_an_observer_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "REFRESH_S", 0.05)
+    metrics = await asyncio.to_thread(Metrics, "1")
+    metrics.observe(Live(up={"csd": True}))
+    async with served(asyncio.Event().wait, metrics) as server:  # type: ignore[arg-type]
+        _, text = await ask(server)
+    assert value(text, "kickwatch_refreshes_failed_total") == 1.0
+    assert value(text, "kickwatch_observer_up", observer="csd") == 1.0
+
+
+async def test_clients_that_say_nothing_are_dropped_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_REQUEST_S", 1.5)
+    async with served() as server:
+        mute = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS - 1)]
+        mute[0][1].write(b"GET /met")  # and never goes on
+        start = time.monotonic()
+        assert (await ask(server))[0] == 200
+        assert time.monotonic() - start < 1.5
+        answers = [await asyncio.wait_for(reader.read(), 5) for reader, _ in mute]
+        assert all(b" 408 " in answer for answer in answers)
+        for _, writer in mute:
+            writer.close()
+        assert not await _gone(handlers)
+
+
+async def test_more_clients_than_there_is_room_for_are_told_so() -> None:
+    async with served() as server:
+        mute = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS)]
+        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection(*server.address)
+        assert b" 503 " in await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        for _, client in mute:
+            client.close()
+        assert not await _gone(handlers)
+        assert (await ask(server))[0] == 200
+
+
+async def test_a_head_without_end_is_cut_off() -> None:
+    async with served() as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(b"GET /metrics HTTP/1.1\r\nX: " + b"y" * (MOST_HEAD_BYTES + 1))
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    assert b" 431 " in answer
+
+
+async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is larger than what the kernel takes for the two ends of a connection."""
+    monkeypatch.setattr(serve, "_EXCHANGE_S", 0.5 * SLOWNESS)
+    metrics = await asyncio.to_thread(Metrics, "1")
+    metrics.text = lambda: b"#" * 30_000_000  # type: ignore[method-assign]
+    async with served(metrics=metrics) as server:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(server.address)
+            client.sendall(GET)
+            await asyncio.sleep(0.1 * SLOWNESS)
+            assert len(handlers()) == 1
+            assert not await _gone(handlers)
+
+
+async def test_clients_that_hang_up_leave_nothing() -> None:
+    async with served() as server:
+        for request in (b"", b"GET", GET):
+            for _ in range(5):
+                with socket.create_connection(server.address) as client:
+                    client.sendall(request)
+        assert not await _gone(handlers)
+        assert (await ask(server))[0] == 200
+
+
+async def test_closing_is_prompt_and_leaves_no_task_no_thread_and_no_descriptor() -> None:
+    metrics = await asyncio.to_thread(Metrics, "1")
+
+    async def refresh() -> None:
+        await asyncio.Event().wait()
+
+    before = descriptors()
+    server = Server(metrics, "127.0.0.1:0", refresh)
+    await server.start()
+    address = server.address
+    mute = [await asyncio.open_connection(*address) for _ in range(5)]
+    asking = asyncio.create_task(ask(server))
+    await asyncio.sleep(0.1)
+    start = time.monotonic()
+    await server.close()
+    assert time.monotonic() - start < 1.0
+    assert not handlers()
+    with pytest.raises((IndexError, ConnectionError)):
+        await asking
+    for reader, writer in mute:
+        assert await _ended(reader)
+        writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+    await asyncio.sleep(0.05)
+    assert descriptors() == before
+
+
+def test_no_thread_outlives_the_loop() -> None:
+    """The server has none of its own: the text is made in the loop's."""
+
+    async def scrape() -> None:
+        async with served() as server:
+            assert (await ask(server))[0] == 200
+
+    before = threading.active_count()
+    asyncio.run(scrape())
+    assert threading.active_count() == before
+
+
+async def test_the_port_is_free_once_closed() -> None:
+    async with served() as first:
+        await ask(first)
+        host, port = first.address
+    async with served(listen=f"{host}:{port}") as second:
+        assert (await ask(second))[0] == 200
+
+
+async def test_closing_what_never_started_is_nothing() -> None:
+    server = Server(await asyncio.to_thread(Metrics, "1"), "127.0.0.1:0", nothing)
+    await server.close()
+    with pytest.raises(KickwatchError, match="does not listen"):
+        _ = server.address
+
+
+async def test_an_address_that_is_taken_is_said_with_its_key() -> None:
+    async with served() as first:
+        host, port = first.address
+        with pytest.raises(ConfigError, match=rf"metrics\.listen: {host}:{port} .*in use") as refused:
+            async with served(listen=f"{host}:{port}"):
+                pass
+    assert "choose another port" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [
+        ("192.0.2.1:9893", "no such address"),
+        ("[2001:db8::1]:9893", "no such address|choose another"),
+        ("127.0.0.1:65536", "up to 65535"),
+        ("999.1.1.1:9893", "give an address"),
+        ("[127.0.0.1]:9893", "give an address"),
+        ("::1:9893", "give an address"),
+        ("localhost:9893", "give an address"),
+    ],
+)
+async def test_an_address_that_cannot_be_is_said_with_its_key(listen: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=rf"metrics\.listen: .*({why})"):
+        async with served(listen=listen):
+            pass
+
+
+def test_addresses_are_read() -> None:
+    assert parse_listen("127.0.0.1:9893") == ("127.0.0.1", 9893)
+    assert parse_listen("[::]:80") == ("::", 80)
+
+
+async def test_a_file_is_whole_readable_by_all_and_alone(tmp_path: Path) -> None:
+    path = tmp_path / "kickwatch.prom"
+    file = Textfile(await asyncio.to_thread(Metrics, "1"), str(path))
+    before = os.umask(0o077)
+    try:
+        await file.write()
+    finally:
+        os.umask(before)
+    assert value(path.read_bytes(), "kickwatch_build_info", version="1") == 1.0
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert files(tmp_path) == [path]
+
+
+async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "kickwatch.prom"
+    file = Textfile(await asyncio.to_thread(Metrics, "1"), str(path))
+    await file.write()
+    done, torn = threading.Event(), list[int]()
+
+    def read() -> None:
+        while not done.is_set():
+            text = path.read_bytes()
+            if not text.endswith(b"\n") or b"kickwatch_process_max_fds" not in text:
+                torn.append(len(text))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(30):
+            await file.write()
+    finally:
+        done.set()
+        reader.join()
+    assert not torn
+
+
+async def test_what_a_killed_daemon_left_beside_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "kickwatch.prom"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("somebody's")
+    (tmp_path / ".kickwatch.prom.new").symlink_to(elsewhere)
+    await Textfile(await asyncio.to_thread(Metrics, "1"), str(path)).write()
+    assert elsewhere.read_text() == "somebody's"
+    assert not path.is_symlink()
+
+
+async def test_a_file_that_cannot_be_written_is_said_and_the_old_one_stays(tmp_path: Path) -> None:
+    metrics = await asyncio.to_thread(Metrics, "1")
+    with pytest.raises(KickwatchError, match=r"metrics\.textfile: /nowhere/at/all/k\.prom cannot be written"):
+        await Textfile(metrics, "/nowhere/at/all/k.prom").write()
+    path = tmp_path / "kickwatch.prom"
+    path.mkdir()  # a rename over it fails, root or not
+    with pytest.raises(KickwatchError, match="see that its directory"):
+        await Textfile(metrics, str(path)).write()
+    assert files(tmp_path) == [path]
+
+
+async def _gone(left: Callable[[], list[asyncio.Task[object]]]) -> list[asyncio.Task[object]]:
+    """What is left after at most five seconds."""
+    end = time.monotonic() + 5.0
+    while left() and time.monotonic() < end:  # noqa: ASYNC110 -- a task that ends sets no event
+        await asyncio.sleep(0.02)
+    return left()
+
+
+async def _ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the connection is over, with a reset or without."""
+    try:
+        return await asyncio.wait_for(reader.read(), 2) == b""
+    except ConnectionError:
+        return True
