@@ -171,10 +171,20 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     trials = len(finished)
     faulty.keep(
         "daemon",
-        {"trials": trials, "took_s": done.took_s, "alarms": alarms, "void": events.count("kickwatch.trial_void")},
+        {
+            "trials": trials,
+            "took_s": done.took_s,
+            "alarms": alarms,
+            "void": events.count("kickwatch.trial_void"),
+            "reasons": [line["reasons"] for line in finished],
+        },
     )
     assert [alarm["event"] for alarm in alarms] == ["kickwatch.elsewhere_detected"], done.output[-3000:]
-    assert {(line["verdict"], *line["reasons"]) for line in finished} == {("unknown", "broadcasts_elsewhere")}
+    assert {line["verdict"] for line in finished} == {"unknown"}
+    # From the start, but for what khugepaged broadcasts just after boot: in the quiet window that makes a trial a tie.
+    named = [line["reasons"] == ["broadcasts_elsewhere"] for line in finished]
+    assert any(named[:3])
+    assert all(named[named.index(True) :])
     assert 29 <= trials <= 60
 
 
