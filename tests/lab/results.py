@@ -7,7 +7,7 @@ from typing import Any
 
 _HEAD = (
     *("machine", "kernel", "boot, s", "IPIs", "contention", "blind to"),
-    *("containers", "verdict", "ms per container", "CAL", "TLB", "RES"),
+    *("containers", "verdict", "ms per container", "CAL", "TLB", "RES", "BPF's broadcasts"),
     *("`rcu_exp_handler`", "`rcu_barrier_handler`", "canary CAL-TLB", "a reading, ms"),
 )
 _FAULTS = ("kick", "worker", "key", "caches", "slabinfo", "kmem_tcp")
@@ -39,6 +39,7 @@ def _healthy(name: str, told: dict[str, Any]) -> list[str]:
         _verdict(trial),
         f"{sum(step['p50'] or 0 for step in trial['latency_ms'].values()):.0f}",
         *(_figure(cost[row]) for row in ("cal", "tlb", "res")),
+        _bpf(trial),
         *(_sweeps(trial, reason) for reason in ("rcu_exp_handler", "rcu_barrier_handler")),
         _figure((trial["canary"] or {}).get("cal_minus_tlb_per_memcg")),
         _figure(told.get("scale", {}).get("sample_ms")),
@@ -56,10 +57,15 @@ def _fault(trial: dict[str, Any] | None) -> str:
     loud = [
         f"{row['broadcasts'] / count:.1f} {row['reason']} ({row['origin']}, {row['path']})"
         for row in trial["bill"]
-        if row["broadcasts"] >= count / 2
+        if row["broadcasts"] >= count / 2 and row["origin"] != "bpf"  # that is in the other table
     ]
     waits = trial["per_container"]["slab_mutex_waits"]
     return "; ".join([_verdict(trial), *loud, *([f"{waits:.1f} waits"] if waits else []), *trial["findings"]])
+
+
+def _bpf(trial: dict[str, Any]) -> str:
+    broadcasts = sum(row["broadcasts"] for row in trial["bill"] if row["origin"] == "bpf")
+    return f"{broadcasts / (trial['containers'] or 1):.1f}"
 
 
 def _verdict(trial: dict[str, Any]) -> str:

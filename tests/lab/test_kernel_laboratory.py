@@ -171,10 +171,20 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     trials = len(finished)
     faulty.keep(
         "daemon",
-        {"trials": trials, "took_s": done.took_s, "alarms": alarms, "void": events.count("kickwatch.trial_void")},
+        {
+            "trials": trials,
+            "took_s": done.took_s,
+            "alarms": alarms,
+            "void": events.count("kickwatch.trial_void"),
+            "reasons": [line["reasons"] for line in finished],
+        },
     )
     assert [alarm["event"] for alarm in alarms] == ["kickwatch.elsewhere_detected"], done.output[-3000:]
-    assert {(line["verdict"], *line["reasons"]) for line in finished} == {("unknown", "broadcasts_elsewhere")}
+    assert {line["verdict"] for line in finished} == {"unknown"}
+    # From the start, but for what khugepaged broadcasts just after boot: in the quiet window that makes a trial a tie.
+    named = [line["reasons"] == ["broadcasts_elsewhere"] for line in finished]
+    assert any(named[:3])
+    assert all(named[named.index(True) :])
     assert 29 <= trials <= 60
 
 
@@ -211,8 +221,8 @@ def test_what_the_runtime_of_a_killed_kickwatch_switched_on_goes_off_with_the_ne
     trial = " ".join(("kickwatch", "trial", *ENGINE, *shortly, "--containers", "60"))
     bench.guest.shell(
         f"""mkdir /sys/fs/cgroup/others; systemd-run --quiet --collect --unit=victim /usr/local/bin/{trial}
-        until grep -q cpuset /sys/fs/cgroup/cgroup.subtree_control; do sleep 0.1; done
-        echo 0 >/sys/fs/cgroup/others/cpuset.cpus
+        # A controller is listed a moment before its files are there.
+        until echo 0 >/sys/fs/cgroup/others/cpuset.cpus; do sleep 0.1; done 2>/dev/null
         systemctl kill --signal=KILL victim; while systemctl --quiet is-active victim; do sleep 0.1; done"""
     )
     on = _handed_on(bench) - handed_on - {"memory"}
