@@ -40,6 +40,7 @@ RELATIVE = "relative"
 FEW_ALLOWANCES = 5.0
 # While one of these holds nothing is silent, however long it holds; silence begins with its end.
 _ENDS_SILENCE = frozenset({Condition.BROADCASTING, Condition.ELSEWHERE})
+_LOUD_ABOVE = {Name.BPF: 1.0}  # there every trial has some: what is allowed is no beginning of a fault
 _MOST = 1e300
 _REASON_OF = {
     Name.ATTRIBUTED: Reason.CREATION_PATH,
@@ -255,7 +256,7 @@ class _Feed(msgspec.Struct, frozen=True):
 
     def given(self, name: Name, observations: tuple[float, ...]) -> Given:
         """They with what explains them."""
-        loud_above = 0.5 if name in SWAPPED else 0.0
+        loud_above = 0.5 if name in SWAPPED else _LOUD_ABOVE.get(name, 0.0)
         return Given(self.seen.trial, observations, loud_above, self.observed.longest_wait_ns, self.seen.silence)
 
 

@@ -356,3 +356,27 @@ def test_silence_ends_the_alarm_of_an_average(allowance: Allowance) -> None:
     while state.alerted:
         state, steps = test.step(state, 0.0), steps + 1
     assert steps <= 60
+
+
+def test_a_doubled_cost_of_bpf_programs_alarms_and_is_told_without_the_healthy_trials_before_it() -> None:
+    def costing(each: int) -> Trial:
+        jit = Cell(
+            reason="do_flush_tlb_all",
+            func="do_flush_tlb_all",
+            origin=Origin.BPF,
+            path=Path.OTHER,
+            requests=30 * each,
+            calls=10 * each,
+            broadcasts=10 * each,
+            patches=0,
+        )
+        return serial(0, jit, node=replace(serial().node, kernel="5.10.0", cgroup="v2"))
+
+    monitor = Monitor(PACE)
+    state, outcomes = watched(monitor, [costing(16) for _ in range(51)])
+    assert not changes(outcomes)
+    _, outcomes = watched(monitor, [costing(32) for _ in range(80)], state)
+    (change,) = changes(outcomes)
+    assert (change.condition, change.stream) == (Condition.EXCESSIVE, "bpf")
+    assert change.observations == change.loud <= 70
+    assert "1.56 times what is allowed here" in change.text
