@@ -57,6 +57,26 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Condition(StrEnum):
+    """What the daemon believes. It changes seldom; `unknown` has reasons."""
+
+    QUIET = "quiet"
+    BROADCASTING = "broadcasting"
+    CONTENDED = "contended"  # no broadcast: as quiet, with waits for slab_mutex
+    UNKNOWN = "unknown"
+
+
+class AlarmKind(StrEnum):
+    """What an alarm of a stream says of the node."""
+
+    BROADCASTING = "broadcasting"
+    CONTENDED = "contended"
+    DESTROYING = "destroying"
+    EXCESSIVE = "excessive"
+    ELSEWHERE = "elsewhere"
+    REGRESSED = "regressed"
+
+
 class KmemAccounting(StrEnum):
     """Whether the kernel charged kernel memory to our containers, as read from their memcgs."""
 

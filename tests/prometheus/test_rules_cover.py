@@ -14,8 +14,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from kickwatch.detect.state import Figures
-from kickwatch.detect.streams import CONDITION_OF, Condition, Name
+from kickwatch.detect.streams import CONDITION_OF, Name
 from kickwatch.journal.journal import Event
+from kickwatch.model import AlarmKind
 from kickwatch.outlets.changes import _EVENTS as CHANGES
 from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.registry import Metrics
@@ -79,7 +80,7 @@ def nodes() -> Iterator[tuple[str, Metrics, str]]:
     yield "healthy", healthy(), ""
     for condition, (_, level, _) in CHANGES.items():
         streams = [name for name, means in CONDITION_OF.items() if means is condition]
-        assert streams or condition is Condition.REGRESSED
+        assert streams or condition is AlarmKind.REGRESSED
         for name in streams:
             yield f"stream {name.value}", with_alarm(name), SEVERITY[level]
         if not streams:
@@ -143,7 +144,7 @@ def all_rules() -> list[dict[str, str]]:
 
 def test_every_event_that_detects_something_is_one_of_a_condition_that_has_an_alert() -> None:
     assert {raised for raised, _, _ in CHANGES.values()} == {event for event in Event if event.endswith("_detected")}
-    assert set(CHANGES) == set(Condition)
+    assert set(CHANGES) == set(AlarmKind)
     assert set(CONDITION_OF) == set(Name)
 
 

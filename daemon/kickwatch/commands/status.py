@@ -7,11 +7,10 @@ import time
 import click
 import msgspec
 
-from kickwatch.commands.common import EXIT_STATUS
-from kickwatch.model import Verdict
+from kickwatch.model import Condition
 from kickwatch.service.status import Status, read
 
-_CONTENDED = "contended"  # no broadcast: as quiet, with a finding
+EXIT_STATUS = {Condition.QUIET: 0, Condition.CONTENDED: 0, Condition.BROADCASTING: 3, Condition.UNKNOWN: 4}
 
 
 @click.command()
@@ -23,8 +22,7 @@ def status(as_json: bool) -> None:
     """
     told = read()
     click.echo(json.dumps(msgspec.to_builtins(told), indent=1) if as_json else text_of(told, time.time()))
-    quiet = told.condition == _CONTENDED
-    sys.exit(EXIT_STATUS[Verdict.QUIET if quiet else Verdict(told.condition)])
+    sys.exit(EXIT_STATUS[told.condition])
 
 
 def text_of(told: Status, now_unix_s: float) -> str:

@@ -9,8 +9,9 @@ from kickwatch.detect.comparison import Comparison, Rule
 from kickwatch.detect.rates import Allowance
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.state import Change, Kind, State
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Condition, Name
+from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name
 from kickwatch.detect.track import Turn
+from kickwatch.model import AlarmKind
 
 
 def of_stream(name: Name, test: Hysteresis, turn: Turn, *, counters: bool) -> Change:
@@ -24,11 +25,11 @@ def of_stream(name: Name, test: Hysteresis, turn: Turn, *, counters: bool) -> Ch
 def of_rule(comparison: Comparison, rule: Rule, turn: Turn) -> Change:
     """The turn of one cell that is compared with its record."""
     if not turn.raised:
-        return _turned(Condition.REGRESSED, rule.cell, turn, words.fallen(rule.cell, turn))
+        return _turned(AlarmKind.REGRESSED, rule.cell, turn, words.fallen(rule.cell, turn))
     since = comparison.record.stratum.changes_since(comparison.against) if comparison.against else ""
     bound = rule.null.mean if rule.null else 0.0
     text = words.risen(rule.cell, turn, before=rule.before, bound=bound, since=since)
-    return _turned(Condition.REGRESSED, rule.cell, turn, text)
+    return _turned(AlarmKind.REGRESSED, rule.cell, turn, text)
 
 
 def dropped(state: State, why: str) -> tuple[Change, ...]:
@@ -40,7 +41,7 @@ def dropped(state: State, why: str) -> tuple[Change, ...]:
     )
 
 
-def of_conditions(before: Mapping[Condition, Sequence[str]], turns: Sequence[Change]) -> tuple[Change, ...]:
+def of_conditions(before: Mapping[AlarmKind, Sequence[str]], turns: Sequence[Change]) -> tuple[Change, ...]:
     """The turns with their kinds set: `raised` only for the first stream of a condition, `ended` for its last one."""
     if not turns:
         return ()
@@ -58,7 +59,7 @@ def of_conditions(before: Mapping[Condition, Sequence[str]], turns: Sequence[Cha
     return tuple(changes)
 
 
-def _turned(condition: Condition, stream: str, turn: Turn, text: str) -> Change:
+def _turned(condition: AlarmKind, stream: str, turn: Turn, text: str) -> Change:
     return Change(
         kind=Kind.RAISED if turn.raised else Kind.ENDED,
         condition=condition,

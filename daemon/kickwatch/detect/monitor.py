@@ -29,17 +29,17 @@ from kickwatch.detect.quiet import (
 from kickwatch.detect.rates import Pace, Share, Stream, observations_per_year, split
 from kickwatch.detect.recovery import LEAST_CEILING, MOST_CLIP, Ceiling, Hysteresis
 from kickwatch.detect.state import Change, Figures, Outcome, SilentTrials, State
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Condition, Name, Observed, allowance_of
+from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, Observed, allowance_of
 from kickwatch.detect.swap import SwapTest
 from kickwatch.detect.track import Given, Track
 from kickwatch.detect.verdict import Reason
-from kickwatch.model import Trial, Verdict
+from kickwatch.model import AlarmKind, Trial, Verdict
 
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
 RELATIVE = "relative"
 FEW_ALLOWANCES = 5.0
 # While one of these holds nothing is silent, however long it holds; silence begins with its end.
-_ENDS_SILENCE = frozenset({Condition.BROADCASTING, Condition.ELSEWHERE})
+_ENDS_SILENCE = frozenset({AlarmKind.BROADCASTING, AlarmKind.ELSEWHERE})
 _LOUD_ABOVE = {Name.BPF: 1.0}  # there every trial has some: what is allowed is no beginning of a fault
 _MOST = 1e300
 _REASON_OF = {
@@ -49,7 +49,7 @@ _REASON_OF = {
     Name.CANARY: Reason.CANARY,
 }
 # An alarm of these would end `quiet`, so evidence that grows there does so before it is one.
-_ENDS_QUIET = frozenset({Condition.BROADCASTING, Condition.CONTENDED, Condition.ELSEWHERE})
+_ENDS_QUIET = frozenset({AlarmKind.BROADCASTING, AlarmKind.CONTENDED, AlarmKind.ELSEWHERE})
 
 
 class Monitor:
@@ -201,15 +201,15 @@ class Monitor:
     def _judged(self, state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> Outcome:
         alerted, missing = state.alerted, None
         verdict, reasons = Verdict.UNKNOWN, self._doubts(state, seen)
-        if Condition.BROADCASTING in alerted:
-            verdict, reasons = Verdict.BROADCASTING, _guilty(alerted[Condition.BROADCASTING], counters=seen.counters)
+        if AlarmKind.BROADCASTING in alerted:
+            verdict, reasons = Verdict.BROADCASTING, _guilty(alerted[AlarmKind.BROADCASTING], counters=seen.counters)
         elif not reasons and not state.silence.established:
             reasons, missing = (Reason.INSUFFICIENT_EVIDENCE.value,), self.silence.needs(state.silence)
         elif not reasons and _stands(state):
             reasons = (Reason.INSUFFICIENT_EVIDENCE.value,)
         elif not reasons:
             verdict = Verdict.QUIET
-        findings = tuple(condition.value for condition in alerted if condition is not Condition.BROADCASTING)
+        findings = tuple(condition.value for condition in alerted if condition is not AlarmKind.BROADCASTING)
         return Outcome(
             trial=seen.trial,
             verdict=verdict,
@@ -227,7 +227,7 @@ class Monitor:
             return (Reason.CONTAINERS_FAILED.value,)
         if seen.doubts:
             return seen.doubts
-        elsewhere = state.silence.elsewhere or Condition.ELSEWHERE in state.alerted
+        elsewhere = state.silence.elsewhere or AlarmKind.ELSEWHERE in state.alerted
         return (Reason.BROADCASTS_ELSEWHERE.value,) if elsewhere else ()
 
     def _in_epoch(self, state: State, started_unix_s: float) -> State:
@@ -277,7 +277,7 @@ def _voided(state: State, seen: Examined) -> State:
     """The state after a void trial: two in a row, and nothing is known until one is valid. An alarm holds."""
     silence = replace(state.silence, void=state.silence.void + 1)
     state = replace(state, voids=state.voids + 1, silence=silence)
-    if silence.void < FAILED_TRIALS or Condition.BROADCASTING in state.alerted:
+    if silence.void < FAILED_TRIALS or AlarmKind.BROADCASTING in state.alerted:
         return state
     return replace(state, verdict=Verdict.UNKNOWN, reasons=seen.void, more_containers=None)
 

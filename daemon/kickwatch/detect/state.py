@@ -7,9 +7,9 @@ import msgspec
 from kickwatch.detect.comparison import Comparison
 from kickwatch.detect.eprocess import Wealth
 from kickwatch.detect.quiet import Silence
-from kickwatch.detect.streams import CONDITION_OF, Condition, Name
+from kickwatch.detect.streams import CONDITION_OF, Name
 from kickwatch.detect.track import Track
-from kickwatch.model import Verdict
+from kickwatch.model import AlarmKind, Verdict
 
 
 class Kind(StrEnum):
@@ -26,7 +26,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One change of a condition, and why in plain words. `stream` is a stream's name, or the cell of a regression."""
 
     kind: Kind
-    condition: Condition
+    condition: AlarmKind
     stream: str
     text: str
     evidence: str = ""
@@ -85,16 +85,16 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     published_since_unix_s: float = 0.0  # when the trial began with which they begin; 0 before there was one
 
     @property
-    def alerted(self) -> dict[Condition, tuple[str, ...]]:
+    def alerted(self) -> dict[AlarmKind, tuple[str, ...]]:
         """The conditions that hold, in a fixed order, each with the streams or cells that are alerted."""
-        found: dict[Condition, list[str]] = {}
+        found: dict[AlarmKind, list[str]] = {}
         for name, track in self.tracks.items():
             if track.watched.alerted:
                 found.setdefault(CONDITION_OF[name], []).append(name.value)
         for rule in self.comparison.rules if self.comparison else ():
             if rule.track and rule.track.watched.alerted:
-                found.setdefault(Condition.REGRESSED, []).append(rule.cell)
-        return {condition: tuple(found[condition]) for condition in Condition if condition in found} if found else {}
+                found.setdefault(AlarmKind.REGRESSED, []).append(rule.cell)
+        return {condition: tuple(found[condition]) for condition in AlarmKind if condition in found} if found else {}
 
 
 class Figures(msgspec.Struct, frozen=True):

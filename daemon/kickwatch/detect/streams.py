@@ -39,7 +39,7 @@ from kickwatch.detect.verdict import (
     counted_broadcasts_per_memcg,
     single_request_sweeps,
 )
-from kickwatch.model import Origin, Path, Trial, Wait
+from kickwatch.model import AlarmKind, Origin, Path, Trial, Wait
 
 COUNTERS = "counters"
 ELSEWHERE_MARGIN = 6.0  # broadcasts: one static key switched on and off
@@ -62,29 +62,18 @@ class Name(StrEnum):
     ELSEWHERE = "elsewhere"
 
 
-class Condition(StrEnum):
-    """What an alarm of a stream says of the node."""
-
-    BROADCASTING = "broadcasting"
-    CONTENDED = "contended"
-    DESTROYING = "destroying"
-    EXCESSIVE = "excessive"
-    ELSEWHERE = "elsewhere"
-    REGRESSED = "regressed"
-
-
 CONDITION_OF = {
-    Name.ATTRIBUTED: Condition.BROADCASTING,
-    Name.BURST: Condition.BROADCASTING,
-    Name.SIGNATURE: Condition.BROADCASTING,
-    Name.CANARY: Condition.BROADCASTING,
-    Name.CONTENTION: Condition.CONTENDED,
-    Name.CONTENTION_EXCESS: Condition.CONTENDED,
-    Name.DESTROY: Condition.DESTROYING,
-    Name.PERCPU_BALANCE: Condition.EXCESSIVE,
-    Name.BPF: Condition.EXCESSIVE,
-    Name.SWEEPS: Condition.EXCESSIVE,
-    Name.ELSEWHERE: Condition.ELSEWHERE,
+    Name.ATTRIBUTED: AlarmKind.BROADCASTING,
+    Name.BURST: AlarmKind.BROADCASTING,
+    Name.SIGNATURE: AlarmKind.BROADCASTING,
+    Name.CANARY: AlarmKind.BROADCASTING,
+    Name.CONTENTION: AlarmKind.CONTENDED,
+    Name.CONTENTION_EXCESS: AlarmKind.CONTENDED,
+    Name.DESTROY: AlarmKind.DESTROYING,
+    Name.PERCPU_BALANCE: AlarmKind.EXCESSIVE,
+    Name.BPF: AlarmKind.EXCESSIVE,
+    Name.SWEEPS: AlarmKind.EXCESSIVE,
+    Name.ELSEWHERE: AlarmKind.ELSEWHERE,
 }
 # Coins: which of the two windows has more. All other streams have an allowance.
 SWAPPED = frozenset({Name.CONTENTION_EXCESS, Name.ELSEWHERE})

@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from kickwatch.detect.state import Change, Kind, Outcome
-from kickwatch.detect.streams import Condition
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import Event
-from kickwatch.model import Trial
+from kickwatch.model import AlarmKind, Trial
 from kickwatch.outlets.broadcast import broadcast_fields, contention_fields, identity
 
 # Per condition: the event that raises it, its level, the event that ends it.
-_EVENTS: dict[Condition, tuple[Event, str, Event]] = {
-    Condition.BROADCASTING: (Event.BROADCAST_DETECTED, "error", Event.BROADCAST_ENDED),
-    Condition.CONTENDED: (Event.CONTENTION_DETECTED, "warning", Event.CONTENTION_ENDED),
-    Condition.DESTROYING: (Event.DESTROY_DETECTED, "warning", Event.DESTROY_ENDED),
-    Condition.EXCESSIVE: (Event.EXCESS_DETECTED, "warning", Event.EXCESS_ENDED),
-    Condition.ELSEWHERE: (Event.ELSEWHERE_DETECTED, "warning", Event.ELSEWHERE_ENDED),
-    Condition.REGRESSED: (Event.REGRESSION_DETECTED, "warning", Event.REGRESSION_ENDED),
+_EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
+    AlarmKind.BROADCASTING: (Event.BROADCAST_DETECTED, "error", Event.BROADCAST_ENDED),
+    AlarmKind.CONTENDED: (Event.CONTENTION_DETECTED, "warning", Event.CONTENTION_ENDED),
+    AlarmKind.DESTROYING: (Event.DESTROY_DETECTED, "warning", Event.DESTROY_ENDED),
+    AlarmKind.EXCESSIVE: (Event.EXCESS_DETECTED, "warning", Event.EXCESS_ENDED),
+    AlarmKind.ELSEWHERE: (Event.ELSEWHERE_DETECTED, "warning", Event.ELSEWHERE_ENDED),
+    AlarmKind.REGRESSED: (Event.REGRESSION_DETECTED, "warning", Event.REGRESSION_ENDED),
 }
 
 
@@ -49,9 +48,9 @@ def _alert(change: Change, outcome: Outcome, recent: Sequence[Trial]) -> Alert:
     return Alert("info", Event.EVIDENCE_CHANGED, {"kind": change.kind.value} | fields)
 
 
-def _figures(condition: Condition, recent: Sequence[Trial]) -> dict[str, Any]:
-    if condition is Condition.BROADCASTING:
+def _figures(condition: AlarmKind, recent: Sequence[Trial]) -> dict[str, Any]:
+    if condition is AlarmKind.BROADCASTING:
         return broadcast_fields(recent)
-    if condition is Condition.CONTENDED:
+    if condition is AlarmKind.CONTENDED:
         return contention_fields(recent)
     return identity(recent)

@@ -11,6 +11,7 @@ import msgspec
 
 from kickwatch import __version__
 from kickwatch.errors import KickwatchError
+from kickwatch.model import Condition
 from kickwatch.node.lock import LOCK_PATH
 from kickwatch.process.atomic_file import write_whole
 
@@ -30,7 +31,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 1
     pid: int
     version: str
-    condition: str
+    condition: Condition
     condition_since_unix_s: float
     doing: str
     updated_unix_s: float
@@ -48,7 +49,8 @@ class Board:
     def __init__(self, path: Path = STATUS_PATH) -> None:
         """Nothing is believed yet."""
         self._path = path
-        self._condition, self._since_unix_s = "", 0.0
+        self._condition: Condition | None = None
+        self._since_unix_s = 0.0
 
     async def tell(self, watch: "Watch", doing: str) -> None:
         """Replace the file by what is so now."""
@@ -58,7 +60,7 @@ class Board:
         told = Status(
             pid=os.getpid(),
             version=__version__,
-            condition=self._condition,
+            condition=watch.condition,
             condition_since_unix_s=self._since_unix_s,
             doing=doing,
             updated_unix_s=time.time(),

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from kickwatch import __version__
 from kickwatch.configuration.types import MetricsConfig
 from kickwatch.detect.state import Outcome
-from kickwatch.detect.streams import Condition
 from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.trouble import Trouble
-from kickwatch.model import Trial
+from kickwatch.model import AlarmKind, Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.outlets.bill import Bill
 from kickwatch.service.watch import Watch
@@ -159,7 +158,7 @@ class Telemetry:
         metrics.control(watch.armed.control.passed)
         metrics.condition(watch.condition, watch.reasons)
         metrics.verdict_age(watch.verdict_age_s)
-        metrics.regressed(len(evidence.state.alerted.get(Condition.REGRESSED, ())))
+        metrics.regressed(len(evidence.state.alerted.get(AlarmKind.REGRESSED, ())))
         metrics.epoch(evidence.state.published_since_unix_s)
         metrics.trouble("history", lasts=not evidence.kept)
         metrics.trouble("textfile", lasts=self._file.lasts)

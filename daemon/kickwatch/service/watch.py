@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from kickwatch.detect.figures import counted, known_creation_broadcasts
 from kickwatch.detect.quiet import FAILED_TRIALS, FRESH_CONTAINERS
 from kickwatch.detect.state import Outcome
-from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import MIN_CONTAINERS, Reason, nearly_all_failed
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
@@ -19,14 +18,13 @@ from kickwatch.journal.alert import log
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Remark
 from kickwatch.journal.remarks import alert_of
-from kickwatch.model import Trial, Verdict
+from kickwatch.model import AlarmKind, Condition, Trial, Verdict
 from kickwatch.outlets.changes import alerts
 from kickwatch.service.evidence import Evidence
 from kickwatch.service.verdict_age import VerdictAge
 
 _FAILURES_TOLD = 3
 DAY_S = 86_400.0
-UNKNOWN, CONTENDED = "unknown", "contended"
 
 
 @dataclass
@@ -51,17 +49,17 @@ class Watch:
         self.age = VerdictAge(self.evidence.state.looked_unix_s)
 
     @property
-    def condition(self) -> str:
+    def condition(self) -> Condition:
         """What the daemon believes: `quiet`, `broadcasting`, `contended` or `unknown`.
 
         An alarm outlives a lack of trials: it ends when containers show that its cause is gone.
         """
         alerted = self.evidence.state.alerted
         if self._broadcasting:
-            return Verdict.BROADCASTING.value
+            return Condition.BROADCASTING
         if self.reasons:
-            return UNKNOWN
-        return CONTENDED if Condition.CONTENDED in alerted else Verdict.QUIET.value
+            return Condition.UNKNOWN
+        return Condition.CONTENDED if AlarmKind.CONTENDED in alerted else Condition.QUIET
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -101,7 +99,7 @@ class Watch:
     @property
     def _broadcasting(self) -> bool:
         """Whether an alarm of this boot holds."""
-        return Condition.BROADCASTING in self.evidence.state.alerted and not self._other_boot
+        return AlarmKind.BROADCASTING in self.evidence.state.alerted and not self._other_boot
 
     @property
     def _other_boot(self) -> bool:

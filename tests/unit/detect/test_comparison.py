@@ -16,8 +16,7 @@ from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.simulate.nulls import overdispersed
 from kickwatch.detect.state import Kind
 from kickwatch.detect.strata import stratum_of
-from kickwatch.detect.streams import Condition
-from kickwatch.model import Cell, Trial, Verdict
+from kickwatch.model import AlarmKind, Cell, Trial, Verdict
 from watching import PACE, changes, serial, watched
 
 RCU_NAME, TLB_NAME = "rcu_exp_handler rcu other", "flush_tlb_func mm-user other"
@@ -39,7 +38,7 @@ def test_a_doubling_across_a_kernel_update_is_the_relative_finding_alone() -> No
     assert not changes(outcomes)
     state, outcomes = watched(monitor, islice(costing("6.12.0", 2.0, 3), 250), state)
     told = changes(outcomes)
-    assert {change.condition for change in told} == {Condition.REGRESSED}
+    assert {change.condition for change in told} == {AlarmKind.REGRESSED}
     assert [change.kind for change in told] == [Kind.RAISED, Kind.JOINED]
     assert {change.stream for change in told} == {RCU_NAME, TLB_NAME}
     assert "since kernel 6.12.0 (before: 6.1.0)" in told[0].text

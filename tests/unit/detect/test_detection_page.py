@@ -4,7 +4,8 @@ from pathlib import Path
 
 from kickwatch.detect.monitor import RELATIVE, Monitor
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Condition, Name, allowance_of
+from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, allowance_of
+from kickwatch.model import AlarmKind
 
 PAGE = Path(__file__).parents[3] / "DETECTION.md"
 HEAD = "| stream | hears | one observation per | allowance | clip | alarm |"
@@ -32,7 +33,7 @@ def test_allowances_clips_and_alarms_are_those_of_the_code() -> None:
         else:
             allowance = allowance_of(name)
             assert (float(allowed), float(clip)) == (allowance.mean, allowance.clip)
-    assert rows()[RELATIVE][-1] == Condition.REGRESSED.value
+    assert rows()[RELATIVE][-1] == AlarmKind.REGRESSED.value
 
 
 def test_the_default_thresholds_are_those_of_the_code() -> None:

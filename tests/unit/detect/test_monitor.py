@@ -14,8 +14,9 @@ from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged
 from kickwatch.detect.rates import BPF, CREATION_PATH, DESTROY, NODE_YEARS, SIGNATURE, SWEEPS, Allowance, Pace
 from kickwatch.detect.state import Kind
-from kickwatch.detect.streams import Condition, Name
+from kickwatch.detect.streams import Name
 from kickwatch.model import (
+    AlarmKind,
     Canary,
     Cell,
     Control,
@@ -60,7 +61,7 @@ def test_a_kernel_that_broadcasts_from_its_first_trial_on_is_alerted() -> None:
     (change,) = outcomes[0].changes
     assert outcomes[0].verdict is Verdict.BROADCASTING
     assert outcomes[0].reasons == ("creation_path_broadcasts",)
-    assert (change.kind, change.condition, change.stream) == (Kind.RAISED, Condition.BROADCASTING, "attributed")
+    assert (change.kind, change.condition, change.stream) == (Kind.RAISED, AlarmKind.BROADCASTING, "attributed")
     assert change.observations <= 8  # containers
     assert change.text.startswith(
         f"{change.loud} of the last {change.observations} containers made the creation path broadcast"
@@ -74,8 +75,8 @@ def test_a_fault_that_is_removed_is_one_alert_and_one_recovery_within_60_contain
     _, outcomes = watched(Monitor(PACE), trials)
     told = changes(outcomes)
     assert [(change.kind, change.condition) for change in told] == [
-        (Kind.RAISED, Condition.BROADCASTING),
-        (Kind.ENDED, Condition.BROADCASTING),
+        (Kind.RAISED, AlarmKind.BROADCASTING),
+        (Kind.ENDED, AlarmKind.BROADCASTING),
     ]
     assert [index for index, outcome in enumerate(outcomes) if outcome.changes] == [50, 83]
     assert "the last 37 containers were within bounds" in told[1].text
@@ -205,7 +206,7 @@ def test_another_boot_or_stratum_drops_the_evidence_and_says_so() -> None:
         after, outcome = monitor.step(state, serial(node=elsewhere))
         assert outcome.anew == why
         (change,) = outcome.changes
-        assert (change.kind, change.condition, change.stream) == (Kind.DROPPED, Condition.BROADCASTING, "attributed")
+        assert (change.kind, change.condition, change.stream) == (Kind.DROPPED, AlarmKind.BROADCASTING, "attributed")
         assert (outcome.verdict, outcome.reasons) == (Verdict.UNKNOWN, ("insufficient_evidence",))
         assert outcome.more_containers == 13
         assert after.containers == 10
@@ -225,7 +226,7 @@ def test_waits_on_the_create_path_contend() -> None:
     waiting = window("churn", TLB, waits=(wait(20, path=Path.CREATE),))
     _, outcomes = watched(Monitor(PACE), [serial(churn=waiting) for _ in range(12)])
     (change,) = changes(outcomes)
-    assert change.condition is Condition.CONTENDED
+    assert change.condition is AlarmKind.CONTENDED
     assert (
         "made tasks wait for slab_mutex on the creation path, 2 waits per container (allowed: 1 in 20)" in change.text
     )
@@ -252,7 +253,7 @@ def test_broadcasts_elsewhere_that_come_with_churn_are_convicted_by_the_coin() -
     strange = Cell(reason="x", func="x", origin=Origin.UNKNOWN, path=Path.OTHER, requests=30, calls=10, broadcasts=10)
     _, outcomes = watched(Monitor(PACE), [serial(0, strange) for _ in range(50)])
     (change,) = changes(outcomes)
-    assert change.condition is Condition.ELSEWHERE
+    assert change.condition is AlarmKind.ELSEWHERE
     assert (outcomes[-1].verdict, outcomes[-1].reasons) == (Verdict.UNKNOWN, ("broadcasts_elsewhere",))
     both = window("quiet", strange)
     assert not changes(watched(Monitor(PACE), [serial(0, strange, quiet=both) for _ in range(500)])[1])
@@ -377,6 +378,6 @@ def test_a_doubled_cost_of_bpf_programs_alarms_and_is_told_without_the_healthy_t
     assert not changes(outcomes)
     _, outcomes = watched(monitor, [costing(32) for _ in range(80)], state)
     (change,) = changes(outcomes)
-    assert (change.condition, change.stream) == (Condition.EXCESSIVE, "bpf")
+    assert (change.condition, change.stream) == (AlarmKind.EXCESSIVE, "bpf")
     assert change.observations == change.loud <= 70
     assert "1.56 times what is allowed here" in change.text

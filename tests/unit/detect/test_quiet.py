@@ -13,8 +13,7 @@ from kickwatch.detect.persist import restore, save
 from kickwatch.detect.quiet import RECENT_CONTAINERS, Silence, SilenceTest, remembered
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Kind, Outcome
-from kickwatch.detect.streams import Condition
-from kickwatch.model import Cell, KmemAccounting, Origin, Path, Trial, Verdict
+from kickwatch.model import AlarmKind, Cell, KmemAccounting, Origin, Path, Trial, Verdict
 from watching import PACE, changes, lives, serial, watched
 
 ELSEWHERE = Cell(
@@ -131,7 +130,7 @@ def test_containers_that_come_with_broadcasts_from_elsewhere_are_not_quiet_at_on
     assert verdicts(outcomes) == [QUIET, (Verdict.UNKNOWN, ("broadcasts_elsewhere",))]
     state, outcomes = watched(monitor, [serial(0, ELSEWHERE) for _ in range(60)], state)
     (change,) = changes(outcomes)
-    assert (change.kind, change.condition, change.stream) == (Kind.RAISED, Condition.ELSEWHERE, "elsewhere")
+    assert (change.kind, change.condition, change.stream) == (Kind.RAISED, AlarmKind.ELSEWHERE, "elsewhere")
     assert "from outside the creation path" in change.text
     _, outcomes = watched(monitor, [serial() for _ in range(200)], state)
     assert changes(outcomes)[0].kind is Kind.ENDED

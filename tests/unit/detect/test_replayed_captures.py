@@ -9,8 +9,7 @@ from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.single import one_shot
 from kickwatch.detect.state import Kind
-from kickwatch.detect.streams import Condition
-from kickwatch.model import Trial, Verdict
+from kickwatch.model import AlarmKind, Trial, Verdict
 from watching import changes, watched
 
 TRIALS = trials()
@@ -24,7 +23,7 @@ def faulty(name: str) -> bool:
     return name.startswith(FAULTY)
 
 
-def raised(one: Trial, times: int) -> dict[Condition, int]:
+def raised(one: Trial, times: int) -> dict[AlarmKind, int]:
     """The conditions that so many of this trial raise, each with the number of the trial that did."""
     _, outcomes = watched(Monitor(PACE), repeat(one, times))
     told = [(index, change) for index, outcome in enumerate(outcomes) for change in changes([outcome], Kind.RAISED)]
@@ -38,13 +37,13 @@ def test_every_window_of_every_recording_is_there() -> None:
 
 @pytest.mark.parametrize("name", [name for name in TRIALS if faulty(name)])
 def test_the_faults_alarm_in_the_first_trial(name: str) -> None:
-    assert raised(TRIALS[name], MANY)[Condition.BROADCASTING] == 0
+    assert raised(TRIALS[name], MANY)[AlarmKind.BROADCASTING] == 0
     assert one_shot([TRIALS[name]]).verdict is Verdict.BROADCASTING
 
 
 @pytest.mark.parametrize("name", [name for name in TRIALS if not faulty(name) and ONCE_A_BOOT not in name])
 def test_nothing_else_does_however_long_it_lasts(name: str) -> None:
-    assert set(raised(TRIALS[name], MANY)) <= {Condition.DESTROYING}
+    assert set(raised(TRIALS[name], MANY)) <= {AlarmKind.DESTROYING}
     assert one_shot([TRIALS[name]]).verdict is not Verdict.BROADCASTING
 
 
@@ -55,7 +54,7 @@ def test_the_keys_of_the_first_memcg_of_a_boot_do_not_alarm(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TRIALS if "rmdir" in name or "docker-patched" in name])
 def test_removals_of_old_kernels_are_the_destroy_finding(name: str) -> None:
-    assert raised(TRIALS[name], MANY) == {Condition.DESTROYING: 11}
+    assert raised(TRIALS[name], MANY) == {AlarmKind.DESTROYING: 11}
 
 
 def test_the_seccomp_jit_raises_nothing() -> None:

@@ -23,7 +23,6 @@ from kickwatch.configuration.types import Config, StateConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Change, Kind, Outcome
-from kickwatch.detect.streams import Condition
 from kickwatch.detect.verdict import judge
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import (
@@ -39,7 +38,7 @@ from kickwatch.journal.journal import (
 from kickwatch.journal.native import FULL_WAIT_MS, field_name
 from kickwatch.journal.remark import Kind as Remarks
 from kickwatch.journal.remark import Remark
-from kickwatch.model import Canary, Control, Interrupts, KmemAccounting, Observers, Trial, Verdict
+from kickwatch.model import AlarmKind, Canary, Control, Interrupts, KmemAccounting, Observers, Trial, Verdict
 from kickwatch.outlets.bill import Bill
 from kickwatch.outlets.changes import alerts
 from kickwatch.outlets.one_run import alerts_of
@@ -173,9 +172,9 @@ def one_node() -> Any:
     return trial().node
 
 
-@pytest.mark.parametrize("condition", list(Condition))
+@pytest.mark.parametrize("condition", list(AlarmKind))
 @pytest.mark.parametrize("kind", list(Kind))
-def test_every_change_of_every_condition_is_valid(condition: Condition, kind: Kind) -> None:
+def test_every_change_of_every_condition_is_valid(condition: AlarmKind, kind: Kind) -> None:
     change = Change(
         kind=kind,
         condition=condition,

@@ -16,10 +16,9 @@ from builders import containers, kick, trial
 from kickwatch.configuration.types import Config, StateConfig, TrialConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.detect.streams import Condition
 from kickwatch.history.history import Found, History, Note
 from kickwatch.history.record_reader import recorded
-from kickwatch.model import Trial
+from kickwatch.model import AlarmKind, Trial
 from kickwatch.service.evidence import Evidence
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="feature: mounting needs root")
@@ -61,7 +60,7 @@ async def alerted(config: Config, trials: int = 6) -> Evidence:
     evidence = await Evidence.open(config)
     for number in range(trials):
         await evidence.take(faulty(number))
-    assert Condition.BROADCASTING in evidence.state.alerted
+    assert AlarmKind.BROADCASTING in evidence.state.alerted
     return evidence
 
 
@@ -102,7 +101,7 @@ async def test_a_reload_on_a_full_disk_forgets_no_alert(disk: Path, logs: list[A
     for config in (configured(disk), changed):
         again = await evidence.adopted(config)
         assert again.state is evidence.state
-        assert Condition.BROADCASTING in again.state.alerted
+        assert AlarmKind.BROADCASTING in again.state.alerted
     assert again.monitor.pace.period_s > evidence.monitor.pace.period_s
     assert again.monitor.shares != evidence.monitor.shares
     assert [log["event"] for log in logs] == ["kickwatch.history_trouble"]
@@ -127,7 +126,7 @@ async def test_the_evidence_goes_along_to_another_state_directory(tmp_path: Path
     assert moved.state is evidence.state
     assert logs == []
     # At once: a daemon that is killed before its next trial has it in the new place.
-    assert Condition.BROADCASTING in (await Evidence.open(configured(tmp_path / "new"))).state.alerted
+    assert AlarmKind.BROADCASTING in (await Evidence.open(configured(tmp_path / "new"))).state.alerted
     await moved.take(faulty(6))
     assert await replayed(tmp_path / "new" / "history.db") == moved.saved
     assert await replayed(tmp_path / "old" / "history.db") == evidence.saved
@@ -171,7 +170,7 @@ async def test_evidence_that_cannot_be_read_at_the_start_is_asked_for_again(
     await evidence.take(faulty(6))
     dropped = [log["what"] for log in logs if log["event"] == "kickwatch.evidence_dropped"]
     if failures == 1:
-        assert Condition.BROADCASTING in evidence.state.alerted
+        assert AlarmKind.BROADCASTING in evidence.state.alerted
         assert evidence.state.trials == before.state.trials + 1
         assert dropped == []
     else:

@@ -13,8 +13,8 @@ import kickwatch.outlets.metrics.registry
 import kickwatch.outlets.metrics.serve  # noqa: F401 -- loaded where used: a blocking read in the event loop of a test
 from kickwatch.configuration.types import MetricsConfig
 from kickwatch.detect.state import State
-from kickwatch.detect.streams import Condition
 from kickwatch.errors import AddressTakenError, ConfigError
+from kickwatch.model import AlarmKind
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Sample
 from kickwatch.service import telemetry as module
@@ -127,7 +127,7 @@ async def test_regressions_are_counted_as_they_stand() -> None:
     try:
         seen = watch()
         cells = ("do_sync_core memcg create", "rcu_exp_handler rcu other")
-        seen.evidence.state = SimpleNamespace(alerted={Condition.REGRESSED: cells}, published_since_unix_s=7.9)
+        seen.evidence.state = SimpleNamespace(alerted={AlarmKind.REGRESSED: cells}, published_since_unix_s=7.9)
         await telemetry.beat(seen, None)
         names = ("kickwatch_regressed_cells", "kickwatch_e_process_start_timestamp_seconds")
         assert await served(telemetry, *names) == [2.0, 7.0]

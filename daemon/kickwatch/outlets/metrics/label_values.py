@@ -7,10 +7,9 @@ stack, whatever a record holds.
 from collections.abc import Collection
 from enum import StrEnum
 
-from kickwatch.detect.streams import Condition as Alarm
 from kickwatch.detect.streams import Name
 from kickwatch.detect.verdict import Reason
-from kickwatch.model import Origin, Path, Verdict
+from kickwatch.model import Condition, Origin, Path, Verdict
 from kickwatch.node.pressure import Cause
 from kickwatch.observe.interrupts import Kind, ResetReason
 from kickwatch.observe.observatory import RECYCLED
@@ -50,12 +49,7 @@ class Off(StrEnum):
     PASSIVE = "passive"
 
 
-CONDITIONS = (
-    Verdict.QUIET.value,
-    Alarm.BROADCASTING.value,
-    Alarm.CONTENDED.value,
-    Verdict.UNKNOWN.value,
-)
+CONDITIONS = tuple(condition.value for condition in Condition)
 STREAMS = tuple(name.value for name in Name)
 VOID = "void"
 VERDICTS = (*(verdict.value for verdict in Verdict), VOID)
