@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
+from kickwatch.detect.figures import churn_by_quiet, counted
 from kickwatch.detect.strata import Stratum
 from kickwatch.model import Cell, Node, Origin, Path, Trial, on_creation_path
 
@@ -99,8 +100,7 @@ def _struct(by_class: Mapping[BroadcastClass, int], kicks: int, patched: int) ->
 def elsewhere_above_quiet(trial: Trial) -> float:
     """Broadcasts elsewhere in the churn window beyond the quiet window's rate. Can be negative."""
     churn, quiet = broadcasts_of(trial.churn.cells).elsewhere, broadcasts_of(trial.quiet.cells).elsewhere
-    longer = trial.churn.duration_ns / trial.quiet.duration_ns if trial.quiet.duration_ns else 0.0
-    return churn - quiet * longer
+    return churn - quiet * churn_by_quiet(trial)
 
 
 # Where nobody else has a device program attached, the runtime's flips cgroup_bpf_enabled_key on and off: three calls
@@ -166,6 +166,5 @@ def unallowed_above_quiet(trial: Trial) -> float:
     above = elsewhere_above_quiet(trial)
     if jit_broadcasts(trial.node.arch, trial.node.kernel):
         return above
-    containers = sum(1 for life in trial.containers if not life.failure)
-    churn = bpf_cost(trial.node, containers, broadcasts_of(trial.churn.cells)).broadcasts
+    churn = bpf_cost(trial.node, len(counted(trial)), broadcasts_of(trial.churn.cells)).broadcasts
     return above + max(0.0, churn - broadcasts_of(trial.quiet.cells).bpf)

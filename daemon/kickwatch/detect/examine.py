@@ -42,6 +42,12 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     silence: bool = False
     failed: bool = False
 
+    @property
+    def established(self) -> Observed | None:
+        """What the test of silence may hear: the trial looked, it can be trusted, containers lived. Else None."""
+        heard = self.silence and self.observed is not None and self.observed.churned is not None
+        return self.observed if heard else None
+
 
 def examine(trial: Trial) -> Examined:
     """The trial on its own."""

@@ -145,6 +145,11 @@ def total_requests(cells: Iterable[Cell]) -> int:
     return sum(cell.requests for cell in cells)
 
 
+def churn_by_quiet(trial: Trial) -> float:
+    """How many times as long as the quiet window the churn window was; 0 without a quiet one."""
+    return trial.churn.duration_ns / trial.quiet.duration_ns if trial.quiet.duration_ns else 0.0
+
+
 def quiet_rate_hz(trial: Trial, events: float) -> float:
     """Events of the quiet window per second."""
     return events / (trial.quiet.duration_ns / 1e9) if trial.quiet.duration_ns else 0.0

@@ -83,7 +83,7 @@ class Monitor:
         before, (state, turned) = state, self._fed(state, seen)
         state = replace(state, trials=state.trials + 1, silence=self._listened(before, state, seen))
         outcome = self._judged(state, seen, (*gone, *changes.of_conditions(before.alerted, turned)), anew)
-        looked = seen.started_unix_s if _establishes(seen) else state.looked_unix_s
+        looked = seen.started_unix_s if seen.established is not None else state.looked_unix_s
         return replace(
             state,
             verdict=outcome.verdict,
@@ -188,14 +188,13 @@ class Monitor:
     def _listened(self, before: State, state: State, seen: Examined) -> Silence:
         """What is known of silence after the trial."""
         known = replace(state.silence, failed=state.silence.failed + 1 if seen.failed else 0, void=0)
-        observed = seen.observed
-        heard = observed is not None and observed.churned is not None and seen.silence
-        if heard and observed is not None:
-            known = remembered(known, observed.elsewhere, observed.containers)
+        established = seen.established
+        if established is not None:
+            known = remembered(known, established.elsewhere, established.containers)
         if _rose(before, state) or not _ENDS_SILENCE.isdisjoint(state.alerted):
             return self.silence.begun_again(known)
-        if heard and observed is not None and observed.churned is not None:
-            return self.silence.heard(known, observed.churned)
+        if established is not None and established.churned is not None:
+            return self.silence.heard(known, established.churned)
         return known
 
     def _judged(self, state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> Outcome:
@@ -302,11 +301,6 @@ def _stands(state: State) -> bool:
         CONDITION_OF[name] in _ENDS_QUIET and not track.watched.alerted and track.watched.alarm.reaches(STANDING)
         for name, track in state.tracks.items()
     )
-
-
-def _establishes(seen: Examined) -> bool:
-    """Whether the trial could establish something: it looked, it could be trusted, containers lived."""
-    return seen.silence and seen.observed is not None and seen.observed.churned is not None
 
 
 def averaged(detector: EDetector) -> Hysteresis:

@@ -20,7 +20,7 @@ from functools import lru_cache
 import msgspec
 
 from kickwatch.detect.classes import BpfCost, Broadcasts, bpf_cost, broadcasts_of, elsewhere_above_quiet
-from kickwatch.detect.figures import batch_heard, creation_broadcasts, waits_known
+from kickwatch.detect.figures import batch_heard, churn_by_quiet, creation_broadcasts, waits_known
 from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.rates import (
     BPF,
@@ -228,7 +228,7 @@ def _waits(waits: tuple[Wait, ...], *, create: bool = False) -> float:
 def _sweeps(trial: Trial, containers: int) -> dict[str, float]:
     """What the containers cost, by cell. Wakeups and interrupts follow the node's other load, not its kernel."""
     each = containers * max(1, trial.node.cpus_online - 1)
-    longer = trial.churn.duration_ns / trial.quiet.duration_ns if trial.quiet.duration_ns else 0.0
+    longer = churn_by_quiet(trial)
     above: dict[str, float] = {}
     for cell in trial.churn.cells:
         if cell.origin is not Origin.SCHED and cell.origin is not Origin.IRQ:

@@ -230,9 +230,9 @@ class Laboratory:
     ) -> "_Opening":
         """Set everything up; on the way out containers, cgroups, image and probes are gone again.
 
-        `eyes` that are given stay open. `alive` is called whenever a call to the engine has ended, however it did.
-        Once `ending` begins, an engine that hangs is not waited for with all the time its calls have. `known`: how the
-        engine named itself before, for one that cannot name its runtime now.
+        Observers that are given (`armed`) stay open. `alive` is called whenever a call to the engine has ended, however
+        it did. Once `ending` begins, an engine that hangs is not waited for with all the time its calls have. `known`:
+        how the engine named itself before, for one that cannot name its runtime now.
         """
         return _Opening(config, armed, alive, ending or Ending(), known)
 

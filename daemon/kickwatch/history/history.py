@@ -12,7 +12,6 @@ retention takes whole blocks from the old end, each up to a trial after which th
 Synchronous; call it through `asyncio.to_thread`.
 """
 
-import os
 import sqlite3
 import time
 import zlib
@@ -22,14 +21,13 @@ from typing import Self
 
 import msgspec
 
+from kickwatch.history import reserve
 from kickwatch.history.backlog import Backlog, Entry, Pending
 from kickwatch.history.store import StoreError, Trouble, fault_of, is_empty, reading, transaction, used_bytes, writing
 
 FILE = "history.db"
 BLOCK = 64  # trials between two states that are kept for a replay to begin with
 MOST_ASIDE = 3
-RESERVE_FILE = "history.reserve"
-RESERVE_BYTES = 256 * 1024
 _DAY_S = 86_400.0
 _ASIDE = frozenset({Trouble.CORRUPT, Trouble.NEWER})
 _NEEDS_ROOM = frozenset({Trouble.FULL, Trouble.IO})
@@ -180,7 +178,7 @@ class History:
                 with suppress(sqlite3.Error):  # the trials are kept, whatever becomes of the room that others left
                     connection.execute("PRAGMA incremental_vacuum").fetchall()
         self._written = True
-        _reserve(self.path.parent)
+        reserve.hold(self.path.parent)
         what = f"{self.path} was removed by another process; a new history is begun"
         return (Note(what, "the evidence continues; give state.directory a place of its own"),) if gone else ()
 
@@ -192,7 +190,7 @@ class History:
         appended, lost = len(self._backlog), self._backlog.lost
         self._backlog.clear()
         self._tried = False
-        self._on_reserve = self._on_reserve and not _is_held(self.path.parent)
+        self._on_reserve = self._on_reserve and not reserve.is_held(self.path.parent)
         if self._on_reserve or self._troubled_at is None:
             return Kept(kept=True, notes=notes)
         since, self._troubled_at = self._troubled_at, None
@@ -222,7 +220,7 @@ class History:
         """Once more at once, where something can be done: a damaged store is set aside, room is made on a full disk."""
         if fault := self._fault(error):
             notes = self._set_aside(fault)
-        elif error.trouble in _NEEDS_ROOM and _release(self.path.parent):
+        elif error.trouble in _NEEDS_ROOM and reserve.release(self.path.parent):
             self._on_reserve = True
             notes = self._once(error)
         else:
@@ -294,39 +292,6 @@ def _join(connection: sqlite3.Connection, before: bytes) -> None:
     after, state = connection.execute(_NEWEST_STATE).fetchone() or (0, zlib.compress(b""))
     if state != before and zlib.decompress(state) != zlib.decompress(before):
         connection.execute("REPLACE INTO states VALUES (?, 1, ?)", (after, before))
-
-
-def _reserve(directory: Path) -> None:
-    """Hold some room, so that trials can be appended for a while on a disk that others have filled. No room, none."""
-    path = directory / RESERVE_FILE
-    with suppress(OSError):
-        if path.exists():
-            return
-        system = os.statvfs(directory)
-        size = min(RESERVE_BYTES, system.f_blocks * system.f_frsize // 4)
-        if system.f_bavail * system.f_frsize > 2 * size:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, size)
-            except OSError:
-                path.unlink(missing_ok=True)
-            finally:
-                os.close(descriptor)
-
-
-def _is_held(directory: Path) -> bool:
-    with suppress(OSError):
-        return (directory / RESERVE_FILE).exists()
-    return False
-
-
-def _release(directory: Path) -> bool:
-    """Whether there was room held, which is free now."""
-    try:
-        (directory / RESERVE_FILE).unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _move(path: Path, target: Path) -> None:

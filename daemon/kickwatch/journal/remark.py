@@ -1,6 +1,6 @@
 """What a person should know of the set-up.
 
-Each kind is an event of its own (`alert.remarks`); the record of a trial has the texts.
+Each kind is an event of its own (`journal.remarks`); the record of a trial has the texts.
 """
 
 from collections.abc import Iterable

@@ -34,9 +34,9 @@ class Schedule:
         *,
         guard: Guard | None = None,
     ) -> None:
-        """`purse` knows what was spent before this daemon was started; `guard` goes on where there was one."""
+        """`ledger` knows what was spent before this daemon was started; `guard` goes on where there was one."""
         self._config = config
-        self._purse = ledger
+        self._ledger = ledger
         self._switches = switches
         self._notifier = notifier
         self._telemetry = telemetry
@@ -75,7 +75,7 @@ class Schedule:
         pause_s = self.due_at - asyncio.get_running_loop().time()
         if pause_s > 0:
             return pause_s, self._budget or "between two trials"
-        wait = self._purse.wait(self._config.workload.containers_per_trial)
+        wait = self._ledger.wait(self._config.workload.containers_per_trial)
         if wait.seconds > 0:
             self._due_in(wait.seconds)
             self._budget = f"budget: {wait.why}"
@@ -87,7 +87,7 @@ class Schedule:
         """Why so many containers may not be started now, before there is a laboratory; empty where they may."""
         if drained := await self._drained_words():
             return drained
-        wait = self._purse.wait(containers)
+        wait = self._ledger.wait(containers)
         if wait.seconds > 0:
             return f"budget: {wait.why}"
         pressed = await self.pressed()

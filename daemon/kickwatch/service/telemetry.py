@@ -13,6 +13,7 @@ from kickwatch.journal.trouble import Trouble
 from kickwatch.model import AlarmKind, Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.outlets.bill import Bill
+from kickwatch.service.verdict_age import rounded
 from kickwatch.service.watch import Watch
 
 if TYPE_CHECKING:  # the library costs memory: it is loaded only where metrics are on
@@ -205,11 +206,10 @@ class Telemetry:
 
 def belief(watch: Watch) -> dict[str, Any]:
     """What the daemon believes, and how old that is: the first keys of `kickwatch.summary`."""
-    age_s = watch.verdict_age_s
     return {
         "condition": watch.condition,
         "reasons": list(watch.reasons),
-        "verdict_age_s": round(age_s, 1) if age_s is not None else None,
+        "verdict_age_s": rounded(watch.verdict_age_s),
         "more_containers": watch.more_containers,
     }
 

@@ -25,3 +25,8 @@ class VerdictAge:
     def seconds(self) -> float | None:
         """None while nothing was ever established."""
         return None if self._looked_at_s is None else self._now_s() - self._looked_at_s
+
+
+def rounded(seconds: float | None) -> float | None:
+    """As records of the log have it."""
+    return None if seconds is None else round(seconds, 1)

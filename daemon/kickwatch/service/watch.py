@@ -21,7 +21,7 @@ from kickwatch.journal.remarks import alert_of
 from kickwatch.model import AlarmKind, Condition, Trial, Verdict
 from kickwatch.outlets.changes import alerts
 from kickwatch.service.evidence import Evidence
-from kickwatch.service.verdict_age import VerdictAge
+from kickwatch.service.verdict_age import VerdictAge, rounded
 
 _FAILURES_TOLD = 3
 DAY_S = 86_400.0
@@ -116,7 +116,7 @@ class Watch:
         if self.stale and not self._stale:
             what = f"the last trial that established something began {self.verdict_age_s or 0.0:.0f} s ago"
             remedy = "find out what keeps trials away: kickwatch status says what the daemon waits for"
-            logger().warning(Event.VERDICT_STALE, what=what, remedy=remedy, verdict_age_s=_rounded(self.verdict_age_s))
+            logger().warning(Event.VERDICT_STALE, what=what, remedy=remedy, verdict_age_s=rounded(self.verdict_age_s))
         if self._stale and not self.stale:
             logger().info(Event.VERDICT_FRESH, condition=self.condition)
         self._stale = self.stale
@@ -217,9 +217,5 @@ def _tell(trial: Trial, outcome: Outcome, verdict_age_s: float | None) -> None:
         seed=trial.seed,
         order=list(trial.order),
         kmem_accounting=trial.kmem_accounting.value,
-        verdict_age_s=_rounded(verdict_age_s),
+        verdict_age_s=rounded(verdict_age_s),
     )
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)

@@ -17,11 +17,12 @@ from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Outcome, State
 from kickwatch.errors import KickwatchError
-from kickwatch.history import history as history_module
+from kickwatch.history import reserve as reserve_module
 from kickwatch.history import store
 from kickwatch.history.backlog import Entry
-from kickwatch.history.history import BLOCK, MOST_ASIDE, RESERVE_FILE, History, Kept, Retention
+from kickwatch.history.history import BLOCK, MOST_ASIDE, History, Kept, Retention
 from kickwatch.history.record_reader import Row, recorded
+from kickwatch.history.reserve import RESERVE_FILE
 from kickwatch.model import Verdict
 from watching import PACE, serial
 
@@ -292,7 +293,7 @@ def test_a_reserve_is_held_and_not_made_again_and_again(tmp_path: Path) -> None:
     history = History(tmp_path)
     history.append(entry())
     reserve = tmp_path / RESERVE_FILE
-    assert reserve.stat().st_size == history_module.RESERVE_BYTES
+    assert reserve.stat().st_size == reserve_module.RESERVE_BYTES
     made = reserve.stat().st_mtime_ns
     history.append(entry(1))
     assert reserve.stat().st_mtime_ns == made

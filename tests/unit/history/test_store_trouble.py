@@ -16,11 +16,12 @@ from msgspec.structs import replace
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.state import Outcome
-from kickwatch.history import history as history_module
+from kickwatch.history import reserve as reserve_module
 from kickwatch.history import store
 from kickwatch.history.backlog import Backlog, Entry
-from kickwatch.history.history import MOST_ASIDE, RESERVE_FILE, History, Kept
+from kickwatch.history.history import MOST_ASIDE, History, Kept
 from kickwatch.history.record_reader import recorded
+from kickwatch.history.reserve import RESERVE_FILE
 from kickwatch.model import Verdict
 from watching import PACE, serial
 
@@ -148,7 +149,7 @@ def test_a_full_disk_sets_nothing_aside_and_all_trials_are_appended_later(tmp_pa
 @needs_root
 def test_a_full_disk_without_a_reserve_is_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without room for the index of its log SQLite says I/O error."""
-    monkeypatch.setattr(history_module, "RESERVE_BYTES", 0)
+    monkeypatch.setattr(reserve_module, "RESERVE_BYTES", 0)
     with small_disk(tmp_path):
         watch = Watch(History(tmp_path))
         assert watch.trial().kept

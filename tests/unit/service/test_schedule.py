@@ -25,7 +25,7 @@ from kickwatch.history.history import History
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.process.sd_notify import Notifier
 from kickwatch.process.signals import Switches
-from kickwatch.service import budget_ledger as purse_module
+from kickwatch.service import budget_ledger as ledger_module
 from kickwatch.service.budget import FILE
 from kickwatch.service.budget_ledger import BudgetLedger
 from kickwatch.service.guard import Guard
@@ -142,7 +142,7 @@ async def test_a_drain_is_not_said_again_after_a_reload(config: Config, tmp_path
     file.touch()
     with Switches(str(file)) as switches:
         for _ in range(2):
-            schedule, _purse = await schedule_of(config, switches)
+            schedule, _ledger = await schedule_of(config, switches)
             assert await soon(schedule) is None
     assert [log["event"] for log in logs] == ["kickwatch.drained"]
 
@@ -180,7 +180,7 @@ async def test_a_reload_neither_refills_nor_forgets(config: Config) -> None:
     assert "containers" not in ledger.wait(5).why  # there may be CPU time to earn: this process has many threads
 
 
-async def test_an_unwritable_purse_is_said_once_and_so_is_its_end(
+async def test_an_unwritable_ledger_is_said_once_and_so_is_its_end(
     config: Config, tmp_path: Path, logs: list[Any]
 ) -> None:
     (tmp_path / "file").touch()
@@ -213,7 +213,7 @@ async def test_a_guard_that_is_switched_off_by_a_reload_pauses_no_longer(config:
     assert told.guards == [("containers",), ()]
 
 
-async def test_a_purse_that_is_written_again_says_so_once(config: Config, logs: list[Any]) -> None:
+async def test_a_ledger_that_is_written_again_says_so_once(config: Config, logs: list[Any]) -> None:
     directory = Path(config.state.directory)
     ledger = await BudgetLedger.open(config, History(directory))
     await ledger.spend(1)
@@ -229,7 +229,7 @@ async def test_a_purse_that_is_written_again_says_so_once(config: Config, logs: 
 
 
 @pytest.mark.parametrize(("history", "counted"), [("none", 0), ("damaged", 60)])
-async def test_a_purse_that_cannot_be_read_is_not_full(
+async def test_a_ledger_that_cannot_be_read_is_not_full(
     config: Config, logs: list[Any], history: str, counted: int
 ) -> None:
     """The history tells what was spent; where that cannot be read either, a full hour is assumed."""
@@ -312,7 +312,7 @@ async def test_nodes_that_wait_for_the_same_budget_go_on_at_different_moments(co
 async def test_the_share_of_a_cpu_holds_in_any_hour(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle day is no credit for the hours after it; the clock and the CPU time are the test's."""
     clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
-    monkeypatch.setattr(purse_module, "own_cpu_s", lambda: clock.cpu_s)
+    monkeypatch.setattr(ledger_module, "own_cpu_s", lambda: clock.cpu_s)
     monkeypatch.setattr(BudgetLedger, "_now_s", lambda _: clock.now_s)
     config = replace(
         config, budget=BudgetConfig(cpu_share=0.01, containers_per_hour=100_000, containers_per_day=100_000)
@@ -333,7 +333,7 @@ async def test_the_share_of_a_cpu_holds_in_any_hour(config: Config, monkeypatch:
 
 async def test_what_another_share_allowed_is_not_owed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
-    monkeypatch.setattr(purse_module, "own_cpu_s", lambda: clock.cpu_s)
+    monkeypatch.setattr(ledger_module, "own_cpu_s", lambda: clock.cpu_s)
     monkeypatch.setattr(BudgetLedger, "_now_s", lambda _: clock.now_s)
     stress = replace(config, budget=BudgetConfig(preset=Preset.STRESS))
     ledger = await BudgetLedger.open(stress, History(Path(config.state.directory)))
