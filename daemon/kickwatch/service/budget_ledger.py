@@ -73,9 +73,9 @@ class BudgetLedger:
         self._budget.spend(self._now_s(), containers)
         await self._keep()
 
-    async def settle(self, containers: int | None = None) -> None:
-        """They are gone; `containers`: how many were started in truth."""
-        self._idle = self._idle and containers == 0
+    async def settle(self, containers: int | None = None, *, warm_up: bool = False) -> None:
+        """They are gone; `containers`: how many were started in truth. A `warm_up` is no trial yet."""
+        self._idle = self._idle and (warm_up or containers == 0)
         self._budget.settle(self._now_s(), containers)
         await self._keep()
 

@@ -77,9 +77,11 @@ class Schedule:
             return pause_s, self._budget or "between two trials"
         wait = self._ledger.wait(self._config.workload.containers_per_trial)
         if wait.seconds > 0:
-            self._due_in(wait.seconds)
+            # Looking costs CPU time: looked at again and again in short waits, the share would never be earned.
+            pause_s = max(wait.seconds, self._config.guard.poll_s)
+            self._due_in(pause_s)
             self._budget = f"budget: {wait.why}"
-            return wait.seconds, self._budget
+            return pause_s, self._budget
         self._budget = ""
         return await self._guarded(laboratory)
 

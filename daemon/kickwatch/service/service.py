@@ -164,7 +164,7 @@ class Service:
             try:
                 laboratory = await stack.enter_async_context(opening)
             finally:
-                await run_shielded(self.ledger.settle(opening.begun))
+                await run_shielded(self.ledger.settle(opening.begun, warm_up=True))
             self.swept, self.engine, self.found = True, laboratory.info.name, laboratory.info
             self.backoff.found(str(laboratory.info))
             self.telemetry.reaped(laboratory.reaped)

@@ -331,6 +331,47 @@ async def test_the_share_of_a_cpu_holds_in_any_hour(config: Config, monkeypatch:
     assert ledger.wait(10).seconds == 0
 
 
+async def test_the_first_trial_need_not_earn_its_cpu_time_and_the_warm_up_is_none(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now_s=1e6, cpu_s=0.6)
+    monkeypatch.setattr(ledger_module, "own_cpu_s", lambda: clock.cpu_s)
+    monkeypatch.setattr(BudgetLedger, "_now_s", lambda _: clock.now_s)
+    config = replace(config, budget=BudgetConfig(cpu_share=0.01))
+    ledger = await BudgetLedger.open(config, History(Path(config.state.directory)))
+    await ledger.spend(1)
+    clock.now_s += 2.0
+    await ledger.settle(1, warm_up=True)
+    assert ledger.wait(10).seconds == 0
+    await ledger.spend(10)
+    await ledger.settle(10)
+    assert "CPU" in ledger.wait(10).why
+
+
+async def test_short_waits_for_cpu_time_do_not_spend_what_they_earn(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look costs what a share of 1 % earns in 0.4 s: after waits of 0.4 s no trial would ever begin."""
+    clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
+    monkeypatch.setattr(ledger_module, "own_cpu_s", lambda: clock.cpu_s)
+    monkeypatch.setattr(BudgetLedger, "_now_s", lambda _: clock.now_s)
+    config = replace(
+        config, budget=BudgetConfig(cpu_share=0.01), trial=replace(config.trial, jitter=0.0), guard=GuardConfig()
+    )
+    with Switches(config.service.drain_file) as switches:
+        schedule, ledger = await schedule_of(config, switches)
+        await ledger.spend(10)
+        await ledger.settle()
+        clock.cpu_s = 0.1
+        for looks in range(50):
+            schedule.due_at, clock.cpu_s = 0.0, clock.cpu_s + 0.004
+            held = await schedule._held(laboratory())
+            if held is None or "CPU" not in held[1]:
+                break
+            clock.now_s += held[0]
+    assert looks < 5
+
+
 async def test_what_another_share_allowed_is_not_owed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now_s=1e6, cpu_s=0.0)
     monkeypatch.setattr(ledger_module, "own_cpu_s", lambda: clock.cpu_s)
