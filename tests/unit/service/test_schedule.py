@@ -363,7 +363,9 @@ async def test_short_waits_for_cpu_time_do_not_spend_what_they_earn(
         await ledger.spend(10)
         await ledger.settle()
         clock.cpu_s = 0.1
-        for looks in range(50):
+        looks = 0
+        while looks < 50:
+            looks += 1
             schedule.due_at, clock.cpu_s = 0.0, clock.cpu_s + 0.004
             held = await schedule._held(laboratory())
             if held is None or "CPU" not in held[1]:
