@@ -122,7 +122,7 @@ class Cell(Record, frozen=True, kw_only=True):
         return (self.reason, self.func, self.origin, self.path)
 
 
-class Wait(Record, frozen=True, kw_only=True):
+class MutexWait(Record, frozen=True, kw_only=True):
     """Waits for `slab_mutex` by one waiter stack and one holder during a window."""
 
     waiter: str
@@ -150,7 +150,7 @@ class Window(Record, frozen=True, kw_only=True):
     duration_ns: int
     interrupts: Interrupts
     cells: tuple[Cell, ...] = ()
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[MutexWait, ...] = ()
     wait_histogram_ns: tuple[int, ...] = ()  # bucket i: waits in [2**i, 2**(i+1)) ns
     lost_events: int = 0
     stackless_events: int = 0
@@ -170,7 +170,7 @@ class Container(Record, frozen=True, kw_only=True):
     failure: str = ""
 
 
-class Canary(Record, frozen=True, kw_only=True):
+class CanaryBatch(Record, frozen=True, kw_only=True):
     """One batch of bare memory cgroups.
 
     `lost_events`: requests that the IPI probe could not count, except an interrupt's while the probe ran on that CPU,
@@ -243,7 +243,7 @@ class Trial(Record, frozen=True, kw_only=True):
     churn: Window
     quiet: Window
     containers: tuple[Container, ...]
-    canary: Canary | None
+    canary: CanaryBatch | None
     kmem_accounting: KmemAccounting
     concurrency: int
     unsettled: bool = False

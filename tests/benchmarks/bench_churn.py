@@ -20,7 +20,7 @@ from statistics import median
 
 import docker
 from kickwatch.configuration.loading import load
-from kickwatch.experiment.laboratory import Laboratory
+from kickwatch.experiment.rig import Rig
 from kickwatch.node.lock import NodeLock
 from kickwatch.workload.names import new_trial_id
 
@@ -29,9 +29,9 @@ SOCKET = "/var/run/docker.sock"
 BARE_COMMAND = ["--deadline-ms", "1"]
 
 
-async def observed(laboratory: Laboratory, containers: int) -> float:
+async def observed(rig: Rig, containers: int) -> float:
     """Seconds for so many containers with probes armed, barrier, accounting check and counters per container."""
-    churn = laboratory.churn(laboratory.plan(new_trial_id(), containers), laboratory.knobs())
+    churn = rig.churn(rig.plan(new_trial_id(), containers), rig.knobs())
     since = time.perf_counter()
     done = await churn.run()
     elapsed_s = time.perf_counter() - since
@@ -82,10 +82,10 @@ async def measure(concurrency: int, blocks: int, containers: int) -> bool:
     """Interleaved blocks at one concurrency; True when the promises hold."""
     config = load(None, [f"workload.concurrency={concurrency}"]).config
     against_sdk, against_shell = [], []
-    async with Laboratory.open(config) as laboratory:
-        image, parent = laboratory.image, laboratory.parent_name
+    async with Rig.open(config) as rig:
+        image, parent = rig.image, rig.parent_name
         for block in range(blocks + 1):
-            ours = await observed(laboratory, containers)
+            ours = await observed(rig, containers)
             sdk = await asyncio.to_thread(bare_sdk, image, containers, concurrency, parent)
             loop = await asyncio.to_thread(shell, image, containers)
             rates = [containers / seconds for seconds in (ours, sdk, loop)]

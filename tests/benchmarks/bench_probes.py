@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from statistics import median
 
 from kickwatch.configuration.loading import load
-from kickwatch.experiment.laboratory import Laboratory
+from kickwatch.experiment.rig import Rig
 from kickwatch.node.lock import NodeLock
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.workload.names import new_trial_id
@@ -34,10 +34,10 @@ while other.is_alive():
 """
 
 
-async def cost(laboratory: Laboratory, act: Callable[[], Awaitable[object]]) -> tuple[float, int]:
+async def cost(rig: Rig, act: Callable[[], Awaitable[object]]) -> tuple[float, int]:
     """(mean nanoseconds, events) of the program while `act` runs."""
-    assert laboratory.observatory.requests is not None, laboratory.observatory.losses
-    probe = laboratory.observatory.requests.probe
+    assert rig.observatory.requests is not None, rig.observatory.losses
+    probe = rig.observatory.requests.probe
     ns_before, runs_before, _ = probe.run_statistics("csd_queue_cpu")
     await act()
     ns_after, runs_after, _ = probe.run_statistics("csd_queue_cpu")
@@ -62,14 +62,14 @@ def show(name: str, costs: list[tuple[float, int]]) -> float:
 async def main() -> int:
     """Measure both mixes, several rounds each."""
     with NodeLock():
-        async with Laboratory.open(load(None).config) as laboratory:
-            plan = laboratory.plan(new_trial_id(), CONTAINERS)
+        async with Rig.open(load(None).config) as rig:
+            plan = rig.plan(new_trial_id(), CONTAINERS)
             statistics = enable_statistics()
             try:
                 churn, storm = [], []
                 for _ in range(ROUNDS):
-                    churn.append(await cost(laboratory, laboratory.churn(plan, laboratory.knobs()).run))
-                    storm.append(await cost(laboratory, shootdowns))
+                    churn.append(await cost(rig, rig.churn(plan, rig.knobs()).run))
+                    storm.append(await cost(rig, shootdowns))
             finally:
                 os.close(statistics)
     means = [show("container churn", churn), show("TLB shootdown storm", storm)]

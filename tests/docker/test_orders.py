@@ -74,7 +74,7 @@ def test_what_a_killed_daemon_left_is_removed_though_nothing_is_started(tmp_path
         daemon.wait_status({"drained": "drained by file", "passive": "passive: "}[held])
         daemon.until(lambda: not ours(), "none", 10)
         assert daemon.events("trial_finished") == []
-        # The image goes with the first laboratory that is taken down.
+        # The image goes with the first rig that is taken down.
         (tmp_path / "drain").unlink(missing_ok=True)
         daemon.configure(workload__enabled=True)
         daemon.send(signal.SIGHUP)

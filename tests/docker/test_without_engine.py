@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command import Outcome, ended, kickwatch, start
+from command import CommandResult, ended, kickwatch, start
 from kickwatch.workload.oci_engine import ROOT
 from leftovers import leftovers
 from slowness import SLOWNESS
@@ -32,15 +32,15 @@ def nothing_is_left() -> Iterator[None]:
     assert not ROOT.exists()
 
 
-def without_docker(*arguments: str) -> Outcome:
+def without_docker(*arguments: str) -> CommandResult:
     """Run it in a mount namespace of its own, in which nobody listens at Docker's socket."""
     hide = 'mount --bind /dev/null "$0" && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", hide, str(SOCKET.resolve()), sys.executable, "-m", "kickwatch"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=100, check=False)
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
-def engine_of(told: Outcome) -> dict[str, str]:
+def engine_of(told: CommandResult) -> dict[str, str]:
     """What doctor says of the engine."""
     return next(found for found in told.json["capabilities"] if found["name"] == "container engine")
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.kernel
 SCRIPT = """
 import json, subprocess, sys, threading
 from pathlib import Path
-from kickwatch.node.privileges import Capability, give_up, held
+from kickwatch.node.privileges import LinuxCapability, give_up, held
 
 def effective():
     status = Path("/proc/thread-self/status").read_text()

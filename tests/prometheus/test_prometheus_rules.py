@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from builders import kick, trial, wait, window
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import Verdict
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
@@ -50,8 +50,8 @@ def used() -> Metrics:
     """Metrics after some work."""
     metrics = fresh()
     faulty = trial(kick(92), churn=window("churn", kick(92), waits=(wait(),)))
-    metrics.trial(faulty, Outcome(trial="0badcafe", verdict=Verdict.BROADCASTING), {})
-    metrics.trial(trial(void="recycled"), Outcome(trial="0badcaff", verdict=Verdict.UNKNOWN), {})
+    metrics.trial(faulty, TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING), {})
+    metrics.trial(trial(void="recycled"), TrialOutcome(trial="0badcaff", verdict=Verdict.UNKNOWN), {})
     metrics.observe(Live(requests={"do_sync_core": {b"k": 2**53}}, waits={20: {0: 7}}, wait_ns={b"k": 7_000_000}))
     metrics.pauses("load")
     metrics.paused("load", 1 / 3)

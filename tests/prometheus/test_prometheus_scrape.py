@@ -21,7 +21,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from builders import kick, trial
-from kickwatch.detect.state import Figures, Outcome
+from kickwatch.detect.state import Figures, TrialOutcome
 from kickwatch.model import Verdict
 from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.live import Live
@@ -196,7 +196,7 @@ async def test_each_scrape_has_figures_of_its_own_moment(prometheus: Prometheus,
 
 async def test_an_alert_names_the_cell_to_blame_and_goes(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     loud = nodes[1]
-    loud.metrics.trial(trial(kick(92)), Outcome(trial="0badcafe", verdict=Verdict.BROADCASTING), {})
+    loud.metrics.trial(trial(kick(92)), TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING), {})
     loud.metrics.condition("broadcasting")
     query = firing("KickwatchBroadcasting", "instance")
     await prometheus.until(query, lambda values: values == {(loud.instance,): 1.0})

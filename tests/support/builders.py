@@ -5,17 +5,17 @@ from typing import Any
 from msgspec.structs import replace
 
 from kickwatch.model import (
-    Canary,
+    CanaryBatch,
     Cell,
     Container,
     Interrupts,
     KmemAccounting,
+    MutexWait,
     Node,
     Observers,
     Origin,
     Path,
     Trial,
-    Wait,
     Window,
 )
 
@@ -47,14 +47,14 @@ def kick(broadcasts: int, *, under: int = 0) -> Cell:
     )
 
 
-def wait(waits: int = 7, *, holder: str = "kworker/0:1", path: Path = Path.OTHER) -> Wait:
+def wait(waits: int = 7, *, holder: str = "kworker/0:1", path: Path = Path.OTHER) -> MutexWait:
     """Tasks that waited for slab_mutex, 6 ms each."""
-    return Wait(
+    return MutexWait(
         waiter="slab_start", holder=holder, waits=waits, wait_ns=waits * 6_000_000, max_wait_ns=9_000_000, path=path
     )
 
 
-def window(kind: str, *cells: Cell, waits: tuple[Wait, ...] = (), **fields: Any) -> Window:
+def window(kind: str, *cells: Cell, waits: tuple[MutexWait, ...] = (), **fields: Any) -> Window:
     """Ten seconds."""
     given = {"duration_ns": 10_000_000_000, "interrupts": Interrupts(cal=3000, tlb=1000, res=2000)} | fields
     return Window(kind=kind, cells=cells, waits=waits, **given)
@@ -90,7 +90,7 @@ def trial(*cells: Cell, count: int = 23, **fields: Any) -> Trial:
         churn=window("churn", TLB, RCU, *cells),
         quiet=window("quiet", replace(TLB, requests=100, calls=100), interrupts=Interrupts(cal=100, tlb=50, res=80)),
         containers=containers(count),
-        canary=Canary(memcgs=100, duration_ns=39_000_000, interrupts=Interrupts(cal=2, tlb=2, res=9)),
+        canary=CanaryBatch(memcgs=100, duration_ns=39_000_000, interrupts=Interrupts(cal=2, tlb=2, res=9)),
         kmem_accounting=KmemAccounting.ON,
         concurrency=1,
     )

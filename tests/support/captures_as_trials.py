@@ -15,15 +15,15 @@ from typing import Any
 
 from kickwatch.detect.figures import creation_broadcasts, merge_cells
 from kickwatch.model import (
-    Canary,
+    CanaryBatch,
     Cell,
     Container,
     Interrupts,
     KmemAccounting,
+    MutexWait,
     Node,
     Observers,
     Trial,
-    Wait,
     Window,
 )
 from kickwatch.observe.reasons import (
@@ -126,7 +126,9 @@ def _trial(
         churn=_window("churn", window, merged, _waits(window)),
         quiet=_window("quiet", quiet, merge_cells(map(_requested, quiet.get("requests", ()))), _waits(quiet)),
         containers=_lives(containers, creation_broadcasts(merged)),
-        canary=Canary(memcgs=containers, duration_ns=_NANO, interrupts=Interrupts(), cells=merged) if canary else None,
+        canary=CanaryBatch(memcgs=containers, duration_ns=_NANO, interrupts=Interrupts(), cells=merged)
+        if canary
+        else None,
         kmem_accounting=KmemAccounting.ON,
         concurrency=1,
     )
@@ -146,18 +148,18 @@ def _node(recorded: dict[str, Any], network: str) -> Node:
     )
 
 
-def _window(kind: str, recorded: dict[str, Any], cells: tuple[Cell, ...], waits: tuple[Wait, ...]) -> Window:
+def _window(kind: str, recorded: dict[str, Any], cells: tuple[Cell, ...], waits: tuple[MutexWait, ...]) -> Window:
     duration_ns = int(recorded.get("seconds", 10.0) * _NANO)
     return Window(kind=kind, duration_ns=duration_ns, interrupts=Interrupts(), cells=cells, waits=waits)
 
 
-def _waits(recorded: dict[str, Any]) -> tuple[Wait, ...]:
+def _waits(recorded: dict[str, Any]) -> tuple[MutexWait, ...]:
     rows = [row for row in recorded.get("mutex_waits", ()) if is_slab_mutex_stack(row["stack"])]
     waits = []
     for row in rows:
         told = attribute("", row["stack"])
         waits.append(
-            Wait(
+            MutexWait(
                 waiter=top_of_stack(row["stack"]),
                 holder="",
                 waits=row["waits"],

@@ -15,7 +15,7 @@ _KICKWATCH = (*DIES_WITH_US, sys.executable, "-m", "kickwatch")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """What a finished command left."""
 
     status: int
@@ -36,7 +36,7 @@ class Outcome:
         return lines[0]
 
 
-def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Outcome:
+def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> CommandResult:
     """Run it to its end."""
     done = subprocess.run(
         [*_KICKWATCH, *arguments],
@@ -46,7 +46,7 @@ def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Ou
         env=os.environ | environment,
         check=False,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -60,11 +60,11 @@ def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     )
 
 
-def ended(process: "subprocess.Popen[str]", timeout_s: float = 60) -> Outcome:
+def ended(process: "subprocess.Popen[str]", timeout_s: float = 60) -> CommandResult:
     """Wait for a started command and take what it left; killed at the deadline, so that no test leaves one."""
     try:
         out, err = process.communicate(timeout=timeout_s * SLOWNESS)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-    return Outcome(process.returncode, out, err)
+    return CommandResult(process.returncode, out, err)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from builders import RCU, TLB, containers, kick, trial, window
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Change, Kind, Outcome, State
+from kickwatch.detect.state import Change, ChangeKind, State, TrialOutcome
 from kickwatch.model import Cell, Container, Trial
 
 PACE = Pace(containers=10, period_s=70.0)
@@ -34,7 +34,7 @@ def serial(each: int = 0, *cells: Cell, number: int = 10, **fields: Any) -> Tria
     return trial(**(given | fields))
 
 
-def watched(monitor: Monitor, trials: Iterable[Trial], state: State | None = None) -> tuple[State, list[Outcome]]:
+def watched(monitor: Monitor, trials: Iterable[Trial], state: State | None = None) -> tuple[State, list[TrialOutcome]]:
     """The state after these trials, and what each said."""
     state = state or monitor.start()
     outcomes = []
@@ -44,6 +44,6 @@ def watched(monitor: Monitor, trials: Iterable[Trial], state: State | None = Non
     return state, outcomes
 
 
-def changes(outcomes: Iterable[Outcome], *kinds: Kind) -> list[Change]:
+def changes(outcomes: Iterable[TrialOutcome], *kinds: ChangeKind) -> list[Change]:
     """All changes of these kinds, or of any."""
     return [change for outcome in outcomes for change in outcome.changes if not kinds or change.kind in kinds]

@@ -14,8 +14,8 @@ from kickwatch.commands.common import EXIT_STATUS, config_options, read_config
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Outcome
-from kickwatch.history.record_reader import Row, recorded
+from kickwatch.detect.state import TrialOutcome
+from kickwatch.history.record_reader import RecordedTrial, recorded
 from kickwatch.model import Verdict
 from kickwatch.service.pace import pace_of
 
@@ -48,7 +48,7 @@ class Replay:
         self._trials = self._otherwise = 0
         self._lost: dict[str, None] = {}
 
-    def step(self, row: Row) -> Outcome:
+    def step(self, row: RecordedTrial) -> TrialOutcome:
         """The verdict of one row, again."""
         self._monitor = self._monitor_for(row.pace or self._pace)
         if row.state is not None:
@@ -121,7 +121,7 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _lines(outcome: Outcome) -> str:
+def _lines(outcome: TrialOutcome) -> str:
     """A trial at which something changed."""
     why = ", ".join((*outcome.reasons, *outcome.findings))
     lines = [f"trial {outcome.trial}: {outcome.verdict.value}" + (f" ({why})" if why else "")]

@@ -10,7 +10,7 @@ import msgspec
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, complain, config_options, read_config, run, say
 from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single
-from kickwatch.detect.verdict import Finding, Judgement
+from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.experiment.one_shot import decide
 from kickwatch.journal.journal import logger
 from kickwatch.model import Trial, Verdict
@@ -43,7 +43,7 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
     """
     try:
         trials, single = _decided(config_path, sets, containers, until_decided=until_decided)
-        judgement = Judgement(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
+        judgement = ReasonedVerdict(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
         _report(trials, single, judgement, as_json=as_json)
     except Exception as error:  # under --bisect any failure is "cannot tell": git takes other statuses for a bad kernel
         if not bisect:
@@ -63,7 +63,7 @@ def _decided(
     return run(until_signalled(work, stopping=ending.begin))
 
 
-def _report(trials: list[Trial], single: Single, judgement: Judgement, *, as_json: bool) -> None:
+def _report(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *, as_json: bool) -> None:
     """The verdict to standard output, and what it alerts of to the log, whether there is room for the former or not."""
     try:
         click.echo(_rendered(trials, single, judgement, as_json=as_json))
@@ -72,7 +72,7 @@ def _report(trials: list[Trial], single: Single, judgement: Judgement, *, as_jso
             getattr(logger(), alert.level)(alert.event, **alert.fields)
 
 
-def _rendered(trials: list[Trial], single: Single, judgement: Judgement, *, as_json: bool) -> str:
+def _rendered(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *, as_json: bool) -> str:
     """The last trial's figures, and the verdict over all of them."""
     if as_json:
         evidence = {
@@ -91,7 +91,7 @@ def _rendered(trials: list[Trial], single: Single, judgement: Judgement, *, as_j
     return f"{trial_text(trials[-1], judgement, trials)}\n{single.text}; {rate}"
 
 
-def _status(judgement: Judgement, *, strict: bool, bisect: bool) -> int:
+def _status(judgement: ReasonedVerdict, *, strict: bool, bisect: bool) -> int:
     if bisect:
         return BISECT_STATUS[judgement.verdict]
     contended = Finding.SLAB_MUTEX_CONTENTION in judgement.findings

@@ -24,7 +24,7 @@ PRESETS = {
 }
 
 
-class Window(NamedTuple):
+class BudgetWindow(NamedTuple):
     """A span in which no more than `most` containers are started."""
 
     name: str
@@ -57,15 +57,15 @@ def least_period_s(config: Config) -> float:
     return max(config.trial.interval_s + 2.0 * config.trial.window_s, *paces, 0.0)
 
 
-def windows(limits: Limits) -> tuple[Window, ...]:
+def windows(limits: Limits) -> tuple[BudgetWindow, ...]:
     given = (
         ("hour", "containers_per_hour", HOUR_S, limits.containers_per_hour),
         ("day", "containers_per_day", DAY_S, limits.containers_per_day),
     )
-    return tuple(Window(name, key, length_s, most) for name, key, length_s, most in given if most is not None)
+    return tuple(BudgetWindow(name, key, length_s, most) for name, key, length_s, most in given if most is not None)
 
 
-def require(window: Window, containers: int, config: BudgetConfig) -> None:
+def require(window: BudgetWindow, containers: int, config: BudgetConfig) -> None:
     if containers > window.most:
         source = "" if getattr(config, window.key) else f" (preset {config.preset})"
         raise ConfigError(

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from kickwatch.detect import sentences as words
-from kickwatch.detect.comparison import Comparison, Rule
+from kickwatch.detect.comparison import Comparison, RelativeRule
 from kickwatch.detect.rates import Allowance
 from kickwatch.detect.recovery import Hysteresis
-from kickwatch.detect.state import Change, Kind, State
+from kickwatch.detect.state import Change, ChangeKind, State
 from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name
 from kickwatch.detect.track import Turn
 from kickwatch.model import AlarmKind
@@ -22,7 +22,7 @@ def of_stream(name: Name, test: Hysteresis, turn: Turn, *, counters: bool) -> Ch
     return _turned(CONDITION_OF[name], name.value, turn, text)
 
 
-def of_rule(comparison: Comparison, rule: Rule, turn: Turn) -> Change:
+def of_rule(comparison: Comparison, rule: RelativeRule, turn: Turn) -> Change:
     """The turn of one cell that is compared with its record."""
     if not turn.raised:
         return _turned(AlarmKind.REGRESSED, rule.cell, turn, words.fallen(rule.cell, turn))
@@ -36,7 +36,7 @@ def dropped(state: State, why: str) -> tuple[Change, ...]:
     """What is no longer known to hold when the evidence begins anew."""
     text = f"no longer known to hold, since the evidence begins anew: {why}"
     return tuple(
-        Change(kind=Kind.DROPPED, condition=condition, stream=", ".join(streams), text=text)
+        Change(kind=ChangeKind.DROPPED, condition=condition, stream=", ".join(streams), text=text)
         for condition, streams in state.alerted.items()
     )
 
@@ -49,19 +49,19 @@ def of_conditions(before: Mapping[AlarmKind, Sequence[str]], turns: Sequence[Cha
     changes = []
     for turn in turns:
         streams = alerted.setdefault(turn.condition, set())
-        if turn.kind is Kind.RAISED:
-            kind = Kind.JOINED if streams else Kind.RAISED
+        if turn.kind is ChangeKind.RAISED:
+            kind = ChangeKind.JOINED if streams else ChangeKind.RAISED
             streams.add(turn.stream)
         else:
             streams.discard(turn.stream)
-            kind = Kind.LEFT if streams else Kind.ENDED
+            kind = ChangeKind.LEFT if streams else ChangeKind.ENDED
         changes.append(replace(turn, kind=kind))
     return tuple(changes)
 
 
 def _turned(condition: AlarmKind, stream: str, turn: Turn, text: str) -> Change:
     return Change(
-        kind=Kind.RAISED if turn.raised else Kind.ENDED,
+        kind=ChangeKind.RAISED if turn.raised else ChangeKind.ENDED,
         condition=condition,
         stream=stream,
         text=text,

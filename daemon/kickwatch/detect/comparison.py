@@ -46,7 +46,7 @@ class StratumRecord(msgspec.Struct, frozen=True):
         return known
 
 
-class Rule(msgspec.Struct, frozen=True):
+class RelativeRule(msgspec.Struct, frozen=True):
     """A cell that is watched. `null` is None where its record is too short to contradict anything."""
 
     cell: str
@@ -62,7 +62,7 @@ class Comparison(msgspec.Struct, frozen=True):
     pending: tuple[dict[str, float], ...] = ()
     past: tuple[StratumRecord, ...] = ()
     against: Stratum | None = None
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[RelativeRule, ...] = ()
 
     @property
     def yardstick(self) -> StratumRecord | None:
@@ -94,10 +94,10 @@ class Comparer:
 
     def step(
         self, comparison: Comparison, trial: str, sweeps: dict[str, float]
-    ) -> tuple[Comparison, tuple[tuple[Rule, Turn], ...]]:
+    ) -> tuple[Comparison, tuple[tuple[RelativeRule, Turn], ...]]:
         """The state after one more trial, and the turns of its rules."""
-        turned: list[tuple[Rule, Turn]] = []
-        rules: list[Rule] = []
+        turned: list[tuple[RelativeRule, Turn]] = []
+        rules: list[RelativeRule] = []
         for rule in comparison.rules:
             stepped, turns = self._step(rule, trial, sweeps.get(rule.cell, 0.0))
             rules.append(stepped)
@@ -122,24 +122,24 @@ class Comparer:
             self._tests[key] = watch_of(null, self.threshold)
         return self._tests[key]
 
-    def _step(self, rule: Rule, trial: str, x: float) -> tuple[Rule, tuple[Turn, ...]]:
+    def _step(self, rule: RelativeRule, trial: str, x: float) -> tuple[RelativeRule, tuple[Turn, ...]]:
         if rule.null is None or rule.track is None:
             return rule, ()
         given = Given(trial, (x,), loud_above=rule.null.mean)
         track, turns = advance(self.test_of(rule.null), rule.track, given)
-        return Rule(rule.cell, rule.null, rule.before, track), turns
+        return RelativeRule(rule.cell, rule.null, rule.before, track), turns
 
-    def _rules_from(self, yardstick: StratumRecord) -> tuple[Rule, ...]:
+    def _rules_from(self, yardstick: StratumRecord) -> tuple[RelativeRule, ...]:
         """Rules for the cells that cost something, the dearest first."""
         dear = [(cell, record) for cell, record in yardstick.cells.items() if record.mean >= LEAST_SWEEPS]
         dear.sort(key=lambda item: (-item[1].mean, item[0]))
         return tuple(self._rule(cell, _null(record), record.mean) for cell, record in dear[:MOST_RULES])
 
-    def _newcomers(self, comparison: Comparison, sweeps: dict[str, float]) -> list[Rule]:
+    def _newcomers(self, comparison: Comparison, sweeps: dict[str, float]) -> list[RelativeRule]:
         """Rules for cells that cost something for the first time. They begin with the next trial: what made us choose
         them is no evidence against them."""
         watched = {rule.cell for rule in comparison.rules}
-        found: list[Rule] = []
+        found: list[RelativeRule] = []
         for cell in sorted(sweeps):
             yardstick = comparison.yardstick
             if sweeps[cell] < LEAST_SWEEPS or cell in watched or yardstick is None:
@@ -150,8 +150,8 @@ class Comparer:
             found.append(self._rule(cell, _null(record) if record else None, record.mean if record else 0.0))
         return found
 
-    def _rule(self, cell: str, null: Null | None, before: float) -> Rule:
-        return Rule(cell, null, before, start(self.test_of(null)) if null else None)
+    def _rule(self, cell: str, null: Null | None, before: float) -> RelativeRule:
+        return RelativeRule(cell, null, before, start(self.test_of(null)) if null else None)
 
     @staticmethod
     def _folded(comparison: Comparison) -> Comparison:

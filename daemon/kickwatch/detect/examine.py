@@ -12,14 +12,14 @@ from operator import attrgetter
 import msgspec
 
 from kickwatch.detect.strata import Stratum, stratum_of
-from kickwatch.detect.streams import COUNTERS, Observed, observe
-from kickwatch.detect.verdict import Finding, Reason, doubts_of, nearly_all_failed, swept, void_reasons
+from kickwatch.detect.streams import COUNTERS, TrialObservations, observe
+from kickwatch.detect.verdict import Finding, VerdictReason, doubts_of, nearly_all_failed, swept, void_reasons
 from kickwatch.model import Trial
 
 # Reasons for which a probe's figures are no observations at all.
-_WORTHLESS = frozenset({Reason.BLIND.value, Reason.ONE_CPU.value})
+_WORTHLESS = frozenset({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value})
 # What is no doubt about one trial: the silence of many is added up, and one trial of failures is an accident.
-_OVER_MANY = frozenset({Reason.TOO_FEW_CONTAINERS.value, Reason.CONTAINERS_FAILED.value})
+_OVER_MANY = frozenset({VerdictReason.TOO_FEW_CONTAINERS.value, VerdictReason.CONTAINERS_FAILED.value})
 _FAILURE = attrgetter("failure")
 
 
@@ -38,12 +38,12 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     void: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
-    observed: Observed | None = None
+    observed: TrialObservations | None = None
     silence: bool = False
     failed: bool = False
 
     @property
-    def established(self) -> Observed | None:
+    def established(self) -> TrialObservations | None:
         """What the test of silence may hear: the trial looked, it can be trusted, containers lived. Else None."""
         heard = self.silence and self.observed is not None and self.observed.churned is not None
         return self.observed if heard else None
@@ -55,7 +55,7 @@ def examine(trial: Trial) -> Examined:
     void = tuple(void_reasons([trial]))
     doubts = () if void else tuple(doubt for doubt in doubts_of([trial]) if doubt not in _OVER_MANY)
     # Without a probe the streams that need one hear nothing: it is no doubt about the others.
-    open_doubts = tuple(doubt for doubt in doubts if not (counters and doubt == Reason.BLIND))
+    open_doubts = tuple(doubt for doubt in doubts if not (counters and doubt == VerdictReason.BLIND))
     worthless = bool(void) or not _WORTHLESS.isdisjoint(open_doubts)
     findings = [Finding.UNSETTLED.value] if trial.unsettled else []
     findings += [Finding.FAILED_CONTAINERS.value] if any(map(_FAILURE, trial.containers)) else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from kickwatch.model import Canary, Cell, Container, Interrupts, Origin, Trial, Wait, Window
+from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, MutexWait, Origin, Trial, Window
 
 
 def merge_windows(windows: Sequence[Window]) -> Window:
@@ -62,13 +62,13 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
     )
 
 
-def _merge_waits(waits: Iterable[Wait]) -> tuple[Wait, ...]:
-    merged: dict[tuple[object, ...], Wait] = {}
+def _merge_waits(waits: Iterable[MutexWait]) -> tuple[MutexWait, ...]:
+    merged: dict[tuple[object, ...], MutexWait] = {}
     for wait in waits:
         key = (wait.stack, wait.holder)
         so_far = merged.get(key)
         if so_far is not None:
-            merged[key] = Wait(
+            merged[key] = MutexWait(
                 waiter=wait.waiter,
                 holder=wait.holder,
                 waits=so_far.waits + wait.waits,
@@ -108,7 +108,7 @@ def attributed(trial: Trial) -> bool:
     return looked and (bool(trial.churn.cells) or not counted(trial))
 
 
-def batch_heard(batch: Canary) -> bool:
+def batch_heard(batch: CanaryBatch) -> bool:
     """Whether a canary batch without a broadcast of the creation path had none.
 
     A request that was lost may have been one; so may a broadcast to which no stack gave an origin.
@@ -130,7 +130,7 @@ def known_creation_broadcasts(trial: Trial) -> int | None:
     return creation_broadcasts(trial.churn.cells) if attributed(trial) else None
 
 
-def longest_wait_ns(waits: Iterable[Wait]) -> int | None:
+def longest_wait_ns(waits: Iterable[MutexWait]) -> int | None:
     """The longest wait, as far as it is known; 0 without any wait.
 
     A record has the longest since the probe was armed where that rose in its window, and else 0: how long the window's
@@ -160,7 +160,7 @@ def above_quiet(trial: Trial, churn_events: float, quiet_events: float) -> float
     return churn_events - quiet_rate_hz(trial, quiet_events) * trial.churn.duration_ns / 1e9
 
 
-def total_waits(waits: Iterable[Wait]) -> tuple[int, int]:
+def total_waits(waits: Iterable[MutexWait]) -> tuple[int, int]:
     """(waits, wait_ns) added up."""
     count = wait_ns = 0
     for wait in waits:

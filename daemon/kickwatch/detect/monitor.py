@@ -28,11 +28,11 @@ from kickwatch.detect.quiet import (
 )
 from kickwatch.detect.rates import Pace, Share, Stream, observations_per_year, split
 from kickwatch.detect.recovery import LEAST_CEILING, MOST_CLIP, Ceiling, Hysteresis
-from kickwatch.detect.state import Change, Figures, Outcome, SilentTrials, State
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, Observed, allowance_of
+from kickwatch.detect.state import Change, Figures, SilentTrials, State, TrialOutcome
+from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, TrialObservations, allowance_of
 from kickwatch.detect.swap import SwapTest
 from kickwatch.detect.track import Given, Track
-from kickwatch.detect.verdict import Reason
+from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import AlarmKind, Trial, Verdict
 
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
@@ -43,10 +43,10 @@ _ENDS_SILENCE = frozenset({AlarmKind.BROADCASTING, AlarmKind.ELSEWHERE})
 _LOUD_ABOVE = {Name.BPF: 1.0}  # there every trial has some: what is allowed is no beginning of a fault
 _MOST = 1e300
 _REASON_OF = {
-    Name.ATTRIBUTED: Reason.CREATION_PATH,
-    Name.BURST: Reason.CREATION_PATH,
-    Name.SIGNATURE: Reason.CREATION_PATH,
-    Name.CANARY: Reason.CANARY,
+    Name.ATTRIBUTED: VerdictReason.CREATION_PATH,
+    Name.BURST: VerdictReason.CREATION_PATH,
+    Name.SIGNATURE: VerdictReason.CREATION_PATH,
+    Name.CANARY: VerdictReason.CANARY,
 }
 # An alarm of these would end `quiet`, so evidence that grows there does so before it is one.
 _ENDS_QUIET = frozenset({AlarmKind.BROADCASTING, AlarmKind.CONTENDED, AlarmKind.ELSEWHERE})
@@ -71,14 +71,14 @@ class Monitor:
         """Nothing observed."""
         return State()
 
-    def step(self, state: State, trial: Trial) -> tuple[State, Outcome]:
+    def step(self, state: State, trial: Trial) -> tuple[State, TrialOutcome]:
         """The state after one more trial, and what it says."""
         return self.judge(state, examine(trial))
 
-    def judge(self, state: State, seen: Examined) -> tuple[State, Outcome]:
+    def judge(self, state: State, seen: Examined) -> tuple[State, TrialOutcome]:
         """`step` for a trial that was examined elsewhere."""
         if seen.void:
-            return _voided(state, seen), Outcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
+            return _voided(state, seen), TrialOutcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
         state, gone, anew = self._entered(state, seen)
         before, (state, turned) = state, self._fed(state, seen)
         state = replace(state, trials=state.trials + 1, silence=self._listened(before, state, seen))
@@ -154,7 +154,9 @@ class Monitor:
             turned += [changes.of_rule(comparison, rule, turn) for rule, turn in risen]
         return replace(state, comparison=comparison, containers=state.containers + lives), turned
 
-    def _with_bpf(self, comparison: Comparison, seen: Examined, observed: Observed) -> tuple[Observed, Comparison]:
+    def _with_bpf(
+        self, comparison: Comparison, seen: Examined, observed: TrialObservations
+    ) -> tuple[TrialObservations, Comparison]:
         """What the stream `bpf` hears, or the record that learns what it may cost: never both from one trial."""
         cost = observed.bpf
         if cost is None:
@@ -197,19 +199,19 @@ class Monitor:
             return self.silence.heard(known, established.churned)
         return known
 
-    def _judged(self, state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> Outcome:
+    def _judged(self, state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> TrialOutcome:
         alerted, missing = state.alerted, None
         verdict, reasons = Verdict.UNKNOWN, self._doubts(state, seen)
         if AlarmKind.BROADCASTING in alerted:
             verdict, reasons = Verdict.BROADCASTING, _guilty(alerted[AlarmKind.BROADCASTING], counters=seen.counters)
         elif not reasons and not state.silence.established:
-            reasons, missing = (Reason.INSUFFICIENT_EVIDENCE.value,), self.silence.needs(state.silence)
+            reasons, missing = (VerdictReason.INSUFFICIENT_EVIDENCE.value,), self.silence.needs(state.silence)
         elif not reasons and _stands(state):
-            reasons = (Reason.INSUFFICIENT_EVIDENCE.value,)
+            reasons = (VerdictReason.INSUFFICIENT_EVIDENCE.value,)
         elif not reasons:
             verdict = Verdict.QUIET
         findings = tuple(condition.value for condition in alerted if condition is not AlarmKind.BROADCASTING)
-        return Outcome(
+        return TrialOutcome(
             trial=seen.trial,
             verdict=verdict,
             reasons=reasons,
@@ -223,11 +225,11 @@ class Monitor:
     def _doubts(state: State, seen: Examined) -> tuple[str, ...]:
         """Why nothing is known, whatever the evidence for silence."""
         if state.silence.failed >= FAILED_TRIALS:
-            return (Reason.CONTAINERS_FAILED.value,)
+            return (VerdictReason.CONTAINERS_FAILED.value,)
         if seen.doubts:
             return seen.doubts
         elsewhere = state.silence.elsewhere or AlarmKind.ELSEWHERE in state.alerted
-        return (Reason.BROADCASTS_ELSEWHERE.value,) if elsewhere else ()
+        return (VerdictReason.BROADCASTS_ELSEWHERE.value,) if elsewhere else ()
 
     def _in_epoch(self, state: State, started_unix_s: float) -> State:
         epoch = int(started_unix_s // EPOCH_S)
@@ -242,7 +244,7 @@ class _Feed(msgspec.Struct, frozen=True):
     """A trial's observations, dealt to the streams."""
 
     seen: Examined
-    observed: Observed
+    observed: TrialObservations
 
     def heard(self, name: Name, track: Track) -> tuple[float, ...]:
         """The observations of the stream; empty for none."""
@@ -319,5 +321,5 @@ def _guilty(streams: tuple[str, ...], *, counters: bool) -> tuple[str, ...]:
     """Why the verdict is broadcasting, in the words of the one-trial verdict."""
     reasons = [_REASON_OF[Name(stream)] for stream in streams]
     if counters:
-        reasons = [Reason.CANARY_INTERRUPTS if reason is Reason.CANARY else reason for reason in reasons]
+        reasons = [VerdictReason.CANARY_INTERRUPTS if reason is VerdictReason.CANARY else reason for reason in reasons]
     return tuple(dict.fromkeys(reason.value for reason in reasons))

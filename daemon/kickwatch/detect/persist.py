@@ -10,7 +10,7 @@ import msgspec
 
 from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import BpfCost
-from kickwatch.detect.comparison import Comparison, Rule, StratumRecord
+from kickwatch.detect.comparison import Comparison, RelativeRule, StratumRecord
 from kickwatch.detect.eprocess import Null, SavedWealth, StaleStateError, Wealth
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.quiet import SavedSilence, Silence
@@ -19,7 +19,7 @@ from kickwatch.detect.state import State
 from kickwatch.detect.strata import Stratum
 from kickwatch.detect.streams import Name
 from kickwatch.detect.track import SavedTrack, Track
-from kickwatch.detect.verdict import Reason
+from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import Verdict
 
 VERSION = 1
@@ -151,7 +151,7 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
     silence = monitor.silence.restore(known.silence) if known.silence else Silence()
     verdict, reasons = known.verdict, known.reasons
     if verdict is Verdict.QUIET and not silence.established:  # of a release in which silence was not established
-        verdict, reasons = Verdict.UNKNOWN, (Reason.INSUFFICIENT_EVIDENCE.value,)
+        verdict, reasons = Verdict.UNKNOWN, (VerdictReason.INSUFFICIENT_EVIDENCE.value,)
     state = State(
         boot_id=known.boot_id,
         trials=known.trials,
@@ -216,17 +216,17 @@ def _restore_record(saved: SavedRecord) -> StratumRecord:
     return StratumRecord(saved.stratum, saved.trials, cells, bpf)
 
 
-def _save_rule(monitor: Monitor, rule: Rule) -> SavedRule:
+def _save_rule(monitor: Monitor, rule: RelativeRule) -> SavedRule:
     if rule.null is None or rule.track is None:
         return SavedRule(rule.cell, rule.before.hex())
     track = tracks.save(monitor.comparer.test_of(rule.null), rule.track)
     return SavedRule(rule.cell, rule.before.hex(), rule.null.mean.hex(), rule.null.clip.hex(), track)
 
 
-def _restore_rule(monitor: Monitor, saved: SavedRule, lost: list[str]) -> Rule:
+def _restore_rule(monitor: Monitor, saved: SavedRule, lost: list[str]) -> RelativeRule:
     before = float.fromhex(saved.before)
     if saved.track is None:
-        return Rule(saved.cell, None, before, None)
+        return RelativeRule(saved.cell, None, before, None)
     null = Null(float.fromhex(saved.mean), float.fromhex(saved.clip))
     test = monitor.comparer.test_of(null)
     try:
@@ -234,4 +234,4 @@ def _restore_rule(monitor: Monitor, saved: SavedRule, lost: list[str]) -> Rule:
     except StaleStateError as error:
         lost.append(f"cell {saved.cell}: {error}")
         track = tracks.start(test)
-    return Rule(saved.cell, null, before, track)
+    return RelativeRule(saved.cell, null, before, track)

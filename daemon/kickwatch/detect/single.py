@@ -10,7 +10,7 @@ from kickwatch.detect.rates import CANARY, SIGNATURE
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.sentences import height
 from kickwatch.detect.streams import COUNTERS, Name, churned_of, lives_of, observe
-from kickwatch.detect.verdict import Reason, broadcasts_elsewhere, doubts_of, judge, void_reasons
+from kickwatch.detect.verdict import VerdictReason, broadcasts_elsewhere, doubts_of, judge, void_reasons
 from kickwatch.model import Trial, Verdict
 
 
@@ -35,7 +35,7 @@ def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
     run = test.start()
     for trial in trials:
         run = _after(test, run, trial)
-    doubts = [doubt for doubt in doubts_of(trials) if doubt != Reason.TOO_FEW_CONTAINERS]
+    doubts = [doubt for doubt in doubts_of(trials) if doubt != VerdictReason.TOO_FEW_CONTAINERS]
     void = void_reasons(trials)
     verdict, reasons = _verdict(run.verdict, trials, void, doubts)
     more = None if void or doubts else test.needs(run)
@@ -74,19 +74,19 @@ def _verdict(
         return Verdict.UNKNOWN, [*void, *doubts]
     if decided is Verdict.BROADCASTING and not _untrusted(trials):
         seen = judge(trials).reasons if judge(trials).verdict is Verdict.BROADCASTING else ()
-        return decided, list(seen) or [Reason.CREATION_PATH.value]
+        return decided, list(seen) or [VerdictReason.CREATION_PATH.value]
     if doubts:
         return Verdict.UNKNOWN, doubts
-    elsewhere = [Reason.BROADCASTS_ELSEWHERE.value] if broadcasts_elsewhere(trials) else []
+    elsewhere = [VerdictReason.BROADCASTS_ELSEWHERE.value] if broadcasts_elsewhere(trials) else []
     if decided is Verdict.UNKNOWN:
-        return decided, [*elsewhere, Reason.INSUFFICIENT_EVIDENCE.value]
+        return decided, [*elsewhere, VerdictReason.INSUFFICIENT_EVIDENCE.value]
     return (Verdict.UNKNOWN, elsewhere) if elsewhere and decided is Verdict.QUIET else (decided, [])
 
 
 def _untrusted(trials: Sequence[Trial]) -> bool:
     """Whether a probe's figures are worth nothing: it failed its control, or saw nothing at all."""
     probed = [trial for trial in trials if trial.observers.ipis != COUNTERS]
-    return bool({Reason.BLIND.value, Reason.ONE_CPU.value}.intersection(doubts_of(probed)))
+    return bool({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value}.intersection(doubts_of(probed)))
 
 
 def _text(verdict: Verdict, more: int | None, loud: Scaled, silent: Scaled, needed: float) -> str:

@@ -12,7 +12,7 @@ from kickwatch.detect.track import Track
 from kickwatch.model import AlarmKind, Verdict
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """How a condition changed. `joined` and `left`: one more or one less of its streams, while it lasts."""
 
     RAISED = "raised"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One change of a condition, and why in plain words. `stream` is a stream's name, or the cell of a regression."""
 
-    kind: Kind
+    kind: ChangeKind
     condition: AlarmKind
     stream: str
     text: str
@@ -36,7 +36,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     loud: int = 0
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What one trial says, given all before it. `anew`: why all evidence was dropped before it, if it was.
 
     `more_containers`: silent ones still missing until silence is established; None where something else is missing.

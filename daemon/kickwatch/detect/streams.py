@@ -39,7 +39,7 @@ from kickwatch.detect.verdict import (
     counted_broadcasts_per_memcg,
     single_request_sweeps,
 )
-from kickwatch.model import AlarmKind, Origin, Path, Trial, Wait
+from kickwatch.model import AlarmKind, MutexWait, Origin, Path, Trial
 
 COUNTERS = "counters"
 ELSEWHERE_MARGIN = 6.0  # broadcasts: one static key switched on and off
@@ -90,7 +90,7 @@ _ALLOWANCES = {
 }
 
 
-class Observed(msgspec.Struct, frozen=True):
+class TrialObservations(msgspec.Struct, frozen=True):
     """What one trial tells. A stream that it tells nothing is missing from both dictionaries.
 
     `means` lacks the stream `bpf`: its allowance depends on what is known of the stratum (`bpf`: this trial's cost).
@@ -140,7 +140,7 @@ def lives_of(trial: Trial, created: int) -> Lives:
     return Lives(len(counting), own, max(0, created - max(0, held)), begun, failed)
 
 
-def observe(trial: Trial) -> Observed:
+def observe(trial: Trial) -> TrialObservations:
     """The observations of one trial, void or not: whether they may be used is the monitor's business."""
     churn = broadcasts_of(trial.churn.cells)
     lives = lives_of(trial, churn.created)
@@ -156,7 +156,7 @@ def observe(trial: Trial) -> Observed:
     if lives.count and waits_known(trial):
         means[Name.CONTENTION] = (_waits(trial.churn.waits, create=True) / lives.count,)
         pairs[Name.CONTENTION_EXCESS] = (_waits(trial.churn.waits), _waits(trial.quiet.waits))
-    return Observed(
+    return TrialObservations(
         containers=lives.count,
         means=means,
         pairs=pairs,
@@ -220,7 +220,7 @@ def _canary(trial: Trial) -> tuple[float, ...]:
     return (each if each >= BROADCASTS_PER_MEMCG else 0.0,)
 
 
-def _waits(waits: tuple[Wait, ...], *, create: bool = False) -> float:
+def _waits(waits: tuple[MutexWait, ...], *, create: bool = False) -> float:
     """Waits for slab_mutex: those on the create path, or all the others, whose cause the waiter does not tell."""
     return float(sum([wait.waits for wait in waits if (wait.path is Path.CREATE) is create])) if waits else 0.0
 

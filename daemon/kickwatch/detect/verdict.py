@@ -12,7 +12,7 @@ import msgspec
 
 from kickwatch.detect.classes import unallowed_above_quiet
 from kickwatch.detect.figures import batch_heard, counted, creation_broadcasts, total_requests, total_waits
-from kickwatch.model import Canary, KmemAccounting, Trial, Verdict
+from kickwatch.model import CanaryBatch, KmemAccounting, Trial, Verdict
 
 MIN_CONTAINERS = 10
 BROADCASTS_PER_CONTAINER = 0.5
@@ -23,7 +23,7 @@ LEAST_CPUS_TO_SWEEP = 4  # with fewer, a request to one CPU can hardly be told f
 FAILED_SHARE = 0.9  # of a trial's containers: it establishes nothing
 
 
-class Reason(StrEnum):
+class VerdictReason(StrEnum):
     """Why a verdict is what it is."""
 
     CREATION_PATH = "creation_path_broadcasts"
@@ -52,7 +52,7 @@ class Finding(StrEnum):
     FAILED_CONTAINERS = "failed_containers"
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class ReasonedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict with its reasons and findings."""
 
     verdict: Verdict
@@ -60,7 +60,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[str, ...]
 
 
-def judge(trials: Sequence[Trial]) -> Judgement:
+def judge(trials: Sequence[Trial]) -> ReasonedVerdict:
     """The verdict over consecutive trials of one node; the figures are pooled.
 
     What makes the experiment void (no kernel memory was charged, the machine changed under it) outranks what was seen;
@@ -74,18 +74,18 @@ def judge(trials: Sequence[Trial]) -> Judgement:
     elif doubts:
         verdict, reasons = Verdict.UNKNOWN, doubts
     elif broadcasts_elsewhere(trials):
-        verdict, reasons = Verdict.UNKNOWN, [Reason.BROADCASTS_ELSEWHERE.value]
+        verdict, reasons = Verdict.UNKNOWN, [VerdictReason.BROADCASTS_ELSEWHERE.value]
     else:
         verdict, reasons = Verdict.QUIET, []
-    return Judgement(verdict=verdict, reasons=tuple(reasons), findings=tuple(_findings(trials)))
+    return ReasonedVerdict(verdict=verdict, reasons=tuple(reasons), findings=tuple(_findings(trials)))
 
 
 def void_reasons(trials: Sequence[Trial]) -> list[str]:
     """Why the trials prove nothing at all, whatever was seen."""
     off = any(trial.kmem_accounting is KmemAccounting.OFF and counted(trial) for trial in trials)
-    reasons = [Reason.KMEM_ACCOUNTING_OFF.value] if off else []
+    reasons = [VerdictReason.KMEM_ACCOUNTING_OFF.value] if off else []
     if any(trial.void for trial in trials):
-        reasons.append(Reason.DISTURBED.value)
+        reasons.append(VerdictReason.DISTURBED.value)
     return reasons
 
 
@@ -94,11 +94,11 @@ def _guilty(trials: Sequence[Trial]) -> list[str]:
     broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in trials)
     reasons = []
     if containers >= MIN_CONTAINERS and broadcasts / containers >= BROADCASTS_PER_CONTAINER:
-        reasons.append(Reason.CREATION_PATH.value)
+        reasons.append(VerdictReason.CREATION_PATH.value)
     canaries = [trial.canary for trial in trials if trial.canary is not None and trial.canary.memcgs]
     memcgs = sum(canary.memcgs for canary in canaries)
     if memcgs and sum(creation_broadcasts(canary.cells) for canary in canaries) / memcgs >= BROADCASTS_PER_MEMCG:
-        reasons.append(Reason.CANARY.value)
+        reasons.append(VerdictReason.CANARY.value)
     reasons += _guilty_by_counters(trials)
     return reasons
 
@@ -109,18 +109,18 @@ def _guilty_by_counters(trials: Sequence[Trial]) -> list[str]:
     told = [counted_broadcasts_per_memcg(trial.canary, trial.node.cpus_online) for trial in blind if trial.canary]
     per_cpu = [each for each in told if each is not None]
     if per_cpu and sum(per_cpu) / len(per_cpu) >= BROADCASTS_PER_MEMCG:
-        return [Reason.CANARY_INTERRUPTS.value]
+        return [VerdictReason.CANARY_INTERRUPTS.value]
     return []
 
 
-def cal_minus_tlb_per_memcg(canary: Canary) -> float | None:
+def cal_minus_tlb_per_memcg(canary: CanaryBatch) -> float | None:
     """Call-function interrupts that were no TLB shootdowns, all CPUs, per memcg; None where the row is missing."""
     if canary.interrupts.cal is None or not canary.memcgs:
         return None
     return (canary.interrupts.cal - (canary.interrupts.tlb or 0)) / canary.memcgs
 
 
-def counted_broadcasts_per_memcg(canary: Canary, cpus_online: int) -> float | None:
+def counted_broadcasts_per_memcg(canary: CanaryBatch, cpus_online: int) -> float | None:
     """The same by the other CPUs: one broadcast for each memcg is 1.0 on any node; None where nothing can be told."""
     rise = cal_minus_tlb_per_memcg(canary)
     return None if rise is None or cpus_online < 2 else rise / (cpus_online - 1)
@@ -130,20 +130,20 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
     """Why silence proves nothing; a broadcast that was seen was seen."""
     doubts = []
     if any(_blind(trial) for trial in trials):
-        doubts.append(Reason.BLIND.value)
+        doubts.append(VerdictReason.BLIND.value)
     if any(trial.node.cpus_online < 2 for trial in trials):
-        doubts.append(Reason.ONE_CPU.value)
+        doubts.append(VerdictReason.ONE_CPU.value)
     if sum(len(counted(trial)) for trial in trials) < MIN_CONTAINERS:
-        doubts.append(Reason.TOO_FEW_CONTAINERS.value)
+        doubts.append(VerdictReason.TOO_FEW_CONTAINERS.value)
     if trials and all(map(nearly_all_failed, trials)):
-        doubts.append(Reason.CONTAINERS_FAILED.value)
+        doubts.append(VerdictReason.CONTAINERS_FAILED.value)
     if any(trial.kmem_accounting is KmemAccounting.UNKNOWN and counted(trial) for trial in trials):
-        doubts.append(Reason.KMEM_ACCOUNTING_UNKNOWN.value)
+        doubts.append(VerdictReason.KMEM_ACCOUNTING_UNKNOWN.value)
     probed = (trial.churn for trial in trials if trial.observers.ipis != "counters")
     batches = (trial.canary for trial in trials if trial.observers.ipis != "counters" and trial.canary is not None)
     lost = any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed)
     if lost or not all(map(batch_heard, batches)):
-        doubts.append(Reason.EVENTS_LOST.value)
+        doubts.append(VerdictReason.EVENTS_LOST.value)
     return doubts
 
 

@@ -6,7 +6,7 @@ from kickwatch.configuration.types import Config
 from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single, one_shot
 from kickwatch.errors import EngineError
-from kickwatch.experiment.laboratory import Laboratory
+from kickwatch.experiment.rig import Rig
 from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.model import Trial, Verdict
 from kickwatch.node.lock import NodeLock
@@ -25,16 +25,16 @@ async def decide(
 ) -> tuple[list[Trial], Single]:
     """The trials of one run and their verdict; with `until_decided` further trials follow while more would decide."""
     with NodeLock():
-        async with Laboratory.open(config, ending=ending) as laboratory:
-            trials = [await TrialRun(laboratory, containers, progress).run()]
+        async with Rig.open(config, ending=ending) as rig:
+            trials = [await TrialRun(rig, containers, progress).run()]
             single = one_shot(trials)
             while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
                 if len(trials) >= _MOST_TRIALS or not counted(trials[-1]):  # where none came up, more would not either
                     break
-                if await laboratory.engine_changed():
+                if await rig.engine_changed():
                     raise EngineError("the engine has become another one between two trials", "begin anew")
                 progress(f"undecided: about {single.more_containers} more containers")
                 more = min(max(single.more_containers, containers), _MOST_CONTAINERS)
-                trials.append(await TrialRun(laboratory, more, progress, len(trials)).run())
+                trials.append(await TrialRun(rig, more, progress, len(trials)).run())
                 single = one_shot(trials)
     return trials, single

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
 
-from kickwatch.observe.interrupts import InterruptSample, Kind, Reset, rise
+from kickwatch.observe.interrupts import InterruptSample, IpiKind, Reset, rise
 
 UNPATCHED_FROM = 0.5  # per loop; a tenth of the fault, fifty times the published patched figure
 MEMORY_SHARE = 0.10
@@ -77,7 +77,7 @@ class Reproduction:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PatchVerdict:
     """`low` and `high` bound the broadcasts per loop; `why` says what they rest on."""
 
     patch: Patch
@@ -122,7 +122,7 @@ def call_rise(before: Reading, after: Reading) -> int | None:
     return change.cal - (change.tlb or 0)
 
 
-def judge(phase: Phase, loops: int, background_hz: float) -> Judgement:
+def judge(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
     """Patched when less than half a broadcast per loop is proven, unpatched when at least that is, else unknown.
 
     What was attributed to the creation path counts as it is and outranks the counters.
@@ -135,10 +135,10 @@ def judge(phase: Phase, loops: int, background_hz: float) -> Judgement:
     why = "attributed to the creation path"
     if counted.patch not in {patch, Patch.UNKNOWN}:
         why += f"; the counters alone would say {counted.patch}"
-    return Judgement(patch, per_loop, per_loop, why)
+    return PatchVerdict(patch, per_loop, per_loop, why)
 
 
-def judge_counters(phase: Phase, loops: int, background_hz: float) -> Judgement:
+def judge_counters(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
     """The same from /proc/interrupts alone: a broadcast interrupts every other CPU once.
 
     So CAL - TLB, summed over CPUs, is divided by loops and other CPUs, less the background measured before. That may
@@ -147,24 +147,24 @@ def judge_counters(phase: Phase, loops: int, background_hz: float) -> Judgement:
     others = len(phase.after.interrupts.cpus) - 1
     calls = call_rise(phase.before, phase.after)
     if calls is None:
-        return Judgement(Patch.UNKNOWN, 0.0, 0.0, _why_uncounted(phase))
+        return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, _why_uncounted(phase))
     if others < 1:
-        return Judgement(Patch.UNKNOWN, 0.0, 0.0, "there is no other CPU to interrupt")
+        return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "there is no other CPU to interrupt")
     expected = background_hz * phase.elapsed_s
     doubt = expected / 2 + NOISE_SIGMAS * sqrt(max(calls, 0) + 1)
     low = max(0.0, calls - expected - doubt) / loops / others
     high = max(0.0, calls - expected + doubt) / loops / others
     if high < UNPATCHED_FROM:
-        return Judgement(Patch.PATCHED, low, high, "from the counters")
+        return PatchVerdict(Patch.PATCHED, low, high, "from the counters")
     if low >= UNPATCHED_FROM:
-        return Judgement(Patch.UNPATCHED, low, high, "from the counters")
-    return Judgement(Patch.UNKNOWN, low, high, "too few loops for what else interrupts this node's CPUs")
+        return PatchVerdict(Patch.UNPATCHED, low, high, "from the counters")
+    return PatchVerdict(Patch.UNKNOWN, low, high, "too few loops for what else interrupts this node's CPUs")
 
 
-def verdict(run: Reproduction) -> Judgement:
+def verdict(run: Reproduction) -> PatchVerdict:
     """The creation phase judged; without kernel memory accounting the test cannot show the fault."""
     if not run.kmem_accounted:
-        return Judgement(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
+        return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
     return judge(run.creation, run.loops, run.background_hz)
 
 
@@ -177,7 +177,7 @@ def _why_uncounted(phase: Phase) -> str:
 
 def published_line(loops: int, phase: Phase) -> str:
     """`10000 loops: A => B (+C ipis)`: the first CPU's column; B is read after the asynchronous work."""
-    before, after = phase.before.interrupts.row(Kind.CAL), phase.after.interrupts.row(Kind.CAL)
+    before, after = phase.before.interrupts.row(IpiKind.CAL), phase.after.interrupts.row(IpiKind.CAL)
     if not before or not after:
         return f"{loops} loops: no row of function call interrupts"
     cpu = min(before)
@@ -192,7 +192,7 @@ def all_cpus_line(name: str, loops: int, phase: Phase, background_hz: float) -> 
     if isinstance(change, Reset) or change.cal is None:
         return f"{name}, all CPUs: not counted ({_why_uncounted(phase)})"
     cpus = len(phase.after.interrupts.cpus)
-    totals = [sum((reading.interrupts.row(Kind.CAL) or {}).values()) for reading in (phase.before, phase.after)]
+    totals = [sum((reading.interrupts.row(IpiKind.CAL) or {}).values()) for reading in (phase.before, phase.after)]
     tlb = change.tlb or 0
     text = f"{name}, all {cpus} CPUs: {totals[0]} => {totals[1]} (+{change.cal} ipis, {tlb} of them TLB shootdowns)"
     if cpus < 2:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kickwatch.detect.figures import merge_windows
-from kickwatch.experiment.laboratory import Laboratory
+from kickwatch.experiment.rig import Rig
 from kickwatch.journal.remark import Remark, texts_of
-from kickwatch.model import Canary, Container, KmemAccounting, Origin, Trial, Window
+from kickwatch.model import CanaryBatch, Container, KmemAccounting, Origin, Trial, Window
 from kickwatch.node.cgroups import CgroupVersion
 from kickwatch.node.continuity import moment
 from kickwatch.workload.names import new_trial_id
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 class TrialRun:
     """One trial under way."""
 
-    laboratory: Laboratory
+    rig: Rig
     containers: int
     progress: Progress
     number: int = 0
@@ -44,42 +44,42 @@ class TrialRun:
 
     async def run(self) -> Trial:
         """Run it to its end and write it down."""
-        laboratory = self.laboratory
-        await laboratory.restore()
+        rig = self.rig
+        await rig.restore()
         # Each trial of a daemon has an order of its own, also under a fixed seed; the seed logged repeats this one.
-        seed = (laboratory.config.trial.seed or secrets.randbits(32)) + self.number
+        seed = (rig.config.trial.seed or secrets.randbits(32)) + self.number
         order = [CHURN, QUIET]
         random.Random(seed).shuffle(order)  # noqa: S311 -- an experiment's order, not a secret
         started = time.time()
-        begun = await asyncio.to_thread(moment, laboratory.endpoint)
-        await laboratory.observatory.between_windows()
+        begun = await asyncio.to_thread(moment, rig.endpoint)
+        await rig.observatory.between_windows()
         churn, quiet, done = await self._windows(order)
         canary = await self._canary()
-        disturbances = begun.disturbances(await asyncio.to_thread(moment, laboratory.endpoint))
-        await laboratory.reclaim()  # outside every window: removing memcgs may broadcast lawfully
+        disturbances = begun.disturbances(await asyncio.to_thread(moment, rig.endpoint))
+        await rig.reclaim()  # outside every window: removing memcgs may broadcast lawfully
         return Trial(
             trial_id=self.trial_id,
             seed=seed,
             order=tuple(order),
             started_unix_s=started,
-            node=await asyncio.to_thread(laboratory.node),
-            observers=laboratory.observatory.observers,
+            node=await asyncio.to_thread(rig.node),
+            observers=rig.observatory.observers,
             churn=churn,
             quiet=quiet,
             containers=done,
             canary=canary,
             kmem_accounting=kmem_accounting(
                 done,
-                disabled=await asyncio.to_thread(laboratory.kmem_disabled),
-                deferred=laboratory.cgroups.version is CgroupVersion.V2,
-                paid=laboratory.kernel_memory_paid,
+                disabled=await asyncio.to_thread(rig.kmem_disabled),
+                deferred=rig.cgroups.version is CgroupVersion.V2,
+                paid=rig.kernel_memory_paid,
             ),
-            concurrency=laboratory.plan(self.trial_id, self.containers).concurrency,
+            concurrency=rig.plan(self.trial_id, self.containers).concurrency,
             unsettled=self.unsettled,
-            control=laboratory.control,
-            slab_mutex_known=laboratory.observatory.slab_mutex_known,
+            control=rig.control,
+            slab_mutex_known=rig.observatory.slab_mutex_known,
             void=",".join(dict.fromkeys((*disturbances, *_disturbances(churn), *_disturbances(quiet)))),
-            notes=(*laboratory.observatory.losses, *texts_of((*laboratory.remarks, *self.remarks))),
+            notes=(*rig.observatory.losses, *texts_of((*rig.remarks, *self.remarks))),
         )
 
     async def _windows(self, order: list[str]) -> tuple[Window, Window, tuple[Container, ...]]:
@@ -95,13 +95,13 @@ class TrialRun:
 
     def _expected_s(self) -> float:
         """How long the churn window will take, as measured on idle nodes; the top-up corrects it."""
-        plan = self.laboratory.plan(self.trial_id, self.containers)
+        plan = self.rig.plan(self.trial_id, self.containers)
         lives = self.containers * (_EXPECTED_CONTAINER_S + plan.hold_s) / plan.concurrency
-        return max(self.laboratory.config.trial.window_s, lives + STILL_S)
+        return max(self.rig.config.trial.window_s, lives + STILL_S)
 
     async def _quiet(self, duration_s: float) -> Window:
         self.progress(f"quiet window, {duration_s:.1f} s")
-        observatory = self.laboratory.observatory
+        observatory = self.rig.observatory
         before = await observatory.sample()
         await self._pass(duration_s)
         return observatory.window(QUIET, before, await observatory.sample())
@@ -112,57 +112,57 @@ class TrialRun:
         until = loop.time() + seconds
         while (left_s := until - loop.time()) > 0:
             await asyncio.sleep(min(left_s, _SLICE_S))
-            self.laboratory.alive()
+            self.rig.alive()
 
     async def _churn(self, at_least_s: float) -> tuple[Window, tuple[Container, ...]]:
         self.progress(f"churn window, {self.containers} containers")
-        laboratory = self.laboratory
-        knobs = laboratory.knobs()
-        before = await laboratory.observatory.sample()
-        churn = laboratory.churn(laboratory.plan(self.trial_id, self.containers), knobs)
+        rig = self.rig
+        knobs = rig.knobs()
+        before = await rig.observatory.sample()
+        churn = rig.churn(rig.plan(self.trial_id, self.containers), knobs)
         try:
             done = await churn.run()
         finally:
             self.begun = churn.begun
         self.remarks += knobs.remarks
         await self._settle()
-        at_least_s = max(at_least_s, laboratory.config.trial.window_s)
+        at_least_s = max(at_least_s, rig.config.trial.window_s)
         elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9
         await self._pass(at_least_s - elapsed_s)
-        after = await laboratory.observatory.sample()
-        return laboratory.observatory.window(CHURN, before, after), done
+        after = await rig.observatory.sample()
+        return rig.observatory.window(CHURN, before, after), done
 
     async def _settle(self) -> None:
         """Wait until the creation path has been still for two seconds."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.laboratory.config.trial.settle_s
-        still_since, last = loop.time(), self.laboratory.observatory.creation_broadcasts()
+        deadline = loop.time() + self.rig.config.trial.settle_s
+        still_since, last = loop.time(), self.rig.observatory.creation_broadcasts()
         while loop.time() < still_since + STILL_S:
             if loop.time() > deadline:
                 self.unsettled = True
                 return
             await asyncio.sleep(_POLL_S)
-            self.laboratory.alive()
-            count = self.laboratory.observatory.creation_broadcasts()
+            self.rig.alive()
+            count = self.rig.observatory.creation_broadcasts()
             if count != last:
                 still_since, last = loop.time(), count
 
-    async def _canary(self) -> Canary | None:
+    async def _canary(self) -> CanaryBatch | None:
         """A batch of bare memcgs between two samples; its removal is outside, since removing may broadcast lawfully."""
-        memcgs = self.laboratory.config.trial.canary_memcgs
+        memcgs = self.rig.config.trial.canary_memcgs
         if not memcgs:
             return None
         self.progress(f"canary, {memcgs} memory cgroups")
-        observatory = self.laboratory.observatory
+        observatory = self.rig.observatory
         before = await observatory.sample()
         try:
-            await self.laboratory.canary.create_batch(memcgs)
+            await self.rig.canary.create_batch(memcgs)
             after = await observatory.sample()
             window = observatory.window("canary", before, after)
         finally:
-            await self.laboratory.canary.remove_batch()
+            await self.rig.canary.remove_batch()
         lost, stackless = observatory.requests_lost(before, after)
-        return Canary(
+        return CanaryBatch(
             memcgs=memcgs,
             duration_ns=window.duration_ns,
             interrupts=window.interrupts,

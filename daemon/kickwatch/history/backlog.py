@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import Trial
 
 MOST_BYTES = 1024 * 1024
@@ -24,7 +24,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     trial: Trial
     before: bytes
-    outcome: Outcome
+    outcome: TrialOutcome
     after: bytes
     pace: Pace
 

@@ -23,14 +23,23 @@ import msgspec
 
 from kickwatch.history import reserve
 from kickwatch.history.backlog import Backlog, Entry, Pending
-from kickwatch.history.store import StoreError, Trouble, fault_of, is_empty, reading, transaction, used_bytes, writing
+from kickwatch.history.store import (
+    StoreError,
+    StoreTrouble,
+    fault_of,
+    is_empty,
+    reading,
+    transaction,
+    used_bytes,
+    writing,
+)
 
 FILE = "history.db"
 BLOCK = 64  # trials between two states that are kept for a replay to begin with
 MOST_ASIDE = 3
 _DAY_S = 86_400.0
-_ASIDE = frozenset({Trouble.CORRUPT, Trouble.NEWER})
-_NEEDS_ROOM = frozenset({Trouble.FULL, Trouble.IO})
+_ASIDE = frozenset({StoreTrouble.CORRUPT, StoreTrouble.NEWER})
+_NEEDS_ROOM = frozenset({StoreTrouble.FULL, StoreTrouble.IO})
 _LATELY = 1000  # trials among which one that was perhaps kept already is looked for
 _FORGET_STATES = "DELETE FROM states WHERE after < ? AND after % ? <> 0 AND NOT begins"
 _NEWEST_STATE = "SELECT after, state FROM states ORDER BY after DESC LIMIT 1"
@@ -93,7 +102,7 @@ class History:
         self.path = directory / FILE
         self.retention = retention or Retention()
         self._backlog = Backlog() if backlog is None else backlog
-        self._said: set[Trouble] = set()  # of the trouble that lasts: each kind is logged once
+        self._said: set[StoreTrouble] = set()  # of the trouble that lasts: each kind is logged once
         self._troubled_at: float | None = None
         self._written = self._tried = self._on_reserve = False
 
@@ -313,9 +322,11 @@ def _doubtful(error: StoreError) -> StoreError:
     """What looks like damage, and is none of the store."""
     if error.trouble not in _ASIDE:
         return error
-    return StoreError(Trouble.UNWRITABLE, error.what, "no damage is found in it; it is tried again with the next trial")
+    return StoreError(
+        StoreTrouble.UNWRITABLE, error.what, "no damage is found in it; it is tried again with the next trial"
+    )
 
 
 def _unreachable(path: Path, error: OSError) -> StoreError:
     what = f"{path} cannot be used ({error.strerror})"
-    return StoreError(Trouble.UNWRITABLE, what, "let kickwatch write to state.directory, or set another")
+    return StoreError(StoreTrouble.UNWRITABLE, what, "let kickwatch write to state.directory, or set another")

@@ -24,7 +24,7 @@ _SHOWN_CHARS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RecordedTrial:
     """A trial record; from a history also its pace, and the outcome as it was kept (JSON).
 
     `state` is the evidence to begin with, where it does not follow from the rows before; None where it does.
@@ -37,7 +37,7 @@ class Row:
 
 
 @contextmanager
-def recorded(path: Path) -> Iterator[Iterator[Row]]:
+def recorded(path: Path) -> Iterator[Iterator[RecordedTrial]]:
     """What is in a history, or a copy of one, or a file with one trial record a line, in order.
 
     Raises KickwatchError, also while the rows are read.
@@ -55,7 +55,7 @@ def recorded(path: Path) -> Iterator[Iterator[Row]]:
         yield iter(()) if is_empty(connection) else _rows(path, connection)
 
 
-def _rows(path: Path, connection: sqlite3.Connection) -> Iterator[Row]:
+def _rows(path: Path, connection: sqlite3.Connection) -> Iterator[RecordedTrial]:
     decoder = msgspec.json.Decoder(Trial)
     for number, containers, period_s, outcome, record, state in connection.execute(_ROWS):
         try:
@@ -63,17 +63,17 @@ def _rows(path: Path, connection: sqlite3.Connection) -> Iterator[Row]:
             begins = None if state is None else zlib.decompress(state)
         except (zlib.error, msgspec.DecodeError) as error:
             raise KickwatchError(f"{path}: trial {number} cannot be read ({error})", "it is damaged") from error
-        yield Row(trial, Pace(containers, period_s), outcome, begins)
+        yield RecordedTrial(trial, Pace(containers, period_s), outcome, begins)
 
 
-def _lines(path: Path) -> Iterator[Row]:
+def _lines(path: Path) -> Iterator[RecordedTrial]:
     decoder = msgspec.json.Decoder(Trial)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                yield Row(decoder.decode(line))
+                yield RecordedTrial(decoder.decode(line))
             except msgspec.DecodeError as error:
                 what = f"{path}: line {number} is no trial record ({str(error)[:_SHOWN_CHARS]})"
                 raise KickwatchError(what, "give one JSON record a line, or a history") from error

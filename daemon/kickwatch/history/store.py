@@ -38,7 +38,7 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-class Trouble(StrEnum):
+class StoreTrouble(StrEnum):
     """What is the matter with a store."""
 
     CORRUPT = "corrupt"
@@ -53,32 +53,32 @@ class Trouble(StrEnum):
 class StoreError(KickwatchError):
     """The store cannot be used as it is."""
 
-    def __init__(self, trouble: Trouble, what: str, remedy: str) -> None:
+    def __init__(self, trouble: StoreTrouble, what: str, remedy: str) -> None:
         """`trouble` decides what happens to the store."""
         super().__init__(what, remedy)
         self.trouble = trouble
 
 
 _REMEDIES = {
-    Trouble.CORRUPT: "it is not used; `sqlite3 FILE .recover` may read it",
-    Trouble.FOREIGN: "it is not kickwatch's; give state.directory a place of its own",
-    Trouble.NEWER: "it was written by a newer kickwatch; use that, or another state.directory",
-    Trouble.FULL: "make room on the disk of state.directory; it is tried again with the next trial",
-    Trouble.IO: "does the disk of state.directory work? (`dmesg`); it is tried again with the next trial",
-    Trouble.BUSY: "another process holds it; it is tried again",
-    Trouble.UNWRITABLE: "let kickwatch write to state.directory, or set another",
+    StoreTrouble.CORRUPT: "it is not used; `sqlite3 FILE .recover` may read it",
+    StoreTrouble.FOREIGN: "it is not kickwatch's; give state.directory a place of its own",
+    StoreTrouble.NEWER: "it was written by a newer kickwatch; use that, or another state.directory",
+    StoreTrouble.FULL: "make room on the disk of state.directory; it is tried again with the next trial",
+    StoreTrouble.IO: "does the disk of state.directory work? (`dmesg`); it is tried again with the next trial",
+    StoreTrouble.BUSY: "another process holds it; it is tried again",
+    StoreTrouble.UNWRITABLE: "let kickwatch write to state.directory, or set another",
 }
 _TROUBLES = {
-    sqlite3.SQLITE_NOTADB: Trouble.CORRUPT,
-    sqlite3.SQLITE_CORRUPT: Trouble.CORRUPT,
-    sqlite3.SQLITE_ERROR: Trouble.CORRUPT,  # a table or a column is missing
-    sqlite3.SQLITE_MISMATCH: Trouble.CORRUPT,
-    sqlite3.SQLITE_CONSTRAINT: Trouble.CORRUPT,
-    sqlite3.SQLITE_FORMAT: Trouble.CORRUPT,
-    sqlite3.SQLITE_BUSY: Trouble.BUSY,
-    sqlite3.SQLITE_LOCKED: Trouble.BUSY,
-    sqlite3.SQLITE_FULL: Trouble.FULL,
-    sqlite3.SQLITE_IOERR: Trouble.IO,
+    sqlite3.SQLITE_NOTADB: StoreTrouble.CORRUPT,
+    sqlite3.SQLITE_CORRUPT: StoreTrouble.CORRUPT,
+    sqlite3.SQLITE_ERROR: StoreTrouble.CORRUPT,  # a table or a column is missing
+    sqlite3.SQLITE_MISMATCH: StoreTrouble.CORRUPT,
+    sqlite3.SQLITE_CONSTRAINT: StoreTrouble.CORRUPT,
+    sqlite3.SQLITE_FORMAT: StoreTrouble.CORRUPT,
+    sqlite3.SQLITE_BUSY: StoreTrouble.BUSY,
+    sqlite3.SQLITE_LOCKED: StoreTrouble.BUSY,
+    sqlite3.SQLITE_FULL: StoreTrouble.FULL,
+    sqlite3.SQLITE_IOERR: StoreTrouble.IO,
 }
 # What another way of opening may not stumble over.
 _MAY_DO_OTHERWISE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
@@ -104,7 +104,7 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing, to a store that exists. Raises StoreError."""
     if not path.is_file():
-        raise StoreError(Trouble.UNWRITABLE, f"{path} is no file", "name a history or a file of trial records")
+        raise StoreError(StoreTrouble.UNWRITABLE, f"{path} is no file", "name a history or a file of trial records")
     with _explained(path):
         connection = _open_to_read(path)
         try:
@@ -159,9 +159,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != APPLICATION_ID and (tables or version or application):
-        raise _error(Trouble.FOREIGN, f"{path} is a database of something else")
+        raise _error(StoreTrouble.FOREIGN, f"{path} is a database of something else")
     if version > len(MIGRATIONS):
-        raise _error(Trouble.NEWER, f"{path} has the form {version}, and this kickwatch knows {len(MIGRATIONS)}")
+        raise _error(StoreTrouble.NEWER, f"{path} has the form {version}, and this kickwatch knows {len(MIGRATIONS)}")
     return int(version)
 
 
@@ -180,8 +180,8 @@ def fault_of(path: Path) -> StoreError | None:
             finally:
                 connection.close()
     except StoreError as error:
-        return error if error.trouble in {Trouble.CORRUPT, Trouble.NEWER} else None
-    return _error(Trouble.CORRUPT, f"{path}: {damage}") if damage else None
+        return error if error.trouble in {StoreTrouble.CORRUPT, StoreTrouble.NEWER} else None
+    return _error(StoreTrouble.CORRUPT, f"{path}: {damage}") if damage else None
 
 
 def _damage(connection: sqlite3.Connection) -> str:
@@ -219,7 +219,7 @@ def _open_to_read(path: Path, *, exact: bool = False) -> sqlite3.Connection:
             refused = refused or error
         else:
             return connection
-    raise refused or _error(Trouble.UNWRITABLE, f"{path} cannot be opened")
+    raise refused or _error(StoreTrouble.UNWRITABLE, f"{path} cannot be opened")
 
 
 @contextmanager
@@ -227,9 +227,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        trouble = _TROUBLES.get(_code(error), Trouble.UNWRITABLE)
-        if trouble is Trouble.IO and _is_full(path.parent):
-            trouble = Trouble.FULL
+        trouble = _TROUBLES.get(_code(error), StoreTrouble.UNWRITABLE)
+        if trouble is StoreTrouble.IO and _is_full(path.parent):
+            trouble = StoreTrouble.FULL
         raise _error(trouble, f"{path}: {error}") from error
 
 
@@ -247,5 +247,5 @@ def _is_full(directory: Path) -> bool:
     return system.f_bavail * system.f_frsize < _LEAST_FREE_BYTES
 
 
-def _error(trouble: Trouble, what: str) -> StoreError:
+def _error(trouble: StoreTrouble, what: str) -> StoreError:
     return StoreError(trouble, what, _REMEDIES[trouble])

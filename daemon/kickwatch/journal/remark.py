@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Kind(StrEnum):
+class RemarkKind(StrEnum):
     """What a remark is about."""
 
     CAPABILITY_LOST = "capability_lost"
@@ -24,13 +24,13 @@ class Kind(StrEnum):
 class Remark(msgspec.Struct, frozen=True):
     """One of them, in a sentence."""
 
-    kind: Kind
+    kind: RemarkKind
     text: str
 
 
 def losses(texts: Iterable[str]) -> tuple[Remark, ...]:
     """What the observers cannot see, each with its reason."""
-    return tuple(Remark(Kind.CAPABILITY_LOST, text) for text in texts)
+    return tuple(Remark(RemarkKind.CAPABILITY_LOST, text) for text in texts)
 
 
 def texts_of(remarks: Iterable[Remark]) -> list[str]:

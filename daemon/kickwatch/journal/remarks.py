@@ -2,16 +2,16 @@
 
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import Event
-from kickwatch.journal.remark import Kind, Remark
+from kickwatch.journal.remark import Remark, RemarkKind
 
-_EVENTS: dict[Kind, tuple[str, Event]] = {
-    Kind.CAPABILITY_LOST: ("warning", Event.CAPABILITY_LOST),
-    Kind.RUNTIME_DRIVEN: ("info", Event.RUNTIME_DRIVEN),
-    Kind.RUNTIME_INSTEAD: ("warning", Event.RUNTIME_DRIVEN),
-    Kind.SECCOMP_MISSING: ("warning", Event.SECCOMP_MISSING),
-    Kind.WARM_UP_FAILED: ("warning", Event.WARM_UP_FAILED),
-    Kind.KNOB_IGNORED: ("warning", Event.KNOB_IGNORED),
-    Kind.MEMCG_LINGERS: ("warning", Event.MEMCG_LINGERS),
+_EVENTS: dict[RemarkKind, tuple[str, Event]] = {
+    RemarkKind.CAPABILITY_LOST: ("warning", Event.CAPABILITY_LOST),
+    RemarkKind.RUNTIME_DRIVEN: ("info", Event.RUNTIME_DRIVEN),
+    RemarkKind.RUNTIME_INSTEAD: ("warning", Event.RUNTIME_DRIVEN),
+    RemarkKind.SECCOMP_MISSING: ("warning", Event.SECCOMP_MISSING),
+    RemarkKind.WARM_UP_FAILED: ("warning", Event.WARM_UP_FAILED),
+    RemarkKind.KNOB_IGNORED: ("warning", Event.KNOB_IGNORED),
+    RemarkKind.MEMCG_LINGERS: ("warning", Event.MEMCG_LINGERS),
 }
 
 

@@ -9,7 +9,7 @@ from kickwatch.journal.journal import Event
 
 
 @dataclass
-class Trouble:
+class TroubleLog:
     """One thing that may fail. `begins` is a warning with `what` and `remedy`, `ends` has `lasted_s`."""
 
     begins: Event

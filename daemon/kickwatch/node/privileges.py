@@ -17,7 +17,7 @@ _VERSION_3 = 0x20080522  # linux/capability.h: two words of 32 capabilities each
 _PR_CAPBSET_DROP = 24
 
 
-class Capability(IntEnum):
+class LinuxCapability(IntEnum):
     """Those that matter here, by the numbers of linux/capability.h."""
 
     DAC_OVERRIDE = 1
@@ -31,10 +31,12 @@ class Capability(IntEnum):
 
 # Files of other users (a configuration, a container's cgroup); signals to a program whose user the engine remapped;
 # addresses in kallsyms, which is read again when a module comes.
-KEPT = frozenset({Capability.DAC_OVERRIDE, Capability.DAC_READ_SEARCH, Capability.KILL, Capability.SYSLOG})
+KEPT = frozenset(
+    {LinuxCapability.DAC_OVERRIDE, LinuxCapability.DAC_READ_SEARCH, LinuxCapability.KILL, LinuxCapability.SYSLOG}
+)
 
 # What bpf(2) may take once the probes are armed, the lesser first.
-FOR_BPF = (Capability.BPF, Capability.SYS_ADMIN)
+FOR_BPF = (LinuxCapability.BPF, LinuxCapability.SYS_ADMIN)
 
 
 class _Header(ctypes.Structure):
@@ -66,7 +68,7 @@ def give_up(works: Callable[[], bool]) -> frozenset[str]:
     kept = _enough(before, works)
     _drop_from_bounding_set(before & ~kept)
     _set(effective=kept, permitted=kept)
-    return frozenset(one.name for one in Capability if kept & 1 << one)
+    return frozenset(one.name for one in LinuxCapability if kept & 1 << one)
 
 
 def _enough(before: int, works: Callable[[], bool]) -> int:

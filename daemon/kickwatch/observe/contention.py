@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
 from kickwatch.errors import KickwatchError, ObserveError
-from kickwatch.model import Wait
+from kickwatch.model import MutexWait
 from kickwatch.native.driver import Helper
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, entry, read_health, read_stack, sum_of, try_maps
@@ -150,7 +150,7 @@ class ContentionObserver:
                     await helper.ask("read", _LEARN_DEADLINE_S)
         return await run_shielded(to_thread(self.learn))  # its thread uses what `close` gives back
 
-    def waits(self, before: ContentionSample, after: ContentionSample) -> tuple[Wait, ...]:
+    def waits(self, before: ContentionSample, after: ContentionSample) -> tuple[MutexWait, ...]:
         """Waits for slab_mutex between two samples, longest total first.
 
         `max_wait_ns` is the longest of the key since the probe was armed when it rose in between, else 0.
@@ -164,7 +164,7 @@ class ContentionObserver:
             stack = self._stack(stack_id)
             told = attribute("", stack)
             found.append(
-                Wait(
+                MutexWait(
                     waiter=top_of_stack(stack),
                     holder=holder.partition(b"\0")[0].decode(errors="replace") or _UNNAMED,
                     waits=totals.waits - earlier.waits,

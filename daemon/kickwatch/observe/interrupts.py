@@ -23,7 +23,7 @@ MAX_DIGITS = 20  # of a 64-bit counter; the kernel's are mostly of 32 bits
 _READ_WHOLE = "read the whole file in one go, from the kernel's own /proc"
 
 
-class Kind(StrEnum):
+class IpiKind(StrEnum):
     """The kinds of IPI that are read, by their x86 labels. On x86 CAL counts TLB shootdowns too."""
 
     CAL = "CAL"
@@ -34,9 +34,9 @@ class Kind(StrEnum):
 # The description is matched first: arm64 and riscv number their rows (`IPI0:`) and have renumbered them, x86 has
 # kept its labels. arm64 flushes remote TLBs without an IPI and has no such row.
 _DESCRIPTIONS = {
-    "function call interrupts": Kind.CAL,
-    "tlb shootdowns": Kind.TLB,
-    "rescheduling interrupts": Kind.RES,
+    "function call interrupts": IpiKind.CAL,
+    "tlb shootdowns": IpiKind.TLB,
+    "rescheduling interrupts": IpiKind.RES,
 }
 
 
@@ -57,11 +57,11 @@ class InterruptSample:
     """One reading: cumulative counts since boot. `counts[kind]` is as long as `cpus` and in its order."""
 
     cpus: tuple[int, ...]
-    counts: Mapping[Kind, tuple[int, ...]]
+    counts: Mapping[IpiKind, tuple[int, ...]]
 
     def row(self, kind: str) -> dict[int, int] | None:
         """CPU id to count for `CAL`, `TLB` or `RES`; None where the architecture has no such row."""
-        counts = self.counts.get(Kind(kind))
+        counts = self.counts.get(IpiKind(kind))
         return None if counts is None else dict(zip(self.cpus, counts, strict=True))
 
 
@@ -86,11 +86,11 @@ def parse_interrupts(text: str, source: str = "/proc/interrupts") -> InterruptSa
     if not body:
         raise ObserveError(f"{source} ends after its first line", _READ_WHOLE)
     cpus = _parse_header(header, source)
-    described: dict[Kind, tuple[int, ...]] = {}
-    labelled: dict[Kind, tuple[int, ...]] = {}
+    described: dict[IpiKind, tuple[int, ...]] = {}
+    labelled: dict[IpiKind, tuple[int, ...]] = {}
     for label, counts, description in _ipi_rows(body):
         by_description = _DESCRIPTIONS.get(description)
-        if by_description is None and label not in Kind.__members__:
+        if by_description is None and label not in IpiKind.__members__:
             continue
         if len(counts) != len(cpus):
             raise TornSampleError(
@@ -98,7 +98,7 @@ def parse_interrupts(text: str, source: str = "/proc/interrupts") -> InterruptSa
                 "a CPU came or went during the read; read again",
             )
         if by_description is None:
-            labelled[Kind(label)] = counts
+            labelled[IpiKind(label)] = counts
         elif by_description in described:
             raise ObserveError(f"{source} has two rows called {description!r}", "report it, with a copy of the file")
         else:
@@ -127,7 +127,7 @@ def _ipi_rows(body: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
         # A label may touch its first count (`IPI0:4294967295`): it ends at the colon, not at white space.
         label = line[: line.find(":")].lstrip()
         # A numbered row is a device's interrupt, and its driver may call it anything.
-        if label.isdecimal() or not (label in Kind.__members__ or line[-40:].rstrip().casefold().endswith(endings)):
+        if label.isdecimal() or not (label in IpiKind.__members__ or line[-40:].rstrip().casefold().endswith(endings)):
             continue
         words = line[line.find(":") + 1 :].split()
         counts = tuple(int(word) for word in takewhile(_is_count, words))
@@ -154,7 +154,7 @@ def rise(before: InterruptSample, after: InterruptSample) -> Interrupts | Reset:
             if new < old:
                 return Reset(ResetReason.COUNTER_FELL, f"{kind.value} of CPU {cpu} fell from {old} to {new}")
     sums = {kind: sum(after.counts[kind]) - sum(counts) for kind, counts in before.counts.items()}
-    return Interrupts(cal=sums.get(Kind.CAL), tlb=sums.get(Kind.TLB), res=sums.get(Kind.RES))
+    return Interrupts(cal=sums.get(IpiKind.CAL), tlb=sums.get(IpiKind.TLB), res=sums.get(IpiKind.RES))
 
 
 async def read_interrupts(proc: Path) -> InterruptSample:

@@ -29,7 +29,7 @@ _SINGLES = (("calls_single", "smp_call_function_single"), ("calls_async", "smp_c
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProbePlan:
     """Which program goes to which function, and what the kernel's functions are like.
 
     `has_cond`: smp_call_function_many_cond, "smp: Add a smp_cond_func_t argument to smp_call_function_many()" (5.6).
@@ -63,7 +63,7 @@ def entries_of(symbols: Symbols, name: str) -> tuple[str, ...]:
     return whole or tuple(full for full in found if "cold" not in full.split("."))
 
 
-def plan_of(symbols: Symbols) -> Plan:
+def plan_of(symbols: Symbols) -> ProbePlan:
     """The functions to probe. Raises ObserveError where a kind of request could pass unseen."""
     many = entries_of(symbols, "smp_call_function_many_cond")
     queue = entries_of(symbols, _QUEUE)
@@ -82,7 +82,7 @@ def plan_of(symbols: Symbols) -> Plan:
         if not names:
             raise ObserveError(f"kallsyms has no {function}", "report it, with the kernel's release")
         probes += _placed(program, names)
-    return Plan(
+    return ProbePlan(
         probes=(*probes, *_placed("calls_queued", queue), *_placed("calls_many", many)),
         has_cond=has_cond,
         # "smp: Inline on_each_cpu_cond() and on_each_cpu()" (5.13) is of the same series as the end of the inner call.
@@ -135,7 +135,7 @@ class KprobeObserver(RequestObserver):
 
     online: list[int] = field(default_factory=kernel.online)
     possible: list[int] = field(default_factory=kernel.possible)
-    plan: Plan = field(init=False)
+    plan: ProbePlan = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises ObserveError where the functions to probe are not to be found, or there are too many CPUs."""

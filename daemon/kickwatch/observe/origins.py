@@ -31,7 +31,7 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True)
-class Rule:
+class OriginRule:
     """What one of the named functions tells about a request that it stands above."""
 
     rank: Rank
@@ -40,14 +40,14 @@ class Rule:
     functions: Matcher
 
 
-def _rule(rank: Rank, origin: Origin | None, path: Path | None, functions: str) -> Rule:
-    return Rule(rank, origin, path, matcher(functions))
+def _rule(rank: Rank, origin: Origin | None, path: Path | None, functions: str) -> OriginRule:
+    return OriginRule(rank, origin, path, matcher(functions))
 
 
 _CREATE, _DESTROY, _OTHER = Path.CREATE, Path.DESTROY, Path.OTHER
 _OWNER, _ASKER, _SERVICE, _MECHANISM = Rank.OWNER, Rank.ASKER, Rank.SERVICE, Rank.MECHANISM
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[OriginRule, ...] = (
     # A module loads once, whoever needed it first. On arm64 every load interrupts all CPUs: "arm64: IPI each CPU after
     # invalidating the I-cache for kernel mappings" (4.19).
     _rule(
@@ -268,7 +268,7 @@ _CUT_AT = {"change_page_attr_set_clr": Origin.BPF}
 
 
 @lru_cache(maxsize=8192)
-def rule_of(function: str) -> Rule | None:
+def rule_of(function: str) -> OriginRule | None:
     """The first rule that names a function; None for one that explains nothing."""
     return next((rule for rule in RULES if rule.functions.match(function)), None)
 

@@ -16,7 +16,7 @@ __all__ = [
     "BUSY_FUNCS",
     "REASONS",
     "Attribution",
-    "Reason",
+    "RequestReason",
     "attribute",
     "attribute_stack",
     "infer_func",
@@ -30,7 +30,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Reason:
+class RequestReason:
     """One kind of request. `name` is the newest kernel's name for it, `also` are older ones.
 
     `origin` is what the function alone tells, without a stack; where `settled`, the stack is not asked at all.
@@ -62,8 +62,8 @@ class Attribution:
     path: Path
 
 
-REASONS: tuple[Reason, ...] = (
-    Reason(
+REASONS: tuple[RequestReason, ...] = (
+    RequestReason(
         "kick_all_cpus_sync",
         "every CPU made to pass through an interrupt, so that nobody still uses what was replaced",
         'For each new SLAB cache since "mm/slab: use percpu allocator for cpu cache" (3.18): the fault of 2017, ended'
@@ -72,7 +72,7 @@ REASONS: tuple[Reason, ...] = (
         ' "arm64: jump_label: Ensure patched jump_labels are visible to all CPUs" (6.11)',
         also=("do_nothing",),
     ),
-    Reason(
+    RequestReason(
         "flush_tlb_func",
         "TLB shootdown of a process's memory, on the CPUs where it ran",
         'Ordinary. flush_tlb_func_remote until "x86/mm/tlb: Unify flush_tlb_func_local() and flush_tlb_func_remote()"'
@@ -83,7 +83,7 @@ REASONS: tuple[Reason, ...] = (
         busy=True,
         follows_task=True,
     ),
-    Reason(
+    RequestReason(
         "sched_ttwu_pending",
         "remote wakeup: a task is to run on another CPU",
         'Ordinary. A call-function request since "sched: Replace rq::wake_list" (5.8), a reschedule IPI before',
@@ -91,7 +91,7 @@ REASONS: tuple[Reason, ...] = (
         settled=True,
         busy=True,
     ),
-    Reason(
+    RequestReason(
         "nohz_csd_func",
         "an idle CPU asked to balance the load of others",
         'Ordinary. A call-function request since "sched: Clean up scheduler_ipi()" (5.8), a reschedule IPI before',
@@ -99,7 +99,7 @@ REASONS: tuple[Reason, ...] = (
         settled=True,
         busy=True,
     ),
-    Reason(
+    RequestReason(
         "__hrtick_start",
         "remote wakeup: the other CPU arms a timer for the end of the task's slice",
         'Ordinary where the scheduler\'s HRTICK is on: "sched: high-res preemption tick" (2.6.25). Off by default for'
@@ -107,13 +107,13 @@ REASONS: tuple[Reason, ...] = (
         origin=Origin.SCHED,
         settled=True,
     ),
-    Reason(
+    RequestReason(
         "do_sync_core",
         "kernel text was patched (static key, static call, tracepoint): every CPU must fetch it anew",
         'Three calls for a batch of places since "x86/alternative: Batch of patch operations" (5.3); before, three for'
         " each place. Ordinary once per boot and key; a fault for each container",
     ),
-    Reason(
+    RequestReason(
         "rcu_exp_handler",
         "expedited RCU: a CPU that is not idle must report a quiescent state at once",
         'Ordinary: single requests since "rcu: Use single-stage IPI algorithm for RCU expedited grace period" (4.4).'
@@ -122,7 +122,7 @@ REASONS: tuple[Reason, ...] = (
         origin=Origin.RCU,
         settled=True,
     ),
-    Reason(
+    RequestReason(
         "rcu_barrier_handler",
         "rcu_barrier(): wait for the callbacks of each CPU that has some",
         'Ordinary: CPUs without callbacks are left alone since "rcu: Make rcu_barrier() less disruptive" (3.5).'
@@ -131,7 +131,7 @@ REASONS: tuple[Reason, ...] = (
         origin=Origin.RCU,
         settled=True,
     ),
-    Reason(
+    RequestReason(
         "trc_read_check_handler",
         "RCU Tasks Trace: is this CPU's task reading?",
         'Ordinary where BPF programs that sleep are freed, since "rcu-tasks: Add an RCU Tasks Trace to simplify'
@@ -139,24 +139,24 @@ REASONS: tuple[Reason, ...] = (
         origin=Origin.RCU,
         settled=True,
     ),
-    Reason(
+    RequestReason(
         "do_flush_tlb_all",
         "flush of every TLB: kernel mappings given back, many at once",
         'Ordinary, seldom: unmapped areas gather since "mm: rewrite vmap layer" (2.6.28). About four for a seccomp'
         ' filter, with __cpa_flush_all, until "bpf: Introduce bpf_prog_pack allocator" (5.18)',
     ),
-    Reason(
+    RequestReason(
         "do_kernel_range_flush",
         "flush of a few kernel mappings from every TLB",
         'As do_flush_tlb_all, for small ranges ("mm: rewrite vmap layer", 2.6.28)',
     ),
-    Reason(
+    RequestReason(
         "__cpa_flush_all",
         "attributes of kernel mappings changed (read-only, executable): every TLB is flushed",
         'Ordinary for modules; for each seccomp filter until "bpf: Introduce bpf_prog_pack allocator" (5.18)',
         also=("__cpa_flush_range", "__cpa_flush_tlb"),
     ),
-    Reason(
+    RequestReason(
         "do_drain",
         "SLAB: give the CPU's cached objects back",
         'For each cache of a removed memcg, in "slab: introduce __kmemcg_cache_deactivate()" (4.11), until "mm:'
@@ -164,14 +164,14 @@ REASONS: tuple[Reason, ...] = (
         ' CONFIG_SLAB from all Kconfig and Makefile" (6.8)',
         origin=Origin.SLAB,
     ),
-    Reason(
+    RequestReason(
         "flush_cpu_slab",
         "SLUB: give the CPU's cached objects back",
         'Only to CPUs that have some since "slub: only IPI CPUs that have per cpu obj to flush" (3.4); per-CPU work, no'
         ' IPI, since "mm: slub: move flush_cpu_slab() invocations __free_slab() invocations out of IRQ context" (5.15)',
         origin=Origin.SLAB,
     ),
-    Reason(
+    RequestReason(
         "remote_function",
         "perf: read, install or switch an event on its CPU",
         'Ordinary. One for each task moved between cgroups while cgroup events exist: "perf: Add cgroup support"'
@@ -179,7 +179,7 @@ REASONS: tuple[Reason, ...] = (
         also=("__perf_event_read",),
         origin=Origin.PERF,
     ),
-    Reason(
+    RequestReason(
         "ipi_mb",
         "membarrier(): a memory barrier on the CPUs where the process's threads run",
         'Ordinary since "membarrier: Provide expedited private command" (4.14)',
@@ -187,7 +187,7 @@ REASONS: tuple[Reason, ...] = (
         settled=True,
         follows_task=True,
     ),
-    Reason(
+    RequestReason(
         "ipi_sync_core",
         "membarrier(): the process's code changed",
         'Ordinary since "membarrier: Provide core serializing command, *_SYNC_CORE" (4.16)',
@@ -195,7 +195,7 @@ REASONS: tuple[Reason, ...] = (
         settled=True,
         follows_task=True,
     ),
-    Reason(
+    RequestReason(
         "ipi_rseq",
         "membarrier(): restart restartable sequences",
         'Ordinary since "rseq/membarrier: Add MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ" (5.10)',
@@ -203,7 +203,7 @@ REASONS: tuple[Reason, ...] = (
         settled=True,
         follows_task=True,
     ),
-    Reason(
+    RequestReason(
         "ipi_sync_rq_state",
         "membarrier(): a process registers",
         'Ordinary since "sched/membarrier: Fix p->mm->membarrier_state racy load" (5.4)',
@@ -211,39 +211,39 @@ REASONS: tuple[Reason, ...] = (
         settled=True,
         follows_task=True,
     ),
-    Reason(
+    RequestReason(
         "tlb_remove_table_smp_sync",
         "page tables about to be freed: nobody may still walk them",
         'Ordinary where huge pages collapse, since "mm/khugepaged: fix GUP-fast interaction by sending IPI" (6.1)',
         origin=Origin.MM_USER,
     ),
-    Reason(
+    RequestReason(
         "invalidate_bh_lru",
         "a block device's cached buffers are dropped",
         'Ordinary with mounts: only CPUs that hold some, "fs: only send IPI to invalidate LRU BH when needed" (3.4)',
         origin=Origin.MM_USER,
     ),
-    Reason(
+    RequestReason(
         "drain_local_pages",
         "give the CPU's cached pages back: memory is short",
         'Ordinary under pressure ("mm: only IPI CPUs to drain local pages if they exist", 3.4) until "mm, page_alloc:'
         ' drain per-cpu pages from workqueue context" (4.11)',
         origin=Origin.MM_USER,
     ),
-    Reason(
+    RequestReason(
         "retrigger_next_event",
         "the clock was set: timers must be armed anew",
         'Ordinary when time is stepped; only CPUs whose timers change since "hrtimer: Avoid more SMP function calls in'
         ' clock_was_set()" (5.15)',
         origin=Origin.SCHED,
     ),
-    Reason(
+    RequestReason(
         "rps_trigger_softirq",
         "packets handed to another CPU",
         'Ordinary where RPS is configured: "rps: Receive Packet Steering" (2.6.35)',
         origin=Origin.NET,
     ),
-    Reason(
+    RequestReason(
         "__blk_mq_complete_request_remote",
         "a block request completed on the CPU that submitted it",
         'Ordinary since "blk-mq: new multi-queue block IO queueing mechanism" (3.13)',
@@ -304,10 +304,10 @@ _FUNC_OF_PAIR: dict[tuple[str, str], str] = {
 }
 
 
-def reason_of(func: str) -> Reason:
+def reason_of(func: str) -> RequestReason:
     """The reason of a function; a function without an entry is its own reason, nothing else known of it."""
     name = plain(func)
-    return _BY_FUNC.get(name) or Reason(name or "unknown", "", "")
+    return _BY_FUNC.get(name) or RequestReason(name or "unknown", "", "")
 
 
 def mask_follows_task(func: str) -> bool:

@@ -22,7 +22,7 @@ from kickwatch.detect.figures import (
     total_waits,
     waits_known,
 )
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.detect.verdict import void_reasons
 from kickwatch.model import Cell, Container, Trial, Verdict
 from kickwatch.outlets.broadcast import share
@@ -96,7 +96,7 @@ class Bill:
         self._verdict = Verdict.UNKNOWN
         self._node: dict[str, Any] = {}
 
-    def add(self, trial: Trial, outcome: Outcome) -> None:
+    def add(self, trial: Trial, outcome: TrialOutcome) -> None:
         """One trial, and what the evidence said of it."""
         totals = self._totals
         self._node = {

@@ -16,7 +16,7 @@ from kickwatch.detect.figures import (
     under_slab_mutex_known,
     waits_known,
 )
-from kickwatch.model import Cell, Trial, Wait
+from kickwatch.model import Cell, MutexWait, Trial
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _wait_fields(trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-def watched_waits(trials: Sequence[Trial]) -> list[Wait] | None:
+def watched_waits(trials: Sequence[Trial]) -> list[MutexWait] | None:
     """Those of the churn windows of the trials that looked for them; None where none did."""
     looked = [trial for trial in trials if waits_known(trial)]
     return [wait for trial in looked for wait in trial.churn.waits] if looked else None
@@ -126,7 +126,7 @@ def sender(cell: Cell) -> str:
     return "the task that creates the container"
 
 
-def holders(waits: Sequence[Wait]) -> list[str]:
+def holders(waits: Sequence[MutexWait]) -> list[str]:
     """The tasks that held slab_mutex, the one that cost most first."""
     cost: dict[str, int] = {}
     for wait in waits:

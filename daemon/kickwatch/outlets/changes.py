@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kickwatch.detect.state import Change, Kind, Outcome
+from kickwatch.detect.state import Change, ChangeKind, TrialOutcome
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import Event
 from kickwatch.model import AlarmKind, Trial
@@ -20,7 +20,7 @@ _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
 }
 
 
-def alerts(outcome: Outcome, recent: Sequence[Trial]) -> list[Alert]:
+def alerts(outcome: TrialOutcome, recent: Sequence[Trial]) -> list[Alert]:
     """The log records of one trial's outcome; `recent` are the newest trials, for the figures of an alert."""
     told = [_alert(change, outcome, recent) for change in outcome.changes]
     if outcome.anew:
@@ -28,7 +28,7 @@ def alerts(outcome: Outcome, recent: Sequence[Trial]) -> list[Alert]:
     return told
 
 
-def _alert(change: Change, outcome: Outcome, recent: Sequence[Trial]) -> Alert:
+def _alert(change: Change, outcome: TrialOutcome, recent: Sequence[Trial]) -> Alert:
     raised, level, ended = _EVENTS[change.condition]
     fields: dict[str, Any] = {
         "verdict": outcome.verdict.value,
@@ -41,9 +41,9 @@ def _alert(change: Change, outcome: Outcome, recent: Sequence[Trial]) -> Alert:
         "observations": change.observations,
         "loud": change.loud,
     }
-    if change.kind is Kind.RAISED:
+    if change.kind is ChangeKind.RAISED:
         return Alert(level, raised, _figures(change.condition, recent) | fields)
-    if change.kind is Kind.ENDED:
+    if change.kind is ChangeKind.ENDED:
         return Alert("info", ended, identity(recent) | fields)
     return Alert("info", Event.EVIDENCE_CHANGED, {"kind": change.kind.value} | fields)
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from kickwatch.detect.verdict import Finding, Judgement
+from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import Event
 from kickwatch.model import Trial, Verdict
 from kickwatch.outlets.broadcast import broadcast_fields, contention_fields
 
 
-def alerts_of(trials: Sequence[Trial], judgement: Judgement) -> list[Alert]:
+def alerts_of(trials: Sequence[Trial], judgement: ReasonedVerdict) -> list[Alert]:
     """What a verdict over the trials of one run has to say to the log; a quiet one says nothing."""
     told = []
     verdict = {"verdict": judgement.verdict.value}

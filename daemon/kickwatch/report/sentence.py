@@ -6,7 +6,7 @@ import msgspec
 
 from kickwatch.detect.classes import TEXT_PATCHING, BroadcastClass, class_of, jit_broadcasts
 from kickwatch.detect.figures import counted, creation_broadcasts, merge_cells
-from kickwatch.detect.verdict import Judgement, Reason
+from kickwatch.detect.verdict import ReasonedVerdict, VerdictReason
 from kickwatch.model import Cell, Trial, Verdict
 from kickwatch.outlets.broadcast import bpftrace_line
 
@@ -64,7 +64,7 @@ def _beside(cell: Cell, heard_as: BroadcastClass, each: float) -> Beside:
     )
 
 
-def sentence(trials: Sequence[Trial], judgement: Judgement) -> str:
+def sentence(trials: Sequence[Trial], judgement: ReasonedVerdict) -> str:
     """Everything after `verdict: <word> (<reasons>): `; lines after the first say what to do next."""
     containers = sum(len(counted(trial)) for trial in trials)
     if judgement.verdict is Verdict.BROADCASTING:
@@ -72,7 +72,7 @@ def sentence(trials: Sequence[Trial], judgement: Judgement) -> str:
     if judgement.verdict is Verdict.QUIET:
         jit = jit_broadcasts(trials[-1].node.arch, trials[-1].node.kernel)
         return "; ".join([_silence(trials, containers), *(_allowed(one, jit=jit) for one in beside(trials))])
-    if Reason.BROADCASTS_ELSEWHERE in judgement.reasons:
+    if VerdictReason.BROADCASTS_ELSEWHERE in judgement.reasons:
         return _elsewhere(trials, containers)
     return "this experiment cannot tell"
 

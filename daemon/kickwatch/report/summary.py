@@ -17,13 +17,13 @@ from kickwatch.detect.figures import (
     under_slab_mutex_known,
     waits_known,
 )
-from kickwatch.detect.verdict import Judgement, cal_minus_tlb_per_memcg
+from kickwatch.detect.verdict import ReasonedVerdict, cal_minus_tlb_per_memcg
 from kickwatch.model import SCHEMA_VERSION, Cell, Trial
 
 _DIGITS = 4
 
 
-def summarise(trial: Trial, judgement: Judgement) -> dict[str, Any]:
+def summarise(trial: Trial, judgement: ReasonedVerdict) -> dict[str, Any]:
     """Every figure of one trial. Rates above quiet can be slightly negative: noise has two sides."""
     return {
         "schema": SCHEMA_VERSION,

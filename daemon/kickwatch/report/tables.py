@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kickwatch.detect.verdict import Judgement
+from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.model import Trial
 from kickwatch.observe.reasons import top_of_stack
 from kickwatch.report.sentence import sentence
@@ -13,7 +13,7 @@ _BILL_HEAD = ("reason", "origin", "path", "requests", "calls", "broadcasts", "sw
 _WAIT_HEAD = ("waiter", "held by", "waits", "total ms", "longest ms")
 
 
-def trial_text(trial: Trial, judgement: Judgement, trials: Sequence[Trial] = ()) -> str:
+def trial_text(trial: Trial, judgement: ReasonedVerdict, trials: Sequence[Trial] = ()) -> str:
     """Several paragraphs, ready to print. `trials`: all of the run whose verdict it is, if there were several."""
     summary = summarise(trial, judgement)
     parts = [
@@ -106,7 +106,7 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _verdict(trials: Sequence[Trial], judgement: Judgement) -> str:
+def _verdict(trials: Sequence[Trial], judgement: ReasonedVerdict) -> str:
     why = f" ({', '.join(judgement.reasons)})" if judgement.reasons else ""
     lines = [f"verdict: {judgement.verdict.value}{why}: {sentence(trials, judgement)}"]
     if judgement.findings:

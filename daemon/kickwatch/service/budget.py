@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from kickwatch.configuration.limits import DAY_S, Window, limits_of, require, windows
+from kickwatch.configuration.limits import DAY_S, BudgetWindow, limits_of, require, windows
 from kickwatch.configuration.types import BudgetConfig
 from kickwatch.process.atomic_file import write_over, write_whole
 
@@ -27,14 +27,14 @@ Spent = tuple[float, int]  # when, how many containers
 _FILE_FORM = list[tuple[float, Annotated[int, Meta(ge=0)]]]
 
 
-class Wait(NamedTuple):
+class BudgetWait(NamedTuple):
     """How long until a trial fits, and why; 0 and nothing when it fits now."""
 
     seconds: float
     why: str
 
 
-_FITS = Wait(0.0, "")
+_FITS = BudgetWait(0.0, "")
 
 
 def jittered(interval_s: float, jitter: float, draw: float) -> float:
@@ -75,7 +75,7 @@ class Budget:
             self._spent.append((at_s, held - self._open + (self._open if containers is None else containers)))
             self._open = None
 
-    def wait_s(self, at_s: float, containers: int, cpu_s: float, since_s: float) -> Wait:
+    def wait_s(self, at_s: float, containers: int, cpu_s: float, since_s: float) -> BudgetWait:
         """How long a trial has to wait. `cpu_s`: CPU time of the daemon and its children since `since_s`.
 
         Raises ConfigError for a trial that is larger than the budget.
@@ -97,7 +97,7 @@ class Budget:
         if ahead:
             self._spent.append((at_s, ahead))
 
-    def _wait_for(self, window: Window, at_s: float, containers: int) -> Wait:
+    def _wait_for(self, window: BudgetWindow, at_s: float, containers: int) -> BudgetWait:
         """Until so much has left the window that the trial fits in."""
         require(window, containers, self.config)
         room = window.most - containers
@@ -111,14 +111,14 @@ class Budget:
         if free_at_s <= at_s:
             return _FITS
         why = f"{within:.0f} of {window.most} containers in the last {window.name}, a trial needs {containers}"
-        return Wait(free_at_s - at_s, why)
+        return BudgetWait(free_at_s - at_s, why)
 
-    def _wait_for_cpu(self, at_s: float, cpu_s: float, since_s: float) -> Wait:
+    def _wait_for_cpu(self, at_s: float, cpu_s: float, since_s: float) -> BudgetWait:
         share, elapsed_s = self.limits.cpu_share, max(0.0, at_s - since_s)
         if share is None or cpu_s <= share * elapsed_s:
             return _FITS
         why = f"{cpu_s:.1f} s of CPU time in {elapsed_s:.0f} s is more than {100.0 * share:.10g} % of one CPU"
-        return Wait(cpu_s / share - elapsed_s, why)
+        return BudgetWait(cpu_s / share - elapsed_s, why)
 
 
 def load_spent(path: Path) -> tuple[Spent, ...] | None:

@@ -11,8 +11,8 @@ from kickwatch.configuration.limits import DAY_S, HOUR_S, limits_of
 from kickwatch.configuration.types import Config
 from kickwatch.history.history import History
 from kickwatch.journal.journal import Event, logger
-from kickwatch.journal.trouble import Trouble
-from kickwatch.service.budget import FILE, Budget, Spent, Wait, load_spent, save_spent
+from kickwatch.journal.trouble import TroubleLog
+from kickwatch.service.budget import FILE, Budget, BudgetWait, Spent, load_spent, save_spent
 
 _READ_EVERY_S = 60.0
 
@@ -29,7 +29,7 @@ class BudgetLedger:
         # (when, CPU time until then), a minute apart: the share holds in any hour. That of the start is earned, too.
         self._readings = deque([(self._now_s() - own_cpu_s(), 0.0)])
         self._idle = True
-        self.trouble = Trouble(Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN)
+        self.trouble = TroubleLog(Event.BUDGET_UNWRITTEN, Event.BUDGET_WRITTEN)
 
     @classmethod
     async def open(cls, config: Config, history: History) -> "BudgetLedger":
@@ -58,7 +58,7 @@ class BudgetLedger:
             self._readings = deque([(self._now_s(), own_cpu_s())])
         self._path = Path(config.state.directory) / FILE
 
-    def wait(self, containers: int) -> Wait:
+    def wait(self, containers: int) -> BudgetWait:
         """How long until so many fit, and why. The first trial need not earn its CPU time: somebody asked for it."""
         now_s, cpu_s = self._now_s(), own_cpu_s()
         if now_s >= self._readings[-1][0] + _READ_EVERY_S:

@@ -8,7 +8,7 @@ from pathlib import Path
 from kickwatch.configuration.types import Config
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.detect.state import Outcome, State
+from kickwatch.detect.state import State, TrialOutcome
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import Found, History, Kept, Note
 from kickwatch.journal.journal import Event, logger
@@ -56,7 +56,7 @@ class Evidence:
         await _settle_in(history, self.saved)
         return replace(self, monitor=monitor, history=history, unread=False)
 
-    async def take(self, trial: Trial) -> Outcome:
+    async def take(self, trial: Trial) -> TrialOutcome:
         """What the trial says, given all before it. It is kept whether it is valid or void."""
         if self.unread:
             await self._read_again()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
-from kickwatch.experiment.laboratory import Laboratory
+from kickwatch.experiment.rig import Rig
 from kickwatch.journal.journal import Event, logger
 from kickwatch.node.pressure import DyingMemcgs, read_pressure
 from kickwatch.process.sd_notify import Notifier
@@ -55,12 +55,12 @@ class Schedule:
         pause_s = jittered(seconds, self._config.trial.jitter, random.random())  # noqa: S311 -- no secret
         self.due_at = asyncio.get_running_loop().time() + pause_s
 
-    async def until_due(self, laboratory: Laboratory, beat: Beat) -> bool:
+    async def until_due(self, rig: Rig, beat: Beat) -> bool:
         """True when a trial may begin, False when a reload is asked for first. `beat` is awaited at each look."""
         while not self._switches.reload_asked:
             self._notifier.progress()
             await beat()
-            held = await self._held(laboratory)
+            held = await self._held(rig)
             if held is None:
                 return not self._switches.reload_asked
             seconds, why = held
@@ -68,7 +68,7 @@ class Schedule:
             await self._switches.sleep(min(seconds, self._config.guard.poll_s))
         return False
 
-    async def _held(self, laboratory: Laboratory) -> tuple[float, str] | None:
+    async def _held(self, rig: Rig) -> tuple[float, str] | None:
         """(seconds, why) to wait, or None."""
         if drained := await self._drained_words():
             return self._config.guard.poll_s, drained
@@ -83,10 +83,10 @@ class Schedule:
             self._budget = f"budget: {wait.why}"
             return pause_s, self._budget
         self._budget = ""
-        return await self._guarded(laboratory)
+        return await self._guarded(rig)
 
     async def held_before(self, containers: int) -> str:
-        """Why so many containers may not be started now, before there is a laboratory; empty where they may."""
+        """Why so many containers may not be started now, before there is a rig; empty where they may."""
         if drained := await self._drained_words():
             return drained
         wait = self._ledger.wait(containers)
@@ -111,17 +111,17 @@ class Schedule:
         self._switches.drain_reported = by
         return by
 
-    async def _guarded(self, laboratory: Laboratory) -> tuple[float, str] | None:
+    async def _guarded(self, rig: Rig) -> tuple[float, str] | None:
         if not self._config.guard.enabled:
             self._telemetry.guarded(())  # a reload may have ended a pause this way
             return None
-        self._dying = self._dying or DyingMemcgs(laboratory.cgroups)
-        running = await _running(laboratory)
-        pressure = await asyncio.to_thread(read_pressure, Path(laboratory.info.root), running, self._dying)
+        self._dying = self._dying or DyingMemcgs(rig.cgroups)
+        running = await _running(rig)
+        pressure = await asyncio.to_thread(read_pressure, Path(rig.info.root), running, self._dying)
         return self._say(self._guard.look(pressure, time.monotonic()))
 
     async def pressed(self) -> str:
-        """What presses the node before there is a laboratory, as far as no engine has to be asked; empty for nothing.
+        """What presses the node before there is a rig, as far as no engine has to be asked; empty for nothing.
 
         A pause that goes on from before a reload is not said again.
         """
@@ -146,9 +146,9 @@ class Schedule:
         return (self._config.guard.poll_s, f"paused: {decision.what}") if decision.paused else None
 
 
-async def _running(laboratory: Laboratory) -> int | None:
+async def _running(rig: Rig) -> int | None:
     """Containers on the node; an engine that does not tell is found out by the trial."""
     try:
-        return await laboratory.engine.running()
+        return await rig.engine.running()
     except KickwatchError:
         return None

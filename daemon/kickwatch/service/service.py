@@ -19,8 +19,8 @@ from kickwatch.configuration.types import Config, GuardConfig, Preset
 from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError, ObserveError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import sweep
-from kickwatch.experiment.laboratory import WARM_UP_CONTAINERS, Laboratory
 from kickwatch.experiment.passive import Passive
+from kickwatch.experiment.rig import WARM_UP_CONTAINERS, Rig
 from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.journal.journal import Event, configure_logging, logger
 from kickwatch.journal.remark import losses
@@ -40,7 +40,7 @@ from kickwatch.service.schedule import Schedule
 from kickwatch.service.status import Board
 from kickwatch.service.telemetry import Telemetry, belief
 from kickwatch.service.watch import Watch
-from kickwatch.workload.choose import Known, check_oci, drives_runtime, settled
+from kickwatch.workload.choose import Known, check_oci, drives_runtime, resolved_config
 from kickwatch.workload.engine import EngineInfo
 
 _DRAIN_POLL_S = 0.5
@@ -159,30 +159,30 @@ class Service:
             return
         await self.ledger.spend(WARM_UP_CONTAINERS)
         async with AsyncExitStack() as stack:
-            config = settled(self.config, self.engine)
-            opening = Laboratory.open(config, self.armed, self.notifier.progress, self.ending, self._known_engine())
+            config = resolved_config(self.config, self.engine)
+            opening = Rig.open(config, self.armed, self.notifier.progress, self.ending, self._known_engine())
             try:
-                laboratory = await stack.enter_async_context(opening)
+                rig = await stack.enter_async_context(opening)
             finally:
                 await run_shielded(self.ledger.settle(opening.begun, warm_up=True))
-            self.swept, self.engine, self.found = True, laboratory.info.name, laboratory.info
-            self.backoff.found(str(laboratory.info))
-            self.telemetry.reaped(laboratory.reaped)
-            self.watch.note(laboratory.remarks)
+            self.swept, self.engine, self.found = True, rig.info.name, rig.info
+            self.backoff.found(str(rig.info))
+            self.telemetry.reaped(rig.reaped)
+            self.watch.note(rig.remarks)
             try:
-                await self._trials(laboratory, schedule)
+                await self._trials(rig, schedule)
             except EngineAbsentError as error:
                 self.backoff.lost(error)
-                laboratory.engine.hurry()  # what it cannot be asked to remove, the next session does
+                rig.engine.hurry()  # what it cannot be asked to remove, the next session does
                 raise
 
-    async def _trials(self, laboratory: Laboratory, schedule: Schedule) -> None:
-        while self._more() and await schedule.until_due(laboratory, self._beat):
-            if await laboratory.engine_changed():
+    async def _trials(self, rig: Rig, schedule: Schedule) -> None:
+        while self._more() and await schedule.until_due(rig, self._beat):
+            if await rig.engine_changed():
                 self.backoff.changed = True
                 return
             await self._keep_lock()
-            await self._trial(laboratory, schedule)
+            await self._trial(rig, schedule)
             self.due_at = schedule.due_at
 
     async def _keep_lock(self) -> None:
@@ -220,15 +220,15 @@ class Service:
         """Once, where nothing is started for a while: what a killed daemon left must not wait for that to end."""
         if not self.swept:
             self.swept = self.config.workload.enabled
-            with suppress(KickwatchError, OSError):  # no engine: when it is there, the laboratory sweeps, or this again
+            with suppress(KickwatchError, OSError):  # no engine: when it is there, the rig sweeps, or this again
                 self.telemetry.reaped(await sweep(self.config))
                 self.swept = True
 
-    async def _trial(self, laboratory: Laboratory, schedule: Schedule) -> None:
+    async def _trial(self, rig: Rig, schedule: Schedule) -> None:
         """One trial; a failure is said and tried again later, since an engine comes back and a hiccup passes."""
         containers = self.config.workload.containers_per_trial
         await self.ledger.spend(containers)
-        run = TrialRun(laboratory, containers, self._step, self.done)
+        run = TrialRun(rig, containers, self._step, self.done)
         self.done += 1
         try:
             trial = await self.switches.unless_drained(run.run(), _DRAIN_POLL_S)
@@ -242,12 +242,12 @@ class Service:
                 raise  # it is waited for
             self.watch.not_run(error)
             await self._prove_after(error)
-            await laboratory.engine.info()  # raises EngineAbsentError, too
-            await laboratory.recover()
+            await rig.engine.info()  # raises EngineAbsentError, too
+            await rig.recover()
         else:
             outcome = await run_shielded(self.watch.take(trial))
             self.telemetry.trial(trial, outcome, self.watch)
-            self.telemetry.reaped(await laboratory.tidy())
+            self.telemetry.reaped(await rig.tidy())
         finally:  # however it ended: a drain, an engine that is gone, a signal
             await run_shielded(self.ledger.settle(run.begun))
         self.watch.note((*losses(self.armed.observatory.losses), *run.remarks))

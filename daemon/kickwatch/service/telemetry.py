@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from kickwatch import __version__
 from kickwatch.configuration.types import MetricsConfig
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
 from kickwatch.journal.journal import Event, logger
-from kickwatch.journal.trouble import Trouble
+from kickwatch.journal.trouble import TroubleLog
 from kickwatch.model import AlarmKind, Trial
 from kickwatch.observe.observatory import Observatory
 from kickwatch.outlets.bill import Bill
@@ -38,8 +38,8 @@ class Telemetry:
         self._tried_at = 0.0
         self._evidence_of: Evidence | None = None
         self._watch: Watch | None = None  # what the newest beat was given
-        self._address = Trouble(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
-        self._file = Trouble(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
+        self._address = TroubleLog(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
+        self._file = TroubleLog(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
 
     async def begin(self, config: MetricsConfig) -> None:
         """As `open`, but an address that another process holds is logged and tried again: the watch matters more."""
@@ -108,7 +108,7 @@ class Telemetry:
                 self._show(self._metrics, self._watch)
             self._metrics.observe(live_of(self._observatory, await self._observatory.sample()))
 
-    def trial(self, trial: Trial, outcome: Outcome, watch: Watch) -> None:
+    def trial(self, trial: Trial, outcome: TrialOutcome, watch: Watch) -> None:
         """One more trial was taken."""
         self._bill.add(trial, outcome)
         if self._metrics is not None:

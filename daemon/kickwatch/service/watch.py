@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from kickwatch.detect.figures import counted, known_creation_broadcasts
 from kickwatch.detect.quiet import FAILED_TRIALS, FRESH_CONTAINERS
-from kickwatch.detect.state import Outcome
-from kickwatch.detect.verdict import MIN_CONTAINERS, Reason, nearly_all_failed
+from kickwatch.detect.state import TrialOutcome
+from kickwatch.detect.verdict import MIN_CONTAINERS, VerdictReason, nearly_all_failed
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.journal.alert import log
@@ -68,13 +68,13 @@ class Watch:
         if self._broadcasting:
             return ()
         if self.blind:
-            return (Reason.BLIND.value,)
+            return (VerdictReason.BLIND.value,)
         if self._not_run >= FAILED_TRIALS and not self._other_boot:
-            return (Reason.CONTAINERS_FAILED.value,)
+            return (VerdictReason.CONTAINERS_FAILED.value,)
         if self._other_boot or not state.silence.established or state.verdict is not Verdict.QUIET:
             known = () if self._other_boot or state.verdict is Verdict.QUIET else state.reasons
-            return known or (Reason.INSUFFICIENT_EVIDENCE.value,)
-        return (Reason.STALE.value,) if self.stale else ()
+            return known or (VerdictReason.INSUFFICIENT_EVIDENCE.value,)
+        return (VerdictReason.STALE.value,) if self.stale else ()
 
     @property
     def stale(self) -> bool:
@@ -90,7 +90,7 @@ class Watch:
     @property
     def more_containers(self) -> int | None:
         """Silent containers that are missing until `quiet`; None where something else is missing."""
-        if self.reasons != (Reason.INSUFFICIENT_EVIDENCE.value,):
+        if self.reasons != (VerdictReason.INSUFFICIENT_EVIDENCE.value,):
             return None
         state = self.evidence.state
         fresh = self._other_boot or state.verdict is Verdict.QUIET or not state.trials
@@ -139,7 +139,7 @@ class Watch:
             logger().info(Event.OBSERVER_SEES, what=control.detail, cpus=list(control.cpus))
         self.blind = not control.passed
 
-    async def take(self, trial: Trial) -> Outcome:
+    async def take(self, trial: Trial) -> TrialOutcome:
         """Step the evidence by one trial, and say what it changes."""
         outcome = await self.evidence.take(trial)
         self.age.looked(self.evidence.state.looked_unix_s)
@@ -164,9 +164,9 @@ class Watch:
             logger().warning(Event.CONTAINERS_FAILED, **fields)
             self._failing = True
 
-    def _note_failures(self, trial: Trial, outcome: Outcome) -> None:
+    def _note_failures(self, trial: Trial, outcome: TrialOutcome) -> None:
         """Report once that the containers fail, with the engine's words, and once that they run again."""
-        failing = Reason.CONTAINERS_FAILED.value in outcome.reasons
+        failing = VerdictReason.CONTAINERS_FAILED.value in outcome.reasons
         failures = [container.failure for container in trial.containers if container.failure]
         if failing and not self._failing:
             logger().warning(
@@ -202,7 +202,7 @@ def newest(trials: Sequence[Trial]) -> list[Trial]:
     return kept
 
 
-def _tell(trial: Trial, outcome: Outcome, verdict_age_s: float | None) -> None:
+def _tell(trial: Trial, outcome: TrialOutcome, verdict_age_s: float | None) -> None:
     logger().info(
         Event.TRIAL_FINISHED,
         trial=trial.trial_id,

@@ -10,7 +10,7 @@ import msgspec
 
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
-from kickwatch.journal.remark import Kind, Remark
+from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.continuity import engine_process
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine, forbidden
@@ -21,7 +21,7 @@ _ASKED_AGAIN, _ASK_AGAIN_S = 5, 1.0
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenEngine:
     """An engine that answered, and why it is this one. To be closed by whoever asked for it.
 
     `remarks` are for the log and a trial's record: none where the engine is what everybody expects.
@@ -53,7 +53,7 @@ def completed(info: EngineInfo, known: Known | None) -> EngineInfo:
     return msgspec.structs.replace(info, runtime=known.runtime) if same else info
 
 
-async def named(chosen: Chosen, known: Known | None, pause_s: float = _ASK_AGAIN_S) -> tuple[EngineInfo, str]:
+async def named(chosen: ChosenEngine, known: Known | None, pause_s: float = _ASK_AGAIN_S) -> tuple[EngineInfo, str]:
     """What the engine says of itself, asked again for some seconds where it cannot name its version or its runtime.
 
     Those are part of what trials are compared by: a name that is missing for a moment must not drop all evidence. Where
@@ -71,7 +71,7 @@ async def named(chosen: Chosen, known: Known | None, pause_s: float = _ASK_AGAIN
     return whole, f"the engine calls itself `{info}` and its runtime `{info.runtime}`: {taken}" if info.unnamed else ""
 
 
-async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] = lambda: None) -> Chosen:
+async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] = lambda: None) -> ChosenEngine:
     """The engine for this configuration. `workers` bounds the calls under way at once; `alive` hears of each one's end.
 
     Raises EngineAbsentError where none answers, ConfigError where the engine asked for cannot do what else is asked.
@@ -79,7 +79,7 @@ async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] 
     kind = wanted(config.engine)
     if kind is EngineKind.OCI:
         await asyncio.to_thread(check_oci, config)
-        return await _oci(config, alive, "engine.kind is oci", Kind.RUNTIME_DRIVEN)
+        return await _oci(config, alive, "engine.kind is oci", RemarkKind.RUNTIME_DRIVEN)
     from kickwatch.workload.docker_engine import DockerEngine  # noqa: PLC0415 -- the SDK: only where Docker is driven
 
     docker = DockerEngine(config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, alive=alive)
@@ -90,10 +90,10 @@ async def choose(config: Config, *, workers: int = 1, alive: Callable[[], None] 
             raise
         return await _without_docker(config, alive, absent)
     named = config.engine.kind is EngineKind.DOCKER
-    return Chosen(docker, info, "engine.kind is docker" if named else "Docker answers at its socket")
+    return ChosenEngine(docker, info, "engine.kind is docker" if named else "Docker answers at its socket")
 
 
-async def informant(config: Config) -> Chosen:
+async def informant(config: Config) -> ChosenEngine:
     """The engine that knows what others start, for passive mode: Docker, since a runtime knows only our containers.
 
     Raises EngineAbsentError.
@@ -112,7 +112,7 @@ def wanted(engine: EngineConfig) -> EngineKind:
     return engine.kind
 
 
-def settled(config: Config, answered: str) -> Config:
+def resolved_config(config: Config, answered: str) -> Config:
     """For a daemon: once an engine of its own has answered, `auto` waits for that; its restart is no reason to change.
 
     `answered`: the name of the engine that answered last, empty where none has yet.
@@ -160,26 +160,26 @@ def drives_runtime(config: Config) -> bool:
     return engine_process(Path(config.engine.socket)) == (0, 0)
 
 
-async def _without_docker(config: Config, alive: Callable[[], None], absent: EngineAbsentError) -> Chosen:
+async def _without_docker(config: Config, alive: Callable[[], None], absent: EngineAbsentError) -> ChosenEngine:
     """`auto` where Docker does not answer."""
     lacks = oci_lacks(config)
     if lacks:
         raise EngineAbsentError(f"{absent.what}, and {lacks}", absent.remedy) from absent
     try:
-        return await _oci(config, alive, absent.what, Kind.RUNTIME_INSTEAD)
+        return await _oci(config, alive, absent.what, RemarkKind.RUNTIME_INSTEAD)
     except EngineAbsentError as error:
         remedy = f"for Docker: {absent.remedy}; without an engine: {error.remedy}"
         raise EngineAbsentError(f"{absent.what}; {error.what}", remedy) from error
 
 
-async def _oci(config: Config, alive: Callable[[], None], why: str, kind: Kind) -> Chosen:
+async def _oci(config: Config, alive: Callable[[], None], why: str, kind: RemarkKind) -> ChosenEngine:
     engine = OciEngine(config.engine.runtime, timeout_s=config.engine.timeout_s, alive=alive)
     info = await _asked(engine)
     remarks = [Remark(kind, f"engine: {info}, no daemon: {why}")]
     if not engine.seccomp:
         bare = f"engine: {info} was built without seccomp: its containers have no filter"
-        remarks.append(Remark(Kind.SECCOMP_MISSING, bare))
-    return Chosen(engine, info, why, tuple(remarks))
+        remarks.append(Remark(RemarkKind.SECCOMP_MISSING, bare))
+    return ChosenEngine(engine, info, why, tuple(remarks))
 
 
 async def _asked(engine: Engine) -> EngineInfo:

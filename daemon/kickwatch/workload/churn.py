@@ -23,7 +23,7 @@ AfterContainer = Callable[[], Awaitable[int | None]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChurnPlan:
     """What to churn: a template for every container, how many, how many at once, and how fast.
 
     `hold_s`: how long our own program is held at its barrier; for a user's image, how long it may run before it is
@@ -92,7 +92,7 @@ class _Life:
 class Churn:
     """Runs a Plan on an Engine."""
 
-    def __init__(self, engine: Engine, plan: Plan, barrier: Barrier, knobs: Knobs, after: AfterContainer) -> None:
+    def __init__(self, engine: Engine, plan: ChurnPlan, barrier: Barrier, knobs: Knobs, after: AfterContainer) -> None:
         """`after` is awaited at the end of each life of a serial churn; it returns the creation path's broadcasts."""
         self._engine = engine
         self._plan = plan

@@ -15,7 +15,7 @@ from errno import ENODEV, ENOENT
 from pathlib import Path
 
 from kickwatch.errors import CgroupError
-from kickwatch.journal.remark import Kind, Remark
+from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.cgroups import reclaim
 
 KMEM_LIMIT = "memory.kmem.limit_in_bytes"
@@ -78,7 +78,7 @@ class Knobs:
                 return
             if asyncio.get_running_loop().time() > deadline:
                 text = "a dying memcg kept its kmem TCP limit: the static key may stay on for later containers"
-                self._said.setdefault(Remark(Kind.MEMCG_LINGERS, text))
+                self._said.setdefault(Remark(RemarkKind.MEMCG_LINGERS, text))
                 return
             await asyncio.sleep(_PUSH_INTERVAL_S)
 
@@ -101,7 +101,7 @@ class Knobs:
         return kept is not None
 
     def _ignored(self, text: str) -> None:
-        self._said.setdefault(Remark(Kind.KNOB_IGNORED, text))
+        self._said.setdefault(Remark(RemarkKind.KNOB_IGNORED, text))
 
 
 def _read_back(path: Path) -> int | None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 WORKING, FAILING = "check-config deploy/kickwatch.toml", "check-config /nonexistent"
 TINY = """
 from kickwatch.detect.simulate import study
-study.QUICK = ((study.Kind.NULL, 50.0, 8, 2), (study.Kind.EFFECT, study.THRESHOLD, 8, 2))
+study.QUICK = ((study.TaskKind.NULL, 50.0, 8, 2), (study.TaskKind.EFFECT, study.THRESHOLD, 8, 2))
 from kickwatch.cli import main
 main()
 """

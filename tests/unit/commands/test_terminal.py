@@ -16,7 +16,7 @@ WIDE_AND_NARROW = pytest.mark.parametrize("columns", [80, 200])
 # The real study takes half a minute; this one has its most important tasks, each as small as it can be.
 TINY = """
 from kickwatch.detect.simulate import study
-study.QUICK = ((study.Kind.NULL, 50.0, {runs}, 2), (study.Kind.EFFECT, study.THRESHOLD, {runs}, 2))
+study.QUICK = ((study.TaskKind.NULL, 50.0, {runs}, 2), (study.TaskKind.EFFECT, study.THRESHOLD, {runs}, 2))
 from kickwatch.cli import main
 main()
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from at_a_terminal import AtATerminal
-from command import DIES_WITH_US, Outcome
+from command import DIES_WITH_US, CommandResult
 from slowness import SLOWNESS
 
 ROOT = Path(__file__).parents[3]
@@ -52,7 +52,7 @@ def test_verdict_and_alert_at_a_terminal(columns: int, form: str, environment: M
     assert ("\n    stack:\n        smp_call_function_many" in alert) == (form != "json")
 
 
-def run(line: str, environment: Mapping[str, str]) -> Outcome:
+def run(line: str, environment: Mapping[str, str]) -> CommandResult:
     """Run a line of bash in which `trial` is that command."""
     script = f'set -o pipefail; trial() {{ "$PYTHON" -c "$FAULTY" trial "$@"; }}; {line}'
     done = subprocess.run(
@@ -63,7 +63,7 @@ def run(line: str, environment: Mapping[str, str]) -> Outcome:
         env={**environment, "PYTHON": sys.executable, "FAULTY": FAULTY},
         check=False,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from kickwatch.detect import comparison as comparison_module
 from kickwatch.detect.comparison import ENOUGH_TRIALS, FOLD_AT, LEAST_SWEEPS, MOST_PAST, Comparer, Comparison
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.simulate.nulls import overdispersed
-from kickwatch.detect.state import Kind
+from kickwatch.detect.state import ChangeKind
 from kickwatch.detect.strata import stratum_of
 from kickwatch.model import AlarmKind, Cell, Trial, Verdict
 from watching import PACE, changes, serial, watched
@@ -39,13 +39,13 @@ def test_a_doubling_across_a_kernel_update_is_the_relative_finding_alone() -> No
     state, outcomes = watched(monitor, islice(costing("6.12.0", 2.0, 3), 250), state)
     told = changes(outcomes)
     assert {change.condition for change in told} == {AlarmKind.REGRESSED}
-    assert [change.kind for change in told] == [Kind.RAISED, Kind.JOINED]
+    assert [change.kind for change in told] == [ChangeKind.RAISED, ChangeKind.JOINED]
     assert {change.stream for change in told} == {RCU_NAME, TLB_NAME}
     assert "since kernel 6.12.0 (before: 6.1.0)" in told[0].text
     assert outcomes[-1].verdict is Verdict.QUIET
     assert outcomes[-1].findings == ("regressed",)
     _, outcomes = watched(monitor, islice(costing("6.12.0", 1.0, 5), 600), state)
-    assert [change.kind for change in changes(outcomes)] == [Kind.LEFT, Kind.ENDED]
+    assert [change.kind for change in changes(outcomes)] == [ChangeKind.LEFT, ChangeKind.ENDED]
 
 
 @pytest.mark.parametrize("times", [1.0, 0.3, 1.1])

@@ -13,7 +13,7 @@ from kickwatch.detect.figures import (
     merge_windows,
     quiet_rate_hz,
 )
-from kickwatch.model import Canary, Interrupts, Origin
+from kickwatch.model import CanaryBatch, Interrupts, Origin
 
 
 def test_merging_windows_adds_everything() -> None:
@@ -54,7 +54,7 @@ def test_only_the_creation_path_counts() -> None:
 
 
 def test_the_silence_of_a_batch_that_lost_a_request_is_none() -> None:
-    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(TLB,))
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(TLB,))
     assert batch_heard(batch)
     assert not batch_heard(replace(batch, lost_events=1))
     nameless = replace(kick(1), origin=Origin.UNKNOWN, stack=())

@@ -13,11 +13,11 @@ from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged
 from kickwatch.detect.rates import BPF, CREATION_PATH, DESTROY, NODE_YEARS, SIGNATURE, SWEEPS, Allowance, Pace
-from kickwatch.detect.state import Kind
+from kickwatch.detect.state import ChangeKind
 from kickwatch.detect.streams import Name
 from kickwatch.model import (
     AlarmKind,
-    Canary,
+    CanaryBatch,
     Cell,
     Control,
     Interrupts,
@@ -61,7 +61,7 @@ def test_a_kernel_that_broadcasts_from_its_first_trial_on_is_alerted() -> None:
     (change,) = outcomes[0].changes
     assert outcomes[0].verdict is Verdict.BROADCASTING
     assert outcomes[0].reasons == ("creation_path_broadcasts",)
-    assert (change.kind, change.condition, change.stream) == (Kind.RAISED, AlarmKind.BROADCASTING, "attributed")
+    assert (change.kind, change.condition, change.stream) == (ChangeKind.RAISED, AlarmKind.BROADCASTING, "attributed")
     assert change.observations <= 8  # containers
     assert change.text.startswith(
         f"{change.loud} of the last {change.observations} containers made the creation path broadcast"
@@ -75,21 +75,21 @@ def test_a_fault_that_is_removed_is_one_alert_and_one_recovery_within_60_contain
     _, outcomes = watched(Monitor(PACE), trials)
     told = changes(outcomes)
     assert [(change.kind, change.condition) for change in told] == [
-        (Kind.RAISED, AlarmKind.BROADCASTING),
-        (Kind.ENDED, AlarmKind.BROADCASTING),
+        (ChangeKind.RAISED, AlarmKind.BROADCASTING),
+        (ChangeKind.ENDED, AlarmKind.BROADCASTING),
     ]
     assert [index for index, outcome in enumerate(outcomes) if outcome.changes] == [50, 83]
     assert "the last 37 containers were within bounds" in told[1].text
 
 
 def test_the_fault_of_2017_is_one_condition_with_its_streams_joining() -> None:
-    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
     _, outcomes = watched(Monitor(PACE), [serial(32, canary=batch) for _ in range(10)])
     told = changes(outcomes)
     assert [(change.kind, change.stream) for change in told] == [
-        (Kind.RAISED, "attributed"),
-        (Kind.JOINED, "signature"),
-        (Kind.JOINED, "canary"),
+        (ChangeKind.RAISED, "attributed"),
+        (ChangeKind.JOINED, "signature"),
+        (ChangeKind.JOINED, "canary"),
     ]
     assert outcomes[-1].reasons == ("creation_path_broadcasts", "canary_broadcasts")
     assert "kicked all CPUs to create slab caches, 32 times per container (allowed: 1 in 1000)" in told[1].text
@@ -100,17 +100,17 @@ def test_a_fault_that_lands_after_the_containers_is_found_as_a_burst() -> None:
     late = serial(32, containers=serial(0).containers)
     _, outcomes = watched(Monitor(PACE), [replace(late, trial_id=f"{n:08x}") for n in range(8)])
     told = [(change.kind, change.stream) for change in changes(outcomes)]
-    assert told == [(Kind.RAISED, "signature"), (Kind.JOINED, "burst")]
+    assert told == [(ChangeKind.RAISED, "signature"), (ChangeKind.JOINED, "burst")]
     assert outcomes[2].verdict is Verdict.BROADCASTING
 
 
 def test_leaving_streams_end_the_condition_with_the_last_one() -> None:
-    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
     sick = [serial(32, canary=batch) for _ in range(10)]
     sound = [serial(canary=replace(batch, cells=())) for _ in range(200)]
     _, outcomes = watched(Monitor(PACE), [*sick, *sound])
-    told = changes(outcomes, Kind.LEFT, Kind.ENDED)
-    assert [change.kind for change in told] == [Kind.LEFT, Kind.LEFT, Kind.ENDED]
+    told = changes(outcomes, ChangeKind.LEFT, ChangeKind.ENDED)
+    assert [change.kind for change in told] == [ChangeKind.LEFT, ChangeKind.LEFT, ChangeKind.ENDED]
     assert outcomes[-1].verdict is Verdict.QUIET
 
 
@@ -167,7 +167,7 @@ def test_doubtful_silence_ends_nothing_and_a_broadcast_seen_is_seen(kmem: KmemAc
     assert outcomes[0].verdict is Verdict.BROADCASTING
     state, outcomes = watched(monitor, [doubtful(serial()) for _ in range(100)], state)
     trusted = kmem is KmemAccounting.ON and not lost
-    assert bool(changes(outcomes, Kind.ENDED)) is trusted
+    assert bool(changes(outcomes, ChangeKind.ENDED)) is trusted
     assert outcomes[-1].verdict is (Verdict.QUIET if trusted else Verdict.BROADCASTING)
 
 
@@ -178,7 +178,7 @@ def test_doubt_without_a_fault_is_unknown() -> None:
 
 def test_without_a_probe_the_canary_speaks_and_recovers() -> None:
     def counted(cal: int) -> Trial:
-        batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=cal, tlb=100, res=0))
+        batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=cal, tlb=100, res=0))
         control = Control(passed=False, detail="no probe is armed")
         blind = Observers(ipis="counters", contention="none")
         return serial(observers=blind, canary=batch, control=control, churn=window("churn"))
@@ -190,7 +190,7 @@ def test_without_a_probe_the_canary_speaks_and_recovers() -> None:
     (change,) = changes(outcomes)
     assert "canary batches raised CAL - TLB, by 5 per memory cgroup and other CPU (allowed: 1 in 20)" in change.text
     _, outcomes = watched(monitor, [counted(102) for _ in range(60)], state)
-    assert changes(outcomes)[0].kind is Kind.ENDED
+    assert changes(outcomes)[0].kind is ChangeKind.ENDED
     assert outcomes[-1].verdict is Verdict.UNKNOWN  # still blind
 
 
@@ -206,7 +206,11 @@ def test_another_boot_or_stratum_drops_the_evidence_and_says_so() -> None:
         after, outcome = monitor.step(state, serial(node=elsewhere))
         assert outcome.anew == why
         (change,) = outcome.changes
-        assert (change.kind, change.condition, change.stream) == (Kind.DROPPED, AlarmKind.BROADCASTING, "attributed")
+        assert (change.kind, change.condition, change.stream) == (
+            ChangeKind.DROPPED,
+            AlarmKind.BROADCASTING,
+            "attributed",
+        )
         assert (outcome.verdict, outcome.reasons) == (Verdict.UNKNOWN, ("insufficient_evidence",))
         assert outcome.more_containers == 13
         assert after.containers == 10
@@ -242,8 +246,8 @@ def test_waits_of_others_contend_when_they_come_with_churn_alone() -> None:
     _, outcomes = watched(Monitor(PACE), trials)
     told = changes(outcomes)
     assert [(change.kind, change.stream) for change in told] == [
-        (Kind.RAISED, "contention_excess"),
-        (Kind.ENDED, "contention_excess"),
+        (ChangeKind.RAISED, "contention_excess"),
+        (ChangeKind.ENDED, "contention_excess"),
     ]
     assert "unequal trials had more waits for slab_mutex with containers than without" in told[0].text
     assert 29 <= told[0].observations <= 40

@@ -13,7 +13,7 @@ from kickwatch.detect.eprocess import Null, SavedWealth
 from kickwatch.detect.monitor import EPOCH_S, Monitor
 from kickwatch.detect.persist import VERSION, restore, save
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import Trial
 from watching import PACE, serial, watched
 
@@ -56,7 +56,7 @@ def test_a_restart_in_mid_evidence_takes_no_container_more() -> None:
     assert _alarm(after) == alarm - 3
 
 
-def _alarm(outcomes: list[Outcome]) -> int:
+def _alarm(outcomes: list[TrialOutcome]) -> int:
     """At which container attribution raised its alarm."""
     return next(
         n for n, outcome in enumerate(outcomes) if "attributed" in {change.stream for change in outcome.changes}

@@ -12,7 +12,7 @@ from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.quiet import RECENT_CONTAINERS, Silence, SilenceTest, remembered
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Kind, Outcome
+from kickwatch.detect.state import ChangeKind, TrialOutcome
 from kickwatch.model import AlarmKind, Cell, KmemAccounting, Origin, Path, Trial, Verdict
 from watching import PACE, changes, lives, serial, watched
 
@@ -29,7 +29,7 @@ ELSEWHERE = Cell(
 SENTINEL = Pace(23, 1380.0)
 
 
-def verdicts(outcomes: Iterable[Outcome]) -> list[tuple[Verdict, tuple[str, ...]]]:
+def verdicts(outcomes: Iterable[TrialOutcome]) -> list[tuple[Verdict, tuple[str, ...]]]:
     return [(outcome.verdict, outcome.reasons) for outcome in outcomes]
 
 
@@ -64,7 +64,7 @@ def test_a_burst_that_is_no_signature_is_not_quiet_for_a_single_trial() -> None:
     _, outcomes = watched(Monitor(SENTINEL), [*(serial(number=23) for _ in range(5)), *(burst for _ in range(8))])
     assert verdicts(outcomes)[4] == QUIET
     assert {outcome.verdict for outcome in outcomes[5:]} == {Verdict.UNKNOWN, Verdict.BROADCASTING}
-    assert [change.kind for change in changes(outcomes)] == [Kind.RAISED]
+    assert [change.kind for change in changes(outcomes)] == [ChangeKind.RAISED]
 
 
 def keyed(each: int, number: int) -> Trial:
@@ -119,7 +119,7 @@ def test_after_an_alarm_silence_is_established_again() -> None:
     _, outcomes = watched(Monitor(SENTINEL), trials)
     told = verdicts(outcomes)
     assert told[1] == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
-    end = next(index for index, outcome in enumerate(outcomes) if changes([outcome], Kind.ENDED))
+    end = next(index for index, outcome in enumerate(outcomes) if changes([outcome], ChangeKind.ENDED))
     assert {verdict for verdict, _ in told[2:end]} == {Verdict.BROADCASTING}
     assert told[-1] == QUIET
 
@@ -130,10 +130,10 @@ def test_containers_that_come_with_broadcasts_from_elsewhere_are_not_quiet_at_on
     assert verdicts(outcomes) == [QUIET, (Verdict.UNKNOWN, ("broadcasts_elsewhere",))]
     state, outcomes = watched(monitor, [serial(0, ELSEWHERE) for _ in range(60)], state)
     (change,) = changes(outcomes)
-    assert (change.kind, change.condition, change.stream) == (Kind.RAISED, AlarmKind.ELSEWHERE, "elsewhere")
+    assert (change.kind, change.condition, change.stream) == (ChangeKind.RAISED, AlarmKind.ELSEWHERE, "elsewhere")
     assert "from outside the creation path" in change.text
     _, outcomes = watched(monitor, [serial() for _ in range(200)], state)
-    assert changes(outcomes)[0].kind is Kind.ENDED
+    assert changes(outcomes)[0].kind is ChangeKind.ENDED
     assert verdicts(outcomes)[-1] == QUIET
 
 

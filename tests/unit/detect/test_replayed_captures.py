@@ -8,7 +8,7 @@ from captures_as_trials import trials
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.single import one_shot
-from kickwatch.detect.state import Kind
+from kickwatch.detect.state import ChangeKind
 from kickwatch.model import AlarmKind, Trial, Verdict
 from watching import changes, watched
 
@@ -26,7 +26,9 @@ def faulty(name: str) -> bool:
 def raised(one: Trial, times: int) -> dict[AlarmKind, int]:
     """The conditions that so many of this trial raise, each with the number of the trial that did."""
     _, outcomes = watched(Monitor(PACE), repeat(one, times))
-    told = [(index, change) for index, outcome in enumerate(outcomes) for change in changes([outcome], Kind.RAISED)]
+    told = [
+        (index, change) for index, outcome in enumerate(outcomes) for change in changes([outcome], ChangeKind.RAISED)
+    ]
     return {change.condition: index for index, change in told}
 
 

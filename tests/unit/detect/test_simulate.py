@@ -20,20 +20,20 @@ from kickwatch.detect.simulate.plot import to_svg
 from kickwatch.detect.simulate.report import to_text
 from kickwatch.detect.simulate.silence import HEALTHY, containers_to_quiet, share_unknown
 from kickwatch.detect.simulate.study import SimulationResult
-from kickwatch.detect.simulate.tasks import THRESHOLD, Kind, Task, run_task
+from kickwatch.detect.simulate.tasks import THRESHOLD, Task, TaskKind, run_task
 
 # Every kind of work once, small enough for a unit test.
 TINY = (
-    (Kind.NULL, 50.0, 8, 2),
-    (Kind.OUTSIDE, 50.0, 4, 1),
-    (Kind.EFFECT, THRESHOLD, 20, 2),
-    (Kind.WITHOUT_CLIP, THRESHOLD, 5, 1),
-    (Kind.OTHER, THRESHOLD, 3, 1),
-    (Kind.RARE_NULL, THRESHOLD, 4, 1),
-    (Kind.RARE_ERROR, THRESHOLD, 20, 1),
-    (Kind.RECOVERY, THRESHOLD, 3, 1),
-    (Kind.START, THRESHOLD, 2, 1),
-    (Kind.UNKNOWN, THRESHOLD, 1, 1),
+    (TaskKind.NULL, 50.0, 8, 2),
+    (TaskKind.OUTSIDE, 50.0, 4, 1),
+    (TaskKind.EFFECT, THRESHOLD, 20, 2),
+    (TaskKind.WITHOUT_CLIP, THRESHOLD, 5, 1),
+    (TaskKind.OTHER, THRESHOLD, 3, 1),
+    (TaskKind.RARE_NULL, THRESHOLD, 4, 1),
+    (TaskKind.RARE_ERROR, THRESHOLD, 20, 1),
+    (TaskKind.RECOVERY, THRESHOLD, 3, 1),
+    (TaskKind.START, THRESHOLD, 2, 1),
+    (TaskKind.UNKNOWN, THRESHOLD, 1, 1),
 )
 
 
@@ -108,7 +108,7 @@ def test_importance_sampling_agrees_with_plain_runs() -> None:
     """At a threshold that both reach: the rate of false alarms over the first 400 observations."""
     rare, scenario = RARE_NULLS[0], NULLS[0]
     weights = [alarm_weight(rare, 100.0, 400, Random(seed)) for seed in range(600)]
-    runs = run_task(Task(Kind.NULL, 0, 100.0, 600, 0, 1))
+    runs = run_task(Task(TaskKind.NULL, 0, 100.0, 600, 0, 1))
     plain = sum(run <= 400 for run in runs) / len(runs)
     assert scenario.name == rare.name
     assert sum(weights) / len(weights) == pytest.approx(plain, abs=0.1)

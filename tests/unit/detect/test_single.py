@@ -5,7 +5,18 @@ from msgspec.structs import replace
 
 from builders import containers, kick, trial, window
 from kickwatch.detect.single import one_shot
-from kickwatch.model import Canary, Cell, Control, Interrupts, KmemAccounting, Observers, Origin, Path, Trial, Verdict
+from kickwatch.model import (
+    CanaryBatch,
+    Cell,
+    Control,
+    Interrupts,
+    KmemAccounting,
+    Observers,
+    Origin,
+    Path,
+    Trial,
+    Verdict,
+)
 from watching import lives, serial
 
 FLIP = Cell(
@@ -25,7 +36,7 @@ def test_23_silent_containers_are_quiet() -> None:
 
 
 def test_8_containers_with_3_each_are_broadcasting_with_a_canary_and_without() -> None:
-    silent = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts())
+    silent = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts())
     for one in (flips(8), replace(flips(8), canary=silent)):
         said = one_shot([one])
         assert (said.verdict, said.reasons) == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
@@ -39,7 +50,7 @@ def test_too_few_say_how_many_more() -> None:
 
 
 def test_the_fault_of_2017_decides_at_once_even_if_all_of_it_comes_late() -> None:
-    for batch in (None, Canary(memcgs=100, duration_ns=1, interrupts=Interrupts())):
+    for batch in (None, CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts())):
         late = serial(32, number=23, containers=lives(23, 0), canary=batch)
         assert one_shot([late]).verdict is Verdict.BROADCASTING
 
@@ -67,7 +78,7 @@ def test_several_at_once_take_trials_to_be_broadcasting() -> None:
 
 
 def test_the_canary_counts_where_no_probe_is() -> None:
-    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1600, tlb=100, res=0))
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1600, tlb=100, res=0))
     blind = serial(observers=Observers(ipis="counters", contention="none"), canary=batch, churn=window("churn"))
     said = one_shot([blind])
     assert (said.verdict, said.reasons, said.more_containers) == (Verdict.UNKNOWN, ("blind",), None)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from builders import RCU, TLB, containers, kick, trial, wait, window
 from kickwatch.detect.classes import BpfCost
 from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, allowance_of, lives_of, observe
-from kickwatch.model import Canary, Cell, Container, Interrupts, Observers, Origin, Path, Trial
+from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, Observers, Origin, Path, Trial
 
 
 def lives(*rises: int | None, failed: tuple[int, ...] = ()) -> tuple[Container, ...]:
@@ -218,8 +218,8 @@ def test_waits_that_could_not_be_seen_are_no_observation(unknown: dict[str, obje
     assert Name.CONTENTION_EXCESS not in seen.pairs
 
 
-def _batch(**fields: object) -> Canary:
-    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=900, tlb=400, res=0), cells=(kick(500),))
+def _batch(**fields: object) -> CanaryBatch:
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=900, tlb=400, res=0), cells=(kick(500),))
     return replace(batch, **fields)
 
 
@@ -243,7 +243,7 @@ def test_a_silent_batch_that_lost_events_is_no_observation_and_a_loud_one_is() -
         (_batch(memcgs=0), {}),
     ],
 )
-def test_the_canary_is_counted_where_none_is(batch: Canary, means: dict[Name, tuple[float, ...]]) -> None:
+def test_the_canary_is_counted_where_none_is(batch: CanaryBatch, means: dict[Name, tuple[float, ...]]) -> None:
     blind = Observers(ipis="counters", contention="none")
     assert observe(trial(kick(50), observers=blind, canary=batch)).means == means
 

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import Canary, Cell, Interrupts, KmemAccounting, Observers, Origin, Path, Trial, Verdict
+from kickwatch.model import CanaryBatch, Cell, Interrupts, KmemAccounting, Observers, Origin, Path, Trial, Verdict
 
 
 def test_a_healthy_trial_is_quiet() -> None:
@@ -41,7 +41,7 @@ def test_failed_containers_do_not_count() -> None:
 
 
 def test_the_canary_alone_convicts() -> None:
-    canary = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    canary = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
     judgement = judge([trial(canary=canary, count=3)])
     assert judgement.verdict is Verdict.BROADCASTING
     assert judgement.reasons == ("canary_broadcasts",)
@@ -50,7 +50,7 @@ def test_the_canary_alone_convicts() -> None:
 def test_without_probes_a_quiet_node_is_unknown_and_the_canary_still_convicts() -> None:
     blind = trial(observers=Observers(ipis="counters", contention="none"))
     assert judge([blind]).reasons == ("blind",)
-    loud = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1440, tlb=9))
+    loud = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1440, tlb=9))
     assert judge([replace(blind, canary=loud)]).verdict is Verdict.BROADCASTING
 
 
@@ -79,7 +79,7 @@ def test_a_machine_that_changed_under_the_trial_proves_nothing() -> None:
 
 
 def test_a_canary_whose_probe_lost_a_request_is_not_silent() -> None:
-    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=1)
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=1)
     assert (judge([trial(canary=batch)]).verdict, judge([trial(canary=batch)]).reasons) == ("unknown", ("events_lost",))
     loud = replace(batch, cells=(kick(100),))
     assert judge([trial(canary=loud)]).reasons == ("canary_broadcasts",)

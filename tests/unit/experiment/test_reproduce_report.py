@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.reproduce import Created, Settings, reproduce, settled, still_below
 from kickwatch.experiment.reproduce_report import (
-    Judgement,
     Memory,
     Patch,
+    PatchVerdict,
     Phase,
     Reading,
     Reproduction,
@@ -26,7 +26,7 @@ from kickwatch.experiment.reproduce_report import (
     verdict,
 )
 from kickwatch.native.driver import parse_answer
-from kickwatch.observe.interrupts import InterruptSample, Kind, parse_interrupts
+from kickwatch.observe.interrupts import InterruptSample, IpiKind, parse_interrupts
 
 MIB = 1 << 20
 S = 1_000_000_000
@@ -35,7 +35,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "interrupts"
 
 def sample(cal: tuple[int, ...], tlb: tuple[int, ...] | None = None) -> InterruptSample:
     """Counters of as many CPUs as `cal` has."""
-    counts = {Kind.CAL: cal} if tlb is None else {Kind.CAL: cal, Kind.TLB: tlb}
+    counts = {IpiKind.CAL: cal} if tlb is None else {IpiKind.CAL: cal, IpiKind.TLB: tlb}
     return InterruptSample(tuple(range(len(cal))), counts)
 
 
@@ -165,7 +165,7 @@ def test_report_reads_real_tables(name: str) -> None:
 
 def test_without_kernel_memory_accounting_nothing_is_proven() -> None:
     blind = replace(a_run(phase((0, 0), broadcasts=0)), kmem_accounted=False)
-    assert verdict(blind) == Judgement(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
+    assert verdict(blind) == PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ async def test_a_batch_tells_what_its_probe_lost(health: Health, misses: int, to
         requests_lost=Observatory.requests_lost,
     )
     config = SimpleNamespace(trial=SimpleNamespace(canary_memcgs=100))
-    laboratory: Any = SimpleNamespace(observatory=observatory, canary=Batches(), config=config)
-    batch = await TrialRun(laboratory, 1, lambda _: None)._canary()
+    rig: Any = SimpleNamespace(observatory=observatory, canary=Batches(), config=config)
+    batch = await TrialRun(rig, 1, lambda _: None)._canary()
     assert batch is not None
     assert (batch.memcgs, batch.lost_events, batch.stackless_events) == (100, *told)

@@ -15,7 +15,7 @@ from builders import containers, kick, trial
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import save
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.errors import KickwatchError
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import History, Retention
@@ -30,7 +30,7 @@ def numbered(number: int) -> Trial:
 
 
 def entry(one: Trial, before: bytes, after: bytes) -> Entry:
-    return Entry(one, before, Outcome(trial=one.trial_id, verdict=Verdict.UNKNOWN), after, PACE)
+    return Entry(one, before, TrialOutcome(trial=one.trial_id, verdict=Verdict.UNKNOWN), after, PACE)
 
 
 def fill(history: History, count: int, **fields: object) -> None:
@@ -130,7 +130,7 @@ import sys
 from pathlib import Path
 import msgspec
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import History
 from kickwatch.model import Trial, Verdict
@@ -139,7 +139,7 @@ history = History(Path(sys.argv[1]))
 state = history.load().state
 while True:
     after = b"%d" % (int(state or b"0") + 1)
-    done = history.append(Entry(trial, state, Outcome(trial="x", verdict=Verdict.QUIET), after, Pace(4, 60.0)))
+    done = history.append(Entry(trial, state, TrialOutcome(trial="x", verdict=Verdict.QUIET), after, Pace(4, 60.0)))
     assert done.kept, done
     state = after
     print(after.decode(), flush=True)

@@ -15,13 +15,13 @@ from msgspec.structs import replace
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Outcome, State
+from kickwatch.detect.state import State, TrialOutcome
 from kickwatch.errors import KickwatchError
 from kickwatch.history import reserve as reserve_module
 from kickwatch.history import store
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import BLOCK, MOST_ASIDE, History, Kept, Retention
-from kickwatch.history.record_reader import Row, recorded
+from kickwatch.history.record_reader import RecordedTrial, recorded
 from kickwatch.history.reserve import RESERVE_FILE
 from kickwatch.model import Verdict
 from watching import PACE, serial
@@ -65,7 +65,7 @@ def history_state(monitor: Monitor, saved: bytes) -> State:
     return state
 
 
-def rows_of(path: Path) -> list[Row]:
+def rows_of(path: Path) -> list[RecordedTrial]:
     with recorded(path) as rows:
         return list(rows)
 
@@ -81,7 +81,7 @@ def mounted(directory: Path, *options: str) -> Iterator[None]:
 
 def entry(number: int = 0, padding: int = 0) -> Entry:
     one = replace(serial(), trial_id=f"{number:08x}", notes=(os.urandom(padding).hex(),))
-    return Entry(one, b"", Outcome(trial=one.trial_id, verdict=Verdict.QUIET), b"s", PACE)
+    return Entry(one, b"", TrialOutcome(trial=one.trial_id, verdict=Verdict.QUIET), b"s", PACE)
 
 
 def test_what_is_left_after_retention_replays_to_the_same_evidence(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.history import reserve as reserve_module
 from kickwatch.history import store
 from kickwatch.history.backlog import Backlog, Entry
@@ -47,7 +47,7 @@ class Watch:
 
 def entry(number: int = 0) -> Entry:
     one = replace(serial(), trial_id=f"{number:08x}")
-    return Entry(one, b"", Outcome(trial=one.trial_id, verdict=Verdict.QUIET), b"s", PACE)
+    return Entry(one, b"", TrialOutcome(trial=one.trial_id, verdict=Verdict.QUIET), b"s", PACE)
 
 
 def ids(path: Path) -> list[int]:

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from builders import TLB, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import Canary, Interrupts, KmemAccounting, Observers, Trial
+from kickwatch.model import CanaryBatch, Interrupts, KmemAccounting, Observers, Trial
 from kickwatch.outlets.broadcast import bpftrace_line, broadcast_fields, contention_fields, headline
 from kickwatch.outlets.one_run import alerts_of
 
@@ -48,7 +48,7 @@ def test_the_headline_is_one_sentence() -> None:
 
 
 def test_a_canary_alone_is_counted_by_memory_cgroup() -> None:
-    canary = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
+    canary = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
     alone = trial(canary=canary)
     assert headline([alone]) == "5 x kick_all_cpus_sync per memory cgroup, sent by a kworker"
     fields = broadcast_fields([alone])

@@ -22,7 +22,7 @@ from builders import TLB, containers, kick, trial, wait, window
 from kickwatch.configuration.types import Config, StateConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import Change, Kind, Outcome
+from kickwatch.detect.state import Change, ChangeKind, TrialOutcome
 from kickwatch.detect.verdict import judge
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import (
@@ -36,9 +36,9 @@ from kickwatch.journal.journal import (
     logger,
 )
 from kickwatch.journal.native import FULL_WAIT_MS, field_name
-from kickwatch.journal.remark import Kind as Remarks
 from kickwatch.journal.remark import Remark
-from kickwatch.model import AlarmKind, Canary, Control, Interrupts, KmemAccounting, Observers, Trial, Verdict
+from kickwatch.journal.remark import RemarkKind as Remarks
+from kickwatch.model import AlarmKind, CanaryBatch, Control, Interrupts, KmemAccounting, Observers, Trial, Verdict
 from kickwatch.outlets.bill import Bill
 from kickwatch.outlets.changes import alerts
 from kickwatch.outlets.one_run import alerts_of
@@ -173,8 +173,8 @@ def one_node() -> Any:
 
 
 @pytest.mark.parametrize("condition", list(AlarmKind))
-@pytest.mark.parametrize("kind", list(Kind))
-def test_every_change_of_every_condition_is_valid(condition: AlarmKind, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(ChangeKind))
+def test_every_change_of_every_condition_is_valid(condition: AlarmKind, kind: ChangeKind) -> None:
     change = Change(
         kind=kind,
         condition=condition,
@@ -186,7 +186,7 @@ def test_every_change_of_every_condition_is_valid(condition: AlarmKind, kind: Ki
         observations=8,
         loud=8,
     )
-    outcome = Outcome(trial="0badcafe", verdict=Verdict.BROADCASTING, changes=(change,))
+    outcome = TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING, changes=(change,))
     (record,) = logged(*alerts(outcome, [trial(kick(12), churn=window("churn", TLB, kick(9), waits=(wait(),)))]))
     assert_valid(record)
 
@@ -195,14 +195,14 @@ def test_every_change_of_every_condition_is_valid(condition: AlarmKind, kind: Ki
     "one",
     [
         trial(kick(32 * 23)),
-        trial(canary=Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))),
+        trial(canary=CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))),
         trial(churn=window("churn", TLB, waits=(wait(70),))),
         trial(churn=window("churn", TLB, waits=(replace(wait(70), max_wait_ns=0),))),
         trial(kick(32 * 23), slab_mutex_known=False),
         trial(
             churn=window("churn"),
             observers=Observers(ipis="counters", contention="none"),
-            canary=Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1500, tlb=0)),
+            canary=CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1500, tlb=0)),
         ),
     ],
 )
@@ -216,9 +216,9 @@ def test_the_alerts_of_a_single_trial_are_valid(one: Trial) -> None:
 def test_the_summary_is_valid_with_trials_without_and_in_doubt() -> None:
     bill = Bill()
     told = [bill.take(3600)]
-    bill.add(trial(kick(46)), Outcome(trial="a", verdict=Verdict.BROADCASTING))
-    bill.add(trial(slab_mutex_known=False, void="cpus_changed"), Outcome(trial="b", verdict=Verdict.UNKNOWN))
-    bill.add(trial(kmem_accounting=KmemAccounting.OFF), Outcome(trial="c", verdict=Verdict.UNKNOWN))
+    bill.add(trial(kick(46)), TrialOutcome(trial="a", verdict=Verdict.BROADCASTING))
+    bill.add(trial(slab_mutex_known=False, void="cpus_changed"), TrialOutcome(trial="b", verdict=Verdict.UNKNOWN))
+    bill.add(trial(kmem_accounting=KmemAccounting.OFF), TrialOutcome(trial="c", verdict=Verdict.UNKNOWN))
     told.append(bill.take(3600))
     watch: Any = SimpleNamespace(condition="unknown", reasons=("stale",), verdict_age_s=1.25, more_containers=None)
     believed = belief(watch)

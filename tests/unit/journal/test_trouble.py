@@ -11,7 +11,7 @@ import structlog
 from jsonschema import Draft202012Validator
 
 from kickwatch.journal.journal import RETIRED, Event, configure_logging
-from kickwatch.journal.trouble import Trouble
+from kickwatch.journal.trouble import TroubleLog
 
 SCHEMA = json.loads(resources.files("kickwatch.journal").joinpath("events.schema.json").read_text("utf-8"))
 KINDS = [
@@ -37,7 +37,7 @@ def records(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_it_is_logged_when_it_begins_when_its_cause_changes_and_when_it_ends(
     stream: io.StringIO, begins: Event, ends: Event, more: dict[str, str]
 ) -> None:
-    trouble = Trouble(begins, ends)
+    trouble = TroubleLog(begins, ends)
     trouble.works(**more)
     assert records(stream) == []
     for what in ("the disk is full", "the disk is full", "the disk is gone"):
@@ -57,7 +57,7 @@ def test_it_is_logged_when_it_begins_when_its_cause_changes_and_when_it_ends(
 
 
 def test_what_is_no_longer_asked_for_ends_without_a_record(stream: io.StringIO) -> None:
-    trouble = Trouble(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
+    trouble = TroubleLog(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
     trouble.failed("the disk is full", "see to the disk")
     trouble.forget()
     trouble.works()

@@ -3,20 +3,20 @@
 import pytest
 
 from kickwatch.node import privileges
-from kickwatch.node.privileges import Capability
+from kickwatch.node.privileges import LinuxCapability
 
 
 @pytest.mark.parametrize(
     ("needs", "more"),
     [
         (None, set()),
-        (Capability.BPF, {Capability.BPF}),
-        (Capability.SYS_ADMIN, {Capability.SYS_ADMIN}),
-        (Capability.DAC_OVERRIDE, set()),  # of what is kept anyway: not a matter of bpf(2)
+        (LinuxCapability.BPF, {LinuxCapability.BPF}),
+        (LinuxCapability.SYS_ADMIN, {LinuxCapability.SYS_ADMIN}),
+        (LinuxCapability.DAC_OVERRIDE, set()),  # of what is kept anyway: not a matter of bpf(2)
     ],
 )
 def test_the_least_that_works_is_kept(
-    monkeypatch: pytest.MonkeyPatch, needs: Capability | None, more: set[Capability]
+    monkeypatch: pytest.MonkeyPatch, needs: LinuxCapability | None, more: set[LinuxCapability]
 ) -> None:
     in_effect = [0]
     monkeypatch.setattr(privileges, "_set", lambda **given: in_effect.append(given["effective"]))
@@ -28,4 +28,7 @@ def test_the_least_that_works_is_kept(
 
 def test_where_nothing_helps_nothing_is_kept_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privileges, "_set", lambda **_: None)
-    assert privileges._enough(1 << Capability.BPF | 1 << Capability.KILL, lambda: False) == 1 << Capability.KILL
+    assert (
+        privileges._enough(1 << LinuxCapability.BPF | 1 << LinuxCapability.KILL, lambda: False)
+        == 1 << LinuxCapability.KILL
+    )

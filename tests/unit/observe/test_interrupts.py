@@ -12,7 +12,7 @@ from kickwatch.model import Interrupts
 from kickwatch.observe.interrupts import (
     READ_ATTEMPTS,
     InterruptSample,
-    Kind,
+    IpiKind,
     Reset,
     ResetReason,
     TornSampleError,
@@ -22,7 +22,11 @@ from kickwatch.observe.interrupts import (
 )
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "interrupts"
-X86_NAMES = {Kind.RES: "Rescheduling interrupts", Kind.CAL: "Function call interrupts", Kind.TLB: "TLB shootdowns"}
+X86_NAMES = {
+    IpiKind.RES: "Rescheduling interrupts",
+    IpiKind.CAL: "Function call interrupts",
+    IpiKind.TLB: "TLB shootdowns",
+}
 counts = st.integers(min_value=0, max_value=2**32 - 1)
 
 
@@ -30,7 +34,7 @@ def sample(name: str) -> InterruptSample:
     return parse_interrupts((FIXTURES / name).read_text())
 
 
-def x86_text(cpus: list[int], rows: dict[Kind, list[int]]) -> str:
+def x86_text(cpus: list[int], rows: dict[IpiKind, list[int]]) -> str:
     """A text as x86 prints it, with rows of other widths around those given."""
     lines = [" " * 11 + "".join(f"CPU{cpu:<8d}" for cpu in cpus)]
     lines.append("  0: " + "".join(f"{7:10d} " for _ in cpus) + "  IO-APIC   2-edge      timer")
@@ -74,7 +78,7 @@ def test_arm64_labels_four_wide() -> None:
 
 
 def test_a_description_outranks_a_label() -> None:
-    text = x86_text([0, 1], {Kind.CAL: [1, 2]}) + "IPI3:  5  6  Function call interrupts\n"
+    text = x86_text([0, 1], {IpiKind.CAL: [1, 2]}) + "IPI3:  5  6  Function call interrupts\n"
     with pytest.raises(ObserveError, match="two rows called 'function call interrupts'"):
         parse_interrupts(text)
     renamed = text.replace("CAL:", "XYZ:", 1).replace("IPI3:", "CAL:").replace("5  6  Function", "5  6  Other function")
@@ -82,17 +86,17 @@ def test_a_description_outranks_a_label() -> None:
 
 
 def test_a_label_is_enough_where_the_description_is_another() -> None:
-    text = x86_text([0, 1], {Kind.CAL: [1, 2]}).replace("Function call interrupts", "calls of functions")
+    text = x86_text([0, 1], {IpiKind.CAL: [1, 2]}).replace("Function call interrupts", "calls of functions")
     assert parse_interrupts(text).row("CAL") == {0: 1, 1: 2}
 
 
 def test_longer_names_that_end_alike_are_other_rows() -> None:
-    text = x86_text([0, 1], {Kind.RES: [1, 2]}) + "IPI4:  5  6  Single function call interrupts\n"
+    text = x86_text([0, 1], {IpiKind.RES: [1, 2]}) + "IPI4:  5  6  Single function call interrupts\n"
     assert parse_interrupts(text).row("CAL") is None
 
 
 def test_a_device_cannot_pose_as_an_ipi() -> None:
-    text = x86_text([0, 1], {Kind.RES: [1, 2]}) + " 52:  5  6  Function call interrupts\n"
+    text = x86_text([0, 1], {IpiKind.RES: [1, 2]}) + " 52:  5  6  Function call interrupts\n"
     assert parse_interrupts(text).row("CAL") is None
 
 
@@ -122,21 +126,21 @@ def test_what_is_no_interrupts_file_is_refused(text: str) -> None:
 @pytest.mark.parametrize("values", [[1], [1, 2, 3], []])
 def test_an_ipi_row_of_another_width_than_the_header_is_torn(values: list[int]) -> None:
     with pytest.raises(TornSampleError, match=f"row 'CAL' has {len(values)} counts under a header of 2 CPUs"):
-        parse_interrupts(x86_text([0, 1], {Kind.CAL: values}))
+        parse_interrupts(x86_text([0, 1], {IpiKind.CAL: values}))
 
 
 @given(
     st.lists(st.integers(0, 9000), min_size=1, max_size=70, unique=True).flatmap(
         lambda cpus: st.tuples(
             st.just(cpus),
-            st.dictionaries(st.sampled_from(Kind), st.lists(counts, min_size=len(cpus), max_size=len(cpus))),
+            st.dictionaries(st.sampled_from(IpiKind), st.lists(counts, min_size=len(cpus), max_size=len(cpus))),
         )
     )
 )
-def test_every_printed_count_is_read_back(printed: tuple[list[int], dict[Kind, list[int]]]) -> None:
+def test_every_printed_count_is_read_back(printed: tuple[list[int], dict[IpiKind, list[int]]]) -> None:
     cpus, rows = printed
     found = parse_interrupts(x86_text(cpus, rows))
-    for kind in Kind:
+    for kind in IpiKind:
         expected = dict(zip(cpus, rows[kind], strict=True)) if kind in rows else None
         assert found.row(kind) == expected
 
@@ -148,41 +152,41 @@ def test_any_text_is_a_sample_or_a_named_error(text: str) -> None:
         assert all(len(row) == 2 for row in found.counts.values())
 
 
-def made(rows: dict[Kind, tuple[int, ...]], cpus: tuple[int, ...] = (0, 1)) -> InterruptSample:
+def made(rows: dict[IpiKind, tuple[int, ...]], cpus: tuple[int, ...] = (0, 1)) -> InterruptSample:
     return InterruptSample(cpus, rows)
 
 
 def test_rise_is_summed_over_cpus() -> None:
-    before = made({Kind.CAL: (10, 20), Kind.TLB: (1, 2), Kind.RES: (0, 0)})
-    after = made({Kind.CAL: (15, 27), Kind.TLB: (1, 3), Kind.RES: (100, 1)})
+    before = made({IpiKind.CAL: (10, 20), IpiKind.TLB: (1, 2), IpiKind.RES: (0, 0)})
+    after = made({IpiKind.CAL: (15, 27), IpiKind.TLB: (1, 3), IpiKind.RES: (100, 1)})
     assert rise(before, after) == Interrupts(cal=12, tlb=1, res=101)
 
 
 def test_rise_of_a_row_that_the_architecture_lacks_is_none() -> None:
-    assert rise(made({Kind.CAL: (1, 1)}), made({Kind.CAL: (1, 2)})) == Interrupts(cal=1, tlb=None, res=None)
+    assert rise(made({IpiKind.CAL: (1, 1)}), made({IpiKind.CAL: (1, 2)})) == Interrupts(cal=1, tlb=None, res=None)
 
 
 def test_a_cpu_that_came_or_went_is_a_reset() -> None:
-    found = rise(made({Kind.CAL: (1, 1)}, (0, 1)), made({Kind.CAL: (1, 1)}, (0, 4)))
+    found = rise(made({IpiKind.CAL: (1, 1)}, (0, 1)), made({IpiKind.CAL: (1, 1)}, (0, 4)))
     assert found == Reset(ResetReason.CPUS_CHANGED, "CPUs gone: [1], CPUs come: [4]")
 
 
 def test_a_row_that_came_or_went_is_a_reset() -> None:
-    found = rise(made({Kind.CAL: (1, 1)}), made({Kind.CAL: (1, 1), Kind.TLB: (0, 0)}))
+    found = rise(made({IpiKind.CAL: (1, 1)}), made({IpiKind.CAL: (1, 1), IpiKind.TLB: (0, 0)}))
     assert isinstance(found, Reset)
     assert found.reason is ResetReason.ROWS_CHANGED
 
 
 def test_a_counter_that_fell_is_a_reset_even_where_the_sum_rose() -> None:
-    found = rise(made({Kind.CAL: (10, 2**32 - 1)}), made({Kind.CAL: (2**32 - 1, 4)}))
+    found = rise(made({IpiKind.CAL: (10, 2**32 - 1)}), made({IpiKind.CAL: (2**32 - 1, 4)}))
     assert found == Reset(ResetReason.COUNTER_FELL, "CAL of CPU 1 fell from 4294967295 to 4")
 
 
 @given(st.lists(st.tuples(counts, counts), min_size=1, max_size=8))
 def test_a_rise_is_never_negative(pairs: list[tuple[int, int]]) -> None:
     cpus = tuple(range(len(pairs)))
-    before = made({Kind.CAL: tuple(old for old, _ in pairs)}, cpus)
-    after = made({Kind.CAL: tuple(new for _, new in pairs)}, cpus)
+    before = made({IpiKind.CAL: tuple(old for old, _ in pairs)}, cpus)
+    after = made({IpiKind.CAL: tuple(new for _, new in pairs)}, cpus)
     found = rise(before, after)
     if any(new < old for old, new in pairs):
         assert isinstance(found, Reset)
@@ -201,7 +205,7 @@ async def test_read_names_the_file_that_is_missing(tmp_path: Path) -> None:
 
 
 async def test_a_torn_read_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    torn, whole = x86_text([0, 1], {Kind.CAL: [1]}), x86_text([0, 1], {Kind.CAL: [1, 2]})
+    torn, whole = x86_text([0, 1], {IpiKind.CAL: [1]}), x86_text([0, 1], {IpiKind.CAL: [1, 2]})
     texts = iter([torn] * (READ_ATTEMPTS - 1) + [whole])
 
     async def next_text(path: Path) -> str:
@@ -212,7 +216,7 @@ async def test_a_torn_read_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 async def test_a_read_that_stays_torn_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "interrupts").write_text(x86_text([0, 1], {Kind.CAL: [1]}))
+    (tmp_path / "interrupts").write_text(x86_text([0, 1], {IpiKind.CAL: [1]}))
     with pytest.raises(TornSampleError, match=f"{tmp_path}/interrupts"):
         await read_interrupts(tmp_path)
 

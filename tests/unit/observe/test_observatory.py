@@ -13,7 +13,7 @@ from kickwatch.errors import ObserveError
 from kickwatch.observe import bpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.interrupts import InterruptSample, Kind
+from kickwatch.observe.interrupts import InterruptSample, IpiKind
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
 from kickwatch.observe.requests import RequestSample, Totals
@@ -107,7 +107,7 @@ def sample(
 ) -> Sample:
     return Sample(
         at_ns=0,
-        interrupts=InterruptSample(cpus, {Kind.CAL: (cal,) * len(cpus)}),
+        interrupts=InterruptSample(cpus, {IpiKind.CAL: (cal,) * len(cpus)}),
         requests=RequestSample(totals or {}, Health(*requests), misses),
         contention=ContentionSample({}, (), Health(*contention), 1000 + misses),
     )

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from builders import RCU, TLB, containers, kick, trial, wait, window
-from kickwatch.detect.state import Outcome
+from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import Cell, Control, KmemAccounting, Observers, Origin, Path, Trial, Verdict
 from kickwatch.outlets.bill import MOST_CELLS, MOST_REASONS, Bill, Percentiles
 
-QUIET = Outcome(trial="0badcafe", verdict=Verdict.QUIET)
-SICK = Outcome(trial="0badcafe", verdict=Verdict.BROADCASTING)
+QUIET = TrialOutcome(trial="0badcafe", verdict=Verdict.QUIET)
+SICK = TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING)
 
 
-def bill(*trials: Trial, outcome: Outcome = QUIET) -> Bill:
+def bill(*trials: Trial, outcome: TrialOutcome = QUIET) -> Bill:
     """A bill with those trials."""
     one = Bill()
     for each in trials:

@@ -9,7 +9,7 @@ from builders import containers, kick, trial, window
 from kickwatch.detect.figures import above_quiet, total_requests
 from kickwatch.model import Cell, Control, Observers, Origin, Path, Trial
 from kickwatch.observe.reasons import REASONS
-from kickwatch.outlets.metrics.bill import MOST_CELLS, REST, Bill, Row, bill_of
+from kickwatch.outlets.metrics.bill import MOST_CELLS, REST, Bill, CellLabels, bill_of
 from kickwatch.outlets.metrics.label_values import ORIGINS, PATHS, REQUEST_REASONS
 
 CELLS = st.builds(
@@ -58,18 +58,18 @@ def test_nothing_is_left_out_of_the_sum(churn: list[Cell]) -> None:
 def test_a_broadcast_of_the_creation_path_has_a_row_of_its_own(churn: list[Cell], broadcasts: int) -> None:
     loud = [replace(cell, origin=Origin.NET, path=Path.OTHER) for cell in churn]
     bill = billed(with_cells([*loud, kick(broadcasts)], []))
-    assert bill[Row("kick_all_cpus_sync", "slab", "create")].broadcasts == broadcasts / 10
+    assert bill[CellLabels("kick_all_cpus_sync", "slab", "create")].broadcasts == broadcasts / 10
 
 
 def test_requests_are_those_above_the_quiet_rate_and_may_be_below_zero() -> None:
     cell = Cell(reason="do_sync_core", func="do_sync_core", origin=Origin.NET, path=Path.OTHER, requests=50)
     bill = billed(with_cells([cell], [replace(cell, requests=70)]))
-    assert bill[Row("do_sync_core", "net", "other")].requests == -2.0
+    assert bill[CellLabels("do_sync_core", "net", "other")].requests == -2.0
 
 
 def test_functions_of_one_reason_are_one_cell() -> None:
     bill = billed(with_cells([kick(1), replace(kick(2), func="kick_all_cpus_sync")], []))
-    assert bill[Row("kick_all_cpus_sync", "slab", "create")].broadcasts == 0.3
+    assert bill[CellLabels("kick_all_cpus_sync", "slab", "create")].broadcasts == 0.3
 
 
 @pytest.mark.parametrize(

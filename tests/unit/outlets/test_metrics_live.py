@@ -5,7 +5,7 @@ from typing import Any
 
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.interrupts import InterruptSample, Kind
+from kickwatch.observe.interrupts import InterruptSample, IpiKind
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
 from kickwatch.observe.requests import RequestSample, Totals
@@ -16,7 +16,7 @@ SYMBOLS = Symbols.parse(
     "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t flush_tlb_func\n"
     "4000 t somebodys_own_func\n5000 t end\n"
 )
-INTERRUPTS = InterruptSample((0, 3), {Kind.CAL: (10, 20), Kind.RES: (5, 6)})
+INTERRUPTS = InterruptSample((0, 3), {IpiKind.CAL: (10, 20), IpiKind.RES: (5, 6)})
 
 
 class NoProbe:

@@ -13,7 +13,7 @@ from prometheus_client.samples import Sample
 
 from builders import containers, kick, trial, wait, window
 from kickwatch.detect.monitor import Monitor
-from kickwatch.detect.state import Figures, Outcome
+from kickwatch.detect.state import Figures, TrialOutcome
 from kickwatch.model import Cell, Container, KmemAccounting, Observers, Origin, Path, Trial, Verdict
 from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.bill import MOST_CELLS
@@ -52,8 +52,8 @@ def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
-def outcome(verdict: Verdict = Verdict.QUIET) -> Outcome:
-    return Outcome(trial="0badcafe", verdict=verdict)
+def outcome(verdict: Verdict = Verdict.QUIET) -> TrialOutcome:
+    return TrialOutcome(trial="0badcafe", verdict=verdict)
 
 
 def metrics() -> Metrics:
@@ -360,7 +360,7 @@ def test_nothing_that_a_record_names_is_shown(trials: list[Trial], word: str) ->
     """No container, trial, kernel function or stack; and a bounded number of series."""
     made = metrics()
     for one in trials:
-        made.trial(one, Outcome(trial=one.trial_id, verdict=Verdict.QUIET, reasons=(word,)), {word: figures()})
+        made.trial(one, TrialOutcome(trial=one.trial_id, verdict=Verdict.QUIET, reasons=(word,)), {word: figures()})
         made.trial(replace(one, void=""), outcome(), {})
     made.pauses(word)
     made.paused(word, 1.0)

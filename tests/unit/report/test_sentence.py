@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from builders import RCU, TLB, kick, trial, window
 from kickwatch.detect.single import one_shot
-from kickwatch.detect.verdict import Judgement
+from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.model import Cell, Origin, Path, Trial, Verdict
 from kickwatch.report.sentence import beside, sentence
 from kickwatch.report.tables import trial_text
@@ -33,9 +33,9 @@ SECCOMP = Cell(
 )
 
 
-def judged(*trials: Trial) -> tuple[Judgement, str]:
+def judged(*trials: Trial) -> tuple[ReasonedVerdict, str]:
     single = one_shot(trials)
-    judgement = Judgement(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
+    judgement = ReasonedVerdict(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
     return judgement, sentence(trials, judgement)
 
 

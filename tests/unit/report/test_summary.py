@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from builders import RCU, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import Canary, Control, Count, Interrupts, Observers, Trial
+from kickwatch.model import CanaryBatch, Control, Count, Interrupts, Observers, Trial
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import table, trial_text
 
@@ -107,7 +107,7 @@ def test_counters_alone_have_no_bill_no_waits_and_no_losses() -> None:
 
 
 def test_a_silent_canary_that_lost_events_is_not_known_to_be_silent() -> None:
-    batch = Canary(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=4)
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=4)
     figures: dict[str, object] = told(trial(canary=batch))["canary"]  # type: ignore[assignment]
     assert (figures["creation_path_broadcasts_per_memcg"], figures["lost_events"]) == (None, 4)
     loud: dict[str, object] = told(trial(canary=replace(batch, cells=(kick(50),))))["canary"]  # type: ignore[assignment]

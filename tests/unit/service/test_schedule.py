@@ -88,7 +88,7 @@ async def nothing() -> None:
     """A beat."""
 
 
-def laboratory(engine: AnEngine | None = None) -> Any:
+def make_rig(engine: AnEngine | None = None) -> Any:
     return SimpleNamespace(engine=engine or AnEngine(), info=SimpleNamespace(root="/"), cgroups=CGROUPS)
 
 
@@ -100,7 +100,7 @@ async def schedule_of(config: Config, switches: Switches, told: Told | None = No
 async def soon(schedule: Schedule, engine: AnEngine | None = None) -> bool | None:
     """What `until_due` says within half a second; None where it waits."""
     try:
-        return await asyncio.wait_for(schedule.until_due(laboratory(engine), nothing), 0.5)
+        return await asyncio.wait_for(schedule.until_due(make_rig(engine), nothing), 0.5)
     except TimeoutError:
         return None
 
@@ -281,7 +281,7 @@ async def test_a_pause_goes_on_through_a_reload(config: Config, logs: list[Any])
     assert told.seconds > 0.9
 
 
-async def test_before_there_is_a_laboratory_the_node_is_looked_at_too(config: Config, logs: list[Any]) -> None:
+async def test_before_there_is_a_rig_the_node_is_looked_at_too(config: Config, logs: list[Any]) -> None:
     full = GuardConfig(available_memory_pct=100.0, resume_after_s=0.0)  # no node has it all
     with Switches("") as switches:
         schedule, _ = await schedule_of(replace(config, guard=full), switches)
@@ -302,7 +302,7 @@ async def test_nodes_that_wait_for_the_same_budget_go_on_at_different_moments(co
         await ledger.settle()
         for _ in range(20):
             schedule.due_at = 0.0
-            assert await schedule._held(laboratory()) is not None
+            assert await schedule._held(make_rig()) is not None
             due.append(schedule.due_at - loop.time())
     assert min(due) >= ledger.wait(10).seconds - 1
     assert max(due) <= 1.5 * 3600
@@ -367,7 +367,7 @@ async def test_short_waits_for_cpu_time_do_not_spend_what_they_earn(
         while looks < 50:
             looks += 1
             schedule.due_at, clock.cpu_s = 0.0, clock.cpu_s + 0.004
-            held = await schedule._held(laboratory())
+            held = await schedule._held(make_rig())
             if held is None or "CPU" not in held[1]:
                 break
             clock.now_s += held[0]

@@ -16,7 +16,7 @@ from kickwatch.cli import cli
 from kickwatch.commands import run as command
 from kickwatch.configuration.types import Config, EngineConfig, GuardConfig, WorkloadConfig
 from kickwatch.errors import CgroupError, ConfigError, ObserveError
-from kickwatch.experiment.laboratory import Laboratory, _Opening
+from kickwatch.experiment.rig import Rig, _Opening
 from kickwatch.process.signals import ENDING, Ending, until_signalled
 from kickwatch.service.engine_backoff import EngineBackoff
 from kickwatch.service.service import Service, longest_step_s
@@ -67,9 +67,9 @@ class Stays:
 
 
 class Opening(_Opening):
-    """A laboratory with that canary in it, and nothing else."""
+    """A rig with that canary in it, and nothing else."""
 
-    async def _set_up(self) -> Laboratory:
+    async def _set_up(self) -> Rig:
         self._stack.push_async_exit(Stays().__aexit__)
         return SimpleNamespace()  # type: ignore[return-value]
 

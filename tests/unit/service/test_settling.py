@@ -51,7 +51,7 @@ class Engine:
         """Nothing is slow here."""
 
 
-def laboratory(engine: Engine) -> Any:
+def rig(engine: Engine) -> Any:
     async def nothing() -> int:
         return 0
 
@@ -118,7 +118,7 @@ async def test_every_end_of_a_trial_settles_the_budget(
     schedule: Any = SimpleNamespace(drained=nothing, rest=lambda: None)
     begun_at = time.time()
     with structlog.testing.capture_logs(), suppress(BaseException):
-        await service._trial(laboratory(Engine(gone)), schedule)
+        await service._trial(rig(Engine(gone)), schedule)
     ((at_s, containers),) = await asyncio.to_thread(load_spent, Path(config.state.directory) / FILE) or ()
     assert containers == counted
     assert at_s >= begun_at + STARTED_S - 0.05  # it counts from its end
@@ -145,7 +145,7 @@ async def test_every_end_of_a_start_settles_the_budget(
     config: Config, monkeypatch: pytest.MonkeyPatch, begun: int, ends: BaseException
 ) -> None:
     opening = Opening(begun, ends)
-    monkeypatch.setattr(module, "Laboratory", SimpleNamespace(open=lambda *_: opening))
+    monkeypatch.setattr(module, "Rig", SimpleNamespace(open=lambda *_: opening))
     monkeypatch.setattr(module, "Schedule", lambda *_, **__: SimpleNamespace())
     service = await service_of(replace(config))
     service.switches = SimpleNamespace(drain_reported="")  # type: ignore[assignment]

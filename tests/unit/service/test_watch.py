@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from builders import TLB, containers, kick, trial, window
 from kickwatch.configuration.types import Config, StateConfig
 from kickwatch.errors import KickwatchError
-from kickwatch.journal.remark import Kind, Remark, losses
+from kickwatch.journal.remark import Remark, RemarkKind, losses
 from kickwatch.model import Control, Observers, Trial
 from kickwatch.service.evidence import Evidence
 from kickwatch.service.verdict_age import VerdictAge
@@ -112,7 +112,10 @@ async def test_a_failed_control_is_an_alert_and_so_is_the_next_that_passes(tmp_p
 
 async def test_a_remark_is_logged_once_by_the_event_of_its_kind(tmp_path: Path) -> None:
     watch = await watch_of(tmp_path)
-    knob, runtime = Remark(Kind.KNOB_IGNORED, "a knob is ignored"), Remark(Kind.RUNTIME_DRIVEN, "as configured")
+    knob, runtime = (
+        Remark(RemarkKind.KNOB_IGNORED, "a knob is ignored"),
+        Remark(RemarkKind.RUNTIME_DRIVEN, "as configured"),
+    )
     with structlog.testing.capture_logs() as logs:
         watch.note(losses(("no probe",)))
         watch.note((knob,))

@@ -12,9 +12,9 @@ import kickwatch.workload.choose as module
 from kickwatch.configuration.loading import load
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind
 from kickwatch.errors import ConfigError, EngineAbsentError
-from kickwatch.journal.remark import Kind
+from kickwatch.journal.remark import RemarkKind
 from kickwatch.workload.choose import (
-    Chosen,
+    ChosenEngine,
     Known,
     check_oci,
     choose,
@@ -23,7 +23,7 @@ from kickwatch.workload.choose import (
     informant,
     named,
     oci_lacks,
-    settled,
+    resolved_config,
     wanted,
 )
 from kickwatch.workload.engine import EngineInfo
@@ -100,15 +100,15 @@ class ARuntime:
         """Nothing is held."""
 
 
-@pytest.mark.parametrize(("kind", "remark"), [("auto", Kind.RUNTIME_INSTEAD), ("oci", Kind.RUNTIME_DRIVEN)])
+@pytest.mark.parametrize(("kind", "remark"), [("auto", RemarkKind.RUNTIME_INSTEAD), ("oci", RemarkKind.RUNTIME_DRIVEN)])
 async def test_a_runtime_is_remarked_on_as_asked_for_or_as_a_substitute(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch, kind: str, remark: Kind
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, kind: str, remark: RemarkKind
 ) -> None:
     monkeypatch.setattr(module, "OciEngine", ARuntime)
     monkeypatch.setattr(module, "forbidden", lambda _: None)
     config = configured(nowhere) if kind == "auto" else load(None, ["engine.kind=oci"]).config
     chosen = await choose(config)
-    assert [one.kind for one in chosen.remarks] == [remark, Kind.SECCOMP_MISSING]
+    assert [one.kind for one in chosen.remarks] == [remark, RemarkKind.SECCOMP_MISSING]
     assert "no daemon" in chosen.remarks[0].text
 
 
@@ -159,7 +159,7 @@ def test_who_has_docker_does_not(listening: Path, tmp_path: Path) -> None:
     ],
 )
 def test_auto_stays_with_an_engine_that_has_answered(kind: str, answered: str, then: EngineKind) -> None:
-    assert settled(load(None, [f"engine.kind={kind}"]).config, answered).engine.kind is then
+    assert resolved_config(load(None, [f"engine.kind={kind}"]).config, answered).engine.kind is then
 
 
 def test_an_engine_that_cannot_work_from_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ class Answers:
 
 async def asked(*told: EngineInfo, known: Known | None = None) -> tuple[EngineInfo, str]:
     """What comes of it; the first answer is the one that it was chosen by."""
-    return await named(Chosen(Answers(*(told[1:] or told)), told[0], "why"), known, pause_s=0.0)  # type: ignore[arg-type]
+    return await named(ChosenEngine(Answers(*(told[1:] or told)), told[0], "why"), known, pause_s=0.0)  # type: ignore[arg-type]
 
 
 async def test_an_engine_that_cannot_name_its_runtime_is_asked_again() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError, KickwatchError
-from kickwatch.workload.churn import Churn, Plan
+from kickwatch.workload.churn import Churn, ChurnPlan
 from kickwatch.workload.engine import ContainerSpec, EngineInfo
 
 INFO = EngineInfo(name="fake", version="1", runtime="none", cgroup_driver="cgroupfs", root="/nowhere")
@@ -158,15 +158,15 @@ class FakeKnobs:
         await self.stage.step("after_knobs", self.stage.mine)
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> ChurnPlan:
     template = {
         "image": "own:1", "command": ("--deadline-ms", "1"), "network": "none", "instance": "i", "trial": "t",
         "cgroup_parent": "/kickwatch", "containers": 3,
     }  # fmt: skip
-    return Plan(**(template | changes))
+    return ChurnPlan(**(template | changes))
 
 
-def churn(stage: Stage, wanted: Plan, *, remove_s: float = 0.0) -> Churn:
+def churn(stage: Stage, wanted: ChurnPlan, *, remove_s: float = 0.0) -> Churn:
     async def after() -> int | None:
         await stage.step("after", stage.mine)
         return 5
@@ -318,7 +318,7 @@ class Jumping(selectors.DefaultSelector):
         return super().select(0)
 
 
-def beginnings(wanted: Plan, life_s: float, stuck_until: float = 0.0) -> list[float]:
+def beginnings(wanted: ChurnPlan, life_s: float, stuck_until: float = 0.0) -> list[float]:
     """When the containers of a churn of users' programs, each of which lives that long, are begun."""
     stage = Stage(at_barrier=False, stuck_until=stuck_until)
     with asyncio.Runner(loop_factory=VirtualTime) as runner:

@@ -12,7 +12,7 @@ from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.simulate.laws import draw, poisson
 from kickwatch.detect.strata import Stratum
-from kickwatch.detect.streams import Name, Observed, beyond_margin
+from kickwatch.detect.streams import Name, TrialObservations, beyond_margin
 from kickwatch.model import Verdict
 
 SENTINEL_PERIOD_S = 1380.0  # 23 containers, 60 an hour
@@ -61,7 +61,7 @@ def _trial(node: Healthy, random: Random) -> Examined:
     lives = tuple(draw(stray, random) for _ in range(node.containers))
     churn, quiet = draw(background, random), draw(background, random)
     silent = (Name.BURST, Name.SIGNATURE, Name.DESTROY, Name.PERCPU_BALANCE, Name.CONTENTION)
-    observed = Observed(
+    observed = TrialObservations(
         containers=node.containers,
         means={Name.ATTRIBUTED: lives} | dict.fromkeys(silent, (0.0,)),
         pairs={Name.ELSEWHERE: beyond_margin(churn, quiet, node.containers)},

@@ -13,10 +13,10 @@ from kickwatch.detect.simulate.effects import EFFECTS, OTHERS, RECOVERIES, STEAD
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS
 from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Scenario
 from kickwatch.detect.simulate.silence import HEALTHY
-from kickwatch.detect.simulate.tasks import HORIZONS, RARE_HORIZON, SCENARIOS, THRESHOLD, Kind, Task, run_task
+from kickwatch.detect.simulate.tasks import HORIZONS, RARE_HORIZON, SCENARIOS, THRESHOLD, Task, TaskKind, run_task
 
 WORST_WEIGHT = 1.001 * ALPHA  # of a wrong verdict: at most alpha but for rounding
-Samples = dict[tuple[Kind, int, float], list[float]]
+Samples = dict[tuple[TaskKind, int, float], list[float]]
 
 
 class NullResult(msgspec.Struct, frozen=True):
@@ -100,24 +100,24 @@ class SimulationResult(msgspec.Struct, frozen=True):
 # (kind, threshold, runs, tasks they are cut into): the quick study fits into 50 s on two busy CPUs, the full one into
 # ten minutes.
 QUICK = (
-    (Kind.NULL, 1e3, 200, 4),
-    (Kind.EFFECT, THRESHOLD, 2000, 1),
-    (Kind.RARE_NULL, THRESHOLD, 400, 4),
+    (TaskKind.NULL, 1e3, 200, 4),
+    (TaskKind.EFFECT, THRESHOLD, 2000, 1),
+    (TaskKind.RARE_NULL, THRESHOLD, 400, 4),
 )
 FULL = (
-    (Kind.NULL, 1e3, 500, 4),
-    (Kind.NULL, 1e4, 200, 10),
-    (Kind.NULL, 1e5, 50, 25),
-    (Kind.OUTSIDE, 1e4, 100, 4),
-    (Kind.EFFECT, THRESHOLD, 20_000, 4),
-    (Kind.WITHOUT_CLIP, THRESHOLD, 20_000, 1),
-    (Kind.OTHER, THRESHOLD, 2000, 2),
-    (Kind.RARE_NULL, THRESHOLD, 4000, 16),
-    (Kind.RARE_ERROR, THRESHOLD, 20_000, 4),
-    (Kind.RECOVERY, THRESHOLD, 1000, 2),
-    (Kind.STEADY, THRESHOLD, 10, 5),
-    (Kind.START, THRESHOLD, 200, 1),
-    (Kind.UNKNOWN, THRESHOLD, 400, 4),
+    (TaskKind.NULL, 1e3, 500, 4),
+    (TaskKind.NULL, 1e4, 200, 10),
+    (TaskKind.NULL, 1e5, 50, 25),
+    (TaskKind.OUTSIDE, 1e4, 100, 4),
+    (TaskKind.EFFECT, THRESHOLD, 20_000, 4),
+    (TaskKind.WITHOUT_CLIP, THRESHOLD, 20_000, 1),
+    (TaskKind.OTHER, THRESHOLD, 2000, 2),
+    (TaskKind.RARE_NULL, THRESHOLD, 4000, 16),
+    (TaskKind.RARE_ERROR, THRESHOLD, 20_000, 4),
+    (TaskKind.RECOVERY, THRESHOLD, 1000, 2),
+    (TaskKind.STEADY, THRESHOLD, 10, 5),
+    (TaskKind.START, THRESHOLD, 200, 1),
+    (TaskKind.UNKNOWN, THRESHOLD, 400, 4),
 )
 
 
@@ -140,7 +140,7 @@ def run_simulation(
     return _conclude(samples, quick, seed)
 
 
-def _plan(plan: Iterable[tuple[Kind, float, int, int]], seed: int) -> Iterable[Task]:
+def _plan(plan: Iterable[tuple[TaskKind, float, int, int]], seed: int) -> Iterable[Task]:
     for kind, threshold, runs, pieces in plan:
         for index, scenario in enumerate(SCENARIOS[kind]):
             effort = 1
@@ -164,25 +164,29 @@ def _run(tasks: list[Task], jobs: int) -> Iterable[tuple[Task, list[float]]]:
 
 
 def _conclude(samples: Samples, quick: bool, seed: int) -> SimulationResult:
-    def of(kind: Kind) -> Iterable[tuple[int, float, list[float]]]:
+    def of(kind: TaskKind) -> Iterable[tuple[int, float, list[float]]]:
         return ((index, threshold, values) for (k, index, threshold), values in samples.items() if k is kind)
 
-    plain = tuple(_run_length(NULLS[index].name, threshold, values) for index, threshold, values in of(Kind.NULL))
-    rare = tuple(_rare(RARE_NULLS[index].name, threshold, values) for index, threshold, values in of(Kind.RARE_NULL))
+    plain = tuple(_run_length(NULLS[index].name, threshold, values) for index, threshold, values in of(TaskKind.NULL))
+    rare = tuple(
+        _rare(RARE_NULLS[index].name, threshold, values) for index, threshold, values in of(TaskKind.RARE_NULL)
+    )
     return SimulationResult(
         quick=quick,
         seed=seed,
         nulls=plain + rare,
-        outside=tuple(_run_length(OUTSIDE[index].name, height, values) for index, height, values in of(Kind.OUTSIDE)),
-        effects=tuple(_effect(EFFECTS[index], values) for index, _, values in of(Kind.EFFECT)),
-        without_clip=tuple(_effect(WITHOUT_CLIP[index], values) for index, _, values in of(Kind.WITHOUT_CLIP)),
-        others=tuple(_delay(OTHERS[index].name, values) for index, _, values in of(Kind.OTHER)),
-        errors=tuple(_error(RARE_ERRORS[index].name, values) for index, _, values in of(Kind.RARE_ERROR)),
-        recoveries=tuple(_recovery(index, values) for index, _, values in of(Kind.RECOVERY)),
-        steady=tuple(_steady(STEADY_MEANS[index], values) for index, _, values in of(Kind.STEADY)),
+        outside=tuple(
+            _run_length(OUTSIDE[index].name, height, values) for index, height, values in of(TaskKind.OUTSIDE)
+        ),
+        effects=tuple(_effect(EFFECTS[index], values) for index, _, values in of(TaskKind.EFFECT)),
+        without_clip=tuple(_effect(WITHOUT_CLIP[index], values) for index, _, values in of(TaskKind.WITHOUT_CLIP)),
+        others=tuple(_delay(OTHERS[index].name, values) for index, _, values in of(TaskKind.OTHER)),
+        errors=tuple(_error(RARE_ERRORS[index].name, values) for index, _, values in of(TaskKind.RARE_ERROR)),
+        recoveries=tuple(_recovery(index, values) for index, _, values in of(TaskKind.RECOVERY)),
+        steady=tuple(_steady(STEADY_MEANS[index], values) for index, _, values in of(TaskKind.STEADY)),
         quiet_node=_quiet_nodes(
-            {index: values for index, _, values in of(Kind.START)},
-            {index: values for index, _, values in of(Kind.UNKNOWN)},
+            {index: values for index, _, values in of(TaskKind.START)},
+            {index: values for index, _, values in of(TaskKind.UNKNOWN)},
         ),
     )
 

@@ -32,7 +32,7 @@ STEADY_OBSERVATIONS = 50_000
 LONGEST_DELAY = 100_000
 
 
-class Kind(StrEnum):
+class TaskKind(StrEnum):
     """What a piece of work measures; its index is a place in the list of that kind."""
 
     NULL = "null"
@@ -48,32 +48,32 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
-SCENARIOS: dict[Kind, Sequence[object]] = {
-    Kind.NULL: NULLS,
-    Kind.OUTSIDE: OUTSIDE,
-    Kind.EFFECT: EFFECTS,
-    Kind.WITHOUT_CLIP: WITHOUT_CLIP,
-    Kind.OTHER: OTHERS,
-    Kind.RARE_NULL: RARE_NULLS,
-    Kind.RARE_ERROR: RARE_ERRORS,
-    Kind.RECOVERY: RECOVERIES,
-    Kind.STEADY: STEADY_MEANS,
-    Kind.START: HEALTHY,
-    Kind.UNKNOWN: HEALTHY,
+SCENARIOS: dict[TaskKind, Sequence[object]] = {
+    TaskKind.NULL: NULLS,
+    TaskKind.OUTSIDE: OUTSIDE,
+    TaskKind.EFFECT: EFFECTS,
+    TaskKind.WITHOUT_CLIP: WITHOUT_CLIP,
+    TaskKind.OTHER: OTHERS,
+    TaskKind.RARE_NULL: RARE_NULLS,
+    TaskKind.RARE_ERROR: RARE_ERRORS,
+    TaskKind.RECOVERY: RECOVERIES,
+    TaskKind.STEADY: STEADY_MEANS,
+    TaskKind.START: HEALTHY,
+    TaskKind.UNKNOWN: HEALTHY,
 }
 
 
-FAULTS: dict[Kind, tuple[Effect | OtherEffect, ...]] = {
-    Kind.EFFECT: EFFECTS,
-    Kind.WITHOUT_CLIP: WITHOUT_CLIP,
-    Kind.OTHER: OTHERS,
+FAULTS: dict[TaskKind, tuple[Effect | OtherEffect, ...]] = {
+    TaskKind.EFFECT: EFFECTS,
+    TaskKind.WITHOUT_CLIP: WITHOUT_CLIP,
+    TaskKind.OTHER: OTHERS,
 }
 
 
 class Task(msgspec.Struct, frozen=True):
     """`runs` samples of one scenario at one threshold; `chunk` tells it from the other tasks of the scenario."""
 
-    kind: Kind
+    kind: TaskKind
     index: int
     threshold: float
     runs: int
@@ -88,13 +88,15 @@ def run_task(task: Task) -> list[float]:
     return [sample() for _ in range(task.runs)]
 
 
-_SAMPLES: dict[Kind, Callable[[Task, Random], float]] = {
-    Kind.RARE_NULL: lambda task, random: alarm_weight(RARE_NULLS[task.index], task.threshold, RARE_HORIZON, random),
-    Kind.RARE_ERROR: lambda task, random: error_weight(RARE_ERRORS[task.index], ALPHA, random),
-    Kind.RECOVERY: lambda task, random: containers_to_recover(RECOVERIES[task.index], task.threshold, random),
-    Kind.STEADY: lambda task, random: changes(STEADY_MEANS[task.index], task.threshold, STEADY_OBSERVATIONS, random),
-    Kind.START: lambda task, random: containers_to_quiet(HEALTHY[task.index], random),
-    Kind.UNKNOWN: lambda task, random: share_unknown(HEALTHY[task.index], random),
+_SAMPLES: dict[TaskKind, Callable[[Task, Random], float]] = {
+    TaskKind.RARE_NULL: lambda task, random: alarm_weight(RARE_NULLS[task.index], task.threshold, RARE_HORIZON, random),
+    TaskKind.RARE_ERROR: lambda task, random: error_weight(RARE_ERRORS[task.index], ALPHA, random),
+    TaskKind.RECOVERY: lambda task, random: containers_to_recover(RECOVERIES[task.index], task.threshold, random),
+    TaskKind.STEADY: lambda task, random: changes(
+        STEADY_MEANS[task.index], task.threshold, STEADY_OBSERVATIONS, random
+    ),
+    TaskKind.START: lambda task, random: containers_to_quiet(HEALTHY[task.index], random),
+    TaskKind.UNKNOWN: lambda task, random: share_unknown(HEALTHY[task.index], random),
 }
 
 
@@ -102,8 +104,8 @@ def _sampler(task: Task, random: Random) -> Callable[[], float]:
     """What draws one sample. Where a wager is watched, it is made once for all of them."""
     if task.kind in _SAMPLES:
         return lambda: _SAMPLES[task.kind](task, random)
-    if task.kind in {Kind.NULL, Kind.OUTSIDE}:
-        scenario = (NULLS if task.kind is Kind.NULL else OUTSIDE)[task.index]
+    if task.kind in {TaskKind.NULL, TaskKind.OUTSIDE}:
+        scenario = (NULLS if task.kind is TaskKind.NULL else OUTSIDE)[task.index]
         wager, horizon = scenario.wager(), int(HORIZONS * task.threshold)
         return lambda: _observations_to_alarm(wager, scenario.source, task.threshold, horizon, random)
     effect = FAULTS[task.kind][task.index]

@@ -10,7 +10,7 @@ from kickwatch.outlets.metrics.label_values import OTHER, REQUEST_REASONS, known
 MOST_CELLS = 16
 
 
-class Row(NamedTuple):
+class CellLabels(NamedTuple):
     """The cell of a series; all three are `other` in the row of what has none of its own."""
 
     reason: str
@@ -28,9 +28,9 @@ class Cost(NamedTuple):
     broadcasts: float = 0.0
 
 
-Bill = Mapping[Row, Cost]
+Bill = Mapping[CellLabels, Cost]
 
-REST = Row(OTHER, OTHER, OTHER)
+REST = CellLabels(OTHER, OTHER, OTHER)
 EMPTY: Bill = {REST: Cost()}
 
 
@@ -56,11 +56,11 @@ def bill_of(trial: Trial) -> Bill | None:
     return {row: Cost(cost.requests / containers, cost.broadcasts / containers) for row, cost in shown}
 
 
-def _merged(cells: Iterable[Cell]) -> dict[Row, Cost]:
+def _merged(cells: Iterable[Cell]) -> dict[CellLabels, Cost]:
     """The cells of a window without their functions; a reason that is in no table is `other`, whoever asked."""
-    found: dict[Row, Cost] = {}
+    found: dict[CellLabels, Cost] = {}
     for cell in cells:
-        row = Row(known(cell.reason, REQUEST_REASONS), cell.origin.value, cell.path.value)
+        row = CellLabels(known(cell.reason, REQUEST_REASONS), cell.origin.value, cell.path.value)
         found[row] = _sum(found.get(row, Cost()), Cost(cell.requests, cell.broadcasts))
     return found
 
@@ -69,6 +69,6 @@ def _sum(one: Cost, other: Cost) -> Cost:
     return Cost(one.requests + other.requests, one.broadcasts + other.broadcasts)
 
 
-def _weight(row: Row, cost: Cost) -> tuple[float, float, float]:
+def _weight(row: CellLabels, cost: Cost) -> tuple[float, float, float]:
     guilty = on_creation_path(Origin(row.origin), Path(row.path))
     return (cost.broadcasts if guilty else 0.0, cost.broadcasts, cost.requests)

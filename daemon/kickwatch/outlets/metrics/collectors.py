@@ -20,7 +20,7 @@ _CELL = ("reason", "origin", "path")
 _TIME = "spent"
 
 
-class Observed(Collector):
+class ObserverCounters(Collector):
     """What the observers have counted, as counters that never fall."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class Billed(Collector):
         return [requests, broadcasts, known]
 
 
-class Chosen(Collector):
+class ChoiceGauge(Collector):
     """One of a closed set of words, or none: 1 for it, 0 for every other."""
 
     def __init__(self, name: str, documentation: str, label: str, words: tuple[str, ...], chosen: str = "") -> None:

@@ -8,10 +8,10 @@ from collections.abc import Collection
 from enum import StrEnum
 
 from kickwatch.detect.streams import Name
-from kickwatch.detect.verdict import Reason
+from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import Condition, Origin, Path, Verdict
 from kickwatch.node.pressure import Cause
-from kickwatch.observe.interrupts import Kind, ResetReason
+from kickwatch.observe.interrupts import IpiKind, ResetReason
 from kickwatch.observe.observatory import RECYCLED
 from kickwatch.observe.reasons import REASONS
 
@@ -26,14 +26,14 @@ class Observer(StrEnum):
     INTERRUPTS = "interrupts"
 
 
-class Outcome(StrEnum):
+class ContainerOutcome(StrEnum):
     """What became of a container of ours."""
 
     CREATED = "created"
     FAILED = "failed"
 
 
-class Trouble(StrEnum):
+class FailingPart(StrEnum):
     """What fails for a while and is tried again: the engine, and what is written down."""
 
     ENGINE = "engine"
@@ -53,13 +53,13 @@ CONDITIONS = tuple(condition.value for condition in Condition)
 STREAMS = tuple(name.value for name in Name)
 VOID = "void"
 VERDICTS = (*(verdict.value for verdict in Verdict), VOID)
-CONVICTIONS = frozenset({Reason.CREATION_PATH, Reason.CANARY, Reason.CANARY_INTERRUPTS})
-UNKNOWN_REASONS = (*(reason.value for reason in Reason if reason not in CONVICTIONS), OTHER)
-TROUBLES = tuple(trouble.value for trouble in Trouble)
-KINDS = tuple(kind.value for kind in Kind)
+CONVICTIONS = frozenset({VerdictReason.CREATION_PATH, VerdictReason.CANARY, VerdictReason.CANARY_INTERRUPTS})
+UNKNOWN_REASONS = (*(reason.value for reason in VerdictReason if reason not in CONVICTIONS), OTHER)
+TROUBLES = tuple(trouble.value for trouble in FailingPart)
+KINDS = tuple(kind.value for kind in IpiKind)
 OBSERVERS = tuple(observer.value for observer in Observer)
 PROBES = (Observer.CSD.value, Observer.CONTENTION.value)
-OUTCOMES = tuple(outcome.value for outcome in Outcome)
+OUTCOMES = tuple(outcome.value for outcome in ContainerOutcome)
 OFF = tuple(off.value for off in Off)
 STEPS = ("create", "start", "wait", "remove")
 REQUEST_REASONS = (*(reason.name for reason in REASONS), OTHER)
@@ -72,7 +72,7 @@ VOID_REASONS = (
     "tracing_toggled",
     RECYCLED,
     *(reset.value for reset in ResetReason),
-    Reason.KMEM_ACCOUNTING_OFF.value,
+    VerdictReason.KMEM_ACCOUNTING_OFF.value,
     OTHER,
 )
 

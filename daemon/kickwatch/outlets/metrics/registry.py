@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics import disable_created_metrics
 
 from kickwatch.detect.figures import counted
-from kickwatch.detect.state import Figures, Outcome
-from kickwatch.detect.verdict import Reason, void_reasons
+from kickwatch.detect.state import Figures, TrialOutcome
+from kickwatch.detect.verdict import VerdictReason, void_reasons
 from kickwatch.model import Trial
 from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.bill import bill_of
-from kickwatch.outlets.metrics.collectors import Billed, Children, Chosen, Observed, Several
+from kickwatch.outlets.metrics.collectors import Billed, Children, ChoiceGauge, ObserverCounters, Several
 from kickwatch.outlets.metrics.label_values import known
 from kickwatch.outlets.metrics.live import Live
 
@@ -35,15 +35,15 @@ class Metrics:
         """All series. `version` is that of kickwatch."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a start time for each counter: as many series again
         self._own = CollectorRegistry()
-        self._observed, self._billed = Observed(), Billed()
-        self._condition = Chosen(
+        self._observed, self._billed = ObserverCounters(), Billed()
+        self._condition = ChoiceGauge(
             "kickwatch_condition",
             "What the daemon believes of this node: 1 for one of quiet, broadcasting, contended, unknown.",
             "condition",
             words.CONDITIONS,
             "unknown",
         )
-        self._off = Chosen(
+        self._off = ChoiceGauge(
             "kickwatch_trials_off",
             "1 while no trials are made because of this: drained by somebody, or passive by configuration.",
             "reason",
@@ -160,7 +160,7 @@ class Metrics:
             "refreshes_failed", "Scrapes that show the observers' figures of an earlier one, since they did not answer."
         )
 
-    def trial(self, trial: Trial, outcome: Outcome, figures: Mapping[str, Figures]) -> None:
+    def trial(self, trial: Trial, outcome: TrialOutcome, figures: Mapping[str, Figures]) -> None:
         """A trial was taken, void or not. The bill stays the last valid trial's."""
         self.evidence(figures)
         void = _void_words(trial)
@@ -168,8 +168,8 @@ class Metrics:
         for word in void:
             self._void.labels(word).inc()
         lived = counted(trial)
-        self._containers.labels(words.Outcome.CREATED).inc(len(lived))
-        self._containers.labels(words.Outcome.FAILED).inc(len(trial.containers) - len(lived))
+        self._containers.labels(words.ContainerOutcome.CREATED).inc(len(lived))
+        self._containers.labels(words.ContainerOutcome.FAILED).inc(len(trial.containers) - len(lived))
         for life in lived:
             for step, took_ms in zip(
                 words.STEPS, (life.create_ms, life.start_ms, life.wait_ms, life.remove_ms), strict=True
@@ -279,4 +279,4 @@ class Metrics:
 def _void_words(trial: Trial) -> set[str]:
     """Why the trial proves nothing; empty for a valid one."""
     disturbed = {known(word, words.VOID_REASONS) for word in trial.void.split(",") if word}
-    return disturbed | {word for word in void_reasons([trial]) if word == Reason.KMEM_ACCOUNTING_OFF}
+    return disturbed | {word for word in void_reasons([trial]) if word == VerdictReason.KMEM_ACCOUNTING_OFF}

@@ -13,7 +13,7 @@ from kickwatch.errors import EngineAnswerLostError, EngineError, ImageAbsentErro
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import reap_everything, say_clean_up_failed, tell_failure
 from kickwatch.journal.journal import Event, logger
-from kickwatch.journal.remark import Kind, Remark
+from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.model import Control, Node
 from kickwatch.native import binary
 from kickwatch.node import kernel
@@ -24,7 +24,7 @@ from kickwatch.process.signals import Ending
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.choose import Known, choose, completed, named
-from kickwatch.workload.churn import Churn, Plan
+from kickwatch.workload.churn import Churn, ChurnPlan
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
@@ -40,8 +40,8 @@ _UNNAMED_REMEDY = "does `docker info` show them? A name that comes later is anot
 
 
 @dataclass
-class Laboratory:
-    """An armed node. Use as `async with Laboratory.open(config) as laboratory`."""
+class Rig:
+    """An armed node. Use as `async with Rig.open(config) as rig`."""
 
     config: Config
     engine: Engine
@@ -119,11 +119,11 @@ class Laboratory:
             self.rcu_expedited = kernel.rcu_expedited()
         return self.rcu_expedited
 
-    def plan(self, trial_id: str, containers: int) -> Plan:
+    def plan(self, trial_id: str, containers: int) -> ChurnPlan:
         """The churn the configuration asks for."""
         workload = self.config.workload
         own = ("--deadline-ms", str(int((workload.hold_s + self.config.engine.timeout_s) * 1000)))
-        return Plan(
+        return ChurnPlan(
             image=self.image,
             command=own if self.own_image else tuple(workload.command),
             network=workload.network,
@@ -147,7 +147,7 @@ class Laboratory:
             parent=self.parent_memcg,
         )
 
-    def churn(self, plan: Plan, knobs: Knobs) -> Churn:
+    def churn(self, plan: ChurnPlan, knobs: Knobs) -> Churn:
         """A churn of that plan, with the creation path read after each container."""
         barrier = Barrier(self.cgroups, self.parent_memcg, own_program=self.own_image)
 
@@ -212,7 +212,7 @@ class Laboratory:
         knobs = Knobs(parent=self.parent_memcg)
         (container,) = await self.churn(plan, knobs).run()
         if container.failure:
-            self.remarks.append(Remark(Kind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
+            self.remarks.append(Remark(RemarkKind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
         if self.cgroups.version is CgroupVersion.V2:
             self.kernel_memory_paid = await self.canary.pays_for_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
@@ -238,7 +238,7 @@ class Laboratory:
 
 
 class _Opening:
-    """The two-phase start and the bounded stop of a Laboratory. `begun`: containers that the start asked for."""
+    """The two-phase start and the bounded stop of a Rig. `begun`: containers that the start asked for."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class _Opening:
         self.begun = 0
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Laboratory:
+    async def __aenter__(self) -> Rig:
         try:
             return await self._set_up()
         except BaseException:
@@ -273,10 +273,10 @@ class _Opening:
         except TimeoutError:
             what = f"clean-up did not end within {_CLEAN_UP_S:.0f} s"
             logger().error(Event.CLEAN_UP_FAILED, what=what, remedy="the next start of kickwatch removes the rest")
-        except KickwatchError as error:  # whatever ends the laboratory, a signal or an engine that is gone, goes on
+        except KickwatchError as error:  # whatever ends the rig, a signal or an engine that is gone, goes on
             say_clean_up_failed(error)
 
-    async def _set_up(self) -> Laboratory:
+    async def _set_up(self) -> Rig:
         config = self._config
         cgroups = await asyncio.to_thread(Cgroups.read)
         chosen = await choose(config, workers=config.workload.concurrency + 1, alive=self._alive)
@@ -295,12 +295,12 @@ class _Opening:
         if self._armed is None:
             self._stack.callback(armed.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))
-        laboratory = Laboratory(config, engine, info, instance, cgroups, image, armed, canary, reaped, self._alive)
-        laboratory.remarks += chosen.remarks
-        laboratory.boot_id = await asyncio.to_thread(kernel.boot_id)
+        rig = Rig(config, engine, info, instance, cgroups, image, armed, canary, reaped, self._alive)
+        rig.remarks += chosen.remarks
+        rig.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS
-        await laboratory.warm_up()
-        return laboratory
+        await rig.warm_up()
+        return rig
 
     async def _image(self, engine: Engine) -> str:
         wanted = self._config.workload.image

@@ -1,4 +1,4 @@
-"""What a laboratory says of its node while files cannot be read, and what it makes again. The engine is a fake."""
+"""What a rig says of its node while files cannot be read, and what it makes again. The engine is a fake."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import structlog
 
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.errors import EngineAnswerLostError, ImageAbsentError
-from kickwatch.experiment.laboratory import Laboratory
+from kickwatch.experiment.rig import Rig
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.workload.engine import EngineInfo
@@ -50,21 +50,21 @@ class Canary:
         return gone
 
 
-def laboratory(engine: Engine, image: str = "") -> Laboratory:
+def make_rig(engine: Engine, image: str = "") -> Rig:
     cgroups = Cgroups(CgroupVersion.V1, Path("/nowhere"), "/", (), Path("/proc"))
     armed: Any = SimpleNamespace(observatory=SimpleNamespace(cpus_online=2))
     config = Config(workload=WorkloadConfig(image=image))
-    return Laboratory(config, engine, INFO, "i", cgroups, image or IMAGE, armed, Canary())  # type: ignore[arg-type]
+    return Rig(config, engine, INFO, "i", cgroups, image or IMAGE, armed, Canary())  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kickwatch.experiment.laboratory._WARM_UP_SETTLE_S", 0.0)
+    monkeypatch.setattr("kickwatch.experiment.rig._WARM_UP_SETTLE_S", 0.0)
 
 
 async def test_what_is_gone_is_made_again_and_each_is_logged() -> None:
     engine = Engine()
-    here = laboratory(engine)
+    here = make_rig(engine)
     with structlog.testing.capture_logs() as logs:
         await here.restore()
         assert logs == []
@@ -80,7 +80,7 @@ async def test_a_users_image_is_not_ours_to_make() -> None:
     engine = Engine()
     engine.held = False
     with pytest.raises(ImageAbsentError, match="docker pull debian:12"):
-        await laboratory(engine, "debian:12").restore()
+        await make_rig(engine, "debian:12").restore()
     assert engine.made == 0
 
 
@@ -88,7 +88,7 @@ async def test_an_engine_that_does_not_answer_has_not_lost_its_image() -> None:
     engine = Engine()
     engine.lost = True
     with pytest.raises(EngineAnswerLostError):
-        await laboratory(engine).restore()
+        await make_rig(engine).restore()
     assert engine.made == 0
 
 
@@ -106,13 +106,13 @@ async def test_an_engine_that_is_short_of_a_name_has_not_changed(now: dict[str, 
     engine = Engine()
     fields = {name: getattr(INFO, name) for name in INFO.__struct_fields__}
     engine.info_now = EngineInfo(**{**fields, **now})
-    assert await laboratory(engine).engine_changed() is changed
+    assert await make_rig(engine).engine_changed() is changed
 
 
 def test_files_that_cannot_be_read_make_no_other_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where descriptors run out in the middle of a trial."""
     monkeypatch.setattr(kernel, "rcu_expedited", lambda: True)
-    here = laboratory(Engine())
+    here = make_rig(Engine())
     here.boot_id = kernel.boot_id()
     before = here.node()
     assert before.boot_id
