@@ -77,6 +77,49 @@ class AlarmKind(StrEnum):
     REGRESSED = "regressed"
 
 
+class IpiRung(StrEnum):
+    """Ways to observe IPIs, best first."""
+
+    CSD = "csd"
+    KPROBE = "kprobe"
+    COUNTERS = "counters"  # /proc/interrupts alone: no requests, no stacks
+
+
+class ContentionRung(StrEnum):
+    """Ways to observe waits for slab_mutex, best first."""
+
+    TRACEPOINT = "tracepoint"
+    KPROBE = "kprobe"
+    NONE = "none"
+
+
+class WindowKind(StrEnum):
+    """What happens during a window. A record stores `churn` and `quiet` windows; of the others only the figures."""
+
+    CHURN = "churn"
+    QUIET = "quiet"
+    CANARY = "canary"
+    CONTROL = "control"
+    PASSIVE = "passive"
+
+
+class Disturbance(StrEnum):
+    """An event during a window after which its figures prove nothing."""
+
+    SUSPENDED = "suspended"
+    ENGINE_RESTARTED = "engine_restarted"
+    TRACING_TOGGLED = "tracing_toggled"  # another process's tracer was switched, which broadcasts
+    RECYCLED = "recycled"  # the probe emptied its maps
+    CPUS_CHANGED = "cpus_changed"
+    ROWS_CHANGED = "rows_changed"  # of /proc/interrupts
+    COUNTER_FELL = "counter_fell"
+    OTHER = "other"  # a word in a record of another release
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Disturbance | None":
+        return cls.OTHER if isinstance(value, str) else None
+
+
 class KmemAccounting(StrEnum):
     """Whether the kernel charged kernel memory to our containers, as read from their memcgs."""
 
@@ -144,9 +187,9 @@ class Interrupts(Record, frozen=True, kw_only=True):
 
 
 class Window(Record, frozen=True, kw_only=True):
-    """One span of monotonic time: `churn` or `quiet`."""
+    """One span of monotonic time."""
 
-    kind: str
+    kind: WindowKind
     duration_ns: int
     interrupts: Interrupts
     cells: tuple[Cell, ...] = ()
@@ -154,7 +197,7 @@ class Window(Record, frozen=True, kw_only=True):
     wait_histogram_ns: tuple[int, ...] = ()  # bucket i: waits in [2**i, 2**(i+1)) ns
     lost_events: int = 0
     stackless_events: int = 0
-    disturbances: tuple[str, ...] = ()  # what makes the window's figures no proof, e.g. `cpus_changed`
+    disturbances: tuple[Disturbance, ...] = ()
 
 
 class Container(Record, frozen=True, kw_only=True):
@@ -186,10 +229,10 @@ class CanaryBatch(Record, frozen=True, kw_only=True):
 
 
 class Observers(Record, frozen=True, kw_only=True):
-    """The rung of each ladder that observes: `csd`, `kprobe`, `counters`; `tracepoint`, `kprobe`, `none`."""
+    """The armed rung of each ladder."""
 
-    ipis: str
-    contention: str
+    ipis: IpiRung
+    contention: ContentionRung
 
 
 class Node(Record, frozen=True, kw_only=True):
@@ -236,7 +279,7 @@ class Trial(Record, frozen=True, kw_only=True):
     schema: int = SCHEMA_VERSION
     trial_id: str
     seed: int
-    order: tuple[str, ...]
+    order: tuple[WindowKind, ...]
     started_unix_s: float
     node: Node
     observers: Observers
@@ -249,5 +292,10 @@ class Trial(Record, frozen=True, kw_only=True):
     unsettled: bool = False
     slab_mutex_known: bool = True  # to the probes that are armed
     control: Control | None = None
-    void: str = ""  # why the trial proves nothing at all; empty for a valid one
+    void: str = ""  # the disturbances as records store them: joined by commas; empty for a valid trial
     notes: tuple[str, ...] = ()
+
+    @property
+    def disturbances(self) -> tuple[Disturbance, ...]:
+        """Why the trial proves nothing; empty for a valid one."""
+        return tuple(Disturbance(word) for word in self.void.split(",") if word)

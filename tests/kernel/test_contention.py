@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from kickwatch.detect.figures import total_waits
-from kickwatch.model import Window
+from kickwatch.model import Window, WindowKind
 from kickwatch.observe import contention
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
@@ -52,7 +52,7 @@ async def contend(observatory: Observatory) -> Window:
     before = await observatory.sample()
     await asyncio.to_thread(read_slabinfo)
     after = await observatory.sample()
-    window = observatory.window("test", before, after)
+    window = observatory.window(WindowKind.CHURN, before, after)
     assert window.lost_events == refused(before, after)
     return window
 

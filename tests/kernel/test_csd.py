@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kickwatch.model import Cell, Origin
+from kickwatch.model import Cell, Origin, WindowKind
 from kickwatch.native.driver import Helper
 from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
@@ -55,7 +55,7 @@ async def cells_during(observatory: Observatory, act: Callable[[], object]) -> d
     before = await observatory.sample()
     await asyncio.to_thread(act)
     after = await observatory.sample()
-    window = observatory.window("test", before, after)
+    window = observatory.window(WindowKind.CHURN, before, after)
     assert window.lost_events == refused(before, after)
     return {cell.func: cell for cell in window.cells}
 
@@ -81,7 +81,7 @@ async def test_the_rise_of_cal_agrees_with_the_requests_on_an_idle_machine(
     for _ in range(8):
         before = await observatory.sample()
         await asyncio.to_thread(toggle, tracepoint, 40)
-        window = observatory.window("test", before, await observatory.sample())
+        window = observatory.window(WindowKind.CHURN, before, await observatory.sample())
         assert window.interrupts.cal is not None
         ratios.append(window.interrupts.cal / sum(cell.requests for cell in window.cells))
         if 0.95 <= ratios[-1] <= 1.05:
@@ -98,8 +98,8 @@ async def test_membarriers_are_counted_by_call_and_by_kind(observatory: Observat
         between = await observatory.sample()
         await helper.ask("single", 20)
         after = await observatory.sample()
-    many = {cell.func: cell for cell in observatory.window("many", before, between).cells}
-    single = {cell.func: cell for cell in observatory.window("single", between, after).cells}
+    many = {cell.func: cell for cell in observatory.window(WindowKind.CONTROL, before, between).cells}
+    single = {cell.func: cell for cell in observatory.window(WindowKind.CONTROL, between, after).cells}
     assert (many["ipi_mb"].calls, many["ipi_mb"].broadcasts) == (23, 0)
     assert many["ipi_mb"].requests == 23 * (observatory.cpus_online - 1)
     assert "ipi_rseq" not in many

@@ -8,7 +8,9 @@ from kickwatch.model import (
     CanaryBatch,
     Cell,
     Container,
+    ContentionRung,
     Interrupts,
+    IpiRung,
     KmemAccounting,
     MutexWait,
     Node,
@@ -17,6 +19,7 @@ from kickwatch.model import (
     Path,
     Trial,
     Window,
+    WindowKind,
 )
 
 TLB = Cell(
@@ -54,10 +57,10 @@ def wait(waits: int = 7, *, holder: str = "kworker/0:1", path: Path = Path.OTHER
     )
 
 
-def window(kind: str, *cells: Cell, waits: tuple[MutexWait, ...] = (), **fields: Any) -> Window:
+def window(kind: WindowKind | str, *cells: Cell, waits: tuple[MutexWait, ...] = (), **fields: Any) -> Window:
     """Ten seconds."""
     given = {"duration_ns": 10_000_000_000, "interrupts": Interrupts(cal=3000, tlb=1000, res=2000)} | fields
-    return Window(kind=kind, cells=cells, waits=waits, **given)
+    return Window(kind=WindowKind(kind), cells=cells, waits=waits, **given)
 
 
 def containers(count: int, failed: int = 0) -> tuple[Container, ...]:
@@ -86,7 +89,7 @@ def trial(*cells: Cell, count: int = 23, **fields: Any) -> Trial:
             runtime="runc",
             network="none",
         ),
-        observers=Observers(ipis="csd", contention="tracepoint"),
+        observers=Observers(ipis=IpiRung.CSD, contention=ContentionRung.TRACEPOINT),
         churn=window("churn", TLB, RCU, *cells),
         quiet=window("quiet", replace(TLB, requests=100, calls=100), interrupts=Interrupts(cal=100, tlb=50, res=80)),
         containers=containers(count),

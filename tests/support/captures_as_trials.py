@@ -18,7 +18,9 @@ from kickwatch.model import (
     CanaryBatch,
     Cell,
     Container,
+    ContentionRung,
     Interrupts,
+    IpiRung,
     KmemAccounting,
     MutexWait,
     Node,
@@ -122,7 +124,9 @@ def _trial(
         order=("quiet", "churn"),
         started_unix_s=1.0,
         node=_node(recorded, NETWORKS.get(index, "none")),
-        observers=Observers(ipis="csd" if slub else "kprobe", contention="tracepoint" if slub else "none"),
+        observers=Observers(
+            ipis=IpiRung.CSD if slub else "kprobe", contention=ContentionRung.TRACEPOINT if slub else "none"
+        ),
         churn=_window("churn", window, merged, _waits(window)),
         quiet=_window("quiet", quiet, merge_cells(map(_requested, quiet.get("requests", ()))), _waits(quiet)),
         containers=_lives(containers, creation_broadcasts(merged)),

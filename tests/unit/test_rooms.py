@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "journal": set(),
     "configuration": {"errors"},
-    "node": {"errors"},
+    "node": {"errors", "model"},
     "process": {"errors"},
     "detect": {"errors", "model"},
     "native": {"errors", "process"},

@@ -12,9 +12,9 @@ from operator import attrgetter
 import msgspec
 
 from kickwatch.detect.strata import Stratum, stratum_of
-from kickwatch.detect.streams import COUNTERS, TrialObservations, observe
+from kickwatch.detect.streams import TrialObservations, observe
 from kickwatch.detect.verdict import Finding, VerdictReason, doubts_of, nearly_all_failed, swept, void_reasons
-from kickwatch.model import Trial
+from kickwatch.model import IpiRung, Trial
 
 # Reasons for which a probe's figures are no observations at all.
 _WORTHLESS = frozenset({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value})
@@ -51,7 +51,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(trial: Trial) -> Examined:
     """The trial on its own."""
-    counters = trial.observers.ipis == COUNTERS
+    counters = trial.observers.ipis is IpiRung.COUNTERS
     void = tuple(void_reasons([trial]))
     doubts = () if void else tuple(doubt for doubt in doubts_of([trial]) if doubt not in _OVER_MANY)
     # Without a probe the streams that need one hear nothing: it is no doubt about the others.

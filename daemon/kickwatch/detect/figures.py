@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, MutexWait, Origin, Trial, Window
+from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, IpiRung, MutexWait, Origin, Trial, Window
 
 
 def merge_windows(windows: Sequence[Window]) -> Window:
@@ -104,7 +104,7 @@ def attributed(trial: Trial) -> bool:
     A probe that failed its positive control proves nothing, and neither does one that saw containers live without a
     single request.
     """
-    looked = trial.observers.ipis != "counters" and (trial.control is None or trial.control.passed)
+    looked = trial.observers.ipis is not IpiRung.COUNTERS and (trial.control is None or trial.control.passed)
     return looked and (bool(trial.churn.cells) or not counted(trial))
 
 

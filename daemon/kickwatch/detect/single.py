@@ -9,9 +9,9 @@ from kickwatch.detect.oneshot import ALPHA, OneShot, Run
 from kickwatch.detect.rates import CANARY, SIGNATURE
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.sentences import height
-from kickwatch.detect.streams import COUNTERS, Name, churned_of, lives_of, observe
+from kickwatch.detect.streams import Name, churned_of, lives_of, observe
 from kickwatch.detect.verdict import VerdictReason, broadcasts_elsewhere, doubts_of, judge, void_reasons
-from kickwatch.model import Trial, Verdict
+from kickwatch.model import IpiRung, Trial, Verdict
 
 
 class Single(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def _after(test: OneShot, run: Run, trial: Trial) -> Run:
         return run
     seen = broadcasts_of(trial.churn.cells)
     lives = lives_of(trial, seen.created)
-    if lives.count and trial.observers.ipis != COUNTERS:
+    if lives.count and trial.observers.ipis is not IpiRung.COUNTERS:
         run = test.signature(run, seen.kicks / lives.count)
         run = test.churn(run, churned_of(lives))
     if run.canary is not None:
@@ -85,7 +85,7 @@ def _verdict(
 
 def _untrusted(trials: Sequence[Trial]) -> bool:
     """Whether a probe's figures are worth nothing: it failed its control, or saw nothing at all."""
-    probed = [trial for trial in trials if trial.observers.ipis != COUNTERS]
+    probed = [trial for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS]
     return bool({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value}.intersection(doubts_of(probed)))
 
 

@@ -39,9 +39,8 @@ from kickwatch.detect.verdict import (
     counted_broadcasts_per_memcg,
     single_request_sweeps,
 )
-from kickwatch.model import AlarmKind, MutexWait, Origin, Path, Trial
+from kickwatch.model import AlarmKind, IpiRung, MutexWait, Origin, Path, Trial
 
-COUNTERS = "counters"
 ELSEWHERE_MARGIN = 6.0  # broadcasts: one static key switched on and off
 ELSEWHERE_PER_CONTAINER = 0.25
 
@@ -144,7 +143,7 @@ def observe(trial: Trial) -> TrialObservations:
     """The observations of one trial, void or not: whether they may be used is the monitor's business."""
     churn = broadcasts_of(trial.churn.cells)
     lives = lives_of(trial, churn.created)
-    probed = trial.observers.ipis != COUNTERS and lives.count > 0
+    probed = trial.observers.ipis is not IpiRung.COUNTERS and lives.count > 0
     means: dict[Name, tuple[float, ...]] = {}
     pairs: dict[Name, tuple[float, float]] = {}
     if canary := _canary(trial):
@@ -211,7 +210,7 @@ def _canary(trial: Trial) -> tuple[float, ...]:
     batch = trial.canary
     if batch is None or not batch.memcgs:
         return ()
-    if trial.observers.ipis != COUNTERS:
+    if trial.observers.ipis is not IpiRung.COUNTERS:
         seen = creation_broadcasts(batch.cells)
         return (float(seen),) if seen or batch_heard(batch) else ()
     each = counted_broadcasts_per_memcg(batch, trial.node.cpus_online)

@@ -12,7 +12,7 @@ import msgspec
 
 from kickwatch.detect.classes import unallowed_above_quiet
 from kickwatch.detect.figures import batch_heard, counted, creation_broadcasts, total_requests, total_waits
-from kickwatch.model import CanaryBatch, KmemAccounting, Trial, Verdict
+from kickwatch.model import CanaryBatch, IpiRung, KmemAccounting, Trial, Verdict
 
 MIN_CONTAINERS = 10
 BROADCASTS_PER_CONTAINER = 0.5
@@ -105,7 +105,7 @@ def _guilty(trials: Sequence[Trial]) -> list[str]:
 
 def _guilty_by_counters(trials: Sequence[Trial]) -> list[str]:
     """Without a probe the canary's CAL - TLB speaks: nearly free of noise (measured: 0.017 per batch of 100)."""
-    blind = [trial for trial in trials if trial.observers.ipis == "counters" and trial.canary is not None]
+    blind = [trial for trial in trials if trial.observers.ipis is IpiRung.COUNTERS and trial.canary is not None]
     told = [counted_broadcasts_per_memcg(trial.canary, trial.node.cpus_online) for trial in blind if trial.canary]
     per_cpu = [each for each in told if each is not None]
     if per_cpu and sum(per_cpu) / len(per_cpu) >= BROADCASTS_PER_MEMCG:
@@ -139,8 +139,10 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
         doubts.append(VerdictReason.CONTAINERS_FAILED.value)
     if any(trial.kmem_accounting is KmemAccounting.UNKNOWN and counted(trial) for trial in trials):
         doubts.append(VerdictReason.KMEM_ACCOUNTING_UNKNOWN.value)
-    probed = (trial.churn for trial in trials if trial.observers.ipis != "counters")
-    batches = (trial.canary for trial in trials if trial.observers.ipis != "counters" and trial.canary is not None)
+    probed = (trial.churn for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS)
+    batches = (
+        trial.canary for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS and trial.canary is not None
+    )
     lost = any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed)
     if lost or not all(map(batch_heard, batches)):
         doubts.append(VerdictReason.EVENTS_LOST.value)
@@ -151,7 +153,7 @@ def _blind(trial: Trial) -> bool:
     """No probe, one that failed its positive control, or one that saw containers start without a single request."""
     if trial.control is not None and not trial.control.passed:
         return True
-    return trial.observers.ipis == "counters" or (not trial.churn.cells and bool(counted(trial)))
+    return trial.observers.ipis is IpiRung.COUNTERS or (not trial.churn.cells and bool(counted(trial)))
 
 
 def _findings(trials: Sequence[Trial]) -> list[str]:

@@ -12,7 +12,7 @@ from kickwatch.configuration.types import Config
 from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge_windows, milliseconds, total_waits
 from kickwatch.errors import EngineError
 from kickwatch.experiment.armed_observers import ArmedObservers
-from kickwatch.model import Cell, Window
+from kickwatch.model import Cell, Window, WindowKind
 from kickwatch.workload.choose import informant
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _CUT_EVERY_S = 60.0
 _COUNT_EVERY_S = 10  # an engine remembers its newest 256 events: about four containers a second are all counted
 _MOST_CELLS = 12
-WINDOW = "passive"
 
 
 class Passive:
@@ -65,7 +64,7 @@ class Passive:
         waits, wait_ns = total_waits(window.waits) if watched else (None, None)
         seen = self._observatory.requests is not None and self._armed.control.passed
         return {
-            "mode": WINDOW,
+            "mode": WindowKind.PASSIVE.value,
             "engine": self._name,
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
@@ -82,7 +81,7 @@ class Passive:
         """One more window; housekeeping is between two, and in none."""
         if self._before is None:
             return
-        window = self._observatory.window(WINDOW, self._before, await self._observatory.sample())
+        window = self._observatory.window(WindowKind.PASSIVE, self._before, await self._observatory.sample())
         self._windows = window if self._windows is None else merge_windows([self._windows, window])
         self._waits_watched &= self._observatory.waits_known  # before it is learnt, below
         await self._observatory.between_windows()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from kickwatch.detect.figures import merge_windows
 from kickwatch.experiment.rig import Rig
 from kickwatch.journal.remark import Remark, texts_of
-from kickwatch.model import CanaryBatch, Container, KmemAccounting, Origin, Trial, Window
+from kickwatch.model import CanaryBatch, Container, Disturbance, KmemAccounting, Origin, Trial, Window, WindowKind
 from kickwatch.node.cgroups import CgroupVersion
 from kickwatch.node.continuity import moment
 from kickwatch.workload.names import new_trial_id
@@ -24,7 +24,6 @@ STILL_S = 2.0
 _POLL_S = 0.25
 _SLICE_S = 5.0
 _EXPECTED_CONTAINER_S = 0.35
-CHURN, QUIET = "churn", "quiet"
 
 Progress = Callable[[str], None]
 
@@ -48,7 +47,7 @@ class TrialRun:
         await rig.restore()
         # Each trial of a daemon has an order of its own, also under a fixed seed; the seed logged repeats this one.
         seed = (rig.config.trial.seed or secrets.randbits(32)) + self.number
-        order = [CHURN, QUIET]
+        order = [WindowKind.CHURN, WindowKind.QUIET]
         random.Random(seed).shuffle(order)  # noqa: S311 -- an experiment's order, not a secret
         started = time.time()
         begun = await asyncio.to_thread(moment, rig.endpoint)
@@ -82,8 +81,8 @@ class TrialRun:
             notes=(*rig.observatory.losses, *texts_of((*rig.remarks, *self.remarks))),
         )
 
-    async def _windows(self, order: list[str]) -> tuple[Window, Window, tuple[Container, ...]]:
-        if order[0] == CHURN:
+    async def _windows(self, order: list[WindowKind]) -> tuple[Window, Window, tuple[Container, ...]]:
+        if order[0] == WindowKind.CHURN:
             churn, done = await self._churn(0.0)
             return churn, await self._quiet(churn.duration_ns / 1e9), done
         quiet = await self._quiet(self._expected_s())
@@ -104,7 +103,7 @@ class TrialRun:
         observatory = self.rig.observatory
         before = await observatory.sample()
         await self._pass(duration_s)
-        return observatory.window(QUIET, before, await observatory.sample())
+        return observatory.window(WindowKind.QUIET, before, await observatory.sample())
 
     async def _pass(self, seconds: float) -> None:
         """Let time pass, in slices each of which says that the trial goes on."""
@@ -130,7 +129,7 @@ class TrialRun:
         elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9
         await self._pass(at_least_s - elapsed_s)
         after = await rig.observatory.sample()
-        return rig.observatory.window(CHURN, before, after), done
+        return rig.observatory.window(WindowKind.CHURN, before, after), done
 
     async def _settle(self) -> None:
         """Wait until the creation path has been still for two seconds."""
@@ -158,7 +157,7 @@ class TrialRun:
         try:
             await self.rig.canary.create_batch(memcgs)
             after = await observatory.sample()
-            window = observatory.window("canary", before, after)
+            window = observatory.window(WindowKind.CANARY, before, after)
         finally:
             await self.rig.canary.remove_batch()
         lost, stackless = observatory.requests_lost(before, after)
@@ -172,10 +171,10 @@ class TrialRun:
         )
 
 
-def _disturbances(window: Window) -> tuple[str, ...]:
-    """What disturbed a window; somebody else's tracer that was switched meanwhile broadcasts by itself."""
+def _disturbances(window: Window) -> tuple[Disturbance, ...]:
+    """Those of the window; switching another process's tracer broadcasts, so that is one as well."""
     toggled = any(cell.origin is Origin.TRACING and cell.broadcasts for cell in window.cells)
-    return (*window.disturbances, "tracing_toggled") if toggled else window.disturbances
+    return (*window.disturbances, Disturbance.TRACING_TOGGLED) if toggled else window.disturbances
 
 
 def kmem_accounting(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kickwatch.model import Disturbance
 from kickwatch.node import kernel
 
 _SUSPENDED_NS = 500_000_000
@@ -22,15 +23,15 @@ class Moment:
     engine: tuple[int, int]
     cpus: Mapping[int, int] = field(default_factory=dict)  # as kernel.cpu_births has them
 
-    def disturbances(self, later: "Moment") -> tuple[str, ...]:
-        """The names of what happened between two moments."""
-        found = []
+    def disturbances(self, later: "Moment") -> tuple[Disturbance, ...]:
+        """What happened between two moments."""
+        found = list[Disturbance]()
         if later.asleep_ns - self.asleep_ns > _SUSPENDED_NS:
-            found.append("suspended")
+            found.append(Disturbance.SUSPENDED)
         if later.cpus != self.cpus:
-            found.append("cpus_changed")
+            found.append(Disturbance.CPUS_CHANGED)
         if later.engine != self.engine:
-            found.append("engine_restarted")
+            found.append(Disturbance.ENGINE_RESTARTED)
         return tuple(found)
 
 

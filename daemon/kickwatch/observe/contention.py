@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
 from kickwatch.errors import KickwatchError, ObserveError
-from kickwatch.model import MutexWait
+from kickwatch.model import ContentionRung, MutexWait
 from kickwatch.native.driver import Helper
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, entry, read_health, read_stack, sum_of, try_maps
@@ -59,7 +59,7 @@ class ContentionSample:
 class ContentionObserver:
     """The armed probe. Construct with `arm`; `close` disarms it."""
 
-    RUNG: ClassVar[str] = "tracepoint"
+    RUNG: ClassVar[ContentionRung] = ContentionRung.TRACEPOINT
     OBJECT: ClassVar[str] = "contention"
     PROGRAMS: ClassVar[tuple[str, str]] = ("contention_begin", "contention_end")
 

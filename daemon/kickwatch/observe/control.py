@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from kickwatch.errors import KickwatchError
-from kickwatch.model import Control, Count
+from kickwatch.model import Control, Count, WindowKind
 from kickwatch.native.driver import Answer, Helper
 from kickwatch.node.kernel import SYS, parse_cpu_list
 from kickwatch.observe.observatory import Observatory
@@ -70,8 +70,8 @@ async def _attempt(observatory: Observatory, cpus: tuple[int, ...]) -> tuple[Con
         between = await observatory.sample()
         single = await helper.ask("single", _DEADLINE_S) if helper.ready.fields.get("rseq") == "yes" else None
         after = await observatory.sample()
-    first = {cell.func: cell for cell in observatory.window("control", before, between).cells}
-    second = {cell.func: cell for cell in observatory.window("control", between, after).cells}
+    first = {cell.func: cell for cell in observatory.window(WindowKind.CONTROL, before, between).cells}
+    second = {cell.func: cell for cell in observatory.window(WindowKind.CONTROL, between, after).cells}
     barriers, lone = first.get("ipi_mb"), second.get("ipi_rseq")
     calls = _count(many, "calls", barriers.calls if barriers is not None else 0)
     requests = _count(many, "requests", barriers.requests if barriers is not None else 0)

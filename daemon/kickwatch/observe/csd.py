@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kickwatch.errors import ObserveError
+from kickwatch.model import IpiRung
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
 
@@ -37,7 +38,7 @@ def many_ranges(symbols: Symbols) -> list[tuple[int, int]]:
 class CsdObserver(RequestObserver):
     """The armed probe. Construct with `arm`; `close` disarms it."""
 
-    RUNG: ClassVar[str] = "csd"
+    RUNG: ClassVar[IpiRung] = IpiRung.CSD
     OBJECT: ClassVar[str] = "csd"
     PROGRAMS: ClassVar[tuple[str, ...]] = ("csd_queue_cpu",)
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import aiofiles
 
 from kickwatch.errors import ObserveError
-from kickwatch.model import Interrupts
+from kickwatch.model import Disturbance, Interrupts
 
 READ_ATTEMPTS = 3
 MAX_DIGITS = 20  # of a 64-bit counter; the kernel's are mostly of 32 bits
@@ -40,14 +40,6 @@ _DESCRIPTIONS = {
 }
 
 
-class ResetReason(StrEnum):
-    """Why two samples cannot be subtracted."""
-
-    CPUS_CHANGED = "cpus_changed"
-    ROWS_CHANGED = "rows_changed"
-    COUNTER_FELL = "counter_fell"
-
-
 class TornSampleError(ObserveError):
     """The text changed while it was read (a CPU came or went): read again."""
 
@@ -69,7 +61,7 @@ class InterruptSample:
 class Reset:
     """Two samples that cannot be subtracted: the span between them has no interrupt figures."""
 
-    reason: ResetReason
+    reason: Disturbance
     detail: str
 
 
@@ -146,13 +138,13 @@ def rise(before: InterruptSample, after: InterruptSample) -> Interrupts | Reset:
     if before.cpus != after.cpus:
         gone = sorted(set(before.cpus) - set(after.cpus))
         come = sorted(set(after.cpus) - set(before.cpus))
-        return Reset(ResetReason.CPUS_CHANGED, f"CPUs gone: {gone}, CPUs come: {come}")
+        return Reset(Disturbance.CPUS_CHANGED, f"CPUs gone: {gone}, CPUs come: {come}")
     if before.counts.keys() != after.counts.keys():
-        return Reset(ResetReason.ROWS_CHANGED, f"rows {sorted(before.counts)} became {sorted(after.counts)}")
+        return Reset(Disturbance.ROWS_CHANGED, f"rows {sorted(before.counts)} became {sorted(after.counts)}")
     for kind, counts in before.counts.items():
         for cpu, old, new in zip(before.cpus, counts, after.counts[kind], strict=True):
             if new < old:
-                return Reset(ResetReason.COUNTER_FELL, f"{kind.value} of CPU {cpu} fell from {old} to {new}")
+                return Reset(Disturbance.COUNTER_FELL, f"{kind.value} of CPU {cpu} fell from {old} to {new}")
     sums = {kind: sum(after.counts[kind]) - sum(counts) for kind, counts in before.counts.items()}
     return Interrupts(cal=sums.get(IpiKind.CAL), tlb=sums.get(IpiKind.TLB), res=sums.get(IpiKind.RES))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kickwatch.errors import ObserveError
+from kickwatch.model import IpiRung
 from kickwatch.node import kernel
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
@@ -122,7 +123,7 @@ def mask_of(cpus: list[int]) -> tuple[int, ...]:
 class KprobeObserver(RequestObserver):
     """The armed kprobes. Construct with `arm`; `close` disarms them."""
 
-    RUNG: ClassVar[str] = "kprobe"
+    RUNG: ClassVar[IpiRung] = IpiRung.KPROBE
     OBJECT: ClassVar[str] = "calls"
     PROGRAMS: ClassVar[tuple[str, ...]] = (
         "calls_many",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kickwatch.errors import ObserveError
+from kickwatch.model import ContentionRung
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.kprobe import entries_of
 
@@ -18,7 +19,7 @@ _SLOW_PATH = "__mutex_lock"
 class MutexObserver(ContentionObserver):
     """The armed kprobes. Construct with `arm`; `close` disarms them."""
 
-    RUNG: ClassVar[str] = "kprobe"
+    RUNG: ClassVar[ContentionRung] = ContentionRung.KPROBE
     OBJECT: ClassVar[str] = "mutex"
     PROGRAMS: ClassVar[tuple[str, str]] = ("mutex_begin", "mutex_end")
 

@@ -10,7 +10,7 @@ from time import monotonic_ns
 
 from msgspec.structs import replace
 
-from kickwatch.model import Interrupts, Observers, Window
+from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, learn_comm_offset
 from kickwatch.observe.csd import CsdObserver
@@ -19,12 +19,9 @@ from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
 from kickwatch.observe.requests import RequestObserver, RequestSample, fell
-from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, asked, climb
 from kickwatch.observe.symbols import Symbols
 from kickwatch.process.cancellation import run_shielded
-
-RECYCLED = "recycled"
-"""A window's disturbance: the probe's maps were emptied between its samples."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,8 @@ class Observatory:
     def observers(self) -> Observers:
         """The rungs in use."""
         return Observers(
-            ipis=self.requests.RUNG if self.requests is not None else IpiRung.COUNTERS.value,
-            contention=self.contention.RUNG if self.contention is not None else ContentionRung.NONE.value,
+            ipis=self.requests.RUNG if self.requests is not None else IpiRung.COUNTERS,
+            contention=self.contention.RUNG if self.contention is not None else ContentionRung.NONE,
         )
 
     async def sample(self) -> Sample:
@@ -177,14 +174,14 @@ class Observatory:
             if observer is not None:
                 observer.recycle_if_full()
 
-    def window(self, kind: str, before: Sample, after: Sample) -> Window:
+    def window(self, kind: WindowKind, before: Sample, after: Sample) -> Window:
         """What rose between two samples."""
         interrupts = rise(before.interrupts, after.interrupts)
         window = Window(
             kind=kind,
             duration_ns=after.at_ns - before.at_ns,
             interrupts=Interrupts() if isinstance(interrupts, Reset) else interrupts,
-            disturbances=(interrupts.reason.value,) if isinstance(interrupts, Reset) else (),
+            disturbances=(interrupts.reason,) if isinstance(interrupts, Reset) else (),
         )
         return self._with_waits(self._with_cells(window, before, after), before, after)
 
@@ -198,7 +195,7 @@ class Observatory:
             cells=self.requests.cells(before.requests, after.requests),
             lost_events=window.lost_events + lost,
             stackless_events=window.stackless_events + stackless,
-            disturbances=(*window.disturbances, *((RECYCLED,) if recycled else ())),
+            disturbances=(*window.disturbances, *((Disturbance.RECYCLED,) if recycled else ())),
         )
 
     def _with_waits(self, window: Window, before: Sample, after: Sample) -> Window:

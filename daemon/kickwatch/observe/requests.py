@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self
 
-from kickwatch.model import Cell, on_creation_path
+from kickwatch.model import Cell, IpiRung, on_creation_path
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack, try_maps
 from kickwatch.observe.reasons import (
@@ -78,7 +78,7 @@ class _Named:
 class RequestObserver(ABC):
     """An armed probe that counts requests, of one rung. Construct with `arm`; `close` disarms it."""
 
-    RUNG: ClassVar[str]
+    RUNG: ClassVar[IpiRung]
     OBJECT: ClassVar[str]
     PROGRAMS: ClassVar[tuple[str, ...]]
 

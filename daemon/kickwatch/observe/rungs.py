@@ -13,22 +13,6 @@ from kickwatch.errors import ObserveError
 Observer = TypeVar("Observer")
 
 
-class IpiRung(StrEnum):
-    """Ways to observe IPIs."""
-
-    CSD = "csd"
-    KPROBE = "kprobe"
-    COUNTERS = "counters"
-
-
-class ContentionRung(StrEnum):
-    """Ways to observe waits for slab_mutex."""
-
-    TRACEPOINT = "tracepoint"
-    KPROBE = "kprobe"
-    NONE = "none"
-
-
 IPI_VARIABLE = "KICKWATCH_RUNG_IPIS"
 CONTENTION_VARIABLE = "KICKWATCH_RUNG_CONTENTION"
 

@@ -28,7 +28,6 @@ from kickwatch.model import Cell, Container, Trial, Verdict
 from kickwatch.outlets.broadcast import share
 
 MOST_CELLS = 12
-MOST_REASONS = 16
 _STEPS = ("create", "start", "wait", "remove")
 _BUCKETS_PER_OCTAVE = 16  # a percentile is within 2.2 % of the true one
 _SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: 512 buckets at most
@@ -106,9 +105,9 @@ class Bill:
         }
         lives = counted(trial)
         totals.failed += len(trial.containers) - len(lives)
-        void = trial.void.split(",") if trial.void else void_reasons([trial])
+        void = [each.value for each in trial.disturbances] or void_reasons([trial])
         if void:
-            _count(totals.void, void)
+            totals.void.update(void)
             return
         self._verdict = outcome.verdict
         totals.trials += 1
@@ -150,11 +149,6 @@ class Bill:
                 step: {"p50": durations.at(50), "p99": durations.at(99)} for step, durations in totals.latencies.items()
             },
         } | self._node
-
-
-def _count(void: Counter[str], reasons: Iterable[str]) -> None:
-    for reason in reasons:
-        void[reason if reason in void or len(void) < MOST_REASONS else "other"] += 1
 
 
 def _add_latencies(latencies: dict[str, Percentiles], lives: Iterable[Container]) -> None:

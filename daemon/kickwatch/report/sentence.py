@@ -7,7 +7,7 @@ import msgspec
 from kickwatch.detect.classes import TEXT_PATCHING, BroadcastClass, class_of, jit_broadcasts
 from kickwatch.detect.figures import counted, creation_broadcasts, merge_cells
 from kickwatch.detect.verdict import ReasonedVerdict, VerdictReason
-from kickwatch.model import Cell, Trial, Verdict
+from kickwatch.model import Cell, Trial, Verdict, WindowKind
 from kickwatch.outlets.broadcast import bpftrace_line
 
 LEAST_SHOWN = 0.05  # broadcasts per container above the quiet window: less is nobody's doing
@@ -38,9 +38,9 @@ def beside(trials: Sequence[Trial]) -> tuple[Beside, ...]:
     containers = sum(len(counted(trial)) for trial in trials)
     if not containers:
         return ()
-    quiet = {cell.identity: cell.broadcasts for cell in merge_cells(_cells(trials, "quiet"))}
+    quiet = {cell.identity: cell.broadcasts for cell in merge_cells(_cells(trials, WindowKind.QUIET))}
     found = []
-    for cell in merge_cells(_cells(trials, "churn")):
+    for cell in merge_cells(_cells(trials, WindowKind.CHURN)):
         each = (cell.broadcasts - quiet.get(cell.identity, 0)) / containers
         heard_as = class_of(cell.origin, cell.path)
         if heard_as is not BroadcastClass.CREATION and each >= LEAST_SHOWN:
@@ -48,8 +48,8 @@ def beside(trials: Sequence[Trial]) -> tuple[Beside, ...]:
     return tuple(sorted(found, key=lambda one: -one.broadcasts_per_container))
 
 
-def _cells(trials: Iterable[Trial], kind: str) -> list[Cell]:
-    return [cell for trial in trials for cell in (trial.churn if kind == "churn" else trial.quiet).cells]
+def _cells(trials: Iterable[Trial], kind: WindowKind) -> list[Cell]:
+    return [cell for trial in trials for cell in (trial.churn if kind is WindowKind.CHURN else trial.quiet).cells]
 
 
 def _beside(cell: Cell, heard_as: BroadcastClass, each: float) -> Beside:
@@ -115,7 +115,7 @@ def _elsewhere(trials: Sequence[Trial], containers: int) -> str:
     cells = ", ".join(
         f"{one.broadcasts_per_container:g} {one.reason} ({one.origin}, {one.path}) per container" for one in seen
     )
-    worst = next((cell for cell in _cells(trials, "churn") if seen and _is(cell, seen[0])), None)
+    worst = next((cell for cell in _cells(trials, WindowKind.CHURN) if seen and _is(cell, seen[0])), None)
     return (
         f"with {containers} containers came {cells} that the creation path did not ask for itself:"
         " a worker, a timer or the program in the container may have\n"

@@ -18,7 +18,7 @@ from kickwatch.detect.figures import (
     waits_known,
 )
 from kickwatch.detect.verdict import ReasonedVerdict, cal_minus_tlb_per_memcg
-from kickwatch.model import SCHEMA_VERSION, Cell, Trial
+from kickwatch.model import SCHEMA_VERSION, Cell, IpiRung, Trial
 
 _DIGITS = 4
 
@@ -106,7 +106,7 @@ def canary(trial: Trial) -> dict[str, float | int | None] | None:
         "memcgs": batch.memcgs,
         "cal_minus_tlb_per_memcg": None if cal_minus_tlb is None else round(cal_minus_tlb, _DIGITS),
         "creation_path_broadcasts_per_memcg": round(broadcasts / batch.memcgs, _DIGITS) if known else None,
-        "lost_events": None if trial.observers.ipis == "counters" else batch.lost_events,
+        "lost_events": None if trial.observers.ipis is IpiRung.COUNTERS else batch.lost_events,
     }
 
 
@@ -115,7 +115,7 @@ def bill(trial: Trial) -> list[dict[str, Any]] | None:
 
     That of a probe which failed its positive control is what it counted, and proves nothing.
     """
-    if trial.observers.ipis == "counters":
+    if trial.observers.ipis is IpiRung.COUNTERS:
         return None
     quiet = {cell.identity: cell.requests for cell in trial.quiet.cells}
     return [_bill_row(trial, cell, quiet.get(cell.identity, 0)) for cell in trial.churn.cells]

@@ -19,8 +19,10 @@ from kickwatch.model import (
     AlarmKind,
     CanaryBatch,
     Cell,
+    ContentionRung,
     Control,
     Interrupts,
+    IpiRung,
     KmemAccounting,
     Observers,
     Origin,
@@ -180,7 +182,7 @@ def test_without_a_probe_the_canary_speaks_and_recovers() -> None:
     def counted(cal: int) -> Trial:
         batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=cal, tlb=100, res=0))
         control = Control(passed=False, detail="no probe is armed")
-        blind = Observers(ipis="counters", contention="none")
+        blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
         return serial(observers=blind, canary=batch, control=control, churn=window("churn"))
 
     monitor = Monitor(PACE)

@@ -8,8 +8,10 @@ from kickwatch.detect.single import one_shot
 from kickwatch.model import (
     CanaryBatch,
     Cell,
+    ContentionRung,
     Control,
     Interrupts,
+    IpiRung,
     KmemAccounting,
     Observers,
     Origin,
@@ -79,7 +81,9 @@ def test_several_at_once_take_trials_to_be_broadcasting() -> None:
 
 def test_the_canary_counts_where_no_probe_is() -> None:
     batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1600, tlb=100, res=0))
-    blind = serial(observers=Observers(ipis="counters", contention="none"), canary=batch, churn=window("churn"))
+    blind = serial(
+        observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE), canary=batch, churn=window("churn")
+    )
     said = one_shot([blind])
     assert (said.verdict, said.reasons, said.more_containers) == (Verdict.UNKNOWN, ("blind",), None)
     said = one_shot([blind] * 5)

@@ -8,7 +8,18 @@ from msgspec.structs import replace
 from builders import RCU, TLB, containers, kick, trial, wait, window
 from kickwatch.detect.classes import BpfCost
 from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, allowance_of, lives_of, observe
-from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, Observers, Origin, Path, Trial
+from kickwatch.model import (
+    CanaryBatch,
+    Cell,
+    Container,
+    ContentionRung,
+    Interrupts,
+    IpiRung,
+    Observers,
+    Origin,
+    Path,
+    Trial,
+)
 
 
 def lives(*rises: int | None, failed: tuple[int, ...] = ()) -> tuple[Container, ...]:
@@ -210,7 +221,7 @@ def test_waits_on_the_create_path_are_proof_and_the_others_are_compared() -> Non
 
 
 @pytest.mark.parametrize(
-    "unknown", [{"observers": Observers(ipis="csd", contention="none")}, {"slab_mutex_known": False}]
+    "unknown", [{"observers": Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE)}, {"slab_mutex_known": False}]
 )
 def test_waits_that_could_not_be_seen_are_no_observation(unknown: dict[str, object]) -> None:
     seen = observe(trial(**unknown))
@@ -244,7 +255,7 @@ def test_a_silent_batch_that_lost_events_is_no_observation_and_a_loud_one_is() -
     ],
 )
 def test_the_canary_is_counted_where_none_is(batch: CanaryBatch, means: dict[Name, tuple[float, ...]]) -> None:
-    blind = Observers(ipis="counters", contention="none")
+    blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
     assert observe(trial(kick(50), observers=blind, canary=batch)).means == means
 
 

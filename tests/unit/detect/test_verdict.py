@@ -5,7 +5,19 @@ from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import CanaryBatch, Cell, Interrupts, KmemAccounting, Observers, Origin, Path, Trial, Verdict
+from kickwatch.model import (
+    CanaryBatch,
+    Cell,
+    ContentionRung,
+    Interrupts,
+    IpiRung,
+    KmemAccounting,
+    Observers,
+    Origin,
+    Path,
+    Trial,
+    Verdict,
+)
 
 
 def test_a_healthy_trial_is_quiet() -> None:
@@ -48,7 +60,7 @@ def test_the_canary_alone_convicts() -> None:
 
 
 def test_without_probes_a_quiet_node_is_unknown_and_the_canary_still_convicts() -> None:
-    blind = trial(observers=Observers(ipis="counters", contention="none"))
+    blind = trial(observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE))
     assert judge([blind]).reasons == ("blind",)
     loud = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1440, tlb=9))
     assert judge([replace(blind, canary=loud)]).verdict is Verdict.BROADCASTING
@@ -83,7 +95,7 @@ def test_a_canary_whose_probe_lost_a_request_is_not_silent() -> None:
     assert (judge([trial(canary=batch)]).verdict, judge([trial(canary=batch)]).reasons) == ("unknown", ("events_lost",))
     loud = replace(batch, cells=(kick(100),))
     assert judge([trial(canary=loud)]).reasons == ("canary_broadcasts",)
-    counters = trial(canary=batch, observers=Observers(ipis="counters", contention="none"))
+    counters = trial(canary=batch, observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE))
     assert judge([counters]).reasons == ("blind",)
 
 

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from builders import TLB, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import CanaryBatch, Interrupts, KmemAccounting, Observers, Trial
+from kickwatch.model import CanaryBatch, ContentionRung, Interrupts, IpiRung, KmemAccounting, Observers, Trial
 from kickwatch.outlets.broadcast import bpftrace_line, broadcast_fields, contention_fields, headline
 from kickwatch.outlets.one_run import alerts_of
 
@@ -71,13 +71,13 @@ def test_where_kprobes_saw_it_kprobes_confirm_it() -> None:
     clone = replace(kick(1), stack=("smp_call_function_many_cond.constprop.0", *kick(1).stack[1:]))
     line = bpftrace_line(clone, "kprobe")
     assert 'kprobe:smp_call_function_many_cond.constprop.0 /arg1 == kaddr("do_nothing")/' in line
-    seen = trial(kick(9), observers=Observers(ipis="kprobe", contention="none"))
+    seen = trial(kick(9), observers=Observers(ipis=IpiRung.KPROBE, contention=ContentionRung.NONE))
     assert "kprobe:smp_call_function_many_cond " in broadcast_fields([seen])["confirm"]
 
 
 def test_an_alert_of_counters_alone_claims_no_zeros() -> None:
     """The canary's counters convict; who broadcast how often, and who waited, nobody saw."""
-    blind = trial(churn=window("churn"), observers=Observers(ipis="counters", contention="none"))
+    blind = trial(churn=window("churn"), observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE))
     fields = broadcast_fields([blind])
     unknown = {key: value for key, value in fields.items() if value is None}
     assert set(unknown) == {
@@ -90,7 +90,7 @@ def test_an_alert_of_counters_alone_claims_no_zeros() -> None:
 
 
 def test_each_of_the_two_probes_knows_the_mutex_for_itself() -> None:
-    without_waits = replace(SICK, observers=Observers(ipis="csd", contention="none"))
+    without_waits = replace(SICK, observers=Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE))
     fields = broadcast_fields([without_waits])
     assert (fields["slab_mutex_waits"], fields["slab_mutex_holders"]) == (None, None)
     assert fields["share_under_slab_mutex"] == 1

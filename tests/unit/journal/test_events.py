@@ -38,7 +38,18 @@ from kickwatch.journal.journal import (
 from kickwatch.journal.native import FULL_WAIT_MS, field_name
 from kickwatch.journal.remark import Remark
 from kickwatch.journal.remark import RemarkKind as Remarks
-from kickwatch.model import AlarmKind, CanaryBatch, Control, Interrupts, KmemAccounting, Observers, Trial, Verdict
+from kickwatch.model import (
+    AlarmKind,
+    CanaryBatch,
+    ContentionRung,
+    Control,
+    Interrupts,
+    IpiRung,
+    KmemAccounting,
+    Observers,
+    Trial,
+    Verdict,
+)
 from kickwatch.outlets.bill import Bill
 from kickwatch.outlets.changes import alerts
 from kickwatch.outlets.one_run import alerts_of
@@ -201,7 +212,7 @@ def test_every_change_of_every_condition_is_valid(condition: AlarmKind, kind: Ch
         trial(kick(32 * 23), slab_mutex_known=False),
         trial(
             churn=window("churn"),
-            observers=Observers(ipis="counters", contention="none"),
+            observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE),
             canary=CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1500, tlb=0)),
         ),
     ],

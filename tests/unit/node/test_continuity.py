@@ -4,9 +4,9 @@ import os
 import socket
 from pathlib import Path
 
+from kickwatch.model import Disturbance
 from kickwatch.node.continuity import Moment, engine_process, engine_program, moment
 from kickwatch.node.kernel import cpu_births, cpus_online
-from kickwatch.observe.interrupts import ResetReason
 
 
 def test_nothing_happened() -> None:
@@ -21,7 +21,7 @@ def test_a_cpu_that_left_came_or_was_away_is_named() -> None:
     before = Moment(0, (1, 2), {0: 100, 1: 200})
     assert before.disturbances(Moment(0, (1, 2), {0: 100, 1: 200})) == ()
     for later in ({0: 100}, {0: 100, 1: 200, 2: 300}, {0: 100, 1: 999}):
-        assert before.disturbances(Moment(0, (1, 2), later)) == (ResetReason.CPUS_CHANGED.value,)
+        assert before.disturbances(Moment(0, (1, 2), later)) == (Disturbance.CPUS_CHANGED,)
 
 
 def test_the_births_of_cpus_are_those_of_their_directories(tmp_path: Path) -> None:

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import ObserveError
-from kickwatch.model import Interrupts
+from kickwatch.model import Disturbance, Interrupts
 from kickwatch.observe.interrupts import (
     READ_ATTEMPTS,
     InterruptSample,
     IpiKind,
     Reset,
-    ResetReason,
     TornSampleError,
     parse_interrupts,
     read_interrupts,
@@ -168,18 +167,18 @@ def test_rise_of_a_row_that_the_architecture_lacks_is_none() -> None:
 
 def test_a_cpu_that_came_or_went_is_a_reset() -> None:
     found = rise(made({IpiKind.CAL: (1, 1)}, (0, 1)), made({IpiKind.CAL: (1, 1)}, (0, 4)))
-    assert found == Reset(ResetReason.CPUS_CHANGED, "CPUs gone: [1], CPUs come: [4]")
+    assert found == Reset(Disturbance.CPUS_CHANGED, "CPUs gone: [1], CPUs come: [4]")
 
 
 def test_a_row_that_came_or_went_is_a_reset() -> None:
     found = rise(made({IpiKind.CAL: (1, 1)}), made({IpiKind.CAL: (1, 1), IpiKind.TLB: (0, 0)}))
     assert isinstance(found, Reset)
-    assert found.reason is ResetReason.ROWS_CHANGED
+    assert found.reason is Disturbance.ROWS_CHANGED
 
 
 def test_a_counter_that_fell_is_a_reset_even_where_the_sum_rose() -> None:
     found = rise(made({IpiKind.CAL: (10, 2**32 - 1)}), made({IpiKind.CAL: (2**32 - 1, 4)}))
-    assert found == Reset(ResetReason.COUNTER_FELL, "CAL of CPU 1 fell from 4294967295 to 4")
+    assert found == Reset(Disturbance.COUNTER_FELL, "CAL of CPU 1 fell from 4294967295 to 4")
 
 
 @given(st.lists(st.tuples(counts, counts), min_size=1, max_size=8))

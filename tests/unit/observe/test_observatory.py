@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from kickwatch.errors import ObserveError
+from kickwatch.model import WindowKind
 from kickwatch.observe import bpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
@@ -114,7 +115,7 @@ def sample(
 
 
 def test_an_undisturbed_window_says_nothing() -> None:
-    window = make().window("quiet", sample(cal=10), sample(cal=13))
+    window = make().window(WindowKind.QUIET, sample(cal=10), sample(cal=13))
     assert (window.disturbances, window.interrupts.cal) == ((), 6)
 
 
@@ -129,19 +130,19 @@ def test_an_undisturbed_window_says_nothing() -> None:
     ],
 )
 def test_a_window_says_what_disturbed_it(after: Sample, disturbance: str) -> None:
-    window = make().window("quiet", sample({KEY: Totals(5, 1, 1)}), after)
+    window = make().window(WindowKind.QUIET, sample({KEY: Totals(5, 1, 1)}), after)
     assert window.disturbances == (disturbance,)
     assert disturbance == "recycled" or window.interrupts.cal is None
 
 
 def test_two_disturbances_are_both_said() -> None:
-    window = make().window("quiet", sample({KEY: Totals(5, 1, 1)}), sample(cpus=(0,)))
+    window = make().window(WindowKind.QUIET, sample({KEY: Totals(5, 1, 1)}), sample(cpus=(0,)))
     assert window.disturbances == ("cpus_changed", "recycled")
 
 
 def test_losses_of_both_probes_reach_the_window() -> None:
     after = sample(requests=(1, 20, 300, 0), misses=4000, contention=(50000, 600000, 0, 7000000))
-    window = make().window("quiet", sample(), after)
+    window = make().window(WindowKind.QUIET, sample(), after)
     assert window.lost_events == 1 + 300 + 4000 + 50000 + 7000000
     assert window.stackless_events == 20 + 600000
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from kickwatch.errors import ObserveError
+from kickwatch.model import ContentionRung, IpiRung
 from kickwatch.observe import observatory as rooms
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
-from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, ContentionRung, IpiRung, asked, climb
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, asked, climb
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from builders import containers, kick, trial, window
 from kickwatch.detect.figures import above_quiet, total_requests
-from kickwatch.model import Cell, Control, Observers, Origin, Path, Trial
+from kickwatch.model import Cell, ContentionRung, Control, IpiRung, Observers, Origin, Path, Trial
 from kickwatch.observe.reasons import REASONS
 from kickwatch.outlets.metrics.bill import MOST_CELLS, REST, Bill, CellLabels, bill_of
 from kickwatch.outlets.metrics.label_values import ORIGINS, PATHS, REQUEST_REASONS
@@ -77,7 +77,7 @@ def test_functions_of_one_reason_are_one_cell() -> None:
     [
         trial(kick(5), containers=containers(0, failed=3)),
         trial(kick(5), control=Control(passed=False, detail="0 of 23")),
-        trial(churn=window("churn"), observers=Observers(ipis="counters", contention="none")),
+        trial(churn=window("churn"), observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)),
         trial(churn=window("churn")),  # containers lived, and the probe saw nothing at all
     ],
 )

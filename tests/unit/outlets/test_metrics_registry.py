@@ -14,7 +14,18 @@ from prometheus_client.samples import Sample
 from builders import containers, kick, trial, wait, window
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.state import Figures, TrialOutcome
-from kickwatch.model import Cell, Container, KmemAccounting, Observers, Origin, Path, Trial, Verdict
+from kickwatch.model import (
+    Cell,
+    Container,
+    ContentionRung,
+    IpiRung,
+    KmemAccounting,
+    Observers,
+    Origin,
+    Path,
+    Trial,
+    Verdict,
+)
 from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.bill import MOST_CELLS
 from kickwatch.outlets.metrics.live import Live
@@ -384,7 +395,7 @@ def test_a_bill_of_zeros_says_whether_it_is_known() -> None:
     made.trial(trial(kick(23)), outcome(), {})
     assert values(made)["kickwatch_bill_broadcasts_per_container", "slab", "create", "kick_all_cpus_sync"] == 1.0
     assert values(made)[("kickwatch_bill_known",)] == 1.0
-    made.trial(trial(observers=Observers(ipis="counters", contention="none")), outcome(), {})
+    made.trial(trial(observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)), outcome(), {})
     assert values(made)["kickwatch_bill_broadcasts_per_container", "other", "other", "other"] == 0.0
     assert values(made)[("kickwatch_bill_known",)] == 0.0
 

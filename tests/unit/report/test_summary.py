@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from builders import RCU, containers, kick, trial, wait, window
 from kickwatch.detect.verdict import judge
-from kickwatch.model import CanaryBatch, Control, Count, Interrupts, Observers, Trial
+from kickwatch.model import CanaryBatch, ContentionRung, Control, Count, Interrupts, IpiRung, Observers, Trial
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import table, trial_text
 
@@ -53,7 +53,7 @@ def test_counters_are_above_quiet_and_missing_ones_stay_missing() -> None:
 COUNTERS = trial(
     churn=window("churn"),
     quiet=window("quiet"),
-    observers=Observers(ipis="counters", contention="none"),
+    observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE),
     slab_mutex_known=False,
 )
 REQUESTS = {"requests", "broadcasts", "creation_path_broadcasts"}
@@ -71,8 +71,11 @@ def unknown(one: Trial) -> set[str]:
     [
         (trial(), set()),
         (COUNTERS, REQUESTS | WAITS),
-        (replace(COUNTERS, observers=Observers(ipis="counters", contention="tracepoint")), REQUESTS | WAITS),
-        (trial(observers=Observers(ipis="csd", contention="none")), WAITS),
+        (
+            replace(COUNTERS, observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.TRACEPOINT)),
+            REQUESTS | WAITS,
+        ),
+        (trial(observers=Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE)), WAITS),
         (trial(slab_mutex_known=False), WAITS),
         (trial(control=Control(passed=False, detail="0 of 23")), REQUESTS),
         (trial(churn=window("churn")), REQUESTS),  # containers lived, and the probe saw nothing at all
@@ -121,7 +124,7 @@ def test_waits_for_a_mutex_that_is_not_known_are_not_zero() -> None:
 
 
 def test_the_ipi_probe_knows_the_mutex_for_its_own_figure_alone() -> None:
-    sick = trial(kick(23, under=69), observers=Observers(ipis="csd", contention="none"))
+    sick = trial(kick(23, under=69), observers=Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE))
     assert {row["under_slab_mutex"] for row in told(sick)["bill"]} == {0, 69}  # type: ignore[attr-defined]
     assert told(sick)["waits"] is None
     blind = replace(sick, slab_mutex_known=False)

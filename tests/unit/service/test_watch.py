@@ -12,7 +12,7 @@ from builders import TLB, containers, kick, trial, window
 from kickwatch.configuration.types import Config, StateConfig
 from kickwatch.errors import KickwatchError
 from kickwatch.journal.remark import Remark, RemarkKind, losses
-from kickwatch.model import Control, Observers, Trial
+from kickwatch.model import ContentionRung, Control, IpiRung, Observers, Trial
 from kickwatch.service.evidence import Evidence
 from kickwatch.service.verdict_age import VerdictAge
 from kickwatch.service.watch import Watch, newest
@@ -255,7 +255,7 @@ def test_a_clock_that_was_set_back_makes_no_verdict_young() -> None:
 async def test_what_counters_cannot_tell_is_not_zero(tmp_path: Path) -> None:
     watch = await watch_of(tmp_path)
     with structlog.testing.capture_logs() as logs:
-        await watch.take(trial(observers=Observers(ipis="counters", contention="none")))
+        await watch.take(trial(observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)))
         await watch.take(trial(kick(9), control=Control(passed=False, detail="0 of 23")))
     assert [log["creation_path_broadcasts"] for log in named(logs, "trial_finished")] == [None, None]
     assert watch.reasons == ("blind",)

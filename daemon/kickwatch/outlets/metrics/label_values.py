@@ -9,10 +9,9 @@ from enum import StrEnum
 
 from kickwatch.detect.streams import Name
 from kickwatch.detect.verdict import VerdictReason
-from kickwatch.model import Condition, Origin, Path, Verdict
+from kickwatch.model import Condition, Disturbance, Origin, Path, Verdict
 from kickwatch.node.pressure import Cause
-from kickwatch.observe.interrupts import IpiKind, ResetReason
-from kickwatch.observe.observatory import RECYCLED
+from kickwatch.observe.interrupts import IpiKind
 from kickwatch.observe.reasons import REASONS
 
 OTHER = "other"
@@ -21,7 +20,7 @@ OTHER = "other"
 class Observer(StrEnum):
     """What watches the kernel: the two probes, and the counters of /proc/interrupts."""
 
-    CSD = "csd"
+    REQUESTS = "csd"
     CONTENTION = "contention"
     INTERRUPTS = "interrupts"
 
@@ -58,7 +57,7 @@ UNKNOWN_REASONS = (*(reason.value for reason in VerdictReason if reason not in C
 TROUBLES = tuple(trouble.value for trouble in FailingPart)
 KINDS = tuple(kind.value for kind in IpiKind)
 OBSERVERS = tuple(observer.value for observer in Observer)
-PROBES = (Observer.CSD.value, Observer.CONTENTION.value)
+PROBES = (Observer.REQUESTS.value, Observer.CONTENTION.value)
 OUTCOMES = tuple(outcome.value for outcome in ContainerOutcome)
 OFF = tuple(off.value for off in Off)
 STEPS = ("create", "start", "wait", "remove")
@@ -66,15 +65,7 @@ REQUEST_REASONS = (*(reason.name for reason in REASONS), OTHER)
 ORIGINS = (*(origin.value for origin in Origin), OTHER)
 PATHS = tuple(path.value for path in Path)
 PAUSE_REASONS = (*(cause.value for cause in Cause), OTHER)
-VOID_REASONS = (
-    "suspended",
-    "engine_restarted",
-    "tracing_toggled",
-    RECYCLED,
-    *(reset.value for reset in ResetReason),
-    VerdictReason.KMEM_ACCOUNTING_OFF.value,
-    OTHER,
-)
+VOID_REASONS = (*(disturbance.value for disturbance in Disturbance), VerdictReason.KMEM_ACCOUNTING_OFF.value)
 
 
 def known(word: str, words: Collection[str]) -> str:

@@ -36,18 +36,18 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 def live_of(observatory: Observatory, sample: Sample) -> Live:
     """The figures of `sample`, named. Asks the kernel nothing: addresses are looked up in a table held in memory."""
     mutex = observatory.contention.slab_mutex if observatory.contention is not None else 0
-    csd, contention = sample.requests, sample.contention
+    requests, contention = sample.requests, sample.contention
     return Live(
         interrupts={
             kind.value: dict(zip(sample.interrupts.cpus, counts, strict=True))
             for kind, counts in sample.interrupts.counts.items()
         },
-        requests=_requests(csd, observatory.symbols) if csd is not None else {},
+        requests=_requests(requests, observatory.symbols) if requests is not None else {},
         waits={bucket: {_WHOLE: count} for bucket, count in enumerate(contention.histogram if contention else ())},
         wait_ns=_wait_ns(contention, mutex) if contention is not None else {},
-        lost=_lost(csd, contention),
+        lost=_lost(requests, contention),
         up={
-            Observer.CSD: csd is not None,
+            Observer.REQUESTS: requests is not None,
             Observer.CONTENTION: contention is not None,
             Observer.INTERRUPTS: bool(sample.interrupts.counts),
         },
@@ -55,10 +55,10 @@ def live_of(observatory: Observatory, sample: Sample) -> Live:
     )
 
 
-def _requests(csd: RequestSample, symbols: Symbols) -> Counts[str]:
+def _requests(requests: RequestSample, symbols: Symbols) -> Counts[str]:
     found: dict[str, dict[bytes, int]] = {}
     reasons: dict[int, str] = {}
-    for key, totals in csd.totals.items():
+    for key, totals in requests.totals.items():
         func = _first_word(key)
         if func not in reasons:
             reasons[func] = known(reason_of(symbols.resolve(func)).name, REQUEST_REASONS)
@@ -70,10 +70,10 @@ def _wait_ns(contention: ContentionSample, mutex: int) -> dict[bytes, int]:
     return {key: totals.wait_ns for key, totals in contention.totals.items() if mutex and _first_word(key) == mutex}
 
 
-def _lost(csd: RequestSample | None, contention: ContentionSample | None) -> Counts[str]:
+def _lost(requests: RequestSample | None, contention: ContentionSample | None) -> Counts[str]:
     found = {}
-    if csd is not None:
-        found[Observer.CSD.value] = {_WHOLE: unseen(RequestSample({}), csd)[0]}
+    if requests is not None:
+        found[Observer.REQUESTS.value] = {_WHOLE: unseen(RequestSample({}), requests)[0]}
     if contention is not None:
         found[Observer.CONTENTION.value] = {_WHOLE: unseen(ContentionSample({}), contention)[0]}
     return found

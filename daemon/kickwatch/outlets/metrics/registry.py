@@ -278,5 +278,5 @@ class Metrics:
 
 def _void_words(trial: Trial) -> set[str]:
     """Why the trial proves nothing; empty for a valid one."""
-    disturbed = {known(word, words.VOID_REASONS) for word in trial.void.split(",") if word}
+    disturbed = {disturbance.value for disturbance in trial.disturbances}
     return disturbed | {word for word in void_reasons([trial]) if word == VerdictReason.KMEM_ACCOUNTING_OFF}
