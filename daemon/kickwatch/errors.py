@@ -30,7 +30,7 @@ class EngineError(KickwatchError):
 
 
 class EngineAnswerLostError(EngineError):
-    """A call was sent and no answer came: what it did is unknown until it is settled by label."""
+    """A call was sent and no answer came: what it did is unknown until it is resolved by label."""
 
 
 class ImageAbsentError(EngineError):

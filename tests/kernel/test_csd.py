@@ -183,7 +183,7 @@ def test_full_maps_are_emptied_between_windows() -> None:
         replay = Replay(observer.probe)
         replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)
         replay.run("csd_queue_cpu", 1, SITE, FUNC + 1, 0)
-        examples, cells = observer.probe.map("settled_funcs"), observer.probe.map("cells")
+        examples, cells = observer.probe.map("certain_funcs"), observer.probe.map("cells")
         assert examples.get(struct.pack("=Q", 0x2000)) != bytes(4)
         assert not observer.recycle_if_full()
         before = observer.read()

@@ -67,7 +67,7 @@ async def test_attributed_broadcasts_reach_the_verdict(cgroups: Cgroups) -> None
     count = iter(range(10_000))
     settings = Settings(loops=25, background_s=0.1, quiet_s=0.5, watch_s=0.5, settle_s=1.5, poll_s=0.1)
     outcome = await run(cgroups, settings, broadcasts=lambda: next(count), group=GROUP)
-    assert not outcome.creation.settled
+    assert not outcome.creation.quiesced
     assert "attributed" in verdict(outcome).why
 
 

@@ -25,7 +25,7 @@ class FakeLibbpf:
 
     possible_cpus = 1
     arrays = frozenset({"health", "histogram", "busy_cells"})
-    key_bytes = {"cells": 16, "waits": 32, "settled_funcs": 8}  # noqa: RUF012 -- never written
+    key_bytes = {"cells": 16, "waits": 32, "certain_funcs": 8}  # noqa: RUF012 -- never written
 
     def __init__(self) -> None:
         self.maps: dict[str, Map] = {

@@ -27,8 +27,8 @@ class EDetector:
         self.threshold = threshold
         self._at_rest: Nine | None = None  # what long silence leaves: one more zero changes no bit of it
         # Silence draws each sum to stake * keep / (1 - keep): no sum exceeds what it was, or that.
-        settled = (stake * keep / (1.0 - keep) for stake, keep in zip(wager.stakes, wager.factors(0.0), strict=True))
-        self._most_at_rest = 1.0 + sum(settled)
+        at_rest = (stake * keep / (1.0 - keep) for stake, keep in zip(wager.stakes, wager.factors(0.0), strict=True))
+        self._most_at_rest = 1.0 + sum(at_rest)
 
     def start(self) -> Wealth:
         """No observation, no evidence."""

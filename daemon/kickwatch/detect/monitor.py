@@ -92,7 +92,7 @@ class Monitor:
             looked_unix_s=looked,
         ), outcome
 
-    def settled(self, state: State) -> State:
+    def flush_silence(self, state: State) -> State:
         """The same state with the silent trials added to the evidence."""
         if state.silent is None:
             return state
@@ -105,7 +105,7 @@ class Monitor:
 
     def figures(self, state: State) -> dict[str, Figures]:
         """Every stream, for metrics and `status`; empty before the first trial."""
-        state, shown = self.settled(state), dict[str, Figures]()
+        state, shown = self.flush_silence(state), dict[str, Figures]()
         for name, test in self.tests.items() if state.comparison else ():
             track, published = state.tracks.get(name), state.published.get(name)
             shown[name.value] = Figures(
@@ -124,7 +124,7 @@ class Monitor:
             return replace(state, boot_id=seen.boot_id, comparison=comparison), (), ""
         if known.record.stratum == seen.stratum and state.boot_id == seen.boot_id:
             return state, (), ""
-        state = self.settled(state)
+        state = self.flush_silence(state)
         if known.record.stratum != seen.stratum:
             comparison = self.comparer.enter(known, seen.stratum)
             anew = seen.stratum.changes_since(known.record.stratum)
@@ -148,7 +148,7 @@ class Monitor:
         if silence:
             state = self._silent(state, silence)
         else:
-            state, turned = self._stepped(self.settled(state), _Feed(seen, observed))
+            state, turned = self._stepped(self.flush_silence(state), _Feed(seen, observed))
         if lives and seen.silence:
             comparison, risen = self.comparer.step(comparison, seen.trial, observed.sweeps)
             turned += [changes.of_rule(comparison, rule, turn) for rule, turn in risen]
@@ -171,7 +171,7 @@ class Monitor:
         """The state after one more trial in which nothing was heard."""
         if state.silent is not None and state.silent.heard == heard:
             return replace(state, silent=SilentTrials(heard, state.silent.trials + 1))
-        return replace(self.settled(state), silent=SilentTrials(heard, 1))
+        return replace(self.flush_silence(state), silent=SilentTrials(heard, 1))
 
     def _stepped(self, state: State, feed: "_Feed") -> tuple[State, list[Change]]:
         own, published, turned = dict(state.tracks), dict(state.published), list[Change]()
@@ -235,7 +235,7 @@ class Monitor:
         epoch = int(started_unix_s // EPOCH_S)
         if epoch == state.epoch and state.published_since_unix_s:
             return state
-        state = self.settled(state)
+        state = self.flush_silence(state)
         kept = state.published if epoch == state.epoch else {}  # of a state that did not know yet since when
         return replace(state, epoch=epoch, published=kept, published_since_unix_s=started_unix_s)
 

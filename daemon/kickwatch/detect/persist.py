@@ -91,7 +91,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 def save(monitor: Monitor, state: State) -> bytes:
     """The state as JSON."""
-    state = monitor.settled(state)
+    state = monitor.flush_silence(state)
     comparison = state.comparison
     saved = SavedState(
         version=VERSION,

@@ -62,7 +62,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the next trial's verdict depends on. `containers`: watched since the evidence began.
 
     Most trials are silent. While no stream is alerted or has an onset (`calm`) they are only counted, in `silent`, and
-    added to the evidence together once something else comes: equal to the last bit (`Monitor.settled`).
+    added to the evidence together once something else comes: equal to the last bit (`Monitor.flush_silence`).
 
     `reasons` are those of `verdict`; `looked_unix_s`: when the last trial began that could establish something.
     """

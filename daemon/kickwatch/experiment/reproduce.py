@@ -138,7 +138,7 @@ def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> 
     return sample
 
 
-async def settled(
+async def until_still(
     sample: Sample,
     settings: Settings,
     *,
@@ -201,14 +201,14 @@ async def reproduce(
     before = await sample()
     created, bytes_per_memcg = await _create(loops, settings, empty, progress)
     progress("settle", 0, 1)
-    after, rested = await settled(
+    after, rested = await until_still(
         sample, settings, at_least_s=settings.watch_s, still=still, attributed=True, sleep=sleep
     )
     creation = Phase(before, after, created.loop_ns, rested)
     progress("remove", 0, 1)
     before = await sample()
     loop_ns = await loops.remove(settings.loops)
-    after, rested = await settled(sample, settings, at_least_s=0.0, still=still, sleep=sleep)
+    after, rested = await until_still(sample, settings, at_least_s=0.0, still=still, sleep=sleep)
     removal = Phase(before, after, loop_ns, rested)
     progress("done", 1, 1)
     return Reproduction(

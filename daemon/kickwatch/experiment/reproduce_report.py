@@ -44,7 +44,7 @@ class Phase:
     before: Reading
     after: Reading
     loop_ns: int
-    settled: bool
+    quiesced: bool
 
     @property
     def elapsed_s(self) -> float:
@@ -203,7 +203,7 @@ def all_cpus_line(name: str, loops: int, phase: Phase, background_hz: float) -> 
 
 def duration_line(name: str, phase: Phase) -> str:
     """How long the loop took and how long its asynchronous work was watched."""
-    rest = "then still" if phase.settled else "and not still at the end"
+    rest = "then still" if phase.quiesced else "and not still at the end"
     loop_s = phase.loop_ns / 1e9
     return f"{name}: {loop_s:.2f} s, watched for {max(0.0, phase.elapsed_s - loop_s):.1f} s more, {rest}"
 

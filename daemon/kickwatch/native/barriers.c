@@ -58,7 +58,7 @@ static bool rseq_ready;
 struct spinner {
 	_Alignas(64) atomic_long beat; /* rises while it is on its CPU */
 	atomic_long switches;          /* its context switches at that beat */
-	atomic_long settled;           /* the last round it judged */
+	atomic_long judged;           /* the last round it judged */
 	atomic_long final;             /* its context switches after that round's barrier; -1: it gave up before */
 	long base;                     /* the sender's: `switches` just before the barrier */
 	pthread_t thread;
@@ -152,7 +152,7 @@ static void *spin(void *argument)
 	for (long round = 1; atomic_load(&burst->closed) != the_end; round++) {
 		/* Giving up before the barrier proves nothing about the moment of the barrier. */
 		atomic_store(&self->final, beat_until(self, &burst->closed, round) ? own_switches() : -1);
-		atomic_store(&self->settled, round);
+		atomic_store(&self->judged, round);
 	}
 	return NULL;
 }
@@ -186,7 +186,7 @@ static bool all_on_cpu(struct burst *burst)
 /* Short, since a spinner judges at once. The yield matters if its CPU went offline and it came to ours. */
 static bool stayed_on_cpu(const struct spinner *spinner, long round)
 {
-	for (int i = 1; atomic_load(&spinner->settled) < round; i++)
+	for (int i = 1; atomic_load(&spinner->judged) < round; i++)
 		if (i % 4096 == 0)
 			sched_yield();
 		else

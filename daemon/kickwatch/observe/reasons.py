@@ -33,7 +33,7 @@ __all__ = [
 class RequestReason:
     """One kind of request. `name` is the newest kernel's name for it, `also` are older ones.
 
-    `origin` is what the function alone tells, without a stack; where `settled`, the stack is not asked at all.
+    `origin` is what the function alone tells, without a stack; where `origin_is_certain`, the stack is not asked at all.
     `busy`: thousands a second on a healthy node, not worth a stack. `follows_task`: the CPUs asked are those where a
     process ran; such a call is never a broadcast, since with 2 CPUs each would be one.
     """
@@ -43,7 +43,7 @@ class RequestReason:
     history: str
     also: tuple[str, ...] = ()
     origin: Origin | None = None
-    settled: bool = False
+    origin_is_certain: bool = False
     busy: bool = False
     follows_task: bool = False
 
@@ -79,7 +79,7 @@ REASONS: tuple[RequestReason, ...] = (
         " (5.13)",
         also=("flush_tlb_func_remote",),
         origin=Origin.MM_USER,
-        settled=True,
+        origin_is_certain=True,
         busy=True,
         follows_task=True,
     ),
@@ -88,7 +88,7 @@ REASONS: tuple[RequestReason, ...] = (
         "remote wakeup: a task is to run on another CPU",
         'Ordinary. A call-function request since "sched: Replace rq::wake_list" (5.8), a reschedule IPI before',
         origin=Origin.SCHED,
-        settled=True,
+        origin_is_certain=True,
         busy=True,
     ),
     RequestReason(
@@ -96,7 +96,7 @@ REASONS: tuple[RequestReason, ...] = (
         "an idle CPU asked to balance the load of others",
         'Ordinary. A call-function request since "sched: Clean up scheduler_ipi()" (5.8), a reschedule IPI before',
         origin=Origin.SCHED,
-        settled=True,
+        origin_is_certain=True,
         busy=True,
     ),
     RequestReason(
@@ -105,7 +105,7 @@ REASONS: tuple[RequestReason, ...] = (
         'Ordinary where the scheduler\'s HRTICK is on: "sched: high-res preemption tick" (2.6.25). Off by default for'
         " long; Debian's 7.2 sends them",
         origin=Origin.SCHED,
-        settled=True,
+        origin_is_certain=True,
     ),
     RequestReason(
         "do_sync_core",
@@ -120,7 +120,7 @@ REASONS: tuple[RequestReason, ...] = (
         ' Removing a container costs more of them since "net: expedite synchronize_net() for cleanup_net()" (6.14)',
         also=("sync_rcu_exp_handler", "sync_sched_exp_handler"),
         origin=Origin.RCU,
-        settled=True,
+        origin_is_certain=True,
     ),
     RequestReason(
         "rcu_barrier_handler",
@@ -129,7 +129,7 @@ REASONS: tuple[RequestReason, ...] = (
         ' rcu_barrier_func until "rcu: Rework rcu_barrier() and callback-migration logic" (5.18)',
         also=("rcu_barrier_func",),
         origin=Origin.RCU,
-        settled=True,
+        origin_is_certain=True,
     ),
     RequestReason(
         "trc_read_check_handler",
@@ -137,7 +137,7 @@ REASONS: tuple[RequestReason, ...] = (
         'Ordinary where BPF programs that sleep are freed, since "rcu-tasks: Add an RCU Tasks Trace to simplify'
         ' protection of tracing hooks" (5.8)',
         origin=Origin.RCU,
-        settled=True,
+        origin_is_certain=True,
     ),
     RequestReason(
         "do_flush_tlb_all",
@@ -184,7 +184,7 @@ REASONS: tuple[RequestReason, ...] = (
         "membarrier(): a memory barrier on the CPUs where the process's threads run",
         'Ordinary since "membarrier: Provide expedited private command" (4.14)',
         origin=Origin.MEMBARRIER,
-        settled=True,
+        origin_is_certain=True,
         follows_task=True,
     ),
     RequestReason(
@@ -192,7 +192,7 @@ REASONS: tuple[RequestReason, ...] = (
         "membarrier(): the process's code changed",
         'Ordinary since "membarrier: Provide core serializing command, *_SYNC_CORE" (4.16)',
         origin=Origin.MEMBARRIER,
-        settled=True,
+        origin_is_certain=True,
         follows_task=True,
     ),
     RequestReason(
@@ -200,7 +200,7 @@ REASONS: tuple[RequestReason, ...] = (
         "membarrier(): restart restartable sequences",
         'Ordinary since "rseq/membarrier: Add MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ" (5.10)',
         origin=Origin.MEMBARRIER,
-        settled=True,
+        origin_is_certain=True,
         follows_task=True,
     ),
     RequestReason(
@@ -208,7 +208,7 @@ REASONS: tuple[RequestReason, ...] = (
         "membarrier(): a process registers",
         'Ordinary since "sched/membarrier: Fix p->mm->membarrier_state racy load" (5.4)',
         origin=Origin.MEMBARRIER,
-        settled=True,
+        origin_is_certain=True,
         follows_task=True,
     ),
     RequestReason(
@@ -327,7 +327,7 @@ def attribute(func: str, stack: Sequence[str]) -> Attribution:
     nothing, the function alone must tell.
     """
     reason = reason_of(func)
-    if reason.settled and reason.origin:
+    if reason.origin_is_certain and reason.origin:
         return Attribution(reason.name, reason.origin, Path.OTHER)
     frames, interrupt = own_part(stack)
     if interrupt:

@@ -32,7 +32,7 @@ _CELL = struct.Struct("=QQQ")  # struct cell
 _MULTI, _UNDER_SLAB_MUTEX = 1, 2  # CELL_MULTI, CELL_UNDER_SLAB_MUTEX of cells.h
 _BUSY_SINGLES = tuple(func for func in BUSY_FUNCS if not reason_of(func).follows_task)
 _BUSY_SHOOTDOWNS = tuple(func for func in BUSY_FUNCS if reason_of(func).follows_task)
-_SETTLED = tuple(func for reason in REASONS if reason.settled and not reason.busy for func in reason.funcs)
+_CERTAIN = tuple(func for reason in REASONS if reason.origin_is_certain and not reason.busy for func in reason.funcs)
 _RECYCLE_ABOVE = 6000  # of the 8192 cells: time to forget, between windows
 BROADCAST_SHARE_PERCENT = 90
 
@@ -93,11 +93,11 @@ class RequestObserver(ABC):
 
     def __post_init__(self) -> None:
         """Addresses are looked up once: functions of the kernel itself do not move. Raises ObserveError."""
-        entries = self.symbols.entries((*BUSY_FUNCS, *_SETTLED))
+        entries = self.symbols.entries((*BUSY_FUNCS, *_CERTAIN))
         # In the probe's order: two remote wakeups, two shootdowns; 0 is no such function in this kernel.
         for funcs in (_BUSY_SINGLES, _BUSY_SHOOTDOWNS):
             self._busy += tuple([*(address for func in funcs for address in entries[func]), 0, 0][:2])
-        self._settled = tuple(address for func in _SETTLED for address in entries[func])
+        self._settled = tuple(address for func in _CERTAIN for address in entries[func])
 
     @classmethod
     def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0) -> Self:
@@ -139,9 +139,9 @@ class RequestObserver(ABC):
 
     def _await_examples(self) -> None:
         """Tell the probe, or tell it anew, of which functions one stack is enough, for an example."""
-        settled = self.probe.map("settled_funcs")
+        origin_is_certain = self.probe.map("certain_funcs")
         for address in self._settled:
-            settled.put(struct.pack("=Q", address), struct.pack("=i", 0))
+            origin_is_certain.put(struct.pack("=Q", address), struct.pack("=i", 0))
 
     def forget_names(self) -> None:
         """Modules came or went: what addresses meant may hold no more."""
@@ -156,7 +156,7 @@ class RequestObserver(ABC):
         """Do all that is done with the maps while the probe is armed. Raises ObserveError where it is refused."""
         self.configure()
         self.read()
-        try_maps(self.probe, emptied=("cells", "settled_funcs"), walked=("stacks",))
+        try_maps(self.probe, emptied=("cells", "certain_funcs"), walked=("stacks",))
 
     def read(self) -> RequestSample:
         """All totals. A few hundred keys: about a millisecond. Raises ObserveError."""

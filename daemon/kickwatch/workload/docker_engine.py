@@ -85,7 +85,7 @@ class DockerEngine:
             raise ImageAbsentError(f"the image {reference} is not on this node", f"docker pull {reference}")
 
     async def create(self, spec: ContainerSpec) -> str:
-        """Create; a lost answer and a cancellation are settled by label, so that no container stays behind unknown."""
+        """Create; a lost answer and a cancellation are resolved by label, so that no container stays behind unknown."""
 
         def make(api: docker.APIClient) -> str:
             host = api.create_host_config(

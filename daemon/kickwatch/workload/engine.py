@@ -88,7 +88,7 @@ class Engine(Protocol):
         """Check that an image is there, ours or a user's; it is never pulled. Raises ImageAbsentError."""
 
     async def create(self, spec: ContainerSpec) -> str:
-        """Create a container and return its id. A timed-out create is settled by label before the error is raised."""
+        """Create a container and return its id. A timed-out create is resolved by label before the error is raised."""
 
     async def start(self, container_id: str) -> None:
         """Start it; returns once its program has been executed."""

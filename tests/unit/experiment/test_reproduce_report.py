@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import KickwatchError
-from kickwatch.experiment.reproduce import Created, Settings, reproduce, settled, still_below
+from kickwatch.experiment.reproduce import Created, Settings, reproduce, still_below, until_still
 from kickwatch.experiment.reproduce_report import (
     Memory,
     Patch,
@@ -43,7 +43,7 @@ def phase(cal: tuple[int, ...], *, tlb: tuple[int, ...] | None = None, broadcast
     """Twenty seconds in which the counters rose from 100 to 100 + `cal`."""
     start = Reading(0, sample((100,) * len(cal), tlb and (0,) * len(cal)), None if broadcasts is None else 5)
     end = sample(tuple(100 + rise for rise in cal), tlb)
-    return Phase(start, Reading(20 * S, end, None if broadcasts is None else 5 + broadcasts), 3 * S, settled=True)
+    return Phase(start, Reading(20 * S, end, None if broadcasts is None else 5 + broadcasts), 3 * S, quiesced=True)
 
 
 def test_published_figures_are_told_apart() -> None:
@@ -149,7 +149,7 @@ def test_report_of_a_run_whose_cpus_changed() -> None:
 
 def test_report_on_an_architecture_without_the_row() -> None:
     empty = InterruptSample((0, 1), {})
-    text = report(a_run(Phase(Reading(0, empty), Reading(S, empty), 1, settled=True)))
+    text = report(a_run(Phase(Reading(0, empty), Reading(S, empty), 1, quiesced=True)))
     assert text.startswith("10000 loops: no row of function call interrupts\n")
     assert "Verdict: unknown" in text
 
@@ -159,7 +159,7 @@ def test_report_reads_real_tables(name: str) -> None:
     table = parse_interrupts((FIXTURES / name).read_text())
     first = min(table.cpus)
     count = (table.row("CAL") or {})[first]
-    text = report(a_run(Phase(Reading(0, table), Reading(S, table), 1, settled=True), loops=77))
+    text = report(a_run(Phase(Reading(0, table), Reading(S, table), 1, quiesced=True), loops=77))
     assert text.startswith(f"77 loops: {count} => {count} (+0 ipis)\n")
 
 
@@ -258,7 +258,7 @@ async def run_on(node: FakeNode, **settings: int) -> Reproduction:
 async def test_late_caches_are_waited_for() -> None:
     node = FakeNode(late_work)
     run = await run_on(node)
-    assert run.creation.settled
+    assert run.creation.quiesced
     assert 36 <= run.creation.elapsed_s <= 38
     assert verdict(run).patch is Patch.UNPATCHED
     assert run.background_hz == pytest.approx(10, abs=1)
@@ -276,7 +276,7 @@ async def test_still_node_is_watched_no_longer_than_needed() -> None:
 
 async def test_storm_without_end_is_given_up() -> None:
     run = await run_on(FakeNode(lambda since: 1.0 if since is None else 5000.0))
-    assert not run.creation.settled
+    assert not run.creation.quiesced
     assert 40 <= run.creation.elapsed_s <= 42
     assert "not still at the end" in report(run)
 
@@ -289,10 +289,10 @@ async def test_attributed_count_tells_of_rest_on_a_noisy_node_too(noise_hz: floa
     async def attributing() -> Reading:
         return replace(await node.sample(), broadcasts=int(min(node.now_s, 12)))
 
-    last, rested = await settled(attributing, Settings(), at_least_s=0, still=5, attributed=True, sleep=node.sleep)
+    last, rested = await until_still(attributing, Settings(), at_least_s=0, still=5, attributed=True, sleep=node.sleep)
     assert rested
     assert 16 <= last.at_ns / S <= 18
-    _, rested = await settled(attributing, Settings(), at_least_s=0, still=5, sleep=node.sleep)
+    _, rested = await until_still(attributing, Settings(), at_least_s=0, still=5, sleep=node.sleep)
     assert rested == (noise_hz == 0)
 
 

@@ -33,7 +33,7 @@ def test_no_function_has_two_reasons() -> None:
 
 
 def test_settled_reasons_know_their_origin() -> None:
-    assert all(reason.origin for reason in REASONS if reason.settled or reason.busy)
+    assert all(reason.origin for reason in REASONS if reason.origin_is_certain or reason.busy)
 
 
 def test_busy_functions() -> None:

@@ -53,7 +53,7 @@ struct {
 	__uint(max_entries, 128);
 	__type(key, __u64);
 	__type(value, struct example);
-} settled_funcs SEC(".maps");
+} certain_funcs SEC(".maps");
 
 /* Per CPU, since they may rise a million times a second on every CPU at once; the index is that of `busy`. */
 struct {
@@ -129,7 +129,7 @@ static __always_inline __u32 busy_index(struct cells_config *cfg, __u64 func)
 
 static __always_inline __s32 take_stack(void *ctx, __u64 func)
 {
-	struct example *example = bpf_map_lookup_elem(&settled_funcs, &func);
+	struct example *example = bpf_map_lookup_elem(&certain_funcs, &func);
 	__s32 stack;
 
 	if (example && example->stack_plus_one > 0)
