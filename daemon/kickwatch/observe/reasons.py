@@ -33,7 +33,7 @@ __all__ = [
 class RequestReason:
     """One kind of request. `name` is the newest kernel's name for it, `also` are older ones.
 
-    `origin` is what the function alone tells, without a stack; where `origin_is_certain`, the stack is not asked at all.
+    `origin` follows from the function alone, without a stack; where `origin_is_certain`, no stack is read.
     `busy`: thousands a second on a healthy node, not worth a stack. `follows_task`: the CPUs asked are those where a
     process ran; such a call is never a broadcast, since with 2 CPUs each would be one.
     """
