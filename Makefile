@@ -8,7 +8,7 @@ TEST_ARGS ?=
 INSTALL_ARGS ?=
 WHEEL_DIR ?= dist
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
-# Tests that need these cannot skip. `make test KICKWATCH_REQUIRE=` lets them.
+# Tests that need one of these fail instead of skipping if it is missing. `make test KICKWATCH_REQUIRE=` lets them skip.
 KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest
 export PYTHON KICKWATCH_REQUIRE
 
@@ -16,25 +16,27 @@ PROBES := daemon/kickwatch/observe/probes
 PROBE_SOURCES := $(wildcard $(PROBES)/*.bpf.c)
 PROBE_OBJECTS := $(PROBE_SOURCES:.bpf.c=.bpf.o)
 BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
-# -mcpu=v2: v3 brings value-returning atomics, which kernels before 5.12 refuse. -g makes the BTF that names the maps;
-# the debug information beside it is some kilobytes, less than the 48 MB of packages that bring llvm-strip.
-# The multiarch directory has asm/types.h, which -target bpf does not look for.
+# -mcpu=v2: v3 has value-returning atomics, which kernels before 5.12 refuse. -g generates the BTF that names the maps;
+# its debug information takes some kilobytes, less than the 48 MB of packages that llvm-strip would need.
+# The rule below adds the multiarch directory for asm/types.h, which -target bpf does not search.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
 .PHONY: help setup packages test-packages lab-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove clean
 
 help:
-	@echo 'make setup    all that is needed, Docker Engine included; the command is then .venv/bin/kickwatch'
-	@echo 'make run      set up, then an experiment: the bill and the verdict (RUN_ARGS=... for `kickwatch trial --until-decided`)'
-	@echo 'make test     set up, then lint, types, unit tests and the main job live (TEST_ARGS=... for pytest, KICKWATCH_REQUIRE=... to let skip)'
-	@echo 'make test-all make test, then the long tests: fault loops, every engine, another kernel in a guest'
-	@echo 'make kernels  Debian kernels in QEMU: what kickwatch sees on each, real faults (KICKWATCH_LAB_MACHINES=..., LABORATORY.md)'
-	@echo 'make bench    set up, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one)'
-	@echo 'make native   the native programs and the BPF objects'
-	@echo 'make wheel    kickwatch as a wheel in $(WHEEL_DIR)/, native programs and BPF objects inside'
-	@echo 'make install  the wheel as a systemd service on this machine; starts nothing (INSTALL_ARGS=... for deploy/install)'
-	@echo 'make remove   takes that away again; an edited configuration and the history stay (INSTALL_ARGS=--purge: they too)'
-	@echo 'make clean    remove what was built and the virtual environment'
+	@echo 'make setup     install what is needed, and Docker Engine if there is no engine; creates .venv/bin/kickwatch'
+	@echo 'make run       setup, then one experiment with its verdict (RUN_ARGS=... for `kickwatch trial --until-decided`)'
+	@echo 'make test      setup, lint, types, unit tests, and live tests of the main job (TEST_ARGS=... for pytest,'
+	@echo '               KICKWATCH_REQUIRE= to skip tests whose needs are missing)'
+	@echo 'make test-all  make test, then the long tests: fault loops, every engine, another kernel in a guest'
+	@echo 'make kernels   the laboratory: Debian kernels and real faults in QEMU (LABORATORY.md, KICKWATCH_LAB_MACHINES=...)'
+	@echo 'make bench     setup, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one of them)'
+	@echo 'make native    build the native programs and the BPF objects'
+	@echo 'make wheel     build a wheel with native programs and BPF objects in $(WHEEL_DIR)/'
+	@echo 'make install   install the wheel as a systemd service, without starting it (INSTALL_ARGS=... for deploy/install)'
+	@echo 'make remove    remove that service; keeps an edited configuration and the history (INSTALL_ARGS=--purge: all)'
+	@echo 'make lint      ruff and mypy, after setup'
+	@echo 'make clean     remove the virtual environment and everything that was built'
 
 setup: packages venv native engine
 
@@ -52,7 +54,7 @@ venv: packages
 
 native: probes
 	@$(MAKE) --no-print-directory --silent -C daemon/kickwatch/native >&2
-	@echo 'native: programs and $(words $(PROBE_OBJECTS)) BPF objects are built' >&2
+	@echo 'native: built the programs and $(words $(PROBE_OBJECTS)) BPF objects' >&2
 
 native probes $(PROBE_OBJECTS): | packages
 
@@ -74,13 +76,13 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# For whoever comes new: lint, types, unit tests, and the main job on this kernel, with Docker, systemd and Prometheus.
+# For newcomers: lint, types, unit tests, and the main job on this kernel, with Docker, systemd and Prometheus.
 test: setup test-packages
 	@$(MAKE) --no-print-directory lint
 	deploy/with-engine .venv/bin/pytest -m 'not lab and not long' --durations=15 $(TEST_ARGS)
 
-# The fault loops, every engine, the guest. What boots a guest is half a gigabyte of packages: only where its test must
-# not skip.
+# The fault loops, every engine, the guest. The packages that boot a guest take half a gigabyte, so they are installed
+# only if the guest's test may not skip.
 test-long: setup test-packages $(if $(findstring guest,$(KICKWATCH_REQUIRE)),lab-packages)
 	deploy/with-engine .venv/bin/pytest -m 'long and not lab' --durations=25 $(TEST_ARGS)
 

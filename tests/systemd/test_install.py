@@ -25,7 +25,7 @@ def test_installs_starts_nothing_repeats_nothing_and_takes_all_away_again(bare: 
 
     said = bare.install()
     assert "file: /usr/local/lib/systemd/system/kickwatch.service" in said
-    assert "configuration: /etc/kickwatch/kickwatch.toml, where every key has its default" in said
+    assert "configuration: /etc/kickwatch/kickwatch.toml, with every key at its default" in said
     assert "`systemctl enable --now kickwatch` starts it" in said
     assert state(bare, "kickwatch") == ["inactive", "disabled"]
     assert bare.out("kickwatch", "--version")
@@ -53,7 +53,7 @@ def test_what_an_operator_wrote_outlives_a_removal(bare: Node) -> None:
     bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
     assert OCI_DROP_IN not in bare.install()
     bare.write(OCI_DROP_IN, "[Service]\nCapabilityBoundingSet=CAP_SYS_ADMIN\n")
-    assert f"{OCI_DROP_IN} is not this release's" in bare.install()
+    assert f"{OCI_DROP_IN} differs from this release's" in bare.install()
     bare.write("/etc/kickwatch/kickwatch.toml", "[budget]\ncontainers_per_hour = 30\n")
     bare.write("/var/lib/kickwatch/history.sqlite", "")
     assert "stays as it is" in bare.install()
@@ -83,13 +83,13 @@ def test_refuses_in_one_line_and_touches_nothing(bare: Node) -> None:
     bare.write("/usr/local/bin/kickwatch", "somebody else's\n")
     taken = bare.run(f"{SOURCE}/deploy/install", check=False)
     assert taken.returncode == 1
-    assert taken.stderr == "install: /usr/local/bin/kickwatch is somebody else's: move it away\n"
+    assert taken.stderr == "install: /usr/local/bin/kickwatch exists and does not belong to kickwatch: move it away\n"
     bare.install("--remove")
     assert bare.out("cat", "/usr/local/bin/kickwatch") == "somebody else's"
 
     bare.run("rm", "/usr/local/bin/kickwatch")
     bare.write("/opt/kickwatch/diary", "somebody else's\n")
     taken = bare.run(f"{SOURCE}/deploy/install", check=False)
-    assert taken.stderr == "install: /opt/kickwatch holds something that is no virtual environment: move it away\n"
+    assert taken.stderr == "install: /opt/kickwatch exists and is not a virtual environment: move it away\n"
     bare.install("--remove")
     assert bare.out("cat", "/opt/kickwatch/diary") == "somebody else's"

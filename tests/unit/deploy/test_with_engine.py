@@ -96,8 +96,8 @@ def test_an_engine_is_started_for_the_command_and_stopped_after_it(world: World)
     assert process.returncode == 7
     assert out == "through the pipe"
     assert err.splitlines() == [
-        f"engine: starting dockerd by hand, its log is {world.log}",
-        "engine: stopping the dockerd that was started by hand",
+        f"engine: starting dockerd; its log is {world.log}",
+        "engine: stopping dockerd",
     ]
     assert not world.socket.exists()
     assert not (world.state / "dockerd.pid").exists()
@@ -123,7 +123,7 @@ def test_a_signal_reaches_the_command_and_the_engine_outlives_it(world: World, n
     out, err = process.communicate()
     assert out == "tidying\nengine still there\n"
     assert process.returncode == 9
-    assert err.endswith("engine: stopping the dockerd that was started by hand\n")
+    assert err.endswith("engine: stopping dockerd\n")
     assert not world.socket.exists()
 
 
@@ -153,7 +153,7 @@ def test_a_dockerd_that_cannot_start_says_why(world: World) -> None:
     assert process.returncode == 1
     assert out == ""
     assert "failed to mount overlay: no such device" in err
-    assert f"engine: dockerd ended at once: see above, and {world.log}" in err
+    assert f"engine: dockerd exited at once: see above, and {world.log}" in err
 
 
 def test_the_last_user_stops_the_engine(world: World) -> None:
@@ -166,7 +166,7 @@ def test_the_last_user_stops_the_engine(world: World) -> None:
     first.communicate("\n")
     assert first.returncode == 0
     assert world.socket.exists()
-    assert second.communicate("\n")[1] == "engine: stopping the dockerd that was started by hand\n"
+    assert second.communicate("\n")[1] == "engine: stopping dockerd\n"
     assert not world.socket.exists()
 
 
@@ -174,8 +174,8 @@ def test_two_at_once_start_one_engine(world: World) -> None:
     both = [world.with_engine("sleep 2") for _ in range(2)]  # long enough to overlap on a busy machine
     told = "".join(process.communicate()[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
-    assert told.count("engine: starting dockerd by hand") == 1
-    assert told.count("engine: stopping the dockerd") == 1
+    assert told.count("engine: starting dockerd") == 1
+    assert told.count("engine: stopping dockerd") == 1
     assert not world.socket.exists()
 
 
@@ -195,7 +195,7 @@ def test_an_engine_left_behind_by_a_kill_is_stopped_by_the_next_user(world: Worl
     killed.communicate()
     assert Path(f"/proc/{pid}").exists()
     process = world.with_engine("true")
-    assert process.communicate()[1] == "engine: stopping the dockerd that was started by hand\n"
+    assert process.communicate()[1] == "engine: stopping dockerd\n"
     assert not world.socket.exists()
 
 
@@ -222,7 +222,7 @@ def test_a_runtime_will_do_where_it_is_said_to(world: World) -> None:
     process = without_dockerd(world, WITH_ENGINE, "--or-runtime", "sh", "-c", "exit 7")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (7, ""), err
-    assert err == f"engine: none, and no dockerd to start: {world.root}/bin/runc is driven without one\n"
+    assert err == f"engine: none, and no dockerd to start: using {world.root}/bin/runc without an engine\n"
     assert not world.state.exists()
 
 
