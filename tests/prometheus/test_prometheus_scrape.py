@@ -203,7 +203,7 @@ async def test_an_alert_names_the_cell_to_blame_and_goes(prometheus: Prometheus,
     alerts = (await prometheus.ask("alerts"))["alerts"]
     (alert,) = [one for one in alerts if one["labels"]["alertname"] == "KickwatchBroadcasting"]
     assert alert["annotations"]["summary"].startswith(f"{loud.instance}: creating a container")
-    blame = "Most of them: kick_all_cpus_sync, asked for by slab, 4 for each container."
+    blame = "Most of them: kick_all_cpus_sync, asked for by slab, 4 per container."
     assert blame in alert["annotations"]["description"]
     loud.metrics.condition("quiet")
     await prometheus.until(query, lambda values: values == {})
