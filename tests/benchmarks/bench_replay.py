@@ -24,7 +24,8 @@ from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
 from kickwatch.history.backlog import Entry
-from kickwatch.history.history import BLOCK, History, Retention
+from kickwatch.history.history import History, Retention
+from kickwatch.history.statements import BLOCK
 from kickwatch.model import Container, Trial
 
 TRIALS = 100_000

@@ -15,7 +15,7 @@ from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import TrialOutcome
-from kickwatch.history.record_reader import RecordedTrial, recorded
+from kickwatch.history.record_reader import RecordedTrial, open_records
 from kickwatch.model import Verdict
 from kickwatch.service.pace import pace_of
 
@@ -95,7 +95,7 @@ def replay(config_path: Path | None, sets: tuple[str, ...], file: Path, as_json:
     again = Replay(pace_of(read_config(config_path, sets)))
     out = sys.stdout.buffer
     told = None
-    with recorded(file) as rows, _without_collector():
+    with open_records(file) as rows, _without_collector():
         for row in rows:
             outcome = again.step(row)
             if as_json:

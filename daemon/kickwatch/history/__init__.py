@@ -1,4 +1,4 @@
-"""Every trial record and the evidence after it, kept in a SQLite store, and read again for a replay.
+"""Every trial record and the evidence after it: stored in SQLite, and read back for a replay.
 
-Imports `detect` for the types it keeps; never whoever runs or reports trials.
+Imports `detect` for the types it stores; never a room that runs or reports trials.
 """

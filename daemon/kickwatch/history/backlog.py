@@ -1,6 +1,7 @@
-"""Trials that are not in the history yet: encoded, in order, in a bounded share of memory.
+"""Trials that are not in the store yet: encoded, in order, in a bounded amount of memory.
 
-Where there are too many, the oldest go. Each has the evidence that it began with, so a replay follows across the gap.
+When memory is full, the oldest trials go. Each trial carries the evidence it started with, so a replay can continue
+after a gap.
 """
 
 import zlib
@@ -13,13 +14,13 @@ from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import Trial
 
-MOST_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One trial: its record, the evidence before and after it, what it said, and the pace its thresholds came from.
+    """One trial: its record, the evidence before and after it, its outcome, and the pace that set its thresholds.
 
-    `before` is empty where there was no evidence yet.
+    `before` is empty if there was no evidence yet.
     """
 
     trial: Trial
@@ -30,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """An Entry as the store holds it; `before`, `record` and `after` are compressed."""
+    """An Entry in the form in which it is stored; `before`, `record` and `after` are compressed."""
 
     trial: str
     started_unix_s: float
@@ -42,44 +43,44 @@ class Pending(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
+        """Approximate size in bytes."""
         return len(self.before) + len(self.outcome) + len(self.record) + len(self.after)
 
 
 class Backlog:
-    """What waits for the store."""
+    """The trials that wait for the store."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        """The newest trial is held whatever its size."""
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        """The newest trial is kept whatever its size."""
+        self._max_bytes = max_bytes
         self._waiting: deque[Pending] = deque()
         self._bytes = 0
-        self.lost = 0  # trials that found no room since `clear`
+        self.lost = 0  # trials dropped since `clear`
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[Pending]:
-        """The oldest first."""
+        """Oldest first."""
         return iter(self._waiting)
 
     @property
     def newest_unix_s(self) -> float:
-        """When the newest trial began; 0 without one."""
+        """When the newest trial started; 0 without one."""
         return self._waiting[-1].started_unix_s if self._waiting else 0.0
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Hold these, too."""
+        """Keep these as well."""
         for entry in entries:
             pending = _encoded(entry)
             self._waiting.append(pending)
             self._bytes += pending.size
-        while self._bytes > self._most_bytes and len(self._waiting) > 1:
+        while self._bytes > self._max_bytes and len(self._waiting) > 1:
             self._bytes -= self._waiting.popleft().size
             self.lost += 1
 
     def clear(self) -> None:
-        """All of them are in the store."""
+        """All of them are in the store now."""
         self._waiting.clear()
         self._bytes = self.lost = 0
 

@@ -1,4 +1,4 @@
-"""Trial records read back, one at a time, whatever their number: from a history or from JSON lines."""
+"""Trial records read back one at a time, from a history or from JSON lines: any number of them fits into memory."""
 
 import sqlite3
 import zlib
@@ -25,9 +25,9 @@ _SHOWN_CHARS = 120
 
 @dataclass(frozen=True, slots=True)
 class RecordedTrial:
-    """A trial record; from a history also its pace, and the outcome as it was kept (JSON).
+    """A trial record; from a history also its pace, and the stored outcome (JSON).
 
-    `state` is the evidence to begin with, where it does not follow from the rows before; None where it does.
+    `state` is the evidence to start from if it does not follow from the trials before; None if it does.
     """
 
     trial: Trial
@@ -37,16 +37,16 @@ class RecordedTrial:
 
 
 @contextmanager
-def recorded(path: Path) -> Iterator[Iterator[RecordedTrial]]:
-    """What is in a history, or a copy of one, or a file with one trial record a line, in order.
+def open_records(path: Path) -> Iterator[Iterator[RecordedTrial]]:
+    """The trials of a history, of a copy of one, or of a file with one trial record per line, in order.
 
-    Raises KickwatchError, also while the rows are read.
+    Raises KickwatchError, also during iteration.
     """
     try:
         with path.open("rb") as file:
             database = file.read(len(_SQLITE)) == _SQLITE
     except OSError as error:
-        remedy = "name a history or a file of trial records"
+        remedy = "give a history or a file of trial records"
         raise KickwatchError(f"{path} cannot be read ({error.strerror})", remedy) from error
     if not database:
         yield _lines(path)
@@ -62,7 +62,7 @@ def _rows(path: Path, connection: sqlite3.Connection) -> Iterator[RecordedTrial]
             trial = decoder.decode(zlib.decompress(record))
             begins = None if state is None else zlib.decompress(state)
         except (zlib.error, msgspec.DecodeError) as error:
-            raise KickwatchError(f"{path}: trial {number} cannot be read ({error})", "it is damaged") from error
+            raise KickwatchError(f"{path}: trial {number} cannot be read ({error})", "the file is damaged") from error
         yield RecordedTrial(trial, Pace(containers, period_s), outcome, begins)
 
 
@@ -75,5 +75,5 @@ def _lines(path: Path) -> Iterator[RecordedTrial]:
             try:
                 yield RecordedTrial(decoder.decode(line))
             except msgspec.DecodeError as error:
-                what = f"{path}: line {number} is no trial record ({str(error)[:_SHOWN_CHARS]})"
-                raise KickwatchError(what, "give one JSON record a line, or a history") from error
+                what = f"{path}: line {number} is not a trial record ({str(error)[:_SHOWN_CHARS]})"
+                raise KickwatchError(what, "give one JSON record per line, or a history") from error

@@ -1,4 +1,4 @@
-"""Some room on the disk of the history, held while there is enough of it and given up when others have filled it."""
+"""A file that reserves disk space for the history: created while there is plenty, deleted when the disk is full."""
 
 import os
 from contextlib import suppress
@@ -9,7 +9,7 @@ RESERVE_BYTES = 256 * 1024
 
 
 def hold(directory: Path) -> None:
-    """Hold some room, so that trials can be appended for a while on a disk that others have filled. No room, none."""
+    """Reserve space for the trials that come while the disk is full. Does nothing if space is short already."""
     path = directory / RESERVE_FILE
     with suppress(OSError):
         if path.exists():
@@ -27,14 +27,14 @@ def hold(directory: Path) -> None:
 
 
 def is_held(directory: Path) -> bool:
-    """Whether it is held now; False also where that cannot be seen."""
+    """True if the space is reserved now; False also if that cannot be checked."""
     with suppress(OSError):
         return (directory / RESERVE_FILE).exists()
     return False
 
 
 def release(directory: Path) -> bool:
-    """Whether there was room held, which is free now."""
+    """Free the reserved space. False if there was none."""
     try:
         (directory / RESERVE_FILE).unlink()
     except OSError:

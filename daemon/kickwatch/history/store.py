@@ -1,7 +1,7 @@
-"""The database of the history: its form, how it is opened, and what an error of SQLite means. Thin, no policy.
+"""The database of the history: its tables, how it is opened, and what SQLite's errors mean. No policy.
 
-WAL, so that a reader never waits for the watch nor the watch for a reader; a transaction is there whole or not at all,
-whenever the process is killed. Each use opens a connection of its own and closes it: no connection crosses threads, and
+In WAL mode a reader never blocks the daemon and the daemon never blocks a reader, and a kill at any moment leaves a
+transaction either complete or absent. Each use opens and closes its own connection: no connection crosses threads, and
 the write-ahead log is empty between two trials.
 """
 
@@ -17,21 +17,21 @@ from kickwatch.errors import KickwatchError
 APPLICATION_ID = 0x6B69636B  # "kick"
 BUSY_S = 5.0
 _LEAST_FREE_BYTES = 64 * 1024  # the index of the write-ahead log takes 32 KiB at a time
-# Never changed once released; a new form is one more script. user_version counts how many have run.
+# Never changed once released; a new version appends a script. user_version counts the scripts that have run.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE trials (
         id INTEGER PRIMARY KEY,
         trial TEXT NOT NULL,
         started_unix_s REAL NOT NULL,
-        containers INTEGER NOT NULL,  -- the pace that the thresholds were computed from
+        containers INTEGER NOT NULL,  -- the pace that set the thresholds
         period_s REAL NOT NULL,
         outcome BLOB NOT NULL,        -- JSON
         record BLOB NOT NULL          -- JSON, compressed
     );
     CREATE TABLE states (
-        after INTEGER PRIMARY KEY,    -- the id of the trial after which the evidence was so
-        begins INTEGER NOT NULL,      -- 1: it does not follow from the trials before
+        after INTEGER PRIMARY KEY,    -- the id of the trial after which this was the evidence
+        begins INTEGER NOT NULL,      -- 1: does not follow from the trials before
         state BLOB NOT NULL           -- JSON, compressed
     );
     """,
@@ -39,7 +39,7 @@ MIGRATIONS: tuple[str, ...] = (
 
 
 class StoreTrouble(StrEnum):
-    """What is the matter with a store."""
+    """Why a store cannot be used."""
 
     CORRUPT = "corrupt"
     FOREIGN = "foreign"
@@ -51,22 +51,22 @@ class StoreTrouble(StrEnum):
 
 
 class StoreError(KickwatchError):
-    """The store cannot be used as it is."""
+    """The store cannot be used."""
 
     def __init__(self, trouble: StoreTrouble, what: str, remedy: str) -> None:
-        """`trouble` decides what happens to the store."""
+        """`trouble` decides what is done with the store."""
         super().__init__(what, remedy)
         self.trouble = trouble
 
 
 _REMEDIES = {
-    StoreTrouble.CORRUPT: "it is not used; `sqlite3 FILE .recover` may read it",
-    StoreTrouble.FOREIGN: "it is not kickwatch's; give state.directory a place of its own",
-    StoreTrouble.NEWER: "it was written by a newer kickwatch; use that, or another state.directory",
-    StoreTrouble.FULL: "make room on the disk of state.directory; it is tried again with the next trial",
-    StoreTrouble.IO: "does the disk of state.directory work? (`dmesg`); it is tried again with the next trial",
-    StoreTrouble.BUSY: "another process holds it; it is tried again",
-    StoreTrouble.UNWRITABLE: "let kickwatch write to state.directory, or set another",
+    StoreTrouble.CORRUPT: "kickwatch no longer uses it; `sqlite3 FILE .recover` may read it",
+    StoreTrouble.FOREIGN: "it is not kickwatch's; set state.directory to a directory that only kickwatch uses",
+    StoreTrouble.NEWER: "a newer kickwatch wrote it; use that version, or set another state.directory",
+    StoreTrouble.FULL: "free space on the disk of state.directory; kickwatch tries again with the next trial",
+    StoreTrouble.IO: "check the disk of state.directory (`dmesg`); kickwatch tries again with the next trial",
+    StoreTrouble.BUSY: "another process has locked it; kickwatch tries again",
+    StoreTrouble.UNWRITABLE: "make state.directory writable for kickwatch, or set another one",
 }
 _TROUBLES = {
     sqlite3.SQLITE_NOTADB: StoreTrouble.CORRUPT,
@@ -80,8 +80,8 @@ _TROUBLES = {
     sqlite3.SQLITE_FULL: StoreTrouble.FULL,
     sqlite3.SQLITE_IOERR: StoreTrouble.IO,
 }
-# What another way of opening may not stumble over.
-_MAY_DO_OTHERWISE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+# Errors that another way of opening may avoid.
+_RETRY_OTHER_MODE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 _COLUMNS = {
     "trials": "id, trial, started_unix_s, containers, period_s, outcome, record",
     "states": "after, begins, state",
@@ -90,7 +90,7 @@ _COLUMNS = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to the store at `path`, made and brought up to date where need be. Raises StoreError."""
+    """A connection to the store at `path`, which is created and migrated if necessary. Raises StoreError."""
     with _explained(path):
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
         try:
@@ -102,9 +102,9 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing, to a store that exists. Raises StoreError."""
+    """A read-only connection to a store that exists. Raises StoreError."""
     if not path.is_file():
-        raise StoreError(StoreTrouble.UNWRITABLE, f"{path} is no file", "name a history or a file of trial records")
+        raise StoreError(StoreTrouble.UNWRITABLE, f"{path} is not a file", "give a history or a file of trial records")
     with _explained(path):
         connection = _open_to_read(path)
         try:
@@ -116,7 +116,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing."""
+    """Commit everything, or on an error nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -128,20 +128,20 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Pages that hold something."""
+    """Size of the pages in use."""
     pragmas = ("page_count", "freelist_count", "page_size")
     pages, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in pragmas)
     return (pages - free) * size
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
-    """Whether the store was never finished: killed while it was made."""
+    """True if kickwatch was killed while it created the store."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return not version
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded by an empty database alone
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect only on an empty database
     version = _check(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -159,17 +159,20 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != APPLICATION_ID and (tables or version or application):
-        raise _error(StoreTrouble.FOREIGN, f"{path} is a database of something else")
+        raise _error(StoreTrouble.FOREIGN, f"{path} is another program's database")
     if version > len(MIGRATIONS):
-        raise _error(StoreTrouble.NEWER, f"{path} has the form {version}, and this kickwatch knows {len(MIGRATIONS)}")
+        raise _error(
+            StoreTrouble.NEWER,
+            f"{path} has version {version}, and this kickwatch knows versions up to {len(MIGRATIONS)}",
+        )
     return int(version)
 
 
 def fault_of(path: Path) -> StoreError | None:
-    """Why the store at `path` can never be used as it is; None where it may be sound. Looks at all of it, and blocks.
+    """Why the store at `path` can never be used again; None if it may be sound. Reads the whole store, and blocks.
 
-    One error proves nothing: a disk that fails, a disk that is full or a fault in a statement of ours can look like a
-    damaged store. So it is opened again and checked whole. What keeps it from being checked is no fault of the store.
+    One error proves nothing: a failing disk, a full disk or a bug in one of our statements can look like a damaged
+    store. So this opens it again and checks all of it. An error that prevents the check is not the store's fault.
     """
     try:
         with _explained(path):
@@ -185,22 +188,22 @@ def fault_of(path: Path) -> StoreError | None:
 
 
 def _damage(connection: sqlite3.Connection) -> str:
-    """What is wrong with pages, tables or numbers; empty for nothing."""
-    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if said != "ok" or is_empty(connection):
-        return "" if said == "ok" else str(said)
+    """The damage found in pages, tables or trial numbers; empty if there is none."""
+    (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok" or is_empty(connection):
+        return "" if result == "ok" else str(result)
     for table, columns in _COLUMNS.items():
-        connection.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchone()  # noqa: S608 -- raises where one is missing
+        connection.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchone()  # noqa: S608 -- raises if one is missing
     ahead = connection.execute("SELECT max(after) > coalesce((SELECT max(id) FROM trials), 0) FROM states").fetchone()
-    return "evidence of trials that are not there" if ahead[0] else ""
+    return "it has evidence of trials that it does not have" if ahead[0] else ""
 
 
 def _open_to_read(path: Path, *, exact: bool = False) -> sqlite3.Connection:
-    """As a writer that writes nothing, so that it leaves no files behind; where nothing may be written, as a reader.
+    """Open as a writer that writes nothing, which leaves no files behind; on a read-only file system, as a reader.
 
-    A reader of a WAL database must be able to make its index file. Where there is no room for that, the index is held
-    in memory, which takes the database for itself; where nothing can be written at all, the log is passed over, which
-    is not `exact`.
+    A reader of a WAL database must be able to create its index file. If there is no space for that, the index is held
+    in memory, which locks the database; if nothing can be written at all, the write-ahead log is ignored, which is not
+    `exact`.
     """
     modes = [("mode=rw", ""), ("mode=ro", ""), ("mode=rw", "PRAGMA locking_mode = EXCLUSIVE")]
     refused: sqlite3.OperationalError | None = None
@@ -214,7 +217,7 @@ def _open_to_read(path: Path, *, exact: bool = False) -> sqlite3.Connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             connection.close()
-            if _code(error) not in _MAY_DO_OTHERWISE:
+            if _code(error) not in _RETRY_OTHER_MODE:
                 raise
             refused = refused or error
         else:
@@ -234,12 +237,12 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The primary code of SQLite; 0 where the error is Python's own."""
+    """SQLite's primary error code; 0 if the error comes from Python."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _is_full(directory: Path) -> bool:
-    """Without room for the index of its log SQLite calls a full disk an I/O error."""
+    """True if the disk is full: without space for the index of its log SQLite reports an I/O error."""
     try:
         system = os.statvfs(directory)
     except OSError:

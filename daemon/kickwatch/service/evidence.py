@@ -10,7 +10,7 @@ from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.state import State, TrialOutcome
 from kickwatch.history.backlog import Entry
-from kickwatch.history.history import Found, History, Kept, Note
+from kickwatch.history.history import AppendResult, History, Note, StoredEvidence
 from kickwatch.journal.journal import Event, logger
 from kickwatch.model import Trial
 from kickwatch.service.pace import pace_of
@@ -73,7 +73,7 @@ class Evidence:
         """Try once more to keep what could not be kept; what is lost with this daemon is logged."""
         _log(await asyncio.to_thread(self.history.flush))
 
-    def _restore(self, found: Found) -> None:
+    def _restore(self, found: StoredEvidence) -> None:
         _say(found.notes)
         self.saved, self.unread = found.state, found.unread
         if not found.state:
@@ -101,7 +101,7 @@ async def _settle_in(history: History, saved: bytes) -> None:
         _log(await asyncio.to_thread(lambda: history.append(carried=saved)))
 
 
-def _log(kept: Kept) -> None:
+def _log(kept: AppendResult) -> None:
     _say(kept.notes)
     if kept.resumed is not None:
         logger().info(

@@ -19,7 +19,7 @@ from kickwatch.detect.state import TrialOutcome
 from kickwatch.errors import KickwatchError
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import History, Retention
-from kickwatch.history.record_reader import recorded
+from kickwatch.history.record_reader import open_records
 from kickwatch.model import Trial, Verdict
 
 PACE = Pace(4, 60.0)
@@ -40,7 +40,7 @@ def fill(history: History, count: int, **fields: object) -> None:
 
 
 def kept(history: History) -> list[Trial]:
-    with recorded(history.path) as rows:
+    with open_records(history.path) as rows:
         return [row.trial for row in rows]
 
 
@@ -171,9 +171,9 @@ def test_50_kills_lose_nothing_but_the_open_trial(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     lines = tmp_path / "trials.jsonl"
     lines.write_bytes(msgspec.json.encode(numbered(1)) + b"\n\n{broken\n")
-    with pytest.raises(KickwatchError, match=r"trials\.jsonl: line 3"), recorded(lines) as rows:
+    with pytest.raises(KickwatchError, match=r"trials\.jsonl: line 3"), open_records(lines) as rows:
         list(rows)
-    with pytest.raises(KickwatchError, match="cannot be read"), recorded(tmp_path / "none") as rows:
+    with pytest.raises(KickwatchError, match="cannot be read"), open_records(tmp_path / "none") as rows:
         list(rows)
 
 
@@ -189,7 +189,7 @@ def test_a_history_replays_to_the_same_evidence(tmp_path: Path) -> None:
         assert history.append(Entry(one, before, outcome, saved, PACE)).kept
         outcomes.append(outcome)
     again = monitor.start()
-    with recorded(history.path) as rows:
+    with open_records(history.path) as rows:
         for row, outcome in zip(rows, outcomes, strict=True):
             again, repeated = monitor.step(again, row.trial)
             assert repeated == outcome

@@ -20,9 +20,16 @@ from kickwatch.errors import KickwatchError
 from kickwatch.history import reserve as reserve_module
 from kickwatch.history import store
 from kickwatch.history.backlog import Entry
+<<<<<<< HEAD
 from kickwatch.history.history import BLOCK, MOST_ASIDE, History, Kept, Retention
 from kickwatch.history.record_reader import RecordedTrial, recorded
+=======
+from kickwatch.history.history import AppendResult, History, Retention
+from kickwatch.history.record_reader import RecordedTrial, open_records
+>>>>>>> 87e416c (The history in plain English; its statements and the stores it sets aside in files of their own)
 from kickwatch.history.reserve import RESERVE_FILE
+from kickwatch.history.set_aside import MAX_DAMAGED
+from kickwatch.history.statements import BLOCK
 from kickwatch.model import Verdict
 from watching import PACE, serial
 
@@ -38,19 +45,19 @@ class Watch:
         self.state, self.saved = self.monitor.start(), b""
         self.number = 0
 
-    def trial(self, each: int = 0, *, keep: bool = True) -> Kept:
+    def trial(self, each: int = 0, *, keep: bool = True) -> AppendResult:
         one = replace(serial(each), trial_id=f"{self.number:08x}", started_unix_s=1e9 + 70.0 * self.number)
         self.number += 1
         self.state, outcome = self.monitor.step(self.state, one)
         before, self.saved = self.saved, save(self.monitor, self.state)
-        return self.history.append(Entry(one, before, outcome, self.saved, PACE)) if keep else Kept(kept=False)
+        return self.history.append(Entry(one, before, outcome, self.saved, PACE)) if keep else AppendResult(kept=False)
 
 
 def replayed(path: Path) -> tuple[State, int]:
     """The evidence at the end of a replay, and how many outcomes differ from those kept."""
     monitor = Monitor(PACE)
     state, otherwise = monitor.start(), 0
-    with recorded(path) as rows:
+    with open_records(path) as rows:
         for row in rows:
             if row.state is not None:
                 state = history_state(monitor, row.state)
@@ -66,7 +73,11 @@ def history_state(monitor: Monitor, saved: bytes) -> State:
 
 
 def rows_of(path: Path) -> list[RecordedTrial]:
+<<<<<<< HEAD
     with recorded(path) as rows:
+=======
+    with open_records(path) as rows:
+>>>>>>> 87e416c (The history in plain English; its statements and the stores it sets aside in files of their own)
         return list(rows)
 
 
@@ -140,8 +151,8 @@ def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
     before = history.path.read_bytes()
     kept = history.append(entry())
     assert not kept.kept
-    assert "something else" in kept.notes[0].what
-    assert "something else" in History(tmp_path).load().notes[0].what
+    assert "another program's" in kept.notes[0].what
+    assert "another program's" in History(tmp_path).load().notes[0].what
     assert history.append(entry(1)).notes == ()  # logged once
     assert history.path.read_bytes() == before
 
@@ -154,7 +165,7 @@ def test_a_newer_store_is_set_aside_whole(tmp_path: Path) -> None:
     connection.close()
     found = history.load()
     assert found.state == b""
-    assert "has the form 99" in found.notes[0].what
+    assert "has version 99" in found.notes[0].what
     assert found.notes[0].aside == str(tmp_path / "history-newer-1.db")
     assert history.append(entry()).kept
 
@@ -201,7 +212,7 @@ def test_damaged_evidence_is_said_and_begins_anew(tmp_path: Path) -> None:
 
 def test_only_three_stores_set_aside_are_kept(tmp_path: Path) -> None:
     history = History(tmp_path)
-    for number in range(MOST_ASIDE + 2):
+    for number in range(MAX_DAMAGED + 2):
         history.path.write_bytes(b"garbage %d" % number * 1000)
         os.utime(history.path, ns=(number, number))
         kept = history.append(entry())
@@ -209,7 +220,7 @@ def test_only_three_stores_set_aside_are_kept(tmp_path: Path) -> None:
     assert "was removed" in kept.notes[1].what
     assert "damaged" in kept.notes[1].remedy
     aside = sorted(tmp_path.glob("history-*.db"))
-    assert len(aside) == MOST_ASIDE
+    assert len(aside) == MAX_DAMAGED
     assert not any(path.read_bytes().startswith(b"garbage 0") for path in aside)
 
 
@@ -221,7 +232,7 @@ def test_a_store_that_another_holds_is_left_to_it(tmp_path: Path, monkeypatch: p
     other.execute("BEGIN IMMEDIATE")
     kept = history.append(entry(1))
     assert not kept.kept
-    assert "another process holds it" in kept.notes[0].remedy
+    assert "another process has locked it" in kept.notes[0].remedy
     other.execute("ROLLBACK")
     other.close()
     assert history.append(entry(1)).kept
@@ -231,7 +242,7 @@ def test_a_reader_does_not_keep_the_watch_from_writing(tmp_path: Path, monkeypat
     monkeypatch.setattr(store, "BUSY_S", 0.1)
     history = History(tmp_path)
     history.append(*map(entry, range(9)))
-    with recorded(history.path) as rows:
+    with open_records(history.path) as rows:
         next(rows)
         assert history.append(entry(9)).kept
         assert len(list(rows)) == 8  # what was there when it began

@@ -19,9 +19,10 @@ from kickwatch.detect.state import TrialOutcome
 from kickwatch.history import reserve as reserve_module
 from kickwatch.history import store
 from kickwatch.history.backlog import Backlog, Entry
-from kickwatch.history.history import MOST_ASIDE, History, Kept
-from kickwatch.history.record_reader import recorded
+from kickwatch.history.history import AppendResult, History
+from kickwatch.history.record_reader import open_records
 from kickwatch.history.reserve import RESERVE_FILE
+from kickwatch.history.set_aside import MAX_DAMAGED
 from kickwatch.model import Verdict
 from watching import PACE, serial
 
@@ -37,7 +38,7 @@ class Watch:
         self.state, self.saved = self.monitor.start(), b""
         self.number = 0
 
-    def trial(self, padding: int = 0) -> Kept:
+    def trial(self, padding: int = 0) -> AppendResult:
         one = replace(serial(1), trial_id=f"{self.number:08x}", notes=(os.urandom(padding).hex(),))
         self.number += 1
         self.state, outcome = self.monitor.step(self.state, one)
@@ -52,7 +53,7 @@ def entry(number: int = 0) -> Entry:
 
 def ids(path: Path) -> list[int]:
     """The trials in a history, in its order."""
-    with recorded(path) as rows:
+    with open_records(path) as rows:
         return [int(row.trial.trial_id, 16) for row in rows]
 
 
@@ -60,7 +61,7 @@ def replayed(path: Path) -> bytes:
     """The evidence at the end of a replay."""
     monitor = Monitor(PACE)
     state = monitor.start()
-    with recorded(path) as rows:
+    with open_records(path) as rows:
         for row in rows:
             if row.state is not None:
                 state, lost = restore(monitor, row.state) if row.state else (monitor.start(), ())
@@ -155,7 +156,7 @@ def test_a_full_disk_without_a_reserve_is_called_full(tmp_path: Path, monkeypatc
         assert watch.trial().kept
         filler = fill(tmp_path)
         (note,) = watch.trial().notes
-        assert "make room" in note.remedy
+        assert "free space" in note.remedy
         assert watch.trial().notes == ()
         filler.unlink()
         assert watch.trial().kept
@@ -191,7 +192,7 @@ def test_a_state_directory_that_is_removed_is_made_again_and_that_is_logged(tmp_
 
 
 def test_what_waits_is_bounded_and_a_replay_follows_across_the_gap(tmp_path: Path) -> None:
-    watch = Watch(History(tmp_path, backlog=Backlog(most_bytes=8000)))
+    watch = Watch(History(tmp_path, backlog=Backlog(max_bytes=8000)))
     assert watch.trial().kept
     with failing_writes():
         for _ in range(30):
@@ -262,11 +263,11 @@ def test_what_was_set_aside_is_not_deleted_if_it_may_be_sound(tmp_path: Path) ->
     history.append(entry())
     for name in sound:
         shutil.copy(history.path, tmp_path / name)
-    for number in range(MOST_ASIDE + 3):
+    for number in range(MAX_DAMAGED + 3):
         history.path.write_bytes(b"garbage %d" % number * 1000)
         assert history.append(entry()).kept
     assert set(sound) <= set(aside(tmp_path))
-    assert len(aside(tmp_path)) == len(sound) + MOST_ASIDE
+    assert len(aside(tmp_path)) == len(sound) + MAX_DAMAGED
 
 
 @needs_root

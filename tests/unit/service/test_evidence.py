@@ -16,8 +16,8 @@ from builders import containers, kick, trial
 from kickwatch.configuration.types import Config, StateConfig, TrialConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.history.history import Found, History, Note
-from kickwatch.history.record_reader import recorded
+from kickwatch.history.history import History, Note, StoredEvidence
+from kickwatch.history.record_reader import open_records
 from kickwatch.model import AlarmKind, Trial
 from kickwatch.service.evidence import Evidence
 
@@ -71,7 +71,7 @@ async def replayed(path: Path) -> bytes:
 
 async def ids(path: Path) -> list[str]:
     def read() -> list[str]:
-        with recorded(path) as rows:
+        with open_records(path) as rows:
             return [row.trial.trial_id for row in rows]
 
     return await asyncio.to_thread(read)
@@ -79,7 +79,7 @@ async def ids(path: Path) -> list[str]:
 
 def _replayed(path: Path) -> bytes:
     state, monitor = None, None
-    with recorded(path) as rows:
+    with open_records(path) as rows:
         for row in rows:
             assert row.pace is not None
             monitor = Monitor(row.pace)
@@ -162,7 +162,7 @@ async def test_evidence_that_cannot_be_read_at_the_start_is_asked_for_again(
 ) -> None:
     """Only what is still refused before the first trial is given up, with an event."""
     before = await alerted(configured(tmp_path))
-    reads = iter([Found(notes=(Note("Input/output error", "dmesg"),), unread=True)] * failures)
+    reads = iter([StoredEvidence(notes=(Note("Input/output error", "dmesg"),), unread=True)] * failures)
     real = History.load
     monkeypatch.setattr(History, "load", lambda history: next(reads, None) or real(history))
     evidence = await Evidence.open(configured(tmp_path))
