@@ -234,10 +234,10 @@ class History:
 
 
 def _not_damaged(error: StoreError) -> StoreError:
-    """An error that looks like damage, in a store that was checked and has none."""
+    """`error` as it is logged: one that looks like damage, in a store without any, becomes UNWRITABLE."""
     if error.trouble not in _UNUSABLE:
         return error
-    remedy = "the store was checked and shows no damage; kickwatch tries again with the next trial"
+    remedy = "no damage was found in the store; kickwatch tries again with the next trial"
     return StoreError(StoreTrouble.UNWRITABLE, error.what, remedy)
 
 

@@ -161,10 +161,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     if application != APPLICATION_ID and (tables or version or application):
         raise _error(StoreTrouble.FOREIGN, f"{path} is another program's database")
     if version > len(MIGRATIONS):
-        raise _error(
-            StoreTrouble.NEWER,
-            f"{path} has version {version}, and this kickwatch knows versions up to {len(MIGRATIONS)}",
-        )
+        known = len(MIGRATIONS)
+        raise _error(StoreTrouble.NEWER, f"{path} has version {version}; this kickwatch reads versions up to {known}")
     return int(version)
 
 
