@@ -20,13 +20,8 @@ from kickwatch.errors import KickwatchError
 from kickwatch.history import reserve as reserve_module
 from kickwatch.history import store
 from kickwatch.history.backlog import Entry
-<<<<<<< HEAD
-from kickwatch.history.history import BLOCK, MOST_ASIDE, History, Kept, Retention
-from kickwatch.history.record_reader import RecordedTrial, recorded
-=======
 from kickwatch.history.history import AppendResult, History, Retention
 from kickwatch.history.record_reader import RecordedTrial, open_records
->>>>>>> 87e416c (The history in plain English; its statements and the stores it sets aside in files of their own)
 from kickwatch.history.reserve import RESERVE_FILE
 from kickwatch.history.set_aside import MAX_DAMAGED
 from kickwatch.history.statements import BLOCK
@@ -73,11 +68,7 @@ def history_state(monitor: Monitor, saved: bytes) -> State:
 
 
 def rows_of(path: Path) -> list[RecordedTrial]:
-<<<<<<< HEAD
-    with recorded(path) as rows:
-=======
     with open_records(path) as rows:
->>>>>>> 87e416c (The history in plain English; its statements and the stores it sets aside in files of their own)
         return list(rows)
 
 
