@@ -13,10 +13,10 @@ LOOSE = {"__main__", "cli", "errors", "model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
-    "journal": set(),
     "configuration": {"errors"},
     "node": {"errors", "model"},
     "process": {"errors"},
+    "journal": {"process"},
     "detect": {"errors", "model"},
     "native": {"errors", "process"},
     "history": {"detect", "errors", "model"},

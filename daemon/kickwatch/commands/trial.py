@@ -15,7 +15,7 @@ from kickwatch.experiment.one_shot import decide
 from kickwatch.journal.journal import logger
 from kickwatch.model import Trial, Verdict
 from kickwatch.outlets.one_run import alerts_of
-from kickwatch.process.signals import Ending, until_signalled
+from kickwatch.process.signals import Shutdown, until_signalled
 from kickwatch.report.sentence import beside
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
@@ -58,7 +58,7 @@ def _decided(
 ) -> tuple[list[Trial], Single]:
     config = read_config(config_path, sets)
     count = containers or config.workload.containers_per_trial
-    ending = Ending()
+    ending = Shutdown()
     work = decide(config, count, say, until_decided=until_decided, ending=ending)
     return run(until_signalled(work, stopping=ending.begin))
 

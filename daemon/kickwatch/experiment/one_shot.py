@@ -10,7 +10,7 @@ from kickwatch.experiment.rig import Rig
 from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.model import Trial, Verdict
 from kickwatch.node.lock import NodeLock
-from kickwatch.process.signals import Ending
+from kickwatch.process.signals import Shutdown
 
 _MOST_TRIALS, _MOST_CONTAINERS = 20, 200
 
@@ -21,7 +21,7 @@ async def decide(
     progress: Callable[[str], None],
     *,
     until_decided: bool = False,
-    ending: Ending | None = None,
+    ending: Shutdown | None = None,
 ) -> tuple[list[Trial], Single]:
     """The trials of one run and their verdict; with `until_decided` further trials follow while more would decide."""
     with NodeLock():

@@ -20,7 +20,7 @@ from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, nokmem, reclaim
 from kickwatch.observe.observatory import Observatory
 from kickwatch.process.cancellation import run_shielded
-from kickwatch.process.signals import Ending
+from kickwatch.process.signals import Shutdown
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.choose import Known, choose, completed, named
@@ -225,7 +225,7 @@ class Rig:
         config: Config,
         armed: ArmedObservers | None = None,
         alive: Callable[[], None] = lambda: None,
-        ending: Ending | None = None,
+        ending: Shutdown | None = None,
         known: Known | None = None,
     ) -> "_Opening":
         """Set everything up; on the way out containers, cgroups, image and probes are gone again.
@@ -234,7 +234,7 @@ class Rig:
         it did. Once `ending` begins, an engine that hangs is not waited for with all the time its calls have. `known`:
         how the engine named itself before, for one that cannot name its runtime now.
         """
-        return _Opening(config, armed, alive, ending or Ending(), known)
+        return _Opening(config, armed, alive, ending or Shutdown(), known)
 
 
 class _Opening:
@@ -245,7 +245,7 @@ class _Opening:
         config: Config,
         armed: ArmedObservers | None,
         alive: Callable[[], None],
-        ending: Ending,
+        ending: Shutdown,
         known: Known | None = None,
     ) -> None:
         self._config = config
@@ -282,7 +282,7 @@ class _Opening:
         chosen = await choose(config, workers=config.workload.concurrency + 1, alive=self._alive)
         engine = chosen.engine
         self._stack.push_async_callback(engine.close)
-        self._stack.enter_context(self._ending.tells(engine.hurry))
+        self._stack.enter_context(self._ending.calls(engine.hurry))
         info, unnamed = await named(chosen, self._known)
         if unnamed:
             logger().warning(Event.ENGINE_UNNAMED, what=unnamed, remedy=_UNNAMED_REMEDY)

@@ -1,4 +1,4 @@
-"""Log records: every event with its MESSAGE_ID, how a record is rendered, and the sinks it goes to.
+"""Log records: every event with its MESSAGE_ID, how a record is rendered, and where it is written.
 
-Imports nothing of kickwatch but itself: every room above it logs.
+Imports `process` alone: most other rooms log, so it stands below them.
 """

@@ -19,6 +19,7 @@ from kickwatch.journal import console, native
 from kickwatch.journal.bound_logger import EVENT_SCHEMA, PRIORITIES, RESERVED, BoundLogger, Sink
 from kickwatch.journal.limits import Limiter, Rate
 from kickwatch.journal.plain import as_json, text
+from kickwatch.process.descriptors import wait_writable
 
 __all__ = ["EVENT_SCHEMA", "PRIORITIES", "Event", "configure_logging", "logger", "reaches_journal", "sentence"]
 
@@ -304,7 +305,7 @@ def _write_to_terminal(stream: TextIO, text: str, wait_ms: int) -> bool:
                 left = left[os.write(own, left) :]
             except BlockingIOError:
                 remaining_ms = int((until - time.monotonic()) * 1000.0)
-                if remaining_ms <= 0 or not native.writable(own, remaining_ms):
+                if remaining_ms <= 0 or not wait_writable(own, remaining_ms):
                     return False
     finally:
         os.close(own)
@@ -316,4 +317,4 @@ def _has_room(stream: TextIO, wait_ms: int) -> bool:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # held in memory
         return True
-    return native.writable(descriptor, wait_ms)
+    return wait_writable(descriptor, wait_ms)

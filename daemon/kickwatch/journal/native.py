@@ -11,13 +11,13 @@ import errno
 import fcntl
 import os
 import re
-import select
 import socket
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kickwatch.journal.plain import as_json
+from kickwatch.process.descriptors import wait_writable
 
 SOCKET = Path("/run/systemd/journal/socket")
 PREFIX = "KICKWATCH_"
@@ -103,15 +103,8 @@ def _insist(connection: socket.socket, wait_ms: int, datagram: bytes, *fds: int)
     try:
         socket.send_fds(connection, [datagram], fds)
     except BlockingIOError:
-        writable(connection, wait_ms)
+        wait_writable(connection, wait_ms)
         socket.send_fds(connection, [datagram], fds)
-
-
-def writable(file: socket.socket | int, wait_ms: int) -> bool:
-    """Whether there is room, after waiting at most so long for it."""
-    poll = select.poll()
-    poll.register(file, select.POLLOUT)
-    return bool(poll.poll(wait_ms))
 
 
 def _sealed(content: bytes) -> int:

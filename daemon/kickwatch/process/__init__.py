@@ -1,4 +1,4 @@
-"""What this process needs of Python and Linux: signals, cancellation, standard streams, whole files, sd_notify.
+"""How this process uses Python and Linux: signals, cancellation, standard streams, atomic files, sd_notify.
 
-Imports `errors`; nothing that knows of containers or kernels.
+Imports `errors`; nothing that knows about containers or kernels.
 """

@@ -1,4 +1,4 @@
-"""One arena for malloc: what many threads need at one time is not kept by each of them for ever."""
+"""One malloc arena for all threads: memory that one thread frees can be used by another."""
 
 import ctypes
 
@@ -6,10 +6,10 @@ _M_ARENA_MAX = -8  # <malloc.h>
 
 
 def share_one_arena() -> None:
-    """Let all threads allocate from one arena of glibc's malloc (mallopt(3)); call it before threads are started.
+    """Limit glibc's malloc to one arena (mallopt(3)). Call it before starting threads.
 
-    By default up to eight arenas a CPU are made, and each keeps what it once held. Our threads hold the interpreter's
-    lock most of the time, so that they would hardly allocate side by side. A C library without mallopt is left alone.
+    By default glibc creates up to eight arenas per CPU, and each keeps the memory it once used. Python's threads hold
+    the interpreter's lock most of the time, so they rarely allocate in parallel. Does nothing without mallopt.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
-"""Cancellation that is told from everything else: clean-up it must not interrupt, deadlines, groups of tasks.
+"""Cancellation that can be told apart from other failures: in clean-up, deadlines and task groups.
 
-Python 3.11 and 3.12 leave a task whose TaskGroup failed counted as cancelled once, by nobody; and before 3.11.4 an
-`asyncio.timeout` in a task that is so counted ends with CancelledError, as if somebody had cancelled it.
+In Python 3.11 and 3.12 a task whose TaskGroup failed keeps a count of one cancellation that nobody requested. Before
+3.11.4 an `asyncio.timeout` in such a task then ends with CancelledError instead of TimeoutError.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 async def run_shielded(awaitable: Awaitable[T], timeout_s: float | None = None) -> T:
-    """Await `awaitable` to its end, cancelled or not; then the cancellation goes on its way.
+    """Await `awaitable` to its end even if the caller is cancelled, then raise the cancellation.
 
-    `asyncio.shield` alone lets a second cancellation (another signal, the abort of a TaskGroup) walk away from work
-    that it leaves running. So `awaitable` must bound itself, or `timeout_s` does: then it is cancelled and TimeoutError
-    raised. Where both happen, the cancellation outranks what `awaitable` returned or raised; the latter is its cause.
+    With `asyncio.shield` alone, a second cancellation (another signal, the abort of a TaskGroup) returns while the work
+    is still running. `awaitable` must therefore end by itself, or `timeout_s` cancels it and raises TimeoutError. A
+    cancellation takes precedence over a result or an exception of `awaitable`; the exception becomes its cause.
     """
     task = asyncio.ensure_future(asyncio.wait_for(awaitable, timeout_s))
     cancellation: asyncio.CancelledError | None = None
@@ -33,7 +33,7 @@ async def run_shielded(awaitable: Awaitable[T], timeout_s: float | None = None) 
 
 @asynccontextmanager
 async def timeout(seconds: float) -> AsyncIterator[None]:
-    """`asyncio.timeout`, with TimeoutError in a task that is being cancelled, too."""
+    """`asyncio.timeout`, which also raises TimeoutError in a task that is already being cancelled."""
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
     limit = asyncio.timeout(seconds)
@@ -47,9 +47,9 @@ async def timeout(seconds: float) -> AsyncIterator[None]:
 
 
 async def detached_group(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, which holds a TaskGroup, in a task of its own: what the group counts stays there.
+    """Await `work`, which contains a TaskGroup, in a separate task, which keeps the group's cancellation count.
 
-    A cancellation is passed on, waited for, and not forgotten where the group failed at the same time.
+    A cancellation of the caller is passed on and awaited, and is raised even if the group fails at the same time.
     """
     task, caller = asyncio.ensure_future(work), asyncio.current_task()
     before = caller.cancelling() if caller is not None else 0

@@ -1,8 +1,8 @@
-"""Tells systemd how the daemon is: ready, what it does, that it goes on, that it needs time to clean up (sd_notify(3)).
+"""Messages to systemd: ready, status, watchdog, more time to stop (sd_notify(3)).
 
-The watchdog is fed by `progress`, which the main state machine calls at each of its steps: a container's step that
-ended or met its deadline, a guard's decision, a retry. No timer calls it, so a daemon that is stuck is restarted, and
-one that waits for an engine, for a budget or for a drain to end is not.
+`progress` feeds the watchdog. The main state machine calls it at each step: when a container's step ends or reaches its
+deadline, when the guard decides, at a retry. No timer calls it. So systemd restarts a daemon that is stuck, but not one
+that waits for an engine, for the budget or for the end of a drain.
 """
 
 import os
@@ -16,10 +16,10 @@ _STOP_EXTENSION_S = 20.0
 
 
 class Notifier:
-    """One end of NOTIFY_SOCKET. Without one nothing is sent, and nothing here ever raises."""
+    """A connection to NOTIFY_SOCKET. Sends nothing if there is none, and never raises."""
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
-        """`address`: a path, or `@name` in the abstract namespace. `watchdog_s`: None where systemd watches not."""
+        """`address`: a path, or `@name` in the abstract namespace. `watchdog_s`: None without a watchdog."""
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket: socket.socket | None = None
         self._fed_at = 0.0
@@ -31,7 +31,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """As systemd set NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3))."""
+        """From NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3))."""
         given = os.environ if environment is None else environment
         for_us = given.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = given.get("WATCHDOG_USEC", "")
@@ -39,33 +39,33 @@ class Notifier:
         return cls(given.get("NOTIFY_SOCKET", ""), watchdog_s)
 
     def need_watchdog(self, longest_step_s: float) -> None:
-        """Ask for a longer watchdog where one step of ours may lawfully take longer than the unit allows."""
+        """Ask systemd for a longer watchdog if one of our steps may take longer than the unit allows."""
         if self.watchdog_s is not None and self.watchdog_s < longest_step_s:
             self.watchdog_s = longest_step_s
             self._send(f"WATCHDOG_USEC={int(longest_step_s * 1e6)}")
 
     def ready(self) -> None:
-        """Started, or done with reloading."""
+        """Start-up is done, or a reload is."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """A new configuration is being read; `ready` ends it. systemd tells it from an older one by the moment."""
+        """A new configuration is being read; `ready` ends the reload. systemd needs the time to match the two."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Clean-up has begun. From here on each step asks for more time, so systemd does not cut it short."""
+        """Clean-up has begun. From now on each step asks for more time, or systemd would kill the daemon."""
         self._stopping = True
         self._send("STOPPING=1")
         self.progress()
 
     def status(self, text: str) -> None:
-        """What `systemctl status` and `kickwatch status` show; said once while it stays the same."""
+        """Set the line that `systemctl status` and `kickwatch status` show. Sent only when it changes."""
         if text != self.doing:
             self.doing = text
             self._send(f"STATUS={' '.join(text.split())}")
 
     def progress(self) -> None:
-        """The main state machine has made a step."""
+        """The main state machine has made a step: feed the watchdog, at most once a second."""
         now = monotonic()
         if self._socket is None or now - self._fed_at < _PROGRESS_EVERY_S:
             return
@@ -76,13 +76,13 @@ class Notifier:
             self._send("\n".join(words))
 
     def close(self) -> None:
-        """Nothing is sent any more."""
+        """Send nothing any more."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _send(self, message: str) -> None:
-        """A manager that is gone or busy must not hurt the watch; the next message will do."""
+        """Errors are ignored: systemd may be gone or busy, and there will be another message."""
         if self._socket is not None:
             try:
                 self._socket.sendto(message.encode(), self._address)

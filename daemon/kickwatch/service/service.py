@@ -30,7 +30,7 @@ from kickwatch.node.delegation import enter_leaf
 from kickwatch.node.lock import NodeLock
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.sd_notify import Notifier
-from kickwatch.process.signals import ENDING, DrainedError, Ending, Switches, until_signalled
+from kickwatch.process.signals import TERMINATION, DrainedError, Shutdown, Switches, until_signalled
 from kickwatch.service.arming import arm
 from kickwatch.service.budget_ledger import BudgetLedger
 from kickwatch.service.engine_backoff import EngineBackoff, error_fields
@@ -55,10 +55,10 @@ async def run_daemon(source: Source, trials: int | None) -> None:
     a configuration that cannot be used, another kickwatch; with `trials` also for an engine that does not answer.
     """
     notifier = Notifier.from_environment()
-    ending = Ending(notifier.stopping)
+    ending = Shutdown(notifier.stopping)
     with NodeLock() as lock:
         try:
-            await until_signalled(_serve(source, trials, notifier, ending, lock), ENDING, ending.begin)
+            await until_signalled(_serve(source, trials, notifier, ending, lock), TERMINATION, ending.begin)
         except asyncio.CancelledError as error:
             if not ending.begun:  # a daemon that ends by itself must not look like one that was told to
                 raise RuntimeError("the watch was cancelled, and by nobody") from error
@@ -67,7 +67,7 @@ async def run_daemon(source: Source, trials: int | None) -> None:
     logger().info(Event.STOPPED)
 
 
-async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Ending, lock: NodeLock) -> None:
+async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Shutdown, lock: NodeLock) -> None:
     config = (await asyncio.to_thread(source)).config
     check(config)
     await asyncio.to_thread(check_oci, config)
@@ -92,7 +92,7 @@ class Service:
     config: Config
     trials: int | None
     notifier: Notifier
-    ending: Ending
+    ending: Shutdown
     lock: NodeLock
     switches: Switches
     armed: ArmedObservers

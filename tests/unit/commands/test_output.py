@@ -21,7 +21,7 @@ study.QUICK = ((study.TaskKind.NULL, 50.0, 8, 2), (study.TaskKind.EFFECT, study.
 from kickwatch.cli import main
 main()
 """
-UNWRITABLE = "kickwatch: standard output cannot be written ({}): redirect it to where it can be written\n"
+UNWRITABLE = "kickwatch: cannot write to standard output ({}): redirect it to a file or pipe that can be written\n"
 FULL = UNWRITABLE.format("No space left on device")
 CLOSED = UNWRITABLE.format("Bad file descriptor")
 READER_GONE = 141

@@ -74,7 +74,7 @@ def run(line: str, environment: Mapping[str, str]) -> CommandResult:
         ("trial | true", 141, ""),
         ("trial --bisect", 1, ""),
         ("trial --bisect >/dev/full", 125, "No space left on device"),
-        ("trial --bisect | true", 125, "nobody reads standard output"),
+        ("trial --bisect | true", 125, "the reader of standard output has ended"),
     ],
 )
 def test_the_alert_goes_out_whatever_becomes_of_the_verdict(

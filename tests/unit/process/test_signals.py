@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kickwatch.process.signals import ENDING, DrainedError, Ending, Switches, until_signalled
+from kickwatch.process.signals import TERMINATION, DrainedError, Shutdown, Switches, until_signalled
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ async def test_what_is_no_ending_signal_does_not_end_the_work() -> None:
             assert switches.reload_asked
         return "done"
 
-    assert await until_signalled(work(), ENDING) == "done"
+    assert await until_signalled(work(), TERMINATION) == "done"
 
 
 async def test_the_first_signal_is_told_before_the_clean_up() -> None:
@@ -60,7 +60,7 @@ async def test_the_first_signal_is_told_before_the_clean_up() -> None:
 
     asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
     with pytest.raises(asyncio.CancelledError):
-        await until_signalled(work(), ENDING, lambda: told.append("stopping"))
+        await until_signalled(work(), TERMINATION, lambda: told.append("stopping"))
     assert told == ["stopping", "clean-up"]
 
 
@@ -182,10 +182,10 @@ async def test_an_end_that_is_asked_for_together_with_a_reload_is_not_lost(steps
 
 def test_an_end_is_told_to_those_who_listen_then() -> None:
     told: list[str] = []
-    ending = Ending(lambda: told.append("first"))
-    with ending.tells(lambda: told.append("gone")):
+    ending = Shutdown(lambda: told.append("first"))
+    with ending.calls(lambda: told.append("gone")):
         pass
-    with ending.tells(lambda: told.append("second")):
+    with ending.calls(lambda: told.append("second")):
         ending.begin()
     assert told == ["first", "second"]
 
@@ -245,7 +245,7 @@ async def hung_up(terminal: Closing, closes_s: float | None = None) -> tuple[boo
             await asyncio.sleep(1)
 
     try:
-        await until_signalled(work(), ENDING)
+        await until_signalled(work(), TERMINATION)
     except asyncio.CancelledError:
         return True, switches.reload_asked
     return False, switches.reload_asked

@@ -17,7 +17,7 @@ from kickwatch.commands import run as command
 from kickwatch.configuration.types import Config, EngineConfig, GuardConfig, WorkloadConfig
 from kickwatch.errors import CgroupError, ConfigError, ObserveError
 from kickwatch.experiment.rig import Rig, _Opening
-from kickwatch.process.signals import ENDING, Ending, until_signalled
+from kickwatch.process.signals import TERMINATION, Shutdown, until_signalled
 from kickwatch.service.engine_backoff import EngineBackoff
 from kickwatch.service.service import Service, longest_step_s
 
@@ -76,7 +76,7 @@ class Opening(_Opening):
 
 async def test_a_signal_ends_the_daemon_though_the_clean_up_fails() -> None:
     """The engine, and what a trial is, are left out; the state machine, the take-down and the signals are real."""
-    ending, sessions = Ending(), []
+    ending, sessions = Shutdown(), []
 
     class One(Service):
         async def _experiment(self) -> None:
@@ -89,7 +89,7 @@ async def test_a_signal_ends_the_daemon_though_the_clean_up_fails() -> None:
     service.switches = SimpleNamespace(reload_asked=False)  # type: ignore[assignment]
     asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
     with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(until_signalled(service._until_done(), ENDING, ending.begin), 10)
+        await asyncio.wait_for(until_signalled(service._until_done(), TERMINATION, ending.begin), 10)
     assert len(sessions) == 1
     assert [log["event"] for log in logs] == ["kickwatch.clean_up_failed"]
 
@@ -112,7 +112,7 @@ async def test_a_refused_read_repeats_the_control_and_the_daemon_goes_on() -> No
         due.append(period_s)
 
     service = object.__new__(One)
-    service.config, service.trials, service.done, service.ending = Config(), None, 0, Ending()
+    service.config, service.trials, service.done, service.ending = Config(), None, 0, Shutdown()
     service.switches = SimpleNamespace(reload_asked=False)  # type: ignore[assignment]
     service.notifier = SimpleNamespace(status=lambda _: None)  # type: ignore[assignment]
     service.backoff = EngineBackoff(_retry_s=0.0)
@@ -124,7 +124,7 @@ async def test_a_refused_read_repeats_the_control_and_the_daemon_goes_on() -> No
 
 
 async def test_an_error_on_the_way_out_is_no_trial_that_failed() -> None:
-    ending = Ending()
+    ending = Shutdown()
 
     class One(Service):
         async def _experiment(self) -> None:
