@@ -1,15 +1,15 @@
-"""The errors kickwatch raises on purpose: one line that names the thing, and the remedy."""
+"""The errors kickwatch raises on purpose: one line that says what is wrong and how to fix it."""
 
 import signal
 
 
 class KickwatchError(Exception):
-    """Any failure a person can act on. `exit_status` is what the command line returns for it."""
+    """A failure that a person can act on. `exit_status` is the exit status of the command."""
 
     exit_status = 1
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        """`what` names the file, container or key and what is wrong with it; `remedy` says what to do."""
+        """`what` names the file, container or key and what is wrong with it; `remedy` says how to fix it."""
         super().__init__(f"{what}: {remedy}" if remedy else what)
         self.what = what
         self.remedy = remedy
@@ -22,27 +22,27 @@ class ConfigError(KickwatchError):
 
 
 class AddressTakenError(ConfigError):
-    """Somebody else listens at an address of ours; it may be free later."""
+    """Another process listens on a configured address. It may be free later."""
 
 
 class EngineError(KickwatchError):
-    """The container engine refused, failed or did not answer in time."""
+    """The container engine refused a call, failed, or did not answer in time."""
 
 
 class EngineAnswerLostError(EngineError):
-    """A call was sent and no answer came: what it did is unknown until it is resolved by label."""
+    """A call was sent and got no answer. Only a search by label shows what it did."""
 
 
 class ImageAbsentError(EngineError):
-    """The engine does not hold an image, or not all of it."""
+    """The engine does not have an image, or not all of it."""
 
 
 class EngineAbsentError(EngineError):
-    """No engine answers at the configured socket."""
+    """No engine answers on the configured socket."""
 
 
 class ObserveError(KickwatchError):
-    """The kernel would not let us look, or what it said cannot be read."""
+    """The kernel refused an observation, or returned something that cannot be parsed."""
 
 
 class CgroupError(KickwatchError):
@@ -50,7 +50,7 @@ class CgroupError(KickwatchError):
 
 
 class InterruptedRunError(KickwatchError):
-    """A signal ended the command before its result."""
+    """A signal ended the command before it had a result."""
 
 
 class OutputError(KickwatchError):
@@ -58,10 +58,10 @@ class OutputError(KickwatchError):
 
 
 class ReaderGoneError(OutputError):
-    """Whoever read the result through a pipe has ended, as `head` does: no failure, and nothing to report."""
+    """The reader of a pipe has ended, as `head` does. Not a failure; nothing is printed."""
 
-    exit_status = 128 + signal.SIGPIPE  # as a shell has it of a program that SIGPIPE ended
+    exit_status = 128 + signal.SIGPIPE  # what a shell reports for a program that SIGPIPE ended
 
 
 class BusyError(KickwatchError):
-    """Another kickwatch already experiments on this node."""
+    """Another kickwatch is already running experiments on this node."""
