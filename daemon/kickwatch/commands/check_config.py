@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kickwatch.configuration.limits import check
+from kickwatch.configuration.limits import check_budget
 from kickwatch.configuration.listen import parse_listen
 from kickwatch.configuration.loading import load
 from kickwatch.workload.choose import check_engine
@@ -15,7 +15,7 @@ from kickwatch.workload.choose import check_engine
 def check_config(file: Path) -> None:
     """Validate FILE: name the key and the remedy of whatever is wrong. Exit status: 0 valid, 2 not."""
     config = load(file).config
-    check(config)
+    check_budget(config)
     check_engine(config)
     parse_listen(config.metrics.listen)
     click.echo(f"{file}: valid")

@@ -1,4 +1,4 @@
-"""The configuration: its keys as types, how it is loaded, and what follows from it alone (limits).
+"""The configuration: its keys as types, how it is loaded, and the limits derived from it.
 
 Imports `errors`; nothing that acts on the node.
 """

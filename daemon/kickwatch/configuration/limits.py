@@ -1,4 +1,4 @@
-"""What a budget allows, and how fast trials may follow one another: derived from the configuration. Pure."""
+"""The limits of the budget and the shortest time between trials, derived from the configuration. Pure."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ HOUR_S, DAY_S = 3600.0, 86_400.0
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What may be spent at most; None is no limit."""
+    """The most that may be spent; None is no limit."""
 
     containers_per_hour: int | None
     containers_per_day: int | None
@@ -25,7 +25,7 @@ PRESETS = {
 
 
 class BudgetWindow(NamedTuple):
-    """A span in which no more than `most` containers are started."""
+    """In any span of `length_s` at most `most` containers may be started."""
 
     name: str
     key: str
@@ -34,7 +34,7 @@ class BudgetWindow(NamedTuple):
 
 
 def limits_of(config: BudgetConfig) -> Limits:
-    """The limits in force: the preset's wherever a key is 0."""
+    """The limits in force. A key that is 0 takes the preset's value."""
     preset = PRESETS[config.preset]
     return Limits(
         containers_per_hour=config.containers_per_hour or preset.containers_per_hour,
@@ -43,21 +43,22 @@ def limits_of(config: BudgetConfig) -> Limits:
     )
 
 
-def check(config: Config) -> None:
-    """Raise ConfigError when one trial is larger than a budget: it would wait for ever."""
+def check_budget(config: Config) -> None:
+    """Raise ConfigError if one trial is larger than a budget allows: it would wait for ever."""
     if config.workload.enabled:
         for window in windows(limits_of(config.budget)):
-            require(window, config.workload.containers_per_trial, config.budget)
+            require_fits(window, config.workload.containers_per_trial, config.budget)
 
 
 def least_period_s(config: Config) -> float:
-    """The shortest time from one trial to the next that pause, windows and budget allow, in the long run."""
+    """The shortest mean time from one trial to the next that pause, windows and budget allow."""
     containers = config.workload.containers_per_trial
     paces = [containers * window.length_s / window.most for window in windows(limits_of(config.budget))]
     return max(config.trial.interval_s + 2.0 * config.trial.window_s, *paces, 0.0)
 
 
 def windows(limits: Limits) -> tuple[BudgetWindow, ...]:
+    """The windows that have a limit."""
     given = (
         ("hour", "containers_per_hour", HOUR_S, limits.containers_per_hour),
         ("day", "containers_per_day", DAY_S, limits.containers_per_day),
@@ -65,10 +66,11 @@ def windows(limits: Limits) -> tuple[BudgetWindow, ...]:
     return tuple(BudgetWindow(name, key, length_s, most) for name, key, length_s, most in given if most is not None)
 
 
-def require(window: BudgetWindow, containers: int, config: BudgetConfig) -> None:
+def require_fits(window: BudgetWindow, containers: int, config: BudgetConfig) -> None:
+    """Raise ConfigError if `containers` never fit into `window`."""
     if containers > window.most:
         source = "" if getattr(config, window.key) else f" (preset {config.preset})"
         raise ConfigError(
-            f"workload.containers_per_trial = {containers} never fits into budget.{window.key} = {window.most}{source}",
-            f"make trials smaller or raise budget.{window.key}",
+            f"workload.containers_per_trial = {containers} exceeds budget.{window.key} = {window.most}{source}",
+            f"set fewer containers per trial, or raise budget.{window.key}",
         )

@@ -1,7 +1,7 @@
 """How a file, the environment and `--set` become one configuration.
 
-Each overrides the one before. Nothing is reset to a default in silence: what cannot be used is an error that names the
-place, the key, what was given and what is allowed.
+Each overrides the one before. A value that cannot be used is never replaced by a default: it is an error that names the
+file or option, the key, the value, and what is allowed.
 """
 
 import difflib
@@ -23,7 +23,7 @@ _ENVIRONMENT = "KICKWATCH_"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration, and one line for each unknown key that was passed over (`strict=False` only)."""
+    """A configuration, and warnings: a line for each key that was ignored or overridden."""
 
     config: Config
     warnings: tuple[str, ...] = ()
@@ -31,26 +31,26 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value and the file or option that gave it."""
+    """A value, and the file, variable or option it comes from."""
 
     value: object
     source: str
 
 
-SERIAL_BY_FORCE = (
-    "workload.kmem_tcp_limit_bytes forces workload.concurrency to 1: the static key it flips is shared by all memcgs"
+FORCED_SERIAL = (
+    "workload.kmem_tcp_limit_bytes forces workload.concurrency to 1: all memory cgroups share the static key it flips"
 )
 
 
 def load(
     path: Path | None, sets: Sequence[str] = (), environment: Mapping[str, str] | None = None, *, strict: bool = True
 ) -> Loaded:
-    """Defaults, overridden by the TOML file at `path`, by `environment`, by each `KEY=VALUE` of `sets` in turn.
+    """The defaults, overridden by the TOML file at `path`, then `environment`, then each `KEY=VALUE` of `sets`.
 
-    `KICKWATCH_TRIAL_WINDOW_S` in the environment is `trial.window_s`. Names that begin with no section are ignored.
+    `KICKWATCH_TRIAL_WINDOW_S` in the environment is `trial.window_s`. Variables that name no section are ignored.
 
-    Raises ConfigError, one line, for whatever cannot be used. An unknown key is an error too, or with `strict=False`
-    a warning: a daemon started with the file of a newer release watches on.
+    Raises ConfigError, one line, for a value that cannot be used. An unknown key is an error too; with `strict=False`
+    it is a warning, so the daemon also starts with the file of a newer release.
     """
     given: dict[str, _Given] = {}
     if path is not None:
@@ -64,7 +64,7 @@ def load(
     if strict and complaints:
         raise complaints[0]
     config = _build({key: item for key, item in given.items() if key in known})
-    forced = (SERIAL_BY_FORCE,) if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1 else ()
+    forced = (FORCED_SERIAL,) if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1 else ()
     return Loaded(config, (*(str(complaint) for complaint in complaints), *forced))
 
 
@@ -78,7 +78,7 @@ def known_keys() -> dict[str, Any]:
 
 
 def allowed(key: str) -> str:
-    """What may be given for a known key, in words; bounds are inclusive."""
+    """The values that a known key accepts, in words; bounds are inclusive."""
     info = msgspec.inspect.type_info(known_keys()[key])
     if isinstance(info, msgspec.inspect.Metadata):
         return str((info.extra_json_schema or {}).get("description", "a string"))
@@ -105,7 +105,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def digest(config: Config) -> str:
-    """Twelve hex digits that are the same for the same configuration, whichever file it came from."""
+    """Twelve hex digits: equal for equal configurations, wherever their values come from."""
     return hashlib.sha256(msgspec.json.encode(config, order="sorted")).hexdigest()[:12]
 
 
@@ -113,13 +113,13 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})", "name a readable TOML file") from error
+        raise ConfigError(f"{path} cannot be read ({error.strerror})", "give a readable TOML file") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, a number of 5000 digits
-        raise ConfigError(f"{path} is not valid TOML ({error})", "correct it there") from error
+        raise ConfigError(f"{path} is not valid TOML ({error})", "fix its syntax") from error
 
 
 def _flat(document: Mapping[str, Any], source: str) -> dict[str, _Given]:
-    """`section.key` to value. A section that is unknown, or is none, stands under its own name."""
+    """`section.key` to value. An unknown section, or a key outside any section, keeps its own name."""
     given: dict[str, _Given] = {}
     for section, value in document.items():
         if section not in Config.__struct_fields__:
@@ -127,7 +127,7 @@ def _flat(document: Mapping[str, Any], source: str) -> dict[str, _Given]:
         elif isinstance(value, dict):
             given |= {f"{section}.{key}": _Given(inner, source) for key, inner in value.items()}
         else:
-            raise ConfigError(f"{source}: {section} is a section, and cannot be {_shown(value)}", f"write [{section}]")
+            raise ConfigError(f"{source}: {section} is a section and cannot be {_shown(value)}", f"write [{section}]")
     return given
 
 
@@ -149,7 +149,7 @@ def _parse_set(assignment: str) -> dict[str, _Given]:
 
 
 def _value_of(key: str, text: str) -> object:
-    """The TOML value of `text`, or `text` itself where it is none or where the key takes any string."""
+    """The TOML value of `text`; `text` itself if it is not valid TOML, or if the key takes any string."""
     try:
         document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -174,13 +174,11 @@ def _build(given: Mapping[str, _Given]) -> Config:
 
 
 def _check_together(workload: WorkloadConfig, given: Mapping[str, _Given]) -> None:
-    def place(*keys: str) -> str:
-        return ", ".join(dict.fromkeys(given[key].source for key in keys if key in given))
-
     if workload.command and not workload.image:
+        source = given["workload.command"].source
         raise ConfigError(
-            f"{place('workload.command')}: workload.command is set and workload.image is not",
-            "kickwatch's own image takes no command; name an image or leave the command out",
+            f"{source}: workload.command is set without workload.image",
+            "kickwatch's own image takes no command: set an image, or remove the command",
         )
 
 
@@ -193,19 +191,20 @@ def _unknown(key: str, source: str) -> ConfigError:
         nearest = nearest or _nearest(name or section, list(known_keys()))
     if section not in sections:
         nearest = nearest or _nearest(section, sections)
-    remedy = f"did you mean {nearest}?" if nearest else f"known are {', '.join(siblings or sections)}"
+    valid = f"valid keys are {', '.join(siblings)}" if siblings else f"valid sections are {', '.join(sections)}"
+    remedy = f"did you mean {nearest}?" if nearest else valid
     return ConfigError(f"{source}: unknown key {_plain(key)}", remedy)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
-    """The one of `known` whose last part is most like `name`."""
+    """The key of `known` whose last part is closest to `name`; None if none is close."""
     by_name = {full.rpartition(".")[2]: full for full in known}
     found = difflib.get_close_matches(name, by_name, n=1)
     return by_name[found[0]] if found else None
 
 
 def _plain(text: str) -> str:
-    """`text` as it is where it stays on one short line, else quoted and cut."""
+    """`text` unchanged if it is one short line, else quoted and cut."""
     return text if text.isprintable() and len(text) <= _SHOWN_CHARS else _shown(text)
 
 
@@ -213,5 +212,5 @@ def _shown(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python prints
-        return "a number that long"
+        return "a number with that many digits"
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."

@@ -1,6 +1,6 @@
-"""The configuration: every key with its type, range and default. `configure` makes one of a file and overrides.
+"""The configuration: every key with its type, range and default. `loading` builds one from a file and overrides.
 
-Keys are named `section.key` everywhere a person sees them; deploy/kickwatch.toml explains each.
+People see each key as `section.key`; deploy/kickwatch.toml explains them.
 """
 
 from enum import StrEnum
@@ -11,7 +11,7 @@ from msgspec import Meta
 
 
 class EngineKind(StrEnum):
-    """The container engines that can be driven; `auto` is Docker where it answers, else runc or crun without one."""
+    """The container engines that kickwatch can drive. `auto`: Docker if it answers, else runc or crun directly."""
 
     AUTO = "auto"
     DOCKER = "docker"
@@ -19,14 +19,14 @@ class EngineKind(StrEnum):
 
 
 class Network(StrEnum):
-    """The network of the containers; each is a stratum of its own, since bridges cost IPIs."""
+    """The network of the containers. Evidence is kept separately for each, since a bridge costs IPIs."""
 
     NONE = "none"
     BRIDGE = "bridge"
 
 
 class LogFormat(StrEnum):
-    """`auto` is `console` on a terminal, the native protocol where the journal reads, and `json` elsewhere."""
+    """`auto`: `console` on a terminal, the journal's native protocol under systemd, `json` elsewhere."""
 
     AUTO = "auto"
     JSON = "json"
@@ -34,14 +34,14 @@ class LogFormat(StrEnum):
 
 
 class Preset(StrEnum):
-    """How much of a node kickwatch may take: `sentinel` lives beside other people's work, `stress` owns the machine."""
+    """How much of a node kickwatch may use: `sentinel` runs beside other work, `stress` has the machine to itself."""
 
     SENTINEL = "sentinel"
     STRESS = "stress"
 
 
 class LogLevel(StrEnum):
-    """The least severe record that is written."""
+    """The lowest severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -60,7 +60,7 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
-    """Which container engine, where it is, and how long one call to it may take. `runtime` is for `oci` alone."""
+    """The container engine, its socket, and the time limit of one call. `runtime` is for `oci` only."""
 
     kind: EngineKind = EngineKind.AUTO
     socket: AbsolutePath = "/var/run/docker.sock"
@@ -69,9 +69,9 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
 
 class WorkloadConfig(msgspec.Struct, frozen=True):
-    """The containers of a churn window. `image` empty is kickwatch's own; `rate_hz` 0 is as fast as the engine.
+    """The containers of a churn window. An empty `image` is kickwatch's own; `rate_hz` 0 is as fast as the engine.
 
-    Not `enabled`, kickwatch is passive: it starts nothing, and bills the containers that others start.
+    If not `enabled`, kickwatch is passive: it starts nothing, and reports the cost of the containers that others start.
     """
 
     enabled: bool = True
@@ -87,9 +87,9 @@ class WorkloadConfig(msgspec.Struct, frozen=True):
 
 
 class TrialConfig(msgspec.Struct, frozen=True):
-    """One experiment. `seed` 0 is drawn anew for each; 0 memcgs: no canary.
+    """One experiment. `seed` 0 draws a new seed for each; `canary_memcgs` 0: no canary.
 
-    `interval_s` is the pause between two, `jitter` the share of it that chance adds, so that no fleet moves in step.
+    `interval_s` is the pause between two trials. Chance adds up to `jitter` of it, so the nodes of a fleet drift apart.
     """
 
     window_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
@@ -102,9 +102,9 @@ class TrialConfig(msgspec.Struct, frozen=True):
 
 
 class BudgetConfig(msgspec.Struct, frozen=True):
-    """What the daemon may cost. A key that is 0 takes the preset's value; `daemon/kickwatch/budget.py` has the presets.
+    """What the daemon may cost. A key that is 0 takes the preset's value; `limits.py` has the presets.
 
-    `cpu_share` is of one CPU, for the daemon itself; what containers cost the engine follows from their number.
+    `cpu_share` is of one CPU, for the daemon alone; what containers cost the engine follows from their number.
     """
 
     preset: Preset = Preset.SENTINEL
@@ -114,9 +114,9 @@ class BudgetConfig(msgspec.Struct, frozen=True):
 
 
 class GuardConfig(msgspec.Struct, frozen=True):
-    """Above which pressure no trial begins. A threshold of 0 is not looked at. PSI: the `some` line's avg10.
+    """The pressure above which no trial starts. A threshold of 0 is not checked. PSI: avg10 of the `some` line.
 
-    A pause ends once everything has been `resume_share` below (or above) its threshold for `resume_after_s`.
+    A pause ends once every figure has been better than its threshold, by `resume_share`, for `resume_after_s`.
     """
 
     enabled: bool = True
@@ -134,9 +134,9 @@ class GuardConfig(msgspec.Struct, frozen=True):
 
 
 class ServiceConfig(msgspec.Struct, frozen=True):
-    """The daemon as a service. While `drain_file` exists it makes no containers and watches on.
+    """The daemon as a service. While `drain_file` exists, it starts no containers; the observers keep running.
 
-    A verdict that no trial has confirmed for `verdict_max_age_s` is `unknown` (stale).
+    A verdict that no trial confirms for `verdict_max_age_s` becomes `unknown` (stale).
     """
 
     drain_file: OptionalPath = "/run/kickwatch/drain"
@@ -145,7 +145,7 @@ class ServiceConfig(msgspec.Struct, frozen=True):
 
 
 class MetricsConfig(msgspec.Struct, frozen=True):
-    """Prometheus metrics: over HTTP at `listen`, or into `textfile` for node_exporter's textfile collector, or both."""
+    """Prometheus metrics: over HTTP at `listen`, and into `textfile` for node_exporter unless that is empty."""
 
     enabled: bool = True
     listen: Address = "127.0.0.1:9893"
@@ -153,13 +153,13 @@ class MetricsConfig(msgspec.Struct, frozen=True):
 
 
 class StateConfig(msgspec.Struct, frozen=True):
-    """Where history and evidence outlive a restart."""
+    """Where history, evidence and spent budget are stored across restarts."""
 
     directory: AbsolutePath = "/var/lib/kickwatch"
 
 
 class LogConfig(msgspec.Struct, frozen=True):
-    """How records are written to standard error."""
+    """How log records are written to standard error."""
 
     format: LogFormat = LogFormat.AUTO
     level: LogLevel = LogLevel.INFO

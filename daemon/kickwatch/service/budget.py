@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from kickwatch.configuration.limits import DAY_S, BudgetWindow, limits_of, require, windows
+from kickwatch.configuration.limits import DAY_S, BudgetWindow, limits_of, require_fits, windows
 from kickwatch.configuration.types import BudgetConfig
 from kickwatch.process.atomic_file import write_over, write_whole
 
@@ -99,7 +99,7 @@ class Budget:
 
     def _wait_for(self, window: BudgetWindow, at_s: float, containers: int) -> BudgetWait:
         """Until so much has left the window that the trial fits in."""
-        require(window, containers, self.config)
+        require_fits(window, containers, self.config)
         room = window.most - containers
         within = free_at_s = 0.0
         for spent_s, count in reversed(self._spent):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kickwatch import __version__
-from kickwatch.configuration.limits import check, limits_of
+from kickwatch.configuration.limits import check_budget, limits_of
 from kickwatch.configuration.loading import Loaded, differences, digest
 from kickwatch.configuration.types import Config, GuardConfig, Preset
 from kickwatch.errors import ConfigError, EngineAbsentError, KickwatchError, ObserveError
@@ -69,7 +69,7 @@ async def run_daemon(source: Source, trials: int | None) -> None:
 
 async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Shutdown, lock: NodeLock) -> None:
     config = (await asyncio.to_thread(source)).config
-    check(config)
+    check_budget(config)
     await asyncio.to_thread(check_oci, config)
     async with AsyncExitStack() as stack:
         switches = stack.enter_context(Switches(config.service.drain_file))
@@ -307,7 +307,7 @@ class Service:
         self.notifier.reloading()
         try:
             loaded = await asyncio.to_thread(self.source)
-            check(loaded.config)
+            check_budget(loaded.config)
             await asyncio.to_thread(check_oci, loaded.config)
             await self._adopt(loaded)
         except ConfigError as error:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.configuration.loading import SERIAL_BY_FORCE, allowed, differences, digest, known_keys, load
+from kickwatch.configuration.loading import FORCED_SERIAL, allowed, differences, digest, known_keys, load
 from kickwatch.configuration.types import Config, EngineKind, LogFormat, Network
 from kickwatch.errors import ConfigError
 
@@ -93,7 +93,10 @@ def test_set_takes_a_list() -> None:
         ("trial.window_s=nan", "cannot be nan: give a number from 0.1 to 3600"),
         ("trial.window_s=inf", "cannot be inf: give a number from 0.1 to 3600"),
         ("trial.window_s=-1", "cannot be -1: give a number from 0.1 to 3600"),
-        ("trial.seed=0x" + "f" * 5000, "trial.seed cannot be a number that long: give a whole number from 0"),
+        (
+            "trial.seed=0x" + "f" * 5000,
+            "trial.seed cannot be a number with that many digits: give a whole number from 0",
+        ),
         ("engine.kind=podman", "cannot be 'podman': give one of auto, docker, oci"),
         ("workload.network=host", "cannot be 'host': give one of none, bridge"),
         ("engine.socket=unix:///run/docker.sock", "give an absolute path"),
@@ -102,14 +105,17 @@ def test_set_takes_a_list() -> None:
         ("workload.command=[1]", "cannot be [1]: give a list of strings"),
         ("workload.concurrency", "is not KEY=VALUE: write --set trial.window_s=5"),
         ("=5", "is not KEY=VALUE"),
-        ("workload=5", "unknown key workload: known are workload.enabled, workload.image"),
+        ("workload=5", "unknown key workload: valid keys are workload.enabled, workload.image"),
         ("workload.concurency=5", "unknown key workload.concurency: did you mean workload.concurrency?"),
         ("window_s=5", "unknown key window_s: did you mean trial.window_s?"),
         ("trial.concurrency=5", "unknown key trial.concurrency: did you mean workload.concurrency?"),
-        ("trial.zzz=5", "unknown key trial.zzz: known are trial.window_s, trial.settle_s"),
+        ("trial.zzz=5", "unknown key trial.zzz: valid keys are trial.window_s, trial.settle_s"),
         ("trail.window=5", "unknown key trail.window: did you mean trial.window_s?"),
         ("trail.qqqqqqq=5", "unknown key trail.qqqqqqq: did you mean trial?"),
-        ("zzz=5", "unknown key zzz: known are engine, workload, trial, budget, guard, service, metrics, state, log"),
+        (
+            "zzz=5",
+            "unknown key zzz: valid sections are engine, workload, trial, budget, guard, service, metrics, state, log",
+        ),
         ("a\nb=5", "unknown key 'a\\nb'"),
         ("workload.command=[]]", "cannot be '[]]': give a list of strings"),
     ],
@@ -123,11 +129,11 @@ def test_a_wrong_set_is_one_clear_line(assignment: str, message: str) -> None:
     [
         ("[workload]\nconcurrency = 0\n", "workload.concurrency cannot be 0: give a whole number from 1 to 64"),
         ('[engine]\ntimeout_s = "5"\n', "engine.timeout_s cannot be '5': give a number from 0.1 to 600"),
-        ("engine = 5\n", "engine is a section, and cannot be 5: write [engine]"),
-        ("[[engine]]\nkind = 'docker'\n", "engine is a section, and cannot be [{'kind': 'docker'}]: write [engine]"),
+        ("engine = 5\n", "engine is a section and cannot be 5: write [engine]"),
+        ("[[engine]]\nkind = 'docker'\n", "engine is a section and cannot be [{'kind': 'docker'}]: write [engine]"),
         ("[trail]\nwindow_s = 5\n", "unknown key trail: did you mean trial?"),
-        ("[workload.extra]\na = 1\n", "unknown key workload.extra: known are workload.enabled"),
-        ("[engine]\nkind = docker\n", "is not valid TOML (Invalid value (at line 2, column 8)): correct it there"),
+        ("[workload.extra]\na = 1\n", "unknown key workload.extra: valid keys are workload.enabled"),
+        ("[engine]\nkind = docker\n", "is not valid TOML (Invalid value (at line 2, column 8)): fix its syntax"),
         ("[engine]\nkind = 'docker'\nkind = 'docker'\n", "is not valid TOML (Cannot overwrite a value (at line 3"),
         ("[trial]\nseed = " + "1" * 5000, "is not valid TOML"),
         ("a = " + "[" * 5000, "is not valid TOML"),
@@ -142,7 +148,7 @@ def test_a_wrong_file_is_one_clear_line_that_names_it(file: Path, text: str, mes
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
-    assert error_of(missing) == f"{missing} cannot be read (No such file or directory): name a readable TOML file"
+    assert error_of(missing) == f"{missing} cannot be read (No such file or directory): give a readable TOML file"
     assert "Is a directory" in error_of(tmp_path)
     (tmp_path / "latin1.toml").write_bytes(b"# caf\xe9\n")
     assert "is not valid TOML" in error_of(tmp_path / "latin1.toml")
@@ -153,7 +159,7 @@ def test_a_file_without_permission(file: Path, monkeypatch: pytest.MonkeyPatch) 
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_text", refuse)  # root may read anything
-    assert error_of(file) == f"{file} cannot be read (Permission denied): name a readable TOML file"
+    assert error_of(file) == f"{file} cannot be read (Permission denied): give a readable TOML file"
 
 
 def test_unknown_keys_are_warnings_where_asked(file: Path) -> None:
@@ -162,7 +168,8 @@ def test_unknown_keys_are_warnings_where_asked(file: Path) -> None:
     assert loaded.config == Config(workload=msgspec.structs.replace(Config().workload, hold_s=2.0))
     assert loaded.warnings == (
         f"{file}: unknown key workload.concurency: did you mean workload.concurrency?",
-        f"{file}: unknown key future: known are engine, workload, trial, budget, guard, service, metrics, state, log",
+        f"{file}: unknown key future: valid sections are "
+        "engine, workload, trial, budget, guard, service, metrics, state, log",
         "--set trial.windows=5: unknown key trial.windows: did you mean trial.window_s?",
     )
 
@@ -174,13 +181,13 @@ def test_a_wrong_value_is_an_error_even_where_unknown_keys_are_not(file: Path) -
 
 def test_the_tcp_limit_forces_serial_churn_and_says_so(file: Path) -> None:
     file.write_text("[workload]\nconcurrency = 4\n")
-    assert load(file, ["workload.kmem_tcp_limit_bytes=1"]).warnings == (SERIAL_BY_FORCE,)
+    assert load(file, ["workload.kmem_tcp_limit_bytes=1"]).warnings == (FORCED_SERIAL,)
     assert load(file, ["workload.kmem_tcp_limit_bytes=1", "workload.concurrency=1"]).warnings == ()
     assert load(None, ["workload.kmem_tcp_limit_bytes=1"]).warnings == ()
 
 
 def test_a_command_needs_an_image() -> None:
-    assert "workload.image is not" in error_of(None, 'workload.command=["true"]')
+    assert "set without workload.image" in error_of(None, 'workload.command=["true"]')
 
 
 def test_the_example_holds_every_key_with_its_default() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.configuration.limits import DAY_S, HOUR_S, Limits, check, least_period_s, limits_of
+from kickwatch.configuration.limits import DAY_S, HOUR_S, Limits, check_budget, least_period_s, limits_of
 from kickwatch.configuration.types import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
 from kickwatch.errors import ConfigError
 from kickwatch.service.budget import FILE, Budget, Spent, jittered, load_spent, save_spent
@@ -107,20 +107,22 @@ def test_the_longest_wait_counts() -> None:
 def test_a_trial_larger_than_a_budget_is_refused() -> None:
     large = Config(workload=WorkloadConfig(containers_per_trial=61))
     with pytest.raises(ConfigError) as raised:
-        check(large)
+        check_budget(large)
     assert str(raised.value) == (
-        "workload.containers_per_trial = 61 never fits into budget.containers_per_hour = 60 (preset sentinel): "
-        "make trials smaller or raise budget.containers_per_hour"
+        "workload.containers_per_trial = 61 exceeds budget.containers_per_hour = 60 (preset sentinel): "
+        "set fewer containers per trial, or raise budget.containers_per_hour"
     )
     assert raised.value.exit_status == 2
     with pytest.raises(ConfigError, match=r"budget\.containers_per_day = 50:"):
-        check(Config(workload=large.workload, budget=BudgetConfig(containers_per_hour=61, containers_per_day=50)))
-    with pytest.raises(ConfigError, match="never fits"):
+        check_budget(
+            Config(workload=large.workload, budget=BudgetConfig(containers_per_hour=61, containers_per_day=50))
+        )
+    with pytest.raises(ConfigError, match="exceeds"):
         Budget(SENTINEL).wait_s(NOW_S, 61, 0.0, NOW_S)
-    check(Config(workload=WorkloadConfig(containers_per_trial=60)))
-    check(Config(workload=WorkloadConfig(containers_per_trial=61, enabled=False)))  # passive: starts none
-    check(Config(workload=large.workload, budget=STRESS))
-    check(Config())
+    check_budget(Config(workload=WorkloadConfig(containers_per_trial=60)))
+    check_budget(Config(workload=WorkloadConfig(containers_per_trial=61, enabled=False)))  # passive: starts none
+    check_budget(Config(workload=large.workload, budget=STRESS))
+    check_budget(Config())
 
 
 def test_jitter_adds_its_share_at_most() -> None:
