@@ -178,7 +178,7 @@ def _check_together(workload: WorkloadConfig, given: Mapping[str, _Given]) -> No
         source = given["workload.command"].source
         raise ConfigError(
             f"{source}: workload.command is set without workload.image",
-            "kickwatch's own image takes no command: set an image, or remove the command",
+            "set an image, or remove the command (kickwatch's own image takes none)",
         )
 
 
