@@ -1,4 +1,4 @@
-"""The command line: subcommands, and one place where an error becomes one line and an exit status."""
+"""The command line: the subcommands, and the one place that turns an error into a line and an exit status."""
 
 import sys
 from importlib import import_module
@@ -13,45 +13,45 @@ from kickwatch.journal.journal import configure_logging
 from kickwatch.process import standard_streams
 
 # Where each command is defined, and its line in `kickwatch --help`. A command's modules are loaded when it is called:
-# the daemon, which stays, need not carry the simulator's, and the list of commands needs none.
+# the daemon does not carry the simulator's, and `--help` loads none.
 COMMANDS = {
-    "run": ("run:daemon", "Watch this node: trial after trial, alerts in the log."),
-    "trial": ("trial:trial", "Run one experiment now; print the bill and the verdict."),
-    "status": ("status:status", "Print what the running daemon believes and does."),
-    "reproduce": ("reproduce:reproduce", "Run the published test of 2017 on memory cgroups."),
-    "doctor": ("doctor:doctor", "Check what this node supports and how to fix the rest."),
-    "replay": ("replay:replay", "Compute every verdict again, from the records."),
-    "simulate": ("simulate:simulate", "Measure the detectors' false alarms and delays."),
+    "run": ("run:daemon", "Watch this node: run trials until stopped, log alerts."),
+    "trial": ("trial:trial", "Run one experiment now; print its figures and the verdict."),
+    "status": ("status:status", "Show the running daemon's verdict and what it is doing."),
+    "reproduce": ("reproduce:reproduce", "Run the test published in 2017, on bare memory cgroups."),
+    "doctor": ("doctor:doctor", "Check what this node supports, and how to fix what it lacks."),
+    "replay": ("replay:replay", "Recompute every verdict from stored trial records."),
+    "simulate": ("simulate:simulate", "Simulate the detectors: false alarms and detection delays."),
     "check-config": ("check_config:check_config", "Validate a configuration file."),
 }
 
 
 class Commands(click.Group):
-    """A group whose commands are found by name."""
+    """A group that loads a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
-        """In the order of the table."""
+        """The commands, in the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- likewise
-        """Load one; None makes click complain of its name."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's signature
+        """Load one; for None click reports an unknown command."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"kickwatch.commands.{module}"), attribute)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- likewise
-        """From the table, so that no command is loaded to be listed."""
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- click's signature
+        """List the commands from the table, without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does. It takes any EPIPE for a reader of standard output that is gone, and ends without a word."""
+        """Call the command. Click would take any EPIPE for one on standard output, and exit without a message."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # standard output raises ReaderGoneError: this is a socket or pipe of ours
-            raise RuntimeError("a connection broke, and nothing was ready for it") from error
+        except BrokenPipeError as error:  # not standard output, which raises ReaderGoneError
+            raise RuntimeError("unexpected EPIPE from a socket or pipe of kickwatch") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,15 +59,18 @@ class Commands(click.Group):
 def cli() -> None:
     """Does creating a container here make the kernel interrupt every other CPU?
 
-    kickwatch starts and stops real containers, records which IPIs the kernel sent meanwhile and why, and says whether
-    the container-creation path broadcasts them.
+    kickwatch starts and stops real containers, records which inter-processor interrupts (IPIs) the kernel sends
+    meanwhile and why, and reports whether the kernel's container-creation path broadcasts them.
+
+    Start with `kickwatch doctor`, then `kickwatch trial`. Exit status 2 is a usage or configuration error, 1 any other
+    failure; each command lists its own.
     """
 
 
 def main() -> None:
-    """Entry point. Every error becomes one line, `kickwatch: what: remedy`, and its exit status; no traceback."""
+    """Entry point. An expected error becomes one line, `kickwatch: what: remedy`, and its exit status."""
     standard_streams.prepare()
-    configure_logging()  # a command that reads a configuration does it again, with what that says
+    configure_logging()  # again with its own settings in a command that reads a configuration
     try:
         status = _run()
         sys.stdout.flush()

@@ -1,4 +1,4 @@
 """The commands of the command line, one file each.
 
-May import every room; nothing but `cli` imports it.
+May import every room; only `cli` imports it.
 """

@@ -1,4 +1,4 @@
-"""`kickwatch check-config FILE`: validate a configuration."""
+"""`kickwatch check-config FILE`: validate a configuration file."""
 
 from pathlib import Path
 
@@ -13,7 +13,12 @@ from kickwatch.workload.choose import check_engine
 @click.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
-    """Validate FILE: name the key and the remedy of whatever is wrong. Exit status: 0 valid, 2 not."""
+    """Validate a configuration file; for an error, print the key and how to fix it.
+
+    Checks the file alone. What depends on the node, such as an address to listen on, `run` checks when it starts.
+
+    Exit status: 0 valid, 2 not valid.
+    """
     config = load(file).config
     check_budget(config)
     check_engine(config)

@@ -1,4 +1,4 @@
-"""What every command shares: options, configuration, exit statuses."""
+"""What the commands share: options, configuration, exit statuses."""
 
 import asyncio
 import os
@@ -26,25 +26,30 @@ DEFAULT_CONFIG = Path("/etc/kickwatch/kickwatch.toml")
 def config_options(command: Command) -> Command:
     """`--config FILE` and `--set KEY=VALUE`, on every command that reads the configuration."""
     with_set = click.option(
-        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one key, e.g. workload.network=bridge."
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override one key, e.g. workload.network=bridge. May be repeated.",
     )(command)
     return click.option(
         "--config",
         "config_path",
         type=click.Path(path_type=Path),
-        help=f"Configuration file. Default: {DEFAULT_CONFIG} if it exists.",
+        metavar="FILE",
+        help=f"Configuration file. Default: {DEFAULT_CONFIG}, if it exists.",
     )(with_set)
 
 
 def load_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Loaded:
-    """The configuration as it is now: the file, the environment, the options."""
+    """Read the configuration: the file, the environment, the options."""
     if config_path is None and DEFAULT_CONFIG.exists():
         config_path = DEFAULT_CONFIG
     return load(config_path, sets, os.environ, strict=strict)
 
 
 def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Config:
-    """The configuration a command runs with; logging is set up by it, and what is odd about it is logged."""
+    """The configuration a command runs with. Sets up logging as configured, and logs the warnings."""
     loaded = load_config(config_path, sets, strict=strict)
     configure_logging(form=loaded.config.log.format, level=loaded.config.log.level)
     for warning in loaded.warnings:
@@ -53,19 +58,19 @@ def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in an event loop of its own. A signal ends it with its clean-up done, as InterruptedRunError."""
+    """Run a coroutine in a new event loop. After a signal, and its clean-up, raises InterruptedRunError."""
     try:
         return asyncio.run(work)
     except asyncio.CancelledError as error:
-        raise InterruptedRunError("interrupted", "what was started is removed") from error
+        raise InterruptedRunError("interrupted", "everything it started has been removed") from error
 
 
 def complain(text: str) -> None:
-    """One line on standard error: why the command fails."""
+    """Print one line to standard error: why the command fails."""
     click.echo(f"kickwatch: {' '.join(text.split())}", err=True)
 
 
 def say(text: str) -> None:
-    """Progress, to a terminal only: results go to standard output, and a log is for events."""
+    """Print progress to standard error if it is a terminal; a log gets events only."""
     if sys.stderr.isatty():
         click.echo(text, err=True)

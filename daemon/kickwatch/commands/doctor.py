@@ -1,4 +1,4 @@
-"""`kickwatch doctor`: what this node allows, what is missing and how to get it."""
+"""`kickwatch doctor`: what this node supports, what is missing, and how to fix it."""
 
 import json
 import sys
@@ -19,19 +19,25 @@ BLIND_STATUS = 4
 
 @click.command()
 @config_options
-@click.option("--control", is_flag=True, help="Also run the positive control: known requests that must be counted.")
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Also run the positive control: known requests that must be counted.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, as_json: bool) -> None:
-    """Say what this node allows, what is missing and how to get it.
+    """Check what this node supports, what is missing, and how to fix it.
 
-    Exit status: 0, or 4 when kickwatch is blind here.
+    Also prints how the false-alarm rate is divided among the detectors at the configured pace.
+
+    Exit status: 0, or 4 if kickwatch cannot reach a verdict here (blind).
     """
     config = read_config(config_path, sets)
     found = run(examine(config, control=control))
     shares = Monitor(pace_of(config)).shares
     if as_json:
-        told = {"schema": 1, "blind": blind(found), "capabilities": msgspec.to_builtins(found)}
-        click.echo(json.dumps(told | {"streams": msgspec.to_builtins(shares)}, indent=1))
+        result = {"schema": 1, "blind": blind(found), "capabilities": msgspec.to_builtins(found)}
+        click.echo(json.dumps(result | {"streams": msgspec.to_builtins(shares)}, indent=1))
     else:
         _print(found, shares)
     sys.exit(BLIND_STATUS if blind(found) else 0)
@@ -43,7 +49,7 @@ def _print(found: list[Capability], shares: tuple[Share, ...]) -> None:
         click.echo(f"{mark}  {capability.name}: {capability.detail}")
         if capability.remedy:
             click.echo(f"         remedy: {capability.remedy}")
-    click.echo("blind: a verdict is not possible here" if blind(found) else "kickwatch can do its whole job here")
-    click.echo("\nat most one false alarm in 1000 node-years, divided among the streams at the configured pace:")
+    click.echo("blind: no verdict is possible here" if blind(found) else "kickwatch has all it needs here")
+    click.echo("\nat most one false alarm in 1000 node-years, divided among the detectors' streams at this pace:")
     rows = [(share.name, f"{share.observations_per_year:.0f}", f"{share.threshold:.2e}") for share in shares]
     click.echo(table(("stream", "observations/year", "threshold"), rows))

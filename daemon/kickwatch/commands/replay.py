@@ -1,4 +1,4 @@
-"""`kickwatch replay`: every verdict again, from the records."""
+"""`kickwatch replay`: recompute every verdict from stored records."""
 
 import gc
 import hashlib
@@ -21,9 +21,9 @@ from kickwatch.service.pace import pace_of
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay ends with. `evidence` is a digest of the state: equal on two machines, equal to the last bit.
+    """The result of a replay. `evidence` is a digest of the final state: if equal, it is equal to the last bit.
 
-    `otherwise`: trials of which the history has kept another outcome; `lost`: evidence that could not be restored.
+    `otherwise`: trials whose recomputed outcome differs from the stored one; `lost`: evidence that was not restored.
     """
 
     schema: int = 1
@@ -37,10 +37,10 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replay:
-    """Steps through rows; the pace of each row decides the thresholds, as it did when the row was recorded."""
+    """Replays trials one by one. The recorded pace of each sets the thresholds, as it did in the daemon."""
 
     def __init__(self, pace: Pace) -> None:
-        """`pace` is for rows that carry none."""
+        """`pace` is for records without one."""
         self._pace = pace
         self._monitors: dict[Pace, Monitor] = {}
         self._monitor = self._monitor_for(pace)
@@ -49,7 +49,7 @@ class Replay:
         self._lost: dict[str, None] = {}
 
     def step(self, row: RecordedTrial) -> TrialOutcome:
-        """The verdict of one row, again."""
+        """The outcome of one trial, recomputed."""
         self._monitor = self._monitor_for(row.pace or self._pace)
         if row.state is not None:
             self._begin(row.state)
@@ -60,7 +60,7 @@ class Replay:
         return outcome
 
     def result(self) -> Replayed:
-        """What it came to."""
+        """The result so far."""
         state = self._state
         return Replayed(
             trials=self._trials,
@@ -85,24 +85,25 @@ class Replay:
 @click.command()
 @config_options
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each trial, and one at the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per trial, and one at the end.")
 def replay(config_path: Path | None, sets: tuple[str, ...], file: Path, as_json: bool) -> None:
-    """Judge every trial in FILE again: a history, best a copy of one, or trial records as JSON lines.
+    """Recompute the verdict of every trial in FILE: a history (use a copy) or trial records as JSON lines.
 
-    Thresholds follow from the pace that the history has kept; for JSON lines from the configuration.
-    Exit status: 0 quiet, 3 broadcasting, 4 unknown, after the last trial.
+    A history stores the pace that the thresholds follow from; for JSON lines the configuration gives it.
+
+    Exit status, after the last trial: 0 quiet, 3 broadcasting, 4 unknown.
     """
     again = Replay(pace_of(read_config(config_path, sets)))
     out = sys.stdout.buffer
-    told = None
+    shown = None
     with open_records(file) as rows, _without_collector():
         for row in rows:
             outcome = again.step(row)
             if as_json:
                 out.write(msgspec.json.encode(outcome) + b"\n")
-            elif outcome.changes or outcome.anew or outcome.verdict is not told:
+            elif outcome.changes or outcome.anew or outcome.verdict is not shown:
                 out.write(_lines(outcome).encode())
-            told = outcome.verdict
+            shown = outcome.verdict
     result = again.result()
     out.write((msgspec.json.encode(result) if as_json else _summary(result).encode()) + b"\n")
     out.flush()
@@ -111,7 +112,7 @@ def replay(config_path: Path | None, sets: tuple[str, ...], file: Path, as_json:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Records hold no cycles: looking for some at every turn takes a fifth of the time."""
+    """Records hold no reference cycles, and the search for them would take a fifth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -122,18 +123,18 @@ def _without_collector() -> Iterator[None]:
 
 
 def _lines(outcome: TrialOutcome) -> str:
-    """A trial at which something changed."""
+    """The lines of a trial that changed something."""
     why = ", ".join((*outcome.reasons, *outcome.findings))
     lines = [f"trial {outcome.trial}: {outcome.verdict.value}" + (f" ({why})" if why else "")]
-    lines += [f"  evidence begins anew: {outcome.anew}"] if outcome.anew else []
+    lines += [f"  evidence starts again: {outcome.anew}"] if outcome.anew else []
     lines += [f"  {change.condition.value} {change.kind.value}: {change.text}" for change in outcome.changes]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _summary(result: Replayed) -> str:
-    lines = [f"{result.trials} trials, {result.voids} of them void; at the end: {result.verdict.value}"]
+    lines = [f"{result.trials} trials, {result.voids} of them void; final verdict: {result.verdict.value}"]
     lines += [f"{condition}: {', '.join(streams)}" for condition, streams in result.conditions.items()]
     if result.otherwise:
-        lines.append(f"{result.otherwise} trials were judged otherwise when they were recorded")
+        lines.append(f"for {result.otherwise} trials the stored outcome differs from the recomputed one")
     lines += [f"evidence not restored: {what}" for what in result.lost]
     return "\n".join([*lines, f"evidence {result.evidence}"])

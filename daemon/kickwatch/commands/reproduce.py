@@ -1,4 +1,4 @@
-"""`kickwatch reproduce`: the test of 2017 as published."""
+"""`kickwatch reproduce`: the test of 2017, as published."""
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -19,10 +19,20 @@ EXIT_STATUS = {Patch.PATCHED: 0, Patch.UNPATCHED: 3, Patch.UNKNOWN: 4}
 
 
 @click.command()
-@click.option("-n", "--loops", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True)
-@click.option("--force", is_flag=True, help="Even if the memory cgroups would take a tenth of the free memory.")
+@click.option(
+    "-n",
+    "--loops",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Memory cgroups to create.",
+)
+@click.option("--force", is_flag=True, help="Run even if they would take more than a tenth of the free memory.")
 def reproduce(loops: int, force: bool) -> None:
-    """Make and use memory cgroups in a loop, as Greg Thelen's test of 2017 did, and count the IPIs.
+    """Create and use memory cgroups in a loop, as in Greg Thelen's test of 2017, and count the IPIs.
+
+    Prints the IPIs on CPU 0, as published, and on all CPUs.
 
     Exit status: 0 patched, 3 unpatched, 4 unknown.
     """
@@ -44,7 +54,7 @@ async def _reproduce(settings: Settings) -> Reproduction:
 
 
 class _Bar:
-    """A progress bar on a terminal, one line per phase elsewhere."""
+    """A progress bar on a terminal; elsewhere one line per phase."""
 
     def __init__(self, loops: int) -> None:
         bar = click.progressbar(length=loops, label="creating", file=sys.stderr)
@@ -60,12 +70,12 @@ class _Bar:
         self._bar.__exit__(None, None, None)
 
     def show(self, what: str, done: int, _of: int) -> None:
-        """The phase `what` has come to `done`."""
+        """Phase `what` has reached `done`."""
         if what == "create":
             if self._shown is not None:
                 self._shown.update(done - self._done)
             self._done = done
         elif what == "settle":
-            click.echo("\nwaiting for the kernel's asynchronous work (at most 40 s)", err=True)
+            click.echo("\nwaiting up to 40 s for the kernel's asynchronous work", err=True)
         elif what == "remove":
             click.echo("removing the memory cgroups", err=True)

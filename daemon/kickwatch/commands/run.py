@@ -17,23 +17,25 @@ from kickwatch.service.service import run_daemon
 
 @click.command("run")
 @config_options
-@click.option("--trials", type=click.IntRange(min=1), help="End after so many trials. Default: until a signal.")
+@click.option(
+    "--trials", type=click.IntRange(min=1), metavar="N", help="End after N trials. Default: run until a signal."
+)
 def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) -> None:
-    """Watch this node until a signal: trial after trial, alerts in the log.
+    """Watch this node until a signal: run trial after trial, and log alerts.
 
-    SIGHUP reads the configuration again, SIGUSR1 drains the node and ends the drain. When the terminal closes at which
-    it was started, it ends; under nohup or setsid it goes on.
+    SIGHUP reloads the configuration. SIGUSR1 stops starting containers (drain); a second SIGUSR1 ends the drain. If
+    the daemon was started from a terminal, it ends when that terminal closes, unless nohup or setsid is used.
     """
     share_one_arena()
     configure_logging()
-    with _failures_told():
-        read_config(config_path, sets, strict=False)  # complains, and sets up the log
+    with _failures_logged():
+        read_config(config_path, sets, strict=False)  # raises what is wrong with it, and sets up the log
         run(run_daemon(partial(load_config, config_path, sets, strict=False), trials))
 
 
 @contextmanager
-def _failures_told() -> Iterator[None]:
-    """In the journal an end by an error is a record that can be found; the last line on standard error is none."""
+def _failures_logged() -> Iterator[None]:
+    """Log a fatal error to the journal, where one can search for the event; standard error gets its line anyway."""
     try:
         yield
     except InterruptedRunError:

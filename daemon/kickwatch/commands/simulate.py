@@ -1,4 +1,4 @@
-"""`kickwatch simulate`: operating characteristics of the detectors."""
+"""`kickwatch simulate`: the detectors' false-alarm rates and detection delays."""
 
 from kickwatch.detect.simulate.command import simulate
 

@@ -23,11 +23,16 @@ from kickwatch.report.tables import trial_text
 
 @click.command()
 @config_options
-@click.option("--containers", type=click.IntRange(1, 10_000), help="How many containers. Default: the configuration's.")
+@click.option(
+    "--containers",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Containers to start. Default: workload.containers_per_trial.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema 1) instead of tables.")
-@click.option("--strict", is_flag=True, help="Exit 3 also when containers contend for slab_mutex on a quiet node.")
-@click.option("--until-decided", is_flag=True, help="Go on with more containers until the evidence decides.")
-@click.option("--bisect", is_flag=True, help="Exit 0 quiet, 1 broadcasting, 125 cannot tell: for `git bisect run`.")
+@click.option("--strict", is_flag=True, help="Also exit 3 if the node is quiet but containers wait for slab_mutex.")
+@click.option("--until-decided", is_flag=True, help="Run more containers until the verdict is quiet or broadcasting.")
+@click.option("--bisect", is_flag=True, help="For `git bisect run`: exit 0 quiet, 1 broadcasting, 125 unknown.")
 def trial(  # noqa: PLR0917 -- click passes by keyword
     config_path: Path | None,
     sets: tuple[str, ...],
@@ -37,7 +42,9 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
     until_decided: bool,
     bisect: bool,
 ) -> None:
-    """Run one experiment now: print the bill and the verdict.
+    """Run one experiment now: print what each container cost the other CPUs, and the verdict.
+
+    Needs root. With the defaults it usually takes less than a minute. Its containers are removed at the end.
 
     Exit status: 0 quiet, 3 broadcasting, 4 unknown.
     """
@@ -45,7 +52,7 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
         trials, single = _decided(config_path, sets, containers, until_decided=until_decided)
         judgement = ReasonedVerdict(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
         _report(trials, single, judgement, as_json=as_json)
-    except Exception as error:  # under --bisect any failure is "cannot tell": git takes other statuses for a bad kernel
+    except Exception as error:  # git takes any other status for a bad kernel
         if not bisect:
             raise
         complain(str(error))
@@ -64,7 +71,7 @@ def _decided(
 
 
 def _report(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *, as_json: bool) -> None:
-    """The verdict to standard output, and what it alerts of to the log, whether there is room for the former or not."""
+    """Print the verdict, and log its alerts even if the verdict cannot be printed."""
     try:
         click.echo(_rendered(trials, single, judgement, as_json=as_json))
     finally:
@@ -73,7 +80,7 @@ def _report(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *, 
 
 
 def _rendered(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *, as_json: bool) -> str:
-    """The last trial's figures, and the verdict over all of them."""
+    """The figures of the last trial, and the verdict over all trials."""
     if as_json:
         evidence = {
             "trials": [trial.trial_id for trial in trials],

@@ -78,7 +78,7 @@ def test_text_tells_changes_alone(tmp_path: Path) -> None:
     assert text.startswith("trial ")
     assert "unknown (insufficient_evidence)" in text.splitlines()[0]
     assert "broadcasting raised: 7 of the last 7 containers" in text
-    assert "55 trials, 0 of them void; at the end: broadcasting" in text
+    assert "55 trials, 0 of them void; final verdict: broadcasting" in text
 
 
 def test_a_history_says_again_what_it_said(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_another_outcome_than_the_one_kept_is_told(tmp_path: Path) -> None:
     state, outcome = monitor.step(monitor.start(), serial())
     other = msgspec.structs.replace(outcome, reasons=("blind",))
     history.append(Entry(serial(), b"", other, save(monitor, state), PACE))
-    assert "1 trials were judged otherwise" in run(history.path).stdout
+    assert "for 1 trials the stored outcome differs" in run(history.path).stdout
 
 
 def test_the_pace_of_lines_is_the_configurations(tmp_path: Path) -> None:

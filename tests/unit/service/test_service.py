@@ -35,7 +35,7 @@ def test_the_watchdog_outlasts_every_lawful_wait() -> None:
 def test_an_end_by_an_error_is_a_record_of_the_journal_alone(journal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     module: ModuleType = sys.modules[command.__name__]
     monkeypatch.setattr(module, "reaches_journal", lambda _: journal)
-    with structlog.testing.capture_logs() as logs, pytest.raises(ConfigError), module._failures_told():
+    with structlog.testing.capture_logs() as logs, pytest.raises(ConfigError), module._failures_logged():
         raise ConfigError("the key x is wrong", "mend it")
     told = [(log["event"], log["log_level"], log["what"], log["remedy"]) for log in logs]
     assert told == ([("kickwatch.failed", "critical", "the key x is wrong", "mend it")] if journal else [])

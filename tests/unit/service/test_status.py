@@ -57,7 +57,7 @@ def test_what_cannot_be_written_is_left_out(tmp_path: Path) -> None:
 def test_the_text_is_for_people() -> None:
     assert text_of(TOLD, 4600.0).splitlines() == [
         "broadcasting for 1 h 0 min: kickwatch 1.2, pid 7",
-        "broadcasting; trial 3: churn window, 23 containers (told 10 s ago)",
+        "broadcasting; trial 3: churn window, 23 containers (updated 10 s ago)",
         "3 trials, 69 containers since the evidence began",
         "alert: broadcasting (attributed, signature)",
     ]
@@ -86,5 +86,5 @@ def test_the_text_says_why_nothing_is_known_and_how_old_the_verdict_is() -> None
     text = text_of(replace(young, verdict_age_s=50.0), 4600.0)
     assert text.splitlines()[0] == "unknown (insufficient_evidence) for 1 h 0 min: kickwatch 1.2, pid 7"
     assert "last confirmed by a trial 1 min ago" in text
-    assert "19 more silent containers are needed for quiet" in text
+    assert "quiet needs 19 more containers without a broadcast" in text
     assert "last confirmed" not in text_of(young, 4600.0)

@@ -12,15 +12,23 @@ from kickwatch.errors import OutputError
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Answer within 50 seconds; without it the study takes some minutes.")
+@click.option("--quick", is_flag=True, help="A smaller study, within 50 seconds instead of some minutes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--seed", default=1, show_default=True, help="Seed of the random numbers: equal seeds, equal figures.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes to use.  [default: the CPUs we may run on]")
+@click.option("--seed", default=1, metavar="N", show_default=True, help="Random seed: equal seeds give equal figures.")
 @click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the figures into this SVG file."
+    "--jobs", type=click.IntRange(min=1), metavar="N", show_default="the CPUs available", help="Processes to use."
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also plot the figures to this SVG file.",
 )
 def simulate(quick: bool, as_json: bool, seed: int, jobs: int | None, plot: Path | None) -> None:
-    """Measure the detectors: false alarms under nasty nulls, delays under faults."""
+    """Simulate the detectors: false alarms on healthy but difficult nodes, and detection delays under faults.
+
+    Needs no containers and no privileges. DETECTION.md explains the tables.
+    """
     if sys.stderr.isatty():
         with click.progressbar(length=0, label="simulating", file=sys.stderr) as bar:
 
