@@ -1,4 +1,4 @@
-"""What people read: the tables, the sentence and the JSON of a run.
+"""The output of a run for people: its tables, its verdict in words, and its JSON.
 
-Imports `detect`, `observe.reasons`, `outlets`; never what runs trials.
+Imports `detect`, `observe.reasons`, `outlets`; never a room that runs trials.
 """

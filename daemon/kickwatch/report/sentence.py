@@ -1,4 +1,4 @@
-"""The verdict in words: what was tested, what it excludes, which broadcasts were seen beside it, and the next step."""
+"""The verdict in words: what was tested, what it excludes, which other broadcasts were seen, and the next step."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,19 +10,19 @@ from kickwatch.detect.verdict import ReasonedVerdict, VerdictReason
 from kickwatch.model import Cell, Trial, Verdict, WindowKind
 from kickwatch.outlets.broadcast import bpftrace_line
 
-LEAST_SHOWN = 0.05  # broadcasts per container above the quiet window: less is nobody's doing
+LEAST_SHOWN = 0.05  # broadcasts per container above the quiet window: fewer are chance
 MOST_MEASURED = 42.0  # for BPF programs, on arm64 7.2 with the systemd cgroup driver
 _DIGITS = 3
 _WHY_ALLOWED = {
     BroadcastClass.DESTROY: "while containers are removed",
     BroadcastClass.PERCPU_BALANCE: "by the percpu allocator's worker",
     BroadcastClass.ELSEWHERE: "from elsewhere, below the 0.5 per container that would leave the verdict open",
-    BroadcastClass.TRACING: "by a tracer that was switched",
+    BroadcastClass.TRACING: "by a tracer that was switched on or off",
 }
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
-    """Broadcasts that came with containers and not from the creation path; per container, above the quiet window."""
+    """Broadcasts during churn from outside the creation path; per container, above the quiet window."""
 
     heard_as: BroadcastClass
     reason: str
@@ -34,7 +34,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def beside(trials: Sequence[Trial]) -> tuple[Beside, ...]:
-    """All of them over the trials of one run, the most first; none where no container counts."""
+    """All of them over the trials of one run, most frequent first; none if no container counts."""
     containers = sum(len(counted(trial)) for trial in trials)
     if not containers:
         return ()
@@ -65,7 +65,7 @@ def _beside(cell: Cell, heard_as: BroadcastClass, each: float) -> Beside:
 
 
 def sentence(trials: Sequence[Trial], judgement: ReasonedVerdict) -> str:
-    """Everything after `verdict: <word> (<reasons>): `; lines after the first say what to do next."""
+    """The text after `verdict: <word> (<reasons>): `. Lines after the first say what to do next."""
     containers = sum(len(counted(trial)) for trial in trials)
     if judgement.verdict is Verdict.BROADCASTING:
         return "creating containers makes this kernel interrupt every other CPU"
@@ -74,7 +74,7 @@ def sentence(trials: Sequence[Trial], judgement: ReasonedVerdict) -> str:
         return "; ".join([_silence(trials, containers), *(_allowed(one, jit=jit) for one in beside(trials))])
     if VerdictReason.BROADCASTS_ELSEWHERE in judgement.reasons:
         return _elsewhere(trials, containers)
-    return "this experiment cannot tell"
+    return "this experiment cannot decide"
 
 
 def _silence(trials: Sequence[Trial], containers: int) -> str:
@@ -87,7 +87,7 @@ def _silence(trials: Sequence[Trial], containers: int) -> str:
 
 
 def _allowed(one: Beside, *, jit: bool) -> str:
-    """What is said of broadcasts that a quiet verdict allows; `jit` as told by `jit_broadcasts`."""
+    """The words for broadcasts that a quiet verdict allows; `jit` is from `jit_broadcasts`."""
     each = f"{one.broadcasts_per_container:g} {one.reason} per container"
     if one.heard_as is not BroadcastClass.BPF:
         return f"{each} {_WHY_ALLOWED[one.heard_as]} ({one.origin})"
@@ -106,7 +106,7 @@ def _is(cell: Cell, one: Beside) -> bool:
 
 
 def _elsewhere(trials: Sequence[Trial], containers: int) -> str:
-    """Which cell, how many per container, and how to find out more."""
+    """Which cells, how many broadcasts per container, and how to find out more."""
     node = trials[-1].node
     unallowed = {BroadcastClass.ELSEWHERE}
     if not jit_broadcasts(node.arch, node.kernel):
@@ -117,8 +117,8 @@ def _elsewhere(trials: Sequence[Trial], containers: int) -> str:
     )
     worst = next((cell for cell in _cells(trials, WindowKind.CHURN) if seen and _is(cell, seen[0])), None)
     return (
-        f"with {containers} containers came {cells} that the creation path did not ask for itself:"
-        " a worker, a timer or the program in the container may have\n"
-        "next: `kickwatch run` compares windows with containers and windows without, and convicts within some 30"
-        f" trials; who asks: {bpftrace_line(worst, trials[-1].observers.ipis)}"
+        f"with {containers} containers the kernel broadcast {cells} from outside the creation path:"
+        " a worker, a timer or the program in the container may have asked for them\n"
+        "next: `kickwatch run` compares windows with and without containers, and alerts within about 30 trials;"
+        f" to see who asks: {bpftrace_line(worst, trials[-1].observers.ipis)}"
     )

@@ -1,4 +1,4 @@
-"""The trial as one JSON object (schema 1): the contract of `kickwatch trial --json`. None is what nobody could know."""
+"""The trial as one JSON object (schema 1): the contract of `kickwatch trial --json`. None: could not be measured."""
 
 from statistics import quantiles
 from typing import Any
@@ -24,7 +24,7 @@ _DIGITS = 4
 
 
 def summarise(trial: Trial, judgement: ReasonedVerdict) -> dict[str, Any]:
-    """Every figure of one trial. Rates above quiet can be slightly negative: noise has two sides."""
+    """Every figure of one trial. Rates above the quiet window's can be slightly negative, by chance."""
     return {
         "schema": SCHEMA_VERSION,
         "verdict": judgement.verdict.value,
@@ -56,9 +56,9 @@ def summarise(trial: Trial, judgement: ReasonedVerdict) -> dict[str, Any]:
 
 
 def per_container(trial: Trial) -> dict[str, float | None]:
-    """What one container cost the whole machine; None for what could not be known, and where none counts.
+    """What one container cost the whole machine; None for what could not be measured, and if no container counts.
 
-    Counters and requests above the quiet window's rate; broadcasts and waits as counted, since the stack is the proof.
+    Counters and requests are above the quiet window's rate. Broadcasts and waits are as counted: the stack is proof.
     """
     rise, base, probed = trial.churn.interrupts, trial.quiet.interrupts, attributed(trial)
     requests = (total_requests(trial.churn.cells), total_requests(trial.quiet.cells)) if probed else (None, None)
@@ -77,25 +77,25 @@ def per_container(trial: Trial) -> dict[str, float | None]:
 
 
 def _each(trial: Trial, amount: float | None, digits: int = _DIGITS) -> float | None:
-    """By each container that counts."""
+    """`amount` per container that counts."""
     containers = len(counted(trial))
     return None if amount is None or not containers else round(amount / containers, digits)
 
 
 def _above(trial: Trial, churn: float | None, quiet: float | None) -> float | None:
-    """The same of what exceeds the quiet window's rate."""
+    """The rise above the quiet window's rate, per container that counts."""
     return None if churn is None or quiet is None else _each(trial, above_quiet(trial, churn, quiet))
 
 
 def overhead(trial: Trial) -> dict[str, int | None]:
-    """What the probes could not count, or not in full; None where none was armed."""
+    """Events that the probes lost, or counted without a stack; None if none was armed."""
     armed = (trial.observers.ipis, trial.observers.contention) != ("counters", "none")
     lost, stackless = trial.churn.lost_events, trial.churn.stackless_events
     return {"lost_events": lost if armed else None, "stackless_events": stackless if armed else None}
 
 
 def canary(trial: Trial) -> dict[str, float | int | None] | None:
-    """The batch of bare memory cgroups; None without one."""
+    """The figures of the batch of bare memory cgroups; None without one."""
     batch = trial.canary
     if batch is None:
         return None
@@ -111,9 +111,9 @@ def canary(trial: Trial) -> dict[str, float | int | None] | None:
 
 
 def bill(trial: Trial) -> list[dict[str, Any]] | None:
-    """Every cell of the churn window, largest first; None where no probe was armed.
+    """Every cell of the churn window, largest first; None if no probe was armed.
 
-    That of a probe which failed its positive control is what it counted, and proves nothing.
+    If the probe failed its positive control, these are its counts all the same, and prove nothing.
     """
     if trial.observers.ipis is IpiRung.COUNTERS:
         return None
@@ -139,7 +139,7 @@ def _bill_row(trial: Trial, cell: Cell, quiet_requests: int) -> dict[str, Any]:
 
 
 def waits(trial: Trial) -> list[dict[str, Any]] | None:
-    """Who waited for slab_mutex in the churn window, and for whom, longest total first; None where nobody looked."""
+    """Who waited for slab_mutex in the churn window, and for whom, longest total first; None if not measured."""
     if not waits_known(trial):
         return None
     return [

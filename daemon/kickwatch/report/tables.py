@@ -1,4 +1,4 @@
-"""The trial as a person reads it: what each container made the other CPUs run, who waited, and the verdict."""
+"""The trial as text for a person: what each container made the other CPUs run, who waited, and the verdict."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _WAIT_HEAD = ("waiter", "held by", "waits", "total ms", "longest ms")
 
 
 def trial_text(trial: Trial, judgement: ReasonedVerdict, trials: Sequence[Trial] = ()) -> str:
-    """Several paragraphs, ready to print. `trials`: all of the run whose verdict it is, if there were several."""
+    """Several paragraphs, ready to print. `trials`: all trials of the run, if there were several."""
     summary = summarise(trial, judgement)
     parts = [
         _head(trial, summary),
@@ -46,7 +46,7 @@ def _head(trial: Trial, summary: dict[str, Any]) -> str:
 
 def _bill(summary: dict[str, Any]) -> str:
     if summary["bill"] is None:
-        return "what the other CPUs were made to run is not known: no probe tells"
+        return "what the other CPUs were made to run is not known: no probe is armed"
     rows = [
         (
             row["reason"],
@@ -68,9 +68,9 @@ def _bill(summary: dict[str, Any]) -> str:
 
 def _waits(summary: dict[str, Any]) -> str:
     if summary["observers"]["contention"] == "none":
-        return "slab_mutex: its waits are not known, no probe sees them"
+        return "slab_mutex: waits not known, no probe measures them"
     if summary["waits"] is None:
-        return "slab_mutex: its address is not known yet, so nothing is known of its waits"
+        return "slab_mutex: waits not known, its address is not known yet"
     rows = [
         (row["waiter"], row["holder"], str(row["waits"]), _ms(row["wait_ns"]), _ms(row["max_wait_ns"]))
         for row in summary["waits"]
@@ -115,7 +115,7 @@ def _verdict(trials: Sequence[Trial], judgement: ReasonedVerdict) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be; numbers to the right."""
+    """A table with columns as wide as needed, and numbers right-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

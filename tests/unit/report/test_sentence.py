@@ -61,7 +61,7 @@ def test_six_broadcasts_for_each_container_from_a_worker_are_not_quiet() -> None
     assert "next: `kickwatch run`" in text
     assert "bpftrace -e" in text
     shown = trial_text(one, judgement)
-    assert "verdict: unknown (broadcasts_elsewhere): with 23 containers came 6 do_sync_core" in shown
+    assert "verdict: unknown (broadcasts_elsewhere): with 23 containers the kernel broadcast 6 do_sync" in shown
 
 
 def test_a_short_run_says_both_that_it_is_short_and_what_came_with_it() -> None:
@@ -110,7 +110,7 @@ def test_strays_of_the_creation_path_are_counted_in_the_words() -> None:
 def test_the_cell_to_blame_is_not_what_is_ordinary_here() -> None:
     arm = replace(trial().node, arch="aarch64", kernel="6.12.0")
     _, text = judged(silent(SECCOMP, replace(TIMESTAMP, broadcasts=14), node=arm))
-    assert "came 0.609 do_sync_core (static-key, other) per container" in text
+    assert "broadcast 0.609 do_sync_core (static-key, other) per container" in text
     assert 'kaddr("do_sync_core")' in text
     assert "kick_all_cpus_sync" not in text
 

@@ -103,8 +103,8 @@ def test_counters_alone_have_no_bill_no_waits_and_no_losses() -> None:
     assert "creation path: broadcasts per container not known" in text
     assert "requests not known" in text
     assert "canary: 100 bare memory cgroups, each creation-path broadcasts not known and 0 CAL-TLB" in text
-    assert "made to run is not known: no probe tells" in text
-    assert "slab_mutex: its waits are not known, no probe sees them" in text
+    assert "made to run is not known: no probe is armed" in text
+    assert "slab_mutex: waits not known, no probe measures them" in text
     assert "0 broadcasts" not in text
     assert "nobody waited" not in text
 
