@@ -1,4 +1,4 @@
-"""A log record that is still to be written."""
+"""A log record before it is written."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from kickwatch.journal.journal import Event, logger
 
 @dataclass(frozen=True)
 class Alert:
-    """One log record to write: its level, its name, its fields."""
+    """A log record: its level, its event, its fields."""
 
     level: str
     event: Event
@@ -16,5 +16,5 @@ class Alert:
 
 
 def log(alert: Alert) -> None:
-    """Write it."""
+    """Write the record to the log."""
     getattr(logger(), alert.level)(alert.event, **alert.fields)

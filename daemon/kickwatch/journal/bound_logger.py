@@ -1,8 +1,7 @@
-"""The logger behind `logger()`: it takes any key and any value, and what fails on the way out never reaches the caller.
+"""The logger behind `logger()`: it accepts any key and any value, and never raises.
 
-A processor, renderer or sink that raises costs a record its form, not its content: the record goes out in the plainest
-form, with `log_error`. structlog's own loggers let such an error end the caller, and clash with fields named `event` or
-`self`.
+If a processor, renderer or sink raises, the record is written in the plainest form, with the key `log_error`.
+structlog's own loggers pass such an error on to the caller, and cannot take fields named `event` or `self`.
 """
 
 from collections.abc import Mapping
@@ -14,26 +13,26 @@ import structlog
 
 from kickwatch.journal.plain import text
 
-# Raised when a key of events.schema.json changes its meaning or goes; new keys and events raise nothing.
+# Goes up when a key of events.schema.json changes its meaning or is removed; not for new keys and events.
 EVENT_SCHEMA = 1
 # syslog priorities (syslog(3)) by structlog's level names.
 PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
-# What the log itself says about each record. A field of such a name gets a _ at its end.
+# Keys that the log itself adds to each record. A field with one of these names gets a _ appended.
 RESERVED = frozenset({"event", "level", "priority", "schema", "timestamp", "suppressed", "lost", "log_error"})
 
 
 class Sink(Protocol):
-    """Where records go."""
+    """Where records are written."""
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """One record, in the form that the reader is used to."""
+        """Write a record in the usual form."""
 
     def write_plain(self, record: Mapping[str, Any]) -> None:
-        """One record with as little work as possible: its own form has failed."""
+        """Write a record with as little work as possible, after the usual form has failed."""
 
 
 class BoundLogger(structlog.BoundLoggerBase):
-    """One method for each level. None of them raises."""
+    """One method per level. None of them raises."""
 
     _logger: Sink
 
@@ -64,8 +63,8 @@ class BoundLogger(structlog.BoundLoggerBase):
             self._logger.write(record)
         except structlog.DropEvent:
             return
-        except Exception as error:  # noqa: BLE001 -- whatever fails in the log must not end the caller
-            with suppress(Exception):  # the stream itself is broken: there is nowhere left to report it
+        except Exception as error:  # noqa: BLE001 -- a failure of the log must not end the caller
+            with suppress(Exception):  # the stream is broken: there is nowhere left to report it
                 self._logger.write_plain(_plainest(level, event, fields, error))
 
 

@@ -1,4 +1,4 @@
-"""A record for a person at a terminal: the sentence that matters first, then the figures, then what takes many lines.
+"""A record for a person at a terminal: first the main sentence, then short figures, then values of several lines.
 
     2026-01-01T00:00:00Z [error   ] kickwatch.broadcast_detected: 3 x do_sync_core per container, sent by the task that
         creates the container
@@ -8,8 +8,8 @@
             smp_text_poke_batch_finish
             mem_cgroup_write
 
-Sentences are wrapped at the terminal's width, everything else is left whole so that it can be copied. Nothing is left
-out, and no character that would move the cursor or turn text around reaches the terminal.
+Sentences are wrapped at the terminal's width; everything else stays on one line, so it can be copied. No key is left
+out. Characters that would move the cursor or reverse the text are shown as escapes.
 """
 
 import re
@@ -19,21 +19,21 @@ from typing import Any
 
 from kickwatch.journal.plain import as_json, plain, text
 
-NARROWEST = 40  # a terminal of fewer columns is written to as if it had so many
+MIN_WIDTH = 40  # columns; a narrower terminal is treated as if it had these
 
 _SENTENCES = ("headline", "explanation", "what", "remedy")
 _FOR_COLLECTORS = frozenset({"schema", "priority"})
 _INDENT = "    "
-_SHORT = 48  # characters of a value that shares its line with others
-_LONGEST_SENTENCE = 2000  # what is longer is no sentence, and stays whole
+_SHORT = 48  # characters; a longer value gets its own line
+_MAX_SENTENCE = 2000  # characters; longer text is not wrapped
 _BARE = re.compile(r"[^\s\"'=,;:\[\]{}][^\s\"=,\[\]{}]*")
 _RESET, _BOLD, _RED, _YELLOW, _GREEN, _DIM = (f"\x1b[{code}m" for code in (0, 1, 31, 33, 32, 2))
 _COLOURS = {"critical": _RED + _BOLD, "error": _RED, "warning": _YELLOW, "info": _GREEN, "debug": _DIM}
 
 
 def render(record: Mapping[str, Any], width: int, *, colours: bool) -> str:
-    """The record as lines, without a newline at the end. `width` in columns is kept where words can be broken."""
-    width, fields = max(width, NARROWEST), plain(dict(record))
+    """The record as lines, without a final newline. Lines are at most `width` columns if they can be wrapped."""
+    width, fields = max(width, MIN_WIDTH), plain(dict(record))
     when, level, event = (printable(text(fields.pop(key, ""))) for key in ("timestamp", "level", "event"))
     front = f"{when} [{level:<8}] {event}"
     first, *lines = _lines(front, fields, width)
@@ -44,10 +44,10 @@ def render(record: Mapping[str, Any], width: int, *, colours: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with everything that is no visible character or space written as an escape."""
+    """The text, with every character that is neither visible nor a space written as an escape."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _lines(front: str, fields: dict[str, Any], width: int) -> Iterator[str]:
@@ -56,7 +56,7 @@ def _lines(front: str, fields: dict[str, Any], width: int) -> Iterator[str]:
     short = {key: _pair(key, value) for key, value in fields.items() if key not in _FOR_COLLECTORS.union(sentences)}
     pairs = [pair for pair in short.values() if pair is not None]
     if first is not None:
-        yield from _headed(front, printable(fields[first]), width)
+        yield from _first_lines(front, printable(fields[first]), width)
     elif pairs and len(front) + 2 + len(together := " ".join(pairs)) <= width:
         yield f"{front}: {together}"
         pairs = []
@@ -72,31 +72,31 @@ def _lines(front: str, fields: dict[str, Any], width: int) -> Iterator[str]:
 
 
 def _is_sentence(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and "\n" not in value and len(value) <= _LONGEST_SENTENCE
+    return isinstance(value, str) and bool(value.strip()) and "\n" not in value and len(value) <= _MAX_SENTENCE
 
 
-def _headed(front: str, sentence: str, width: int) -> list[str]:
-    """The sentence behind the front, or below it where only a few words would have room beside it."""
+def _first_lines(front: str, sentence: str, width: int) -> list[str]:
+    """The sentence after `front`, or below it if only a few words would fit beside it."""
     if len(front) + 2 + len(sentence) <= width:
         return [f"{front}: {sentence}"]
-    if width - len(front) < NARROWEST:
+    if width - len(front) < MIN_WIDTH:
         return [f"{front}:", *_wrapped(sentence, width, _INDENT)]
     return _wrapped(sentence, width, f"{front}: ")
 
 
-def _wrapped(sentence: str, width: int, begin: str, further: str = _INDENT) -> list[str]:
+def _wrapped(sentence: str, width: int, first_indent: str, further_indent: str = _INDENT) -> list[str]:
     return textwrap.wrap(
         sentence,
         width,
-        initial_indent=begin,
-        subsequent_indent=further,
+        initial_indent=first_indent,
+        subsequent_indent=further_indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
 def _word(value: object) -> str:
-    """A value within a line: bare where it is one word, in quotes where it is not."""
+    """A value within a line: as it is if it is one word, else in quotes."""
     if not isinstance(value, str):
         return as_json(value)
     if _BARE.fullmatch(value) and value.isprintable():
@@ -113,13 +113,13 @@ def _inline(value: object) -> str:
 
 
 def _pair(key: str, value: object) -> str | None:
-    """`key=value`; None where that would be too long."""
-    told = _inline(value)
-    return f"{_word(key)}={told}" if len(told) <= _SHORT else None
+    """`key=value`; None if that is too long."""
+    shown = _inline(value)
+    return f"{_word(key)}={shown}" if len(shown) <= _SHORT else None
 
 
 def _packed(pairs: list[str], width: int, indent: str) -> Iterator[str]:
-    """As many to a line as it holds."""
+    """Lines with as many pairs as fit."""
     line = ""
     for pair in pairs:
         if line and len(indent) + len(line) + 1 + len(pair) > width:
@@ -131,7 +131,7 @@ def _packed(pairs: list[str], width: int, indent: str) -> Iterator[str]:
 
 
 def _block(key: str, value: object, width: int, indent: str) -> Iterator[str]:
-    """A value that has a line, or lines, to itself."""
+    """A value on its own line or lines."""
     name = _word(key)
     if isinstance(value, str) and "\n" not in value:
         yield f"{indent}{name}: {printable(value)}"
@@ -148,7 +148,7 @@ def _items(value: object, width: int, indent: str) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             if isinstance(item, dict):
-                yield from _member_of_a_list(item, width, indent)
+                yield from _list_item(item, width, indent)
             elif isinstance(item, str) and "\n" not in item:
                 yield indent + printable(item)
             elif isinstance(item, str | list):
@@ -160,8 +160,8 @@ def _items(value: object, width: int, indent: str) -> Iterator[str]:
         yield indent + _word(value)
 
 
-def _member_of_a_list(item: dict[str, object], width: int, indent: str) -> Iterator[str]:
-    """One of several objects: its first line begins with a dash."""
+def _list_item(item: dict[str, object], width: int, indent: str) -> Iterator[str]:
+    """An object in a list: its first line starts with a dash."""
     lines = list(_members(item, width, indent + "  ")) or [indent + "  {}"]
     yield f"{indent}- {lines[0].removeprefix(indent + '  ')}"
     yield from lines[1:]

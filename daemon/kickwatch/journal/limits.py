@@ -1,6 +1,6 @@
-"""How often an event may be logged: a token bucket per name, so that a node in trouble does not fill its journal.
+"""Rate limits: a token bucket per event name, so a node in trouble does not fill its journal.
 
-What is dropped is counted, and the next record of that name says how many there were (`suppressed`).
+Dropped records are counted, and the next record of that name has their number (`suppressed`).
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -12,7 +12,7 @@ from structlog.types import EventDict
 
 @dataclass(frozen=True)
 class Rate:
-    """`burst` records at once, and one more every `period_s`."""
+    """`burst` records at once, then one more every `period_s`."""
 
     burst: int
     period_s: float
@@ -26,12 +26,12 @@ class _Bucket:
 
 
 class Limiter:
-    """A structlog processor. `clock` is in seconds and never goes back; `spared` names are always let through."""
+    """A structlog processor. `clock` is monotonic, in seconds. Records named in `spared` always pass."""
 
     def __init__(
         self, rates: Mapping[str, Rate], default: Rate, spared: Collection[str], clock: Callable[[], float]
     ) -> None:
-        """`default` is for the names that `rates` has not."""
+        """`default` is the rate of names that are not in `rates`."""
         self._rates = rates
         self._default = default
         self._spared = frozenset(spared)
@@ -39,7 +39,7 @@ class Limiter:
         self._buckets: dict[str, _Bucket] = {}
 
     def admit(self, name: str) -> int | None:
-        """None: drop this record. Else how many of that name were dropped since the last one that passed."""
+        """None to drop the record; else the number of that name dropped since the last one that passed."""
         if name in self._spared:
             return 0
         rate, now_s = self._rates.get(name, self._default), self._clock()
@@ -54,7 +54,7 @@ class Limiter:
         return suppressed
 
     def __call__(self, _: object, __: str, event: EventDict) -> EventDict:
-        """Raises DropEvent, which structlog takes as the end of this record."""
+        """Raises DropEvent to drop the record."""
         suppressed = self.admit(str(event["event"]))
         if suppressed is None:
             raise structlog.DropEvent

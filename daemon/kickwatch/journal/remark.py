@@ -1,6 +1,6 @@
-"""What a person should know of the set-up.
+"""Remarks: what a person should know about the set-up.
 
-Each kind is an event of its own (`journal.remarks`); the record of a trial has the texts.
+Each kind is a separate event (`journal.remarks`); a trial's record has their texts.
 """
 
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ import msgspec
 
 
 class RemarkKind(StrEnum):
-    """What a remark is about."""
+    """The subject of a remark."""
 
     CAPABILITY_LOST = "capability_lost"
     RUNTIME_DRIVEN = "runtime_driven"  # as configured
-    RUNTIME_INSTEAD = "runtime_instead"  # of an engine that does not answer
+    RUNTIME_INSTEAD = "runtime_instead"  # because no engine answers
     SECCOMP_MISSING = "seccomp_missing"
     WARM_UP_FAILED = "warm_up_failed"
     KNOB_IGNORED = "knob_ignored"
@@ -22,17 +22,17 @@ class RemarkKind(StrEnum):
 
 
 class Remark(msgspec.Struct, frozen=True):
-    """One of them, in a sentence."""
+    """One remark, as a sentence."""
 
     kind: RemarkKind
     text: str
 
 
 def losses(texts: Iterable[str]) -> tuple[Remark, ...]:
-    """What the observers cannot see, each with its reason."""
+    """Remarks for what the observers cannot see; each text has the reason."""
     return tuple(Remark(RemarkKind.CAPABILITY_LOST, text) for text in texts)
 
 
 def texts_of(remarks: Iterable[Remark]) -> list[str]:
-    """What a trial's record has of them."""
+    """The texts, for a trial's record."""
     return [remark.text for remark in remarks]

@@ -1,4 +1,4 @@
-"""From remarks on the set-up to log records: each kind has an event of its own, so that one can alert on it."""
+"""From remarks on the set-up to log records. Each kind has its own event, so one can alert on it."""
 
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import Event
@@ -16,6 +16,6 @@ _EVENTS: dict[RemarkKind, tuple[str, Event]] = {
 
 
 def alert_of(remark: Remark) -> Alert:
-    """Its log record."""
+    """The log record of a remark."""
     level, event = _EVENTS[remark.kind]
     return Alert(level, event, {"what": remark.text})

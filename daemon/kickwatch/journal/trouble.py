@@ -1,4 +1,4 @@
-"""Something that fails for a while: logged when it begins and when its cause changes, and once more when it is over."""
+"""A failure that lasts for a while: logged when it starts, when its cause changes, and when it is over."""
 
 import time
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from kickwatch.journal.journal import Event
 
 @dataclass
 class TroubleLog:
-    """One thing that may fail. `begins` is a warning with `what` and `remedy`, `ends` has `lasted_s`."""
+    """One thing that may fail. `begins` is a warning with `what` and `remedy`; `ends` has `lasted_s`."""
 
     begins: Event
     ends: Event
@@ -19,11 +19,11 @@ class TroubleLog:
 
     @property
     def lasts(self) -> bool:
-        """Whether it failed the last time."""
+        """True if it failed the last time."""
         return bool(self._what)
 
     def failed(self, what: str, remedy: str) -> None:
-        """It failed. `what` must not be empty."""
+        """Report a failure. `what` must not be empty."""
         if not self._what:
             self._since_s = time.monotonic()
         if what != self._what:
@@ -31,12 +31,12 @@ class TroubleLog:
             log(Alert("warning", self.begins, {"what": what, "remedy": remedy}))
 
     def works(self, **fields: Any) -> None:
-        """It works; `fields` are further keys of the event that ends the trouble."""
+        """Report a success. `fields` are further keys of the event that ends the trouble."""
         if self._what:
             lasted_s = round(time.monotonic() - self._since_s, 1)
             log(Alert("info", self.ends, {"lasted_s": lasted_s, **fields}))
         self.forget()
 
     def forget(self) -> None:
-        """It is no longer asked for: over, without an event."""
+        """End the trouble without an event: the thing is no longer configured."""
         self._what = ""

@@ -123,7 +123,7 @@ def test_a_renderer_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_way_to_the_journal_may_fail(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     configure_logging(form="json", stream=stream)
-    lines = journal.Lines(stream, prefixed=True)
+    lines = journal.JsonLines(stream, prefixed=True)
     structlog.configure(logger_factory=lambda *_: journal.Journal(tmp_path / "socket", lines))
     monkeypatch.setattr(journal if what == "sentence" else native, what, fails)
     logger().error(Event.BROADCAST_DETECTED, headline="3 x")

@@ -15,11 +15,9 @@ import pytest
 import structlog
 
 from kickwatch.journal import native
+from kickwatch.journal.events import NEVER_DROPPED, RATE, Event
 from kickwatch.journal.journal import (
-    NEVER_DROPPED,
-    RATE,
     STREAM_WAIT_MS,
-    Event,
     configure_logging,
     logger,
     reaches_journal,

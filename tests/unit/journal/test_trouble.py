@@ -10,7 +10,8 @@ import pytest
 import structlog
 from jsonschema import Draft202012Validator
 
-from kickwatch.journal.journal import RETIRED, Event, configure_logging
+from kickwatch.journal.events import RETIRED, Event
+from kickwatch.journal.journal import configure_logging
 from kickwatch.journal.trouble import TroubleLog
 
 SCHEMA = json.loads(resources.files("kickwatch.journal").joinpath("events.schema.json").read_text("utf-8"))
