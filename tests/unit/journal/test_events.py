@@ -398,10 +398,15 @@ def test_journalctl_takes_the_catalog_as_it_is(tmp_path: Path) -> None:
 # --- EVENTS.md
 
 
-def table_rows() -> dict[str, list[str]]:
-    """The rows of the tables of events, by name."""
+@cache
+def page() -> str:
+    return (ROOT / "EVENTS.md").read_text(encoding="utf-8")
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """The rows of the tables of events in a part of the page, by name."""
     rows = {}
-    for line in (ROOT / "EVENTS.md").read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         if line.startswith("| `kickwatch."):
             name, *rest = [cell.strip() for cell in line.strip("|").split(" | ")]
             name = name.strip("` ")
@@ -410,33 +415,52 @@ def table_rows() -> dict[str, list[str]]:
     return rows
 
 
+def test_every_event_has_an_action_and_a_warning_needs_one() -> None:
+    for event in Event:
+        action = DEFINITIONS[short(event)]["x-action"]
+        assert action, event
+        assert levels(event) == ["info"] or action != "none", event
+
+
 def test_the_page_has_every_event_as_it_is() -> None:
-    rows = table_rows()
+    rows = table_rows(page().split("## Appendix")[0])
     assert set(rows) == {event.value for event in Event}
     for event in Event:
-        level, message_id, when, keys = rows[event.value]
-        assert level == ", ".join(levels(event))
+        definition = DEFINITIONS[short(event)]
+        assert rows[event.value] == [", ".join(levels(event)), definition["description"], definition["x-action"]]
+
+
+def test_the_appendix_has_the_id_and_the_keys_of_every_event() -> None:
+    rows = table_rows(page().split("## Appendix")[1])
+    assert set(rows) == {event.value for event in Event}
+    for event in Event:
+        message_id, keys = rows[event.value]
         assert message_id == f"`{event.message_id}`"
-        assert when == DEFINITIONS[short(event)]["description"]
         assert ("*of a change*" in keys) == ("$ref" in DEFINITIONS[short(event)])
         own = set(DEFINITIONS[short(event)]["properties"]) - {"event", "level"}
-        told = {key: bool(doubt) for key, doubt in re.findall(r"`(\w+)`(\??)", keys)}
-        assert told == {key: key not in required(event) for key in own}, event
+        shown = {key: bool(doubt) for key, doubt in re.findall(r"`(\w+)`(\??)", keys)}
+        assert shown == {key: key not in required(event) for key in own}, event
+
+
+def test_the_record_on_the_page_is_valid() -> None:
+    record = json.loads(page().split("```json")[1].split("```")[0])
+    assert record["event"] == Event.BROADCAST_DETECTED
+    assert_valid(record)
 
 
 def test_the_page_has_the_keys_of_every_record_and_of_a_change() -> None:
-    page = (ROOT / "EVENTS.md").read_text(encoding="utf-8")
     for properties in (SCHEMA["properties"], DEFINITIONS["change"]["properties"]):
         for key, typed in properties.items():
-            assert f"| `{key}` | {typed.get('description', '')}" in page
+            assert f"| `{key}` | {typed.get('description', '')}" in page()
 
 
 def test_the_page_names_ids_and_rates_as_they_are() -> None:
-    page = (ROOT / "EVENTS.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"\b[0-9a-f]{32}\b", page)) == {event.message_id for event in Event}
-    assert f"MESSAGE_ID={Event.BROADCAST_DETECTED.message_id}" in page
+    assert set(re.findall(r"\b[0-9a-f]{32}\b", page())) == {event.message_id for event in Event}
+    assert f"MESSAGE_ID={Event.BROADCAST_DETECTED.message_id}" in page()
     trials = RATES[Event.TRIAL_FINISHED]
-    assert f"Of each name {RATE.burst} records may come at once and one more every {RATE.period_s:.0f} s" in page
-    assert f"of `kickwatch.trial_finished` {trials.burst}, and one more every {trials.period_s:.0f} s" in page
-    assert f"its queue stays full for {FULL_WAIT_MS} ms" in page
-    assert f"does not read for {STREAM_WAIT_MS} ms" in page
+    assert (
+        f"Of each event {RATE.burst} records may be logged at once and one more every {RATE.period_s:.0f} s" in page()
+    )
+    assert f"of `kickwatch.trial_finished` {trials.burst}, and one more every {trials.period_s:.0f} s" in page()
+    assert f"its queue stays full for {FULL_WAIT_MS} ms" in page()
+    assert f"does not read for {STREAM_WAIT_MS} ms" in page()
