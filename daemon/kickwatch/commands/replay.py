@@ -20,7 +20,7 @@ from kickwatch.model import Verdict
 from kickwatch.service.pace import pace_of
 
 
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a replay. `evidence` is a digest of the final state: if equal, it is equal to the last bit.
 
     `otherwise`: trials whose recomputed outcome differs from the stored one; `lost`: evidence that was not restored.
@@ -59,10 +59,10 @@ class Replay:
             self._otherwise += 1
         return outcome
 
-    def result(self) -> Replayed:
+    def result(self) -> ReplayResult:
         """The result so far."""
         state = self._state
-        return Replayed(
+        return ReplayResult(
             trials=self._trials,
             voids=state.voids,
             verdict=state.verdict,
@@ -131,7 +131,7 @@ def _lines(outcome: TrialOutcome) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _summary(result: Replayed) -> str:
+def _summary(result: ReplayResult) -> str:
     lines = [f"{result.trials} trials, {result.voids} of them void; final verdict: {result.verdict.value}"]
     lines += [f"{condition}: {', '.join(streams)}" for condition, streams in result.conditions.items()]
     if result.otherwise:

@@ -16,7 +16,7 @@ from kickwatch.journal.journal import logger
 from kickwatch.model import Trial, Verdict
 from kickwatch.outlets.one_run import alerts_of
 from kickwatch.process.signals import Shutdown, until_signalled
-from kickwatch.report.sentence import beside
+from kickwatch.report.sentence import other_broadcasts
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
 
@@ -91,7 +91,7 @@ def _rendered(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *
             "quiet": single.evidence_quiet,
             "needed": single.evidence_needed,
             "more_containers": single.more_containers,
-            "beside": msgspec.to_builtins(beside(trials)),
+            "beside": msgspec.to_builtins(other_broadcasts(trials)),
         }
         return json.dumps(summarise(trials[-1], judgement) | {"evidence": evidence}, indent=1)
     rate = f"a verdict is wrong with a probability of at most {single.error_rate:g}"

@@ -10,8 +10,8 @@ from kickwatch.detect.verdict import ReasonedVerdict, VerdictReason
 from kickwatch.model import Cell, Trial, Verdict, WindowKind
 from kickwatch.outlets.broadcast import bpftrace_line
 
-LEAST_SHOWN = 0.05  # broadcasts per container above the quiet window: fewer are chance
-MOST_MEASURED = 42.0  # for BPF programs, on arm64 7.2 with the systemd cgroup driver
+MIN_SHOWN = 0.05  # broadcasts per container above the quiet window: fewer are chance
+MAX_MEASURED = 42.0  # for BPF programs, on arm64 7.2 with the systemd cgroup driver
 _DIGITS = 3
 _WHY_ALLOWED = {
     BroadcastClass.DESTROY: "while containers are removed",
@@ -21,7 +21,7 @@ _WHY_ALLOWED = {
 }
 
 
-class Beside(msgspec.Struct, frozen=True, kw_only=True):
+class OtherBroadcasts(msgspec.Struct, frozen=True, kw_only=True):
     """Broadcasts during churn from outside the creation path; per container, above the quiet window."""
 
     heard_as: BroadcastClass
@@ -33,7 +33,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     stack: tuple[str, ...]
 
 
-def beside(trials: Sequence[Trial]) -> tuple[Beside, ...]:
+def other_broadcasts(trials: Sequence[Trial]) -> tuple[OtherBroadcasts, ...]:
     """All of them over the trials of one run, most frequent first; none if no container counts."""
     containers = sum(len(counted(trial)) for trial in trials)
     if not containers:
@@ -43,8 +43,8 @@ def beside(trials: Sequence[Trial]) -> tuple[Beside, ...]:
     for cell in merge_cells(_cells(trials, WindowKind.CHURN)):
         each = (cell.broadcasts - quiet.get(cell.identity, 0)) / containers
         heard_as = class_of(cell.origin, cell.path)
-        if heard_as is not BroadcastClass.CREATION and each >= LEAST_SHOWN:
-            found.append(_beside(cell, heard_as, each))
+        if heard_as is not BroadcastClass.CREATION and each >= MIN_SHOWN:
+            found.append(_row(cell, heard_as, each))
     return tuple(sorted(found, key=lambda one: -one.broadcasts_per_container))
 
 
@@ -52,8 +52,8 @@ def _cells(trials: Iterable[Trial], kind: WindowKind) -> list[Cell]:
     return [cell for trial in trials for cell in (trial.churn if kind is WindowKind.CHURN else trial.quiet).cells]
 
 
-def _beside(cell: Cell, heard_as: BroadcastClass, each: float) -> Beside:
-    return Beside(
+def _row(cell: Cell, heard_as: BroadcastClass, each: float) -> OtherBroadcasts:
+    return OtherBroadcasts(
         heard_as=heard_as,
         reason=cell.reason,
         func=cell.func,
@@ -71,7 +71,7 @@ def sentence(trials: Sequence[Trial], judgement: ReasonedVerdict) -> str:
         return "creating containers makes this kernel interrupt every other CPU"
     if judgement.verdict is Verdict.QUIET:
         jit = jit_broadcasts(trials[-1].node.arch, trials[-1].node.kernel)
-        return "; ".join([_silence(trials, containers), *(_allowed(one, jit=jit) for one in beside(trials))])
+        return "; ".join([_silence(trials, containers), *(_allowed(one, jit=jit) for one in other_broadcasts(trials))])
     if VerdictReason.BROADCASTS_ELSEWHERE in judgement.reasons:
         return _elsewhere(trials, containers)
     return "this experiment cannot decide"
@@ -86,7 +86,7 @@ def _silence(trials: Sequence[Trial], containers: int) -> str:
     )
 
 
-def _allowed(one: Beside, *, jit: bool) -> str:
+def _allowed(one: OtherBroadcasts, *, jit: bool) -> str:
     """The words for broadcasts that a quiet verdict allows; `jit` is from `jit_broadcasts`."""
     each = f"{one.broadcasts_per_container:g} {one.reason} per container"
     if one.heard_as is not BroadcastClass.BPF:
@@ -94,14 +94,14 @@ def _allowed(one: Beside, *, jit: bool) -> str:
     if one.reason == TEXT_PATCHING:
         return f"{each} from static keys of BPF, such as a device program flips ({one.origin})"
     whose = "for BPF programs"
-    if jit and one.broadcasts_per_container <= MOST_MEASURED:
+    if jit and one.broadcasts_per_container <= MAX_MEASURED:
         whose = "are this kernel's ordinary cost of seccomp filters and other BPF programs"
     elif jit:
-        whose = f"for BPF programs, more than the {MOST_MEASURED:g} measured on healthy nodes"
+        whose = f"for BPF programs, more than the {MAX_MEASURED:g} measured on healthy nodes"
     return f"{each} {whose} ({one.origin})"
 
 
-def _is(cell: Cell, one: Beside) -> bool:
+def _same_cell(cell: Cell, one: OtherBroadcasts) -> bool:
     return cell.identity == (one.reason, one.func, one.origin, one.path)
 
 
@@ -111,11 +111,11 @@ def _elsewhere(trials: Sequence[Trial], containers: int) -> str:
     unallowed = {BroadcastClass.ELSEWHERE}
     if not jit_broadcasts(node.arch, node.kernel):
         unallowed.add(BroadcastClass.BPF)
-    seen = [one for one in beside(trials) if one.heard_as in unallowed]
+    seen = [one for one in other_broadcasts(trials) if one.heard_as in unallowed]
     cells = ", ".join(
         f"{one.broadcasts_per_container:g} {one.reason} ({one.origin}, {one.path}) per container" for one in seen
     )
-    worst = next((cell for cell in _cells(trials, WindowKind.CHURN) if seen and _is(cell, seen[0])), None)
+    worst = next((cell for cell in _cells(trials, WindowKind.CHURN) if seen and _same_cell(cell, seen[0])), None)
     return (
         f"with {containers} containers the kernel broadcast {cells} from outside the creation path:"
         " a worker, a timer or the program in the container may have asked for them\n"

@@ -6,7 +6,7 @@ from builders import RCU, TLB, kick, trial, window
 from kickwatch.detect.single import one_shot
 from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.model import Cell, Origin, Path, Trial, Verdict
-from kickwatch.report.sentence import beside, sentence
+from kickwatch.report.sentence import other_broadcasts, sentence
 from kickwatch.report.tables import trial_text
 from watching import lives, serial
 
@@ -95,7 +95,7 @@ def test_a_few_from_elsewhere_are_listed_as_such() -> None:
 
 def test_what_is_as_frequent_without_containers_is_not_beside_them() -> None:
     both = silent(TIMESTAMP, quiet=window("quiet", TIMESTAMP))
-    assert beside([both]) == ()
+    assert other_broadcasts([both]) == ()
     assert judged(both)[0].verdict is Verdict.QUIET
 
 
