@@ -48,7 +48,7 @@ def test_reproduce_ends_in_the_midst_of_its_loops_and_leaves_nothing(how: str) -
         else:
             command.press(INTERRUPT)
         assert command.ended() == 1
-        assert how == "closed" or "kickwatch: interrupted: what was started is removed\n" in command.text
+        assert how == "closed" or "kickwatch: interrupted: everything it started has been removed\n" in command.text
         assert "Traceback" not in command.text
     assert leftovers()["cgroups"] == before
 
