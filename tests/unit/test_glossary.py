@@ -15,6 +15,8 @@ GONE = {
     "from kickwatch.process.cancellation import apart": "detached_group",
     "Event.NOTE": "an event for each condition",
     "UNEXPLAINED": "ELSEWHERE",
+    "Ending": "Shutdown",
+    "SERIAL_BY_FORCE": "FORCED_SERIAL",
 }
 FILES_GONE = {"whole.py", "shielded.py", "once.py", "recorded.py", "words.py", "probehelper.c"}
 
