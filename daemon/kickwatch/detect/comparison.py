@@ -11,11 +11,11 @@ Pure: `Comparer` holds what the configuration fixes, `Comparison` is the state.
 import msgspec
 
 from kickwatch.detect.classes import BpfCost
-from kickwatch.detect.eprocess import Null
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.relative import BURN_IN, Reference, null_of, silent, watch_of
 from kickwatch.detect.strata import Stratum
 from kickwatch.detect.track import Given, Track, Turn, advance, start
+from kickwatch.detect.wager import Null
 
 LEAST_SWEEPS = 0.25  # per container: a rise to less than that is nobody's trouble
 MOST_RULES = 32

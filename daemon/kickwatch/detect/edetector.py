@@ -12,8 +12,8 @@ n observations minus n is a supermartingale; hence, without any assumption of in
 
 from collections.abc import Iterable
 
-from kickwatch.detect.eprocess import NOTHING, Nine, Wager, Wealth, play
 from kickwatch.detect.scaled import Scaled
+from kickwatch.detect.wager import NOTHING, Nine, Wager, Wealth, play
 
 
 class EDetector:

@@ -15,7 +15,7 @@ from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import bpf_allowance
 from kickwatch.detect.comparison import MOST_RULES, Comparer, Comparison
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import EpochEProcess, Null, Wager
+from kickwatch.detect.eprocess import EpochEProcess
 from kickwatch.detect.examine import Examined, examine
 from kickwatch.detect.quiet import (
     FAILED_TRIALS,
@@ -33,6 +33,7 @@ from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, TrialObservati
 from kickwatch.detect.swap import SwapTest
 from kickwatch.detect.track import Given, Track
 from kickwatch.detect.verdict import VerdictReason
+from kickwatch.detect.wager import Null, Wager
 from kickwatch.model import AlarmKind, Trial, Verdict
 
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere

@@ -25,9 +25,10 @@ from itertools import cycle
 import msgspec
 from msgspec.structs import replace
 
-from kickwatch.detect.eprocess import Bets, EProcess, Null, Wager, Wealth
+from kickwatch.detect.eprocess import EProcess
 from kickwatch.detect.rates import CREATION_PATH, Allowance
 from kickwatch.detect.scaled import Scaled
+from kickwatch.detect.wager import Bets, Null, Wager, Wealth
 from kickwatch.model import Verdict
 
 ALPHA = 1e-4

@@ -11,7 +11,6 @@ import msgspec
 from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import BpfCost
 from kickwatch.detect.comparison import Comparison, RelativeRule, StratumRecord
-from kickwatch.detect.eprocess import Null, SavedWealth, StaleStateError, Wealth
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.quiet import SavedSilence, Silence
 from kickwatch.detect.relative import Reference
@@ -20,6 +19,7 @@ from kickwatch.detect.strata import Stratum
 from kickwatch.detect.streams import Name
 from kickwatch.detect.track import SavedTrack, Track
 from kickwatch.detect.verdict import VerdictReason
+from kickwatch.detect.wager import Null, SavedWealth, StaleStateError, Wealth
 from kickwatch.model import Verdict
 
 VERSION = 1

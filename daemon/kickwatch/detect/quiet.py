@@ -14,9 +14,10 @@ whose alarm would end it well above rest: a broadcast that was heard is no silen
 import msgspec
 from msgspec.structs import replace
 
-from kickwatch.detect.eprocess import EProcess, Null, SavedWealth, StaleStateError, Wager, Wealth
+from kickwatch.detect.eprocess import EProcess
 from kickwatch.detect.oneshot import ALPHA, FAULTY_SHARE, MOST_MORE, SILENCE, Churned, silences
 from kickwatch.detect.verdict import BROADCASTS_PER_CONTAINER
+from kickwatch.detect.wager import Null, SavedWealth, StaleStateError, Wager, Wealth
 
 FAILED_TRIALS = 2  # in a row, before the condition says so; void ones likewise
 FRESH_CONTAINERS = 23  # silent ones establish silence from a start

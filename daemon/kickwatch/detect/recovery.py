@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Bets, Null, SavedWealth, Wager, Wealth
+from kickwatch.detect.wager import Bets, Null, SavedWealth, Wager, Wealth
 
 RECOVERY_THRESHOLD = 1e4  # observations to a wrong recovery while the mean stays at the ceiling or above
 LEAST_CEILING = 0.02  # of a weak fault: proof that a mean is below 0.001 would take a year

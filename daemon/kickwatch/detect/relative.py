@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import msgspec
 
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.recovery import Ceiling, Hysteresis
 from kickwatch.detect.scaled import add_up, power, stake_and_multiply
+from kickwatch.detect.wager import Null, Wager
 
 TOLERANCE = 1.25  # what an update, another engine version or the time of day may add unremarked
 REFERENCE_ALPHA = 1e-7  # 50 cells and 20 updates a year take 1e-4 of a false alarm a year

@@ -5,10 +5,10 @@ from enum import StrEnum
 import msgspec
 
 from kickwatch.detect.comparison import Comparison
-from kickwatch.detect.eprocess import Wealth
 from kickwatch.detect.quiet import Silence
 from kickwatch.detect.streams import CONDITION_OF, Name
 from kickwatch.detect.track import Track
+from kickwatch.detect.wager import Wealth
 from kickwatch.model import AlarmKind, Verdict
 
 

@@ -10,8 +10,8 @@ for the other: the settle time belongs to the churn window.
 """
 
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Bets, Null, Wager
 from kickwatch.detect.recovery import Ceiling, Hysteresis, Watched
+from kickwatch.detect.wager import Bets, Null, Wager
 
 # Half the money bets all on churn: a broadcast that comes with every churn window is found in the fewest trials that
 # the threshold allows. The rest is for one that a busy background sometimes hides.

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Null, SavedWealth, Wager, Wealth
 from kickwatch.detect.swap import FAIR_COIN
+from kickwatch.detect.wager import Null, SavedWealth, Wager, Wealth
 
 THRESHOLD = 5.3e8
 EDGES = (  # wager, and a law on the edge of its null

@@ -8,19 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kickwatch.detect.eprocess import (
-    SPREAD,
-    Bets,
-    EpochEProcess,
-    EProcess,
-    Null,
-    SavedWealth,
-    StaleStateError,
-    Wager,
-    Wealth,
-)
+from kickwatch.detect.eprocess import EpochEProcess, EProcess
 from kickwatch.detect.oneshot import SILENCE
 from kickwatch.detect.recovery import CONFIDENT
+from kickwatch.detect.wager import SPREAD, Bets, Null, SavedWealth, StaleStateError, Wager, Wealth
 
 Law = dict[float, Fraction]
 

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from builders import TLB, kick, wait, window
 from kickwatch.configuration.types import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged
 from kickwatch.detect.rates import BPF, CREATION_PATH, DESTROY, NODE_YEARS, SIGNATURE, SWEEPS, Allowance, Pace
 from kickwatch.detect.state import ChangeKind
 from kickwatch.detect.streams import Name
+from kickwatch.detect.wager import Null, Wager
 from kickwatch.model import (
     AlarmKind,
     CanaryBatch,

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from kickwatch.detect.eprocess import Null, SavedWealth
 from kickwatch.detect.monitor import EPOCH_S, Monitor
 from kickwatch.detect.persist import VERSION, restore, save
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import TrialOutcome
+from kickwatch.detect.wager import Null, SavedWealth
 from kickwatch.model import Trial
 from watching import PACE, serial, watched
 

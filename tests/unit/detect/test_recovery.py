@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.recovery import Ceiling, Hysteresis, SavedWatched, Watched
 from kickwatch.detect.simulate.laws import draws, poisson
+from kickwatch.detect.wager import Null, Wager
 
 
 def watch() -> Hysteresis:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from kickwatch.detect import track as tracks
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.track import Given, Onset, Track, Turn, advance, is_calm, silence, start
+from kickwatch.detect.wager import Null, Wager
 
 
 def watch(threshold: float = 5.3e8) -> Hysteresis:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import exp, lgamma, log, log1p
 
-from kickwatch.detect.eprocess import NOTHING, Null, Wager, Wealth
+from kickwatch.detect.wager import NOTHING, Null, Wager, Wealth
 
 CONFIDENCE = 0.95
 HALVINGS = 20

@@ -9,11 +9,11 @@ import msgspec
 from kickwatch.detect.classes import SPARE
 from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.rates import CREATION_PATH, SIGNATURE, Allowance
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.simulate.laws import draws, poisson
 from kickwatch.detect.simulate.nulls import Source, bpf, fair_coin, overdispersed, relative, sweeps
+from kickwatch.detect.wager import Null, Wager
 
 EXACT, POISSON = "exact", "poisson"
 

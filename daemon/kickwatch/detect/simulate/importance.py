@@ -13,11 +13,12 @@ from random import Random
 import msgspec
 
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import EProcess, Null, Wager
+from kickwatch.detect.eprocess import EProcess
 from kickwatch.detect.oneshot import FAULTY_SHARE, SILENCE
 from kickwatch.detect.rates import CREATION_PATH, SIGNATURE
 from kickwatch.detect.simulate.laws import draws, from_masses, poisson_masses
 from kickwatch.detect.simulate.nulls import attributed, fair_coin, signature
+from kickwatch.detect.wager import Null, Wager
 
 Masses = dict[float, float]
 LONGEST_RUN = 2000  # containers of one `kickwatch trial`

@@ -13,12 +13,12 @@ import msgspec
 
 from kickwatch.detect.classes import LEARNING_CONTAINERS, SPARE
 from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
-from kickwatch.detect.eprocess import Null, Wager
 from kickwatch.detect.rates import BPF, CREATION_PATH, SIGNATURE, SWEEPS
 from kickwatch.detect.recovery import CONFIDENT, PLAIN
 from kickwatch.detect.relative import TOLERANCE, Reference
 from kickwatch.detect.simulate.laws import draw, draws, from_masses, poisson, two_point
 from kickwatch.detect.swap import FAIR_COIN
+from kickwatch.detect.wager import Null, Wager
 
 ALLOWED = CREATION_PATH.mean
 CLIP = CREATION_PATH.clip

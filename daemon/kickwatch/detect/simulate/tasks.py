@@ -8,7 +8,6 @@ from random import Random
 import msgspec
 
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import Wager
 from kickwatch.detect.oneshot import ALPHA
 from kickwatch.detect.simulate.effects import (
     EFFECTS,
@@ -24,6 +23,7 @@ from kickwatch.detect.simulate.effects import (
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_weight, error_weight
 from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Source
 from kickwatch.detect.simulate.silence import HEALTHY, containers_to_quiet, share_unknown
+from kickwatch.detect.wager import Wager
 
 THRESHOLD = 5.3e8  # one stream, one observation a minute, one false alarm in 1000 years
 HORIZONS = 8  # a run without alarm ends after so many thresholds
