@@ -13,44 +13,20 @@ from msgspec.structs import replace
 from kickwatch.detect import changes
 from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import bpf_allowance
-from kickwatch.detect.comparison import MOST_RULES, Comparer, Comparison
-from kickwatch.detect.edetector import EDetector
+from kickwatch.detect.comparison import Comparer, Comparison
+from kickwatch.detect.detectors import RELATIVE, detectors, shares_of
 from kickwatch.detect.eprocess import EpochEProcess
 from kickwatch.detect.examine import Examined, examine
-from kickwatch.detect.quiet import (
-    FAILED_TRIALS,
-    STANDING,
-    SUSPICIOUS,
-    SUSPICIOUS_COIN,
-    Silence,
-    SilenceTest,
-    remembered,
-)
-from kickwatch.detect.rates import Pace, Share, Stream, observations_per_year, split
-from kickwatch.detect.recovery import LEAST_CEILING, MOST_CLIP, Ceiling, Hysteresis
+from kickwatch.detect.judgement import ends_silence, evidence_of, outcome_of
+from kickwatch.detect.quiet import FAILED_TRIALS, Silence, SilenceTest, remembered
+from kickwatch.detect.rates import Pace, Share
 from kickwatch.detect.state import Change, Figures, SilentTrials, State, TrialOutcome
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, TrialObservations, allowance_of
-from kickwatch.detect.swap import SwapTest
+from kickwatch.detect.streams import SWAPPED, Name, TrialObservations
 from kickwatch.detect.track import Given, Track
-from kickwatch.detect.verdict import VerdictReason
-from kickwatch.detect.wager import Null, Wager
 from kickwatch.model import AlarmKind, Trial, Verdict
 
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
-RELATIVE = "relative"
-FEW_ALLOWANCES = 5.0
-# While one of these holds nothing is silent, however long it holds; silence begins with its end.
-_ENDS_SILENCE = frozenset({AlarmKind.BROADCASTING, AlarmKind.ELSEWHERE})
 _LOUD_ABOVE = {Name.BPF: 1.0}  # there every trial has some: what is allowed is no beginning of a fault
-_MOST = 1e300
-_REASON_OF = {
-    Name.ATTRIBUTED: VerdictReason.CREATION_PATH,
-    Name.BURST: VerdictReason.CREATION_PATH,
-    Name.SIGNATURE: VerdictReason.CREATION_PATH,
-    Name.CANARY: VerdictReason.CANARY,
-}
-# An alarm of these would end `quiet`, so evidence that grows there does so before it is one.
-_ENDS_QUIET = frozenset({AlarmKind.BROADCASTING, AlarmKind.CONTENDED, AlarmKind.ELSEWHERE})
 
 
 class Monitor:
@@ -58,13 +34,11 @@ class Monitor:
 
     def __init__(self, pace: Pace) -> None:
         """Thresholds follow from the pace: one false alarm in 1000 node-years, all streams together."""
-        per_year = observations_per_year(pace.period_s)
-        streams = [Stream(name.value, per_year * (pace.containers if name is Name.ATTRIBUTED else 1)) for name in Name]
         self.pace = pace
-        self.shares: tuple[Share, ...] = split((*streams, Stream(RELATIVE, per_year * MOST_RULES)))
+        self.shares: tuple[Share, ...] = shares_of(pace)
         thresholds = {share.name: share.threshold for share in self.shares}
         self.comparer = Comparer(thresholds[RELATIVE])
-        self.tests = _tests(thresholds)
+        self.tests = detectors(thresholds)
         self.silence = SilenceTest()
         self._epochs = {name: EpochEProcess(test.detector.wager) for name, test in self.tests.items()}
 
@@ -83,7 +57,8 @@ class Monitor:
         state, gone, anew = self._entered(state, seen)
         before, (state, turned) = state, self._fed(state, seen)
         state = replace(state, trials=state.trials + 1, silence=self._listened(before, state, seen))
-        outcome = self._judged(state, seen, (*gone, *changes.of_conditions(before.alerted, turned)), anew)
+        changed = (*gone, *changes.of_conditions(before.alerted, turned))
+        outcome = outcome_of(state, seen, self.silence, changed, anew)
         looked = seen.started_unix_s if seen.established is not None else state.looked_unix_s
         return replace(
             state,
@@ -111,7 +86,7 @@ class Monitor:
             track, published = state.tracks.get(name), state.published.get(name)
             shown[name.value] = Figures(
                 alerted=track is not None and track.watched.alerted,
-                evidence=track.watched.alarm.total().capped(_MOST) if track else 0.0,
+                evidence=evidence_of(track),
                 threshold=test.detector.threshold,
                 e_process=self._epochs[name].published(published) if published else 1.0,
             )
@@ -194,43 +169,11 @@ class Monitor:
         established = seen.established
         if established is not None:
             known = remembered(known, established.elsewhere, established.containers)
-        if _rose(before, state) or not _ENDS_SILENCE.isdisjoint(state.alerted):
+        if ends_silence(before, state):
             return self.silence.begun_again(known)
         if established is not None and established.churned is not None:
             return self.silence.heard(known, established.churned)
         return known
-
-    def _judged(self, state: State, seen: Examined, told: tuple[Change, ...], anew: str) -> TrialOutcome:
-        alerted, missing = state.alerted, None
-        verdict, reasons = Verdict.UNKNOWN, self._doubts(state, seen)
-        if AlarmKind.BROADCASTING in alerted:
-            verdict, reasons = Verdict.BROADCASTING, _guilty(alerted[AlarmKind.BROADCASTING], counters=seen.counters)
-        elif not reasons and not state.silence.established:
-            reasons, missing = (VerdictReason.INSUFFICIENT_EVIDENCE.value,), self.silence.needs(state.silence)
-        elif not reasons and _stands(state):
-            reasons = (VerdictReason.INSUFFICIENT_EVIDENCE.value,)
-        elif not reasons:
-            verdict = Verdict.QUIET
-        findings = tuple(condition.value for condition in alerted if condition is not AlarmKind.BROADCASTING)
-        return TrialOutcome(
-            trial=seen.trial,
-            verdict=verdict,
-            reasons=reasons,
-            findings=(*findings, *seen.findings),
-            changes=told,
-            anew=anew,
-            more_containers=missing,
-        )
-
-    @staticmethod
-    def _doubts(state: State, seen: Examined) -> tuple[str, ...]:
-        """Why nothing is known, whatever the evidence for silence."""
-        if state.silence.failed >= FAILED_TRIALS:
-            return (VerdictReason.CONTAINERS_FAILED.value,)
-        if seen.doubts:
-            return seen.doubts
-        elsewhere = state.silence.elsewhere or AlarmKind.ELSEWHERE in state.alerted
-        return (VerdictReason.BROADCASTS_ELSEWHERE.value,) if elsewhere else ()
 
     def _in_epoch(self, state: State, started_unix_s: float) -> State:
         epoch = int(started_unix_s // EPOCH_S)
@@ -262,19 +205,6 @@ class _Feed(msgspec.Struct, frozen=True):
         return Given(self.seen.trial, observations, loud_above, self.observed.longest_wait_ns, self.seen.silence)
 
 
-def _tests(thresholds: dict[str, float]) -> dict[Name, Hysteresis]:
-    """The detector of every stream."""
-    tests = {}
-    for name in Name:
-        if name in SWAPPED:
-            tests[name] = SwapTest(thresholds[name.value]).hysteresis
-        else:
-            allowance = allowance_of(name)
-            detector = EDetector(Wager(Null(allowance.mean, allowance.clip)), thresholds[name.value])
-            tests[name] = Hysteresis(detector) if name is Name.ATTRIBUTED else averaged(detector)
-    return tests
-
-
 def _voided(state: State, seen: Examined) -> State:
     """The state after a void trial: two in a row, and nothing is known until one is valid. An alarm holds."""
     silence = replace(state.silence, void=state.silence.void + 1)
@@ -282,45 +212,3 @@ def _voided(state: State, seen: Examined) -> State:
     if silence.void < FAILED_TRIALS or AlarmKind.BROADCASTING in state.alerted:
         return state
     return replace(state, verdict=Verdict.UNKNOWN, reasons=seen.void, more_containers=None)
-
-
-def _rose(before: State, after: State) -> bool:
-    """Whether a trial was loud enough to end silence: it raised a stream's evidence well above rest."""
-    return after.tracks is not before.tracks and any(
-        track.watched.alarm.reaches(SUSPICIOUS_COIN if name in SWAPPED else SUSPICIOUS)
-        and track.watched.alarm.total().capped(_MOST) > _alarm_of(before.tracks.get(name))
-        for name, track in after.tracks.items()
-        if CONDITION_OF[name] in _ENDS_QUIET
-    )
-
-
-def _alarm_of(track: Track | None) -> float:
-    return track.watched.alarm.total().capped(_MOST) if track else 0.0
-
-
-def _stands(state: State) -> bool:
-    """Whether evidence stands so high that no silence counts beside it. That of an alarm stands still: it is known."""
-    return not state.calm and any(
-        CONDITION_OF[name] in _ENDS_QUIET and not track.watched.alerted and track.watched.alarm.reaches(STANDING)
-        for name, track in state.tracks.items()
-    )
-
-
-def averaged(detector: EDetector) -> Hysteresis:
-    """Alarm and recovery of a stream whose observations are averages, such as broadcasts per container of a trial.
-
-    An average can lie a little above its allowance for ever. So recovery from a fault that was always there asks for
-    less than the allowance itself, of observations clipped a little above it: silence ends such an alarm in 44 trials.
-    A fault that came in rare heaps is told by its bets and has the usual ceiling: clipped so low it would seem gone.
-    """
-    null = detector.wager.null
-    plain = Ceiling(null.mean, min(FEW_ALLOWANCES * null.mean, null.clip))
-    return Hysteresis(detector, plain, Ceiling(max(null.mean, LEAST_CEILING), max(MOST_CLIP, plain.clip)))
-
-
-def _guilty(streams: tuple[str, ...], *, counters: bool) -> tuple[str, ...]:
-    """Why the verdict is broadcasting, in the words of the one-trial verdict."""
-    reasons = [_REASON_OF[Name(stream)] for stream in streams]
-    if counters:
-        reasons = [VerdictReason.CANARY_INTERRUPTS if reason is VerdictReason.CANARY else reason for reason in reasons]
-    return tuple(dict.fromkeys(reason.value for reason in reasons))

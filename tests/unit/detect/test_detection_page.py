@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from builders import RCU, TLB, containers, kick, trial, wait, window
 from kickwatch.configuration.types import Config
-from kickwatch.detect.monitor import RELATIVE, Monitor
+from kickwatch.detect.detectors import RELATIVE
+from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import ChangeKind, State
 from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, allowance_of

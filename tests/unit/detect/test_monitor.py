@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from builders import TLB, kick, wait, window
 from kickwatch.configuration.types import BudgetConfig, Config, Preset, TrialConfig, WorkloadConfig
+from kickwatch.detect.detectors import RELATIVE, averaged
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.monitor import EPOCH_S, RELATIVE, Monitor, averaged
+from kickwatch.detect.monitor import EPOCH_S, Monitor
 from kickwatch.detect.rates import BPF, CREATION_PATH, DESTROY, NODE_YEARS, SIGNATURE, SWEEPS, Allowance, Pace
 from kickwatch.detect.state import ChangeKind
 from kickwatch.detect.streams import Name
