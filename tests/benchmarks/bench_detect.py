@@ -13,9 +13,9 @@ import msgspec
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import EpochEProcess
 from kickwatch.detect.oneshot import OneShot
-from kickwatch.detect.rates import CREATION_PATH
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.relative import Reference
+from kickwatch.detect.streams import CREATION_PATH
 from kickwatch.detect.swap import SwapTest
 from kickwatch.detect.wager import Null, Wager
 

@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from kickwatch.detect.state import Figures
-from kickwatch.detect.streams import CONDITION_OF, Name
+from kickwatch.detect.streams import STREAMS, StreamName
 from kickwatch.journal.journal import Event
 from kickwatch.model import AlarmKind
 from kickwatch.outlets.changes import _EVENTS as CHANGES
@@ -40,7 +40,7 @@ def healthy() -> Metrics:
     return metrics
 
 
-def with_alarm(name: Name) -> Metrics:
+def with_alarm(name: StreamName) -> Metrics:
     """The alarm of a stream holds."""
     metrics = healthy()
     metrics.evidence({name.value: Figures(alerted=True, evidence=1e12, threshold=1e10, e_process=1.0)})
@@ -79,7 +79,7 @@ def nodes() -> Iterator[tuple[str, Metrics, str]]:
     """(name, node, severity of the one alert it makes; empty for none)."""
     yield "healthy", healthy(), ""
     for condition, (_, level, _) in CHANGES.items():
-        streams = [name for name, means in CONDITION_OF.items() if means is condition]
+        streams = [name for name, row in STREAMS.items() if row.alarm is condition]
         assert streams or condition is AlarmKind.REGRESSED
         for name in streams:
             yield f"stream {name.value}", with_alarm(name), SEVERITY[level]
@@ -145,7 +145,7 @@ def all_rules() -> list[dict[str, str]]:
 def test_every_event_that_detects_something_is_one_of_a_condition_that_has_an_alert() -> None:
     assert {raised for raised, _, _ in CHANGES.values()} == {event for event in Event if event.endswith("_detected")}
     assert set(CHANGES) == set(AlarmKind)
-    assert set(CONDITION_OF) == set(Name)
+    assert set(STREAMS) == set(StreamName)
 
 
 def test_every_word_that_a_rule_asks_for_is_one_that_a_daemon_says() -> None:

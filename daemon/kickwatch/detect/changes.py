@@ -6,20 +6,16 @@ from msgspec.structs import replace
 
 from kickwatch.detect import sentences as words
 from kickwatch.detect.comparison import Comparison, RelativeRule
-from kickwatch.detect.rates import Allowance
-from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.state import Change, ChangeKind, State
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name
+from kickwatch.detect.streams import Stream
 from kickwatch.detect.track import Turn
 from kickwatch.model import AlarmKind
 
 
-def of_stream(name: Name, test: Hysteresis, turn: Turn, *, counters: bool) -> Change:
+def of_stream(stream: Stream, turn: Turn, *, counters: bool) -> Change:
     """The turn of one stream. `counters`: no probe attributes, so the canary heard CAL - TLB."""
-    null = test.detector.wager.null
-    allowance = None if name in SWAPPED else Allowance(null.mean, null.clip)
-    text = words.raised(name, turn, allowance, counters=counters) if turn.raised else words.ended(name, turn)
-    return _turned(CONDITION_OF[name], name.value, turn, text)
+    text = words.raised(stream, turn, counters=counters) if turn.raised else words.ended(stream, turn)
+    return _turned(stream.alarm, stream.name.value, turn, text)
 
 
 def of_rule(comparison: Comparison, rule: RelativeRule, turn: Turn) -> Change:

@@ -97,10 +97,9 @@ def _struct(by_class: Mapping[BroadcastClass, int], kicks: int, patched: int) ->
     )
 
 
-def elsewhere_above_quiet(trial: Trial) -> float:
+def elsewhere_above_quiet(trial: Trial, churn: Broadcasts, quiet: Broadcasts) -> float:
     """Broadcasts elsewhere in the churn window beyond the quiet window's rate. Can be negative."""
-    churn, quiet = broadcasts_of(trial.churn.cells).elsewhere, broadcasts_of(trial.quiet.cells).elsewhere
-    return churn - quiet * churn_by_quiet(trial)
+    return churn.elsewhere - quiet.elsewhere * churn_by_quiet(trial)
 
 
 # Where nobody else has a device program attached, the runtime's flips cgroup_bpf_enabled_key on and off: three calls
@@ -163,8 +162,8 @@ def release_of(kernel: str) -> tuple[int, int]:
 
 def unallowed_above_quiet(trial: Trial) -> float:
     """Broadcasts above quiet that nothing allows: those elsewhere, and for BPF where programs are packed."""
-    above = elsewhere_above_quiet(trial)
+    churn, quiet = broadcasts_of(trial.churn.cells), broadcasts_of(trial.quiet.cells)
+    above = elsewhere_above_quiet(trial, churn, quiet)
     if jit_broadcasts(trial.node.arch, trial.node.kernel):
         return above
-    churn = bpf_cost(trial.node, len(counted(trial)), broadcasts_of(trial.churn.cells)).broadcasts
-    return above + max(0.0, churn - broadcasts_of(trial.quiet.cells).bpf)
+    return above + max(0.0, bpf_cost(trial.node, len(counted(trial)), churn).broadcasts - quiet.bpf)

@@ -2,9 +2,9 @@
 
 from kickwatch.detect.comparison import MOST_RULES
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.rates import Pace, Share, Stream, observations_per_year, split
+from kickwatch.detect.rates import ObservationRate, Pace, Share, observations_per_year, split
 from kickwatch.detect.recovery import LEAST_CEILING, MOST_CLIP, Ceiling, Hysteresis
-from kickwatch.detect.streams import SWAPPED, Name, allowance_of
+from kickwatch.detect.streams import STREAMS, Stream, StreamName
 from kickwatch.detect.swap import SwapTest
 from kickwatch.detect.wager import Null, Wager
 
@@ -14,22 +14,25 @@ FEW_ALLOWANCES = 5.0
 
 def shares_of(pace: Pace) -> tuple[Share, ...]:
     """The threshold of every stream and of each relative rule: one false alarm in 1000 node-years, all together."""
-    per_year = observations_per_year(pace.period_s)
-    streams = [Stream(name.value, per_year * (pace.containers if name is Name.ATTRIBUTED else 1)) for name in Name]
-    return split((*streams, Stream(RELATIVE, per_year * MOST_RULES)))
+    trials = observations_per_year(pace.period_s)
+    rates = [_rate(STREAMS[name], trials, pace) for name in StreamName]
+    return split((*rates, ObservationRate(RELATIVE, trials * MOST_RULES)))
 
 
-def detectors(thresholds: dict[str, float]) -> dict[Name, Hysteresis]:
-    """The detector of every stream."""
-    tests = {}
-    for name in Name:
-        if name in SWAPPED:
-            tests[name] = SwapTest(thresholds[name.value]).hysteresis
-        else:
-            allowance = allowance_of(name)
-            detector = EDetector(Wager(Null(allowance.mean, allowance.clip)), thresholds[name.value])
-            tests[name] = Hysteresis(detector) if name is Name.ATTRIBUTED else averaged(detector)
-    return tests
+def _rate(stream: Stream, trials: float, pace: Pace) -> ObservationRate:
+    return ObservationRate(stream.name.value, trials * (pace.containers if stream.per_container else 1))
+
+
+def detectors(thresholds: dict[str, float]) -> dict[StreamName, Hysteresis]:
+    """The detector of every stream, in the order in which they are judged."""
+    return {name: _detector(STREAMS[name], thresholds[name.value]) for name in StreamName}
+
+
+def _detector(stream: Stream, threshold: float) -> Hysteresis:
+    if stream.allowance is None:
+        return SwapTest(threshold).hysteresis
+    detector = EDetector(Wager(Null(stream.allowance.mean, stream.allowance.clip)), threshold)
+    return Hysteresis(detector) if stream.per_container else averaged(detector)
 
 
 def averaged(detector: EDetector) -> Hysteresis:

@@ -11,8 +11,8 @@ from operator import attrgetter
 
 import msgspec
 
+from kickwatch.detect.observations import TrialObservations, observations_of
 from kickwatch.detect.strata import Stratum, stratum_of
-from kickwatch.detect.streams import TrialObservations, observe
 from kickwatch.detect.verdict import Finding, VerdictReason, doubts_of, nearly_all_failed, swept, void_reasons
 from kickwatch.model import IpiRung, Trial
 
@@ -69,7 +69,7 @@ def examine(trial: Trial) -> Examined:
         void=void,
         doubts=doubts,
         findings=tuple(findings),
-        observed=None if worthless else observe(trial),
+        observed=None if worthless else observations_of(trial),
         silence=not open_doubts,
         failed=nearly_all_failed(trial),
     )

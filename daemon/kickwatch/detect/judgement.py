@@ -6,7 +6,7 @@ Pure.
 from kickwatch.detect.examine import Examined
 from kickwatch.detect.quiet import FAILED_TRIALS, STANDING, SUSPICIOUS, SUSPICIOUS_COIN, SilenceTest
 from kickwatch.detect.state import Change, State, TrialOutcome
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name
+from kickwatch.detect.streams import STREAMS, StreamName
 from kickwatch.detect.track import Track
 from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import AlarmKind, Verdict
@@ -14,12 +14,6 @@ from kickwatch.model import AlarmKind, Verdict
 MOST_EVIDENCE = 1e300  # evidence is compared and shown as a double
 # While one of these holds nothing is silent, however long it holds; silence begins with its end.
 _ENDS_SILENCE = frozenset({AlarmKind.BROADCASTING, AlarmKind.ELSEWHERE})
-_REASON_OF = {
-    Name.ATTRIBUTED: VerdictReason.CREATION_PATH,
-    Name.BURST: VerdictReason.CREATION_PATH,
-    Name.SIGNATURE: VerdictReason.CREATION_PATH,
-    Name.CANARY: VerdictReason.CANARY,
-}
 # An alarm of these would end `quiet`, so evidence that grows there does so before it is one.
 _ENDS_QUIET = frozenset({AlarmKind.BROADCASTING, AlarmKind.CONTENDED, AlarmKind.ELSEWHERE})
 
@@ -60,17 +54,17 @@ def evidence_of(track: Track | None) -> float:
 
 def _rose(before: State, after: State) -> bool:
     return after.tracks is not before.tracks and any(
-        track.watched.alarm.reaches(SUSPICIOUS_COIN if name in SWAPPED else SUSPICIOUS)
+        track.watched.alarm.reaches(SUSPICIOUS_COIN if STREAMS[name].coin else SUSPICIOUS)
         and evidence_of(track) > evidence_of(before.tracks.get(name))
         for name, track in after.tracks.items()
-        if CONDITION_OF[name] in _ENDS_QUIET
+        if STREAMS[name].alarm in _ENDS_QUIET
     )
 
 
 def _stands(state: State) -> bool:
     """Whether evidence stands so high that no silence counts beside it. That of an alarm stands still: it is known."""
     return not state.calm and any(
-        CONDITION_OF[name] in _ENDS_QUIET and not track.watched.alerted and track.watched.alarm.reaches(STANDING)
+        STREAMS[name].alarm in _ENDS_QUIET and not track.watched.alerted and track.watched.alarm.reaches(STANDING)
         for name, track in state.tracks.items()
     )
 
@@ -87,7 +81,6 @@ def _doubts(state: State, seen: Examined) -> tuple[str, ...]:
 
 def _guilty(streams: tuple[str, ...], *, counters: bool) -> tuple[str, ...]:
     """Why the verdict is broadcasting, in the words of the one-trial verdict."""
-    reasons = [_REASON_OF[Name(stream)] for stream in streams]
-    if counters:
-        reasons = [VerdictReason.CANARY_INTERRUPTS if reason is VerdictReason.CANARY else reason for reason in reasons]
-    return tuple(dict.fromkeys(reason.value for reason in reasons))
+    rows = [STREAMS[StreamName(name)] for name in streams]
+    reasons = [row.reason_by_counters if counters and row.reason_by_counters else row.reason for row in rows]
+    return tuple(dict.fromkeys(reason.value for reason in reasons if reason))

@@ -18,15 +18,15 @@ from kickwatch.detect.detectors import RELATIVE, detectors, shares_of
 from kickwatch.detect.eprocess import EpochEProcess
 from kickwatch.detect.examine import Examined, examine
 from kickwatch.detect.judgement import ends_silence, evidence_of, outcome_of
+from kickwatch.detect.observations import TrialObservations
 from kickwatch.detect.quiet import FAILED_TRIALS, Silence, SilenceTest, remembered
 from kickwatch.detect.rates import Pace, Share
 from kickwatch.detect.state import Change, Figures, SilentTrials, State, TrialOutcome
-from kickwatch.detect.streams import SWAPPED, Name, TrialObservations
+from kickwatch.detect.streams import STREAMS, TIE, Stream, StreamName
 from kickwatch.detect.track import Given, Track
 from kickwatch.model import AlarmKind, Trial, Verdict
 
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
-_LOUD_ABOVE = {Name.BPF: 1.0}  # there every trial has some: what is allowed is no beginning of a fault
 
 
 class Monitor:
@@ -119,31 +119,34 @@ class Monitor:
         lives = 0 if seen.counters else observed.containers
         state = self._in_epoch(state, seen.started_unix_s)
         observed, comparison = self._with_bpf(comparison, seen, observed)
-        silence = observed.silence if state.calm else ()
+        silence = observed.zeros if state.calm else ()
         turned = list[Change]()
         if silence:
             state = self._silent(state, silence)
         else:
             state, turned = self._stepped(self.flush_silence(state), _Feed(seen, observed))
         if lives and seen.silence:
-            comparison, risen = self.comparer.step(comparison, seen.trial, observed.sweeps)
+            comparison, risen = self.comparer.step(comparison, seen.trial, observed.cell_costs)
             turned += [changes.of_rule(comparison, rule, turn) for rule, turn in risen]
         return replace(state, comparison=comparison, containers=state.containers + lives), turned
 
     def _with_bpf(
         self, comparison: Comparison, seen: Examined, observed: TrialObservations
     ) -> tuple[TrialObservations, Comparison]:
-        """What the stream `bpf` hears, or the record that learns what it may cost: never both from one trial."""
+        """What the stream `bpf` observes, or the record that learns what it may cost: never both from one trial."""
         cost = observed.bpf
         if cost is None:
             return observed, comparison
         allowed = bpf_allowance(seen.stratum, comparison.record.bpf)
+        amounts = dict(observed.amounts)
+        (each,) = amounts.pop(StreamName.BPF)
         if allowed is None:
-            return observed, self.comparer.learnt(comparison, cost) if seen.silence else comparison
-        ratio = cost.broadcasts / cost.containers / allowed
-        return replace(observed, means={**observed.means, Name.BPF: (ratio,)}), comparison
+            comparison = self.comparer.learnt(comparison, cost) if seen.silence else comparison
+        else:
+            amounts[StreamName.BPF] = (each / allowed,)
+        return replace(observed, amounts=amounts), comparison
 
-    def _silent(self, state: State, heard: tuple[tuple[Name, int], ...]) -> State:
+    def _silent(self, state: State, heard: tuple[tuple[StreamName, int], ...]) -> State:
         """The state after one more trial in which nothing was heard."""
         if state.silent is not None and state.silent.heard == heard:
             return replace(state, silent=SilentTrials(heard, state.silent.trials + 1))
@@ -152,14 +155,14 @@ class Monitor:
     def _stepped(self, state: State, feed: "_Feed") -> tuple[State, list[Change]]:
         own, published, turned = dict(state.tracks), dict(state.published), list[Change]()
         for name, test in self.tests.items():
-            track = own.get(name) or tracks.start(test)
-            xs = feed.heard(name, track)
+            stream, track = STREAMS[name], own.get(name) or tracks.start(test)
+            xs = feed.heard(stream, track)
             if not xs:
                 continue
             process = self._epochs[name]
             published[name] = process.step_mean(published.get(name) or process.start(), xs)
-            own[name], turns = tracks.advance(test, track, feed.given(name, xs))
-            turned += [changes.of_stream(name, test, turn, counters=feed.seen.counters) for turn in turns]
+            own[name], turns = tracks.advance(test, track, feed.given(stream, xs))
+            turned += [changes.of_stream(stream, turn, counters=feed.seen.counters) for turn in turns]
         calm = all(map(tracks.is_calm, own.values()))
         return replace(state, tracks=own, published=published, calm=calm), turned
 
@@ -168,7 +171,7 @@ class Monitor:
         known = replace(state.silence, failed=state.silence.failed + 1 if seen.failed else 0, void=0)
         established = seen.established
         if established is not None:
-            known = remembered(known, established.elsewhere, established.containers)
+            known = remembered(known, established.elsewhere_above_quiet, established.containers)
         if ends_silence(before, state):
             return self.silence.begun_again(known)
         if established is not None and established.churned is not None:
@@ -190,19 +193,19 @@ class _Feed(msgspec.Struct, frozen=True):
     seen: Examined
     observed: TrialObservations
 
-    def heard(self, name: Name, track: Track) -> tuple[float, ...]:
+    def heard(self, stream: Stream, track: Track) -> tuple[float, ...]:
         """The observations of the stream; empty for none."""
-        if name not in SWAPPED:
-            return self.observed.means.get(name, ())
-        pair = self.observed.pairs.get(name)
+        if not stream.coin:
+            return self.observed.amounts.get(stream.name, ())
+        pair = self.observed.pairs.get(stream.name)
         if pair is None or (pair[0] == pair[1] and not track.watched.alerted):
             return ()  # no toss; once there was an alarm, a tie tells that its cause may have gone
-        return (1.0,) if pair[0] > pair[1] else (0.0,) if pair[0] < pair[1] else (0.5,)
+        return (1.0,) if pair[0] > pair[1] else (0.0,) if pair[0] < pair[1] else (TIE,)
 
-    def given(self, name: Name, observations: tuple[float, ...]) -> Given:
+    def given(self, stream: Stream, observations: tuple[float, ...]) -> Given:
         """They with what explains them."""
-        loud_above = 0.5 if name in SWAPPED else _LOUD_ABOVE.get(name, 0.0)
-        return Given(self.seen.trial, observations, loud_above, self.observed.longest_wait_ns, self.seen.silence)
+        longest_wait_ns = self.observed.longest_wait_ns
+        return Given(self.seen.trial, observations, stream.hit_above, longest_wait_ns, self.seen.silence)
 
 
 def _voided(state: State, seen: Examined) -> State:

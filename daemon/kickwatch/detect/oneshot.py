@@ -26,8 +26,9 @@ import msgspec
 from msgspec.structs import replace
 
 from kickwatch.detect.eprocess import EProcess
-from kickwatch.detect.rates import CREATION_PATH, Allowance
+from kickwatch.detect.lives import Churned
 from kickwatch.detect.scaled import Scaled
+from kickwatch.detect.streams import CREATION_PATH, Allowance
 from kickwatch.detect.wager import Bets, Null, Wager, Wealth
 from kickwatch.model import Verdict
 
@@ -41,19 +42,6 @@ SILENCE = Bets(parts=(64, 58, 52, 46, 40, 32, 24, 16, 8), shares=(232, 3, 3, 3, 
 
 # A signature needs one observation: 29/32 of its money is on "all at once".
 AT_ONCE = SILENCE
-
-
-class Churned(msgspec.Struct, frozen=True):
-    """Containers of one churn: broadcasts in each life that is known, those in none, and how many lives are unknown."""
-
-    lives: tuple[float, ...]
-    late: float = 0.0
-    others: int = 0
-
-    @property
-    def containers(self) -> int:
-        """How many there were."""
-        return len(self.lives) + self.others
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from kickwatch.detect.quiet import SavedSilence, Silence
 from kickwatch.detect.relative import Reference
 from kickwatch.detect.state import State
 from kickwatch.detect.strata import Stratum
-from kickwatch.detect.streams import Name
+from kickwatch.detect.streams import STREAMS, StreamName
 from kickwatch.detect.track import SavedTrack, Track
 from kickwatch.detect.verdict import VerdictReason
 from kickwatch.detect.wager import Null, SavedWealth, StaleStateError, Wealth
@@ -24,7 +24,7 @@ from kickwatch.model import Verdict
 
 VERSION = 1
 # Streams that have another name now. Their evidence goes on: it speaks against the same null.
-RENAMED = {"unexplained": Name.ELSEWHERE.value}
+RENAMED = {"unexplained": StreamName.ELSEWHERE.value}
 
 T = TypeVar("T")
 
@@ -137,8 +137,8 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
     lost: list[str] = []
     comparison = _restore_comparison(monitor, known.comparison, lost) if known.comparison else None
     saved_tracks, saved_published = _renamed(known.tracks), _renamed(known.published)
-    own: dict[Name, Track] = {}
-    published: dict[Name, Wealth] = {}
+    own: dict[StreamName, Track] = {}
+    published: dict[StreamName, Wealth] = {}
     for name, test in monitor.tests.items():
         try:
             if name in saved_tracks:
@@ -147,7 +147,7 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
                 published[name] = test.detector.wager.restore(saved_published[name])
         except StaleStateError as error:
             lost.append(f"stream {name.value}: {error}")
-    lost += [f"stream {name}: this kickwatch has none of that name" for name in saved_tracks if name not in set(Name)]
+    lost += [f"stream {name}: this kickwatch has none of that name" for name in saved_tracks if name not in STREAMS]
     silence = monitor.silence.restore(known.silence) if known.silence else Silence()
     verdict, reasons = known.verdict, known.reasons
     if verdict is Verdict.QUIET and not silence.established:  # of a release in which silence was not established

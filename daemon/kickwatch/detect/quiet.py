@@ -15,7 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from kickwatch.detect.eprocess import EProcess
-from kickwatch.detect.oneshot import ALPHA, FAULTY_SHARE, MOST_MORE, SILENCE, Churned, silences
+from kickwatch.detect.lives import Churned
+from kickwatch.detect.oneshot import ALPHA, FAULTY_SHARE, MOST_MORE, SILENCE, silences
 from kickwatch.detect.verdict import BROADCASTS_PER_CONTAINER
 from kickwatch.detect.wager import Null, SavedWealth, StaleStateError, Wager, Wealth
 

@@ -13,24 +13,6 @@ MINUTES_PER_YEAR = 525_960  # of 365.25 days
 NODE_YEARS = 1000  # per false alarm
 
 
-class Allowance(msgspec.Struct, frozen=True):
-    """What a healthy kernel may do: a mean per observation, and the bound at which an observation is clipped."""
-
-    mean: float
-    clip: float
-
-
-# Per container, except for the canary's counters, which are per memory cgroup (CAL - TLB over memcgs).
-CREATION_PATH = Allowance(0.05, 4.0)
-SIGNATURE = Allowance(0.001, 64.0)  # clipped high, yet one observation alone never alarms
-CANARY = Allowance(0.05, 4.0)  # broadcasts per batch; where counted, CAL - TLB per memory cgroup and other CPU
-CONTENTION = Allowance(0.05, 4.0)  # waits for slab_mutex caused under the creation path
-PERCPU_BALANCE = Allowance(0.5, 4.0)  # pcpu_balance_workfn: 2820 flushes while 10000 memcgs were removed, so 0.28 each
-BPF = Allowance(1.0, 8.0)  # broadcasts for BPF programs, in units of what is allowed here (`classes.bpf_allowance`)
-SWEEPS = Allowance(0.25, 4.0)  # single requests of the creation path, in sweeps of all other CPUs
-DESTROY = Allowance(0.5, 4.0)  # what removing a container broadcasts: ordinary on old kernels, none on new ones
-
-
 class Pace(msgspec.Struct, frozen=True):
     """How often a node observes at most: containers of a trial, and the shortest time from one trial to the next."""
 
@@ -38,8 +20,8 @@ class Pace(msgspec.Struct, frozen=True):
     period_s: float
 
 
-class Stream(msgspec.Struct, frozen=True):
-    """A stream by name, with the observations it makes in a year."""
+class ObservationRate(msgspec.Struct, frozen=True):
+    """How many observations a stream makes in a year."""
 
     name: str
     observations_per_year: float
@@ -68,7 +50,7 @@ def threshold(streams: int, per_year: float, node_years: float = NODE_YEARS) -> 
     return max(1.0, streams * per_year * node_years)
 
 
-def split(streams: tuple[Stream, ...], node_years: float = NODE_YEARS) -> tuple[Share, ...]:
+def split(streams: tuple[ObservationRate, ...], node_years: float = NODE_YEARS) -> tuple[Share, ...]:
     """Every stream's share of the one false alarm in `node_years`."""
     shares = []
     for stream in streams:

@@ -2,60 +2,27 @@
 
 from math import frexp
 
-from kickwatch.detect.rates import Allowance
 from kickwatch.detect.scaled import Scaled
-from kickwatch.detect.streams import Name
+from kickwatch.detect.streams import Stream
 from kickwatch.detect.track import Turn
 
-# {loud} of the last {all} ...: what they did, beyond which allowance.
-_RAISED = {
-    Name.ATTRIBUTED: "containers made the creation path broadcast (allowed: {allowed})",
-    Name.BURST: (
-        "trials had creation-path broadcasts that lie in no single container's life,"
-        " {each} per container (allowed: {allowed})"
-    ),
-    Name.SIGNATURE: "trials kicked all CPUs to create slab caches, {each} times per container (allowed: {allowed})",
-    Name.CANARY: "canary batches made the creation path broadcast (allowed: {allowed})",
-    Name.CONTENTION: (
-        "trials made tasks wait for slab_mutex on the creation path, {each} waits per container (allowed: {allowed}),"
-        " the longest {longest_ms} ms"
-    ),
-    Name.CONTENTION_EXCESS: (
-        "unequal trials had more waits for slab_mutex with containers than without (by chance: half of them),"
-        " the longest {longest_ms} ms"
-    ),
-    Name.DESTROY: "trials broadcast while containers were removed, {each} per container (allowed: {allowed})",
-    Name.PERCPU_BALANCE: "trials had pcpu_balance_workfn broadcast, {each} per container (allowed: {allowed})",
-    Name.BPF: "trials had BPF programs broadcast, {each} times what is allowed here",
-    Name.SWEEPS: (
-        "trials had the creation path ask one CPU after the other, {each} sweeps of all CPUs per container"
-        " (allowed: {allowed})"
-    ),
-    Name.ELSEWHERE: (
-        "unequal trials had more broadcasts from outside the creation path with containers than without (by chance:"
-        " half of them)"
-    ),
-}
-_CANARY_BY_COUNTERS = "canary batches raised CAL - TLB, by {each} per memory cgroup and other CPU (allowed: {allowed})"
-_UNIT = {Name.ATTRIBUTED: "containers", Name.CANARY: "canary batches"}
 
-
-def raised(name: Name, turn: Turn, allowance: Allowance | None, *, counters: bool = False) -> str:
-    """The sentence of an alarm. `allowance` is None for the swapped streams; `counters`: no probe attributes."""
-    what = _CANARY_BY_COUNTERS if counters and name is Name.CANARY else _RAISED[name]
+def raised(stream: Stream, turn: Turn, *, counters: bool = False) -> str:
+    """The sentence of an alarm. `counters`: no probe attributes."""
     onset = turn.onset
-    told = what.format(
-        allowed=allowed(allowance.mean) if allowance else "",
+    observed = f"unequal {stream.unit}" if stream.coin else stream.unit
+    sentence = stream.sentence_by_counters if counters and stream.sentence_by_counters else stream.sentence
+    told = sentence.format(
+        allowed=allowed(stream.allowance.mean) if stream.allowance else "",
         each=number(onset.total / onset.observations if onset.observations else 0.0),
         longest_ms=number(onset.longest_wait_ns / 1e6),
     )
-    return f"{onset.loud} of the last {onset.observations} {told}; {_tail(turn)}"
+    return f"{onset.loud} of the last {onset.observations} {observed} {told}; {_tail(turn)}"
 
 
-def ended(name: Name, turn: Turn) -> str:
+def ended(stream: Stream, turn: Turn) -> str:
     """The sentence of a recovery."""
-    unit = _UNIT.get(name, "trials")
-    return _ended(unit, turn)
+    return _ended(stream.unit, turn)
 
 
 def risen(cell: str, turn: Turn, *, before: float, bound: float, since: str) -> str:

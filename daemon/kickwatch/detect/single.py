@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import msgspec
 
 from kickwatch.detect.classes import broadcasts_of
+from kickwatch.detect.lives import churned_of, lives_of
+from kickwatch.detect.observations import observations_of
 from kickwatch.detect.oneshot import ALPHA, OneShot, Run
-from kickwatch.detect.rates import CANARY, SIGNATURE
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.sentences import height
-from kickwatch.detect.streams import Name, churned_of, lives_of, observe
+from kickwatch.detect.streams import StreamName, allowance_of
 from kickwatch.detect.verdict import VerdictReason, broadcasts_elsewhere, doubts_of, judge, void_reasons
 from kickwatch.model import IpiRung, Trial, Verdict
 
@@ -30,8 +31,10 @@ class Single(msgspec.Struct, frozen=True, kw_only=True):
 
 def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
     """The verdict over the trials of one run; at least one. Each wrong verdict has a probability of at most `alpha`."""
-    canary = CANARY if trials[0].canary is not None else None  # staked on or not by the configuration, hence before
-    test = OneShot(alpha, canary=canary, signature=SIGNATURE)
+    canary = (
+        allowance_of(StreamName.CANARY) if trials[0].canary is not None else None
+    )  # staked on or not by the configuration, hence before
+    test = OneShot(alpha, canary=canary, signature=allowance_of(StreamName.SIGNATURE))
     run = test.start()
     for trial in trials:
         run = _after(test, run, trial)
@@ -62,7 +65,7 @@ def _after(test: OneShot, run: Run, trial: Trial) -> Run:
         run = test.signature(run, seen.kicks / lives.count)
         run = test.churn(run, churned_of(lives))
     if run.canary is not None:
-        for batch in observe(trial).means.get(Name.CANARY, ()):
+        for batch in observations_of(trial).amounts.get(StreamName.CANARY, ()):
             run = test.canary(run, batch)
     return run
 

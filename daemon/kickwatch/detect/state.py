@@ -6,7 +6,7 @@ import msgspec
 
 from kickwatch.detect.comparison import Comparison
 from kickwatch.detect.quiet import Silence
-from kickwatch.detect.streams import CONDITION_OF, Name
+from kickwatch.detect.streams import STREAMS, StreamName
 from kickwatch.detect.track import Track
 from kickwatch.detect.wager import Wealth
 from kickwatch.model import AlarmKind, Verdict
@@ -54,7 +54,7 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
 class SilentTrials(msgspec.Struct, frozen=True):
     """Trials in a row in which every stream that heard something heard zeros: so many of them each time."""
 
-    heard: tuple[tuple[Name, int], ...]
+    heard: tuple[tuple[StreamName, int], ...]
     trials: int
 
 
@@ -75,13 +75,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     more_containers: int | None = None
     looked_unix_s: float = 0.0
-    tracks: dict[Name, Track] = {}
+    tracks: dict[StreamName, Track] = {}
     calm: bool = True
     silent: SilentTrials | None = None
     silence: Silence = Silence()
     comparison: Comparison | None = None
     epoch: int = 0
-    published: dict[Name, Wealth] = {}
+    published: dict[StreamName, Wealth] = {}
     published_since_unix_s: float = 0.0  # when the trial began with which they begin; 0 before there was one
 
     @property
@@ -90,7 +90,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         found: dict[AlarmKind, list[str]] = {}
         for name, track in self.tracks.items():
             if track.watched.alerted:
-                found.setdefault(CONDITION_OF[name], []).append(name.value)
+                found.setdefault(STREAMS[name].alarm, []).append(name.value)
         for rule in self.comparison.rules if self.comparison else ():
             if rule.track and rule.track.watched.alerted:
                 found.setdefault(AlarmKind.REGRESSED, []).append(rule.cell)

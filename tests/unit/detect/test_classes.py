@@ -20,19 +20,20 @@ from kickwatch.detect.classes import (
     release_of,
     unallowed_above_quiet,
 )
+from kickwatch.detect.observations import observations_of
 from kickwatch.detect.strata import stratum_of
-from kickwatch.detect.streams import Name, observe
+from kickwatch.detect.streams import StreamName
 from kickwatch.model import CREATION_ORIGINS, Cell, Origin, Path
 from kickwatch.observe.reasons import REASONS
 
 EVERY = list(product([reason.name for reason in REASONS] + ["a_reason_without_a_row"], Origin, Path))
 HEARD_BY = {
-    BroadcastClass.CREATION: {Name.ATTRIBUTED, Name.BURST, Name.SIGNATURE},
-    BroadcastClass.DESTROY: {Name.DESTROY},
-    BroadcastClass.PERCPU_BALANCE: {Name.PERCPU_BALANCE},
-    BroadcastClass.BPF: {Name.BPF},
-    BroadcastClass.ELSEWHERE: {Name.ELSEWHERE},
-    BroadcastClass.TRACING: set[Name](),
+    BroadcastClass.CREATION: {StreamName.ATTRIBUTED, StreamName.BURST, StreamName.SIGNATURE},
+    BroadcastClass.DESTROY: {StreamName.DESTROY},
+    BroadcastClass.PERCPU_BALANCE: {StreamName.PERCPU_BALANCE},
+    BroadcastClass.BPF: {StreamName.BPF},
+    BroadcastClass.ELSEWHERE: {StreamName.ELSEWHERE},
+    BroadcastClass.TRACING: set[StreamName](),
 }
 
 
@@ -49,12 +50,11 @@ def broadcasting(reason: str, origin: Origin, path: Path, broadcasts: int = 23) 
     )
 
 
-def heard_by(cell: Cell) -> set[Name]:
+def heard_by(cell: Cell) -> set[StreamName]:
     """The streams that hear the broadcasts of a cell in the churn window."""
-    seen = observe(trial(cell))
-    heard = {name for name, means in seen.means.items() if any(means)}
-    heard |= {name for name, (churn, quiet) in seen.pairs.items() if churn != quiet}
-    return heard | ({Name.BPF} if seen.bpf and seen.bpf.broadcasts else set())
+    seen = observations_of(trial(cell))
+    heard = {name for name, amounts in seen.amounts.items() if any(amounts)}
+    return heard | {name for name, (churn, quiet) in seen.pairs.items() if churn != quiet}
 
 
 @pytest.mark.parametrize("path", Path)

@@ -12,14 +12,14 @@ from kickwatch.detect.detectors import RELATIVE
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import ChangeKind, State
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, allowance_of
+from kickwatch.detect.streams import STREAMS, StreamName, allowance_of
 from kickwatch.model import AlarmKind, CanaryBatch, Cell, Interrupts, Origin, Trial
 from kickwatch.model import Path as CellPath
 from kickwatch.service.budget import Budget, jittered
 from kickwatch.service.pace import pace_of
 
 PAGE = (Path(__file__).parents[3] / "DETECTION.md").read_text(encoding="utf-8")
-STREAMS = "| stream | observes | one observation per | allowance | clip | alarm |"
+TABLE = "| stream | observes | one observation per | allowance | clip | alarm |"
 TIMES = "| fault, present all the time | stream | alert after | alert ends after |"
 DEFAULT = pace_of(Config())
 MONITOR = Monitor(DEFAULT)
@@ -35,19 +35,20 @@ def rows(head: str) -> list[list[str]]:
 
 
 def streams() -> dict[str, list[str]]:
-    return {row[0].strip("`"): row[1:] for row in rows(STREAMS)}
+    return {row[0].strip("`"): row[1:] for row in rows(TABLE)}
 
 
 def test_every_stream_has_a_row_and_no_other() -> None:
-    assert list(streams()) == [*(name.value for name in Name), RELATIVE]
+    assert list(streams()) == [*(name.value for name in StreamName), RELATIVE]
     assert list(streams()) == [share.name for share in MONITOR.shares]
 
 
 def test_allowances_clips_and_alarms_are_those_of_the_code() -> None:
-    for name in Name:
-        _, _, allowed, clip, alarm = streams()[name.value]
-        assert alarm == CONDITION_OF[name].value
-        if name in SWAPPED:
+    for name, stream in STREAMS.items():
+        _, one_per, allowed, clip, alarm = streams()[name.value]
+        assert alarm == stream.alarm.value
+        assert one_per.startswith("container") is stream.per_container
+        if stream.coin:
             assert (allowed, clip) == ("a coin", "1")
         else:
             allowance = allowance_of(name)

@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kickwatch.detect import oneshot
-from kickwatch.detect.oneshot import Churned, OneShot, Run
-from kickwatch.detect.rates import CANARY, SIGNATURE
+from kickwatch.detect.lives import Churned
+from kickwatch.detect.oneshot import OneShot, Run
+from kickwatch.detect.streams import StreamName, allowance_of
 from kickwatch.model import Verdict
+
+CANARY, SIGNATURE = allowance_of(StreamName.CANARY), allowance_of(StreamName.SIGNATURE)
 
 
 def after(test: OneShot, containers: list[float]) -> Run:

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from builders import RCU, TLB, containers, kick, trial, window
+from kickwatch.detect.lives import Churned
 from kickwatch.detect.monitor import Monitor
-from kickwatch.detect.oneshot import Churned
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.quiet import RECENT_CONTAINERS, Silence, SilenceTest, remembered
 from kickwatch.detect.rates import Pace

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.detect.rates import MINUTES_PER_YEAR, Stream, observations_per_year, split, threshold
+from kickwatch.detect.rates import MINUTES_PER_YEAR, ObservationRate, observations_per_year, split, threshold
 from kickwatch.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ def test_one_stream_once_a_minute() -> None:
 
 @given(st.lists(st.floats(1.0, 1e8), min_size=1, max_size=20), st.floats(1.0, 1e5))
 def test_the_shares_add_up_to_the_promise(rates: list[float], node_years: float) -> None:
-    shares = split(tuple(Stream(str(i), rate) for i, rate in enumerate(rates)), node_years)
+    shares = split(tuple(ObservationRate(str(i), rate) for i, rate in enumerate(rates)), node_years)
     assert sum(share.false_alarms_per_year for share in shares) == pytest.approx(1.0 / node_years)
     assert all(share.threshold == len(rates) * share.observations_per_year * node_years for share in shares)
 

@@ -3,8 +3,7 @@
 import pytest
 
 from kickwatch.detect import sentences as words
-from kickwatch.detect.rates import Allowance
-from kickwatch.detect.streams import SWAPPED, Name
+from kickwatch.detect.streams import STREAMS, Stream, StreamName
 from kickwatch.detect.track import Onset, Turn
 
 ALARM = Turn(True, Onset("0badcafe", 12, 12, 36.0, 9_000_000), 0, "3.1e9", 5.3e8)
@@ -12,25 +11,25 @@ END = Turn(False, Onset("0badcafe", 12, 12, 36.0), 37, "1.2e4", 1e4, recovered_i
 
 
 def test_an_alarm_in_plain_words() -> None:
-    assert words.raised(Name.ATTRIBUTED, ALARM, Allowance(0.05, 4.0)) == (
+    assert words.raised(STREAMS[StreamName.ATTRIBUTED], ALARM) == (
         "12 of the last 12 containers made the creation path broadcast (allowed: 1 in 20);"
         " evidence 3.1e9 against a threshold of 5.3e8; first seen at trial 0badcafe"
     )
 
 
-@pytest.mark.parametrize("name", list(Name))
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("counters", [False, True])
-def test_every_stream_has_its_sentences(name: Name, counters: bool) -> None:
-    text = words.raised(name, ALARM, None if name in SWAPPED else Allowance(0.5, 4.0), counters=counters)
+def test_every_stream_has_its_sentences(stream: Stream, counters: bool) -> None:
+    text = words.raised(stream, ALARM, counters=counters)
     assert text.startswith("12 of the last 12 ")
     assert "{" not in text
-    assert ("half of them" in text) is (name in SWAPPED)
-    assert ("1 in 2)" in text) is (name not in SWAPPED and name is not Name.BPF)
-    assert words.ended(name, END).startswith("the last 37 ")
+    assert ("half of them" in text) is stream.coin
+    assert ("(allowed: 1 in " in text) is (not stream.coin and stream.name is not StreamName.BPF)
+    assert words.ended(stream, END).startswith("the last 37 ")
 
 
 def test_a_recovery_in_plain_words() -> None:
-    assert words.ended(Name.ATTRIBUTED, END) == (
+    assert words.ended(STREAMS[StreamName.ATTRIBUTED], END) == (
         "the last 37 containers were within bounds, of 40 since the alarm;"
         " evidence of recovery 1.2e4 against a threshold of 1.0e4"
     )

@@ -1,291 +1,49 @@
-"""From a trial to observations: every broadcast in its stream, once."""
+"""The table of streams: a row for every name, and rows that the rest of the code can derive from."""
+
+from string import Formatter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from builders import RCU, TLB, containers, kick, trial, wait, window
-from kickwatch.detect.classes import BpfCost
-from kickwatch.detect.streams import CONDITION_OF, SWAPPED, Name, allowance_of, lives_of, observe
-from kickwatch.model import (
-    CanaryBatch,
-    Cell,
-    Container,
-    ContentionRung,
-    Interrupts,
-    IpiRung,
-    Observers,
-    Origin,
-    Path,
-    Trial,
-)
+from kickwatch.detect.streams import STREAMS, Stream, StreamName, allowance_of
+from kickwatch.detect.verdict import VerdictReason
+from kickwatch.model import AlarmKind
 
+ROWS = [pytest.param(row, id=row.name.value) for row in STREAMS.values()]
 
-def lives(*rises: int | None, failed: tuple[int, ...] = ()) -> tuple[Container, ...]:
-    """Containers with these rises; those at the places `failed` do not count."""
-    return tuple(
-        replace(life, creation_path_broadcasts=rise, failure="did not start" if life.index in failed else "")
-        for life, rise in zip(containers(len(rises)), rises, strict=True)
-    )
 
+def test_every_stream_has_one_row() -> None:
+    assert set(STREAMS) == set(StreamName)
+    assert all(row.name is name for name, row in STREAMS.items())
 
-def cell(origin: Origin, path: Path, broadcasts: int, reason: str = "do_sync_core") -> Cell:
-    return Cell(
-        reason=reason,
-        func=reason,
-        origin=origin,
-        path=path,
-        requests=broadcasts * 3,
-        calls=broadcasts,
-        broadcasts=broadcasts,
-    )
 
-
-def test_each_life_is_an_observation_and_the_rest_is_a_burst() -> None:
-    seen = observe(trial(kick(10), containers=lives(3, 0, 4)))
-    assert seen.means[Name.ATTRIBUTED] == (3.0, 0.0, 4.0)
-    assert seen.means[Name.BURST] == (1.0,)
-    assert seen.containers == 3
-
-
-def test_several_at_once_are_one_burst() -> None:
-    seen = observe(trial(kick(46), containers=lives(*[None] * 23), concurrency=8))
-    assert Name.ATTRIBUTED not in seen.means
-    assert seen.means[Name.BURST] == (2.0,)
-
-
-def test_several_at_once_have_no_lives_of_their_own_whatever_the_record_says() -> None:
-    seen = observe(trial(kick(46), containers=lives(*[2] * 23), concurrency=8))
-    assert Name.ATTRIBUTED not in seen.means
-
-
-def test_a_failed_container_is_neither_above_nor_below_the_line() -> None:
-    seen = observe(trial(kick(9), containers=lives(2, 5, 2, failed=(1,))))
-    assert seen.means[Name.ATTRIBUTED] == (2.0, 2.0)
-    assert seen.means[Name.BURST] == (0.0,)
-
-
-def test_a_life_that_is_not_known_falls_to_the_burst() -> None:
-    seen = observe(trial(kick(6), containers=lives(2, None, -3)))
-    assert seen.means[Name.ATTRIBUTED] == (2.0,)
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(0, 500))
-def test_serial_lives_and_burst_hold_every_broadcast_once(rises: list[int], late: int) -> None:
-    created = sum(rises) + late
-    found = lives_of(trial(containers=lives(*rises)), created)
-    assert sum(found.own) + found.late == created
-
-
-@given(st.lists(st.integers(0, 50) | st.none(), min_size=1, max_size=10), st.integers(0, 100))
-def test_late_ones_are_never_negative(rises: list[int | None], created: int) -> None:
-    assert 0 <= lives_of(trial(containers=lives(*rises)), created).late <= created
-
-
-def test_no_container_no_observation() -> None:
-    seen = observe(trial(kick(5), containers=()))
-    assert set(seen.means) == {Name.CANARY}
-    assert seen.pairs == seen.sweeps == {}
-
-
-@pytest.mark.parametrize(
-    ("guilty", "name"),
-    [
-        (cell(Origin.PERCPU, Path.OTHER, 46, "do_flush_tlb_all"), Name.PERCPU_BALANCE),
-        (cell(Origin.SLAB, Path.DESTROY, 46, "do_drain"), Name.DESTROY),
-        (cell(Origin.MEMCG, Path.DESTROY, 46), Name.DESTROY),
-        (cell(Origin.MEMCG, Path.CREATE, 46), Name.BURST),
-        (cell(Origin.PERCPU, Path.CREATE, 46), Name.BURST),
-    ],
-)
-def test_each_class_has_its_stream(guilty: Cell, name: Name) -> None:
-    seen = observe(trial(guilty))
-    assert {found: means for found, means in seen.means.items() if any(means)} == {name: (2.0,)}
-
-
-def test_the_fault_of_2017_is_signature_and_burst() -> None:
-    seen = observe(trial(kick(46)))
-    assert {name for name, means in seen.means.items() if any(means)} == {Name.BURST, Name.SIGNATURE}
-    assert seen.means[Name.SIGNATURE] == (2.0,)
-
-
-def test_what_bpf_programs_broadcast_is_told_apart() -> None:
-    seen = observe(trial(cell(Origin.BPF, Path.CREATE, 46, "do_flush_tlb_all")))
-    assert not any(map(any, seen.means.values()))
-    assert seen.bpf == BpfCost(23, 46.0)
-
-
-@pytest.mark.parametrize(
-    ("origin", "path"),
-    [
-        (Origin.MODULE, Path.OTHER),
-        (Origin.STATIC_KEY, Path.OTHER),
-        (Origin.STATIC_KEY, Path.CREATE),
-        (Origin.VMALLOC, Path.OTHER),
-        (Origin.NET, Path.CREATE),
-        (Origin.SLAB, Path.OTHER),
-        (Origin.UNKNOWN, Path.DESTROY),
-    ],
-)
-def test_what_no_attributed_stream_hears_is_compared_with_the_quiet_window(origin: Origin, path: Path) -> None:
-    strange = cell(origin, path, 9)
-    seen = observe(trial(strange, quiet=window("quiet", replace(strange, broadcasts=2))))
-    assert not any(map(any, seen.means.values()))
-    assert seen.pairs[Name.ELSEWHERE] == (9.0, 2.0)
-    assert seen.elsewhere == 7.0
-
-
-@pytest.mark.parametrize(
-    ("churn", "quiet", "containers", "toss"),
-    [(6, 0, 4, False), (7, 0, 4, True), (0, 7, 4, True), (7, 2, 4, False), (10, 0, 40, False), (11, 0, 40, True)],
-)
-def test_a_key_flipped_or_mappings_purged_now_and_then_is_no_toss(
-    churn: int, quiet: int, containers: int, toss: bool
-) -> None:
-    """Healthy containers purge mappings once in some seventy: a toss that churn always wins would convict them."""
-    strange = cell(Origin.VMALLOC, Path.OTHER, churn)
-    one = trial(strange, quiet=window("quiet", replace(strange, broadcasts=quiet)), count=containers)
-    seen = observe(one)
-    assert (seen.pairs[Name.ELSEWHERE] != (0.0, 0.0)) is toss
-    assert seen.elsewhere == churn - quiet
-
-
-def test_quiet_windows_count_as_much_as_churn_windows_for_what_is_elsewhere() -> None:
-    assert observe(trial(quiet=window("quiet", cell(Origin.NET, Path.OTHER, 8)))).elsewhere == -8.0
-
-
-def half_failed(*cells: Cell, in_failed: int = 0) -> Trial:
-    """Of 23 containers 12 fail after they were created; each costs what a container costs."""
-    good = lives(*[0] * 11)
-    bad = tuple(
-        replace(life, index=11 + number, failure="exited", creation_path_broadcasts=in_failed)
-        for number, life in enumerate(lives(*[0] * 12))
-    )
-    return trial(*cells, containers=(*good, *bad))
-
-
-def test_a_container_that_fails_after_its_start_costs_as_much_as_another() -> None:
-    seen = observe(half_failed(cell(Origin.SLAB, Path.DESTROY, 23, "do_drain"), cell(Origin.BPF, Path.CREATE, 92)))
-    assert seen.means[Name.DESTROY] == (1.0,)
-    assert seen.bpf is None  # neither an observation nor a measure of what programs cost
-
-
-def test_lives_of_failed_containers_that_broadcast_establish_no_silence() -> None:
-    assert observe(half_failed()).churned is not None
-    assert observe(half_failed(cell(Origin.MEMCG, Path.CREATE, 36), in_failed=3)).churned is None
-
-
-def test_what_a_tracer_makes_is_in_no_stream_since_it_voids_the_trial() -> None:
-    seen = observe(trial(cell(Origin.TRACING, Path.OTHER, 46)))
-    assert not any(map(any, seen.means.values()))
-    assert seen.pairs[Name.ELSEWHERE] == (0.0, 0.0)
-
-
-def single_requests(requests: int, **fields: object) -> Cell:
-    """The creation path asks one CPU after the other."""
-    asked = cell(Origin.CGROUP, Path.CREATE, 0, "aperfmperf_snapshot_khz")
-    return replace(asked, **({"requests": requests, "singles": requests} | fields))
-
-
-def test_single_requests_of_the_creation_path_are_sweeps() -> None:
-    seen = observe(trial(single_requests(3 * 23)))
-    assert seen.means[Name.SWEEPS] == (1.0,)
-    assert not any(seen.means[Name.BURST])
-
-
-@pytest.mark.parametrize(
-    ("odd", "sweeps"),
-    [
-        (single_requests(69, calls=23, singles=0), 0.0),  # calls to many CPUs
-        (single_requests(69, singles=None), 1.0),  # a record of an older release: a cell without calls
-        (single_requests(69, singles=None, calls=1), 0.0),
-        (single_requests(69, origin=Origin.RCU), 0.0),  # not the creation path
-    ],
-)
-def test_only_single_requests_of_the_creation_path_are_sweeps(odd: Cell, sweeps: float) -> None:
-    assert observe(trial(odd)).means[Name.SWEEPS] == (sweeps,)
-
-
-def test_with_few_cpus_nothing_is_a_sweep() -> None:
-    few = trial(single_requests(69))
-    assert Name.SWEEPS not in observe(replace(few, node=replace(few.node, cpus_online=3))).means
-
-
-def test_waits_on_the_create_path_are_proof_and_the_others_are_compared() -> None:
-    churn = window("churn", TLB, waits=(wait(46, path=Path.CREATE), wait(9)))
-    seen = observe(trial(churn=churn, quiet=window("quiet", waits=(wait(4),))))
-    assert seen.means[Name.CONTENTION] == (2.0,)
-    assert seen.pairs[Name.CONTENTION_EXCESS] == (9.0, 4.0)
-    assert seen.longest_wait_ns == 9_000_000
-
-
-@pytest.mark.parametrize(
-    "unknown", [{"observers": Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE)}, {"slab_mutex_known": False}]
-)
-def test_waits_that_could_not_be_seen_are_no_observation(unknown: dict[str, object]) -> None:
-    seen = observe(trial(**unknown))
-    assert Name.CONTENTION not in seen.means
-    assert Name.CONTENTION_EXCESS not in seen.pairs
-
-
-def _batch(**fields: object) -> CanaryBatch:
-    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=900, tlb=400, res=0), cells=(kick(500),))
-    return replace(batch, **fields)
-
-
-def test_the_canary_is_attributed_where_a_probe_is() -> None:
-    assert observe(trial(canary=_batch())).means[Name.CANARY] == (500.0,)
-
-
-def test_a_silent_batch_that_lost_events_is_no_observation_and_a_loud_one_is() -> None:
-    assert Name.CANARY not in observe(trial(canary=_batch(cells=(), lost_events=4))).means
-    assert observe(trial(canary=_batch(lost_events=4))).means[Name.CANARY] == (500.0,)
-
-
-@pytest.mark.parametrize(
-    ("batch", "means"),
-    [
-        (_batch(), {Name.CANARY: (5.0 / 3,)}),  # four CPUs
-        (_batch(interrupts=Interrupts(cal=165, tlb=100, res=0), memcgs=100), {Name.CANARY: (0.0,)}),  # 6.1, healthy
-        (_batch(interrupts=Interrupts(cal=424, tlb=100, res=0), memcgs=100), {Name.CANARY: (1.08,)}),  # one kick each
-        (_batch(interrupts=Interrupts(cal=400, tlb=900, res=0)), {Name.CANARY: (0.0,)}),
-        (_batch(interrupts=Interrupts(cal=None, tlb=None, res=3)), {}),
-        (_batch(memcgs=0), {}),
-    ],
-)
-def test_the_canary_is_counted_where_none_is(batch: CanaryBatch, means: dict[Name, tuple[float, ...]]) -> None:
-    blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
-    assert observe(trial(kick(50), observers=blind, canary=batch)).means == means
-
-
-def test_sweeps_are_above_quiet_and_leave_out_what_follows_other_load() -> None:
-    wakeups = cell(Origin.SCHED, Path.OTHER, 0, "sched_ttwu_pending")
-    seen = observe(trial(replace(wakeups, requests=9000), containers=lives(*[0] * 10)))
-    assert seen.sweeps == {
-        "flush_tlb_func mm-user other": (1200 - 100) / 10 / 3,
-        "rcu_exp_handler rcu other": 160 / 10 / 3,
-    }
-
-
-def test_a_longer_quiet_window_counts_by_its_rate() -> None:
-    quiet = window("quiet", replace(RCU, requests=100), duration_ns=20_000_000_000)
-    seen = observe(trial(containers=lives(*[0] * 10), quiet=quiet))
-    assert seen.sweeps["rcu_exp_handler rcu other"] == (160 - 50) / 10 / 3
-
-
-def test_a_cell_that_is_not_above_quiet_costs_nothing() -> None:
-    seen = observe(trial(quiet=window("quiet", replace(TLB, requests=1300), replace(RCU, requests=160))))
-    assert seen.sweeps == {}
-
-
-def test_every_stream_has_a_condition_and_those_with_coins_no_allowance() -> None:
-    assert set(CONDITION_OF) == set(Name)
-    for name in set(Name) - SWAPPED:
-        allowance = allowance_of(name)
+@pytest.mark.parametrize("row", ROWS)
+def test_an_allowance_lies_below_its_clip_and_a_coin_has_none(row: Stream) -> None:
+    if row.coin:
+        assert row.hit_above == 0.5
+        with pytest.raises(ValueError, match="coin"):
+            allowance_of(row.name)
+    else:
+        allowance = allowance_of(row.name)
         assert 0.0 < allowance.mean < allowance.clip
+        assert 0.0 <= row.hit_above <= allowance.mean
 
 
-def test_a_void_trial_can_be_observed_like_any_other() -> None:
-    sick: Trial = trial(kick(23), void="cpus_changed")
-    assert observe(sick) == observe(replace(sick, void=""))
+@pytest.mark.parametrize("row", ROWS)
+def test_a_stream_that_convicts_has_a_reason_and_no_other_has(row: Stream) -> None:
+    assert (row.reason is not None) is (row.alarm is AlarmKind.BROADCASTING)
+    assert row.alarm is not AlarmKind.REGRESSED  # the relative rule's, which is no stream
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_sentence_names_only_what_an_alarm_knows(row: Stream) -> None:
+    for sentence in filter(None, (row.sentence, row.sentence_by_counters)):
+        names = {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
+        assert names <= {"each", "allowed", "longest_ms"}
+        assert not (row.coin and names & {"each", "allowed"})
+
+
+def test_only_the_canary_speaks_by_counters() -> None:
+    """Without a probe its CAL - TLB is all there is."""
+    by_counters = [row for row in STREAMS.values() if row.sentence_by_counters or row.reason_by_counters]
+    assert [row.name for row in by_counters] == [StreamName.CANARY]
+    assert by_counters[0].reason_by_counters is VerdictReason.CANARY_INTERRUPTS

@@ -9,10 +9,10 @@ import msgspec
 from kickwatch.detect.classes import SPARE
 from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.rates import CREATION_PATH, SIGNATURE, Allowance
 from kickwatch.detect.recovery import Hysteresis
 from kickwatch.detect.simulate.laws import draws, poisson
 from kickwatch.detect.simulate.nulls import Source, bpf, fair_coin, overdispersed, relative, sweeps
+from kickwatch.detect.streams import CREATION_PATH, Allowance, StreamName, allowance_of
 from kickwatch.detect.wager import Null, Wager
 
 EXACT, POISSON = "exact", "poisson"
@@ -44,6 +44,7 @@ class OtherEffect(msgspec.Struct, frozen=True):
     source: Source
 
 
+SIGNATURE = allowance_of(StreamName.SIGNATURE)
 UNCLIPPED = Allowance(CREATION_PATH.mean, 1e4)
 
 EFFECTS = (

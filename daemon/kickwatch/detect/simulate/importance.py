@@ -15,11 +15,12 @@ import msgspec
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import EProcess
 from kickwatch.detect.oneshot import FAULTY_SHARE, SILENCE
-from kickwatch.detect.rates import CREATION_PATH, SIGNATURE
 from kickwatch.detect.simulate.laws import draws, from_masses, poisson_masses
 from kickwatch.detect.simulate.nulls import attributed, fair_coin, signature
+from kickwatch.detect.streams import CREATION_PATH, StreamName, allowance_of
 from kickwatch.detect.wager import Null, Wager
 
+SIGNATURE = allowance_of(StreamName.SIGNATURE)
 Masses = dict[float, float]
 LONGEST_RUN = 2000  # containers of one `kickwatch trial`
 

@@ -13,13 +13,16 @@ import msgspec
 
 from kickwatch.detect.classes import LEARNING_CONTAINERS, SPARE
 from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
-from kickwatch.detect.rates import BPF, CREATION_PATH, SIGNATURE, SWEEPS
 from kickwatch.detect.recovery import CONFIDENT, PLAIN
 from kickwatch.detect.relative import TOLERANCE, Reference
 from kickwatch.detect.simulate.laws import draw, draws, from_masses, poisson, two_point
+from kickwatch.detect.streams import CREATION_PATH, StreamName, allowance_of
 from kickwatch.detect.swap import FAIR_COIN
 from kickwatch.detect.wager import Null, Wager
 
+SIGNATURE = allowance_of(StreamName.SIGNATURE)
+BPF = allowance_of(StreamName.BPF)
+SWEEPS = allowance_of(StreamName.SWEEPS)
 ALLOWED = CREATION_PATH.mean
 CLIP = CREATION_PATH.clip
 DAY = 1440  # observations: one a minute

@@ -7,18 +7,21 @@ from random import Random
 import msgspec
 
 from kickwatch.detect.examine import Examined
+from kickwatch.detect.lives import Churned
 from kickwatch.detect.monitor import Monitor
-from kickwatch.detect.oneshot import Churned
+from kickwatch.detect.observations import TrialObservations
+from kickwatch.detect.quantities import beyond_margin
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.simulate.laws import draw, poisson
 from kickwatch.detect.strata import Stratum
-from kickwatch.detect.streams import Name, TrialObservations, beyond_margin
+from kickwatch.detect.streams import StreamName
 from kickwatch.model import Verdict
 
 SENTINEL_PERIOD_S = 1380.0  # 23 containers, 60 an hour
 LONGEST_START = 5000  # containers
 TRIALS_AFTER = 300  # trials of 23: about five days of the sentinel
 
+_ZEROS = tuple(map(StreamName, ("burst", "signature", "destroy", "percpu_balance", "contention")))
 _STRATUM = Stratum("simulated", "x86_64", 4, "engine", "runtime", "v2", "none", False, 1)
 
 
@@ -60,14 +63,13 @@ def _trial(node: Healthy, random: Random) -> Examined:
     stray, background = poisson(node.stray), poisson(node.background)
     lives = tuple(draw(stray, random) for _ in range(node.containers))
     churn, quiet = draw(background, random), draw(background, random)
-    silent = (Name.BURST, Name.SIGNATURE, Name.DESTROY, Name.PERCPU_BALANCE, Name.CONTENTION)
     observed = TrialObservations(
         containers=node.containers,
-        means={Name.ATTRIBUTED: lives} | dict.fromkeys(silent, (0.0,)),
-        pairs={Name.ELSEWHERE: beyond_margin(churn, quiet, node.containers)},
-        sweeps={},
+        amounts={StreamName.ATTRIBUTED: lives} | dict.fromkeys(_ZEROS, (0.0,)),
+        pairs={StreamName.ELSEWHERE: beyond_margin(churn, quiet, node.containers)},
+        cell_costs={},
         churned=Churned(lives),
-        elsewhere=churn - quiet,
+        elsewhere_above_quiet=churn - quiet,
     )
     return Examined(
         trial="", boot_id="", started_unix_s=0.0, stratum=_STRATUM, counters=False, observed=observed, silence=True

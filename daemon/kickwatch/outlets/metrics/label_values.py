@@ -7,7 +7,7 @@ stack, whatever a record holds.
 from collections.abc import Collection
 from enum import StrEnum
 
-from kickwatch.detect.streams import Name
+from kickwatch.detect.streams import StreamName
 from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import Condition, Disturbance, Origin, Path, Verdict
 from kickwatch.node.pressure import Cause
@@ -49,7 +49,7 @@ class Off(StrEnum):
 
 
 CONDITIONS = tuple(condition.value for condition in Condition)
-STREAMS = tuple(name.value for name in Name)
+STREAMS = tuple(name.value for name in StreamName)
 VOID = "void"
 VERDICTS = (*(verdict.value for verdict in Verdict), VOID)
 CONVICTIONS = frozenset({VerdictReason.CREATION_PATH, VerdictReason.CANARY, VerdictReason.CANARY_INTERRUPTS})

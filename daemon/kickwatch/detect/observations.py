@@ -1,0 +1,98 @@
+"""From a trial to the observations of every stream, in the order in which they are made. Pure."""
+
+from functools import lru_cache
+
+import msgspec
+
+from kickwatch.detect.classes import BpfCost, Broadcasts, bpf_cost, broadcasts_of, elsewhere_above_quiet
+from kickwatch.detect.figures import churn_by_quiet
+from kickwatch.detect.lives import Churned, churned_of, lives_of
+from kickwatch.detect.quantities import Observations, TrialFigures
+from kickwatch.detect.streams import STREAMS, StreamName
+from kickwatch.model import IpiRung, Origin, Path, Trial
+
+
+class TrialObservations(msgspec.Struct, frozen=True):
+    """What one trial gives to the streams. A stream without an observation is missing from both dictionaries.
+
+    What the stream `bpf` observes is here in broadcasts per container, until the monitor divides it by its allowance.
+    """
+
+    containers: int  # that count
+    amounts: dict[StreamName, Observations]
+    pairs: dict[StreamName, tuple[float, float]]  # of the coins: churn and quiet window
+    cell_costs: dict[str, float]  # by cell: requests per container and other CPU, above the quiet window's
+    longest_wait_ns: int = 0
+    churned: Churned | None = None  # for the test of `quiet`; None where no probe attributed
+    bpf: BpfCost | None = None
+    elsewhere_above_quiet: float = 0.0  # broadcasts
+
+    @property
+    def zeros(self) -> tuple[tuple[StreamName, int], ...]:
+        """How many zeros each stream observed, if none observed anything else and no windows differ; else empty."""
+        if any(map(any, self.amounts.values())) or any(churn != quiet for churn, quiet in self.pairs.values()):
+            return ()
+        return tuple((name, len(observed)) for name, observed in self.amounts.items())
+
+
+def observations_of(trial: Trial) -> TrialObservations:
+    """The observations of one trial, void or not: the monitor decides whether they may be used."""
+    seen = figures_of(trial)
+    amounts: dict[StreamName, Observations] = {}
+    pairs: dict[StreamName, tuple[float, float]] = {}
+    for name, stream in STREAMS.items():
+        if observed := stream.observes(seen):
+            if stream.coin:
+                churn, quiet = observed
+                pairs[name] = (churn, quiet)
+            else:
+                amounts[name] = observed
+    lives, probed = seen.lives, seen.probed
+    return TrialObservations(
+        containers=lives.count,
+        amounts=amounts,
+        pairs=pairs,
+        cell_costs=_cell_costs(trial, lives.count) if probed else {},
+        longest_wait_ns=max([wait.max_wait_ns for wait in trial.churn.waits], default=0),
+        churned=churned_of(lives) if probed and not lives.in_failed else None,
+        bpf=seen.bpf,
+        elsewhere_above_quiet=elsewhere_above_quiet(trial, seen.churn, seen.quiet) if probed else 0.0,
+    )
+
+
+def figures_of(trial: Trial) -> TrialFigures:
+    """A trial's broadcasts by class."""
+    churn = broadcasts_of(trial.churn.cells)
+    lives = lives_of(trial, churn.created)
+    probed = trial.observers.ipis is not IpiRung.COUNTERS and lives.count > 0
+    all_count = probed and lives.count == len(trial.containers)
+    return TrialFigures(
+        trial=trial,
+        lives=lives,
+        churn=churn,
+        quiet=broadcasts_of(trial.quiet.cells) if probed else Broadcasts(),
+        probed=probed,
+        bpf=bpf_cost(trial.node, lives.count, churn) if all_count else None,
+    )
+
+
+@lru_cache(maxsize=1024)
+def cell_name(reason: str, origin: Origin, path: Path) -> str:
+    """The identity of a cell across kernels, as a person reads it."""
+    return f"{reason} {origin.value} {path.value}"
+
+
+def _cell_costs(trial: Trial, containers: int) -> dict[str, float]:
+    """What the containers cost, by cell. Wakeups and interrupts follow the node's other load, not its kernel."""
+    each = containers * max(1, trial.node.cpus_online - 1)
+    longer = churn_by_quiet(trial)
+    above: dict[str, float] = {}
+    for cell in trial.churn.cells:
+        if cell.origin is not Origin.SCHED and cell.origin is not Origin.IRQ:
+            name = cell_name(cell.reason, cell.origin, cell.path)
+            above[name] = above.get(name, 0.0) + cell.requests
+    for cell in trial.quiet.cells:
+        name = cell_name(cell.reason, cell.origin, cell.path)
+        if name in above:
+            above[name] -= cell.requests * longer
+    return {name: rise / each for name, rise in above.items() if rise > 0.0}
