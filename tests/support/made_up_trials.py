@@ -188,29 +188,38 @@ def story() -> Iterator[dict[str, Any]]:
         yield trial(number, **given)
 
 
-def random_story(trials: int = 1500) -> Iterator[dict[str, Any]]:
+def random_story(trials: int = 1620) -> Iterator[dict[str, Any]]:
     """A long one, on which every stream has something to observe: phases of 100 trials, each with its own load."""
     random = Random(12)  # noqa: S311 -- a load, no secret
     for number in range(trials):
         phase = number // 100
-        given: dict[str, Any] = {"kernel": f"6.{1 + phase // 3}.0", "boot": f"boot {phase // 2}", "churn": {}}
-        if phase == 12:  # for the two coins
+        given: dict[str, Any] = {"kernel": f"6.{1 + min(phase, 14) // 3}.0", "boot": f"boot {phase // 2}", "churn": {}}
+        if phase < 12:
+            _change_at_random(given, phase, random)
+        elif phase == 12:  # for the two coins
             given |= {"churn": {"elsewhere": random.randint(8, 30)}, "waits": {"other": random.randint(3, 9)}}
-        if phase % 3 == 1 and phase != 13:
-            given["lives"] = [int(random.random() < 0.3) * random.randint(1, 3) for _ in range(CONTAINERS)]
-            given["churn"] |= {"destroyed": random.randint(0, 20), "balanced": random.randint(0, 20)}
-        if phase % 4 == 2:
-            given["churn"] |= {"bpf": random.randint(0, 30), "elsewhere": random.randint(0, 20)}
-            given["quiet"] = {"elsewhere": random.randint(0, 9)}
-            given["swept"] = random.randint(0, 60)
-        if phase % 5 == 3:
-            given |= {"late": random.randint(0, 4), "kicks": random.random() < 0.2, "canary": random.randint(0, 20)}
-            given["waits"] = {"create": random.randint(0, 3), "other": random.randint(0, 9)}
-            given["quiet_waits"] = random.randint(0, 4)
-        if phase % 4 == 3:
-            given["rcu"] = random.randint(480, 1400)
-        given["duration_ns"] = random.randint(9_000_000_000, 11_000_000_000)
-        given["failed"] = random.choice((0, 0, 0, 0, 0, 0, 1, CONTAINERS))
-        given["lost"] = random.choice((0,) * 20 + (500,))
-        given["void"] = random.choice(("",) * 20 + ("recycled",))
+        elif phase == 15:  # all streams at once, after a hundred trials of zeros, and all of it dropped by a boot
+            given |= {"late": 40, "kicks": True, "canary": 100, "swept": 60, "waits": {"create": 30, "other": 9}}
+            given["churn"] = {"balanced": 40, "bpf": 90, "elsewhere": 12, "destroyed": 40}
+        if phase < 14:
+            given["duration_ns"] = random.randint(9_000_000_000, 11_000_000_000)
+            given["failed"] = random.choice((0, 0, 0, 0, 0, 0, 1, CONTAINERS))
+            given["lost"] = random.choice((0,) * 20 + (500,))
+            given["void"] = random.choice(("",) * 20 + ("recycled",))
         yield trial(number, **given)
+
+
+def _change_at_random(given: dict[str, Any], phase: int, random: Random) -> None:
+    if phase % 3 == 1:
+        given["lives"] = [int(random.random() < 0.3) * random.randint(1, 3) for _ in range(CONTAINERS)]
+        given["churn"] |= {"destroyed": random.randint(0, 20), "balanced": random.randint(0, 20)}
+    if phase % 4 == 2:
+        given["churn"] |= {"bpf": random.randint(0, 30), "elsewhere": random.randint(0, 20)}
+        given["quiet"] = {"elsewhere": random.randint(0, 9)}
+        given["swept"] = random.randint(0, 60)
+    if phase % 5 == 3:
+        given |= {"late": random.randint(0, 4), "kicks": random.random() < 0.2, "canary": random.randint(0, 20)}
+        given["waits"] = {"create": random.randint(0, 3), "other": random.randint(0, 9)}
+        given["quiet_waits"] = random.randint(0, 4)
+    if phase % 4 == 3:
+        given["rcu"] = random.randint(480, 1400)
