@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 from resource import RUSAGE_CHILDREN, getrusage
@@ -65,13 +66,22 @@ def entries(count: int) -> Iterator[Entry]:
         before = after
 
 
-def replayed(path: Path) -> tuple[float, float, float]:
-    """Seconds, seconds of CPU and megabytes of `kickwatch replay` in a process of its own."""
+def keep_all(history: History, count: int) -> None:
+    """Append so few at a time that none is dropped from the memory in which trials wait for the store."""
+    made = entries(count)
+    while batch := list(islice(made, BLOCK)):
+        kept = history.append(*batch)
+        if not kept.kept:
+            raise SystemExit(f"the history cannot be written: {kept.notes}")
+
+
+def replayed(path: Path, count: int) -> tuple[float, float, float]:
+    """Seconds, seconds of CPU and megabytes of `kickwatch replay` of `count` trials, in a process of its own."""
     before = getrusage(RUSAGE_CHILDREN)
     begin = perf_counter()
     done = subprocess.run([sys.executable, "-c", REPLAY, str(path)], capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 3, 4}:
-        raise SystemExit(f"replay failed: {done.stderr}")
+    if done.returncode not in {0, 3, 4} or f"{count} trials, " not in done.stdout:
+        raise SystemExit(f"replay failed: {done.stdout[-500:]} {done.stderr}")
     after = getrusage(RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return perf_counter() - begin, cpu_s, int(done.stderr) / 1024.0
@@ -107,10 +117,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kickwatch-bench-") as directory:
         few, many = (History(Path(directory) / name, keep) for name in ("few", "many"))
         begin = perf_counter()
-        if not (few.append(*entries(FEW)).kept and many.append(*entries(count)).kept):
-            raise SystemExit(f"{directory} has no room for the history")
+        keep_all(few, FEW)
+        keep_all(many, count)
         click.echo(f"made {count + FEW} trials in {perf_counter() - begin:.0f} s, {many.path.stat().st_size >> 20} MiB")
-        (_, _, few_mb), (seconds, cpu_s, many_mb) = replayed(few.path), replayed(many.path)
+        (_, _, few_mb), (seconds, cpu_s, many_mb) = replayed(few.path, FEW), replayed(many.path, count)
     each_us = cpu_s / count * 1e6
     click.echo(f"replay of {count} trials: {cpu_s:.1f} s of CPU, {each_us:.0f} us each; {seconds:.1f} s in all")
     click.echo(f"memory: {many_mb:.1f} MB, with {FEW} trials {few_mb:.1f} MB")
