@@ -21,7 +21,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from builders import kick, trial
-from kickwatch.detect.state import Figures, TrialOutcome
+from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.model import Verdict
 from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.live import Live
@@ -212,7 +212,7 @@ async def test_an_alert_names_the_cell_to_blame_and_goes(prometheus: Prometheus,
 async def test_evidence_is_pooled_and_every_rule_is_well(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     for one, e_process in zip(nodes, (0.5e6, 1.5e6), strict=True):
         one.metrics.epoch(time.time())
-        one.metrics.evidence({"burst": Figures(alerted=False, evidence=0.0, threshold=5e9, e_process=e_process)})
+        one.metrics.evidence({"burst": StreamFigures(alerted=False, evidence=0.0, threshold=5e9, e_process=e_process)})
     await prometheus.until('stream:kickwatch_e_process:mean{stream="burst"}', lambda mean: mean == {("burst",): 1e6})
     await prometheus.until(firing("KickwatchFleetEvidence", "stream"), lambda values: values == {("burst",): 1.0})
     assert len(await prometheus.values("stream:kickwatch_e_process:mean")) == len(words.STREAMS)

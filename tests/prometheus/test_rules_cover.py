@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from kickwatch.detect.state import Figures
+from kickwatch.detect.state import StreamFigures
 from kickwatch.detect.streams import STREAMS, StreamName
 from kickwatch.journal.journal import Event
 from kickwatch.model import AlarmKind
@@ -43,7 +43,7 @@ def healthy() -> Metrics:
 def with_alarm(name: StreamName) -> Metrics:
     """The alarm of a stream holds."""
     metrics = healthy()
-    metrics.evidence({name.value: Figures(alerted=True, evidence=1e12, threshold=1e10, e_process=1.0)})
+    metrics.evidence({name.value: StreamFigures(alerted=True, evidence=1e12, threshold=1e10, e_process=1.0)})
     return metrics
 
 

@@ -1,8 +1,8 @@
-"""Which stream hears a broadcast: a total function over (reason, origin, path). Pure.
+"""Which stream observes a broadcast: a total function over (reason, origin, path). Pure.
 
-Every broadcast belongs to exactly one class, and every class but TRACING to the streams that hear it: no row that is
-added to the tables of reasons and origins can make a broadcast unheard. What no attributed class claims is ELSEWHERE,
-which is compared with quiet windows. TRACING is heard by no stream because it voids the trial.
+Every broadcast belongs to exactly one class, and streams observe every class but TRACING. A new row in the tables of
+reasons and origins can therefore not leave a broadcast unobserved. A broadcast that belongs to no attributed class is
+ELSEWHERE, and is compared with quiet windows. No stream observes TRACING, because it voids the trial.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ PACKED_BPF_SINCE = (5, 18)
 
 
 class BroadcastClass(StrEnum):
-    """What a broadcast belongs to."""
+    """The cause of a broadcast, as far as its stack shows it."""
 
     CREATION = "creation"
     DESTROY = "destroy"
@@ -35,7 +35,7 @@ class BroadcastClass(StrEnum):
 def class_of(origin: Origin, path: Path) -> BroadcastClass:
     """The class of a broadcast; its reason makes no difference.
 
-    An unknown origin is nobody's, whatever the path says: half a stack does not attribute.
+    A broadcast of unknown origin is ELSEWHERE, whatever its path: half a stack does not attribute.
     """
     if origin is Origin.TRACING:
         return BroadcastClass.TRACING
@@ -54,7 +54,7 @@ class Broadcasts(msgspec.Struct, frozen=True):
     """Broadcasts of a window by class. `kicks` are among those `created`, `patched` among those of `bpf`."""
 
     created: int = 0
-    kicks: int = 0  # slab creation that kicks all CPUs: no healthy kernel has them
+    kicks: int = 0  # slab creation that kicks all CPUs, which no healthy kernel does
     destroyed: int = 0
     balanced: int = 0  # pcpu_balance_workfn
     bpf: int = 0
@@ -79,7 +79,7 @@ def broadcasts_of(cells: Iterable[Cell]) -> Broadcasts:
 
 
 def patched_by(cell: Cell) -> int:
-    """Broadcasts of a cell that patched text; of an older record, all where the reason says so."""
+    """Broadcasts of a cell that patched text; in an older record all of them, if its reason is text patching."""
     if cell.patches is not None:
         return cell.patches
     return cell.broadcasts if cell.reason == TEXT_PATCHING else 0
@@ -98,12 +98,12 @@ def _struct(by_class: Mapping[BroadcastClass, int], kicks: int, patched: int) ->
 
 
 def elsewhere_above_quiet(trial: Trial, churn: Broadcasts, quiet: Broadcasts) -> float:
-    """Broadcasts elsewhere in the churn window beyond the quiet window's rate. Can be negative."""
+    """Broadcasts elsewhere in the churn window above the quiet window's rate. Can be negative."""
     return churn.elsewhere - quiet.elsewhere * churn_by_quiet(trial)
 
 
-# Where nobody else has a device program attached, the runtime's flips cgroup_bpf_enabled_key on and off: three calls
-# each way on x86 ("x86/alternative: Batch of patch operations", 5.3), one on arm64.
+# Where no other process has a device program attached, the runtime's program switches cgroup_bpf_enabled_key on and
+# off: three calls each way on x86 ("x86/alternative: Batch of patch operations", 5.3), one on arm64.
 KEY_FLIPS = 6.0
 KEY_FLIPS_ELSEWHERE = 2.0
 _X86 = frozenset({"x86_64", "i686", "i386"})
@@ -113,18 +113,18 @@ LEARNING_CONTAINERS = 10
 
 
 class BpfCost(msgspec.Struct, frozen=True):
-    """What BPF programs of so many containers broadcast, beyond the allowed flips of static keys."""
+    """Broadcasts for the BPF programs of `containers`, beyond the allowed switches of static keys."""
 
     containers: int = 0
     broadcasts: float = 0.0
 
     @property
     def learnt(self) -> bool:
-        """True once there are containers enough to derive an allowance from."""
+        """True once there are enough containers to derive an allowance."""
         return self.containers >= LEARNING_CONTAINERS
 
     def plus(self, other: "BpfCost") -> "BpfCost":
-        """Both together."""
+        """The sum of both."""
         return BpfCost(self.containers + other.containers, self.broadcasts + other.broadcasts)
 
 
@@ -138,9 +138,9 @@ def bpf_cost(node: Node, containers: int, seen: Broadcasts) -> BpfCost:
 def bpf_allowance(stratum: Stratum, known: BpfCost) -> float | None:
     """Broadcasts per container that are allowed; None while they are still being learnt.
 
-    Where programs are packed no load and no free broadcasts. Elsewhere each does, so the cost follows from how many
-    programs the runtime loads and from the kernel (2 to 42 per container were measured on healthy ones): it is learnt
-    from the first containers under the stratum, and a rise above it is what is looked for.
+    Where programs are packed, loading and freeing one broadcasts nothing. Elsewhere each load and each free does, so
+    the cost depends on the kernel and on how many programs the runtime loads (measured on healthy kernels: 2 to 42 per
+    container). It is learnt from the first containers under the stratum, and the stream looks for a rise above it.
     """
     if not jit_broadcasts(stratum.arch, stratum.kernel):
         return SPARE
@@ -161,7 +161,7 @@ def release_of(kernel: str) -> tuple[int, int]:
 
 
 def unallowed_above_quiet(trial: Trial) -> float:
-    """Broadcasts above quiet that nothing allows: those elsewhere, and for BPF where programs are packed."""
+    """Broadcasts above the quiet window's that nothing allows: elsewhere, and for BPF where programs are packed."""
     churn, quiet = broadcasts_of(trial.churn.cells), broadcasts_of(trial.quiet.cells)
     above = elsewhere_above_quiet(trial, churn, quiet)
     if jit_broadcasts(trial.node.arch, trial.node.kernel):

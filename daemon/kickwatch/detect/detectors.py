@@ -1,4 +1,4 @@
-"""The detector of every stream, with the threshold that its share of the false alarms gives it."""
+"""The detector of every stream, with the threshold that follows from its share of the false alarms."""
 
 from kickwatch.detect.comparison import MOST_RULES
 from kickwatch.detect.edetector import EDetector
@@ -38,9 +38,10 @@ def _detector(stream: Stream, threshold: float) -> Hysteresis:
 def averaged(detector: EDetector) -> Hysteresis:
     """Alarm and recovery of a stream whose observations are averages, such as broadcasts per container of a trial.
 
-    An average can lie a little above its allowance for ever. So recovery from a fault that was always there asks for
-    less than the allowance itself, of observations clipped a little above it: silence ends such an alarm in 44 trials.
-    A fault that came in rare heaps is told by its bets and has the usual ceiling: clipped so low it would seem gone.
+    An average can stay a little above its allowance for ever. Recovery from a fault that was always there therefore
+    needs a mean below the allowance itself, of observations clipped a little above it: 44 trials of zeros end such an
+    alarm. A fault that came in rare, large numbers is recognised by the bets that won, and has the usual ceiling:
+    clipped that low it would seem gone.
     """
     null = detector.wager.null
     plain = Ceiling(null.mean, min(FEW_ALLOWANCES * null.mean, null.clip))

@@ -1,6 +1,6 @@
-"""E-processes: evidence since a start, with a mean of at most 1 under the null at any stopping time.
+"""E-processes: evidence since a start, whose mean under the null is at most 1 at any stopping time.
 
-One for a single run, and one for pooling over a fleet, which begins with an epoch that is common to all nodes.
+One is for a single run; the other is for pooling over a fleet, and begins with an epoch that all nodes share.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from kickwatch.detect.wager import NOTHING, Bets, Wager, Wealth
 
 
 class EProcess:
-    """Evidence against the null since the first observation: starts at 1, has a mean of at most 1 at any stopping time.
+    """Evidence against the null since the first observation; it starts at 1.
 
-    The probability that it ever reaches 1/alpha under the null is at most alpha (Ville).
+    Under the null it reaches 1/alpha at some time with a probability of at most alpha (Ville).
     """
 
     def __init__(self, wager: Wager) -> None:
-        """Bet with `wager`, all the money from the start."""
+        """Bet with `wager`, with all the money from the start."""
         self.wager = wager
 
     def start(self) -> Wealth:
@@ -27,16 +27,16 @@ class EProcess:
         return self.wager.step(wealth, x)
 
 
-# The latest silence by bets: where it began, how long it was, where it ended.
-_SILENCE: dict[Bets, tuple[tuple[Wealth, int], Wealth]] = {}
+# The latest run of zeros by bets: where it began, how long it was, where it ended.
+_LATEST_ZEROS: dict[Bets, tuple[tuple[Wealth, int], Wealth]] = {}
 
 
 class EpochEProcess:
-    """Evidence since an epoch common to many nodes, for pooling: the mean of e-values is an e-value.
+    """Evidence since an epoch that many nodes share, for pooling: the mean of e-values is an e-value.
 
-    The unit is not staked at once, which years of health would ruin, but in portions of 1 / (t * (t + 1)) before
-    observation t; they sum to 1, and what is not yet staked counts as it is. A change after t observations
-    therefore costs a factor of about t**2, not everything.
+    The unit is not staked at once: years of health would ruin it. It is staked in portions of 1 / (t * (t + 1)) before
+    observation t. They sum to 1, and the part that is not staked yet counts as it is. A change after t observations
+    therefore costs a factor of about t**2, and not everything.
     """
 
     def __init__(self, wager: Wager, cap: float = 1e15) -> None:
@@ -56,24 +56,26 @@ class EpochEProcess:
         return self.wager.step(wealth, x, (a / p, b / p, c / p, d / p, e / p, f / p, g / p, h / p, i / p))
 
     def step_mean(self, wealth: Wealth, observations: Sequence[float]) -> Wealth:
-        """One step with the mean of several clipped observations: the null bounds it as it bounds each of them."""
+        """One step with the mean of several clipped observations, which the null bounds as it bounds each of them."""
         clip, total = self.wager.null.clip, 0.0
         for x in observations:
             total += min(x, clip)
         return self.step(wealth, total / len(observations))
 
-    def silence(self, wealth: Wealth, steps: int) -> Wealth:
-        """So many steps with 0. Silence costs a bet the same against any null, so streams that were equally long silent
-        take them together."""
-        known = _SILENCE.get(self.wager.bets)
+    def step_zeros(self, wealth: Wealth, steps: int) -> Wealth:
+        """`steps` observations of 0.
+
+        A zero costs a bet the same against any null, so streams that had equally many zeros share the result.
+        """
+        known = _LATEST_ZEROS.get(self.wager.bets)
         if known is None or known[0] != (wealth, steps):
             after = wealth
             for _ in range(steps):
                 after = self.step(after, 0.0)
-            known = _SILENCE[self.wager.bets] = ((wealth, steps), after)
+            known = _LATEST_ZEROS[self.wager.bets] = ((wealth, steps), after)
         return known[1]
 
     def published(self, wealth: Wealth) -> float:
-        """The e-value, linear, at most `cap`: what is staked and what is not."""
+        """The e-value, linear, at most `cap`: the staked part and the rest."""
         staked = wealth.total().capped(self.cap)
         return min(staked + 1.0 / (wealth.steps + 1), self.cap)

@@ -1,10 +1,10 @@
-"""What of one trial its verdict depends on, before anything that was observed earlier: trust, stratum, observations.
+"""What the verdict needs to know of one trial, whatever was observed before: trust, stratum, observations.
 
-What a trial may change depends on why it can be trusted, never on what was seen:
+How far a trial can be trusted decides what it may change, and what was seen in it does not:
 
 - void (disturbed, or no kernel memory was charged), a probe that failed its control, one CPU: nothing but a counter;
-- events lost, accounting not known: it may raise an alarm; its silence ends none and enters no record;
-- without a probe: the canary's counters alone.
+- events lost, accounting not known: it may raise an alarm; its zeros end none and enter no record;
+- without a probe: only what the canary's counters show.
 """
 
 from operator import attrgetter
@@ -17,17 +17,17 @@ from kickwatch.detect.verdict import Finding, VerdictReason, doubts_of, nearly_a
 from kickwatch.model import IpiRung, Trial
 
 # Reasons for which a probe's figures are no observations at all.
-_WORTHLESS = frozenset({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value})
-# What is no doubt about one trial: the silence of many is added up, and one trial of failures is an accident.
+_UNUSABLE = frozenset({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value})
+# Doubts that do not apply to one trial among many: containers are added up, and one trial of failures is an accident.
 _OVER_MANY = frozenset({VerdictReason.TOO_FEW_CONTAINERS.value, VerdictReason.CONTAINERS_FAILED.value})
 _FAILURE = attrgetter("failure")
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial as the monitor needs it; some hundred bytes of its record.
+    """One trial as the monitor needs it: a few hundred bytes of its record.
 
-    `counters`: no probe attributes. `observed` is None where nothing was; `silence`: whether its silence is evidence;
-    `failed`: nearly all containers failed.
+    `counters`: no probe attributes. `observed` is None where nothing was observed; `complete`: nothing can have gone
+    unseen, so zeros are evidence; `failed`: nearly all containers failed.
     """
 
     trial: str
@@ -39,24 +39,24 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     observed: TrialObservations | None = None
-    silence: bool = False
+    complete: bool = False
     failed: bool = False
 
     @property
-    def established(self) -> TrialObservations | None:
-        """What the test of silence may hear: the trial looked, it can be trusted, containers lived. Else None."""
-        heard = self.silence and self.observed is not None and self.observed.churned is not None
-        return self.observed if heard else None
+    def for_quiet(self) -> TrialObservations | None:
+        """What counts as evidence for `quiet`; None unless the trial is complete and a probe attributed."""
+        counts = self.complete and self.observed is not None and self.observed.churned is not None
+        return self.observed if counts else None
 
 
 def examine(trial: Trial) -> Examined:
-    """The trial on its own."""
+    """The trial by itself."""
     counters = trial.observers.ipis is IpiRung.COUNTERS
     void = tuple(void_reasons([trial]))
     doubts = () if void else tuple(doubt for doubt in doubts_of([trial]) if doubt not in _OVER_MANY)
-    # Without a probe the streams that need one hear nothing: it is no doubt about the others.
+    # Without a probe the streams that need one observe nothing, which is no doubt about the other streams.
     open_doubts = tuple(doubt for doubt in doubts if not (counters and doubt == VerdictReason.BLIND))
-    worthless = bool(void) or not _WORTHLESS.isdisjoint(open_doubts)
+    unusable = bool(void) or not _UNUSABLE.isdisjoint(open_doubts)
     findings = [Finding.UNSETTLED.value] if trial.unsettled else []
     findings += [Finding.FAILED_CONTAINERS.value] if any(map(_FAILURE, trial.containers)) else []
     findings += [Finding.SINGLE_REQUEST_SWEEPS.value] if swept([trial]) else []
@@ -69,7 +69,7 @@ def examine(trial: Trial) -> Examined:
         void=void,
         doubts=doubts,
         findings=tuple(findings),
-        observed=None if worthless else observations_of(trial),
-        silence=not open_doubts,
+        observed=None if unusable else observations_of(trial),
+        complete=not open_doubts,
         failed=nearly_all_failed(trial),
     )

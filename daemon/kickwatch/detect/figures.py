@@ -6,7 +6,7 @@ from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, IpiRung, M
 
 
 def merge_windows(windows: Sequence[Window]) -> Window:
-    """Several spans of one kind as one window (a quiet window may be topped up to the churn window's length)."""
+    """Several spans of one kind as one window (a quiet window may be extended to the churn window's length)."""
     first, *rest = windows
     for window in rest:
         first = _merge_two(first, window)
@@ -38,7 +38,7 @@ def _add_interrupts(one: Interrupts, other: Interrupts) -> Interrupts:
 
 
 def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Cells of the same (reason, func, origin, path) added up, largest first; the first one's stack is kept."""
+    """Cells of the same (reason, func, origin, path) added up, largest first, with the stack of the first one."""
     merged: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
         so_far = merged.get(cell.identity)
@@ -84,34 +84,34 @@ def _merge_waits(waits: Iterable[MutexWait]) -> tuple[MutexWait, ...]:
 
 
 def counted(trial: Trial) -> list[Container]:
-    """The containers that count: those that did not fail."""
+    """The containers that did not fail: those that count."""
     return [container for container in trial.containers if not container.failure]
 
 
 def creation_broadcasts(cells: Iterable[Cell]) -> int:
-    """Broadcasts of the creation path, whatever task sent them."""
+    """Broadcasts of the creation path, by whichever task."""
     return sum(cell.broadcasts for cell in cells if cell.on_creation_path)
 
 
 def waits_known(trial: Trial) -> bool:
-    """Whether waits for slab_mutex were looked for: something watched them, and the mutex was known."""
+    """Whether waits for slab_mutex were observed: a probe was armed, and the address of the mutex was known."""
     return trial.observers.contention != "none" and trial.slab_mutex_known
 
 
 def attributed(trial: Trial) -> bool:
-    """Whether the cells are what the kernel sent. Else they are no figures, and their absence is no zero.
+    """Whether the cells show what the kernel sent. If not, they are no figures, and their absence is no zero.
 
-    A probe that failed its positive control proves nothing, and neither does one that saw containers live without a
-    single request.
+    A probe that failed its positive control proves nothing. Nor does one that saw containers live without a single
+    request.
     """
     looked = trial.observers.ipis is not IpiRung.COUNTERS and (trial.control is None or trial.control.passed)
     return looked and (bool(trial.churn.cells) or not counted(trial))
 
 
-def batch_heard(batch: CanaryBatch) -> bool:
-    """Whether a canary batch without a broadcast of the creation path had none.
+def zero_is_certain(batch: CanaryBatch) -> bool:
+    """Whether a canary batch in which no creation-path broadcast was seen really had none.
 
-    A request that was lost may have been one; so may a broadcast to which no stack gave an origin.
+    A lost request may have been one, and so may a broadcast whose stack gave no origin.
     """
     nameless = any(cell.broadcasts and cell.origin is Origin.UNKNOWN for cell in batch.cells)
     return not batch.lost_events and not (batch.stackless_events and nameless)
@@ -120,7 +120,7 @@ def batch_heard(batch: CanaryBatch) -> bool:
 def under_slab_mutex_known(trial: Trial) -> bool:
     """Whether a request sent while holding slab_mutex was marked as such: the IPI probe, too, knew the mutex.
 
-    The probes that are armed know it all or none: from kallsyms, or learnt by one and handed to the other.
+    Either all armed probes know it or none does: from kallsyms, or because one learnt it and passed it to the other.
     """
     return attributed(trial) and trial.slab_mutex_known
 
@@ -131,22 +131,22 @@ def known_creation_broadcasts(trial: Trial) -> int | None:
 
 
 def longest_wait_ns(waits: Iterable[MutexWait]) -> int | None:
-    """The longest wait, as far as it is known; 0 without any wait.
+    """The longest wait; 0 without any wait, None where it is not known.
 
-    A record has the longest since the probe was armed where that rose in its window, and else 0: how long the window's
-    own longest was is then not known.
+    A record has the longest wait since the probe was armed if that rose in the record's window, and 0 otherwise. In the
+    second case the window's own longest wait is not known.
     """
     each = [wait.max_wait_ns for wait in waits]
     return (max(each) or None) if each else 0
 
 
 def total_requests(cells: Iterable[Cell]) -> int:
-    """All requests, whatever they were for."""
+    """All requests, whatever their reason."""
     return sum(cell.requests for cell in cells)
 
 
 def churn_by_quiet(trial: Trial) -> float:
-    """How many times as long as the quiet window the churn window was; 0 without a quiet one."""
+    """The churn window's length over the quiet window's; 0 without a quiet window."""
     return trial.churn.duration_ns / trial.quiet.duration_ns if trial.quiet.duration_ns else 0.0
 
 
@@ -156,7 +156,7 @@ def quiet_rate_hz(trial: Trial, events: float) -> float:
 
 
 def above_quiet(trial: Trial, churn_events: float, quiet_events: float) -> float:
-    """Events of the churn window beyond what the quiet window's rate explains. Can be negative: noise has two sides."""
+    """Events of the churn window beyond those that the quiet window's rate explains. Noise can make it negative."""
     return churn_events - quiet_rate_hz(trial, quiet_events) * trial.churn.duration_ns / 1e9
 
 

@@ -1,7 +1,7 @@
 """The monitor's state as bytes and back, to the last bit: JSON, with the numbers of the evidence in hexadecimal.
 
-Evidence that was saved under another null, other bets or another release of this file is dropped, stream by stream, and
-said: it would prove something else.
+Evidence that was saved under another null, other bets or another form of this file would prove something else. It is
+dropped, stream by stream, and reported.
 """
 
 from typing import TypeVar
@@ -12,7 +12,7 @@ from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import BpfCost
 from kickwatch.detect.comparison import Comparison, RelativeRule, StratumRecord
 from kickwatch.detect.monitor import Monitor
-from kickwatch.detect.quiet import SavedSilence, Silence
+from kickwatch.detect.quiet import QuietEvidence, SavedQuietEvidence
 from kickwatch.detect.relative import Reference
 from kickwatch.detect.state import State
 from kickwatch.detect.strata import Stratum
@@ -23,7 +23,7 @@ from kickwatch.detect.wager import Null, SavedWealth, StaleStateError, Wealth
 from kickwatch.model import Verdict
 
 VERSION = 1
-# Streams that have another name now. Their evidence goes on: it speaks against the same null.
+# Streams that have another name now. Their evidence continues: it is against the same null.
 RENAMED = {"unexplained": StreamName.ELSEWHERE.value}
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class SavedRecord(msgspec.Struct, frozen=True):
 
 
 class SavedRule(msgspec.Struct, frozen=True):
-    """A Rule; `mean` and `clip` are its null's, empty without one."""
+    """A RelativeRule; `mean` and `clip` are its null's, empty without one."""
 
     cell: str
     before: str
@@ -85,13 +85,13 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     more_containers: int | None = None
     looked_unix_s: float = 0.0
-    silence: SavedSilence | None = None
+    quiet: SavedQuietEvidence | None = msgspec.field(name="silence", default=None)  # as earlier releases stored it
     published_since_unix_s: float = 0.0
 
 
 def save(monitor: Monitor, state: State) -> bytes:
     """The state as JSON."""
-    state = monitor.flush_silence(state)
+    state = monitor.flush_zeros(state)
     comparison = state.comparison
     saved = SavedState(
         version=VERSION,
@@ -102,7 +102,7 @@ def save(monitor: Monitor, state: State) -> bytes:
         verdict=state.verdict,
         epoch=state.epoch,
         published_since_unix_s=state.published_since_unix_s,
-        # In the order of the streams, not of their first words: equal evidence is equal bytes.
+        # In the order of the streams, not of their first observations: equal evidence is equal bytes.
         tracks={
             name.value: tracks.save(test, state.tracks[name])
             for name, test in monitor.tests.items()
@@ -117,17 +117,17 @@ def save(monitor: Monitor, state: State) -> bytes:
         reasons=state.reasons,
         more_containers=state.more_containers,
         looked_unix_s=state.looked_unix_s,
-        silence=monitor.silence.save(state.silence),
+        quiet=monitor.quiet_test.save(state.quiet),
     )
     return msgspec.json.encode(saved)
 
 
 def restore(monitor: Monitor, saved: bytes) -> tuple[State, tuple[str, ...]]:
-    """The state, and what of it could not be used, each with its reason. Never raises: evidence can begin anew."""
+    """The state, and the parts that could not be used, each with its reason. Never raises: evidence can start again."""
     try:
         known = msgspec.json.decode(saved, type=SavedState)
         if known.version != VERSION:
-            return monitor.start(), (f"saved evidence has form {known.version}, and this kickwatch writes {VERSION}",)
+            return monitor.start(), (f"saved evidence has form {known.version}, and this kickwatch reads {VERSION}",)
         return _restored(monitor, known)
     except (msgspec.DecodeError, ValueError, OverflowError) as error:
         return monitor.start(), (f"saved evidence cannot be read ({error})",)
@@ -147,10 +147,10 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
                 published[name] = test.detector.wager.restore(saved_published[name])
         except StaleStateError as error:
             lost.append(f"stream {name.value}: {error}")
-    lost += [f"stream {name}: this kickwatch has none of that name" for name in saved_tracks if name not in STREAMS]
-    silence = monitor.silence.restore(known.silence) if known.silence else Silence()
+    lost += [f"stream {name}: this kickwatch has no such stream" for name in saved_tracks if name not in STREAMS]
+    quiet = monitor.quiet_test.restore(known.quiet) if known.quiet else QuietEvidence()
     verdict, reasons = known.verdict, known.reasons
-    if verdict is Verdict.QUIET and not silence.established:  # of a release in which silence was not established
+    if verdict is Verdict.QUIET and not quiet.established:  # saved by a release that established no `quiet`
         verdict, reasons = Verdict.UNKNOWN, (VerdictReason.INSUFFICIENT_EVIDENCE.value,)
     state = State(
         boot_id=known.boot_id,
@@ -166,8 +166,8 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
         reasons=reasons,
         more_containers=known.more_containers,
         looked_unix_s=known.looked_unix_s,
-        silence=silence,
-        # A stream that begins again is a new draw of the fleet's: the node then counts once more.
+        quiet=quiet,
+        # A stream that starts again is a new sample for the fleet: the node then counts once more.
         published_since_unix_s=0.0 if lost else known.published_since_unix_s,
     )
     return state, tuple(lost)

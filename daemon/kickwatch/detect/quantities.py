@@ -7,7 +7,7 @@ an empty tuple where the trial gives its stream no observation.
 import msgspec
 
 from kickwatch.detect.classes import BpfCost, Broadcasts
-from kickwatch.detect.figures import batch_heard, creation_broadcasts, waits_known
+from kickwatch.detect.figures import creation_broadcasts, waits_known, zero_is_certain
 from kickwatch.detect.lives import Lives
 from kickwatch.detect.verdict import (
     BROADCASTS_PER_MEMCG,
@@ -120,7 +120,7 @@ def in_canary_batch(seen: TrialFigures) -> Observations:
         return ()
     if seen.trial.observers.ipis is not IpiRung.COUNTERS:
         broadcasts = creation_broadcasts(batch.cells)
-        return (float(broadcasts),) if broadcasts or batch_heard(batch) else ()
+        return (float(broadcasts),) if broadcasts or zero_is_certain(batch) else ()
     each = counted_broadcasts_per_memcg(batch, seen.trial.node.cpus_online)
     if each is None:
         return ()

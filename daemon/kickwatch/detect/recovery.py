@@ -1,13 +1,13 @@
-"""From alert to recovery and back, without flapping.
+"""From alarm to recovery and back, without flapping.
 
-An alarm needs evidence against "the mean is at most the allowance"; its end needs evidence of its own, against "the
-mean is still at least a ceiling". Silence is not evidence; containers that were watched and did nothing are.
+An alarm needs evidence against "the mean is at most the allowance". Its end needs evidence as well, against "the mean
+is still at least a ceiling". The mere lack of observations is no evidence; observed containers that did nothing are.
 
-The ceiling of a plain fault is a fifth of the containers, far above the allowance, so that its removal is seen within
-60 containers. A weak one, with a mean between allowance and ceiling, contradicts both nulls and would raise and clear
-an alert in turn for ever. The bet that made the money tells them apart: who stakes little of it grows rich on a weak
-fault only. After a weak fault the ceiling is the allowance itself: the two nulls then leave nothing between them, and
-only an error, whose rate is bounded, can change the condition. That recovery takes hundreds of containers.
+The ceiling of a plain fault is a fifth of the containers. That is far above the allowance, so 60 containers are enough
+to see that the fault is gone. A weak fault, with a mean between allowance and ceiling, contradicts both nulls: its
+alarm would be raised and end in turn, for ever. The bet that won the money tells the two apart, since a small stake
+wins much on a weak fault only. After a weak fault the ceiling is the allowance itself. Then nothing lies between the
+two nulls, and only an error, whose rate is bounded, can change the alarm. That recovery takes hundreds of containers.
 """
 
 from collections.abc import Iterable
@@ -22,23 +22,23 @@ LEAST_CEILING = 0.02  # of a weak fault: proof that a mean is below 0.001 would 
 MOST_CLIP = 4.0
 STRONG_PART = 22  # the bets of 22/64 and more make the money on means from about 0.35 on
 
-# Half the money on "never again", since that is what a repaired kernel looks like; the rest for one that still
+# Half the money is on "never again": that is what a repaired kernel looks like. The rest is for a kernel that still
 # broadcasts now and then.
 CONFIDENT = Bets(parts=(64, 60, 56, 50, 44, 36, 28, 18, 8), shares=(128, 16, 16, 16, 16, 16, 16, 16, 16))
 
 
 class Ceiling(msgspec.Struct, frozen=True):
-    """A mean of min(x, clip), in the unit of the observation: below it a stream has recovered."""
+    """A mean of min(x, clip), in the unit of the observation. Below it a stream has recovered."""
 
     mean: float
     clip: float
 
 
-PLAIN = Ceiling(0.2, 1.0)  # of the containers watched: four times the allowance of the creation path
+PLAIN = Ceiling(0.2, 1.0)  # of the containers observed: four times the allowance of the creation path
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """A stream's state: calm or alerted, whether the fault is a weak one, and the evidence for the next change."""
+    """A stream's state: whether its alarm holds, whether the fault is weak, and the evidence for the next change."""
 
     alerted: bool
     weak: bool
@@ -59,28 +59,28 @@ class Hysteresis:
     """A detector with its two recovery tests."""
 
     def __init__(self, detector: EDetector, plain: Ceiling = PLAIN, weak: Ceiling | None = None) -> None:
-        """`weak`: the ceiling after a weak fault, if it is not to be the detector's own null (at least 0.02)."""
+        """`weak`: the ceiling after a weak fault; by default the detector's own null, but at least 0.02."""
         self.detector = detector
         null = detector.wager.null
         self._plain = _at_least(plain)
         self._weak = _at_least(weak or Ceiling(max(null.mean, LEAST_CEILING), min(null.clip, MOST_CLIP)))
 
     def start(self) -> Watched:
-        """Calm, without evidence."""
+        """No alarm, no evidence."""
         return Watched(alerted=False, weak=False, alarm=self.detector.start(), recovery=self._plain.start())
 
     def recovery_test(self, state: Watched) -> EDetector:
-        """The test whose threshold the evidence for recovery must reach."""
+        """The test whose threshold the evidence of recovery must reach."""
         return self._weak if state.weak else self._plain
 
     def step(self, state: Watched, x: float) -> Watched:
-        """The state after one more observation; `alerted` differs from before when the condition changed."""
+        """The state after one more observation; `alerted` differs from before when the alarm changed."""
         return self._step_alerted(state, x) if state.alerted else self._step_calm(state, x)
 
     def scan(self, state: Watched, observations: Iterable[float]) -> tuple[Watched, int]:
-        """Step until the condition changes or the observations end; also how many were used. `step`, bit for bit.
+        """Step until the alarm changes or the observations end; also how many were used. Equal to `step`, bit for bit.
 
-        What is left of them belongs to the new condition: scan again from there.
+        The rest of the observations belongs to the new state: scan again from there.
         """
         if state.alerted:
             used = 0
@@ -91,11 +91,11 @@ class Hysteresis:
             return state, used
         return self._scanned(state, *self.detector.scan(state.alarm, observations))
 
-    def silence(self, state: Watched, observations: int) -> tuple[Watched, int]:
-        """As `scan` of so many zeros, bit for bit, and in no time once silence has lasted."""
+    def step_zeros(self, state: Watched, observations: int) -> tuple[Watched, int]:
+        """As `scan` of that many zeros, bit for bit, but in no time after many of them."""
         if state.alerted:
             return self.scan(state, [0.0] * observations)
-        return self._scanned(state, *self.detector.silence(state.alarm, observations))
+        return self._scanned(state, *self.detector.step_zeros(state.alarm, observations))
 
     def _scanned(self, state: Watched, alarm: Wealth, alarmed: bool) -> tuple[Watched, int]:
         calm = Watched(False, state.weak, alarm, state.recovery)
@@ -131,5 +131,5 @@ class Hysteresis:
 
 
 def _at_least(ceiling: Ceiling) -> EDetector:
-    """The test of "the mean is at least the ceiling", fed with clip - x."""
+    """The test of "the mean is at least the ceiling"; its observations are clip - x."""
     return EDetector(Wager(Null(mean=ceiling.clip - ceiling.mean, clip=ceiling.clip), CONFIDENT), RECOVERY_THRESHOLD)

@@ -1,12 +1,13 @@
 """This node against its own record: does a cell cost more per container than under the previous kernel release?
 
-Under the old stratum a `Reference` collects the cell's observations in a histogram. From it comes an upper confidence
-bound of their mean, by the same bets as everywhere (Waudby-Smith and Ramdas, arXiv 2010.09686, section 4), so a short
-record gives a high bound and a slow test, not a false alarm. Under the new stratum an e-detector then watches the null
+Under the old stratum a `Reference` collects the cell's observations in a histogram. It gives an upper confidence bound
+of their mean, by the same bets as everywhere (Waudby-Smith and Ramdas, arXiv 2010.09686, section 4). A short record
+therefore gives a high bound and a slow test, not a false alarm. Under the new stratum an e-detector watches the null
 "the mean is at most `TOLERANCE` times that bound".
 
-Assumes that each new observation's mean, given the past, is within TOLERANCE of the old ones' average. With probability
-`REFERENCE_ALPHA` for each stratum left, the bound itself is too low and the null means nothing.
+It assumes that on a healthy node each new observation's mean, given the past, is within TOLERANCE of the average of the
+old ones. For each stratum that is left the bound itself is too low with probability `REFERENCE_ALPHA`, and then the
+null means nothing.
 """
 
 from collections.abc import Iterable
@@ -18,13 +19,13 @@ from kickwatch.detect.recovery import Ceiling, Hysteresis
 from kickwatch.detect.scaled import add_up, power, stake_and_multiply
 from kickwatch.detect.wager import Null, Wager
 
-TOLERANCE = 1.25  # what an update, another engine version or the time of day may add unremarked
+TOLERANCE = 1.25  # what an update, another engine version or the time of day may add without an alarm
 REFERENCE_ALPHA = 1e-7  # 50 cells and 20 updates a year take 1e-4 of a false alarm a year
-BURN_IN = 32  # observations that choose the clip, and nothing else
+BURN_IN = 32  # observations that only choose the clip
 BINS = 256
 ROOM_ABOVE_MEAN = 3.0  # the clip lies at 3 means + 4: a doubling fits below it
 ROOM_ABOVE_ZERO = 4.0
-MOST_OF_CLIP = 0.75  # a null nearer to the clip than this could hardly be contradicted
+MOST_OF_CLIP = 0.75  # observations can hardly contradict a null that is nearer to the clip
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class Reference(msgspec.Struct, frozen=True):
     burnt_sum: float = 0.0
     width: float = 0.0  # 0 until the burn-in is over
     bins: int = 0
-    counts: tuple[int, ...] = ()  # of bins 0, 1, 2, ...: no longer than needed
+    counts: tuple[int, ...] = ()  # of bins 0, 1, 2, ... as far as there are any
 
     @property
     def observations(self) -> int:
@@ -48,7 +49,7 @@ class Reference(msgspec.Struct, frozen=True):
 
     @property
     def mean(self) -> float:
-        """The mean of what the record holds, to be read by people; 0 while it holds nothing."""
+        """The mean of the observations in the record, for people to read; 0 while there are none."""
         total = sum(bin_ * count for bin_, count in enumerate(self.counts))
         return total * self.width / self.observations if self.observations else 0.0
 
@@ -62,7 +63,7 @@ class Reference(msgspec.Struct, frozen=True):
         counts = list(self.counts)
         for x in observations:
             if not x >= 0.0:
-                raise ValueError(f"an observation is non-negative, not {x}")
+                raise ValueError(f"an observation is at least 0; it is {x}")
             if burnt < BURN_IN:
                 burnt, burnt_sum = burnt + 1, burnt_sum + x
                 width, bins = _scale(burnt_sum / burnt) if burnt == BURN_IN else (0.0, 0)
@@ -73,7 +74,7 @@ class Reference(msgspec.Struct, frozen=True):
         return Reference(burnt, burnt_sum, width, bins, tuple(counts))
 
     def upper_bound(self, alpha: float = REFERENCE_ALPHA) -> float | None:
-        """A bound that the mean exceeds with probability `alpha` at most; None if the record is too short for one."""
+        """A bound that the mean exceeds with probability at most `alpha`; None if the record is too short for one."""
         low, high = 0, self.bins - 1
         if high < 1 or not self._speaks_against(high, alpha):
             return None
@@ -97,8 +98,8 @@ class Reference(msgspec.Struct, frozen=True):
         return add_up(values, exponents).reaches(1.0 / alpha)
 
 
-def silent(observations: int) -> Reference:
-    """The record of a cell that did not occur in so many observations."""
+def all_zero(observations: int) -> Reference:
+    """The record of a cell that did not occur in that many observations."""
     burnt = min(observations, BURN_IN)
     if burnt < BURN_IN:
         return Reference(burnt)
@@ -107,7 +108,7 @@ def silent(observations: int) -> Reference:
 
 
 def null_of(reference: Reference, tolerance: float = TOLERANCE, least: float = 0.0) -> Null | None:
-    """What the record allows, but at least `least`; None where the record is too short to contradict anything."""
+    """What the record allows, but at least `least`; None where the record is too short for a test."""
     bound = reference.upper_bound()
     if bound is None or max(bound * tolerance, least) > reference.clip * MOST_OF_CLIP:
         return None
@@ -115,19 +116,19 @@ def null_of(reference: Reference, tolerance: float = TOLERANCE, least: float = 0
 
 
 def watch_of(null: Null, threshold: float) -> Hysteresis:
-    """The detector of a rise above what a record allows: alarm and recovery leave nothing between them."""
+    """The detector of a rise above what a record allows. Nothing lies between its nulls of alarm and recovery."""
     ceiling = Ceiling(null.mean, null.clip)
     return Hysteresis(EDetector(Wager(null), threshold), ceiling, ceiling)
 
 
 def relative_rule(reference: Reference, threshold: float, tolerance: float = TOLERANCE) -> Hysteresis | None:
-    """The detector of a rise above `tolerance` times the reference; None where the record leaves it no power."""
+    """The detector of a rise above `tolerance` times the reference; None where the record is too short for a test."""
     null = null_of(reference, tolerance)
     return watch_of(null, threshold) if null else None
 
 
 def _scale(mean: float) -> tuple[float, int]:
-    """Width and number of bins up to 3 means + 4. Widths are powers of two, so counts up to 256 are held exactly."""
+    """Width and number of bins up to 3 means + 4. Widths are powers of two, so counts up to 256 are exact."""
     clip = ROOM_ABOVE_MEAN * mean + ROOM_ABOVE_ZERO
     width = 2.0**-6
     while width * BINS < clip:
@@ -136,6 +137,6 @@ def _scale(mean: float) -> tuple[float, int]:
 
 
 def _bin(x: float, width: float) -> int:
-    """The bin that holds x: rounding up can only raise the bound."""
+    """The bin that holds x. It is rounded up, which can only raise the bound."""
     whole = int(x / width)
     return whole if whole * width >= x else whole + 1

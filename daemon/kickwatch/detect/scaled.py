@@ -1,7 +1,7 @@
 """Numbers too large or too small for a double: a mantissa in [1/2, 1) and a power of two.
 
-`frexp` and `ldexp` only move the binary point, so nothing here depends on a C library's logarithm or exponential,
-which differ in the last bit from machine to machine; a replay must not.
+`frexp` and `ldexp` only move the binary point. Nothing here depends on the logarithm or the exponential of a C library:
+they differ in the last bit from machine to machine, and a replay must not.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class Scaled(msgspec.Struct, frozen=True):
 
     @property
     def rank(self) -> tuple[bool, int, float]:
-        """A key that orders by value."""
+        """A key for ordering by value."""
         return (self.mantissa > 0.0, self.exponent, self.mantissa)
 
     def reaches(self, threshold: float) -> bool:
@@ -35,7 +35,7 @@ class Scaled(msgspec.Struct, frozen=True):
         return cap if self.reaches(cap) else ldexp(self.mantissa, self.exponent)
 
     def mean_with(self, other: "Scaled") -> "Scaled":
-        """The mean of the two: of two e-values again an e-value, under any dependence."""
+        """The mean of the two. The mean of two e-values is an e-value, however they depend on each other."""
         return add_up((self.mantissa, other.mantissa), (self.exponent - 1, other.exponent - 1))
 
     def __str__(self) -> str:
@@ -64,9 +64,9 @@ def add_up(values: Iterable[float], exponents: Iterable[int]) -> Scaled:
 
 
 def stake_and_multiply(value: float, exponent: int, stake: float, factor: float) -> tuple[float, int]:
-    """`(value * 2**exponent + stake) * factor`, again as a value and a power, which is 0 whenever a double has room."""
+    """`(value * 2**exponent + stake) * factor`, as a value and an exponent, which is 0 whenever a double has room."""
     if stake > 0.0:
-        if exponent < 0:  # the stake outweighs what is left: nothing is lost but bits below its last one
+        if exponent < 0:  # the stake is far larger: only bits below its last one are lost
             value, exponent = ldexp(value, exponent), 0
         value += ldexp(stake, -exponent)
     mantissa, bits = frexp(value * factor)

@@ -1,4 +1,4 @@
-"""The verdict of `kickwatch trial`: the one-shot test over the trials of one run, with what it still needs. Pure."""
+"""The verdict of `kickwatch trial`: the one-shot test over the trials of one run, and how many more it needs. Pure."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from kickwatch.model import IpiRung, Trial, Verdict
 
 
 class Single(msgspec.Struct, frozen=True, kw_only=True):
-    """A verdict with its error rate. `more_containers`: how many decide, if they go on so; None where none would."""
+    """A verdict with its error rate. `more_containers`: how many decide if they go on as before; None if none do."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -42,17 +42,17 @@ def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
     void = void_reasons(trials)
     verdict, reasons = _verdict(run.verdict, trials, void, doubts)
     more = None if void or doubts else test.needs(run)
-    loud, silent = test.evidence(run)
+    broadcasting, quiet = test.evidence(run)
     return Single(
         verdict=verdict,
         reasons=tuple(reasons),
         findings=judge(trials).findings,
         error_rate=alpha,
         more_containers=more,
-        evidence_broadcasting=str(loud),
-        evidence_quiet=str(silent),
+        evidence_broadcasting=str(broadcasting),
+        evidence_quiet=str(quiet),
         evidence_needed=height(test.evidence_needed),
-        text=_text(verdict, more, loud, silent, test.evidence_needed),
+        text=_text(verdict, more, broadcasting, quiet, test.evidence_needed),
     )
 
 
@@ -87,13 +87,13 @@ def _verdict(
 
 
 def _untrusted(trials: Sequence[Trial]) -> bool:
-    """Whether a probe's figures are worth nothing: it failed its control, or saw nothing at all."""
+    """Whether a probe's figures cannot be used: it failed its control, or saw nothing at all."""
     probed = [trial for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS]
     return bool({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value}.intersection(doubts_of(probed)))
 
 
-def _text(verdict: Verdict, more: int | None, loud: Scaled, silent: Scaled, needed: float) -> str:
-    figures = f"evidence for broadcasting {loud}, for quiet {silent}, needed {height(needed)}"
+def _text(verdict: Verdict, more: int | None, broadcasting: Scaled, quiet: Scaled, needed: float) -> str:
+    figures = f"evidence for broadcasting {broadcasting}, for quiet {quiet}, needed {height(needed)}"
     if verdict is Verdict.UNKNOWN and more:
         return f"{figures}: about {more} more containers decide"
     return figures

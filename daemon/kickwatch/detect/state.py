@@ -1,11 +1,11 @@
-"""What the monitor knows between two trials, and what it says of one: State, Outcome, Change."""
+"""What the monitor knows between two trials (State), and what it says about one (TrialOutcome, Change)."""
 
 from enum import StrEnum
 
 import msgspec
 
 from kickwatch.detect.comparison import Comparison
-from kickwatch.detect.quiet import Silence
+from kickwatch.detect.quiet import QuietEvidence
 from kickwatch.detect.streams import STREAMS, StreamName
 from kickwatch.detect.track import Track
 from kickwatch.detect.wager import Wealth
@@ -13,7 +13,7 @@ from kickwatch.model import AlarmKind, Verdict
 
 
 class ChangeKind(StrEnum):
-    """How a condition changed. `joined` and `left`: one more or one less of its streams, while it lasts."""
+    """How an alarm changed. `joined` and `left`: one stream more or less, while the alarm holds."""
 
     RAISED = "raised"
     JOINED = "joined"
@@ -23,23 +23,27 @@ class ChangeKind(StrEnum):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a condition, and why in plain words. `stream` is a stream's name, or the cell of a regression."""
+    """One change of an alarm, and why, in a sentence. `stream` is a stream's name, or the cell of a regression.
+
+    The names in JSON are those of earlier releases.
+    """
 
     kind: ChangeKind
-    condition: AlarmKind
+    alarm: AlarmKind = msgspec.field(name="condition")
     stream: str
     text: str
     evidence: str = ""
     threshold: float = 0.0
     first_trial: str = ""
     observations: int = 0
-    loud: int = 0
+    hits: int = msgspec.field(name="loud", default=0)
 
 
 class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one trial says, given all before it. `anew`: why all evidence was dropped before it, if it was.
+    """What one trial says, given all trials before it.
 
-    `more_containers`: silent ones still missing until silence is established; None where something else is missing.
+    `restart_reason`: why all evidence was dropped before it; empty where it was kept. `more_containers`: how many more
+    without a broadcast establish quiet; None where something else is missing.
     """
 
     trial: str
@@ -47,22 +51,22 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
-    anew: str = ""
+    restart_reason: str = msgspec.field(name="anew", default="")
     more_containers: int | None = None
 
 
-class SilentTrials(msgspec.Struct, frozen=True):
-    """Trials in a row in which every stream that heard something heard zeros: so many of them each time."""
+class ZeroTrials(msgspec.Struct, frozen=True):
+    """Trials in a row in which every stream that observed something observed zeros: so many in each of the trials."""
 
-    heard: tuple[tuple[StreamName, int], ...]
+    counts: tuple[tuple[StreamName, int], ...]
     trials: int
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the next trial's verdict depends on. `containers`: watched since the evidence began.
+    """Everything the next trial's verdict depends on. `containers`: observed since the evidence began.
 
-    Most trials are silent. While no stream is alerted or has an onset (`calm`) they are only counted, in `silent`, and
-    added to the evidence together once something else comes: equal to the last bit (`Monitor.flush_silence`).
+    Most trials have zeros only. While no stream has an alarm or an onset (`calm`) they are counted, in `zeros`, and
+    added to the evidence together once something else comes: equal to the last bit (`Monitor.flush_zeros`).
 
     `reasons` are those of `verdict`; `looked_unix_s`: when the last trial began that could establish something.
     """
@@ -77,16 +81,16 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     looked_unix_s: float = 0.0
     tracks: dict[StreamName, Track] = {}
     calm: bool = True
-    silent: SilentTrials | None = None
-    silence: Silence = Silence()
+    zeros: ZeroTrials | None = None
+    quiet: QuietEvidence = QuietEvidence()
     comparison: Comparison | None = None
     epoch: int = 0
     published: dict[StreamName, Wealth] = {}
-    published_since_unix_s: float = 0.0  # when the trial began with which they begin; 0 before there was one
+    published_since_unix_s: float = 0.0  # when the first trial began that is in `published`; 0 before there was one
 
     @property
     def alerted(self) -> dict[AlarmKind, tuple[str, ...]]:
-        """The conditions that hold, in a fixed order, each with the streams or cells that are alerted."""
+        """The alarms that hold, in a fixed order, each with the streams or cells that raised it."""
         found: dict[AlarmKind, list[str]] = {}
         for name, track in self.tracks.items():
             if track.watched.alerted:
@@ -94,10 +98,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         for rule in self.comparison.rules if self.comparison else ():
             if rule.track and rule.track.watched.alerted:
                 found.setdefault(AlarmKind.REGRESSED, []).append(rule.cell)
-        return {condition: tuple(found[condition]) for condition in AlarmKind if condition in found} if found else {}
+        return {alarm: tuple(found[alarm]) for alarm in AlarmKind if alarm in found} if found else {}
 
 
-class Figures(msgspec.Struct, frozen=True):
+class StreamFigures(msgspec.Struct, frozen=True):
     """A stream as metrics and `status` show it. `e_process` is since the common epoch, for pooling over a fleet."""
 
     alerted: bool

@@ -1,4 +1,4 @@
-"""The conditions under which trials may be compared: a change of any of them starts the evidence anew."""
+"""The conditions under which trials may be compared: when one of them changes, the evidence starts again."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from kickwatch.model import Trial
 
 
 class Stratum(msgspec.Struct, frozen=True):
-    """What a trial's figures depend on, beside the fault looked for."""
+    """What a trial's figures depend on, apart from the fault that is looked for."""
 
     kernel: str
     arch: str
@@ -22,13 +22,13 @@ class Stratum(msgspec.Struct, frozen=True):
     def yardstick(self) -> tuple[object, ...]:
         """What must be equal for two records to be comparable.
 
-        Other networks, CPU counts and concurrencies cost other IPIs on a healthy kernel: a rise between them is no
-        regression of the kernel or the engine.
+        On a healthy kernel the number of IPIs depends on the network, the CPU count and the concurrency: a rise that
+        comes with a change of these is no regression of the kernel or the engine.
         """
         return (self.arch, self.cpus_online, self.network, self.concurrency)
 
     def changes_since(self, before: "Stratum") -> str:
-        """In words what differs from `before`: `kernel 6.12.1 (before: 6.1.0)`."""
+        """What differs from `before`, in words: `kernel 6.12.1 (before: 6.1.0)`."""
         pairs = ((name, getattr(self, name), getattr(before, name)) for name in self.__struct_fields__)
         return ", ".join(f"{name} {now} (before: {then})" for name, now, then in pairs if now != then)
 

@@ -93,8 +93,7 @@ _ROWS = (
         observes=quantities.in_no_life,
         allowance=CREATION_PATH,
         sentence=(
-            "had creation-path broadcasts that lie in no single container's life, {each} per container"
-            " (allowed: {allowed})"
+            "had creation-path broadcasts that belong to no single container, {each} per container (allowed: {allowed})"
         ),
         reason=VerdictReason.CREATION_PATH,
     ),
@@ -118,7 +117,7 @@ _ROWS = (
         alarm=AlarmKind.EXCESSIVE,
         observes=quantities.while_balancing,
         allowance=Allowance(0.5, 4.0),  # measured: 2820 flushes while 10000 memcgs were removed, so 0.28 each
-        sentence="had pcpu_balance_workfn broadcast, {each} per container (allowed: {allowed})",
+        sentence="had broadcasts of pcpu_balance_workfn, {each} per container (allowed: {allowed})",
     ),
     Stream(
         name=StreamName.SWEEPS,
@@ -126,8 +125,7 @@ _ROWS = (
         observes=quantities.sweeps,
         allowance=Allowance(0.25, 4.0),
         sentence=(
-            "had the creation path ask one CPU after the other, {each} sweeps of all CPUs per container"
-            " (allowed: {allowed})"
+            "had single requests from the creation path, {each} sweeps of all CPUs per container (allowed: {allowed})"
         ),
     ),
     Stream(
@@ -146,7 +144,7 @@ _ROWS = (
         observes=quantities.for_bpf_programs,
         allowance=Allowance(1.0, 8.0),  # in units of what is allowed here (`classes.bpf_allowance`)
         hit_above=1.0,  # most trials have some; what is allowed is no beginning of a fault
-        sentence="had BPF programs broadcast, {each} times what is allowed here",
+        sentence="had broadcasts for BPF programs, {each} times the allowance here",
     ),
     Stream(
         name=StreamName.CONTENTION_EXCESS,

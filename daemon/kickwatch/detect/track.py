@@ -1,7 +1,7 @@
-"""One stream's detector at work: its evidence, since when it grows, and the moments at which its condition turned.
+"""One stream's detector at work: its evidence, since when that grows, and the moments at which its alarm turned.
 
-`advance` is pure. The evidence is the verdict's; what is counted beside it (since which trial, how many observations,
-how many of them loud) only explains it to people.
+`advance` is pure. The verdict rests on the evidence alone; what is counted beside it (since which trial, how many
+observations, how many hits) only explains it to people.
 """
 
 import msgspec
@@ -12,21 +12,21 @@ FORGOTTEN = 8.0  # evidence below it explains nothing: at rest it is about 5, af
 
 
 class Onset(msgspec.Struct, frozen=True):
-    """What the evidence rests on, from the first loud observation on that was not forgotten again."""
+    """What the evidence rests on: the observations since the first hit that was not forgotten again."""
 
     trial: str
     observations: int
-    loud: int
+    hits: int = msgspec.field(name="loud")  # as earlier releases stored it
     total: float
     longest_wait_ns: int = 0
 
 
 class Track(msgspec.Struct, frozen=True):
-    """The state: everything the next observation needs. `silent`: the latest observations that were not loud."""
+    """The state: everything the next observation needs. `since_hit`: observations since the latest hit."""
 
     watched: Watched
     onset: Onset | None = None
-    silent: int = 0
+    since_hit: int = 0
 
 
 class SavedTrack(msgspec.Struct, frozen=True):
@@ -34,45 +34,45 @@ class SavedTrack(msgspec.Struct, frozen=True):
 
     watched: SavedWatched
     onset: Onset | None
-    silent: int
+    since_hit: int = msgspec.field(name="silent")
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """A change of condition, and the evidence that made it."""
+    """An alarm that is raised or that ends, and the evidence that made it do so."""
 
     raised: bool
     onset: Onset
-    silent: int
+    since_hit: int
     evidence: str
     threshold: float
     recovered_in: int = 0  # observations between the alarm and its end
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What a trial gives to one stream. An observation above `loud_above` counts as loud.
+    """What a trial gives to one stream. An observation above `hit_above` is a hit.
 
-    Without `recover` its silence proves nothing: it may raise an alarm and end none.
+    `may_end`: its zeros are evidence. Without it the trial may raise an alarm but end none.
     """
 
     trial: str
     observations: tuple[float, ...]
-    loud_above: float = 0.0
+    hit_above: float = 0.0
     longest_wait_ns: int = 0
-    recover: bool = True
+    may_end: bool = True
 
 
 def start(test: Hysteresis) -> Track:
-    """Calm, without evidence."""
+    """No alarm, no evidence."""
     return Track(test.start())
 
 
-def silence(test: Hysteresis, track: Track, zeros: int) -> Track:
-    """`advance` through so many zeros for a stream that is calm, without onset and alert; silence alerts nobody."""
-    return Track(test.silence(track.watched, zeros)[0], None, track.silent + zeros)
+def step_zeros(test: Hysteresis, track: Track, zeros: int) -> Track:
+    """`advance` through that many zeros, for a stream that is calm. Zeros raise no alarm."""
+    return Track(test.step_zeros(track.watched, zeros)[0], None, track.since_hit + zeros)
 
 
 def is_calm(track: Track) -> bool:
-    """Whether nothing is the matter: neither an alert nor the beginning of one."""
+    """True without an alarm and without the beginning of one."""
     return track.onset is None and not track.watched.alerted
 
 
@@ -80,41 +80,41 @@ def advance(test: Hysteresis, track: Track, given: Given) -> tuple[Track, tuple[
     """The state after a trial, and its turns in order."""
     xs = given.observations
     turns: list[Turn] = []
-    while xs and (given.recover or not track.watched.alerted):
+    while xs and (given.may_end or not track.watched.alerted):
         watched, used = test.scan(track.watched, xs)
         before, track = track, _noted(track, watched, given, xs[:used])
         xs = xs[used:]
         if watched.alerted is not before.watched.alerted:
             turns.append(_turn(test, track))
-            track = track if watched.alerted else Track(watched, None, track.silent)
-    return _forgetful(track), tuple(turns)
+            track = track if watched.alerted else Track(watched, None, track.since_hit)
+    return _without_stale_onset(track), tuple(turns)
 
 
 def save(test: Hysteresis, track: Track) -> SavedTrack:
     """The state in a form that JSON keeps to the last bit."""
-    return SavedTrack(test.save(track.watched), track.onset, track.silent)
+    return SavedTrack(test.save(track.watched), track.onset, track.since_hit)
 
 
 def restore(test: Hysteresis, saved: SavedTrack) -> Track:
     """The inverse of `save`. Raises StaleStateError if it was saved with another null or other bets."""
-    return Track(test.restore(saved.watched), saved.onset, saved.silent)
+    return Track(test.restore(saved.watched), saved.onset, saved.since_hit)
 
 
 def _noted(track: Track, watched: Watched, given: Given, xs: tuple[float, ...]) -> Track:
-    loud = [index for index, x in enumerate(xs) if x > given.loud_above]
-    silent = len(xs) - 1 - loud[-1] if loud else track.silent + len(xs)
+    """The state after observations that left the detector as `watched`, with the counts that explain it."""
+    hits = [index for index, x in enumerate(xs) if x > given.hit_above]
+    since_hit = len(xs) - 1 - hits[-1] if hits else track.since_hit + len(xs)
     onset = track.onset
-    if track.watched.alerted or (onset is None and not loud):
-        return Track(watched, onset, silent)
+    if track.watched.alerted or (onset is None and not hits):
+        return Track(watched, onset, since_hit)
     if onset is None:
-        onset, xs = Onset(given.trial, 0, 0, 0.0), xs[loud[0] :]
+        onset, xs = Onset(given.trial, 0, 0, 0.0), xs[hits[0] :]
     total = onset.total
     for x in xs:  # in order: a library's sum may round otherwise
         total += x
     longest = max(onset.longest_wait_ns, given.longest_wait_ns)
-    return Track(
-        watched, Onset(onset.trial, onset.observations + len(xs), onset.loud + len(loud), total, longest), silent
-    )
+    grown = Onset(onset.trial, onset.observations + len(xs), onset.hits + len(hits), total, longest)
+    return Track(watched, grown, since_hit)
 
 
 def _turn(test: Hysteresis, track: Track) -> Turn:
@@ -122,13 +122,14 @@ def _turn(test: Hysteresis, track: Track) -> Turn:
     watched = track.watched
     if watched.alerted:
         evidence = test.detector.evidence(watched.alarm)
-        return Turn(True, onset, track.silent, str(evidence), test.detector.threshold)
+        return Turn(True, onset, track.since_hit, str(evidence), test.detector.threshold)
     wealth = watched.recovery
-    return Turn(False, onset, track.silent, str(wealth.total()), test.recovery_test(watched).threshold, wealth.steps)
+    threshold = test.recovery_test(watched).threshold
+    return Turn(False, onset, track.since_hit, str(wealth.total()), threshold, wealth.steps)
 
 
-def _forgetful(track: Track) -> Track:
-    """Without its onset once what began there has come to nothing."""
-    if track.onset is None or track.watched.alerted or not track.silent or track.watched.alarm.reaches(FORGOTTEN):
+def _without_stale_onset(track: Track) -> Track:
+    """Without its onset, once the evidence that began there has fallen back to rest."""
+    if track.onset is None or track.watched.alerted or not track.since_hit or track.watched.alarm.reaches(FORGOTTEN):
         return track
-    return Track(track.watched, None, track.silent)
+    return Track(track.watched, None, track.since_hit)

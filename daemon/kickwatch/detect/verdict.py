@@ -1,8 +1,8 @@
-"""The verdict over trial records: absolute, pure, in one function. Healthy kernels never broadcast while creating.
+"""The verdict over trial records, by a fixed rule: a healthy kernel never broadcasts to create a container. Pure.
 
-Rule: over at least 10 counted containers, the creation path makes at least 0.5 broadcasts per container; or a canary
-batch makes at least 0.5 per memory cgroup. Nothing is `quiet` while the containers come with at least 0.5 broadcasts
-each from elsewhere. Contention is a finding beside the verdict, not a part of it.
+The rule for `broadcasting`: over at least 10 counted containers the creation path makes at least 0.5 broadcasts per
+container, or a canary batch makes at least 0.5 per memory cgroup. No verdict is `quiet` while the containers come with
+at least 0.5 broadcasts each from elsewhere. Contention is a finding beside the verdict, not a part of it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from kickwatch.detect.classes import unallowed_above_quiet
-from kickwatch.detect.figures import batch_heard, counted, creation_broadcasts, total_requests, total_waits
+from kickwatch.detect.figures import counted, creation_broadcasts, total_requests, total_waits, zero_is_certain
 from kickwatch.model import CanaryBatch, IpiRung, KmemAccounting, Trial, Verdict
 
 MIN_CONTAINERS = 10
@@ -19,12 +19,12 @@ BROADCASTS_PER_CONTAINER = 0.5
 BROADCASTS_PER_MEMCG = 0.5
 WAITS_PER_CONTAINER = 0.5
 SWEEPS_PER_CONTAINER = 1.0
-LEAST_CPUS_TO_SWEEP = 4  # with fewer, a request to one CPU can hardly be told from a sweep
-FAILED_SHARE = 0.9  # of a trial's containers: it establishes nothing
+LEAST_CPUS_TO_SWEEP = 4  # with fewer, a request to one CPU looks much like a sweep
+FAILED_SHARE = 0.9  # of a trial's containers: such a trial establishes nothing
 
 
 class VerdictReason(StrEnum):
-    """Why a verdict is what it is."""
+    """Why a verdict was given."""
 
     CREATION_PATH = "creation_path_broadcasts"
     CANARY = "canary_broadcasts"
@@ -43,7 +43,7 @@ class VerdictReason(StrEnum):
 
 
 class Finding(StrEnum):
-    """What is worth telling beside the verdict."""
+    """An observation that is reported beside the verdict."""
 
     SLAB_MUTEX_CONTENTION = "slab_mutex_contention"
     BROADCASTS_ELSEWHERE = "broadcasts_elsewhere"
@@ -63,14 +63,14 @@ class ReasonedVerdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(trials: Sequence[Trial]) -> ReasonedVerdict:
     """The verdict over consecutive trials of one node; the figures are pooled.
 
-    What makes the experiment void (no kernel memory was charged, the machine changed under it) outranks what was seen;
-    what was seen outranks a mere lack of figures.
+    A void experiment (no kernel memory was charged, the machine changed during it) outranks the broadcasts seen in it.
+    Broadcasts that were seen outrank a lack of figures.
     """
-    void, guilty, doubts = void_reasons(trials), _guilty(trials), doubts_of(trials)
+    void, broadcasting, doubts = void_reasons(trials), _broadcasting_reasons(trials), doubts_of(trials)
     if void:
         verdict, reasons = Verdict.UNKNOWN, [*void, *doubts]
-    elif guilty:
-        verdict, reasons = Verdict.BROADCASTING, guilty
+    elif broadcasting:
+        verdict, reasons = Verdict.BROADCASTING, broadcasting
     elif doubts:
         verdict, reasons = Verdict.UNKNOWN, doubts
     elif broadcasts_elsewhere(trials):
@@ -81,7 +81,7 @@ def judge(trials: Sequence[Trial]) -> ReasonedVerdict:
 
 
 def void_reasons(trials: Sequence[Trial]) -> list[str]:
-    """Why the trials prove nothing at all, whatever was seen."""
+    """Why the trials prove nothing, whatever was seen in them."""
     off = any(trial.kmem_accounting is KmemAccounting.OFF and counted(trial) for trial in trials)
     reasons = [VerdictReason.KMEM_ACCOUNTING_OFF.value] if off else []
     if any(trial.void for trial in trials):
@@ -89,7 +89,7 @@ def void_reasons(trials: Sequence[Trial]) -> list[str]:
     return reasons
 
 
-def _guilty(trials: Sequence[Trial]) -> list[str]:
+def _broadcasting_reasons(trials: Sequence[Trial]) -> list[str]:
     containers = sum(len(counted(trial)) for trial in trials)
     broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in trials)
     reasons = []
@@ -99,35 +99,35 @@ def _guilty(trials: Sequence[Trial]) -> list[str]:
     memcgs = sum(canary.memcgs for canary in canaries)
     if memcgs and sum(creation_broadcasts(canary.cells) for canary in canaries) / memcgs >= BROADCASTS_PER_MEMCG:
         reasons.append(VerdictReason.CANARY.value)
-    reasons += _guilty_by_counters(trials)
+    reasons += _reasons_by_counters(trials)
     return reasons
 
 
-def _guilty_by_counters(trials: Sequence[Trial]) -> list[str]:
-    """Without a probe the canary's CAL - TLB speaks: nearly free of noise (measured: 0.017 per batch of 100)."""
+def _reasons_by_counters(trials: Sequence[Trial]) -> list[str]:
+    """Without a probe the canary's CAL - TLB decides: it is nearly free of noise (measured: 0.017 per batch of 100)."""
     blind = [trial for trial in trials if trial.observers.ipis is IpiRung.COUNTERS and trial.canary is not None]
-    told = [counted_broadcasts_per_memcg(trial.canary, trial.node.cpus_online) for trial in blind if trial.canary]
-    per_cpu = [each for each in told if each is not None]
+    rises = [counted_broadcasts_per_memcg(trial.canary, trial.node.cpus_online) for trial in blind if trial.canary]
+    per_cpu = [each for each in rises if each is not None]
     if per_cpu and sum(per_cpu) / len(per_cpu) >= BROADCASTS_PER_MEMCG:
         return [VerdictReason.CANARY_INTERRUPTS.value]
     return []
 
 
 def cal_minus_tlb_per_memcg(canary: CanaryBatch) -> float | None:
-    """Call-function interrupts that were no TLB shootdowns, all CPUs, per memcg; None where the row is missing."""
+    """Call-function interrupts without TLB shootdowns, of all CPUs, per memcg; None where the row is missing."""
     if canary.interrupts.cal is None or not canary.memcgs:
         return None
     return (canary.interrupts.cal - (canary.interrupts.tlb or 0)) / canary.memcgs
 
 
 def counted_broadcasts_per_memcg(canary: CanaryBatch, cpus_online: int) -> float | None:
-    """The same by the other CPUs: one broadcast for each memcg is 1.0 on any node; None where nothing can be told."""
+    """The same per other CPU: one broadcast for each memcg is 1.0 on any node. None where it cannot be known."""
     rise = cal_minus_tlb_per_memcg(canary)
     return None if rise is None or cpus_online < 2 else rise / (cpus_online - 1)
 
 
 def doubts_of(trials: Sequence[Trial]) -> list[str]:
-    """Why silence proves nothing; a broadcast that was seen was seen."""
+    """Why the absence of broadcasts proves nothing. Broadcasts that were seen count all the same."""
     doubts = []
     if any(_blind(trial) for trial in trials):
         doubts.append(VerdictReason.BLIND.value)
@@ -144,7 +144,7 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
         trial.canary for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS and trial.canary is not None
     )
     lost = any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed)
-    if lost or not all(map(batch_heard, batches)):
+    if lost or not all(map(zero_is_certain, batches)):
         doubts.append(VerdictReason.EVENTS_LOST.value)
     return doubts
 
@@ -174,8 +174,8 @@ def _findings(trials: Sequence[Trial]) -> list[str]:
 def broadcasts_elsewhere(trials: Sequence[Trial]) -> bool:
     """Do broadcasts from outside the creation path, such as a worker's, come with containers?
 
-    Yes when churn windows have at least 0.5 per container more than quiet windows. One run cannot convict: whatever
-    went on beside it does as much. The daemon's swap test can.
+    Yes if churn windows have at least 0.5 per container more than quiet windows. One run is no proof: other activity on
+    the node can do as much. The daemon's swap test can prove it.
     """
     containers = sum(len(counted(trial)) for trial in trials)
     above = sum(map(unallowed_above_quiet, trials))
@@ -183,20 +183,20 @@ def broadcasts_elsewhere(trials: Sequence[Trial]) -> bool:
 
 
 def swept(trials: Sequence[Trial]) -> bool:
-    """Does the creation path ask each CPU in turn, once for each container?"""
+    """Does the creation path send single requests to all CPUs in turn, once for each container?"""
     wide = [trial for trial in trials if trial.node.cpus_online >= LEAST_CPUS_TO_SWEEP]
     containers = sum(len(counted(trial)) for trial in wide)
     return containers > 0 and sum(map(single_request_sweeps, wide)) >= SWEEPS_PER_CONTAINER * containers
 
 
 def single_request_sweeps(trial: Trial) -> float:
-    """Sweeps by single requests of the creation path: how many times they would have reached all other CPUs."""
+    """Single requests of the creation path, in sweeps: how many times they are enough to reach all other CPUs."""
     singles = sum([cell.single_requests for cell in trial.churn.cells if cell.on_creation_path])
     return singles / max(1, trial.node.cpus_online - 1)
 
 
 def nearly_all_failed(trial: Trial) -> bool:
-    """True when at least nine of ten containers failed: such a trial establishes nothing."""
+    """True if at least nine of ten containers failed: such a trial establishes nothing."""
     failed = len(trial.containers) - len(counted(trial))
     return failed > 0 and failed >= FAILED_SHARE * len(trial.containers)
 
@@ -204,8 +204,9 @@ def nearly_all_failed(trial: Trial) -> bool:
 def contended(trials: Sequence[Trial]) -> bool:
     """Do containers make tasks wait for slab_mutex?
 
-    Yes when 0.5 waits per container stand on the create path, or when there are as many in all and the churn windows
-    have at least twice the quiet windows' (other users of the mutex, such as readers of slabinfo, wait in both).
+    Yes if there are 0.5 waits per container on the create path. Also yes if the churn windows have that many waits in
+    all beyond those of the quiet windows, and at least twice as many as the quiet windows: other users of the mutex,
+    such as readers of slabinfo, wait in both.
     """
     containers = sum(len(counted(trial)) for trial in trials)
     if not containers:

@@ -1,15 +1,15 @@
 """Betting against a bounded mean: the one wager under every detector of kickwatch.
 
-The null says: each observation x, non-negative and clipped at b, has a mean of at most m given everything before it.
-Who stakes the fraction c of his money on the contrary multiplies it by 1 - c + c * x / m, which under the null has
-a mean of at most 1: his money is a supermartingale, and "money grew a million times" is evidence of a million
-(Waudby-Smith and Ramdas, arXiv 2010.09686). Nine gamblers with fixed fractions share one unit of money, since nobody
-knows the effect beforehand; the mixture loses a container or two against a gambler who knows.
+The null says: each observation x, at least 0 and clipped at b, has a mean of at most m given everything before it. A
+gambler who stakes the fraction c of his money against it multiplies his money by 1 - c + c * x / m. Under the null this
+factor has a mean of at most 1: the money is a supermartingale, and money that grew a million times is evidence of a
+million (Waudby-Smith and Ramdas, arXiv 2010.09686). Nine gamblers with fixed fractions share one unit of money, since
+the effect is not known beforehand. The mixture takes a container or two more than a gambler who knows the effect.
 
-Other nulls are written in the same form: "at least p" is "b - x has a mean of at most b - p", and a fair coin s of
-+1 and -1 is "(1 + s) / 2 has a mean of at most 1/2".
+Other nulls take the same form: "at least p" is "b - x has a mean of at most b - p", and a fair coin s of +1 and -1 is
+"(1 + s) / 2 has a mean of at most 1/2".
 
-Computed with + - x / and powers of two in a fixed order, so a replay is equal to the last bit on any CPU.
+All is computed with + - x / and powers of two in a fixed order: a replay is equal to the last bit on any CPU.
 """
 
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ class StaleStateError(KickwatchError):
 
 
 class Bets(msgspec.Struct, frozen=True):
-    """Nine fractions of one's money, in 64ths, and the share of the unit each starts with, in 256ths."""
+    """The fraction of its money that each of nine bets stakes, in 64ths, and its share of the unit, in 256ths."""
 
     parts: tuple[int, ...]
     shares: tuple[int, ...]
@@ -49,13 +49,13 @@ class Bets(msgspec.Struct, frozen=True):
         if len(self.parts) != NINE or len(self.shares) != NINE:
             raise ValueError("nine bets are needed, each with its share")
         if min(self.parts) < 1 or max(self.parts) > PART:
-            raise ValueError(f"a bet is 1 to {PART} parts of {PART}, not {self.parts}")
+            raise ValueError(f"a bet is 1 to {PART} parts of {PART}; they are {self.parts}")
         if min(self.shares) < 0 or sum(self.shares) != SHARE:
-            raise ValueError(f"shares must add up to {SHARE}, not {self.shares}")
+            raise ValueError(f"shares must add up to {SHARE}; they are {self.shares}")
 
 
-# Chosen by measuring delays from 0.1 to 32 broadcasts per container (DETECTION.md): none of the effects in between
-# takes two containers more than the best single bet for it would.
+# Chosen by measuring delays from 0.1 to 32 broadcasts per container (DETECTION.md): for no effect in between does it
+# take two containers more than the best single bet does.
 SPREAD = Bets(parts=(61, 51, 42, 32, 22, 16, 8, 4, 2), shares=(48, 32, 32, 48, 32, 16, 16, 16, 16))
 
 
@@ -66,13 +66,13 @@ class Null(msgspec.Struct, frozen=True):
     clip: float
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless 0 < mean < clip and their ratio is one that doubles have room for."""
+        """Raise ValueError unless 0 < mean < clip, with a ratio for which doubles have room."""
         if not 0.0 < self.mean < self.clip or self.clip / self.mean > LARGEST_FACTOR:
-            raise ValueError(f"a null needs 0 < mean < clip, not mean {self.mean} and clip {self.clip}")
+            raise ValueError(f"a null needs 0 < mean < clip; mean is {self.mean}, clip is {self.clip}")
 
 
 class Wealth(msgspec.Struct, frozen=True):
-    """What the nine gamblers own after `steps` observations: `values[i] * 2**exponents[i]`."""
+    """The money of the nine gamblers after `steps` observations: `values[i] * 2**exponents[i]`."""
 
     steps: int
     values: Nine
@@ -83,7 +83,7 @@ class Wealth(msgspec.Struct, frozen=True):
         return add_up(self.values, self.exponents or UNSCALED)
 
     def reaches(self, threshold: float) -> bool:
-        """Whether that is at least `threshold`."""
+        """Whether the total is at least `threshold`."""
         if self.exponents:
             return self.total().reaches(threshold)
         a, b, c, d, e, f, g, h, i = self.values
@@ -113,17 +113,17 @@ class Wager:
 
     @property
     def key(self) -> str:
-        """Names null and bets exactly: saved evidence goes on only under the same key."""
+        """The null and the bets, exactly: saved evidence continues only under the same key."""
         shape = ",".join(f"{part}:{share}" for part, share in zip(self.bets.parts, self.bets.shares, strict=True))
         return f"{float(self.null.mean).hex()} {float(self.null.clip).hex()} {shape}"
 
     def factors(self, x: float) -> Nine:
-        """What each bet is multiplied by when `x` is observed. Raises ValueError for a negative x or NaN."""
+        """The factor of each bet when `x` is observed. Raises ValueError for a negative x or NaN."""
         known = self._cache.get(x)
         if known is not None:
             return known
         if not x >= 0.0:
-            raise ValueError(f"an observation is non-negative, not {x}")
+            raise ValueError(f"an observation is at least 0; it is {x}")
         clipped = min(float(x), self.null.clip)
         found = _nine(keep + slope * clipped for keep, slope in zip(self._keeps, self._slopes, strict=True))
         if len(self._cache) < CACHED_FACTORS:
@@ -131,7 +131,7 @@ class Wager:
         return found
 
     def step(self, wealth: Wealth, x: float, stakes: Nine = NOTHING) -> Wealth:
-        """Add `stakes` to what the gamblers own, then let each bet on `x`."""
+        """Add `stakes` to the gamblers' money, then let each bet on `x`."""
         factors = self.factors(x)
         if wealth.exponents:
             return _step_scaled(wealth, factors, stakes)
@@ -147,14 +147,14 @@ class Wager:
     def restore(self, saved: SavedWealth) -> Wealth:
         """The inverse of `save`. Raises StaleStateError if it was saved under another null or other bets."""
         if saved.key != self.key:
-            raise StaleStateError(f"saved evidence is for the wager {saved.key!r}, not {self.key!r}", "start anew")
+            raise StaleStateError(f"saved evidence is for the wager {saved.key!r}, not {self.key!r}", "start again")
         return Wealth(saved.steps, _nine(float.fromhex(value) for value in saved.values), saved.exponents)
 
 
 def play(values: Nine, stakes: Nine, rows: Iterable[Nine], limit: float) -> tuple[Nine, float, int]:
     """Add the stakes and multiply by each row of factors, until the sum reaches `limit` or the rows end.
 
-    Returns the values, their sum and how many rows were used. Written out nine times because a loop takes three
+    Returns the values, their sum and how many rows were used. It is written out nine times because a loop takes three
     times as long, and because the order of the additions is part of the result.
     """
     v0, v1, v2, v3, v4, v5, v6, v7, v8 = values

@@ -1,4 +1,4 @@
-"""From changes of the detectors' conditions to log records: which event, how severe, with which fields."""
+"""From changes of alarms to log records: which event, how severe, with which fields."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from kickwatch.journal.journal import Event
 from kickwatch.model import AlarmKind, Trial
 from kickwatch.outlets.broadcast import broadcast_fields, contention_fields, identity
 
-# Per condition: the event that raises it, its level, the event that ends it.
+# Per alarm: the event that raises it, its level, the event that ends it.
 _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
     AlarmKind.BROADCASTING: (Event.BROADCAST_DETECTED, "error", Event.BROADCAST_ENDED),
     AlarmKind.CONTENDED: (Event.CONTENTION_DETECTED, "warning", Event.CONTENTION_ENDED),
@@ -23,34 +23,35 @@ _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
 def alerts(outcome: TrialOutcome, recent: Sequence[Trial]) -> list[Alert]:
     """The log records of one trial's outcome; `recent` are the newest trials, for the figures of an alert."""
     told = [_alert(change, outcome, recent) for change in outcome.changes]
-    if outcome.anew:
-        told.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": f"evidence begins anew: {outcome.anew}"}))
+    if outcome.restart_reason:
+        what = f"evidence starts again: {outcome.restart_reason}"
+        told.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": what}))
     return told
 
 
 def _alert(change: Change, outcome: TrialOutcome, recent: Sequence[Trial]) -> Alert:
-    raised, level, ended = _EVENTS[change.condition]
+    raised, level, ended = _EVENTS[change.alarm]
     fields: dict[str, Any] = {
         "verdict": outcome.verdict.value,
-        "condition": change.condition.value,
+        "condition": change.alarm.value,
         "stream": change.stream,
         "explanation": change.text,
         "evidence": change.evidence,
         "threshold": change.threshold,
         "first_trial": change.first_trial,
         "observations": change.observations,
-        "loud": change.loud,
+        "loud": change.hits,
     }
     if change.kind is ChangeKind.RAISED:
-        return Alert(level, raised, _figures(change.condition, recent) | fields)
+        return Alert(level, raised, _figures(change.alarm, recent) | fields)
     if change.kind is ChangeKind.ENDED:
         return Alert("info", ended, identity(recent) | fields)
     return Alert("info", Event.EVIDENCE_CHANGED, {"kind": change.kind.value} | fields)
 
 
-def _figures(condition: AlarmKind, recent: Sequence[Trial]) -> dict[str, Any]:
-    if condition is AlarmKind.BROADCASTING:
+def _figures(alarm: AlarmKind, recent: Sequence[Trial]) -> dict[str, Any]:
+    if alarm is AlarmKind.BROADCASTING:
         return broadcast_fields(recent)
-    if condition is AlarmKind.CONTENDED:
+    if alarm is AlarmKind.CONTENDED:
         return contention_fields(recent)
     return identity(recent)

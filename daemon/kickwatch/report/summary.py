@@ -6,7 +6,6 @@ from typing import Any
 from kickwatch.detect.figures import (
     above_quiet,
     attributed,
-    batch_heard,
     counted,
     creation_broadcasts,
     known_creation_broadcasts,
@@ -16,6 +15,7 @@ from kickwatch.detect.figures import (
     total_waits,
     under_slab_mutex_known,
     waits_known,
+    zero_is_certain,
 )
 from kickwatch.detect.verdict import ReasonedVerdict, cal_minus_tlb_per_memcg
 from kickwatch.model import SCHEMA_VERSION, Cell, IpiRung, Trial
@@ -101,7 +101,7 @@ def canary(trial: Trial) -> dict[str, float | int | None] | None:
         return None
     cal_minus_tlb = cal_minus_tlb_per_memcg(batch)
     broadcasts = creation_broadcasts(batch.cells)
-    known = attributed(trial) and (broadcasts > 0 or batch_heard(batch))
+    known = attributed(trial) and (broadcasts > 0 or zero_is_certain(batch))
     return {
         "memcgs": batch.memcgs,
         "cal_minus_tlb_per_memcg": None if cal_minus_tlb is None else round(cal_minus_tlb, _DIGITS),

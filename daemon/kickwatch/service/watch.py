@@ -71,7 +71,7 @@ class Watch:
             return (VerdictReason.BLIND.value,)
         if self._not_run >= FAILED_TRIALS and not self._other_boot:
             return (VerdictReason.CONTAINERS_FAILED.value,)
-        if self._other_boot or not state.silence.established or state.verdict is not Verdict.QUIET:
+        if self._other_boot or not state.quiet.established or state.verdict is not Verdict.QUIET:
             known = () if self._other_boot or state.verdict is Verdict.QUIET else state.reasons
             return known or (VerdictReason.INSUFFICIENT_EVIDENCE.value,)
         return (VerdictReason.STALE.value,) if self.stale else ()

@@ -38,10 +38,10 @@ def test_a_doubling_across_a_kernel_update_is_the_relative_finding_alone() -> No
     assert not changes(outcomes)
     state, outcomes = watched(monitor, islice(costing("6.12.0", 2.0, 3), 250), state)
     told = changes(outcomes)
-    assert {change.condition for change in told} == {AlarmKind.REGRESSED}
+    assert {change.alarm for change in told} == {AlarmKind.REGRESSED}
     assert [change.kind for change in told] == [ChangeKind.RAISED, ChangeKind.JOINED]
     assert {change.stream for change in told} == {RCU_NAME, TLB_NAME}
-    assert "since kernel 6.12.0 (before: 6.1.0)" in told[0].text
+    assert "changed: kernel 6.12.0 (before: 6.1.0)" in told[0].text
     assert outcomes[-1].verdict is Verdict.QUIET
     assert outcomes[-1].findings == ("regressed",)
     _, outcomes = watched(monitor, islice(costing("6.12.0", 1.0, 5), 600), state)
@@ -68,7 +68,7 @@ def test_an_engine_update_is_compared() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), 500))
     _, outcomes = watched(monitor, islice(costing("6.1.0", 3.0, 3, engine="docker 28.5"), 130), state)
-    assert "since engine docker 28.5 (before: docker 20.10.24)" in changes(outcomes)[0].text
+    assert "changed: engine docker 28.5 (before: docker 20.10.24)" in changes(outcomes)[0].text
 
 
 def test_a_cell_that_the_record_does_not_have_is_watched_from_the_next_trial_on() -> None:
@@ -83,7 +83,7 @@ def test_a_cell_that_the_record_does_not_have_is_watched_from_the_next_trial_on(
     _, outcomes = watched(monitor, islice(costing("6.12.0", 1.0, 4, new), 60), state)
     (change,) = changes(outcomes)
     assert "2 requests per container and other CPU" in change.text
-    assert "where it was 0" in change.text
+    assert "; before: 0, allowed: " in change.text
 
 
 def test_what_costs_little_is_nobodys_trouble() -> None:

@@ -1,4 +1,4 @@
-"""E-detectors: the sum minus the time does not grow under the null; the delays that were promised."""
+"""E-detectors: under the null the sum minus the time does not grow; delays are as promised."""
 
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ from kickwatch.detect.swap import FAIR_COIN
 from kickwatch.detect.wager import Null, SavedWealth, Wager, Wealth
 
 THRESHOLD = 5.3e8
-EDGES = (  # wager, and a law on the edge of its null
+EDGES = (  # a wager, and a law at the edge of its null
     (Wager(Null(0.05, 4.0)), {0.0: 1 - Fraction(0.05) / 4, 4.0: Fraction(0.05) / 4}),
     (Wager(Null(0.05, 4.0)), {0.0: 1 - Fraction(0.05), 1.0: Fraction(0.05)}),
     (Wager(Null(0.001, 64.0)), {0.0: 1 - Fraction(0.001) / 64, 64.0: Fraction(0.001) / 64}),
@@ -64,7 +64,7 @@ def test_one_observation_alone_never_alarms() -> None:
     assert containers_until_alarm(Null(0.05, 4.0), 1e9) >= 5
 
 
-def test_health_before_the_fault_never_delays_the_alarm() -> None:
+def test_zeros_before_the_fault_never_delay_the_alarm() -> None:
     detector = EDetector(Wager(Null(0.05, 4.0)), THRESHOLD)
     wealth = detector.start()
     for _ in range(10_000):
@@ -116,7 +116,7 @@ def test_it_runs_on_beyond_every_double() -> None:
         wealth = detector.step(wealth, 4.0)
     assert detector.alarmed(wealth)
     assert str(detector.evidence(wealth)) == "over 1e300"
-    with pytest.raises(ValueError, match="start it anew"):
+    with pytest.raises(ValueError, match="start it again"):
         detector.scan(wealth, [0.0])
 
 
@@ -127,23 +127,23 @@ def test_a_threshold_without_sense_is_refused(threshold: float) -> None:
 
 
 @given(st.lists(st.integers(0, 700), max_size=6))
-def test_silence_is_a_scan_of_zeros_bit_for_bit(runs: list[int]) -> None:
+def test_step_zeros_is_a_scan_of_zeros_bit_for_bit(runs: list[int]) -> None:
     wager = Wager(Null(0.05, 4.0))
     short, long = EDetector(wager, 5.3e8), EDetector(wager, 5.3e8)
-    quiet, scanned = short.start(), long.start()
+    stepped, scanned = short.start(), long.start()
     for run in runs:
-        quiet, alarmed = short.silence(quiet, run)
+        stepped, alarmed = short.step_zeros(stepped, run)
         scanned, _ = long.scan(scanned, [0.0] * run)
-        assert quiet == scanned
+        assert stepped == scanned
         assert not alarmed
-        quiet, scanned = short.step(quiet, 1.0), long.step(scanned, 1.0)
+        stepped, scanned = short.step(stepped, 1.0), long.step(scanned, 1.0)
 
 
-def test_long_silence_costs_no_time() -> None:
+def test_many_zeros_cost_no_time() -> None:
     test = EDetector(Wager(Null(0.05, 4.0)), 5.3e8)
     wealth = test.start()
     for _ in range(10_000):
-        wealth, _ = test.silence(wealth, 1)
-    rest, _ = test.silence(wealth, 10**12)
+        wealth, _ = test.step_zeros(wealth, 1)
+    rest, _ = test.step_zeros(wealth, 10**12)
     assert rest.steps == 10**12 + 10_000
     assert rest.values == wealth.values

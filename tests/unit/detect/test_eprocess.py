@@ -1,4 +1,4 @@
-"""The wager: a supermartingale under every null, rounding included; exact to restore; the same on any CPU."""
+"""The wager and its e-processes: supermartingales under every null, restored exactly, the same on any CPU."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kickwatch.detect.eprocess import EpochEProcess, EProcess
-from kickwatch.detect.oneshot import SILENCE
+from kickwatch.detect.oneshot import NONE_AT_ALL
 from kickwatch.detect.recovery import CONFIDENT
 from kickwatch.detect.wager import SPREAD, Bets, Null, SavedWealth, StaleStateError, Wager, Wealth
 
@@ -50,7 +50,7 @@ def expected(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(NULLS), st.sampled_from([SPREAD, CONFIDENT, SILENCE]))
+@given(st.data(), st.sampled_from(NULLS), st.sampled_from([SPREAD, CONFIDENT, NONE_AT_ALL]))
 def test_money_does_not_grow_on_average_under_the_null(data: st.DataObject, null: Null, bets: Bets) -> None:
     laws = [data.draw(edge_laws(null)) for _ in range(4)]
     process = EProcess(Wager(null, bets))
@@ -72,7 +72,7 @@ def test_published_evidence_since_an_epoch_is_an_e_value(data: st.DataObject, nu
 
 @settings(deadline=None)
 @given(observations, st.sampled_from(NULLS))
-def test_published_evidence_is_what_is_staked_and_what_is_not(xs: list[float], null: Null) -> None:
+def test_published_evidence_is_the_staked_part_and_the_rest(xs: list[float], null: Null) -> None:
     process = EpochEProcess(Wager(null), cap=50.0)
     wealth = process.start()
     for x in xs:
@@ -81,7 +81,7 @@ def test_published_evidence_is_what_is_staked_and_what_is_not(xs: list[float], n
     assert process.published(wealth) == pytest.approx(float(min(exactly, Fraction(50))), rel=1e-12)
 
 
-def test_an_epoch_of_health_costs_a_square_not_everything() -> None:
+def test_an_epoch_of_zeros_costs_a_square_and_not_everything() -> None:
     process, plain = EpochEProcess(Wager(Null(0.05, 4.0))), EProcess(Wager(Null(0.05, 4.0)))
     pooled, alone = process.start(), plain.start()
     for _ in range(5000):
@@ -104,7 +104,7 @@ def test_more_broadcasts_never_mean_less_evidence(pairs: list[tuple[float, float
 
 @settings(deadline=None)
 @given(observations, st.integers(0, 60), st.sampled_from(NULLS))
-def test_restored_evidence_goes_on_bit_for_bit(xs: list[float], at: int, null: Null) -> None:
+def test_restored_evidence_continues_bit_for_bit(xs: list[float], at: int, null: Null) -> None:
     wager = Wager(null)
     process = EProcess(wager)
     straight = broken = process.start()
@@ -120,7 +120,7 @@ def test_restored_evidence_goes_on_bit_for_bit(xs: list[float], at: int, null: N
 def test_evidence_of_another_null_is_refused() -> None:
     saved = Wager(Null(0.05, 4.0)).save(EProcess(Wager(Null(0.05, 4.0))).start())
     for other in (Wager(Null(0.06, 4.0)), Wager(Null(0.05, 5.0)), Wager(Null(0.05, 4.0), CONFIDENT)):
-        with pytest.raises(StaleStateError, match="start anew"):
+        with pytest.raises(StaleStateError, match="start again"):
             other.restore(saved)
 
 
@@ -185,9 +185,9 @@ GOLDEN_VALUES = [
 
 
 @pytest.mark.parametrize("x", [-1.0, -1e-300, float("nan"), float("-inf")])
-def test_an_observation_that_is_none_is_refused(x: float) -> None:
+def test_an_impossible_observation_is_refused(x: float) -> None:
     process = EProcess(Wager(Null(0.05, 4.0)))
-    with pytest.raises(ValueError, match="non-negative"):
+    with pytest.raises(ValueError, match="at least 0"):
         process.step(process.start(), x)
 
 
@@ -197,7 +197,7 @@ def test_infinity_is_clipped() -> None:
 
 
 @pytest.mark.parametrize(("mean", "clip"), [(0.0, 1.0), (1.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (1e-300, 1e300)])
-def test_a_null_without_sense_is_refused(mean: float, clip: float) -> None:
+def test_a_null_that_makes_no_sense_is_refused(mean: float, clip: float) -> None:
     with pytest.raises(ValueError, match="null"):
         Null(mean, clip)
 
@@ -211,7 +211,7 @@ def test_a_null_without_sense_is_refused(mean: float, clip: float) -> None:
         (SPREAD.parts, (48, 32, 32, 48, 32, 16, 16, 16, 17)),
     ],
 )
-def test_bets_without_sense_are_refused(parts: tuple[int, ...], shares: tuple[int, ...]) -> None:
+def test_bets_that_make_no_sense_are_refused(parts: tuple[int, ...], shares: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"bets|bet is|shares"):
         Bets(parts, shares)
 
@@ -232,12 +232,12 @@ def test_the_mean_of_a_trial_is_one_step(xs: list[float]) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 1.0])), max_size=6))
-def test_silence_is_as_many_steps_whatever_other_streams_did(runs: list[tuple[int, float]]) -> None:
+def test_step_zeros_is_that_many_steps_whatever_other_streams_did(runs: list[tuple[int, float]]) -> None:
     process, other = EpochEProcess(Wager(Null(0.05, 4.0))), EpochEProcess(Wager(Null(0.5, 4.0)))
     together = alone = elsewhere = process.start()
     for zeros, x in runs:
-        elsewhere = other.silence(elsewhere, zeros)
-        together = process.silence(together, zeros)
+        elsewhere = other.step_zeros(elsewhere, zeros)
+        together = process.step_zeros(together, zeros)
         for _ in range(zeros):
             alone = process.step(alone, 0.0)
         assert together == alone

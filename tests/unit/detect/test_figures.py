@@ -7,11 +7,11 @@ from msgspec.structs import replace
 from builders import TLB, kick, trial, wait, window
 from kickwatch.detect.figures import (
     above_quiet,
-    batch_heard,
     creation_broadcasts,
     merge_cells,
     merge_windows,
     quiet_rate_hz,
+    zero_is_certain,
 )
 from kickwatch.model import CanaryBatch, Interrupts, Origin
 
@@ -53,11 +53,11 @@ def test_only_the_creation_path_counts() -> None:
     assert creation_broadcasts([TLB, kick(5)]) == 5
 
 
-def test_the_silence_of_a_batch_that_lost_a_request_is_none() -> None:
+def test_the_zero_of_a_batch_that_lost_a_request_is_not_certain() -> None:
     batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(TLB,))
-    assert batch_heard(batch)
-    assert not batch_heard(replace(batch, lost_events=1))
+    assert zero_is_certain(batch)
+    assert not zero_is_certain(replace(batch, lost_events=1))
     nameless = replace(kick(1), origin=Origin.UNKNOWN, stack=())
-    assert batch_heard(replace(batch, stackless_events=1))  # of a request that was no broadcast
-    assert batch_heard(replace(batch, cells=(nameless,)))  # a worker's, whose stack is there and explains nothing
-    assert not batch_heard(replace(batch, cells=(nameless,), stackless_events=1))
+    assert zero_is_certain(replace(batch, stackless_events=1))  # the request was no broadcast
+    assert zero_is_certain(replace(batch, cells=(nameless,)))  # a worker's: its stack is there and explains nothing
+    assert not zero_is_certain(replace(batch, cells=(nameless,), stackless_events=1))

@@ -67,10 +67,10 @@ def test_a_kernel_that_broadcasts_from_its_first_trial_on_is_alerted() -> None:
     (change,) = outcomes[0].changes
     assert outcomes[0].verdict is Verdict.BROADCASTING
     assert outcomes[0].reasons == ("creation_path_broadcasts",)
-    assert (change.kind, change.condition, change.stream) == (ChangeKind.RAISED, AlarmKind.BROADCASTING, "attributed")
+    assert (change.kind, change.alarm, change.stream) == (ChangeKind.RAISED, AlarmKind.BROADCASTING, "attributed")
     assert change.observations <= 8  # containers
     assert change.text.startswith(
-        f"{change.loud} of the last {change.observations} containers made the creation path broadcast"
+        f"{change.hits} of the last {change.observations} containers made the creation path broadcast"
         f" (allowed: 1 in 20); evidence {change.evidence} against a threshold of 5.4e10;"
         f" first seen at trial {outcomes[0].trial}"
     )
@@ -80,7 +80,7 @@ def test_a_fault_that_is_removed_is_one_alert_and_one_recovery_within_60_contain
     trials = [*(serial() for _ in range(50)), *(plain_fault() for _ in range(30)), *(serial() for _ in range(300))]
     _, outcomes = watched(Monitor(PACE), trials)
     told = changes(outcomes)
-    assert [(change.kind, change.condition) for change in told] == [
+    assert [(change.kind, change.alarm) for change in told] == [
         (ChangeKind.RAISED, AlarmKind.BROADCASTING),
         (ChangeKind.ENDED, AlarmKind.BROADCASTING),
     ]
@@ -125,7 +125,7 @@ def test_a_void_trial_changes_nothing_but_a_counter() -> None:
     before, _ = watched(monitor, [serial() for _ in range(3)])
     for sick in (plain_fault(void="engine_restarted"), plain_fault(kmem_accounting=KmemAccounting.OFF)):
         after, outcome = monitor.step(before, sick)
-        assert after == replace(before, voids=before.voids + 1, silence=replace(before.silence, void=1))
+        assert after == replace(before, voids=before.voids + 1, quiet=replace(before.quiet, void=1))
         assert outcome.verdict is Verdict.UNKNOWN
         assert not outcome.changes
 
@@ -135,7 +135,7 @@ def test_a_void_trial_of_another_boot_drops_no_evidence() -> None:
     before, _ = watched(monitor, [serial()])
     odd = plain_fault(void="cpus_changed")
     after, _ = monitor.step(before, replace(odd, node=replace(odd.node, boot_id="other", cpus_online=2)))
-    assert after == replace(before, voids=1, silence=replace(before.silence, void=1))
+    assert after == replace(before, voids=1, quiet=replace(before.quiet, void=1))
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_another_boot_or_stratum_drops_the_evidence_and_says_so() -> None:
         (replace(node, network="bridge"), "network bridge (before: none)"),
     ):
         after, outcome = monitor.step(state, serial(node=elsewhere))
-        assert outcome.anew == why
+        assert outcome.restart_reason == why
         (change,) = outcome.changes
-        assert (change.kind, change.condition, change.stream) == (
+        assert (change.kind, change.alarm, change.stream) == (
             ChangeKind.DROPPED,
             AlarmKind.BROADCASTING,
             "attributed",
@@ -236,7 +236,7 @@ def test_waits_on_the_create_path_contend() -> None:
     waiting = window("churn", TLB, waits=(wait(20, path=Path.CREATE),))
     _, outcomes = watched(Monitor(PACE), [serial(churn=waiting) for _ in range(12)])
     (change,) = changes(outcomes)
-    assert change.condition is AlarmKind.CONTENDED
+    assert change.alarm is AlarmKind.CONTENDED
     assert (
         "made tasks wait for slab_mutex on the creation path, 2 waits per container (allowed: 1 in 20)" in change.text
     )
@@ -255,7 +255,7 @@ def test_waits_of_others_contend_when_they_come_with_churn_alone() -> None:
         (ChangeKind.RAISED, "contention_excess"),
         (ChangeKind.ENDED, "contention_excess"),
     ]
-    assert "unequal trials had more waits for slab_mutex with containers than without" in told[0].text
+    assert "trials with unequal windows had more waits for slab_mutex with containers than without" in told[0].text
     assert 29 <= told[0].observations <= 40
 
 
@@ -263,7 +263,7 @@ def test_broadcasts_elsewhere_that_come_with_churn_are_convicted_by_the_coin() -
     strange = Cell(reason="x", func="x", origin=Origin.UNKNOWN, path=Path.OTHER, requests=30, calls=10, broadcasts=10)
     _, outcomes = watched(Monitor(PACE), [serial(0, strange) for _ in range(50)])
     (change,) = changes(outcomes)
-    assert change.condition is AlarmKind.ELSEWHERE
+    assert change.alarm is AlarmKind.ELSEWHERE
     assert (outcomes[-1].verdict, outcomes[-1].reasons) == (Verdict.UNKNOWN, ("broadcasts_elsewhere",))
     both = window("quiet", strange)
     assert not changes(watched(Monitor(PACE), [serial(0, strange, quiet=both) for _ in range(500)])[1])
@@ -388,6 +388,6 @@ def test_a_doubled_cost_of_bpf_programs_alarms_and_is_told_without_the_healthy_t
     assert not changes(outcomes)
     _, outcomes = watched(monitor, [costing(32) for _ in range(80)], state)
     (change,) = changes(outcomes)
-    assert (change.condition, change.stream) == (AlarmKind.EXCESSIVE, "bpf")
-    assert change.observations == change.loud <= 70
-    assert "1.56 times what is allowed here" in change.text
+    assert (change.alarm, change.stream) == (AlarmKind.EXCESSIVE, "bpf")
+    assert change.observations == change.hits <= 70
+    assert "1.56 times the allowance here" in change.text

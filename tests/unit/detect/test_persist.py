@@ -40,7 +40,7 @@ def test_restarts_change_nothing(rises: list[int], restarts: set[int], update: i
         state, outcome = monitor.step(state, one)
         again.append(outcome)
     assert again == said
-    assert monitor.flush_silence(state) == monitor.flush_silence(whole)
+    assert monitor.flush_zeros(state) == monitor.flush_zeros(whole)
     assert save(monitor, state) == save(Monitor(PACE), whole)
 
 
@@ -73,9 +73,9 @@ def test_silence_counted_and_added_later_is_the_same_to_the_last_bit(rises: list
         one = serial(each, number=number + index // 20, started_unix_s=EPOCH_S - 3.0 + 0.5 * index)
         one = elsewhere(one) if index >= boot else one
         counted, said = monitor.step(counted, one)
-        added, same = monitor.step(monitor.flush_silence(added), one)
+        added, same = monitor.step(monitor.flush_zeros(added), one)
         assert said == same
-    assert monitor.flush_silence(counted) == monitor.flush_silence(added)
+    assert monitor.flush_zeros(counted) == monitor.flush_zeros(added)
     assert monitor.figures(counted) == monitor.figures(added)
 
 
@@ -85,13 +85,13 @@ def test_records_of_strata_survive_to_the_last_bit() -> None:
     state, _ = watched(monitor, (elsewhere(serial(0, number=7)) for _ in range(90)), state)
     assert state.comparison is not None
     assert state.comparison.rules
-    assert restore(Monitor(PACE), save(monitor, state)) == (monitor.flush_silence(state), ())
+    assert restore(Monitor(PACE), save(monitor, state)) == (monitor.flush_zeros(state), ())
 
 
 def test_another_pace_goes_on_with_the_same_evidence() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, TRIALS[:6])
-    assert restore(Monitor(Pace(100, 1.0)), save(monitor, state)) == (monitor.flush_silence(state), ())
+    assert restore(Monitor(Pace(100, 1.0)), save(monitor, state)) == (monitor.flush_zeros(state), ())
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"{", b"null", b'{"version": 1}', b"\xff\xfe", b"[]"])
@@ -126,7 +126,7 @@ def test_evidence_against_another_null_is_dropped_stream_by_stream() -> None:
     state, (lost,) = restore(monitor, _tampered(("tracks", "burst", "watched", "alarm", "key"), "0x1 0x2 1:256"))
     assert "stream burst" in lost
     assert "burst" not in state.tracks
-    assert state.tracks["attributed"] == monitor.flush_silence(watched(monitor, TRIALS)[0]).tracks["attributed"]
+    assert state.tracks["attributed"] == monitor.flush_zeros(watched(monitor, TRIALS)[0]).tracks["attributed"]
 
 
 @pytest.mark.parametrize("value", [["0x1"] * 8, ["zero"] * 9, ["0x1p+9999"] * 9])

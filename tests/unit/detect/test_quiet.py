@@ -1,4 +1,4 @@
-"""`quiet` is earned: the examples of what it was said too early of, each with the right verdict."""
+"""`quiet` has to be established: cases in which it was once said too early, each with the right verdict."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from builders import RCU, TLB, containers, kick, trial, window
 from kickwatch.detect.lives import Churned
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.detect.quiet import RECENT_CONTAINERS, Silence, SilenceTest, remembered
+from kickwatch.detect.quiet import RECENT_CONTAINERS, QuietEvidence, QuietTest, with_recent
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import ChangeKind, TrialOutcome
 from kickwatch.model import AlarmKind, Cell, KmemAccounting, Origin, Path, Trial, Verdict
@@ -43,12 +43,12 @@ def late(each: int, number: int = 23) -> Trial:
 
 
 def test_23_silent_containers_establish_silence_as_in_a_single_run() -> None:
-    test = SilenceTest()
-    known = Silence()
+    test = QuietTest()
+    known = QuietEvidence()
     assert test.needs(known) == 23
-    known = test.heard(known, Churned((0.0,) * 22))
+    known = test.step(known, Churned((0.0,) * 22))
     assert (known.established, test.needs(known)) == (False, 1)
-    known = test.heard(known, Churned((0.0,)))
+    known = test.step(known, Churned((0.0,)))
     assert (known.established, test.needs(known)) == (True, 0)
 
 
@@ -100,7 +100,7 @@ def test_evidence_that_stands_very_high_outlasts_the_silence_of_a_trial() -> Non
     state, outcomes = watched(monitor, [*(serial(number=23) for _ in range(3)), *(burst for _ in range(4))])
     assert not changes(outcomes)
     state, outcomes = watched(monitor, [serial(number=23)], state)
-    assert state.silence.established
+    assert state.quiet.established
     assert verdicts(outcomes) == [UNDECIDED]
     assert outcomes[0].more_containers is None  # it is not silence that is missing
 
@@ -130,7 +130,7 @@ def test_containers_that_come_with_broadcasts_from_elsewhere_are_not_quiet_at_on
     assert verdicts(outcomes) == [QUIET, (Verdict.UNKNOWN, ("broadcasts_elsewhere",))]
     state, outcomes = watched(monitor, [serial(0, ELSEWHERE) for _ in range(60)], state)
     (change,) = changes(outcomes)
-    assert (change.kind, change.condition, change.stream) == (ChangeKind.RAISED, AlarmKind.ELSEWHERE, "elsewhere")
+    assert (change.kind, change.alarm, change.stream) == (ChangeKind.RAISED, AlarmKind.ELSEWHERE, "elsewhere")
     assert "from outside the creation path" in change.text
     _, outcomes = watched(monitor, [serial() for _ in range(200)], state)
     assert changes(outcomes)[0].kind is ChangeKind.ENDED
@@ -146,9 +146,9 @@ def test_small_trials_are_summed_before_elsewhere_says_anything() -> None:
 
 
 def test_the_latest_containers_are_remembered_and_no_more() -> None:
-    known = Silence()
+    known = QuietEvidence()
     for excess in (50.0, 0.0, 0.0, 0.0):
-        known = remembered(known, excess, 10)
+        known = with_recent(known, excess, 10)
     assert known.recent == ((0.0, 10),) * 3
     assert sum(count for _, count in known.recent) >= RECENT_CONTAINERS
 
@@ -163,7 +163,7 @@ def test_two_trials_of_failed_containers_are_unknown_and_none_establishes_anythi
     told = (Verdict.UNKNOWN, ("containers_failed",))
     assert verdicts(outcomes) == [QUIET, QUIET, told, told]
     before, _ = watched(monitor, [serial(number=23)])
-    assert state.silence.wealth == before.silence.wealth
+    assert state.quiet.wealth == before.quiet.wealth
     assert state.looked_unix_s == before.looked_unix_s
     _, outcomes = watched(monitor, [serial(number=4)], state)
     assert verdicts(outcomes) == [QUIET]
@@ -185,8 +185,8 @@ def test_what_is_known_of_silence_survives_to_the_last_bit(trials: list[Trial]) 
     state, _ = watched(monitor, trials)
     again, lost = restore(monitor, save(monitor, state))
     assert not lost
-    assert (again.silence, again.reasons, again.more_containers) == (
-        state.silence,
+    assert (again.quiet, again.reasons, again.more_containers) == (
+        state.quiet,
         state.reasons,
         state.more_containers,
     )
@@ -219,7 +219,7 @@ def test_two_void_trials_in_a_row_are_unknown_by_what_disturbed_them() -> None:
     state, _ = watched(monitor, [off], state)
     assert (state.verdict, state.reasons) == (Verdict.UNKNOWN, ("kmem_accounting_off",))
     state, _ = watched(monitor, [serial()], state)
-    assert (state.verdict, state.silence.void) == (Verdict.QUIET, 0)
+    assert (state.verdict, state.quiet.void) == (Verdict.QUIET, 0)
 
 
 def test_an_older_releases_quiet_is_not_this_ones() -> None:

@@ -1,4 +1,4 @@
-"""One fault, one alert, one recovery."""
+"""One fault, one alarm, one recovery."""
 
 # ruff: noqa: S311 - random numbers of a study, no secrets
 
@@ -32,7 +32,7 @@ def changes(states: list[Watched]) -> int:
 
 
 @pytest.mark.parametrize("faulty", [10, 1000])
-def test_a_fault_that_comes_and_goes_is_one_alert_and_one_recovery(faulty: int) -> None:
+def test_a_fault_that_comes_and_goes_is_one_alarm_and_one_recovery(faulty: int) -> None:
     test = watch()
     states = run(test, test.start(), 0.0, 200)
     states += run(test, states[-1], 3.0, faulty)[1:]
@@ -42,14 +42,14 @@ def test_a_fault_that_comes_and_goes_is_one_alert_and_one_recovery(faulty: int) 
     assert changes(states + after[1:] + run(test, after[-1], 0.0, 5000)[1:]) == 2
 
 
-def test_silence_is_no_recovery() -> None:
+def test_a_few_zeros_are_no_recovery() -> None:
     test = watch()
     alerted = run(test, test.start(), 3.0, 10)[-1]
     assert alerted.alerted
     assert run(test, alerted, 0.0, 30)[-1].alerted
 
 
-def test_every_new_fault_is_alerted_anew() -> None:
+def test_every_new_fault_raises_the_alarm_again() -> None:
     test = watch()
     state, count = test.start(), 0
     for _ in range(20):
@@ -70,7 +70,7 @@ def test_a_constant_fault_does_not_flap(mean: float) -> None:
     assert changes(states) == 1
 
 
-def test_a_weak_fault_takes_longer_to_be_called_gone() -> None:
+def test_a_weak_fault_takes_longer_to_recover_from() -> None:
     test = watch()
     state = test.start()
     source = draws(poisson(0.1), Random(5))
@@ -109,7 +109,7 @@ def test_a_restart_changes_nothing(at: int) -> None:
     assert not straight.alerted
 
 
-def test_a_ceiling_of_ones_own() -> None:
+def test_a_ceiling_can_be_given() -> None:
     test = Hysteresis(EDetector(Wager(Null(20.0, 64.0)), 1e6), Ceiling(20.0, 64.0), Ceiling(20.0, 64.0))
     alerted = run(test, test.start(), 40.0, 100)[-1]
     assert alerted.alerted

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kickwatch.detect.relative import BURN_IN, Reference, null_of, relative_rule, silent
+from kickwatch.detect.relative import BURN_IN, Reference, all_zero, null_of, relative_rule
 from kickwatch.detect.simulate.nulls import overdispersed
 
 
@@ -36,7 +36,7 @@ def test_a_doubling_across_a_kernel_update_is_found(mean: float, known: int, mos
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.15])
-def test_what_stays_or_changes_little_is_not(factor: float) -> None:
+def test_a_cost_that_stays_or_changes_little_is_not(factor: float) -> None:
     rule = relative_rule(record(requests(16.0, 1000, 3)), 5.3e8)
     assert rule is not None
     state = rule.start()
@@ -45,7 +45,7 @@ def test_what_stays_or_changes_little_is_not(factor: float) -> None:
     assert not state.alerted
 
 
-def test_a_record_too_short_arms_nothing() -> None:
+def test_a_record_that_is_too_short_gives_no_rule() -> None:
     assert relative_rule(record([]), 5.3e8) is None
     assert relative_rule(record(requests(16.0, BURN_IN, 1)), 5.3e8) is None
     assert relative_rule(record(requests(16.0, BURN_IN + 8, 1)), 5.3e8) is None
@@ -77,7 +77,7 @@ def test_observations_are_rounded_up_by_less_than_a_bin(observations: list[float
     assert -1e-9 <= counted - sum(kept) < len(kept) * reference.width + 1e-9
 
 
-def test_whole_numbers_are_held_exactly() -> None:
+def test_whole_numbers_are_kept_exactly() -> None:
     reference = record([7.0] * BURN_IN + [0.0, 1.0, 7.0, 20.0])
     assert sum(count * bin_ * reference.width for bin_, count in enumerate(reference.counts)) == 28.0
 
@@ -88,21 +88,21 @@ def test_a_record_survives_json() -> None:
 
 
 @pytest.mark.parametrize("x", [-1.0, float("nan")])
-def test_an_observation_that_is_none_is_refused(x: float) -> None:
-    with pytest.raises(ValueError, match="non-negative"):
+def test_an_impossible_observation_is_refused(x: float) -> None:
+    with pytest.raises(ValueError, match="at least 0"):
         Reference().with_observation(x)
 
 
 @given(st.lists(st.floats(0.0, 500.0), max_size=BURN_IN + 40), st.integers(0, BURN_IN + 40))
-def test_many_at_once_are_the_same_as_one_by_one(observations: list[float], at: int) -> None:
+def test_many_at_once_are_equal_to_one_by_one(observations: list[float], at: int) -> None:
     halves = Reference().with_observations(observations[:at]).with_observations(observations[at:])
     assert halves == record(observations)
 
 
 @pytest.mark.parametrize("count", [0, 1, BURN_IN - 1, BURN_IN, BURN_IN + 1, 500])
-def test_silence_is_a_record_of_zeros(count: int) -> None:
-    assert silent(count) == record([0.0] * count)
-    assert silent(count).mean == 0.0
+def test_a_cell_that_never_occurred_has_a_record_of_zeros(count: int) -> None:
+    assert all_zero(count) == record([0.0] * count)
+    assert all_zero(count).mean == 0.0
 
 
 def test_the_mean_is_read_from_the_record() -> None:
@@ -110,8 +110,8 @@ def test_the_mean_is_read_from_the_record() -> None:
 
 
 def test_a_null_is_never_stricter_than_the_least() -> None:
-    null = null_of(silent(10_000), least=0.25)
+    null = null_of(all_zero(10_000), least=0.25)
     assert null is not None
     assert null.mean == 0.25
-    assert null_of(silent(40), least=0.25) is None
-    assert null_of(silent(10_000), least=3.5) is None
+    assert null_of(all_zero(40), least=0.25) is None
+    assert null_of(all_zero(10_000), least=3.5) is None

@@ -29,7 +29,7 @@ def raised(one: Trial, times: int) -> dict[AlarmKind, int]:
     told = [
         (index, change) for index, outcome in enumerate(outcomes) for change in changes([outcome], ChangeKind.RAISED)
     ]
-    return {change.condition: index for index, change in told}
+    return {change.alarm: index for index, change in told}
 
 
 def test_every_window_of_every_recording_is_there() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kickwatch.detect import sentences as words
+from kickwatch.detect import sentences
 from kickwatch.detect.streams import STREAMS, Stream, StreamName
 from kickwatch.detect.track import Onset, Turn
 
@@ -11,7 +11,7 @@ END = Turn(False, Onset("0badcafe", 12, 12, 36.0), 37, "1.2e4", 1e4, recovered_i
 
 
 def test_an_alarm_in_plain_words() -> None:
-    assert words.raised(STREAMS[StreamName.ATTRIBUTED], ALARM) == (
+    assert sentences.raised(STREAMS[StreamName.ATTRIBUTED], ALARM) == (
         "12 of the last 12 containers made the creation path broadcast (allowed: 1 in 20);"
         " evidence 3.1e9 against a threshold of 5.3e8; first seen at trial 0badcafe"
     )
@@ -20,38 +20,42 @@ def test_an_alarm_in_plain_words() -> None:
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("counters", [False, True])
 def test_every_stream_has_its_sentences(stream: Stream, counters: bool) -> None:
-    text = words.raised(stream, ALARM, counters=counters)
+    text = sentences.raised(stream, ALARM, counters=counters)
     assert text.startswith("12 of the last 12 ")
     assert "{" not in text
     assert ("half of them" in text) is stream.coin
     assert ("(allowed: 1 in " in text) is (not stream.coin and stream.name is not StreamName.BPF)
-    assert words.ended(stream, END).startswith("the last 37 ")
+    assert sentences.ended(stream, END).startswith("the last 37 ")
 
 
 def test_a_recovery_in_plain_words() -> None:
-    assert words.ended(STREAMS[StreamName.ATTRIBUTED], END) == (
+    assert sentences.ended(STREAMS[StreamName.ATTRIBUTED], END) == (
         "the last 37 containers were within bounds, of 40 since the alarm;"
         " evidence of recovery 1.2e4 against a threshold of 1.0e4"
     )
 
 
 def test_a_regression_in_plain_words() -> None:
-    text = words.risen("rcu_exp_handler rcu other", ALARM, before=1.5, bound=2.25, since="kernel 6.12 (before: 6.1)")
+    text = sentences.risen(
+        "rcu_exp_handler rcu other", ALARM, before=1.5, bound=2.25, since="kernel 6.12 (before: 6.1)"
+    )
     assert text == (
-        "rcu_exp_handler rcu other: 3 requests per container and other CPU over the last 12 trials, where it was 1.5"
-        " (allowed: 2.25), since kernel 6.12 (before: 6.1);"
+        "rcu_exp_handler rcu other: 3 requests per container and other CPU over the last 12 trials; before: 1.5,"
+        " allowed: 2.25; changed: kernel 6.12 (before: 6.1);"
         " evidence 3.1e9 against a threshold of 5.3e8; first seen at trial 0badcafe"
     )
-    assert words.fallen("rcu_exp_handler rcu other", END).startswith("rcu_exp_handler rcu other: the last 37 trials")
+    assert sentences.fallen("rcu_exp_handler rcu other", END).startswith(
+        "rcu_exp_handler rcu other: the last 37 trials"
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "shown"), [(0.05, "0.05"), (32.0, "32"), (5.02, "5.02"), (1530.4, "1530"), (0.0, "0"), (99.99, "100")]
 )
 def test_numbers_have_three_digits(value: float, shown: str) -> None:
-    assert words.number(value) == shown
+    assert sentences.number(value) == shown
 
 
 @pytest.mark.parametrize(("mean", "shown"), [(0.05, "1 in 20"), (0.001, "1 in 1000"), (0.5, "1 in 2"), (6.0, "6 each")])
 def test_an_allowance_is_told_as_a_share_or_a_number(mean: float, shown: str) -> None:
-    assert words.allowed(mean) == shown
+    assert sentences.allowed(mean) == shown

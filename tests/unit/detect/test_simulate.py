@@ -13,12 +13,13 @@ from click.testing import CliRunner
 from kickwatch.detect.simulate import run_simulation, study, to_json
 from kickwatch.detect.simulate.bounds import mean_lower, mean_upper, quantile, quantile_bounds
 from kickwatch.detect.simulate.command import simulate
+from kickwatch.detect.simulate.healthy import HEALTHY, containers_to_quiet, share_unknown
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_weight
 from kickwatch.detect.simulate.laws import draws, poisson, poisson_masses, two_point
-from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Scenario
+from kickwatch.detect.simulate.nulls import NULLS, Scenario
+from kickwatch.detect.simulate.outside import OUTSIDE
 from kickwatch.detect.simulate.plot import to_svg
 from kickwatch.detect.simulate.report import to_text
-from kickwatch.detect.simulate.silence import HEALTHY, containers_to_quiet, share_unknown
 from kickwatch.detect.simulate.study import SimulationResult
 from kickwatch.detect.simulate.tasks import THRESHOLD, Task, TaskKind, run_task
 

@@ -58,7 +58,7 @@ def replayed(path: Path) -> tuple[State, int]:
                 state = history_state(monitor, row.state)
             state, outcome = monitor.step(state, row.trial)
             otherwise += msgspec.json.encode(outcome) != row.outcome
-    return monitor.flush_silence(state), otherwise
+    return monitor.flush_zeros(state), otherwise
 
 
 def history_state(monitor: Monitor, saved: bytes) -> State:
@@ -94,7 +94,7 @@ def test_what_is_left_after_retention_replays_to_the_same_evidence(tmp_path: Pat
     assert 90 <= len(left) <= 90 + BLOCK
     assert left[0].state
     assert [row.state for row in left[1:]] == [None] * (len(left) - 1)
-    assert replayed(watch.history.path) == (watch.monitor.flush_silence(watch.state), 0)
+    assert replayed(watch.history.path) == (watch.monitor.flush_zeros(watch.state), 0)
 
 
 def test_evidence_of_trials_that_could_not_be_kept_is_not_lost_to_a_replay(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_evidence_of_trials_that_could_not_be_kept_is_not_lost_to_a_replay(tmp_p
     for number in range(20):
         watch.trial(each=1, keep=number not in {4, 5, 11})
     assert [bool(row.state) for row in rows_of(watch.history.path)] == [index in {4, 9} for index in range(17)]
-    assert replayed(watch.history.path) == (watch.monitor.flush_silence(watch.state), 0)
+    assert replayed(watch.history.path) == (watch.monitor.flush_zeros(watch.state), 0)
 
 
 def test_evidence_that_began_anew_begins_anew_in_a_replay(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_evidence_that_began_anew_begins_anew_in_a_replay(tmp_path: Path) -> Non
             watch.state, watch.saved = watch.monitor.start(), b""
         watch.trial(each=1)
     assert [row.state for row in rows_of(watch.history.path)] == [None, None, None, b"", None, None]
-    assert replayed(watch.history.path) == (watch.monitor.flush_silence(watch.state), 0)
+    assert replayed(watch.history.path) == (watch.monitor.flush_zeros(watch.state), 0)
 
 
 def test_a_store_that_was_set_aside_takes_no_evidence_with_it(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_store_that_was_set_aside_takes_no_evidence_with_it(tmp_path: Path) ->
     assert "set aside as" in kept.notes[0].what
     watch.trial(each=1)
     assert len(rows_of(watch.history.path)) == 2
-    assert replayed(watch.history.path) == (watch.monitor.flush_silence(watch.state), 0)
+    assert replayed(watch.history.path) == (watch.monitor.flush_zeros(watch.state), 0)
 
 
 def test_several_trials_are_one_transaction(tmp_path: Path) -> None:

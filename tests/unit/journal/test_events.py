@@ -181,19 +181,19 @@ def one_node() -> Any:
     return trial().node
 
 
-@pytest.mark.parametrize("condition", list(AlarmKind))
+@pytest.mark.parametrize("alarm", list(AlarmKind))
 @pytest.mark.parametrize("kind", list(ChangeKind))
-def test_every_change_of_every_condition_is_valid(condition: AlarmKind, kind: ChangeKind) -> None:
+def test_every_change_of_every_alarm_is_valid(alarm: AlarmKind, kind: ChangeKind) -> None:
     change = Change(
         kind=kind,
-        condition=condition,
+        alarm=alarm,
         stream="attributed",
         text="8 of the last 8 containers",
         evidence="5.3e8",
         threshold=1.1e11,
         first_trial="0badcafe",
         observations=8,
-        loud=8,
+        hits=8,
     )
     outcome = TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING, changes=(change,))
     (record,) = logged(*alerts(outcome, [trial(kick(12), churn=window("churn", TLB, kick(9), waits=(wait(),)))]))

@@ -13,7 +13,7 @@ from prometheus_client.samples import Sample
 
 from builders import containers, kick, trial, wait, window
 from kickwatch.detect.monitor import Monitor
-from kickwatch.detect.state import Figures, TrialOutcome
+from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.model import (
     Cell,
     Container,
@@ -386,8 +386,8 @@ def test_nothing_that_a_record_names_is_shown(trials: list[Trial], word: str) ->
     assert len([sample for sample in shown if sample.name == "kickwatch_bill_requests_per_container"]) <= MOST_CELLS + 1
 
 
-def figures() -> Figures:
-    return Figures(alerted=True, evidence=1.0, threshold=1.0, e_process=1.0)
+def figures() -> StreamFigures:
+    return StreamFigures(alerted=True, evidence=1.0, threshold=1.0, e_process=1.0)
 
 
 def test_a_bill_of_zeros_says_whether_it_is_known() -> None:

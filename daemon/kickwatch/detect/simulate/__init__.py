@@ -1,6 +1,6 @@
 """Operating characteristics of the detectors, measured with the detectors themselves.
 
-Imports `detect`, and is imported by the command alone: the daemon never carries it.
+Imports `detect`, `model` and `errors`. Only the command `simulate` imports it; the daemon never loads it.
 """
 
 from kickwatch.detect.simulate.report import to_json

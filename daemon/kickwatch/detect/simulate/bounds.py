@@ -12,7 +12,7 @@ HALVINGS = 20
 def mean_lower(samples: Sequence[float], top: float) -> float:
     """The lower 95 % bound of the mean of independent samples from [0, top], by the bets of the detectors.
 
-    It is the least mean against whose rival "at most that" the evidence stays below 20.
+    It is the least m for which the evidence against "the mean is at most m" stays below 20.
     """
     low, high = 0.0, sum(samples) / len(samples)
     for _ in range(HALVINGS):
@@ -33,7 +33,7 @@ def quantile(ordered: Sequence[int], share: float) -> int:
 
 
 def quantile_bounds(ordered: Sequence[int], share: float) -> tuple[int, int]:
-    """Two order statistics that hold the quantile between them with 95 % confidence, exactly (binomial)."""
+    """Two order statistics: the quantile is between them with 95 % confidence, exactly (binomial)."""
     n, tail = len(ordered), (1.0 - CONFIDENCE) / 2.0
     below, low, high = 0.0, 0, n - 1
     for k in range(n + 1):

@@ -1,4 +1,4 @@
-"""Faulty streams, and what comes after them: how long until the alarm, how long until the recovery."""
+"""Faulty streams and their repair: how long until the alarm, and how long until the recovery."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
@@ -10,8 +10,8 @@ from kickwatch.detect.classes import SPARE
 from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.recovery import Hysteresis
-from kickwatch.detect.simulate.laws import draws, poisson
-from kickwatch.detect.simulate.nulls import Source, bpf, fair_coin, overdispersed, relative, sweeps
+from kickwatch.detect.simulate.laws import Source, draws, poisson
+from kickwatch.detect.simulate.nulls import bpf, fair_coin, overdispersed, relative, sweeps
 from kickwatch.detect.streams import CREATION_PATH, Allowance, StreamName, allowance_of
 from kickwatch.detect.wager import Null, Wager
 
@@ -19,7 +19,7 @@ EXACT, POISSON = "exact", "poisson"
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """A fault: so many broadcasts per container (or batch), by this law, against this allowance."""
+    """A fault: its broadcasts per container (or batch), their law, and the allowance of the stream."""
 
     broadcasts_per_container: float
     allowance: Allowance
@@ -37,7 +37,7 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class OtherEffect(msgspec.Struct, frozen=True):
-    """A fault that another test than the absolute rule must find."""
+    """A fault for another stream than those of the creation path."""
 
     name: str
     wager: Callable[[], Wager]
@@ -60,7 +60,7 @@ EFFECTS = (
     Effect(32.0, SIGNATURE, EXACT),  # real containers on the faulty kernel
 )
 
-# What clipping costs: the same faults against the same allowance without it.
+# The cost of clipping: the same faults against the same allowance without it.
 WITHOUT_CLIP = (
     Effect(3.0, UNCLIPPED, EXACT),
     Effect(4.77, UNCLIPPED, POISSON),
@@ -68,7 +68,7 @@ WITHOUT_CLIP = (
 )
 
 
-def always(random: Random) -> Iterator[float]:  # noqa: ARG001 - this one leaves nothing to chance
+def always(random: Random) -> Iterator[float]:  # noqa: ARG001 - nothing is random here
     """Churn wins every trial."""
     return repeat(1.0)
 
@@ -79,9 +79,9 @@ def mostly(random: Random) -> Iterator[float]:
 
 
 def bpf_doubled(cost: float) -> Source:
-    """BPF programs that cost twice what the first containers did, as exactly as was measured."""
+    """BPF programs that cost twice as much as the first containers' did, with no scatter, as was measured."""
     ratio = 2.0 * cost / (BPF_TOLERANCE * cost + SPARE)
-    return lambda random: repeat(ratio)  # noqa: ARG005 - leaves nothing to chance
+    return lambda random: repeat(ratio)  # noqa: ARG005 - nothing is random here
 
 
 OTHERS = (
@@ -95,7 +95,7 @@ OTHERS = (
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """A fault of so many broadcasts per container, which then fall to `healthy` (both Poisson)."""
+    """A fault of `faulty` broadcasts per container, which then fall to `healthy` (both Poisson)."""
 
     faulty: float
     healthy: float
@@ -129,7 +129,7 @@ def containers_to_recover(case: Recovery, threshold: float, random: Random) -> i
 
 
 def changes(mean: float, threshold: float, observations: int, random: Random) -> int:
-    """How often the condition changes under a mean that does not."""
+    """How often the alarm changes under a constant mean."""
     watch = hysteresis(threshold)
     state, count = watch.start(), 0
     source = draws(poisson(mean), random)

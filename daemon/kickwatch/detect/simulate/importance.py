@@ -1,9 +1,10 @@
 """Probabilities of false alarms at the real threshold, 5.3e8, which no plain simulation reaches.
 
-The detector's sum R is itself a mixture of likelihood ratios: of "the change came at s, and bet k knows the law after
-it" against the null. Drawn from that mixture, with s uniform over n observations, an alarm at T weighs
-n / (R + n - T), which is at most n / A; the mean weight is the probability of an alarm within n observations under the
-null, without a rare event anywhere. Holds for independent observations whose clipped mean is the allowance.
+The detector's sum R is a mixture of likelihood ratios: of "the change came at s, and bet k knows the law after it"
+against the null. If observations are drawn from that mixture, with s uniform over n observations, an alarm at T has the
+weight n / (R + n - T), which is at most n / A. The mean weight is the probability of an alarm within n observations
+under the null, and no rare event is needed to estimate it. This holds for independent observations whose clipped mean
+is the allowance.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import msgspec
 
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import EProcess
-from kickwatch.detect.oneshot import FAULTY_SHARE, SILENCE
+from kickwatch.detect.oneshot import FAULTY_SHARE, NONE_AT_ALL
 from kickwatch.detect.simulate.laws import draws, from_masses, poisson_masses
 from kickwatch.detect.simulate.nulls import attributed, fair_coin, signature
 from kickwatch.detect.streams import CREATION_PATH, StreamName, allowance_of
@@ -26,7 +27,7 @@ LONGEST_RUN = 2000  # containers of one `kickwatch trial`
 
 
 class RareNull(msgspec.Struct, frozen=True):
-    """An independent null on the edge, by its masses, with the wager that watches it."""
+    """An independent null at its edge, by its masses, with the wager that watches it."""
 
     name: str
     wager: Callable[[], Wager]
@@ -34,7 +35,7 @@ class RareNull(msgspec.Struct, frozen=True):
 
 
 class RareError(msgspec.Struct, frozen=True):
-    """A wrong verdict of `kickwatch trial`: the test that errs, and the law under which it would."""
+    """A wrong verdict of `kickwatch trial`: the test that gives it, and the law under which it is wrong."""
 
     name: str
     wager: Callable[[], Wager]
@@ -45,8 +46,8 @@ def _two(high: float, mean: float) -> Masses:
     return {0.0: 1.0 - mean / high, high: mean / high}
 
 
-def _silent() -> Wager:
-    return Wager(Null(1.0 - FAULTY_SHARE, 1.0), SILENCE)
+def _quiet() -> Wager:
+    return Wager(Null(1.0 - FAULTY_SHARE, 1.0), NONE_AT_ALL)
 
 
 RARE_NULLS = (
@@ -60,8 +61,8 @@ _HALF = poisson_masses(0.5)
 RARE_ERRORS = (
     RareError("broadcasting, though 0.05 per container (poisson)", attributed, poisson_masses(CREATION_PATH.mean)),
     RareError("broadcasting, though 0.05 per container (bursts of 4)", attributed, _two(4.0, CREATION_PATH.mean)),
-    RareError("quiet, though one container in three broadcasts", _silent, {0.0: FAULTY_SHARE, 1.0: 1 - FAULTY_SHARE}),
-    RareError("quiet, though 0.5 per container (poisson)", _silent, {1.0: _HALF[0.0], 0.0: 1.0 - _HALF[0.0]}),
+    RareError("quiet, though one container in three broadcasts", _quiet, {0.0: FAULTY_SHARE, 1.0: 1 - FAULTY_SHARE}),
+    RareError("quiet, though 0.5 per container (poisson)", _quiet, {1.0: _HALF[0.0], 0.0: 1.0 - _HALF[0.0]}),
 )
 
 
@@ -87,7 +88,7 @@ def error_weight(error: RareError, alpha: float, random: Random) -> float:
         state = process.step(state, next(source))
     if not state.reaches(1.0 / alpha):
         return 0.0
-    # In the interior of the null the money shrinks on average: the likelihood ratio is what does not.
+    # In the interior of the null the money shrinks on average; the likelihood ratio does not.
     ratios = zip(state.values, _means(error.masses, wager), strict=True)
     return 1.0 / sum(value / mean**state.steps for value, mean in ratios)
 
@@ -97,13 +98,13 @@ def _pick(wager: Wager, random: Random) -> int:
 
 
 def _tilted(masses: Masses, wager: Wager, bet: int) -> Masses:
-    """The law that a bet would know: each mass times the bet's factor."""
+    """The law for which a bet is the best: each mass times the bet's factor."""
     tilted = {x: mass * wager.factors(x)[bet] for x, mass in masses.items()}
     whole = sum(tilted.values())
     return {x: mass / whole for x, mass in tilted.items()}
 
 
 def _means(masses: Masses, wager: Wager) -> tuple[float, ...]:
-    """The mean factor of each bet under the law: 1 on the edge of the null, less inside."""
+    """The mean factor of each bet under the law: 1 at the edge of the null, less inside."""
     rows = [(mass, wager.factors(x)) for x, mass in masses.items()]
     return tuple(sum(mass * factors[bet] for mass, factors in rows) for bet in range(len(wager.stakes)))

@@ -1,14 +1,16 @@
-"""How observations are drawn: by inversion from tables, so that one random number makes one observation."""
+"""How observations are drawn: by inversion from tables, with one random number for each observation."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import exp
 from random import Random
 
 Law = tuple[tuple[float, ...], tuple[float, ...]]  # values, and their cumulative probabilities (the last is above 1)
 
+Source = Callable[[Random], Iterator[float]]  # makes the observations of one run
+DAY = 1440  # observations: one a minute
 TAIL = 1e-13
-SAFE_LAST = 2.0  # the last cumulative probability, so that rounding never leaves a draw without a value
+SAFE_LAST = 2.0  # the last cumulative probability: no rounding leaves a draw without a value
 
 
 def from_masses(masses: dict[float, float]) -> Law:
@@ -23,7 +25,7 @@ def from_masses(masses: dict[float, float]) -> Law:
 
 
 def poisson_masses(mean: float) -> dict[float, float]:
-    """P(X = k) for k = 0, 1, ... until what is left is below 1e-13; for means up to 100."""
+    """P(X = k) for k = 0, 1, ... until the rest is below 1e-13; for means up to 100."""
     masses, mass, k, left = {}, exp(-mean), 0, 1.0
     while left > TAIL and k < 1000:
         masses[float(k)] = mass
@@ -39,7 +41,7 @@ def poisson(mean: float) -> Law:
 
 
 def two_point(high: float, mean: float) -> Law:
-    """0 or `high`, with the given mean: among all laws on [0, high] the most bursty."""
+    """0 or `high`, with the given mean: of all laws on [0, high] the most bursty."""
     return from_masses({0.0: 1.0 - mean / high, high: mean / high})
 
 
@@ -50,7 +52,7 @@ def draw(law: Law, random: Random) -> float:
 
 
 def draws(law: Law, random: Random) -> Iterator[float]:
-    """Independent observations without end."""
+    """Independent observations, without end."""
     values, cumulative = law
     uniform = random.random
     while True:

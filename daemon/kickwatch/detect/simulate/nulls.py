@@ -1,21 +1,18 @@
-"""Healthy streams of every nasty kind.
+"""Healthy streams of the kinds that are hardest for the detectors.
 
-Those of `NULLS` keep the detectors' promise, "the mean given the past is at most the allowance", and lie on its edge
-wherever they can, since a null in its interior is easy. Those of `OUTSIDE` break it in the ways in which a real node
-might; nothing is promised there, and what happens is measured.
+They keep the detectors' promise, "the mean given the past is at most the allowance", and are at its edge where
+possible: a stream well inside it is easy.
 """
 
 from collections.abc import Callable, Iterator
-from math import pi, sin
 from random import Random
 
 import msgspec
 
-from kickwatch.detect.classes import LEARNING_CONTAINERS, SPARE
-from kickwatch.detect.classes import TOLERANCE as BPF_TOLERANCE
 from kickwatch.detect.recovery import CONFIDENT, PLAIN
 from kickwatch.detect.relative import TOLERANCE, Reference
-from kickwatch.detect.simulate.laws import draw, draws, from_masses, poisson, two_point
+from kickwatch.detect.simulate.coins import coin_over, daily, shortened, storms, wandering
+from kickwatch.detect.simulate.laws import DAY, Source, draw, draws, from_masses, poisson, two_point
 from kickwatch.detect.streams import CREATION_PATH, StreamName, allowance_of
 from kickwatch.detect.swap import FAIR_COIN
 from kickwatch.detect.wager import Null, Wager
@@ -25,16 +22,13 @@ BPF = allowance_of(StreamName.BPF)
 SWEEPS = allowance_of(StreamName.SWEEPS)
 ALLOWED = CREATION_PATH.mean
 CLIP = CREATION_PATH.clip
-DAY = 1440  # observations: one a minute
-
-Source = Callable[[Random], Iterator[float]]
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """A healthy stream: what it is called, who watches it, and how it is made.
+    """A healthy stream: its name, the wager that watches it, and its observations.
 
-    The nearer its run length lies to the bound, the more runs it takes to tell them apart (`effort` times the
-    usual), and the lower the highest threshold at which that can be afforded.
+    The nearer its run length is to the bound, the more runs it takes to show a difference (`effort` times the usual
+    number), and the lower is the highest threshold for which there is time.
     """
 
     name: str
@@ -50,7 +44,7 @@ def attributed() -> Wager:
 
 
 def signature() -> Wager:
-    """The wager on cells that no healthy kernel has."""
+    """The wager on slab creation that kicks all CPUs, which no healthy kernel does."""
     return Wager(Null(SIGNATURE.mean, SIGNATURE.clip))
 
 
@@ -125,7 +119,7 @@ def drifting(random: Random) -> Iterator[float]:
 
 
 def autocorrelated(random: Random) -> Iterator[float]:
-    """Calm breeds calm and bursts breed bursts, for 50 observations at a time; the mean given the past stays put."""
+    """After a broadcast come bursts, for 50 observations, and then calm again; the mean given the past is constant."""
     calm, burst = poisson(ALLOWED), two_point(CLIP, ALLOWED)
     excited = 0
     while True:
@@ -135,14 +129,14 @@ def autocorrelated(random: Random) -> Iterator[float]:
 
 
 def mislabelled(random: Random) -> Iterator[float]:
-    """One container in a hundred is charged with the destroy path's 58 broadcasts; 0.01 of its own otherwise."""
+    """One container in a hundred gets the destroy path's 58 broadcasts; the others have 0.01 each."""
     own = poisson(ALLOWED - 0.01 * CLIP)
     while True:
         yield 58.0 if random.random() < 0.01 else draw(own, random)
 
 
 def stalls(random: Random) -> Iterator[float]:
-    """The engine stalls, and the container after the stall is charged with what came meanwhile."""
+    """The engine stalls, and the container after the stall gets all broadcasts that came meanwhile."""
     usual = ALLOWED / 5
     laws = [poisson(usual * length) for length in range(1, 6)]
     while True:
@@ -151,12 +145,12 @@ def stalls(random: Random) -> Iterator[float]:
 
 
 def signature_bursts(random: Random) -> Iterator[float]:
-    """Bursts that reach the high clip of signatures, as rarely as the allowance demands."""
+    """Bursts that reach the high clip of the signature, as rarely as the allowance requires."""
     return draws(two_point(SIGNATURE.clip, SIGNATURE.mean), random)
 
 
 def bpf_bursts(random: Random) -> Iterator[float]:
-    """Trials without any program, and trials with eight times what is allowed."""
+    """Trials without any BPF program, and trials with eight times the allowance."""
     return draws(two_point(BPF.clip, BPF.mean), random)
 
 
@@ -165,17 +159,8 @@ def sweep_bursts(random: Random) -> Iterator[float]:
     return draws(two_point(SWEEPS.clip, SWEEPS.mean), random)
 
 
-def learnt_by_scatter(random: Random) -> Iterator[float]:
-    """The allowance is learnt from ten containers whose cost scatters by a third; trials of 23 follow."""
-    source = overdispersed(16.0)(random)
-    learnt = sum(next(source) for _ in range(LEARNING_CONTAINERS)) / LEARNING_CONTAINERS
-    allowed = BPF_TOLERANCE * learnt + SPARE
-    while True:
-        yield sum(next(source) for _ in range(23)) / 23 / allowed
-
-
 def still_broadcasting(random: Random) -> Iterator[float]:
-    """A fault in a quarter of the containers; the recovery test must not call a fifth or more recovered."""
+    """A fault in a quarter of the containers: with a fifth or more the recovery test must see no recovery."""
     for x in draws(two_point(1.0, PLAIN.mean * 1.25), random):
         yield 1.0 - x
 
@@ -186,7 +171,7 @@ def unchanged_cost(random: Random) -> Iterator[float]:
 
 
 def overdispersed(mean: float) -> Source:
-    """Requests per container: Poisson about a level that differs from container to container by a third."""
+    """Requests per container: Poisson around a level that varies from container to container by a third."""
     laws = [poisson(mean * level / 12) for level in (6, 8, 10, 11, 12, 13, 14, 16, 18)]
 
     def source(random: Random) -> Iterator[float]:
@@ -194,52 +179,6 @@ def overdispersed(mean: float) -> Source:
             yield draw(random.choice(laws), random)
 
     return source
-
-
-def coin_over(levels: Callable[[Random], Iterator[float]]) -> Source:
-    """Signs of churn minus quiet, of two windows in random order over a background that no container causes."""
-    laws = [poisson(0.25 * step) for step in range(121)]
-
-    def source(random: Random) -> Iterator[float]:
-        background = levels(random)
-        while True:
-            first, second = (draw(laws[min(int(next(background) * 4.0), 120)], random) for _ in range(2))
-            churn_first = random.random() < 0.5
-            if first != second:
-                yield 1.0 if (first > second) == churn_first else 0.0
-
-    return source
-
-
-def daily(random: Random) -> Iterator[float]:  # noqa: ARG001 - a level that knows no chance, among those that do
-    """A background that swings between 0 and 8 by the time of day."""
-    while True:
-        for minute in range(DAY):
-            yield 4.0 + 4.0 * sin(2.0 * pi * minute / DAY)
-
-
-def wandering(random: Random) -> Iterator[float]:
-    """A background that drifts without bound but for its range of 0 to 30."""
-    level = 5.0
-    while True:
-        level = min(max(level + random.gauss(0.0, 0.3), 0.0), 30.0)
-        yield level
-
-
-def storms(random: Random) -> Iterator[float]:
-    """Quiet, with storms that last for about 30 windows."""
-    storm = False
-    while True:
-        storm = random.random() < (0.97 if storm else 0.01)
-        yield 20.0 if storm else 0.3
-
-
-def shortened(random: Random) -> Iterator[float]:
-    """The second window of a trial is always cut short by a stall: it sees half of the background."""
-    while True:
-        level = random.uniform(1.0, 6.0)
-        yield level
-        yield level / 2
 
 
 NULLS = (
@@ -260,47 +199,4 @@ NULLS = (
     Scenario("swap: stalls in the second window", fair_coin, coin_over(shortened), 3, 1e3),
     Scenario("relative: a quarter more, as tolerated", relative, unchanged_cost, 1, 1e4),
     Scenario("recovery: one container in four still broadcasts", recovery, still_broadcasting),
-)
-
-
-def clusters(mean: float, persistence: float) -> Source:
-    """A broadcast is followed by another with probability `persistence`, whatever the allowance says."""
-    quiet_to_hit = mean * (1.0 - persistence) / (1.0 - mean)
-
-    def source(random: Random) -> Iterator[float]:
-        hit = False
-        while True:
-            hit = random.random() < (persistence if hit else quiet_to_hit)
-            yield 1.0 if hit else 0.0
-
-    return source
-
-
-def backlog(random: Random) -> Iterator[float]:
-    """Stalls of up to 400 observations, whose whole background of 0.01 each lands on two containers."""
-    usual = poisson(0.01)
-    laws = [poisson(0.005 * length) for length in range(401)]
-    while True:
-        if random.random() < 0.005:
-            law = laws[random.randint(1, 400)]
-            yield draw(law, random)
-            yield draw(law, random)
-        yield draw(usual, random)
-
-
-def never_idle(random: Random) -> Iterator[float]:
-    """Every day an hour in which a healthy kernel broadcasts 0.1 per container, twice the allowance."""
-    usual, busy = poisson(0.005), poisson(0.1)
-    while True:
-        for minute in range(DAY):
-            yield draw(busy if minute < 60 else usual, random)
-
-
-OUTSIDE = (
-    Scenario("clusters: mean 0.05, every second broadcast followed by another", attributed, clusters(0.05, 0.5)),
-    Scenario("clusters: mean 0.01, every second broadcast followed by another", attributed, clusters(0.01, 0.5)),
-    Scenario("clusters: mean 0.01, four of five followed by another", attributed, clusters(0.01, 0.8)),
-    Scenario("stalls of up to 400 observations, charged to two containers", attributed, backlog),
-    Scenario("an hour a day at twice the allowance", attributed, never_idle),
-    Scenario("bpf: an allowance learnt from ten containers that scatter by a third", bpf, learnt_by_scatter),
 )

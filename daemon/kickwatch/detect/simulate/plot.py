@@ -1,4 +1,4 @@
-"""The study as one SVG picture, for light and dark pages alike: delays above, run lengths below."""
+"""The study as one SVG picture, for light and dark pages: delays above, run lengths below."""
 
 from html import escape
 from math import log10

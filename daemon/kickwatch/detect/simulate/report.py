@@ -31,10 +31,10 @@ def to_json(result: SimulationResult) -> str:
 
 
 def to_text(result: SimulationResult) -> str:
-    """Tables for a person."""
+    """Tables for people."""
     parts = [
         _nulls(
-            "False alarms: mean run length in observations, by proof at least the threshold (runs end at 8 thresholds)",
+            "False alarms: mean run length in observations, at least the threshold by proof (runs end at 8 thresholds)",
             result.nulls,
         ),
         _nulls("Outside the promise (the mean given the past exceeds the allowance): measured only", result.outside),
@@ -100,7 +100,7 @@ def _steady(result: SimulationResult) -> str:
     rows = [
         (f"{s.mean:g} per container", f"{s.changes_mean:.1f}", str(s.changes_max), str(s.runs)) for s in result.steady
     ]
-    return _table("Changes of condition in 50000 containers under a constant mean", ("", "mean", "most", "runs"), rows)
+    return _table("Changes of the alarm in 50000 containers under a constant mean", ("", "mean", "most", "runs"), rows)
 
 
 def _quiet(result: SimulationResult) -> str:
@@ -114,5 +114,5 @@ def _quiet(result: SimulationResult) -> str:
         )
         for q in result.quiet_node
     ]
-    title = "`quiet` of a healthy node: containers after a start until it is earned; share of time `unknown` afterwards"
+    title = "`quiet` of a healthy node: containers until it is established; share of time `unknown` afterwards"
     return _table(title, ("", "median", "p95", "unknown", "upper 95 %"), rows)

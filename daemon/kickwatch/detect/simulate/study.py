@@ -1,4 +1,4 @@
-"""The whole study: what is run, over the cores, and what is concluded from it."""
+"""The whole study: its runs, spread over the CPUs, and the results."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,9 +10,10 @@ import msgspec
 from kickwatch.detect.oneshot import ALPHA
 from kickwatch.detect.simulate.bounds import mean_lower, mean_upper, quantile, quantile_bounds
 from kickwatch.detect.simulate.effects import EFFECTS, OTHERS, RECOVERIES, STEADY_MEANS, WITHOUT_CLIP, Effect
+from kickwatch.detect.simulate.healthy import HEALTHY
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS
-from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Scenario
-from kickwatch.detect.simulate.silence import HEALTHY
+from kickwatch.detect.simulate.nulls import NULLS, Scenario
+from kickwatch.detect.simulate.outside import OUTSIDE
 from kickwatch.detect.simulate.tasks import HORIZONS, RARE_HORIZON, SCENARIOS, THRESHOLD, Task, TaskKind, run_task
 
 WORST_WEIGHT = 1.001 * ALPHA  # of a wrong verdict: at most alpha but for rounding
@@ -20,7 +21,7 @@ Samples = dict[tuple[TaskKind, int, float], list[float]]
 
 
 class NullResult(msgspec.Struct, frozen=True):
-    """Run length to a false alarm under a null, in observations; `method` says how it was found."""
+    """Run length to a false alarm under a null, in observations; `method`: how it was found."""
 
     name: str
     threshold: float
@@ -32,7 +33,7 @@ class NullResult(msgspec.Struct, frozen=True):
 
     @property
     def within_bound(self) -> bool:
-        """Whether false alarms are as rare as promised, the lower limit of the run length included."""
+        """Whether false alarms are as rare as promised, even at the lower limit of the run length."""
         return self.arl_lower95 >= self.arl_bound
 
 
@@ -48,7 +49,7 @@ class DelayResult(msgspec.Struct, frozen=True):
 
 
 class EffectResult(msgspec.Struct, frozen=True):
-    """The delay under an effect on the absolute rule."""
+    """The delay under an effect on the creation path."""
 
     effect: Effect
     delay: DelayResult
@@ -64,7 +65,7 @@ class ErrorResult(msgspec.Struct, frozen=True):
 
 
 class SteadyResult(msgspec.Struct, frozen=True):
-    """Changes of condition under a constant mean: at most one is no flapping."""
+    """Changes of the alarm under a constant mean: more than one is flapping."""
 
     mean: float
     runs: int
@@ -73,7 +74,7 @@ class SteadyResult(msgspec.Struct, frozen=True):
 
 
 class QuietResult(msgspec.Struct, frozen=True):
-    """What `quiet` costs a healthy node: containers until it is earned, and the share of time it is taken back."""
+    """The cost of `quiet` on a healthy node: containers until it is established, and the share of time it is lost."""
 
     name: str
     start: DelayResult | None
@@ -82,7 +83,7 @@ class QuietResult(msgspec.Struct, frozen=True):
 
 
 class SimulationResult(msgspec.Struct, frozen=True):
-    """Everything measured."""
+    """Everything that was measured."""
 
     quick: bool
     seed: int
@@ -97,8 +98,8 @@ class SimulationResult(msgspec.Struct, frozen=True):
     quiet_node: tuple[QuietResult, ...]
 
 
-# (kind, threshold, runs, tasks they are cut into): the quick study fits into 50 s on two busy CPUs, the full one into
-# ten minutes.
+# (kind, threshold, runs, tasks into which they are cut): the quick study takes at most 50 s on two busy CPUs, the full
+# one ten minutes.
 QUICK = (
     (TaskKind.NULL, 1e3, 200, 4),
     (TaskKind.EFFECT, THRESHOLD, 2000, 1),
@@ -124,9 +125,9 @@ FULL = (
 def run_simulation(
     quick: bool = False, seed: int = 1, progress: Callable[[int, int], None] | None = None, jobs: int | None = None
 ) -> SimulationResult:
-    """Measure everything; the result depends on `seed` alone, not on `jobs` (default: the CPUs we may use).
+    """Measure everything. The result depends on `seed`, and not on `jobs` (default: the CPUs it may use).
 
-    `progress` is called with the tasks done and the tasks in all.
+    `progress` is called with the number of finished tasks and the number of all tasks.
     """
     tasks = list(_plan(QUICK if quick else FULL, seed))
     samples: Samples = {}
@@ -156,7 +157,7 @@ def _run(tasks: list[Task], jobs: int) -> Iterable[tuple[Task, list[float]]]:
     if jobs == 1:
         yield from ((task, run_task(task)) for task in tasks)
         return
-    # spawn: a fork would copy the threads' locks of whoever calls us
+    # spawn: a fork would copy the locks that threads of the caller hold
     with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run_task, task): task for task in sorted(tasks, key=lambda task: -task.threshold)}
         for future in as_completed(running):
@@ -192,7 +193,7 @@ def _conclude(samples: Samples, quick: bool, seed: int) -> SimulationResult:
 
 
 def _run_length(name: str, threshold: float, values: list[float]) -> NullResult:
-    """Runs that saw no alarm count with the horizon at which they ended: the mean is then too low, never too high."""
+    """Runs without an alarm count with the horizon at which they ended, so the mean is too low, never too high."""
     mean, lower = sum(values) / len(values), mean_lower(values, HORIZONS * threshold)
     return NullResult(name, threshold, threshold, mean, lower, len(values), "runs")
 

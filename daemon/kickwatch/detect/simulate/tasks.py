@@ -1,4 +1,4 @@
-"""Pieces of work small enough for a progress bar, each the same on whichever CPU it runs."""
+"""Pieces of work, small enough for a progress bar. Each gives the same result on any CPU."""
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -20,20 +20,22 @@ from kickwatch.detect.simulate.effects import (
     changes,
     containers_to_recover,
 )
+from kickwatch.detect.simulate.healthy import HEALTHY, containers_to_quiet, share_unknown
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_weight, error_weight
-from kickwatch.detect.simulate.nulls import NULLS, OUTSIDE, Source
-from kickwatch.detect.simulate.silence import HEALTHY, containers_to_quiet, share_unknown
+from kickwatch.detect.simulate.laws import Source
+from kickwatch.detect.simulate.nulls import NULLS
+from kickwatch.detect.simulate.outside import OUTSIDE
 from kickwatch.detect.wager import Wager
 
 THRESHOLD = 5.3e8  # one stream, one observation a minute, one false alarm in 1000 years
-HORIZONS = 8  # a run without alarm ends after so many thresholds
+HORIZONS = 8  # a run without an alarm ends after this many thresholds
 RARE_HORIZON = 5000
 STEADY_OBSERVATIONS = 50_000
 LONGEST_DELAY = 100_000
 
 
 class TaskKind(StrEnum):
-    """What a piece of work measures; its index is a place in the list of that kind."""
+    """What a piece of work measures. Its index is the place in the list of that kind."""
 
     NULL = "null"
     OUTSIDE = "outside"
@@ -71,7 +73,7 @@ FAULTS: dict[TaskKind, tuple[Effect | OtherEffect, ...]] = {
 
 
 class Task(msgspec.Struct, frozen=True):
-    """`runs` samples of one scenario at one threshold; `chunk` tells it from the other tasks of the scenario."""
+    """`runs` samples of one scenario at one threshold; `chunk` numbers the tasks of the scenario."""
 
     kind: TaskKind
     index: int
@@ -82,7 +84,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 def run_task(task: Task) -> list[float]:
-    """The samples: observations to the alarm, weights, or changes of condition, by the kind."""
+    """The samples: observations to the alarm, weights, or changes of the alarm, depending on the kind."""
     random = Random(f"{task.seed}/{task.kind}/{task.index}/{task.threshold}/{task.chunk}")  # noqa: S311 - no secret
     sample = _sampler(task, random)
     return [sample() for _ in range(task.runs)]
@@ -101,7 +103,7 @@ _SAMPLES: dict[TaskKind, Callable[[Task, Random], float]] = {
 
 
 def _sampler(task: Task, random: Random) -> Callable[[], float]:
-    """What draws one sample. Where a wager is watched, it is made once for all of them."""
+    """A function that draws one sample. Where it needs a wager, that is made once for all samples."""
     if task.kind in _SAMPLES:
         return lambda: _SAMPLES[task.kind](task, random)
     if task.kind in {TaskKind.NULL, TaskKind.OUTSIDE}:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics import disable_created_metrics
 
 from kickwatch.detect.figures import counted
-from kickwatch.detect.state import Figures, TrialOutcome
+from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.detect.verdict import VerdictReason, void_reasons
 from kickwatch.model import Trial
 from kickwatch.outlets.metrics import label_values as words
@@ -22,7 +22,7 @@ from kickwatch.outlets.metrics.live import Live
 
 # Creation takes 10 to 20 ms where nothing is wrong, a start some 200 ms, and no call more than its deadline of 30 s.
 _STEP_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_NOTHING = Figures(alerted=False, evidence=0.0, threshold=inf, e_process=1.0)
+_NOTHING = StreamFigures(alerted=False, evidence=0.0, threshold=inf, e_process=1.0)
 
 
 class Metrics:
@@ -160,7 +160,7 @@ class Metrics:
             "refreshes_failed", "Scrapes that show the observers' figures of an earlier one, since they did not answer."
         )
 
-    def trial(self, trial: Trial, outcome: TrialOutcome, figures: Mapping[str, Figures]) -> None:
+    def trial(self, trial: Trial, outcome: TrialOutcome, figures: Mapping[str, StreamFigures]) -> None:
         """A trial was taken, void or not. The bill stays the last valid trial's."""
         self.evidence(figures)
         void = _void_words(trial)
@@ -178,7 +178,7 @@ class Metrics:
         if not void:
             self._billed.bill = bill_of(trial)
 
-    def evidence(self, figures: Mapping[str, Figures]) -> None:
+    def evidence(self, figures: Mapping[str, StreamFigures]) -> None:
         """The streams as they stand: after a trial, or as the last daemon left them. A stream not named stays."""
         for stream, shown in figures.items():
             if stream in words.STREAMS:

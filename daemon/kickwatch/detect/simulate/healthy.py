@@ -1,4 +1,4 @@
-"""What `quiet` costs a healthy node: containers until it is earned after a start, and how often it is taken back."""
+"""The cost of `quiet` on a healthy node: containers until it is established, and the share of time it is lost."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -19,7 +19,7 @@ from kickwatch.model import Verdict
 
 SENTINEL_PERIOD_S = 1380.0  # 23 containers, 60 an hour
 LONGEST_START = 5000  # containers
-TRIALS_AFTER = 300  # trials of 23: about five days of the sentinel
+TRIALS_AFTER = 300  # trials of 23 containers: about five days of the preset `sentinel`
 
 _ZEROS = tuple(map(StreamName, ("burst", "signature", "destroy", "percpu_balance", "contention")))
 _STRATUM = Stratum("simulated", "x86_64", 4, "engine", "runtime", "v2", "none", False, 1)
@@ -72,7 +72,7 @@ def _trial(node: Healthy, random: Random) -> Examined:
         elsewhere_above_quiet=churn - quiet,
     )
     return Examined(
-        trial="", boot_id="", started_unix_s=0.0, stratum=_STRATUM, counters=False, observed=observed, silence=True
+        trial="", boot_id="", started_unix_s=0.0, stratum=_STRATUM, counters=False, observed=observed, complete=True
     )
 
 
