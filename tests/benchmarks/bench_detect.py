@@ -31,10 +31,10 @@ def all_streams() -> Callable[[int], None]:
     wager = Wager(Null(CREATION_PATH.mean, CREATION_PATH.clip))
     watch, epoch, swap = Hysteresis(EDetector(wager, THRESHOLD)), EpochEProcess(wager), SwapTest(THRESHOLD)
     states = [(watch.start(), epoch.start()) for _ in range(STREAMS)]
-    unexplained = swap.start()
+    coin = swap.start()
 
     def trial(n: int) -> None:
-        nonlocal unexplained
+        nonlocal coin
         for stream in range(STREAMS):
             state, published = states[stream]
             xs = [1.0 if (n + stream + container) % 50 == 0 else 0.0 for container in range(CONTAINERS)]
@@ -42,7 +42,7 @@ def all_streams() -> Callable[[int], None]:
             for x in xs:
                 published = epoch.step(published, x)
             states[stream] = state, published
-        unexplained = swap.step(unexplained, float(n % 3), float(n % 2))
+        coin = swap.step(coin, float(n % 3), float(n % 2))
 
     return trial
 

@@ -99,6 +99,19 @@ def test_another_outcome_than_the_one_kept_is_told(tmp_path: Path) -> None:
     assert "for 1 trials the stored outcome differs" in run(history.path).stdout
 
 
+def test_a_sentence_in_other_words_is_the_same_outcome(tmp_path: Path) -> None:
+    """Alarms recorded by an earlier release must not look as if they were judged otherwise."""
+    monitor, history = Monitor(PACE), History(tmp_path)
+    faulty = serial(3)
+    state, outcome = monitor.step(monitor.start(), faulty)
+    (change,) = outcome.changes
+    for text, stream in (("an older sentence", change.stream), (change.text, "another")):
+        other = msgspec.structs.replace(change, text=text, stream=stream)
+        kept = msgspec.structs.replace(outcome, changes=(other,))
+        history.append(Entry(faulty, b"", kept, save(monitor, state), PACE))
+    assert objects(run("--json", history.path))[-1]["otherwise"] == 1
+
+
 def test_the_pace_of_lines_is_the_configurations(tmp_path: Path) -> None:
     path = lines(tmp_path / "t.jsonl", serial(3))
     thresholds = [

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import structlog
+from click.testing import CliRunner
 
+from kickwatch.commands.replay import replay
 from kickwatch.configuration.types import Config, StateConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
@@ -73,6 +75,13 @@ def test_the_evidence_in_it_is_restored_to_the_last_bit(tmp_path: Path, release:
     state, lost = restore(monitor, stored)
     assert lost == ()
     assert_holds(json.loads(save(monitor, state)), json.loads(stored))
+
+
+def test_the_outcomes_in_the_newest_are_those_of_today(tmp_path: Path) -> None:
+    """Under the names that they were stored with. Only the sentences may be worded differently."""
+    result = CliRunner().invoke(replay, ["--json", str(unpacked("da9df96", tmp_path) / "history.db")])
+    end = json.loads(result.stdout.splitlines()[-1])
+    assert (end["trials"], end["otherwise"], end["lost"]) == (TRIALS, 0, [])
 
 
 @pytest.mark.parametrize("release", RELEASES)
