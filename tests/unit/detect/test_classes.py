@@ -1,4 +1,4 @@
-"""Every broadcast is heard, by exactly one class; and what BPF programs may cost."""
+"""Every broadcast belongs to exactly one class and is observed; and what BPF programs may cost."""
 
 from itertools import product
 
@@ -27,7 +27,7 @@ from kickwatch.model import CREATION_ORIGINS, Cell, Origin, Path
 from kickwatch.observe.reasons import REASONS
 
 EVERY = list(product([reason.name for reason in REASONS] + ["a_reason_without_a_row"], Origin, Path))
-HEARD_BY = {
+OBSERVED_BY = {
     BroadcastClass.CREATION: {StreamName.ATTRIBUTED, StreamName.BURST, StreamName.SIGNATURE},
     BroadcastClass.DESTROY: {StreamName.DESTROY},
     BroadcastClass.PERCPU_BALANCE: {StreamName.PERCPU_BALANCE},
@@ -50,34 +50,34 @@ def broadcasting(reason: str, origin: Origin, path: Path, broadcasts: int = 23) 
     )
 
 
-def heard_by(cell: Cell) -> set[StreamName]:
-    """The streams that hear the broadcasts of a cell in the churn window."""
+def observed_by(cell: Cell) -> set[StreamName]:
+    """The streams that observe the broadcasts of a cell in the churn window."""
     seen = observations_of(trial(cell))
-    heard = {name for name, amounts in seen.amounts.items() if any(amounts)}
-    return heard | {name for name, (churn, quiet) in seen.pairs.items() if churn != quiet}
+    observed = {name for name, amounts in seen.amounts.items() if any(amounts)}
+    return observed | {name for name, (churn, quiet) in seen.pairs.items() if churn != quiet}
 
 
 @pytest.mark.parametrize("path", Path)
 @pytest.mark.parametrize("origin", Origin)
-def test_exactly_one_class_hears_each_broadcast(origin: Origin, path: Path) -> None:
-    heard = class_of(origin, path)
+def test_each_broadcast_is_of_exactly_one_class(origin: Origin, path: Path) -> None:
+    of = class_of(origin, path)
     for reason in dict.fromkeys(reason for reason, _, _ in EVERY):
         cell = broadcasting(reason, origin, path)
         counted = broadcasts_of([cell])
         classes = (counted.created, counted.destroyed, counted.balanced, counted.bpf, counted.elsewhere)
-        assert sorted(classes) == ([0, 0, 0, 0, 0] if heard is BroadcastClass.TRACING else [0, 0, 0, 0, 23])
-        assert heard_by(cell) <= HEARD_BY[heard]
-        assert bool(heard_by(cell)) is (heard is not BroadcastClass.TRACING)
+        assert sorted(classes) == ([0, 0, 0, 0, 0] if of is BroadcastClass.TRACING else [0, 0, 0, 0, 23])
+        assert observed_by(cell) <= OBSERVED_BY[of]
+        assert bool(observed_by(cell)) is (of is not BroadcastClass.TRACING)
 
 
 def test_no_row_is_forgotten() -> None:
     assert len(EVERY) == (len(REASONS) + 1) * len(Origin) * len(Path)
     assert {class_of(origin, path) for _, origin, path in EVERY} == set(BroadcastClass)
-    assert set(HEARD_BY) == set(BroadcastClass)
+    assert set(OBSERVED_BY) == set(BroadcastClass)
 
 
 @pytest.mark.parametrize(
-    ("origin", "path", "heard"),
+    ("origin", "path", "expected"),
     [
         *((origin, Path.CREATE, BroadcastClass.CREATION) for origin in CREATION_ORIGINS),
         *((origin, Path.DESTROY, BroadcastClass.DESTROY) for origin in CREATION_ORIGINS),
@@ -91,11 +91,11 @@ def test_no_row_is_forgotten() -> None:
         (Origin.TRACING, Path.OTHER, BroadcastClass.TRACING),
     ],
 )
-def test_the_classes_are_these(origin: Origin, path: Path, heard: BroadcastClass) -> None:
-    assert class_of(origin, path) is heard
+def test_the_classes_are_these(origin: Origin, path: Path, expected: BroadcastClass) -> None:
+    assert class_of(origin, path) is expected
 
 
-def test_silence_is_no_broadcast() -> None:
+def test_ordinary_requests_are_no_broadcasts() -> None:
     assert broadcasts_of([TLB, RCU]) == Broadcasts()
 
 
@@ -124,27 +124,27 @@ def test_programs_broadcast_where_they_are_not_packed() -> None:
     ("arch", "cgroup", "patched", "cost"),
     [
         ("x86_64", "v1", 60, 80.0),
-        ("x86_64", "v2", 60, 20.0),  # 6 broadcasts of a key's flips for each of 10 containers
+        ("x86_64", "v2", 60, 20.0),  # a key switched on and off for each of 10 containers, 6 broadcasts each
         ("x86_64", "v2", 90, 50.0),
         ("aarch64", "v2", 20, 20.0),
         ("aarch64", "v2", 60, 60.0),
     ],
 )
-def test_the_flips_of_a_device_programs_key_are_no_cost_on_cgroup_v2(
+def test_switching_the_key_of_device_programs_is_no_cost_on_cgroup_v2(
     arch: str, cgroup: str, patched: int, cost: float
 ) -> None:
     node = replace(trial().node, arch=arch, cgroup=cgroup)
     assert bpf_cost(node, 10, Broadcasts(bpf=20 + patched, patched=patched)) == BpfCost(10, cost)
 
 
-def test_patches_are_known_by_the_record_or_by_the_reason_in_older_ones() -> None:
+def test_patches_come_from_the_record_or_from_the_reason_in_older_ones() -> None:
     flips = broadcasting("kick_all_cpus_sync", Origin.BPF, Path.CREATE)
     assert broadcasts_of([flips]).patched == 0
     assert broadcasts_of([replace(flips, patches=9)]).patched == 9
     assert broadcasts_of([broadcasting("do_sync_core", Origin.BPF, Path.CREATE)]).patched == 23
 
 
-def test_what_programs_may_cost_is_learnt_where_each_broadcasts() -> None:
+def test_the_allowed_cost_of_programs_is_learnt_where_each_of_them_broadcasts() -> None:
     old = trial(node=replace(trial().node, kernel="5.10.0-30-amd64", cgroup="v2"))
     stratum = stratum_of(old)
     young = BpfCost(LEARNING_CONTAINERS - 1, 144.0)

@@ -1,4 +1,4 @@
-"""This node against itself: what an update made dearer is found, what only differs is not compared."""
+"""This node against itself: a cost that an update raised is found; strata that only differ are not compared."""
 
 # ruff: noqa: S311 - random numbers of a study, no secrets
 
@@ -24,7 +24,7 @@ THRESHOLD = 1e11
 
 
 def costing(kernel: str, times: float, seed: int, *more: Cell, **node: object) -> Iterator[Trial]:
-    """Trials under this kernel, noisy, `times` as dear as usual: 7 and 10 sweeps per container."""
+    """Noisy trials under this kernel that cost `times` as much as usual: 7 and 10 sweeps per container."""
     rcu, tlb = overdispersed(200.0 * times)(Random(seed)), overdispersed(300.0 * times)(Random(seed + 1))
     while True:
         cells = (replace(RCU, requests=round(next(rcu))), replace(TLB, requests=round(next(tlb))))
@@ -37,11 +37,11 @@ def test_a_doubling_across_a_kernel_update_is_the_relative_finding_alone() -> No
     state, outcomes = watched(monitor, islice(costing("6.1.0", 1.0, 1), 500))
     assert not changes(outcomes)
     state, outcomes = watched(monitor, islice(costing("6.12.0", 2.0, 3), 250), state)
-    told = changes(outcomes)
-    assert {change.alarm for change in told} == {AlarmKind.REGRESSED}
-    assert [change.kind for change in told] == [ChangeKind.RAISED, ChangeKind.JOINED]
-    assert {change.stream for change in told} == {RCU_NAME, TLB_NAME}
-    assert "changed: kernel 6.12.0 (before: 6.1.0)" in told[0].text
+    changed = changes(outcomes)
+    assert {change.alarm for change in changed} == {AlarmKind.REGRESSED}
+    assert [change.kind for change in changed] == [ChangeKind.RAISED, ChangeKind.JOINED]
+    assert {change.stream for change in changed} == {RCU_NAME, TLB_NAME}
+    assert "changed: kernel 6.12.0 (before: 6.1.0)" in changed[0].text
     assert outcomes[-1].verdict is Verdict.QUIET
     assert outcomes[-1].findings == ("regressed",)
     _, outcomes = watched(monitor, islice(costing("6.12.0", 1.0, 5), 600), state)
@@ -49,7 +49,7 @@ def test_a_doubling_across_a_kernel_update_is_the_relative_finding_alone() -> No
 
 
 @pytest.mark.parametrize("times", [1.0, 0.3, 1.1])
-def test_an_update_that_changes_little_is_not(times: float) -> None:
+def test_an_update_that_changes_little_raises_nothing(times: float) -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), 500))
     _, outcomes = watched(monitor, islice(costing("6.12.0", times, 3), 2000), state)
@@ -57,7 +57,7 @@ def test_an_update_that_changes_little_is_not(times: float) -> None:
 
 
 @pytest.mark.parametrize("node", [{"network": "bridge"}, {"cpus_online": 8}, {"arch": "aarch64"}])
-def test_other_conditions_are_not_compared(node: dict[str, object]) -> None:
+def test_other_strata_are_not_compared(node: dict[str, object]) -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), 500))
     _, outcomes = watched(monitor, islice(costing("6.1.0", 9.0, 3, **node), 300), state)
@@ -86,7 +86,7 @@ def test_a_cell_that_the_record_does_not_have_is_watched_from_the_next_trial_on(
     assert "; before: 0, allowed: " in change.text
 
 
-def test_what_costs_little_is_nobodys_trouble() -> None:
+def test_a_cell_that_costs_little_is_not_watched() -> None:
     new = replace(RCU, reason="do_sync_core", func="do_sync_core", requests=6)  # 0.2 sweeps per container
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), 2000))
@@ -96,15 +96,15 @@ def test_what_costs_little_is_nobodys_trouble() -> None:
     assert len(state.comparison.rules) == 2
 
 
-def test_a_record_too_short_raises_nothing() -> None:
+def test_a_record_that_is_too_short_raises_no_alarm() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), 40))
     _, outcomes = watched(monitor, islice(costing("6.12.0", 5.0, 3), 300), state)
     assert not changes(outcomes)
 
 
-def test_a_short_stay_elsewhere_does_not_spoil_the_yardstick() -> None:
-    """A kernel that was booted for an hour is no yardstick while there is a longer record."""
+def test_an_hour_under_another_kernel_gives_no_yardstick() -> None:
+    """A kernel that ran for an hour is no yardstick while there is a longer record."""
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), ENOUGH_TRIALS + 100))
     state, _ = watched(monitor, islice(costing("6.9.0", 1.0, 1), 50), state)
@@ -114,7 +114,7 @@ def test_a_short_stay_elsewhere_does_not_spoil_the_yardstick() -> None:
     assert state.comparison.against.kernel == "6.1.0"
 
 
-def test_going_back_goes_on_with_the_own_record() -> None:
+def test_an_old_kernel_that_returns_continues_its_record() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), 300))
     state, _ = watched(monitor, islice(costing("6.12.0", 1.0, 1), 250), state)
@@ -125,7 +125,7 @@ def test_going_back_goes_on_with_the_own_record() -> None:
     assert state.comparison.against.kernel == "6.12.0"
 
 
-def test_a_reboot_keeps_the_record_and_begins_the_evidence_anew() -> None:
+def test_a_reboot_keeps_the_record_and_restarts_the_evidence() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, islice(costing("6.1.0", 1.0, 1), 300))
     state, _ = watched(monitor, islice(costing("6.12.0", 2.0, 1), 30), state)
@@ -144,7 +144,7 @@ def stepped(comparer: Comparer, comparison: Comparison, *sweeps: dict[str, float
     return comparison
 
 
-def test_adding_to_the_record_many_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adding_trials_to_the_record_together_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(1)
     cells = ["a", "b", "c"]
     sweeps = [{cell: random.random() for cell in cells if random.random() < 0.5} for _ in range(3 * FOLD_AT)]
@@ -172,7 +172,7 @@ def test_records_and_rules_are_bounded() -> None:
     assert len(comparison.past) == MOST_PAST
 
 
-def test_a_full_record_tells_nothing_of_a_cell_it_lacks() -> None:
+def test_a_full_record_says_nothing_about_a_cell_it_lacks() -> None:
     comparer = Comparer(THRESHOLD)
     crowd = {f"cell {number:03}": 0.01 for number in range(comparison_module.MOST_CELLS)}
     comparison = stepped(comparer, comparer.enter(None, stratum_of(serial())), *[crowd] * 300)
@@ -183,7 +183,7 @@ def test_a_full_record_tells_nothing_of_a_cell_it_lacks() -> None:
     assert stepped(comparer, comparison, *[{"new": 50.0}] * 300).rules == (rule,)
 
 
-def test_no_rule_is_stricter_than_what_troubles_anybody() -> None:
+def test_no_rule_is_stricter_than_the_least_harmful_rise() -> None:
     comparer = Comparer(THRESHOLD)
     comparison = stepped(comparer, comparer.enter(None, stratum_of(serial())), *[{"a": 0.26}] * 5000)
     comparison = comparer.enter(comparison, replace(stratum_of(serial()), kernel="next"))

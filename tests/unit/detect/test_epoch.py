@@ -1,4 +1,4 @@
-"""When the e-processes of an epoch began: what a fleet counts its draws by."""
+"""When the e-processes of an epoch began: a fleet counts its samples by that."""
 
 import msgspec
 from msgspec.structs import replace
@@ -42,19 +42,19 @@ def test_it_is_kept_with_the_evidence() -> None:
     assert again.published_since_unix_s == BEGINS_S
 
 
-def test_a_state_that_does_not_know_it_yet_counts_from_its_next_trial_and_loses_nothing() -> None:
+def test_an_older_state_counts_from_its_next_trial_and_loses_nothing() -> None:
     state, _ = watched(MONITOR, [serial(1, started_unix_s=BEGINS_S)])
     saved = msgspec.json.decode(save(MONITOR, state))
     del saved["published_since_unix_s"]  # as an older kickwatch wrote it
     old, lost = restore(MONITOR, msgspec.json.encode(saved))
     assert (lost, old.published_since_unix_s) == ((), 0.0)
     new, _ = watched(MONITOR, [serial(1, started_unix_s=BEGINS_S + 100.0)], old)
-    told, _ = watched(MONITOR, [serial(1, started_unix_s=BEGINS_S + 100.0)], state)
+    known, _ = watched(MONITOR, [serial(1, started_unix_s=BEGINS_S + 100.0)], state)
     assert new.published_since_unix_s == BEGINS_S + 100.0
-    assert MONITOR.figures(new) == MONITOR.figures(told)
+    assert MONITOR.figures(new) == MONITOR.figures(known)
 
 
-def test_a_stream_that_begins_again_makes_the_node_one_more_draw() -> None:
+def test_a_stream_that_starts_again_makes_the_node_one_more_sample() -> None:
     state, _ = watched(MONITOR, [serial(1, kick(1), started_unix_s=BEGINS_S)])
     saved = msgspec.json.decode(save(MONITOR, state))
     saved["published"]["attributed"]["key"] = "another null"  # its wealth would prove something else

@@ -1,4 +1,4 @@
-"""The monitor: one alarm and one recovery, in plain words; and what it does not learn from."""
+"""The monitor: one alarm and one recovery, with their sentences; and trials from which it learns nothing."""
 
 # ruff: noqa: S311 - random numbers of a study, no secrets
 
@@ -53,7 +53,7 @@ def plain_fault(**fields: object) -> Trial:
     return serial(0, MEMCG, **({"containers": serial(3).containers} | fields))
 
 
-def test_a_healthy_node_is_quiet_once_silence_is_established() -> None:
+def test_a_healthy_node_is_quiet_once_that_is_established() -> None:
     _, outcomes = watched(Monitor(PACE), [serial(number=4) for _ in range(30)])
     assert [outcome.verdict for outcome in outcomes[:6]] == [*[Verdict.UNKNOWN] * 5, Verdict.QUIET]
     assert outcomes[0].reasons == ("insufficient_evidence",)
@@ -62,7 +62,7 @@ def test_a_healthy_node_is_quiet_once_silence_is_established() -> None:
     assert not changes(outcomes)
 
 
-def test_a_kernel_that_broadcasts_from_its_first_trial_on_is_alerted() -> None:
+def test_a_kernel_that_broadcasts_from_its_first_trial_on_raises_an_alarm() -> None:
     _, outcomes = watched(Monitor(PACE), [plain_fault()])
     (change,) = outcomes[0].changes
     assert outcomes[0].verdict is Verdict.BROADCASTING
@@ -76,51 +76,51 @@ def test_a_kernel_that_broadcasts_from_its_first_trial_on_is_alerted() -> None:
     )
 
 
-def test_a_fault_that_is_removed_is_one_alert_and_one_recovery_within_60_containers() -> None:
+def test_a_fault_that_is_removed_is_one_alarm_and_one_recovery_within_60_containers() -> None:
     trials = [*(serial() for _ in range(50)), *(plain_fault() for _ in range(30)), *(serial() for _ in range(300))]
     _, outcomes = watched(Monitor(PACE), trials)
-    told = changes(outcomes)
-    assert [(change.kind, change.alarm) for change in told] == [
+    changed = changes(outcomes)
+    assert [(change.kind, change.alarm) for change in changed] == [
         (ChangeKind.RAISED, AlarmKind.BROADCASTING),
         (ChangeKind.ENDED, AlarmKind.BROADCASTING),
     ]
     assert [index for index, outcome in enumerate(outcomes) if outcome.changes] == [50, 83]
-    assert "the last 37 containers were within bounds" in told[1].text
+    assert "the last 37 containers were within bounds" in changed[1].text
 
 
-def test_the_fault_of_2017_is_one_condition_with_its_streams_joining() -> None:
+def test_the_fault_of_2017_is_one_alarm_which_streams_join() -> None:
     batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
     _, outcomes = watched(Monitor(PACE), [serial(32, canary=batch) for _ in range(10)])
-    told = changes(outcomes)
-    assert [(change.kind, change.stream) for change in told] == [
+    changed = changes(outcomes)
+    assert [(change.kind, change.stream) for change in changed] == [
         (ChangeKind.RAISED, "attributed"),
         (ChangeKind.JOINED, "signature"),
         (ChangeKind.JOINED, "canary"),
     ]
     assert outcomes[-1].reasons == ("creation_path_broadcasts", "canary_broadcasts")
-    assert "kicked all CPUs to create slab caches, 32 times per container (allowed: 1 in 1000)" in told[1].text
+    assert "kicked all CPUs to create slab caches, 32 times per container (allowed: 1 in 1000)" in changed[1].text
 
 
-def test_a_fault_that_lands_after_the_containers_is_found_as_a_burst() -> None:
-    """As on kernels before 5.9: a kworker makes the caches when the last container has gone."""
+def test_broadcasts_that_come_after_the_containers_are_found_as_a_burst() -> None:
+    """As on kernels before 5.9: a kworker makes the caches after the last container is gone."""
     late = serial(32, containers=serial(0).containers)
     _, outcomes = watched(Monitor(PACE), [replace(late, trial_id=f"{n:08x}") for n in range(8)])
-    told = [(change.kind, change.stream) for change in changes(outcomes)]
-    assert told == [(ChangeKind.RAISED, "signature"), (ChangeKind.JOINED, "burst")]
+    changed = [(change.kind, change.stream) for change in changes(outcomes)]
+    assert changed == [(ChangeKind.RAISED, "signature"), (ChangeKind.JOINED, "burst")]
     assert outcomes[2].verdict is Verdict.BROADCASTING
 
 
-def test_leaving_streams_end_the_condition_with_the_last_one() -> None:
+def test_the_last_stream_that_leaves_ends_the_alarm() -> None:
     batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
     sick = [serial(32, canary=batch) for _ in range(10)]
     sound = [serial(canary=replace(batch, cells=())) for _ in range(200)]
     _, outcomes = watched(Monitor(PACE), [*sick, *sound])
-    told = changes(outcomes, ChangeKind.LEFT, ChangeKind.ENDED)
-    assert [change.kind for change in told] == [ChangeKind.LEFT, ChangeKind.LEFT, ChangeKind.ENDED]
+    changed = changes(outcomes, ChangeKind.LEFT, ChangeKind.ENDED)
+    assert [change.kind for change in changed] == [ChangeKind.LEFT, ChangeKind.LEFT, ChangeKind.ENDED]
     assert outcomes[-1].verdict is Verdict.QUIET
 
 
-def test_a_void_trial_changes_nothing_but_a_counter() -> None:
+def test_a_void_trial_only_changes_a_counter() -> None:
     monitor = Monitor(PACE)
     before, _ = watched(monitor, [serial() for _ in range(3)])
     for sick in (plain_fault(void="engine_restarted"), plain_fault(kmem_accounting=KmemAccounting.OFF)):
@@ -146,7 +146,7 @@ def test_a_void_trial_of_another_boot_drops_no_evidence() -> None:
         ({"cpus_online": 1}, "one_cpu"),
     ],
 )
-def test_a_probe_without_worth_teaches_nothing(fields: dict[str, object], reason: str) -> None:
+def test_nothing_is_learnt_from_a_probe_that_cannot_be_used(fields: dict[str, object], reason: str) -> None:
     monitor = Monitor(PACE)
     before, _ = watched(monitor, [serial() for _ in range(3)])
     sick = plain_fault()
@@ -163,7 +163,7 @@ def test_a_probe_without_worth_teaches_nothing(fields: dict[str, object], reason
 
 @pytest.mark.parametrize("kmem", [KmemAccounting.ON, KmemAccounting.UNKNOWN])
 @pytest.mark.parametrize("lost", [0, 10_000])
-def test_doubtful_silence_ends_nothing_and_a_broadcast_seen_is_seen(kmem: KmemAccounting, lost: int) -> None:
+def test_doubtful_zeros_end_nothing_and_broadcasts_count_all_the_same(kmem: KmemAccounting, lost: int) -> None:
     monitor = Monitor(PACE)
 
     def doubtful(one: Trial) -> Trial:
@@ -182,7 +182,7 @@ def test_doubt_without_a_fault_is_unknown() -> None:
     assert outcomes[-1].reasons == ("kmem_accounting_unknown",)
 
 
-def test_without_a_probe_the_canary_speaks_and_recovers() -> None:
+def test_without_a_probe_the_canary_raises_the_alarm_and_ends_it() -> None:
     def counted(cal: int) -> Trial:
         batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=cal, tlb=100, res=0))
         control = Control(passed=False, detail="no probe is armed")
@@ -200,7 +200,7 @@ def test_without_a_probe_the_canary_speaks_and_recovers() -> None:
     assert outcomes[-1].verdict is Verdict.UNKNOWN  # still blind
 
 
-def test_another_boot_or_stratum_drops_the_evidence_and_says_so() -> None:
+def test_another_boot_or_stratum_drops_the_evidence_and_gives_the_reason() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, [plain_fault()])
     node = serial().node
@@ -223,7 +223,7 @@ def test_another_boot_or_stratum_drops_the_evidence_and_says_so() -> None:
         assert not after.alerted
 
 
-def test_evidence_in_the_making_is_dropped_with_the_boot() -> None:
+def test_evidence_below_the_threshold_is_dropped_with_the_boot() -> None:
     monitor = Monitor(PACE)
     one = plain_fault(containers=plain_fault().containers[:4])
     state, outcomes = watched(monitor, [one, replace(one, node=replace(one.node, boot_id="b"))])
@@ -232,7 +232,7 @@ def test_evidence_in_the_making_is_dropped_with_the_boot() -> None:
     assert changes(outcomes)
 
 
-def test_waits_on_the_create_path_contend() -> None:
+def test_waits_on_the_create_path_are_contention() -> None:
     waiting = window("churn", TLB, waits=(wait(20, path=Path.CREATE),))
     _, outcomes = watched(Monitor(PACE), [serial(churn=waiting) for _ in range(12)])
     (change,) = changes(outcomes)
@@ -245,21 +245,21 @@ def test_waits_on_the_create_path_contend() -> None:
     assert outcomes[-1].verdict is Verdict.QUIET
 
 
-def test_waits_of_others_contend_when_they_come_with_churn_alone() -> None:
-    """And recover by ties, since a repaired kernel has no waits in either window."""
+def test_other_waits_are_contention_when_they_come_with_churn_only() -> None:
+    """Ties end it, since a repaired kernel has no waits in either window."""
     waiting = window("churn", TLB, waits=(wait(3),))
     trials = [serial(churn=waiting) for _ in range(40)] + [serial() for _ in range(100)]
     _, outcomes = watched(Monitor(PACE), trials)
-    told = changes(outcomes)
-    assert [(change.kind, change.stream) for change in told] == [
+    changed = changes(outcomes)
+    assert [(change.kind, change.stream) for change in changed] == [
         (ChangeKind.RAISED, "contention_excess"),
         (ChangeKind.ENDED, "contention_excess"),
     ]
-    assert "trials with unequal windows had more waits for slab_mutex with containers than without" in told[0].text
-    assert 29 <= told[0].observations <= 40
+    assert "trials with unequal windows had more waits for slab_mutex with containers than without" in changed[0].text
+    assert 29 <= changed[0].observations <= 40
 
 
-def test_broadcasts_elsewhere_that_come_with_churn_are_convicted_by_the_coin() -> None:
+def test_the_coin_proves_broadcasts_elsewhere_that_come_with_churn() -> None:
     strange = Cell(reason="x", func="x", origin=Origin.UNKNOWN, path=Path.OTHER, requests=30, calls=10, broadcasts=10)
     _, outcomes = watched(Monitor(PACE), [serial(0, strange) for _ in range(50)])
     (change,) = changes(outcomes)
@@ -269,7 +269,7 @@ def test_broadcasts_elsewhere_that_come_with_churn_are_convicted_by_the_coin() -
     assert not changes(watched(Monitor(PACE), [serial(0, strange, quiet=both) for _ in range(500)])[1])
 
 
-def test_findings_name_what_is_odd_about_the_trial() -> None:
+def test_findings_name_the_oddities_of_a_trial() -> None:
     odd = serial(unsettled=True)
     odd = replace(odd, containers=(*odd.containers, replace(odd.containers[0], failure="did not start")))
     assert Monitor(PACE).step(Monitor(PACE).start(), odd)[1].findings == ("unsettled", "failed_containers")
@@ -301,7 +301,7 @@ def test_the_pace_is_no_faster_than_the_budget(budget: BudgetConfig, interval_s:
     assert pace_of(Config(workload=workload, trial=trials, budget=budget)) == Pace(7, period_s)
 
 
-def test_e_processes_go_on_over_a_boot_and_begin_with_an_epoch() -> None:
+def test_e_processes_continue_after_a_boot_and_begin_with_an_epoch() -> None:
     monitor = Monitor(PACE)
     sick = plain_fault(started_unix_s=EPOCH_S + 1.0)
     state, _ = watched(monitor, [sick, sick])
@@ -337,7 +337,7 @@ def test_stepping_is_pure() -> None:
 
 @pytest.mark.parametrize("allowance", AVERAGES)
 @pytest.mark.parametrize("times", [0.9, 1.1, 1.5, 2.0, 3.0, 4.0, 6.0, 20.0])
-def test_an_average_that_stays_where_it_is_never_flaps(allowance: Allowance, times: float) -> None:
+def test_a_constant_average_never_flaps(allowance: Allowance, times: float) -> None:
     test = averaged(EDetector(Wager(Null(allowance.mean, allowance.clip)), 5e9))
     state, turns = test.start(), 0
     for _ in range(10_000):
@@ -348,7 +348,7 @@ def test_an_average_that_stays_where_it_is_never_flaps(allowance: Allowance, tim
 
 @pytest.mark.parametrize("heap", [1.0, 4.0])
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3])
-def test_rare_heaps_do_not_flap_either(heap: float, share: float) -> None:
+def test_rare_large_observations_do_not_flap_either(heap: float, share: float) -> None:
     test = averaged(EDetector(Wager(Null(CREATION_PATH.mean, CREATION_PATH.clip)), 5e9))
     random, state, turns = Random(1), test.start(), 0
     for _ in range(20_000):
@@ -358,7 +358,7 @@ def test_rare_heaps_do_not_flap_either(heap: float, share: float) -> None:
 
 
 @pytest.mark.parametrize("allowance", AVERAGES)
-def test_silence_ends_the_alarm_of_an_average(allowance: Allowance) -> None:
+def test_zeros_end_the_alarm_of_an_average(allowance: Allowance) -> None:
     test = averaged(EDetector(Wager(Null(allowance.mean, allowance.clip)), 5e9))
     state = test.start()
     while not state.alerted:
@@ -369,7 +369,7 @@ def test_silence_ends_the_alarm_of_an_average(allowance: Allowance) -> None:
     assert steps <= 60
 
 
-def test_a_doubled_cost_of_bpf_programs_alarms_and_is_told_without_the_healthy_trials_before_it() -> None:
+def test_the_alarm_of_a_doubled_bpf_cost_leaves_out_the_healthy_trials_before_it() -> None:
     def costing(each: int) -> Trial:
         jit = Cell(
             reason="do_flush_tlb_all",

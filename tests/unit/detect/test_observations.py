@@ -51,24 +51,24 @@ def test_each_life_is_an_observation_and_the_rest_is_a_burst() -> None:
     assert seen.containers == 3
 
 
-def test_several_at_once_are_one_burst() -> None:
+def test_containers_at_the_same_time_are_one_burst() -> None:
     seen = observations_of(trial(kick(46), containers=lives(*[None] * 23), concurrency=8))
     assert StreamName.ATTRIBUTED not in seen.amounts
     assert seen.amounts[StreamName.BURST] == (2.0,)
 
 
-def test_several_at_once_have_no_lives_of_their_own_whatever_the_record_says() -> None:
+def test_containers_at_the_same_time_have_no_own_lives_whatever_the_record_says() -> None:
     seen = observations_of(trial(kick(46), containers=lives(*[2] * 23), concurrency=8))
     assert StreamName.ATTRIBUTED not in seen.amounts
 
 
-def test_a_failed_container_is_neither_above_nor_below_the_line() -> None:
+def test_a_failed_container_does_not_count() -> None:
     seen = observations_of(trial(kick(9), containers=lives(2, 5, 2, failed=(1,))))
     assert seen.amounts[StreamName.ATTRIBUTED] == (2.0, 2.0)
     assert seen.amounts[StreamName.BURST] == (0.0,)
 
 
-def test_a_life_that_is_not_known_falls_to_the_burst() -> None:
+def test_a_container_without_a_known_life_is_part_of_the_burst() -> None:
     seen = observations_of(trial(kick(6), containers=lives(2, None, -3)))
     assert seen.amounts[StreamName.ATTRIBUTED] == (2.0,)
 
@@ -81,7 +81,7 @@ def test_serial_lives_and_burst_hold_every_broadcast_once(rises: list[int], late
 
 
 @given(st.lists(st.integers(0, 50) | st.none(), min_size=1, max_size=10), st.integers(0, 100))
-def test_late_ones_are_never_negative(rises: list[int | None], created: int) -> None:
+def test_late_broadcasts_are_never_negative(rises: list[int | None], created: int) -> None:
     assert 0 <= lives_of(trial(containers=lives(*rises)), created).late <= created
 
 
@@ -112,7 +112,7 @@ def test_the_fault_of_2017_is_signature_and_burst() -> None:
     assert seen.amounts[StreamName.SIGNATURE] == (2.0,)
 
 
-def test_what_bpf_programs_broadcast_is_told_apart() -> None:
+def test_broadcasts_for_bpf_programs_have_their_own_stream() -> None:
     seen = observations_of(trial(cell(Origin.BPF, Path.CREATE, 46, "do_flush_tlb_all")))
     assert {name: amounts for name, amounts in seen.amounts.items() if any(amounts)} == {StreamName.BPF: (2.0,)}
     assert seen.bpf == BpfCost(23, 46.0)
@@ -130,7 +130,7 @@ def test_what_bpf_programs_broadcast_is_told_apart() -> None:
         (Origin.UNKNOWN, Path.DESTROY),
     ],
 )
-def test_what_no_attributed_stream_hears_is_compared_with_the_quiet_window(origin: Origin, path: Path) -> None:
+def test_broadcasts_of_no_attributed_stream_are_compared_with_the_quiet_window(origin: Origin, path: Path) -> None:
     strange = cell(origin, path, 9)
     seen = observations_of(trial(strange, quiet=window("quiet", replace(strange, broadcasts=2))))
     assert not any(map(any, seen.amounts.values()))
@@ -142,10 +142,10 @@ def test_what_no_attributed_stream_hears_is_compared_with_the_quiet_window(origi
     ("churn", "quiet", "containers", "toss"),
     [(6, 0, 4, False), (7, 0, 4, True), (0, 7, 4, True), (7, 2, 4, False), (10, 0, 40, False), (11, 0, 40, True)],
 )
-def test_a_key_flipped_or_mappings_purged_now_and_then_is_no_toss(
+def test_a_key_switched_or_mappings_purged_now_and_then_is_no_toss(
     churn: int, quiet: int, containers: int, toss: bool
 ) -> None:
-    """Healthy containers purge mappings once in some seventy: a toss that churn always wins would convict them."""
+    """One healthy container in about seventy purges mappings: churn would win each of these tosses."""
     strange = cell(Origin.VMALLOC, Path.OTHER, churn)
     one = trial(strange, quiet=window("quiet", replace(strange, broadcasts=quiet)), count=containers)
     seen = observations_of(one)
@@ -153,7 +153,7 @@ def test_a_key_flipped_or_mappings_purged_now_and_then_is_no_toss(
     assert seen.elsewhere_above_quiet == churn - quiet
 
 
-def test_quiet_windows_count_as_much_as_churn_windows_for_what_is_elsewhere() -> None:
+def test_broadcasts_elsewhere_in_quiet_windows_count_as_much_as_in_churn_windows() -> None:
     assert observations_of(trial(quiet=window("quiet", cell(Origin.NET, Path.OTHER, 8)))).elsewhere_above_quiet == -8.0
 
 
@@ -175,19 +175,19 @@ def test_a_container_that_fails_after_its_start_costs_as_much_as_another() -> No
     assert seen.bpf is None  # neither an observation nor a measure of what programs cost
 
 
-def test_lives_of_failed_containers_that_broadcast_establish_no_silence() -> None:
+def test_failed_containers_with_broadcasts_are_no_evidence_for_quiet() -> None:
     assert observations_of(half_failed()).churned is not None
     assert observations_of(half_failed(cell(Origin.MEMCG, Path.CREATE, 36), in_failed=3)).churned is None
 
 
-def test_what_a_tracer_makes_is_in_no_stream_since_it_voids_the_trial() -> None:
+def test_a_tracers_broadcasts_are_in_no_stream_since_they_void_the_trial() -> None:
     seen = observations_of(trial(cell(Origin.TRACING, Path.OTHER, 46)))
     assert not any(map(any, seen.amounts.values()))
     assert seen.pairs[StreamName.ELSEWHERE] == (0.0, 0.0)
 
 
 def single_requests(requests: int, **fields: object) -> Cell:
-    """The creation path asks one CPU after the other."""
+    """The creation path sends a request to one CPU after the other."""
     asked = cell(Origin.CGROUP, Path.CREATE, 0, "aperfmperf_snapshot_khz")
     return replace(asked, **({"requests": requests, "singles": requests} | fields))
 
@@ -216,7 +216,7 @@ def test_with_few_cpus_nothing_is_a_sweep() -> None:
     assert StreamName.SWEEPS not in observations_of(replace(few, node=replace(few.node, cpus_online=3))).amounts
 
 
-def test_waits_on_the_create_path_are_proof_and_the_others_are_compared() -> None:
+def test_waits_on_the_create_path_count_and_the_others_are_compared() -> None:
     churn = window("churn", TLB, waits=(wait(46, path=Path.CREATE), wait(9)))
     seen = observations_of(trial(churn=churn, quiet=window("quiet", waits=(wait(4),))))
     assert seen.amounts[StreamName.CONTENTION] == (2.0,)
@@ -238,11 +238,11 @@ def _batch(**fields: object) -> CanaryBatch:
     return replace(batch, **fields)
 
 
-def test_the_canary_is_attributed_where_a_probe_is() -> None:
+def test_the_canary_is_attributed_where_there_is_a_probe() -> None:
     assert observations_of(trial(canary=_batch())).amounts[StreamName.CANARY] == (500.0,)
 
 
-def test_a_silent_batch_that_lost_events_is_no_observation_and_a_loud_one_is() -> None:
+def test_a_batch_that_lost_events_is_an_observation_only_with_a_broadcast() -> None:
     assert StreamName.CANARY not in observations_of(trial(canary=_batch(cells=(), lost_events=4))).amounts
     assert observations_of(trial(canary=_batch(lost_events=4))).amounts[StreamName.CANARY] == (500.0,)
 
@@ -264,12 +264,14 @@ def test_a_silent_batch_that_lost_events_is_no_observation_and_a_loud_one_is() -
         (_batch(memcgs=0), {}),
     ],
 )
-def test_the_canary_is_counted_where_none_is(batch: CanaryBatch, amounts: dict[StreamName, tuple[float, ...]]) -> None:
+def test_the_canary_is_counted_without_a_probe(
+    batch: CanaryBatch, amounts: dict[StreamName, tuple[float, ...]]
+) -> None:
     blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
     assert observations_of(trial(kick(50), observers=blind, canary=batch)).amounts == amounts
 
 
-def test_sweeps_are_above_quiet_and_leave_out_what_follows_other_load() -> None:
+def test_cell_costs_are_above_quiet_and_leave_out_wakeups_and_interrupts() -> None:
     wakeups = cell(Origin.SCHED, Path.OTHER, 0, "sched_ttwu_pending")
     seen = observations_of(trial(replace(wakeups, requests=9000), containers=lives(*[0] * 10)))
     assert seen.cell_costs == {

@@ -1,4 +1,4 @@
-"""`kickwatch trial`: how many containers each verdict takes."""
+"""`kickwatch trial`: how many containers each verdict needs."""
 
 from random import Random
 
@@ -22,7 +22,7 @@ def after(test: OneShot, containers: list[float]) -> Run:
     return run
 
 
-def test_23_silent_containers_are_quiet_and_22_are_not_enough() -> None:
+def test_23_containers_without_a_broadcast_are_quiet_and_22_are_not_enough() -> None:
     test = OneShot()
     assert after(test, [0.0] * 23).verdict is Verdict.QUIET
     assert after(test, [0.0] * 22).verdict is Verdict.UNKNOWN
@@ -38,7 +38,7 @@ def test_8_containers_with_1_each_are_broadcasting() -> None:
     assert after(OneShot(), [1.0] * 8).verdict is Verdict.BROADCASTING
 
 
-def test_the_canary_alone_can_say_broadcasting() -> None:
+def test_the_canary_alone_can_decide_broadcasting() -> None:
     test = OneShot(canary=CANARY)
     run = after(test, [0.0] * 5)
     for _ in range(6):
@@ -46,7 +46,7 @@ def test_the_canary_alone_can_say_broadcasting() -> None:
     assert run.verdict is Verdict.BROADCASTING
 
 
-def test_a_silent_canary_does_not_say_quiet() -> None:
+def test_a_canary_of_zeros_does_not_decide_quiet() -> None:
     test = OneShot(canary=CANARY)
     run = test.start()
     for _ in range(1000):
@@ -54,13 +54,13 @@ def test_a_silent_canary_does_not_say_quiet() -> None:
     assert run.verdict is Verdict.UNKNOWN
 
 
-def test_a_canary_that_was_not_staked_on_is_refused() -> None:
+def test_a_canary_without_a_stake_is_refused() -> None:
     test = OneShot()
     with pytest.raises(ValueError, match="before the run"):
         test.canary(test.start(), 5.0)
 
 
-def test_a_signature_that_was_not_staked_on_is_refused() -> None:
+def test_a_signature_without_a_stake_is_refused() -> None:
     test = OneShot()
     with pytest.raises(ValueError, match="before the run"):
         test.signature(test.start(), 32.0)
@@ -74,8 +74,8 @@ def test_a_signature_decides_at_once() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.randoms(use_true_random=False))
-def test_a_burst_is_never_better_evidence_of_silence_than_its_lives(rises: list[int], random: Random) -> None:
-    """Whichever containers the late ones came from, what is said of silence is no more than they would have said."""
+def test_a_burst_is_never_better_evidence_for_quiet_than_its_lives(rises: list[int], random: Random) -> None:
+    """Whichever containers the late broadcasts came from, the evidence is no more than with their lives known."""
     test = OneShot()
     known, late = [], 0
     for rise in rises:
@@ -87,7 +87,7 @@ def test_a_burst_is_never_better_evidence_of_silence_than_its_lives(rises: list[
     assert burst.capped(1e300) <= truth.capped(1e300) * (1.0 + 1e-12)
 
 
-def test_the_verdict_stays() -> None:
+def test_a_verdict_is_final() -> None:
     test = OneShot()
     assert after(test, [0.0] * 23 + [9.0] * 50).verdict is Verdict.QUIET
     assert after(test, [9.0] * 10 + [0.0] * 500).verdict is Verdict.BROADCASTING
@@ -109,7 +109,7 @@ def test_a_decided_run_needs_none() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, 3.0]), max_size=12))
-def test_it_needs_as_many_as_it_says(seen: list[float]) -> None:
+def test_it_needs_as_many_containers_as_it_says(seen: list[float]) -> None:
     test = OneShot()
     run = after(test, seen)
     more = test.needs(run)
@@ -129,6 +129,6 @@ def test_no_advice_where_too_many_would_be_needed(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0, float("nan")])
-def test_an_error_rate_without_sense_is_refused(alpha: float) -> None:
+def test_an_error_rate_that_makes_no_sense_is_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match="error rate"):
         OneShot(alpha=alpha)

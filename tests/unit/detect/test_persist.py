@@ -1,4 +1,4 @@
-"""State saved and restored: the same verdict after the same number of observations, to the last bit."""
+"""A state that is saved and restored gives the same verdicts after the same observations, to the last bit."""
 
 import json
 from itertools import islice
@@ -29,7 +29,7 @@ def elsewhere(one: Trial) -> Trial:
 def test_restarts_change_nothing(rises: list[int], restarts: set[int], update: int) -> None:
     trials = [serial(each, number=4) for each in rises]
     trials = [one if index < update else elsewhere(one) for index, one in enumerate(trials)]
-    whole, said = watched(Monitor(PACE), trials)
+    whole, expected = watched(Monitor(PACE), trials)
     monitor = Monitor(PACE)
     state, again = monitor.start(), []
     for index, one in enumerate(trials):
@@ -39,12 +39,12 @@ def test_restarts_change_nothing(rises: list[int], restarts: set[int], update: i
             assert not lost
         state, outcome = monitor.step(state, one)
         again.append(outcome)
-    assert again == said
+    assert again == expected
     assert monitor.flush_zeros(state) == monitor.flush_zeros(whole)
     assert save(monitor, state) == save(Monitor(PACE), whole)
 
 
-def test_a_restart_in_mid_evidence_takes_no_container_more() -> None:
+def test_a_restart_amid_evidence_costs_no_container() -> None:
     faulty = [serial(3, number=1) for _ in range(12)]
     _, said = watched(Monitor(PACE), faulty)
     alarm = _alarm(said)
@@ -57,7 +57,7 @@ def test_a_restart_in_mid_evidence_takes_no_container_more() -> None:
 
 
 def _alarm(outcomes: list[TrialOutcome]) -> int:
-    """At which container attribution raised its alarm."""
+    """The container at which the stream `attributed` raised its alarm."""
     return next(
         n for n, outcome in enumerate(outcomes) if "attributed" in {change.stream for change in outcome.changes}
     )
@@ -65,16 +65,16 @@ def _alarm(outcomes: list[TrialOutcome]) -> int:
 
 @settings(max_examples=40)
 @given(st.lists(st.sampled_from([0, 0, 0, 0, 0, 1, 3]), max_size=40), st.integers(0, 40), st.integers(1, 5))
-def test_silence_counted_and_added_later_is_the_same_to_the_last_bit(rises: list[int], boot: int, number: int) -> None:
-    """Trials that are only counted, against trials that are added to the evidence one by one."""
+def test_zeros_that_are_added_later_are_the_same_to_the_last_bit(rises: list[int], boot: int, number: int) -> None:
+    """Trials of zeros that are counted, against trials that are added to the evidence one by one."""
     monitor = Monitor(PACE)
     counted = added = monitor.start()
     for index, each in enumerate(rises):
         one = serial(each, number=number + index // 20, started_unix_s=EPOCH_S - 3.0 + 0.5 * index)
         one = elsewhere(one) if index >= boot else one
-        counted, said = monitor.step(counted, one)
+        counted, outcome = monitor.step(counted, one)
         added, same = monitor.step(monitor.flush_zeros(added), one)
-        assert said == same
+        assert outcome == same
     assert monitor.flush_zeros(counted) == monitor.flush_zeros(added)
     assert monitor.figures(counted) == monitor.figures(added)
 
@@ -88,21 +88,21 @@ def test_records_of_strata_survive_to_the_last_bit() -> None:
     assert restore(Monitor(PACE), save(monitor, state)) == (monitor.flush_zeros(state), ())
 
 
-def test_another_pace_goes_on_with_the_same_evidence() -> None:
+def test_another_pace_continues_with_the_same_evidence() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, TRIALS[:6])
     assert restore(Monitor(Pace(100, 1.0)), save(monitor, state)) == (monitor.flush_zeros(state), ())
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"{", b"null", b'{"version": 1}', b"\xff\xfe", b"[]"])
-def test_what_cannot_be_read_is_said_and_the_evidence_begins_anew(bytes_: bytes) -> None:
+def test_a_state_that_cannot_be_read_is_reported_and_the_evidence_restarts(bytes_: bytes) -> None:
     monitor = Monitor(PACE)
     state, lost = restore(monitor, bytes_)
     assert state == monitor.start()
     assert len(lost) == 1
 
 
-def test_another_form_is_said() -> None:
+def test_another_form_is_reported() -> None:
     monitor = Monitor(PACE)
     saved = json.loads(save(monitor, watched(monitor, TRIALS)[0]))
     saved["version"] = VERSION + 1
@@ -130,7 +130,7 @@ def test_evidence_against_another_null_is_dropped_stream_by_stream() -> None:
 
 
 @pytest.mark.parametrize("value", [["0x1"] * 8, ["zero"] * 9, ["0x1p+9999"] * 9])
-def test_numbers_that_are_none_begin_the_evidence_anew(value: list[str]) -> None:
+def test_invalid_numbers_restart_the_evidence(value: list[str]) -> None:
     monitor = Monitor(PACE)
     state, lost = restore(monitor, _tampered(("tracks", "burst", "watched", "alarm", "values"), value))
     assert lost

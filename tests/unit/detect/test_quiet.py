@@ -38,11 +38,11 @@ QUIET = (Verdict.QUIET, ())
 
 
 def late(each: int, number: int = 23) -> Trial:
-    """All broadcasts come after the last container, as those of kworkers do before 5.9."""
+    """All broadcasts come after the last container, as those of kworkers before 5.9."""
     return serial(each, number=number, containers=lives(number, 0))
 
 
-def test_23_silent_containers_establish_silence_as_in_a_single_run() -> None:
+def test_23_containers_without_a_broadcast_establish_quiet_as_in_a_single_run() -> None:
     test = QuietTest()
     known = QuietEvidence()
     assert test.needs(known) == 23
@@ -53,13 +53,13 @@ def test_23_silent_containers_establish_silence_as_in_a_single_run() -> None:
 
 
 def test_a_first_trial_full_of_kicks_is_not_quiet() -> None:
-    """32 kicks for each container after the last had gone: it was quiet until the second such trial."""
+    """32 kicks for each container, after the last one is gone: once it was quiet until the second such trial."""
     _, outcomes = watched(Monitor(SENTINEL), [late(32) for _ in range(2)])
     assert verdicts(outcomes)[0] == UNDECIDED
     assert outcomes[-1].verdict is Verdict.BROADCASTING
 
 
-def test_a_burst_that_is_no_signature_is_not_quiet_for_a_single_trial() -> None:
+def test_a_burst_without_a_signature_is_not_quiet_for_a_single_trial() -> None:
     burst = replace(keyed(10, 23), containers=lives(23, 0))
     _, outcomes = watched(Monitor(SENTINEL), [*(serial(number=23) for _ in range(5)), *(burst for _ in range(8))])
     assert verdicts(outcomes)[4] == QUIET
@@ -68,7 +68,7 @@ def test_a_burst_that_is_no_signature_is_not_quiet_for_a_single_trial() -> None:
 
 
 def keyed(each: int, number: int) -> Trial:
-    """A static key flipped for each container: no signature."""
+    """A static key switched for each container: no signature."""
     keys = Cell(
         reason="do_sync_core",
         func="do_sync_core",
@@ -81,8 +81,8 @@ def keyed(each: int, number: int) -> Trial:
     return serial(0, keys, number=number, containers=lives(number, each))
 
 
-def test_evidence_on_its_way_to_the_threshold_is_not_quiet() -> None:
-    """A broadcast for each of the last four containers is 2e4 of the 6.3e9 it takes; the silence before is old."""
+def test_evidence_that_grows_towards_the_threshold_is_not_quiet() -> None:
+    """A broadcast for each of the last four containers gives 2e4, of 6.3e9 for an alarm; earlier zeros do not count."""
     monitor = Monitor(SENTINEL)
     state, outcomes = watched(monitor, [serial(number=23), keyed(1, 4)])
     assert verdicts(outcomes) == [QUIET, UNDECIDED]
@@ -93,8 +93,8 @@ def test_evidence_on_its_way_to_the_threshold_is_not_quiet() -> None:
     assert verdicts(outcomes) == [QUIET]
 
 
-def test_evidence_that_stands_very_high_outlasts_the_silence_of_a_trial() -> None:
-    """Four windows full of late broadcasts, short of the alarm by one: 23 silent containers do not make up for it."""
+def test_very_high_evidence_outlasts_a_trial_of_zeros() -> None:
+    """Four windows full of late broadcasts, one less than an alarm takes: 23 containers of zeros do not cancel them."""
     monitor = Monitor(SENTINEL)
     burst = replace(keyed(10, 23), containers=lives(23, 0))
     state, outcomes = watched(monitor, [*(serial(number=23) for _ in range(3)), *(burst for _ in range(4))])
@@ -102,11 +102,11 @@ def test_evidence_that_stands_very_high_outlasts_the_silence_of_a_trial() -> Non
     state, outcomes = watched(monitor, [serial(number=23)], state)
     assert state.quiet.established
     assert verdicts(outcomes) == [UNDECIDED]
-    assert outcomes[0].more_containers is None  # it is not silence that is missing
+    assert outcomes[0].more_containers is None  # more containers would not help
 
 
 @pytest.mark.parametrize("stray", [1, 2])
-def test_a_stray_container_does_not_end_silence(stray: int) -> None:
+def test_a_stray_container_does_not_end_quiet(stray: int) -> None:
     one = serial(number=23)
     odd = serial(0, kick(stray), number=23, containers=(*lives(22, 0), *lives(1, stray)))
     _, outcomes = watched(Monitor(SENTINEL), [one, replace(odd, churn=window("churn", TLB, RCU, kick(stray))), one])
@@ -114,14 +114,14 @@ def test_a_stray_container_does_not_end_silence(stray: int) -> None:
     assert outcomes[-1].verdict is Verdict.QUIET
 
 
-def test_after_an_alarm_silence_is_established_again() -> None:
+def test_after_an_alarm_quiet_is_established_again() -> None:
     trials = [serial(number=23), serial(3, number=23), *(serial(number=4) for _ in range(15))]
     _, outcomes = watched(Monitor(SENTINEL), trials)
-    told = verdicts(outcomes)
-    assert told[1] == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
+    found = verdicts(outcomes)
+    assert found[1] == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
     end = next(index for index, outcome in enumerate(outcomes) if changes([outcome], ChangeKind.ENDED))
-    assert {verdict for verdict, _ in told[2:end]} == {Verdict.BROADCASTING}
-    assert told[-1] == QUIET
+    assert {verdict for verdict, _ in found[2:end]} == {Verdict.BROADCASTING}
+    assert found[-1] == QUIET
 
 
 def test_containers_that_come_with_broadcasts_from_elsewhere_are_not_quiet_at_once() -> None:
@@ -137,15 +137,15 @@ def test_containers_that_come_with_broadcasts_from_elsewhere_are_not_quiet_at_on
     assert verdicts(outcomes)[-1] == QUIET
 
 
-def test_small_trials_are_summed_before_elsewhere_says_anything() -> None:
-    """Two stray broadcasts beside four containers are half a broadcast each, and the node's other work."""
+def test_small_trials_are_summed_for_broadcasts_elsewhere() -> None:
+    """Two stray broadcasts and four containers make half a broadcast each, though other work may have caused them."""
     stray = replace(ELSEWHERE, broadcasts=2, calls=2, requests=6)
     quiet = [serial(number=4) for _ in range(10)]
     _, outcomes = watched(Monitor(PACE), [*quiet, serial(0, stray, number=4), *quiet])
     assert {outcome.verdict for outcome in outcomes[6:]} == {Verdict.QUIET}
 
 
-def test_the_latest_containers_are_remembered_and_no_more() -> None:
+def test_only_the_latest_containers_are_remembered() -> None:
     known = QuietEvidence()
     for excess in (50.0, 0.0, 0.0, 0.0):
         known = with_recent(known, excess, 10)
@@ -157,11 +157,11 @@ def failed(number: int = 4) -> Trial:
     return trial(containers=containers(0, failed=number), canary=None)
 
 
-def test_two_trials_of_failed_containers_are_unknown_and_none_establishes_anything() -> None:
+def test_two_trials_of_failed_containers_are_unknown_and_establish_nothing() -> None:
     monitor = Monitor(PACE)
     state, outcomes = watched(monitor, [serial(number=23), failed(), failed(), failed()])
-    told = (Verdict.UNKNOWN, ("containers_failed",))
-    assert verdicts(outcomes) == [QUIET, QUIET, told, told]
+    failing = (Verdict.UNKNOWN, ("containers_failed",))
+    assert verdicts(outcomes) == [QUIET, QUIET, failing, failing]
     before, _ = watched(monitor, [serial(number=23)])
     assert state.quiet.wealth == before.quiet.wealth
     assert state.looked_unix_s == before.looked_unix_s
@@ -180,7 +180,7 @@ def test_failures_do_not_hide_an_alarm() -> None:
 
 
 @pytest.mark.parametrize("trials", [[serial(number=4)], [serial(number=23), serial(1, number=4)], [failed(), failed()]])
-def test_what_is_known_of_silence_survives_to_the_last_bit(trials: list[Trial]) -> None:
+def test_the_evidence_for_quiet_survives_to_the_last_bit(trials: list[Trial]) -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, trials)
     again, lost = restore(monitor, save(monitor, state))
@@ -193,7 +193,7 @@ def test_what_is_known_of_silence_survives_to_the_last_bit(trials: list[Trial]) 
     assert again.looked_unix_s == state.looked_unix_s
 
 
-def test_evidence_of_the_stream_that_was_unexplained_goes_on_as_elsewhere() -> None:
+def test_evidence_of_the_stream_unexplained_continues_as_elsewhere() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, [serial(0, ELSEWHERE) for _ in range(5)])
     old = save(monitor, state).replace(b'"elsewhere":{', b'"unexplained":{')
@@ -202,16 +202,16 @@ def test_evidence_of_the_stream_that_was_unexplained_goes_on_as_elsewhere() -> N
     assert again.tracks["elsewhere"] == state.tracks["elsewhere"]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("loud", [10, 100])
-def test_silence_is_established_soon_after_an_alarm_however_long_it_held(loud: int) -> None:
-    trials = [*(keyed(3, 23) for _ in range(loud)), *(serial(number=23) for _ in range(5))]
+@pytest.mark.parametrize("faulty", [10, 100])
+def test_quiet_is_established_soon_after_an_alarm_however_long_it_held(faulty: int) -> None:
+    trials = [*(keyed(3, 23) for _ in range(faulty)), *(serial(number=23) for _ in range(5))]
     _, outcomes = watched(Monitor(SENTINEL), trials)
-    told = verdicts(outcomes)
-    assert told[loud - 1] == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
-    assert QUIET in told[loud : loud + 3]
+    found = verdicts(outcomes)
+    assert found[faulty - 1] == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
+    assert QUIET in found[faulty : faulty + 3]
 
 
-def test_two_void_trials_in_a_row_are_unknown_by_what_disturbed_them() -> None:
+def test_two_void_trials_in_a_row_are_unknown_with_their_reason() -> None:
     off = serial(kmem_accounting=KmemAccounting.OFF)
     monitor = Monitor(PACE)
     state, _ = watched(monitor, [serial(number=23), off])
@@ -222,7 +222,7 @@ def test_two_void_trials_in_a_row_are_unknown_by_what_disturbed_them() -> None:
     assert (state.verdict, state.quiet.void) == (Verdict.QUIET, 0)
 
 
-def test_an_older_releases_quiet_is_not_this_ones() -> None:
+def test_quiet_of_an_older_release_has_to_be_established_again() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, [serial(number=23)])
     saved = msgspec.json.decode(save(monitor, state))

@@ -21,12 +21,12 @@ def test_the_shares_add_up_to_the_promise(rates: list[float], node_years: float)
     assert all(share.threshold == len(rates) * share.observations_per_year * node_years for share in shares)
 
 
-def test_stress_mode_has_thresholds_of_its_own() -> None:
+def test_stress_mode_has_its_own_thresholds() -> None:
     assert threshold(6, observations_per_year(1.0, per_trial=8)) == pytest.approx(6 * 8 * 60 * 525_960_000.0)
 
 
 @pytest.mark.parametrize(("interval_s", "per_trial"), [(0.0, 1), (-1.0, 1), (float("nan"), 1), (60.0, 0)])
-def test_a_rate_without_sense_is_refused(interval_s: float, per_trial: int) -> None:
+def test_a_rate_that_makes_no_sense_is_refused(interval_s: float, per_trial: int) -> None:
     with pytest.raises(ConfigError):
         observations_per_year(interval_s, per_trial)
 

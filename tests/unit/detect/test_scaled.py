@@ -1,4 +1,4 @@
-"""Numbers beyond a double: the same as exact fractions, but for the last bit."""
+"""Numbers beyond a double: equal to exact fractions except for the last bit."""
 
 from fractions import Fraction
 
@@ -18,7 +18,7 @@ def exact(value: float, exponent: int) -> Fraction:
 
 
 @given(st.lists(st.tuples(mantissas, powers), min_size=1, max_size=9))
-def test_add_up_is_the_exact_sum_but_for_rounding(terms: list[tuple[float, int]]) -> None:
+def test_add_up_is_the_exact_sum_except_for_rounding(terms: list[tuple[float, int]]) -> None:
     total = add_up([value for value, _ in terms], [exponent for _, exponent in terms])
     whole = sum(exact(*term) for term in terms)
     assert abs(exact(total.mantissa, total.exponent) / whole - 1) < Fraction(1, 2**49)
@@ -26,7 +26,7 @@ def test_add_up_is_the_exact_sum_but_for_rounding(terms: list[tuple[float, int]]
 
 
 @given(mantissas, powers, stakes, st.floats(min_value=1e-3, max_value=1e5))
-def test_a_stake_and_a_factor_are_exact_but_for_rounding(
+def test_a_stake_and_a_factor_are_exact_except_for_rounding(
     value: float, exponent: int, stake: float, factor: float
 ) -> None:
     whole = (exact(value, exponent) + Fraction(stake)) * Fraction(factor)
@@ -41,12 +41,12 @@ def test_rank_orders_by_value(a: float, i: int, b: float, j: int) -> None:
 
 
 @given(st.floats(min_value=1e-3, max_value=1e3), st.integers(min_value=0, max_value=3000))
-def test_power_is_the_exact_power_but_for_rounding(factor: float, count: int) -> None:
+def test_power_is_the_exact_power_except_for_rounding(factor: float, count: int) -> None:
     result = power(factor, count)
     assert abs(exact(result.mantissa, result.exponent) / Fraction(factor) ** count - 1) < Fraction(1, 2**38)
 
 
-def test_zero_is_zero_whatever_it_meets() -> None:
+def test_zero_stays_zero() -> None:
     assert add_up((0.0, 0.0), (7, -7)) == Scaled(0.0, 0)
     assert stake_and_multiply(0.5, 900, 0.0, 0.0) == (0.0, 0)
     assert power(0.0, 3) == Scaled(0.0, 0)
@@ -65,7 +65,7 @@ def test_zero_is_zero_whatever_it_meets() -> None:
         (Scaled(0.5, -9000), "below 1e-300"),
     ],
 )
-def test_numbers_read_as_an_operator_writes_them(number: Scaled, words: str) -> None:
+def test_numbers_are_written_for_people(number: Scaled, words: str) -> None:
     assert str(number) == words
 
 

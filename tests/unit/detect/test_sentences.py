@@ -1,4 +1,4 @@
-"""Sentences for the engineer who is woken."""
+"""Sentences for the engineer whom an alarm wakes."""
 
 import pytest
 
@@ -10,7 +10,7 @@ ALARM = Turn(True, Onset("0badcafe", 12, 12, 36.0, 9_000_000), 0, "3.1e9", 5.3e8
 END = Turn(False, Onset("0badcafe", 12, 12, 36.0), 37, "1.2e4", 1e4, recovered_in=40)
 
 
-def test_an_alarm_in_plain_words() -> None:
+def test_the_sentence_of_an_alarm() -> None:
     assert sentences.raised(STREAMS[StreamName.ATTRIBUTED], ALARM) == (
         "12 of the last 12 containers made the creation path broadcast (allowed: 1 in 20);"
         " evidence 3.1e9 against a threshold of 5.3e8; first seen at trial 0badcafe"
@@ -28,14 +28,14 @@ def test_every_stream_has_its_sentences(stream: Stream, counters: bool) -> None:
     assert sentences.ended(stream, END).startswith("the last 37 ")
 
 
-def test_a_recovery_in_plain_words() -> None:
+def test_the_sentence_of_a_recovery() -> None:
     assert sentences.ended(STREAMS[StreamName.ATTRIBUTED], END) == (
         "the last 37 containers were within bounds, of 40 since the alarm;"
         " evidence of recovery 1.2e4 against a threshold of 1.0e4"
     )
 
 
-def test_a_regression_in_plain_words() -> None:
+def test_the_sentence_of_a_regression() -> None:
     text = sentences.risen(
         "rcu_exp_handler rcu other", ALARM, before=1.5, bound=2.25, since="kernel 6.12 (before: 6.1)"
     )
@@ -57,5 +57,5 @@ def test_numbers_have_three_digits(value: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(("mean", "shown"), [(0.05, "1 in 20"), (0.001, "1 in 1000"), (0.5, "1 in 2"), (6.0, "6 each")])
-def test_an_allowance_is_told_as_a_share_or_a_number(mean: float, shown: str) -> None:
+def test_an_allowance_is_shown_as_a_share_or_a_number(mean: float, shown: str) -> None:
     assert sentences.allowed(mean) == shown

@@ -1,4 +1,4 @@
-"""The study: its laws are what they are called, its bounds hold, and its figures depend on the seed alone."""
+"""The study: its laws are right, its bounds hold, and its figures depend only on the seed."""
 
 # ruff: noqa: S311 - random numbers of a study, no secrets
 
@@ -23,7 +23,7 @@ from kickwatch.detect.simulate.report import to_text
 from kickwatch.detect.simulate.study import SimulationResult
 from kickwatch.detect.simulate.tasks import THRESHOLD, Task, TaskKind, run_task
 
-# Every kind of work once, small enough for a unit test.
+# Each kind of work once, small enough for a unit test.
 TINY = (
     (TaskKind.NULL, 50.0, 8, 2),
     (TaskKind.OUTSIDE, 50.0, 4, 1),
@@ -94,7 +94,7 @@ def test_a_weight_is_at_most_horizon_over_threshold() -> None:
     assert 0.0 < max(weights) <= 100 / THRESHOLD
 
 
-def test_rare_nulls_are_on_the_edge_and_errors_within_the_null() -> None:
+def test_rare_nulls_are_at_the_edge_and_errors_within_the_null() -> None:
     for rare in (*RARE_NULLS, *RARE_ERRORS):
         null = rare.wager().null
         mean = sum(min(x, null.clip) * mass for x, mass in rare.masses.items())
@@ -139,8 +139,8 @@ def test_json_has_the_agreed_shape(result: SimulationResult) -> None:
     promised |= {(4.77, 0.001, "poisson"), (32.0, 0.001, "exact"), (5.0, 0.05, "exact")}
     assert promised <= {(e["broadcasts_per_container"], e["allowance"], e["law"]) for e in decoded["effects"]}
     words = " ".join(null["name"] for null in decoded["nulls"])
-    for nasty in ("bursty", "heavy-tailed", "day and night", "drifting", "autocorrelated", "mislabelled", "stalls"):
-        assert nasty in words
+    for kind in ("bursty", "heavy-tailed", "day and night", "drifting", "autocorrelated", "mislabelled", "stalls"):
+        assert kind in words
 
 
 def test_text_and_picture_name_everything(result: SimulationResult) -> None:
@@ -162,11 +162,11 @@ def test_the_command_prints_json_and_draws(tiny: None, tmp_path_factory: pytest.
 
 
 def test_a_node_that_never_broadcasts_is_quiet_after_one_trial_and_stays_so() -> None:
-    silent = HEALTHY[0]
-    assert containers_to_quiet(silent, Random(1)) == 23
-    assert share_unknown(silent, Random(1)) == 0.0
+    healthy = HEALTHY[0]
+    assert containers_to_quiet(healthy, Random(1)) == 23
+    assert share_unknown(healthy, Random(1)) == 0.0
 
 
-def test_strays_cost_a_healthy_node_little_of_its_quiet() -> None:
+def test_stray_broadcasts_cost_a_healthy_node_little_of_its_quiet() -> None:
     rare = next(node for node in HEALTHY if node.stray == 0.01)
     assert share_unknown(rare, Random(1)) < 0.05

@@ -1,4 +1,4 @@
-"""`kickwatch trial`: one run's verdict, what it rests on and how many containers it still needs."""
+"""`kickwatch trial`: the verdict of one run, its evidence, and how many more containers it needs."""
 
 import pytest
 from msgspec.structs import replace
@@ -27,27 +27,27 @@ FLIP = Cell(
 
 
 def flips(number: int, each: int = 3) -> Trial:
-    """So many containers with so many static-key flips each: no signature."""
+    """`number` containers with `each` broadcasts by static keys: no signature."""
     return serial(0, replace(FLIP, broadcasts=number * each), containers=lives(number, each))
 
 
-def test_23_silent_containers_are_quiet() -> None:
-    said = one_shot([serial(number=23)])
-    assert (said.verdict, said.reasons, said.more_containers) == (Verdict.QUIET, (), 0)
-    assert said.error_rate == 1e-4
+def test_23_containers_without_a_broadcast_are_quiet() -> None:
+    single = one_shot([serial(number=23)])
+    assert (single.verdict, single.reasons, single.more_containers) == (Verdict.QUIET, (), 0)
+    assert single.error_rate == 1e-4
 
 
 def test_8_containers_with_3_each_are_broadcasting_with_a_canary_and_without() -> None:
-    silent = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts())
-    for one in (flips(8), replace(flips(8), canary=silent)):
-        said = one_shot([one])
-        assert (said.verdict, said.reasons) == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts())
+    for one in (flips(8), replace(flips(8), canary=batch)):
+        single = one_shot([one])
+        assert (single.verdict, single.reasons) == (Verdict.BROADCASTING, ("creation_path_broadcasts",))
 
 
-def test_too_few_say_how_many_more() -> None:
-    said = one_shot([serial(number=20)])
-    assert (said.verdict, said.reasons, said.more_containers) == (Verdict.UNKNOWN, ("insufficient_evidence",), 3)
-    assert said.text.endswith("about 3 more containers decide")
+def test_too_few_containers_say_how_many_more_are_needed() -> None:
+    single = one_shot([serial(number=20)])
+    assert (single.verdict, single.reasons, single.more_containers) == (Verdict.UNKNOWN, ("insufficient_evidence",), 3)
+    assert single.text.endswith("about 3 more containers decide")
     assert one_shot([serial(number=20), serial(number=3)]).verdict is Verdict.QUIET
 
 
@@ -79,15 +79,15 @@ def test_several_at_once_take_trials_to_be_broadcasting() -> None:
     assert one_shot([burst] * 3).verdict is Verdict.BROADCASTING
 
 
-def test_the_canary_counts_where_no_probe_is() -> None:
+def test_the_canary_decides_where_there_is_no_probe() -> None:
     batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1600, tlb=100, res=0))
     blind = serial(
         observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE), canary=batch, churn=window("churn")
     )
-    said = one_shot([blind])
-    assert (said.verdict, said.reasons, said.more_containers) == (Verdict.UNKNOWN, ("blind",), None)
-    said = one_shot([blind] * 5)
-    assert (said.verdict, said.reasons) == (Verdict.BROADCASTING, ("canary_interrupts",))
+    single = one_shot([blind])
+    assert (single.verdict, single.reasons, single.more_containers) == (Verdict.UNKNOWN, ("blind",), None)
+    single = one_shot([blind] * 5)
+    assert (single.verdict, single.reasons) == (Verdict.BROADCASTING, ("canary_interrupts",))
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_the_canary_counts_where_no_probe_is() -> None:
         ({"control": Control(passed=False, detail="0 of 23")}, "blind"),
     ],
 )
-def test_what_proves_nothing_is_unknown_whatever_was_seen(fields: dict[str, object], reason: str) -> None:
+def test_trials_that_prove_nothing_are_unknown_whatever_was_seen(fields: dict[str, object], reason: str) -> None:
     for one in (flips(23), serial(number=23)):
-        said = one_shot([replace(one, **fields)])
-        assert said.verdict is Verdict.UNKNOWN
-        assert reason in said.reasons
-        assert said.more_containers is None
+        single = one_shot([replace(one, **fields)])
+        assert single.verdict is Verdict.UNKNOWN
+        assert reason in single.reasons
+        assert single.more_containers is None
 
 
-def test_doubt_leaves_what_was_seen_and_takes_silence() -> None:
+def test_doubt_keeps_the_broadcasts_that_were_seen_and_prevents_quiet() -> None:
     doubt = {"kmem_accounting": KmemAccounting.UNKNOWN}
     assert one_shot([replace(flips(23), **doubt)]).verdict is Verdict.BROADCASTING
     assert one_shot([replace(serial(number=23), **doubt)]).reasons == ("kmem_accounting_unknown",)
@@ -114,16 +114,16 @@ def test_doubt_leaves_what_was_seen_and_takes_silence() -> None:
 
 def test_failed_containers_do_not_count() -> None:
     failed = trial(containers=(*lives(20, 0), *containers(0, failed=3)))
-    said = one_shot([failed])
-    assert said.verdict is Verdict.UNKNOWN
-    assert "failed_containers" in said.findings
+    single = one_shot([failed])
+    assert single.verdict is Verdict.UNKNOWN
+    assert "failed_containers" in single.findings
 
 
 def test_no_container_at_all_needs_23() -> None:
     assert one_shot([serial(containers=())]).more_containers == 23
 
 
-def test_figures_are_told() -> None:
-    said = one_shot([serial(0, kick(500), containers=lives(10, 50))])
-    assert said.evidence_needed == "1.0e4"
-    assert "evidence for broadcasting" in said.text
+def test_the_figures_are_in_the_text() -> None:
+    single = one_shot([serial(0, kick(500), containers=lives(10, 50))])
+    assert single.evidence_needed == "1.0e4"
+    assert "evidence for broadcasting" in single.text

@@ -1,4 +1,4 @@
-"""The swap test: one bit a trial, and no more."""
+"""The swap test: a trial is worth one bit."""
 
 import pytest
 
@@ -13,13 +13,13 @@ def after(test: SwapTest, trials: list[tuple[float, float]], state: Watched | No
     return state
 
 
-def test_29_trials_and_not_28() -> None:
+def test_it_takes_29_trials() -> None:
     test = SwapTest(5.3e8)
     assert not after(test, [(1.0, 0.0)] * 28).alerted
     assert after(test, [(1.0, 0.0)] * 29).alerted
 
 
-def test_how_much_more_does_not_matter() -> None:
+def test_the_size_of_the_difference_does_not_matter() -> None:
     assert not after(SwapTest(5.3e8), [(1000.0, 0.0)] * 28).alerted
 
 
@@ -29,11 +29,11 @@ def test_ties_are_no_toss() -> None:
     assert after(test, [(1.0, 0.0), (3.0, 3.0)] * 28 + [(1.0, 0.0)]).alerted
 
 
-def test_the_other_direction_is_no_alarm() -> None:
+def test_more_in_quiet_windows_is_no_alarm() -> None:
     assert not after(SwapTest(5.3e8), [(0.0, 1.0)] * 500).alerted
 
 
-def test_a_fault_hidden_now_and_then_is_found_later() -> None:
+def test_a_fault_that_is_hidden_now_and_then_is_found_later() -> None:
     trials = ([(5.0, 2.0)] * 9 + [(2.0, 5.0)]) * 8
     assert after(SwapTest(5.3e8), trials).alerted
 
@@ -45,6 +45,6 @@ def test_ties_after_the_alarm_are_recovery() -> None:
     assert not after(test, [(0.0, 0.0)] * 60, state).alerted
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_windows_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match="compared"):
         SwapTest(5.3e8).step(SwapTest(5.3e8).start(), float("nan"), 1.0)

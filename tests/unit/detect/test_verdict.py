@@ -1,4 +1,4 @@
-"""The verdict over records: what makes a node broadcasting, what makes it unknown, what is only a finding."""
+"""The verdict over records: reasons for broadcasting, reasons for unknown, and findings."""
 
 import pytest
 from msgspec.structs import replace
@@ -36,7 +36,7 @@ def test_the_same_cell_on_the_destroy_path_is_no_fault() -> None:
     assert judge([trial(replace(kick(500), path=Path.DESTROY))]).verdict is Verdict.QUIET
 
 
-def test_too_few_containers_are_unknown_however_they_look() -> None:
+def test_too_few_containers_are_unknown_whatever_they_show() -> None:
     judgement = judge([trial(kick(27), count=9)])
     assert judgement.verdict is Verdict.UNKNOWN
     assert judgement.reasons == ("too_few_containers",)
@@ -52,7 +52,7 @@ def test_failed_containers_do_not_count() -> None:
     assert "failed_containers" in judgement.findings
 
 
-def test_the_canary_alone_convicts() -> None:
+def test_the_canary_alone_is_enough_for_broadcasting() -> None:
     canary = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), cells=(kick(500),))
     judgement = judge([trial(canary=canary, count=3)])
     assert judgement.verdict is Verdict.BROADCASTING
@@ -62,8 +62,8 @@ def test_the_canary_alone_convicts() -> None:
 def test_without_probes_a_quiet_node_is_unknown_and_the_canary_still_convicts() -> None:
     blind = trial(observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE))
     assert judge([blind]).reasons == ("blind",)
-    loud = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1440, tlb=9))
-    assert judge([replace(blind, canary=loud)]).verdict is Verdict.BROADCASTING
+    faulty = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=1440, tlb=9))
+    assert judge([replace(blind, canary=faulty)]).verdict is Verdict.BROADCASTING
 
 
 @pytest.mark.parametrize("state", [KmemAccounting.OFF, KmemAccounting.UNKNOWN])
@@ -73,7 +73,7 @@ def test_without_kmem_accounting_nothing_is_proved(state: KmemAccounting) -> Non
     assert judgement.reasons == (f"kmem_accounting_{state}",)
 
 
-def test_accounting_off_outranks_what_was_seen() -> None:
+def test_accounting_off_outranks_broadcasts_that_were_seen() -> None:
     assert judge([trial(kick(100), kmem_accounting=KmemAccounting.OFF)]).verdict is Verdict.UNKNOWN
 
 
@@ -86,15 +86,15 @@ def test_one_cpu_cannot_be_interrupted_by_another() -> None:
     assert judge([replace(one, node=replace(one.node, cpus_online=1))]).reasons == ("one_cpu",)
 
 
-def test_a_machine_that_changed_under_the_trial_proves_nothing() -> None:
+def test_a_machine_that_changed_during_the_trial_proves_nothing() -> None:
     assert judge([trial(kick(100), void="cpus_changed")]).reasons == ("disturbed",)
 
 
-def test_a_canary_whose_probe_lost_a_request_is_not_silent() -> None:
+def test_a_canary_whose_probe_lost_a_request_has_no_certain_zero() -> None:
     batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(), lost_events=1)
     assert (judge([trial(canary=batch)]).verdict, judge([trial(canary=batch)]).reasons) == ("unknown", ("events_lost",))
-    loud = replace(batch, cells=(kick(100),))
-    assert judge([trial(canary=loud)]).reasons == ("canary_broadcasts",)
+    with_broadcasts = replace(batch, cells=(kick(100),))
+    assert judge([trial(canary=with_broadcasts)]).reasons == ("canary_broadcasts",)
     counters = trial(canary=batch, observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE))
     assert judge([counters]).reasons == ("blind",)
 
@@ -126,35 +126,35 @@ def test_contention_is_a_finding_beside_the_verdict(case: Trial, contended: bool
 
 
 def by_a_worker(broadcasts: int) -> Cell:
-    """No stack explains it: what a worker does for a container, a moment later."""
+    """A worker's broadcast for a container, a moment later: no stack explains it."""
     return replace(kick(broadcasts), origin=Origin.UNKNOWN, path=Path.OTHER)
 
 
 @pytest.mark.parametrize(
-    ("churn", "quiet", "told"),
+    ("churn", "quiet", "found"),
     [(12, 0, True), (11, 0, False), (23, 11, True), (23, 12, False), (45, 23, True), (5, 40, False)],
 )
 def test_a_run_is_not_quiet_where_broadcasts_from_elsewhere_come_with_containers(
-    churn: int, quiet: int, told: bool
+    churn: int, quiet: int, found: bool
 ) -> None:
     case = trial(by_a_worker(churn), quiet=window("quiet", by_a_worker(quiet)))
     judgement = judge([case])
-    assert judgement.verdict is (Verdict.UNKNOWN if told else Verdict.QUIET)
-    assert judgement.reasons == (("broadcasts_elsewhere",) if told else ())
-    assert ("broadcasts_elsewhere" in judgement.findings) is told
+    assert judgement.verdict is (Verdict.UNKNOWN if found else Verdict.QUIET)
+    assert judgement.reasons == (("broadcasts_elsewhere",) if found else ())
+    assert ("broadcasts_elsewhere" in judgement.findings) is found
 
 
-def test_windows_of_other_lengths_are_compared_by_their_rates() -> None:
+def test_windows_of_different_lengths_are_compared_by_their_rates() -> None:
     case = trial(by_a_worker(23), quiet=window("quiet", by_a_worker(10), duration_ns=5_000_000_000))
     assert judge([case]).verdict is Verdict.QUIET
 
 
-@pytest.mark.parametrize(("requests", "cpus", "told"), [(69, 4, True), (68, 4, False), (690, 3, False)])
-def test_single_requests_to_each_cpu_in_turn_are_a_finding(requests: int, cpus: int, told: bool) -> None:
+@pytest.mark.parametrize(("requests", "cpus", "found"), [(69, 4, True), (68, 4, False), (690, 3, False)])
+def test_single_requests_to_each_cpu_in_turn_are_a_finding(requests: int, cpus: int, found: bool) -> None:
     asked = replace(kick(0), origin=Origin.CGROUP, reason="x", requests=requests, singles=requests)
     case = trial(asked)
     judgement = judge([replace(case, node=replace(case.node, cpus_online=cpus))])
-    assert ("single_request_sweeps" in judgement.findings) is told
+    assert ("single_request_sweeps" in judgement.findings) is found
     assert judgement.verdict is Verdict.QUIET
 
 
@@ -166,5 +166,5 @@ def test_a_run_whose_containers_all_failed_says_so() -> None:
     assert "containers_failed" not in judge([trial(containers=containers(3, failed=20))]).reasons
 
 
-def test_without_containers_nothing_comes_with_them() -> None:
+def test_without_containers_no_broadcast_comes_with_them() -> None:
     assert "broadcasts_elsewhere" not in judge([trial(count=0)]).findings
