@@ -2,7 +2,7 @@
 
 How far a trial can be trusted decides what it may change, and what was seen in it does not:
 
-- void (disturbed, or no kernel memory was charged), a probe that failed its control, one CPU: nothing but a counter;
+- void (disturbed, or no kernel memory was charged), a probe that failed its control, one CPU: only a counter;
 - events lost, accounting not known: it may raise an alarm; its zeros end none and enter no record;
 - without a probe: only what the canary's counters show.
 """

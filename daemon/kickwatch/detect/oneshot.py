@@ -6,9 +6,9 @@
 Both are e-processes. Looking after every container therefore costs nothing, and `--until-decided` may go on for any
 time: each wrong verdict has a probability of at most alpha (Ville's inequality). The first to reach 1/alpha decides.
 
-Why one in three: 23 containers without a broadcast shall be enough at alpha 1e-4, and (2/3)**23 = 0.9e-4. This covers
-half a broadcast per container in any ordinary form (0, 1, 0, 1...; Poisson, where 39 % of the containers have one), but
-not as bursts in fewer than a third of the containers.
+Why one in three: it is the smallest share that 23 containers without a broadcast exclude at alpha 1e-4, since (2/3)**23
+= 0.9e-4. Half a broadcast per container is covered in any ordinary form (0, 1, 0, 1...; Poisson, where 39 % of the
+containers have one), but not as bursts in fewer than a third of the containers.
 
 The signature and the canary, if the run has them, have stakes that are placed before the start: the mean of e-values is
 an e-value however they depend on each other. If the run has all three, half of the money bets on the signature, since
@@ -122,7 +122,7 @@ class OneShot:
         return broadcasting, run.quiet.total()
 
     def needs(self, run: Run) -> int | None:
-        """How many more containers decide, if they go on as before; None where that would not decide.
+        """How many more containers decide, if they are like those before; None if 10,000 would not.
 
         Before the first container, containers without a broadcast are assumed.
         """

@@ -136,18 +136,7 @@ def restore(monitor: Monitor, saved: bytes) -> tuple[State, tuple[str, ...]]:
 def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ...]]:
     lost: list[str] = []
     comparison = _restore_comparison(monitor, known.comparison, lost) if known.comparison else None
-    saved_tracks, saved_published = _renamed(known.tracks), _renamed(known.published)
-    own: dict[StreamName, Track] = {}
-    published: dict[StreamName, Wealth] = {}
-    for name, test in monitor.tests.items():
-        try:
-            if name in saved_tracks:
-                own[name] = tracks.restore(test, saved_tracks[name])
-            if name in saved_published:
-                published[name] = test.detector.wager.restore(saved_published[name])
-        except StaleStateError as error:
-            lost.append(f"stream {name.value}: {error}")
-    lost += [f"stream {name}: this kickwatch has no such stream" for name in saved_tracks if name not in STREAMS]
+    own, published = _restore_streams(monitor, known, lost)
     quiet = monitor.quiet_test.restore(known.quiet) if known.quiet else QuietEvidence()
     verdict, reasons = known.verdict, known.reasons
     if verdict is Verdict.QUIET and not quiet.established:  # saved by a release that established no `quiet`
@@ -171,6 +160,25 @@ def _restored(monitor: Monitor, known: SavedState) -> tuple[State, tuple[str, ..
         published_since_unix_s=0.0 if lost else known.published_since_unix_s,
     )
     return state, tuple(lost)
+
+
+def _restore_streams(
+    monitor: Monitor, known: SavedState, lost: list[str]
+) -> tuple[dict[StreamName, Track], dict[StreamName, Wealth]]:
+    """The tracks and the published wealth of every stream. Adds to `lost` what cannot be used."""
+    saved_tracks, saved_published = _renamed(known.tracks), _renamed(known.published)
+    own: dict[StreamName, Track] = {}
+    published: dict[StreamName, Wealth] = {}
+    for name, test in monitor.tests.items():
+        try:
+            if name in saved_tracks:
+                own[name] = tracks.restore(test, saved_tracks[name])
+            if name in saved_published:
+                published[name] = test.detector.wager.restore(saved_published[name])
+        except StaleStateError as error:
+            lost.append(f"stream {name.value}: {error}")
+    lost += [f"stream {name}: this kickwatch has no such stream" for name in saved_tracks if name not in STREAMS]
+    return own, published
 
 
 def _renamed(saved: dict[str, T]) -> dict[str, T]:

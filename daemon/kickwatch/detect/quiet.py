@@ -6,7 +6,7 @@
 quiet is established; from then on the alarms watch over it. It has to be established again after a trial that raised
 some stream's evidence well above rest, if an alarm of that stream would end `quiet`. And it does not count while
 
-- such evidence stands very high;
+- such evidence is very high;
 - the latest containers came with at least 0.5 broadcasts each from elsewhere;
 - the containers of the last two trials nearly all failed.
 """

@@ -16,7 +16,7 @@ from kickwatch.model import IpiRung, Trial, Verdict
 
 
 class Single(msgspec.Struct, frozen=True, kw_only=True):
-    """A verdict with its error rate. `more_containers`: how many decide if they go on as before; None if none do."""
+    """A verdict with its error rate. `more_containers`: how many decide if they are like the others; None: none do."""
 
     verdict: Verdict
     reasons: tuple[str, ...]

@@ -56,7 +56,7 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ZeroTrials(msgspec.Struct, frozen=True):
-    """Trials in a row in which every stream that observed something observed zeros: so many in each of the trials."""
+    """Trials in a row with zeros only. `counts`: how many zeros each stream observed in each of these trials."""
 
     counts: tuple[tuple[StreamName, int], ...]
     trials: int

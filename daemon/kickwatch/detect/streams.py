@@ -48,7 +48,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     alarm: AlarmKind  # what its alarm says of the node
     observes: Callable[[TrialFigures], Observations]
     allowance: Allowance | None  # None for a coin: which of the two windows has more
-    hit_above: float = 0.0  # an observation above it is a hit: it speaks for an alarm
+    hit_above: float = 0.0  # an observation above it is a hit: it counts towards an alarm
     per_container: bool = False  # one observation per container of a trial, not one per trial
     unit: str = "trials"  # what the observations are of
     sentence: str
