@@ -17,6 +17,11 @@ GONE = {
     "UNEXPLAINED": "ELSEWHERE",
     "Ending": "Shutdown",
     "SERIAL_BY_FORCE": "FORCED_SERIAL",
+    "CONDITION_OF": "STREAMS",
+    "SWAPPED": "STREAMS",
+    "SilenceTest": "QuietTest",
+    "flush_silence": "flush_zeros",
+    "batch_heard": "zero_is_certain",
 }
 FILES_GONE = {"whole.py", "shielded.py", "once.py", "recorded.py", "words.py", "probehelper.c"}
 
