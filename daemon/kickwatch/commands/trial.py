@@ -94,7 +94,7 @@ def _rendered(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *
             "beside": msgspec.to_builtins(other_broadcasts(trials)),
         }
         return json.dumps(summarise(trials[-1], judgement) | {"evidence": evidence}, indent=1)
-    rate = f"a verdict is wrong with a probability of at most {single.error_rate:g}"
+    rate = f"error rate at most {single.error_rate:g} per run"
     return f"{trial_text(trials[-1], judgement, trials)}\n{single.text}; {rate}"
 
 

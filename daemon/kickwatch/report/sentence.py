@@ -82,7 +82,7 @@ def _silence(trials: Sequence[Trial], containers: int) -> str:
     made = f"{broadcasts or 'no'} broadcast{'s' if broadcasts > 1 else ''}"
     return (
         f"the creation path made {made} for {containers} containers,"
-        " which excludes a broadcast in one container of three or more"
+        " which excludes a broadcast in every third container or more often"
     )
 
 

@@ -31,7 +31,7 @@ def _head(trial: Trial, summary: dict[str, Any]) -> str:
     lines = [
         f"trial {trial.trial_id}: {summary['containers']} containers on {trial.node.engine} ({trial.node.network}), "
         f"Linux {trial.node.kernel}, {trial.node.cpus_online} CPUs, cgroup {trial.node.cgroup}",
-        f"two windows of {summary['window_s']:.1f} s, order {' '.join(trial.order)}, seed {trial.seed}; "
+        f"two windows of {summary['window_s']:.1f} s ({', then '.join(trial.order)}), seed {trial.seed}; "
         f"kmem accounting {summary['kmem_accounting']}; "
         f"observers: IPIs {observers.ipis}, contention {observers.contention}",
     ]
@@ -87,13 +87,13 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     read = [f"{name.upper()} {each[name]:.1f}" for name in ("cal", "tlb", "res") if each[name] is not None]
     counters = ", ".join(read) or "interrupts not known"
     lines = [
-        f"per container, all CPUs, above quiet: {counters}; requests {_known(each['requests'], '.1f')}",
+        f"per container, all CPUs, above the quiet window: {counters}; requests {_known(each['requests'], '.1f')}",
         f"creation path: {_amount(each['creation_path_broadcasts'], 'broadcasts per container')}",
     ]
     batch = summary["canary"]
     if batch:
         broadcasts = _amount(batch["creation_path_broadcasts_per_memcg"], "creation-path broadcasts")
-        interrupts = _amount(batch["cal_minus_tlb_per_memcg"], "CAL-TLB")
+        interrupts = _amount(batch["cal_minus_tlb_per_memcg"], "interrupts (CAL minus TLB)")
         lines.append(f"canary: {batch['memcgs']} bare memory cgroups, each {broadcasts} and {interrupts}")
     if summary["containers"]:
         times = ", ".join(f"{step} {figures['p50']:.0f}/{figures['p99']:.0f}" for step, figures in steps.items())

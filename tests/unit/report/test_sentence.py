@@ -47,8 +47,8 @@ def test_quiet_claims_no_more_than_was_tested() -> None:
     judgement, text = judged(silent())
     assert judgement.verdict is Verdict.QUIET
     assert text == (
-        "the creation path made no broadcast for 23 containers, which excludes a broadcast in one container of three or"
-        " more"
+        "the creation path made no broadcast for 23 containers, which excludes a broadcast in every third container or"
+        " more often"
     )
 
 
