@@ -58,6 +58,7 @@ EFFECTS = (
     Effect(1.0, SIGNATURE, EXACT),
     Effect(4.77, SIGNATURE, POISSON),
     Effect(32.0, SIGNATURE, EXACT),  # real containers on the faulty kernel
+    Effect(0.1, CREATION_PATH, POISSON),  # twice the allowance; last, since an effect's place seeds its random numbers
 )
 
 # The cost of clipping: the same faults against the same allowance without it.

@@ -6,7 +6,7 @@ from math import log10
 from kickwatch.detect.simulate.study import SimulationResult
 
 LEFT, WIDTH, ROW = 380, 520, 22  # of the labels, the axis and a line, in pixels
-DECADES_OF_DELAY = 3
+DECADES_OF_DELAY = 4
 DECADES_OF_BOUND = 2
 STYLE = "text{font:12px sans-serif;fill:#777}.bold{font-weight:bold}rect{fill:#3a7ca5}line{stroke:#9996}"
 
