@@ -55,7 +55,7 @@ def test_the_example_has_no_syntax_error_and_no_warning(inventory: Path) -> None
         ({"kickwatch_purge": "perhaps"}, "kickwatch_purge"),
         ({"kickwatch_pip_args": {"a": 1}}, "kickwatch_pip_args"),
         ({"kickwatch_wheel": "a.whl", "kickwatch_version": "1.0"}, "exclude each other"),
-        ({"kickwatch_config": {"trial": 5}}, "kickwatch_config is sections with their keys"),
+        ({"kickwatch_config": {"trial": 5}}, "kickwatch_config must map sections to their keys"),
         ({"kickwatch_venv": "/"}, "kickwatch_venv cannot be /,"),
         ({"kickwatch_venv": "/usr/local"}, "kickwatch_venv cannot be /usr/local,"),
         ({"kickwatch_venv": "/opt/kickwatch/"}, "kickwatch_venv cannot be /opt/kickwatch/,"),

@@ -1,4 +1,4 @@
-"""Say as JSON which kickwatch is installed in the virtual environment that runs this; fail where none is, whole."""
+"""Print as JSON which kickwatch is installed in the virtual environment that runs this; fail if none is complete."""
 
 import json
 from importlib.metadata import distribution
