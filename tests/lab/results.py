@@ -17,7 +17,7 @@ def main(directory: Path) -> None:
     """Print both tables."""
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(directory.glob("*.json"))}
     told = {name: machine for name, machine in found.items() if "machine" in machine}  # not one test's own
-    print("Healthy: `kickwatch trial`, engine oci with crun; figures per container, over all CPUs, above the quiet window.\n")
+    print("Healthy: `kickwatch trial`, engine oci with crun; per container, all CPUs, above the quiet window.\n")
     print(_table(_HEAD, [_healthy(name, machine) for name, machine in told.items()]))
     print("\nFaults: verdict and reasons; broadcasts per container by reason (origin, path); waits per container.\n")
     print(_table(("machine", *_FAULTS), [_faults(name, machine) for name, machine in told.items()]))
