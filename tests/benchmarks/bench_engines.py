@@ -25,7 +25,7 @@ from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
 from kickwatch.workload.oci_engine import OciEngine
-from kickwatch.workload.oci_runtime import NAMES, find_runtime
+from kickwatch.workload.oci_support import RUNTIME_NAMES, find_runtime
 from kickwatch.workload.reaper import reap_cgroups, reap_containers
 
 SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
@@ -54,7 +54,7 @@ class Contestant:
         container_id = await self.engine.create(spec)
         await self.engine.start(container_id)
         barrier = Barrier(self.cgroups, self.cgroups.memory_root / self.parent.lstrip("/"))
-        place = await barrier.reached(container_id, self.engine.pid)
+        place = await barrier.wait_for(container_id, self.engine.pid)
         if place is None or not await asyncio.to_thread(place.kmem_bytes):
             sys.exit(f"bench_engines: {self.name}: no kernel memory was charged at the barrier")
         await asyncio.to_thread(place.release)
@@ -161,13 +161,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--containers", type=int, default=12)
-    here = [name for name in NAMES if find_runtime(name)]
+    here = [name for name in RUNTIME_NAMES if find_runtime(name)]
     parser.add_argument(
         "--runtime", nargs="+", default=here[:1], help="what oci drives; default: the first of %(default)s"
     )
     given = parser.parse_args()
     if not given.runtime:
-        sys.exit(f"bench_engines: no {' or '.join(NAMES)} on PATH")
+        sys.exit(f"bench_engines: no {' or '.join(RUNTIME_NAMES)} on PATH")
     with NodeLock():
         return 0 if asyncio.run(measure(given.runtime, given.blocks, given.containers)) else 1
 

@@ -22,11 +22,11 @@ import pytest
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.native import binary
 from kickwatch.node.cgroups import Cgroups, remove_tree
-from kickwatch.workload.barrier import Barrier, Place
+from kickwatch.workload.barrier import Barrier, ContainerProcess
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.oci_engine import OciEngine
-from kickwatch.workload.oci_runtime import find_runtime
+from kickwatch.workload.oci_support import find_runtime
 from kickwatch.workload.reaper import reap_containers, stop_slice
 from private_podman import private_podman
 from slowness import SLOWNESS
@@ -85,11 +85,11 @@ class Kit:
             command=command, network="none", cgroup_parent=self.parent, pids_limit=64,
         )  # fmt: skip
 
-    async def at_barrier(self, container_id: str) -> Place | None:
+    async def at_barrier(self, container_id: str) -> ContainerProcess | None:
         barrier = Barrier(self.cgroups, self.cgroups.memory_root / self.parent.lstrip("/"))
-        return await barrier.reached(container_id, self.engine.pid)
+        return await barrier.wait_for(container_id, self.engine.pid)
 
-    async def started(self, command: tuple[str, ...] = LONG, instance: str = "") -> tuple[str, Place | None]:
+    async def started(self, command: tuple[str, ...] = LONG, instance: str = "") -> tuple[str, ContainerProcess | None]:
         container_id = await self.engine.create(self.spec(command=command, instance=instance))
         await self.engine.start(container_id)
         return container_id, await self.at_barrier(container_id)
@@ -133,7 +133,7 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
     made = Kit(engine, info, image, arguments, await asyncio.to_thread(Cgroups.read))
     try:
         yield made
-        assert await engine.ours(made.instance) == []
+        assert await engine.own_containers(made.instance) == []
     finally:
         await reap_containers(engine, made.instance)
         await engine.remove_image(image)
@@ -245,10 +245,10 @@ async def test_the_reaper_knows_its_own_from_a_look_alike(kit: Kit) -> None:
     created = await kit.engine.create(kit.spec())  # never started
     running, _ = await kit.started()
     theirs, place = await kit.started(instance="somebody-else")
-    assert set(await kit.engine.ours(kit.instance)) == {created, running}
+    assert set(await kit.engine.own_containers(kit.instance)) == {created, running}
     assert await reap_containers(kit.engine, kit.instance) == 2
-    assert await kit.engine.ours(kit.instance) == []
-    assert await kit.engine.ours("somebody-else") == [theirs]
+    assert await kit.engine.own_containers(kit.instance) == []
+    assert await kit.engine.own_containers("somebody-else") == [theirs]
     assert place is not None
     assert await kit.engine.pid(theirs) == place.pid
     await kit.engine.remove(theirs)
@@ -293,7 +293,7 @@ async def test_killed_in_mid_life_and_reaped(kit: Kit, foreign: int) -> None:
     assert await victim.stdout.readline() == b"alive\n"
     victim.kill()
     await victim.wait()
-    places = [await kit.at_barrier(container_id) for container_id in await kit.engine.ours(kit.instance)]
+    places = [await kit.at_barrier(container_id) for container_id in await kit.engine.own_containers(kit.instance)]
     assert len(places) == 2
     assert await reap_containers(kit.engine, kit.instance) == 2
     assert [place for place in places if place is not None and place.memcg.exists()] == []
@@ -323,7 +323,7 @@ async def test_a_cancelled_create_leaves_nothing(kit: Kit, after_s: float) -> No
     (made,) = await asyncio.gather(creating, return_exceptions=True)
     if isinstance(made, str):  # it was faster
         await kit.engine.remove(made)
-    assert await kit.engine.ours(kit.instance) == []
+    assert await kit.engine.own_containers(kit.instance) == []
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05])
@@ -334,7 +334,7 @@ async def test_a_cancelled_start_can_be_removed(kit: Kit, after_s: float) -> Non
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
     await kit.engine.remove(container_id)
-    assert await kit.engine.ours(kit.instance) == []
+    assert await kit.engine.own_containers(kit.instance) == []
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
@@ -396,7 +396,7 @@ async def test_a_runtime_that_hangs_is_bounded_and_what_it_made_is_removed(tmp_p
         with pytest.raises(EngineAnswerLostError, match=container_id):
             await engine.start(container_id)
         await engine.remove(container_id)
-        assert await engine.ours(kit.instance) == []
+        assert await engine.own_containers(kit.instance) == []
         await engine.remove_image(kit.image)
         assert await asyncio.to_thread(no_parents, kit) == []
     assert time.monotonic() - since < 6

@@ -13,7 +13,7 @@ from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge
 from kickwatch.errors import EngineError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Cell, Window, WindowKind
-from kickwatch.workload.choose import informant
+from kickwatch.workload.engine_choice import choose_passive_engine
 
 if TYPE_CHECKING:
     from kickwatch.observe.observatory import Sample
@@ -94,9 +94,9 @@ class Passive:
             return
         try:
             if self._engine is None:
-                chosen = await informant(self._config)
+                chosen = await choose_passive_engine(self._config)
                 self._engine, self._name = chosen.engine, str(chosen.info)
-            started = await self._engine.started(self._asked_until, until)
+            started = await self._engine.count_started(self._asked_until, until)
         except EngineError as error:
             await self.aclose()
             self._containers, self._why_unknown = None, error.what

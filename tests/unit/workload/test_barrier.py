@@ -14,7 +14,7 @@ import pytest
 
 from kickwatch.errors import CgroupError, EngineError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
-from kickwatch.workload.barrier import BARRIER_COMM, Barrier, Place
+from kickwatch.workload.barrier import BARRIER_COMM, Barrier, ContainerProcess
 
 ID = "fedcba9876543210" * 4
 NOBODY = 2**22 + 1  # above every pid_max: no such process can exist
@@ -37,7 +37,7 @@ class Tree:
         return self.root / "memory/kickwatch"
 
     def barrier(self, **changes: object) -> Barrier:
-        return Barrier(self.cgroups, self.parent, **({"deadline_s": 0.5} | changes))
+        return Barrier(self.cgroups, self.parent, **({"timeout_s": 0.5} | changes))
 
     def container(self, *pids: int, name: str = ID) -> Path:
         """The container's cgroup, with these members."""
@@ -83,15 +83,15 @@ async def test_a_program_at_its_barrier_is_found_without_asking_the_engine(tree:
     tree.container(30, 31)
     tree.process(30, "sh")
     tree.process(31)
-    place = await tree.barrier().reached(ID, never)
-    assert place == Place(31, tree.parent / ID, tree.cgroups)
+    place = await tree.barrier().wait_for(ID, never)
+    assert place == ContainerProcess(31, tree.parent / ID, tree.cgroups)
 
 
 async def test_a_systemd_scope_is_found_too(tree: Tree) -> None:
     scope = f"docker-{ID}.scope"
     tree.container(31, name=scope)
     tree.process(31, cgroup=f"/kickwatch/{scope}")
-    place = await tree.barrier().reached(ID, never)
+    place = await tree.barrier().wait_for(ID, never)
     assert place is not None
     assert place.memcg == tree.parent / scope
 
@@ -99,7 +99,7 @@ async def test_a_systemd_scope_is_found_too(tree: Tree) -> None:
 async def test_it_is_waited_for(tree: Tree) -> None:
     tree.container(31)
     tree.process(31, "workload")
-    waiting = asyncio.create_task(tree.barrier(deadline_s=5).reached(ID, never))
+    waiting = asyncio.create_task(tree.barrier(timeout_s=5).wait_for(ID, never))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     tree.process(31)
@@ -112,12 +112,12 @@ async def test_one_that_never_comes_is_named_at_the_deadline(tree: Tree) -> None
     tree.container(31)
     tree.process(31, "workload")
     with pytest.raises(EngineError, match="container kickwatch-t-0 did not reach its barrier within 0 s"):
-        await tree.barrier(deadline_s=0.05).reached(ID, never, "kickwatch-t-0")
+        await tree.barrier(timeout_s=0.05).wait_for(ID, never, "kickwatch-t-0")
 
 
 async def test_one_that_ended_has_no_place(tree: Tree) -> None:
     tree.container()
-    assert await tree.barrier().reached(ID, never) is None
+    assert await tree.barrier().wait_for(ID, never) is None
 
 
 async def test_an_engine_with_names_of_its_own_is_asked_once(tree: Tree) -> None:
@@ -128,7 +128,7 @@ async def test_an_engine_with_names_of_its_own_is_asked_once(tree: Tree) -> None
         return 31
 
     tree.process(31, "workload", f"/other/libpod-{ID}.scope")
-    waiting = asyncio.create_task(tree.barrier(deadline_s=5).reached(ID, pid))
+    waiting = asyncio.create_task(tree.barrier(timeout_s=5).wait_for(ID, pid))
     await asyncio.sleep(0.05)
     tree.process(31, cgroup=f"/other/libpod-{ID}.scope")
     place = await waiting
@@ -141,7 +141,7 @@ async def test_one_that_the_engine_says_does_not_run_has_no_place(tree: Tree) ->
     async def gone(_: str) -> int:
         return 0
 
-    assert await tree.barrier().reached(ID, gone) is None
+    assert await tree.barrier().wait_for(ID, gone) is None
 
 
 async def test_a_users_program_is_taken_as_it_is_and_never_signalled(
@@ -149,7 +149,7 @@ async def test_a_users_program_is_taken_as_it_is_and_never_signalled(
 ) -> None:
     tree.container(child.pid)
     tree.process(child.pid, "nginx")
-    place = await tree.barrier(own_program=False).reached(ID, never)
+    place = await tree.barrier(own_program=False).wait_for(ID, never)
     assert place is not None
     place.release()
     assert child.poll() is None
@@ -157,7 +157,7 @@ async def test_a_users_program_is_taken_as_it_is_and_never_signalled(
 
 async def test_a_users_program_that_ended_meanwhile_has_no_place(tree: Tree) -> None:
     tree.container(31)  # listed a moment ago, and gone from proc
-    assert await tree.barrier(own_program=False).reached(ID, never) is None
+    assert await tree.barrier(own_program=False).wait_for(ID, never) is None
 
 
 async def test_an_exiting_process_is_not_taken_for_one_of_the_root(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ async def test_an_exiting_process_is_not_taken_for_one_of_the_root(tmp_path: Pat
     tree = Tree(tmp_path)
     tree.container(31)
     tree.process(31, "nginx", "/")
-    assert await tree.barrier(own_program=False).reached(ID, never) is None
+    assert await tree.barrier(own_program=False).wait_for(ID, never) is None
 
 
 async def test_a_number_that_is_another_processs_by_now_is_refused(tree: Tree) -> None:
@@ -174,30 +174,30 @@ async def test_a_number_that_is_another_processs_by_now_is_refused(tree: Tree) -
 
     tree.process(31, "sshd", "/system.slice/ssh.service")
     with pytest.raises(CgroupError, match=f"process 31 of container {ID[:12]} is in .*ssh.service"):
-        await tree.barrier(own_program=False).reached(ID, stale)
+        await tree.barrier(own_program=False).wait_for(ID, stale)
 
 
 async def test_a_memcg_out_of_sight_is_said(tree: Tree) -> None:
     tree.container(31)
     tree.process(31, cgroup=f"/../kickwatch/{ID}")
     with pytest.raises(CgroupError, match="run in the host's cgroup namespace"):
-        await tree.barrier().reached(ID, never)
+        await tree.barrier().wait_for(ID, never)
 
 
 async def test_processes_out_of_sight_are_said(tree: Tree) -> None:
     tree.container(0)
     with pytest.raises(CgroupError, match="run in the host's pid namespace"):
-        await tree.barrier().reached(ID, never)
+        await tree.barrier().wait_for(ID, never)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.001, 0.01])
 async def test_cancelling_leaves_no_descriptor(tree: Tree, after_s: float) -> None:
     tree.container(31)
     tree.process(31)
-    await tree.barrier().reached(ID, never)  # threads and the loop's own descriptors are there now
+    await tree.barrier().wait_for(ID, never)  # threads and the loop's own descriptors are there now
     before = open_files()
     for _ in range(20):
-        waiting = asyncio.create_task(tree.barrier().reached(ID, never))
+        waiting = asyncio.create_task(tree.barrier().wait_for(ID, never))
         await asyncio.sleep(after_s)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -205,9 +205,9 @@ async def test_cancelling_leaves_no_descriptor(tree: Tree, after_s: float) -> No
     assert open_files() == before
 
 
-def placed(tree: Tree, pid: int) -> Place:
+def placed(tree: Tree, pid: int) -> ContainerProcess:
     tree.process(pid)
-    return Place(pid, tree.parent / ID, tree.cgroups)
+    return ContainerProcess(pid, tree.parent / ID, tree.cgroups)
 
 
 def test_release_signals_the_process(tree: Tree, child: "subprocess.Popen[bytes]") -> None:

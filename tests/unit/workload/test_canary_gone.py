@@ -20,8 +20,8 @@ def canary(tmp_path: Path) -> Canary:
         (directory / "cgroup.subtree_control").write_text("cpu memory\n")
     canary = Canary(Cgroups(CgroupVersion.V2, tmp_path, "/", (tmp_path,), Path("/proc")))
     canary._helper = SimpleNamespace(lives=True)  # type: ignore[assignment]
-    canary._held = {directory: _identity(directory) for directory in (group, scratch)}
-    canary._hands_on = (tmp_path, group)
+    canary._open_dirs = {directory: _identity(directory) for directory in (group, scratch)}
+    canary._delegating = (tmp_path, group)
     return canary
 
 
@@ -38,20 +38,20 @@ async def test_a_directory_that_was_removed_is_named_also_where_another_has_its_
     if again:
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.subtree_control").write_text("memory\n")
-    assert await canary._gone() == f"{tmp_path / name} was removed"
+    assert await canary._damage() == f"{tmp_path / name} was removed"
 
 
 @pytest.mark.parametrize("of", ["", "kickwatch-canary"])
 async def test_a_memory_controller_that_was_switched_off_is_named(canary: Canary, tmp_path: Path, of: str) -> None:
     """Its batches would be cgroups without a memcg: silent whatever the kernel does."""
     (tmp_path / of / "cgroup.subtree_control").write_text("cpu\n")
-    assert str(tmp_path / of / "cgroup.subtree_control") in await canary._gone()
+    assert str(tmp_path / of / "cgroup.subtree_control") in await canary._damage()
 
 
 @pytest.mark.parametrize("helper", [None, SimpleNamespace(lives=False)])
 async def test_a_child_that_has_ended_is_named(canary: Canary, helper: object) -> None:
     canary._helper = helper  # type: ignore[assignment]
-    assert "child" in await canary._gone()
+    assert "child" in await canary._damage()
 
 
 def test_where_tmpdir_was_removed_another_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ class FakeEngine:
     async def require_image(self, reference: str) -> None:
         raise NotImplementedError
 
-    async def ours(self, instance: str) -> Sequence[str]:
+    async def own_containers(self, instance: str) -> Sequence[str]:
         raise NotImplementedError
 
     async def remove_image(self, reference: str) -> None:
@@ -139,7 +139,7 @@ class FakePlace:
 class FakeBarrier:
     stage: Stage
 
-    async def reached(
+    async def wait_for(
         self, container_id: str, _inspect_pid: Callable[[str], Awaitable[int]], name: str
     ) -> FakePlace | None:
         assert name
@@ -151,7 +151,7 @@ class FakeBarrier:
 class FakeKnobs:
     stage: Stage
 
-    def turn(self, memcg: Path) -> None:
+    def apply(self, memcg: Path) -> None:
         self.stage.note("turn", memcg.name)
 
     async def after_container(self) -> None:
@@ -350,7 +350,7 @@ def test_without_a_rate_there_is_no_pause() -> None:
 async def test_our_own_program_that_never_reached_its_barrier_failed() -> None:
     stage = Stage(at_barrier=False, statuses=[7])
     (container,) = await churn(stage, plan(containers=1)).run()
-    assert container.failure == "container kickwatch-t-0 ended (status 7) before its barrier"
+    assert container.failure == "container kickwatch-t-0 exited (status 7) before its barrier"
     assert container.kmem_bytes is None
 
 

@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload import docker_calls, docker_engine
 from kickwatch.workload.docker_calls import root_cause
-from kickwatch.workload.docker_engine import DockerEngine, common_version
+from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.docker_images import scratch_layer
+from kickwatch.workload.docker_info import common_api_version
 from kickwatch.workload.engine import ContainerSpec, one_line
 from kickwatch.workload.image import image_reference
 
@@ -209,7 +210,7 @@ def docker(path: Path) -> Iterator[FakeDocker]:
 @pytest.fixture
 async def engine(docker: FakeDocker, path: Path) -> AsyncIterator[DockerEngine]:
     """Its calls may take 1 s on the socket, 1.1 s in all."""
-    opened = DockerEngine(str(path), timeout_s=0.1, workers=3, settle_s=2.0)
+    opened = DockerEngine(str(path), timeout_s=0.1, workers=3, lost_create_search_s=2.0)
     yield opened
     docker.ended.set()
     await opened.close()
@@ -245,7 +246,7 @@ async def test_the_api_version_is_agreed_upon(
 ) -> None:
     docker.versions = versions
     await engine.info()
-    await asyncio.gather(*(engine.ours("i") for _ in range(3)))  # in several threads
+    await asyncio.gather(*(engine.own_containers("i") for _ in range(3)))  # in several threads
     assert (docker.asked[0].version, docker.asked[0].path) == ("", "/version")
     assert {asked.version for asked in docker.asked[1:]} == {spoken}
 
@@ -257,21 +258,21 @@ async def test_an_engine_too_old_is_refused_with_both_versions(
     with pytest.raises(EngineError) as caught:
         await engine.info()
     assert not isinstance(caught.value, EngineAbsentError)
-    assert f"{path} speaks API 1.12 to 1.40, kickwatch 1.41 or later" in str(caught.value)
+    assert f"{path} supports API 1.12 to 1.40, kickwatch 1.41 or later" in str(caught.value)
 
 
 async def test_an_engine_updated_meanwhile_is_spoken_to_anew(docker: FakeDocker, engine: DockerEngine) -> None:
     await engine.info()
     docker.versions = ("1.44", "1.52")
     await engine.info()
-    await engine.ours("i")
+    await engine.own_containers("i")
     assert docker.asked[-1].version == "1.44"
 
 
 @given(st.tuples(*[st.integers(0, 99)] * 2), st.tuples(*[st.integers(0, 99)] * 2))
 def test_an_agreed_version_is_one_that_both_speak(oldest: tuple[int, int], newest: tuple[int, int]) -> None:
     major = 1
-    agreed = common_version(f"{major}.{oldest[1]}", f"{major}.{newest[1]}")
+    agreed = common_api_version(f"{major}.{oldest[1]}", f"{major}.{newest[1]}")
     if agreed is None:
         assert newest[1] < max(41, oldest[1])
     else:
@@ -315,7 +316,7 @@ async def test_an_answer_without_end_is_none_and_frees_its_thread(
     with pytest.raises(EngineAbsentError, match=str(path)):
         await engine.info()
     docker.odd.clear()
-    assert await engine.ours("i") == []  # in the same, only thread
+    assert await engine.own_containers("i") == []  # in the same, only thread
     assert time.monotonic() - since < 3
     await engine.close()
 
@@ -329,7 +330,7 @@ async def test_each_slow_answer_has_a_time_of_its_own_on_the_same_connection(doc
 
     docker.odd["GET /containers/json"] = slow
     for _ in range(3):  # each has a second of its own
-        assert await engine.ours("i") == []
+        assert await engine.own_containers("i") == []
     await engine.close()
 
 
@@ -367,8 +368,8 @@ async def test_a_life(docker: FakeDocker, engine: DockerEngine) -> None:
     docker.containers[ID]["status"] = 3
     docker.ended.set()
     assert await engine.wait(container, 5) == 3
-    assert await engine.ours("i") == [ID]
-    assert await engine.ours("another") == []
+    assert await engine.own_containers("i") == [ID]
+    assert await engine.own_containers("another") == []
     await engine.remove(container)
     assert docker.containers == {}
     await engine.remove(container)  # gone already
@@ -401,7 +402,7 @@ async def test_a_create_that_succeeds_after_its_deadline_is_settled_by_label(
 
 
 async def test_a_create_that_never_happened_is_looked_for_a_while(docker: FakeDocker, path: Path) -> None:
-    engine = DockerEngine(str(path), timeout_s=0.1, workers=1, settle_s=0.6)
+    engine = DockerEngine(str(path), timeout_s=0.1, workers=1, lost_create_search_s=0.6)
     docker.odd["POST /containers/create"] = lambda _: b""
     with pytest.raises(EngineAnswerLostError):
         await engine.create(SPEC)
@@ -487,7 +488,7 @@ async def test_a_cancellation_that_comes_with_an_answer_is_not_lost(path: Path, 
     job: futures.Future[int] = futures.Future()
 
     async def go_on_after_it() -> None:
-        await engine._calls.answer("ask", job)
+        await engine._calls.result_of("ask", job)
         await asyncio.Event().wait()
 
     going = asyncio.create_task(go_on_after_it())
@@ -516,7 +517,7 @@ async def test_a_create_cancelled_in_the_queue_is_never_sent(docker: FakeDocker,
     assert time.monotonic() - since < 1  # not until the thread is free
     docker.ended.set()
     assert await waiting == 0
-    await engine.ours("i")  # the only thread is free again and has nothing older to do
+    await engine.own_containers("i")  # the only thread is free again and has nothing older to do
     assert "/containers/create" not in docker.paths()
     await engine.close()
 
@@ -614,7 +615,7 @@ async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
     docker: FakeDocker, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine with long deadlines that hangs: each further call would take the rest of a service's time to stop."""
-    monkeypatch.setattr(docker_calls, "HURRIED_S", 1.0)
+    monkeypatch.setattr(docker_calls, "SHUTDOWN_CALL_TIMEOUT_S", 1.0)
     engine = DockerEngine(str(path), timeout_s=30, workers=2)
     let_go = threading.Event()
 
@@ -625,7 +626,7 @@ async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
     since = time.monotonic()
     creating, asking = asyncio.create_task(engine.create(SPEC)), asyncio.create_task(engine.pid(ID))
     await asyncio.sleep(0.2)
-    engine.hurry()
+    engine.shorten_timeouts()
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
@@ -644,7 +645,7 @@ async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
 
 async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that hangs reads nothing, and the image does not fit into the socket's buffer."""
-    monkeypatch.setattr(docker_calls, "HURRIED_S", 1.0)
+    monkeypatch.setattr(docker_calls, "SHUTDOWN_CALL_TIMEOUT_S", 1.0)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -653,7 +654,7 @@ async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, mon
         monkeypatch.setattr(docker_engine, "has_image", lambda *_: False)
         making = asyncio.create_task(engine.prepare_image(bytes(1 << 22)))
         await asyncio.sleep(0.3)
-        engine.hurry()
+        engine.shorten_timeouts()
         making.cancel()
         with pytest.raises(asyncio.CancelledError):
             await making
@@ -665,7 +666,7 @@ async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, mon
 async def test_in_a_hurry_an_engine_that_answers_is_waited_for(docker: FakeDocker, path: Path) -> None:
     engine = DockerEngine(str(path), timeout_s=30, workers=1)
     container = await engine.create(SPEC)
-    engine.hurry()
+    engine.shorten_timeouts()
     await engine.remove(container)
     assert docker.containers == {}
     await engine.close()
@@ -728,7 +729,7 @@ async def test_our_image_goes_whatever_the_list_of_left_ones_is(
 ) -> None:
     reference = await engine.prepare_image(b"program")
     docker.odd["GET /images/json"] = lambda _: answer
-    with pytest.raises(EngineError, match="what was left of our images"):
+    with pytest.raises(EngineError, match="leftovers of our images"):
         await engine.remove_image(reference)
     assert docker.images == set()
 
@@ -759,7 +760,7 @@ async def test_an_import_without_an_answer_frees_its_thread(docker: FakeDocker, 
     docker.odd["POST /images/create"] = lambda _: (time.sleep(4), (200, {}))[1]
     with pytest.raises(EngineAnswerLostError):
         await engine.prepare_image(b"program")
-    await engine.ours("i")  # in the same, only thread
+    await engine.own_containers("i")  # in the same, only thread
     await engine.close()
 
 

@@ -45,13 +45,13 @@ class Node:
         (self.root / "cgroups").write_text(f"{HEAD}memory\t4\t{memcgs}\t1\n")
         return self
 
-    def knobs(self, *, kmem: int = 0, tcp: int = 0, deadline_s: float = 5.0) -> Knobs:
+    def knobs(self, *, kmem: int = 0, tcp: int = 0, timeout_s: float = 5.0) -> Knobs:
         return Knobs(
             kmem_limit_bytes=kmem,
             kmem_tcp_limit_bytes=tcp,
             parent=self.memcg.parent,
             proc=self.root,
-            freed_deadline_s=deadline_s,
+            freed_timeout_s=timeout_s,
         )
 
 
@@ -96,14 +96,14 @@ def failing(number: int) -> Callable[[], None]:
 
 def test_limits_of_zero_leave_the_files_alone(node: Node) -> None:
     knobs = node.v1().knobs()
-    knobs.turn(node.memcg)
+    knobs.apply(node.memcg)
     assert (node.memcg / KMEM_LIMIT).read_text() == f"{UNLIMITED}\n"
     assert texts_of(knobs.remarks) == []
 
 
 def test_limits_are_written_where_they_are_asked_for(node: Node) -> None:
     knobs = node.v1().knobs(kmem=32 * MIB)
-    knobs.turn(node.memcg)
+    knobs.apply(node.memcg)
     assert int((node.memcg / KMEM_LIMIT).read_text()) == 32 * MIB
     assert (node.memcg / KMEM_TCP_LIMIT).read_text() == f"{UNLIMITED}\n"
     assert texts_of(knobs.remarks) == []
@@ -113,7 +113,7 @@ def test_a_limit_cut_to_pages_is_no_complaint(node: Node, monkeypatch: pytest.Mo
     knobs = node.v1().knobs(kmem=MIB + 5)
     path = node.memcg / KMEM_LIMIT
     when_written(KMEM_LIMIT, monkeypatch, lambda: path.write_bytes(b"%d\n" % MIB))
-    knobs.turn(node.memcg)
+    knobs.apply(node.memcg)
     assert texts_of(knobs.remarks) == []
 
 
@@ -122,7 +122,7 @@ def test_on_v2_there_is_no_such_knob_and_it_is_said_once(node: Node, name: str) 
     node.v2()
     knobs = node.knobs(kmem=MIB) if name == KMEM_LIMIT else node.knobs(tcp=MIB)
     for _ in range(3):
-        knobs.turn(node.memcg)
+        knobs.apply(node.memcg)
     assert texts_of(knobs.remarks) == [f"{name}: this kernel or cgroup version has no such knob"]
 
 
@@ -130,8 +130,8 @@ def test_a_refusal_is_said_once_in_the_kernels_words(node: Node, monkeypatch: py
     """5.16 and later, until the file became a no-op."""
     knobs = node.v1().knobs(kmem=MIB)
     when_written(KMEM_LIMIT, monkeypatch, failing(ENOTSUPP))
-    knobs.turn(node.memcg)
-    knobs.turn(node.memcg)
+    knobs.apply(node.memcg)
+    knobs.apply(node.memcg)
     assert texts_of(knobs.remarks) == [f"{KMEM_LIMIT}: the kernel refused the limit (the kernel's word)"]
 
 
@@ -139,16 +139,16 @@ def test_a_write_without_effect_is_said(node: Node, monkeypatch: pytest.MonkeyPa
     """6.1.y, 6.6 and later."""
     knobs = node.v1().knobs(kmem=MIB)
     when_written(KMEM_LIMIT, monkeypatch, lambda: None)
-    knobs.turn(node.memcg)
+    knobs.apply(node.memcg)
     assert texts_of(knobs.remarks) == [f"{KMEM_LIMIT}: the kernel ignores this knob (wrote {MIB}, reads {UNLIMITED})"]
 
 
 def test_a_container_that_ended_is_no_fault_of_the_kernels(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = node.v1().knobs(kmem=MIB, tcp=MIB)
-    knobs.turn(node.root / "kickwatch/gone")
+    knobs.apply(node.root / "kickwatch/gone")
     for number in (errno.ENOENT, errno.ENODEV):  # removed between look and write, and while the file was open
         when_written(KMEM_LIMIT, monkeypatch, failing(number))
-        knobs.turn(node.memcg)
+        knobs.apply(node.memcg)
     assert texts_of(knobs.remarks) == []
 
 
@@ -156,18 +156,18 @@ def test_a_file_that_cannot_be_read_back_is_an_error(node: Node, monkeypatch: py
     knobs = node.v1().knobs(kmem=MIB)
     path = node.memcg / KMEM_LIMIT
     when_written(KMEM_LIMIT, monkeypatch, lambda: path.write_bytes(b"max\n"))
-    with pytest.raises(CgroupError, match=f"{path} holds no number"):
-        knobs.turn(node.memcg)
+    with pytest.raises(CgroupError, match=f"{path} contains no number"):
+        knobs.apply(node.memcg)
     path.unlink()
     path.mkdir()
     when_written(KMEM_LIMIT, monkeypatch, lambda: None)
     with pytest.raises(CgroupError, match=f"{path} cannot be read back"):
-        knobs.turn(node.memcg)
+        knobs.apply(node.memcg)
 
 
 async def test_without_a_tcp_limit_nothing_is_pushed(node: Node) -> None:
     knobs = node.v1().knobs(kmem=MIB)
-    await asyncio.to_thread(knobs.turn, node.memcg)
+    await asyncio.to_thread(knobs.apply, node.memcg)
     await knobs.after_container()
     assert node.pushed == []
 
@@ -182,7 +182,7 @@ async def test_where_no_tcp_limit_was_set_nothing_is_waited_for(
         node.v1()
         when_written(KMEM_TCP_LIMIT, monkeypatch, failing(ENOTSUPP) if kernel == "refuses" else lambda: None)
     knobs = node.knobs(tcp=MIB)
-    await asyncio.to_thread(knobs.turn, node.memcg)
+    await asyncio.to_thread(knobs.apply, node.memcg)
     async with asyncio.timeout(0.5):
         await knobs.after_container()
     assert node.pushed == []
@@ -194,7 +194,7 @@ async def test_a_memcg_with_a_tcp_limit_is_pushed_until_it_is_freed(
 ) -> None:
     knobs = node.v1().knobs(tcp=MIB)
     push(node, monkeypatch, lambda pushes: pushes == 5 and node.count(39))
-    await asyncio.to_thread(knobs.turn, node.memcg)
+    await asyncio.to_thread(knobs.apply, node.memcg)
     await knobs.after_container()
     assert node.pushed == [node.memcg.parent] * 5
     assert texts_of(knobs.remarks) == []
@@ -202,7 +202,7 @@ async def test_a_memcg_with_a_tcp_limit_is_pushed_until_it_is_freed(
 
 async def test_it_is_pushed_three_times_though_the_count_fell_already(node: Node) -> None:
     knobs = node.v1().knobs(tcp=MIB)
-    await asyncio.to_thread(knobs.turn, node.memcg)
+    await asyncio.to_thread(knobs.apply, node.memcg)
     node.count(12)  # another one's end
     await knobs.after_container()
     assert node.pushed == [node.memcg.parent] * 3
@@ -214,16 +214,16 @@ async def test_zero_is_what_is_written_into_force_empty(tmp_path: Path) -> None:
     node = Node(tmp_path).v1()
     (node.memcg.parent / "memory.force_empty").write_text("")
     knobs = node.knobs(tcp=MIB)
-    await asyncio.to_thread(knobs.turn, node.memcg)
+    await asyncio.to_thread(knobs.apply, node.memcg)
     node.count(39)
     await knobs.after_container()
     assert (node.memcg.parent / "memory.force_empty").read_text() == "0"
 
 
 async def test_a_memcg_that_stays_is_said_and_ends_the_wait(node: Node) -> None:
-    knobs = node.v1().knobs(tcp=MIB, deadline_s=0.15)
+    knobs = node.v1().knobs(tcp=MIB, timeout_s=0.15)
     for _ in range(2):
-        await asyncio.to_thread(knobs.turn, node.memcg)
+        await asyncio.to_thread(knobs.apply, node.memcg)
         async with asyncio.timeout(2):
             await knobs.after_container()
     assert len(node.pushed) >= 2
@@ -233,7 +233,7 @@ async def test_a_memcg_that_stays_is_said_and_ends_the_wait(node: Node) -> None:
 
 async def test_a_proc_that_cannot_be_read_is_an_error_that_names_the_file(node: Node) -> None:
     knobs = node.v1().knobs(tcp=MIB)
-    await asyncio.to_thread(knobs.turn, node.memcg)
+    await asyncio.to_thread(knobs.apply, node.memcg)
     (node.root / "cgroups").unlink()
     with pytest.raises(CgroupError, match=f"{node.root}/cgroups cannot be read"):
         await knobs.after_container()
@@ -243,5 +243,5 @@ def test_the_count_of_memory_cgroups(tmp_path: Path) -> None:
     Node(tmp_path).count(138)
     assert memory_cgroups(tmp_path) == 138
     (tmp_path / "cgroups").write_text(HEAD)
-    with pytest.raises(CgroupError, match="names no memory hierarchy"):
+    with pytest.raises(CgroupError, match="has no memory hierarchy"):
         memory_cgroups(tmp_path)

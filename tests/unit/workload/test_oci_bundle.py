@@ -6,18 +6,18 @@ import msgspec
 import pytest
 
 from kickwatch.workload.engine import ContainerSpec
-from kickwatch.workload.oci_bundle import Here, bundle, mounts, seccomp
+from kickwatch.workload.oci_bundle import BundleHost, bundle_config, mounts, seccomp
 
 SPEC = ContainerSpec(
     name="kickwatch-12345678-0", instance="abc", trial="12345678", image="i:1", command=("--deadline-ms", "5"),
     network="none", cgroup_parent="/kickwatch", pids_limit=64,
 )  # fmt: skip
-HERE = Here(rootfs="/r", program="/p", cgroup_namespace=True, seccomp=True)
+HOST = BundleHost(rootfs="/r", program="/p", cgroup_namespace=True, seccomp=True)
 
 
-def made(spec: ContainerSpec = SPEC, here: Here = HERE) -> Any:
+def made(spec: ContainerSpec = SPEC, host: BundleHost = HOST) -> Any:
     """As the runtime reads it."""
-    return msgspec.json.decode(msgspec.json.encode(bundle(spec, here)))
+    return msgspec.json.decode(msgspec.json.encode(bundle_config(spec, host)))
 
 
 def test_it_is_the_container_that_was_asked_for() -> None:
@@ -43,7 +43,7 @@ def test_it_is_a_container_of_its_own_in_everything() -> None:
 
 
 def test_what_the_node_lacks_is_left_out() -> None:
-    linux = made(here=msgspec.structs.replace(HERE, cgroup_namespace=False, seccomp=False))["linux"]
+    linux = made(host=msgspec.structs.replace(HOST, cgroup_namespace=False, seccomp=False))["linux"]
     assert "cgroup" not in [namespace["type"] for namespace in linux["namespaces"]]
     assert "seccomp" not in linux
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-import kickwatch.workload.oci_engine as module
+import kickwatch.workload.oci_support as module
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.image import image_reference
-from kickwatch.workload.oci_engine import OciEngine, has_seccomp, parse_version
-from kickwatch.workload.oci_runtime import complaint, find_runtime, reaped
+from kickwatch.workload.oci_engine import OciEngine
+from kickwatch.workload.oci_processes import reap_if_exited
+from kickwatch.workload.oci_runtime import last_error
+from kickwatch.workload.oci_support import find_runtime, has_seccomp, parse_version
 
 SCRIPT = """#!/bin/sh
 echo "$*" >> {here}/calls
@@ -104,8 +106,8 @@ async def test_what_it_says_of_itself(node: Node, engine: OciEngine) -> None:
     assert str(info) == "oci runc 9.9"
     assert (info.cgroup_driver, info.cgroup_parent) == ("cgroupfs", "/kickwatch")
     assert info.endpoint == str(node.here / "runc")
-    assert await engine.running() is None
-    assert await engine.started(0, 1) is None
+    assert await engine.count_running() is None
+    assert await engine.count_started(0, 1) is None
 
 
 async def test_below_our_unit_where_systemd_delegated_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +194,7 @@ async def test_a_start_that_is_refused_says_why_in_one_line(node: Node, engine: 
     with pytest.raises(EngineError, match="could not start the container kickwatch-12345678-0: exec format error"):
         await engine.start(container_id)
     await engine.remove(container_id)
-    assert await engine.ours("mine") == []
+    assert await engine.own_containers("mine") == []
 
 
 @pytest.mark.parametrize(("run", "said"), [("true", "No such file"), ("echo x > $pid", "wrote no process id")])
@@ -229,7 +231,7 @@ async def test_a_runtime_that_hangs_in_delete_keeps_nothing(node: Node) -> None:
     state.mkdir()
     await engine.remove(container_id)
     assert not state.exists()
-    assert await engine.ours("mine") == []
+    assert await engine.own_containers("mine") == []
     await engine.close()
 
 
@@ -261,7 +263,7 @@ async def test_a_name_that_is_taken_is_left_alone(engine: OciEngine) -> None:
     await engine.create(spec())
     with pytest.raises(EngineError, match="kickwatch-12345678-0"):
         await engine.create(spec(instance="another"))
-    assert await engine.ours("mine") == ["kickwatch-12345678-0"]
+    assert await engine.own_containers("mine") == ["kickwatch-12345678-0"]
     await engine.remove("kickwatch-12345678-0")
 
 
@@ -271,13 +273,13 @@ async def test_only_complete_bundles_of_this_instance_are_ours(node: Node, engin
     for name, content in (("odd", "[]"), ("empty", ""), ("foreign", '{"linux": {}}')):
         (node.here / "oci/bundles" / name).mkdir()
         (node.here / "oci/bundles" / name / "config.json").write_text(content)
-    assert await engine.ours("mine") == ["kickwatch-12345678-0", "kickwatch-12345678-2"]
+    assert await engine.own_containers("mine") == ["kickwatch-12345678-0", "kickwatch-12345678-2"]
 
 
 async def test_a_kickwatch_that_was_killed_in_a_create_left_nothing_that_counts(node: Node, engine: OciEngine) -> None:
     half_made = node.here / "oci/bundles/.kickwatch-12345678-0"
     half_made.mkdir()
-    assert await engine.ours("mine") == []
+    assert await engine.own_containers("mine") == []
     await engine.prepare_image(b"program")
     assert not half_made.exists()
 
@@ -335,9 +337,9 @@ def test_seccomp_takes_kernel_and_runtime(tmp_path: Path) -> None:
 
 def test_what_a_log_says(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert complaint(log, 3) == "exit status 3"
+    assert last_error(log, 3) == "exit status 3"
     log.write_text('{"level":"warning","msg":"odd"}\nnot json\n{"level":"error","msg":"first"}\n[]\n')
-    assert complaint(log, 3) == "first"
+    assert last_error(log, 3) == "first"
 
 
 def test_a_runtime_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,4 +354,4 @@ def test_a_runtime_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_process_that_is_not_ours_has_no_status() -> None:
     with pytest.raises(ChildProcessError):
-        reaped(1)
+        reap_if_exited(1)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kickwatch.workload.oci_runtime import Runtime, be_subreaper, children, end_descendants_of, exit_status
+from kickwatch.workload.oci_processes import children, exit_status, kill_workers_on, set_subreaper
+from kickwatch.workload.oci_runtime import Runtime
 
 # Becomes the tracer of its argument for some seconds (PTRACE_SEIZE): an ended process is then kept from its parent.
 TRACER = """
@@ -25,9 +26,9 @@ time.sleep(float(sys.argv[2]))
 
 @pytest.fixture(autouse=True)
 def subreaper() -> Iterator[None]:
-    before = be_subreaper()
+    before = set_subreaper()
     yield
-    be_subreaper(on=before)
+    set_subreaper(on=before)
 
 
 def orphan(script: str) -> int:
@@ -81,7 +82,7 @@ def test_who_left_its_group_to_work_on_a_bundle_is_ended(tmp_path: Path) -> None
     other = int(subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
     try:
         until_it_runs(f"sh\0-c\0sleep 2; touch {made}\0{bundle}\0")
-        end_descendants_of(bundle)
+        kill_workers_on(bundle)
         time.sleep(2.3)
         assert not made.exists()
         assert other in children()
@@ -102,9 +103,9 @@ async def test_a_runtime_that_does_not_end_when_it_is_killed_is_not_waited_for(t
     driven = runtime(tmp_path, "exec sleep 60")
     since = time.monotonic()
     call = asyncio.create_task(driven.call(tmp_path / "log", "run"))
-    while not driven.under_way:  # noqa: ASYNC110 -- nothing tells
+    while not driven.running_pids:  # noqa: ASYNC110 -- nothing tells
         await asyncio.sleep(0.01)
-    (pid,) = driven.under_way
+    (pid,) = driven.running_pids
     tracer = await asyncio.to_thread(traced, pid, 6.0)
     with pytest.raises(TimeoutError):
         await call

@@ -23,7 +23,7 @@ class FakeEngine:
     stuck: Sequence[str] = ()
     asked: list[str] = field(default_factory=list)
 
-    async def ours(self, instance: str) -> Sequence[str]:
+    async def own_containers(self, instance: str) -> Sequence[str]:
         self.asked.append(instance)
         return list(self.containers)
 

@@ -8,25 +8,26 @@ from typing import Any
 import msgspec
 import pytest
 
-import kickwatch.workload.choose as module
+import kickwatch.workload.engine_choice as module
 from kickwatch.configuration.loading import load
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import RemarkKind
-from kickwatch.workload.choose import (
-    ChosenEngine,
-    Known,
-    check_oci,
-    choose,
-    completed,
-    drives_runtime,
-    informant,
-    named,
-    oci_lacks,
-    resolved_config,
-    wanted,
-)
 from kickwatch.workload.engine import EngineInfo
+from kickwatch.workload.engine_choice import (
+    ChosenEngine,
+    EngineNames,
+    check_oci,
+    choose_engine,
+    choose_passive_engine,
+    drives_runtime,
+    fill_unnamed,
+    requested_kind,
+    resolve_names,
+    resolved_config,
+    unsupported_by_oci,
+)
+from kickwatch.workload.oci_support import MissingPrivilege
 
 
 @pytest.fixture
@@ -54,20 +55,20 @@ def listening(nowhere: Path) -> Iterator[Path]:
 
 
 def test_a_socket_that_somebody_named_means_the_engine_behind_it() -> None:
-    assert wanted(EngineConfig()) is EngineKind.AUTO
-    assert wanted(EngineConfig(socket="/run/podman/podman.sock")) is EngineKind.DOCKER
-    assert wanted(EngineConfig(kind=EngineKind.OCI, socket="/run/other.sock")) is EngineKind.OCI
+    assert requested_kind(EngineConfig()) is EngineKind.AUTO
+    assert requested_kind(EngineConfig(socket="/run/podman/podman.sock")) is EngineKind.DOCKER
+    assert requested_kind(EngineConfig(kind=EngineKind.OCI, socket="/run/other.sock")) is EngineKind.OCI
 
 
 async def test_docker_alone_is_waited_for(nowhere: Path) -> None:
     with pytest.raises(EngineAbsentError, match="no container engine answers") as caught:
-        await choose(configured(nowhere, "engine.kind=docker"))
+        await choose_engine(configured(nowhere, "engine.kind=docker"))
     assert "runc" not in str(caught.value)
 
 
 async def test_where_there_is_neither_both_remedies_are_named(nowhere: Path) -> None:
     with pytest.raises(EngineAbsentError) as caught:
-        await choose(configured(nowhere, "engine.runtime=/no/such/runtime"))
+        await choose_engine(configured(nowhere, "engine.runtime=/no/such/runtime"))
     assert str(nowhere) in caught.value.what
     assert "/no/such/runtime" in caught.value.what
     assert "systemctl start docker" in caught.value.remedy
@@ -78,10 +79,10 @@ async def test_where_there_is_neither_both_remedies_are_named(nowhere: Path) -> 
 async def test_what_takes_docker_is_not_given_to_a_runtime(nowhere: Path, setting: str) -> None:
     key = setting.partition("=")[0]
     with pytest.raises(EngineAbsentError, match=key) as caught:
-        await choose(configured(nowhere, setting))
+        await choose_engine(configured(nowhere, setting))
     assert "start docker" in caught.value.remedy
     with pytest.raises(ConfigError, match=f"engine.kind=oci: {key}") as refused:
-        await choose(configured(nowhere, setting, "engine.kind=oci"))
+        await choose_engine(configured(nowhere, setting, "engine.kind=oci"))
     assert "engine.kind=docker" in refused.value.remedy
 
 
@@ -105,29 +106,29 @@ async def test_a_runtime_is_remarked_on_as_asked_for_or_as_a_substitute(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch, kind: str, remark: RemarkKind
 ) -> None:
     monkeypatch.setattr(module, "OciEngine", ARuntime)
-    monkeypatch.setattr(module, "forbidden", lambda _: None)
+    monkeypatch.setattr(module, "missing_privilege", lambda _: None)
     config = configured(nowhere) if kind == "auto" else load(None, ["engine.kind=oci"]).config
-    chosen = await choose(config)
+    chosen = await choose_engine(config)
     assert [one.kind for one in chosen.remarks] == [remark, RemarkKind.SECCOMP_MISSING]
     assert "no daemon" in chosen.remarks[0].text
 
 
 async def test_only_docker_knows_what_others_start(nowhere: Path) -> None:
-    with pytest.raises(EngineAbsentError, match="nobody here knows which containers others start"):
-        await informant(configured(nowhere, "engine.kind=oci"))
+    with pytest.raises(EngineAbsentError, match="does not know which containers others start"):
+        await choose_passive_engine(configured(nowhere, "engine.kind=oci"))
     with pytest.raises(EngineAbsentError, match="no container engine answers"):
-        await informant(configured(nowhere))
+        await choose_passive_engine(configured(nowhere))
 
 
 def test_what_a_runtime_lacks() -> None:
-    assert oci_lacks(Config()) == ""
-    assert "workload.network=bridge" in oci_lacks(load(None, ["workload.network=bridge"]).config)
+    assert unsupported_by_oci(Config()) == ""
+    assert "workload.network=bridge" in unsupported_by_oci(load(None, ["workload.network=bridge"]).config)
 
 
 def test_who_drives_a_runtime_keeps_its_capabilities(
     nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "forbidden", lambda _: None)
+    monkeypatch.setattr(module, "missing_privilege", lambda _: None)
     program = tmp_path / "runc"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -138,7 +139,9 @@ def test_who_drives_a_runtime_keeps_its_capabilities(
     assert not drives_runtime(configured(nowhere, f"engine.runtime={program}", "workload.network=bridge"))
     assert not drives_runtime(configured(nowhere, f"engine.runtime={program}", "workload.enabled=false"))
     assert drives_runtime(msgspec.structs.replace(auto, engine=EngineConfig(kind=EngineKind.OCI)))
-    monkeypatch.setattr(module, "forbidden", lambda _: ("no", "no"))  # in a sandbox it could not: nothing is kept
+    monkeypatch.setattr(
+        module, "missing_privilege", lambda _: ("no", "no")
+    )  # in a sandbox it could not: nothing is kept
     assert not drives_runtime(auto)
 
 
@@ -165,7 +168,7 @@ def test_auto_stays_with_an_engine_that_has_answered(kind: str, answered: str, t
 def test_an_engine_that_cannot_work_from_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(None, ["engine.kind=oci"]).config
     check_oci(config)
-    monkeypatch.setattr(module, "forbidden", lambda _: ("no way", "another way"))
+    monkeypatch.setattr(module, "missing_privilege", lambda _: MissingPrivilege("no way", "another way"))
     with pytest.raises(ConfigError, match=r"engine.kind=oci: no way"):
         check_oci(config)
     check_oci(load(None, ["engine.kind=oci", "workload.enabled=false"]).config)
@@ -173,7 +176,7 @@ def test_an_engine_that_cannot_work_from_here_is_refused(monkeypatch: pytest.Mon
 
 
 INFO = EngineInfo(name="docker", version="20.10.24", runtime="runc v1.1.5", cgroup_driver="cgroupfs", root="/r")
-KNOWN = Known("docker 20.10.24", "runc v1.1.5")
+KNOWN = EngineNames("docker 20.10.24", "runc v1.1.5")
 
 
 def answering(**fields: str) -> EngineInfo:
@@ -182,18 +185,18 @@ def answering(**fields: str) -> EngineInfo:
 
 @pytest.mark.parametrize("runtime", ["runc N/A", "runc unknown", "unknown", "unknown unknown", "runc N/A (broken)", ""])
 def test_a_runtime_that_cannot_be_named_now_is_the_one_before(runtime: str) -> None:
-    assert completed(answering(runtime=runtime), KNOWN) == INFO
-    assert completed(answering(runtime=runtime, version="unknown"), KNOWN) == INFO
-    assert completed(answering(runtime=runtime), None) == answering(runtime=runtime)
+    assert fill_unnamed(answering(runtime=runtime), KNOWN) == INFO
+    assert fill_unnamed(answering(runtime=runtime, version="unknown"), KNOWN) == INFO
+    assert fill_unnamed(answering(runtime=runtime), None) == answering(runtime=runtime)
 
 
 def test_what_can_be_named_is_believed() -> None:
     for other in (answering(runtime="runc v1.2"), answering(version="28.0"), answering(version="28.0", runtime="x 1")):
-        assert completed(other, KNOWN) == other
+        assert fill_unnamed(other, KNOWN) == other
     upgraded = answering(version="28.0", runtime="runc N/A")  # its runtime may be another one as well
-    assert completed(upgraded, KNOWN) == upgraded
+    assert fill_unnamed(upgraded, KNOWN) == upgraded
     podman = answering(name="podman", version="unknown", runtime="unknown")
-    assert completed(podman, KNOWN) == podman
+    assert fill_unnamed(podman, KNOWN) == podman
 
 
 class Answers:
@@ -206,9 +209,9 @@ class Answers:
         return self.told.pop(0) if len(self.told) > 1 else self.told[0]
 
 
-async def asked(*told: EngineInfo, known: Known | None = None) -> tuple[EngineInfo, str]:
+async def asked(*told: EngineInfo, known: EngineNames | None = None) -> tuple[EngineInfo, str]:
     """What comes of it; the first answer is the one that it was chosen by."""
-    return await named(ChosenEngine(Answers(*(told[1:] or told)), told[0], "why"), known, pause_s=0.0)  # type: ignore[arg-type]
+    return await resolve_names(ChosenEngine(Answers(*(told[1:] or told)), told[0], "why"), known, interval_s=0.0)  # type: ignore[arg-type]
 
 
 async def test_an_engine_that_cannot_name_its_runtime_is_asked_again() -> None:
@@ -217,7 +220,7 @@ async def test_an_engine_that_cannot_name_its_runtime_is_asked_again() -> None:
     assert await asked(missing, missing, INFO) == (INFO, "")
     info, what = await asked(missing, known=KNOWN)
     assert info == INFO
-    assert "`runc N/A`: taken for `docker 20.10.24` with `runc v1.1.5`" in what
+    assert "`runc N/A`: assuming `docker 20.10.24` with `runc v1.1.5`" in what
     info, what = await asked(missing)
     assert info == missing
-    assert "nothing better is known" in what
+    assert "no better name is known" in what
