@@ -149,8 +149,8 @@ def reap_one_of_group(group: int) -> bool:
 def kill_workers_on(bundle: Path, proc: Path = Path("/proc")) -> None:
     """Kill and reap descendants that still work on a bundle after its runtime was killed. Blocks for some seconds.
 
-    crun answers `run --detach` from a child in a session, and so a process group, of its own. That child would still
-    make the container once it gets the kernel lock that it waits for.
+    crun answers `run --detach` from a child with its own session and process group. That child would still make the
+    container once it gets the kernel lock that it waits for.
     """
     for _ in range(_MAX_GENERATIONS):
         found = [pid for pid in children(proc) if os.fsencode(bundle) in _command_line(pid, proc)]
