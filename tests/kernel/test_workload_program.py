@@ -251,7 +251,7 @@ async def make_barriers() -> tuple[int, tuple[Answer, Answer]]:
         return helper.pid, (await helper.ask("many", 20), await helper.ask("single", 20))
 
 
-BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-help"/ { @[pid, ksym(args->func)] = count(); }'
+BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-helpe"/ { @[pid, ksym(args->func)] = count(); }'
 
 
 @pytest.mark.usefixtures("tracefs")  # bpftrace needs it

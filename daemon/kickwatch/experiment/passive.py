@@ -50,7 +50,7 @@ class Passive:
             self._before = await self._observatory.sample()
         elif time.monotonic_ns() - self._before.at_ns >= self._cut_every_s * 1e9:
             await self._cut()
-        self._step(f"passive: {self._told()} started by others")
+        self._step(f"passive: {self._count_text()} started by others")
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
         """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before.
@@ -113,7 +113,7 @@ class Passive:
         if engine is not None:
             await engine.close()
 
-    def _told(self) -> str:
+    def _count_text(self) -> str:
         if self._containers is None:
             return f"an unknown number of containers ({self._why_unknown})"
         return f"{self._containers} containers"
