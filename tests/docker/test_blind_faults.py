@@ -32,7 +32,7 @@ MOUNTED = ("sh", "-c", f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TR
 def run(prefix: list[str], command: str, tmp_path: Path, *words: str) -> tuple[int, Any, str]:
     """`kickwatch COMMAND --json` behind a prefix: exit status, result, standard error."""
     config = tmp_path / "kickwatch.toml"
-    config.write_text(toml(FAST | NodeDaemon.places(tmp_path)))
+    config.write_text(toml(FAST | NodeDaemon.separate_paths(tmp_path)))
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "kickwatch", command, "--json", "--config", str(config), *words],
         capture_output=True, text=True, timeout=100, check=False,

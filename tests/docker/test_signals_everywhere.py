@@ -57,11 +57,11 @@ class Run:
             assert status in {0, -number}
             return "killed"
         if listening:
-            assert status == 0, self.daemon.told()
+            assert status == 0, self.daemon.summary()
             assert self.daemon.text == [], "an end that was asked for is no failure"
             return "stopped"
         # Before the handlers are there, and after they have gone, nothing is there that would have to be removed.
-        assert status in {0, -number, 1}, self.daemon.told()
+        assert status in {0, -number, 1}, self.daemon.summary()
         return f"not listening, status {status} {self.daemon.text[-1:]}"
 
     def ask(self, number: signal.Signals) -> str:
@@ -69,11 +69,11 @@ class Run:
         if not catches(self.daemon.pid, number):
             self.daemon.send(number)
             status = self.daemon.ended(STOP_S)
-            assert status in {0, -number}, self.daemon.told()
+            assert status in {0, -number}, self.daemon.summary()
             return f"not listening, status {status}"
         self.daemon.send(number)
         time.sleep(ASKED_S)
-        assert self.daemon.process.poll() in {None, 0}, self.daemon.told()
+        assert self.daemon.process.poll() in {None, 0}, self.daemon.summary()
         return self.end(TERM)
 
 
@@ -94,7 +94,7 @@ def test_signals_at_random_moments(tmp_path: Path) -> None:
         if number is KILL:
             run = Run(tmp_path, before)
             run.daemon.wait_status("churn window")
-            assert run.daemon.stop() == 0, run.daemon.told()
+            assert run.daemon.stop() == 0, run.daemon.summary()
         assert run.daemon.left() == {}, f"{number.name} after {moment_s:.2f} s"
         assert run.daemon.events("history_trouble") == []
 

@@ -43,7 +43,7 @@ def nothing_left() -> Iterator[None]:
 
 def daemon(directory: Path, **changed: object) -> list[str]:
     """The words of a `run` with the smallest trials there are, in a directory of the test's own."""
-    settings = {**FAST, **NodeDaemon.places(directory), "log.format": "auto"}
+    settings = {**FAST, **NodeDaemon.separate_paths(directory), "log.format": "auto"}
     settings |= {key.replace("__", "."): value for key, value in changed.items()}
     config = directory / "kickwatch.toml"
     config.write_text(toml(settings), encoding="utf-8")

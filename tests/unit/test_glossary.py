@@ -94,6 +94,7 @@ CHECKED = (
     "daemon/kickwatch/workload",
     "tests/benchmarks",
     "tests/prometheus",
+    "tests/support",
     "tests/unit/workload",
 )
 PROSE_SUFFIXES = {".md", ".toml", ".catalog", ".service", ".slice", ".conf", ".preset", ".tmpfiles", ".c", ".h", ".yml"}
