@@ -101,9 +101,7 @@ def series(instance: str, metrics: Metrics, asked: Callable[[str], bool]) -> Ite
             if not asked(sample.name) or sample.value != sample.value:
                 continue
             labels = {**sample.labels, "job": "kickwatch", "instance": instance}
-            rising = sample.name == "kickwatch_trials_total" and labels["verdict"] == (
-                "unknown" if undecided else "quiet"
-            )
+            rising = sample.name == "kickwatch_trials_total" and labels["verdict"] == verdict
             named = ", ".join(f'{label}="{value}"' for label, value in labels.items())
             values = f"0+1x{STEPS}" if rising else f"{sample.value:g}x{STEPS}"
             yield {"series": f"{sample.name}{{{named}}}", "values": values}

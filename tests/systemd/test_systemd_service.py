@@ -193,8 +193,8 @@ def test_a_drain_survives_a_restart(running: Node) -> None:
 def restart_with_short_watchdog(node: Node) -> dict[str, str]:
     """Restart the service with a watchdog timeout of 12 s and steps of at most 4 s; returns `systemctl show`.
 
-    The unit's timeout of three minutes is too long for a test. A shorter WatchdogSec= would not help: the daemon requests
-    a timeout for its longest possible step. So the timeout is set after the daemon has requested its own.
+    The unit's timeout of three minutes is too long for a test. A shorter WatchdogSec= would not help, as the daemon
+    requests a timeout for its longest possible step. So the timeout is set after the daemon has requested its own.
     """
     configure(node, **{"engine.timeout_s": 2.0, "guard.poll_s": 2.0})
     set_watchdog = f"ExecStartPost=/usr/bin/systemd-notify WATCHDOG_USEC={WATCHDOG_S * 1_000_000}"
