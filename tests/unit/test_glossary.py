@@ -92,9 +92,15 @@ CHECKED = (
     "OPERATIONS.md",
     "README.md",
     "daemon/kickwatch/workload",
+    "tests/another_kernel",
+    "tests/ansible",
     "tests/benchmarks",
+    "tests/docker",
+    "tests/lab",
     "tests/prometheus",
+    "tests/soak",
     "tests/support",
+    "tests/systemd",
     "tests/unit/workload",
 )
 PROSE_SUFFIXES = {".md", ".toml", ".catalog", ".service", ".slice", ".conf", ".preset", ".tmpfiles", ".c", ".h", ".yml"}
