@@ -1,4 +1,4 @@
-"""The Ansible role refuses what cannot be meant before it touches a node, and its documents agree with each other."""
+"""The Ansible role refuses invalid arguments before it touches a node, and its documents are consistent."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import yaml
 
 HERE = Path(__file__).parents[2] / "deploy/ansible"
 ROLE = HERE / "roles/kickwatch"
-# No node answers: whatever the role does not refuse ends in UNREACHABLE.
+# The node does not answer: arguments that the role does not refuse end in UNREACHABLE.
 NO_NODE = {"ansible_connection": "ssh", "ansible_ssh_executable": "/bin/false"}
 
 
@@ -62,7 +62,7 @@ def test_the_example_has_no_syntax_error_and_no_warning(inventory: Path) -> None
         ({"kickwatch_venv": "kickwatch"}, "kickwatch_venv cannot be kickwatch,"),
     ],
 )
-def test_refused_before_a_node_is_touched(inventory: Path, given: dict[str, Any], named: str) -> None:
+def test_invalid_arguments_are_refused_before_connecting(inventory: Path, given: dict[str, Any], named: str) -> None:
     ran = playbook(inventory, "--extra-vars", json.dumps(given))
     assert ran.returncode == 2
     assert named in ran.stdout + ran.stderr
@@ -81,14 +81,14 @@ def test_every_variable_is_documented_with_its_default() -> None:
     assert {name: yaml.safe_load(default) for name, default in rows.items()} == documents("defaults/main.yml")
 
 
-def test_the_wheel_carries_what_the_role_takes_away_again() -> None:
+def test_the_role_removes_all_shared_files_of_the_wheel() -> None:
     project = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     carried = project["tool"]["hatch"]["build"]["targets"]["wheel"].get("shared-data", {})
     below_lib = {place.removeprefix("lib/") for place in carried.values() if place.startswith("lib/")}
     assert below_lib == set(documents("vars/main.yml")["_kickwatch_files"])
 
 
-def test_only_modules_that_every_ansible_has() -> None:
+def test_the_role_uses_only_builtin_modules() -> None:
     def modules(tasks: list[dict[str, Any]]) -> set[str]:
         found = set()
         for task in tasks:

@@ -1,4 +1,4 @@
-"""The file that the Ansible role writes says to kickwatch's own loader exactly what the inventory says."""
+"""The configuration file that the Ansible role writes is loaded by kickwatch exactly as the inventory specifies it."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ VARIABLES = LOADER.load_from_file(str(ROLE / "defaults/main.yml"), trusted_as_te
     str(ROLE / "vars/main.yml"), trusted_as_template=True
 )
 TEMPLATE = trust_as_template((ROLE / "templates/kickwatch.toml.j2").read_text(encoding="utf-8"))
-# What TOML can hold: any character but lone surrogates.
+# TOML allows any character except lone surrogates.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 DESCRIBED = {
     "an absolute path": TEXT.map("/{}".format),
@@ -32,7 +32,7 @@ DESCRIBED = {
 
 
 def values(key: str) -> st.SearchStrategy[Any]:
-    """Whatever the key allows, as YAML would have it."""
+    """Values that the key allows, as YAML would load them."""
     info = type_info(known_keys()[key])
     if isinstance(info, Metadata):
         return DESCRIBED[(info.extra_json_schema or {})["description"]]
@@ -57,12 +57,12 @@ def configurations(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
         chosen.setdefault(section, {})[name] = draw(values(key))
     workload = chosen.get("workload", {})
     if workload.get("command") and not workload.get("image"):
-        workload["image"] = "busybox"  # one without the other is refused
+        workload["image"] = "busybox"  # a command without an image is refused
     return chosen
 
 
 def rendered(**variables: Any) -> str:
-    """The file, as the module `template` makes it."""
+    """The file, as Ansible's module `template` renders it."""
     templar = Templar(loader=LOADER, variables=VARIABLES | variables)
     return str(templar.template(TEMPLATE, escape_backslashes=False, overrides={"trim_blocks": True}))
 
@@ -78,7 +78,7 @@ def loaded(file: Path, **variables: Any) -> Config:
 
 
 @given(configurations())
-def test_what_the_inventory_says_is_what_kickwatch_reads(file: Path, given: dict[str, dict[str, Any]]) -> None:
+def test_kickwatch_loads_what_the_inventory_specifies(file: Path, given: dict[str, dict[str, Any]]) -> None:
     assert loaded(file, kickwatch_config=given) == msgspec.convert(given, Config)
 
 
@@ -92,7 +92,7 @@ def test_the_same_inventory_gives_the_same_bytes_in_any_order() -> None:
     assert rendered(kickwatch_config=one) == rendered(kickwatch_config=other)
 
 
-def test_null_takes_a_key_away_again(file: Path) -> None:
+def test_null_removes_a_key(file: Path) -> None:
     assert loaded(file, kickwatch_config={"trial": {"window_s": None, "seed": 7}}).trial == TrialConfig(seed=7)
 
 
@@ -105,7 +105,7 @@ def test_the_configuration_has_precedence_over_the_address(file: Path) -> None:
     assert loaded(file, kickwatch_metrics_listen="127.0.0.1:1", kickwatch_config=given).metrics.listen == "192.0.2.1:9"
 
 
-def test_a_template_in_a_value_that_was_not_written_as_one_stays_text(file: Path) -> None:
+def test_an_untrusted_template_in_a_value_stays_text(file: Path) -> None:
     assert loaded(file, kickwatch_config={"workload": {"image": "{{ 7 * 6 }}"}}).workload.image == "{{ 7 * 6 }}"
 
 
@@ -119,12 +119,12 @@ def test_a_template_in_a_value_that_was_not_written_as_one_stays_text(file: Path
         ({"trial": {"window_s": {"s": 5}}}, "not valid TOML"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(file: Path, given: dict[str, Any], named: str) -> None:
+def test_invalid_keys_and_values_are_refused_by_name(file: Path, given: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         loaded(file, kickwatch_config=given)
 
 
-def test_the_drain_file_is_the_one_that_the_daemon_looks_at() -> None:
+def test_the_drain_file_is_the_daemons() -> None:
     def drain_file(config: dict[str, Any]) -> object:
         templar = Templar(loader=LOADER, variables=VARIABLES | {"kickwatch_config": config})
         return templar.template(trust_as_template("{{ _kickwatch_drain_file }}"))
@@ -134,6 +134,6 @@ def test_the_drain_file_is_the_one_that_the_daemon_looks_at() -> None:
     assert drain_file({"service": {"drain_file": ""}}) == ""
 
 
-def test_the_files_place_is_where_the_daemon_reads() -> None:
+def test_the_paths_are_the_daemons() -> None:
     assert VARIABLES["_kickwatch_config_file"] == str(DEFAULT_CONFIG)
     assert VARIABLES["_kickwatch_history"] == Config().state.directory

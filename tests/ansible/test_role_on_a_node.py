@@ -1,8 +1,8 @@
-"""One life of kickwatch on a node that Ansible looks after: from check mode on the bare node to its removal.
+"""The Ansible role on a node, from check mode on the bare node to the removal of kickwatch.
 
-The tests run in this order, each on what the one before left. The node is that of tests/systemd: a systemd of its own,
-no network, and nothing that Ansible would need beyond Debian's python3. The controller is this machine. A script in the
-place of ssh starts the commands in the node, so that all but the transport is Ansible's own.
+The tests run in this order, each on the result of the one before. The node is that of tests/systemd: with systemd,
+without a network, and with no more for Ansible than Debian's python3. The controller is this machine. A script replaces
+ssh and starts the commands in the node; everything except the transport is Ansible's.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "systemd"))  # whose node it is
+sys.path.insert(0, str(Path(__file__).parents[1] / "systemd"))  # for systemd_node
 
 from systemd_node import NAME, OCI_DROP_IN, STATE, Node, base, booted
 
@@ -32,7 +32,7 @@ PLAYBOOK = ROOT / "deploy/ansible/kickwatch.yml"
 LINKS = "/opt/links"
 VERSION = re.compile(r"(?<=^version = \")[^\"]+|(?<=^__version__ = \")[^\"]+", re.MULTILINE)
 CONFIG = "/etc/kickwatch/kickwatch.toml"
-# Trial after trial, so that an upgrade meets an open one.
+# Trials without a pause, so that an upgrade happens during one.
 BUSY: dict[str, Any] = {
     "trial": {"window_s": 2.0, "settle_s": 0.5, "interval_s": 0.0, "canary_memcgs": 0},
     "workload": {"containers_per_trial": 4},
@@ -41,29 +41,29 @@ BUSY: dict[str, Any] = {
     "metrics": {"enabled": False},
 }
 TRIAL_ENDS = ("trial_finished", "trial_void")
-# What changes by itself on any node, what Ansible puts there for a moment, and what stands in for a package index.
+# Paths that change by themselves on any node, that Ansible uses temporarily, or that replace a package index.
 MOVING = (
     f"/proc /sys /dev /run /tmp /var/tmp /var/lib/docker /var/lib/containerd /var/lib/systemd /var/log /root {LINKS}"
 )
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a run of the playbook said."""
+class PlaybookRun:
+    """The output and the counts of a run of the playbook."""
 
-    said: str
+    output: str
     changed: int
     failed: int
 
 
 @dataclass(frozen=True)
 class Controller:
-    """This machine, from where Ansible works."""
+    """This machine, which runs Ansible."""
 
     directory: Path
 
-    def run(self, *arguments: str, wheel: Path | None = None, **variables: Any) -> Ran:
-        """Run the example playbook; `variables` without their `kickwatch_`."""
+    def run(self, *arguments: str, wheel: Path | None = None, **variables: Any) -> PlaybookRun:
+        """Run the example playbook; the names of `variables` have no `kickwatch_`."""
         given = {f"kickwatch_{name}": value for name, value in variables.items()}
         given |= {"kickwatch_pip_args": ["--no-index", "--find-links", LINKS]}
         given |= {"kickwatch_wheel": str(wheel)} if wheel else {}
@@ -87,10 +87,10 @@ class Controller:
             timeout=300,
             env=os.environ | configured,
         )
-        said = ran.stdout + ran.stderr
-        recap = re.search(r"changed=(\d+) +unreachable=0 +failed=(\d+)", said)
-        assert recap, said
-        return Ran(said, *map(int, recap.groups()))
+        output = ran.stdout + ran.stderr
+        recap = re.search(r"changed=(\d+) +unreachable=0 +failed=(\d+)", output)
+        assert recap, output
+        return PlaybookRun(output, *map(int, recap.groups()))
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +116,9 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Controller:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a wheel of a version, from a copy of this tree; `comment` makes it another one of the same version."""
+    """Makes a wheel of a version from a copy of this tree; with a `comment` it differs from others of that version."""
 
-    def made(version: str, comment: str = "") -> Path:
+    def build(version: str, comment: str = "") -> Path:
         tree = tmp_path_factory.mktemp("tree")
         for part in ("daemon", "systemd", "deploy"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -132,7 +132,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         (found,) = (tree / "dist").glob("*.whl")
         return found
 
-    return made
+    return build
 
 
 def _pip(*arguments: str) -> None:
@@ -163,7 +163,7 @@ def node(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node
 
 
 def files(node: Node) -> dict[str, str]:
-    """Every path of the node that somebody put there, with its digest, or what else it is."""
+    """Every path of the node with a file's digest or the path's type, except paths that change by themselves."""
     pruned = [word for path in MOVING.split() for word in ("-path", path, "-o")][:-1]
     listed = node.out("find", "/", "(", *pruned, ")", "-prune", "-o", "-printf", r"%y %p\n").splitlines()
     found = (line.split(" ", 1) for line in listed)
@@ -179,30 +179,30 @@ def main_pid(node: Node) -> str:
 
 
 def events(node: Node) -> list[str]:
-    """The names of what kickwatch has logged since the boot, without `kickwatch.`."""
+    """The names of the events that kickwatch has logged since the boot, without `kickwatch.`."""
     records = node.journal("SYSLOG_IDENTIFIER=kickwatch")
     return [record["KICKWATCH_EVENT"].removeprefix("kickwatch.") for record in records if "KICKWATCH_EVENT" in record]
 
 
 def await_event(node: Node, since: int, *names: str, timeout_s: float = 60.0) -> None:
-    """Wait for one of them after so many others."""
+    """Wait for one of these events after the first `since` events."""
     deadline = time.monotonic() + timeout_s
     while not set(names) & set(seen := events(node)[since:]):
         assert time.monotonic() < deadline, f"none of {names} within {timeout_s} s, but {seen}"
         time.sleep(0.3)
 
 
-def test_check_mode_on_the_bare_node_tells_and_changes_nothing(node: Node, controller: Controller, first: Path) -> None:
+def test_check_mode_on_the_bare_node_changes_nothing(node: Node, controller: Controller, first: Path) -> None:
     before = files(node)
     ran = controller.run("--check", "--diff", wheel=first, config=BUSY)
-    assert (ran.changed, ran.failed) == (2, 0), ran.said
+    assert (ran.changed, ran.failed) == (2, 0), ran.output
     assert files(node) == before
 
 
-def test_installs_once(node: Node, controller: Controller, first: Path) -> None:
+def test_a_repeated_installation_changes_nothing(node: Node, controller: Controller, first: Path) -> None:
     since = len(events(node))
     ran = controller.run(wheel=first, config=BUSY)
-    assert ran.failed == 0, ran.said
+    assert ran.failed == 0, ran.output
     assert ran.changed > 0
     assert node.out("kickwatch", "--version").endswith("1.2.3")
     assert node.out("kickwatch", "check-config", CONFIG)
@@ -213,11 +213,11 @@ def test_installs_once(node: Node, controller: Controller, first: Path) -> None:
 
     pid = main_pid(node)
     again = controller.run(wheel=first, config=BUSY)
-    assert (again.changed, again.failed) == (0, 0), again.said
+    assert (again.changed, again.failed) == (0, 0), again.output
     assert main_pid(node) == pid
 
 
-def test_a_new_configuration_is_reloaded_and_a_wrong_one_never_arrives(
+def test_a_new_configuration_is_reloaded_and_an_invalid_one_not_written(
     node: Node, controller: Controller, first: Path
 ) -> None:
     since, pid, old = len(events(node)), main_pid(node), node.out("cat", CONFIG)
@@ -230,24 +230,22 @@ def test_a_new_configuration_is_reloaded_and_a_wrong_one_never_arrives(
     new = node.out("cat", CONFIG)
     wrong = controller.run(wheel=first, config=BUSY | {"trial": {"windows_s": 2.0}})
     assert wrong.failed == 1
-    assert "unknown key trial.windows_s: did you mean trial.window_s?" in wrong.said
+    assert "unknown key trial.windows_s: did you mean trial.window_s?" in wrong.output
     assert (node.out("cat", CONFIG), main_pid(node)) == (new, pid)
 
 
-def test_an_upgrade_ends_the_open_trial_restarts_and_goes_on(
-    node: Node, controller: Controller, wheel: Callable[..., Path]
-) -> None:
-    """From a package index this time, which a directory of wheels stands in for."""
+def test_an_upgrade_drains_and_restarts(node: Node, controller: Controller, wheel: Callable[..., Path]) -> None:
+    """From a package index, for which a directory of wheels is a substitute."""
     shutil.copy(wheel("1.2.4"), node.path(LINKS))
     since, pid = len(events(node)), main_pid(node)
     await_event(node, since, *TRIAL_ENDS)
-    told = controller.run("--check", version="1.2.4", config=BUSY)
-    assert (told.failed, main_pid(node)) == (0, pid), told.said
-    assert told.changed > 0
+    checked = controller.run("--check", version="1.2.4", config=BUSY)
+    assert (checked.failed, main_pid(node)) == (0, pid), checked.output
+    assert checked.changed > 0
     assert node.out("kickwatch", "--version").endswith("1.2.3")
 
     ran = controller.run(version="1.2.4", config=BUSY)
-    assert ran.failed == 0, ran.said
+    assert ran.failed == 0, ran.output
     assert main_pid(node) != pid
     assert node.out("kickwatch", "--version").endswith("1.2.4")
     assert node.run("ls", "/run/kickwatch/drain", check=False).returncode != 0
@@ -256,39 +254,39 @@ def test_an_upgrade_ends_the_open_trial_restarts_and_goes_on(
     await_event(node, len(events(node)), *TRIAL_ENDS)
 
     again = controller.run(version="1.2.4", config=BUSY)
-    assert (again.changed, again.failed) == (0, 0), again.said
+    assert (again.changed, again.failed) == (0, 0), again.output
 
 
-def test_a_wheel_built_anew_is_an_upgrade_and_an_operators_drain_stays(
+def test_a_rebuilt_wheel_is_an_upgrade_and_an_operators_drain_stays(
     node: Node, controller: Controller, wheel: Callable[..., Path]
 ) -> None:
-    anew = wheel("1.2.4", comment="\n# built anew\n")
+    rebuilt = wheel("1.2.4", comment="\n# rebuilt\n")
     node.write("/run/kickwatch/drain", "by hand\n")
-    ran = controller.run(wheel=anew, config=BUSY)
-    assert ran.failed == 0, ran.said
-    assert "# built anew" in node.out("sh", "-c", "cat /opt/kickwatch/lib/python3*/site-packages/kickwatch/__init__.py")
+    ran = controller.run(wheel=rebuilt, config=BUSY)
+    assert ran.failed == 0, ran.output
+    assert "# rebuilt" in node.out("sh", "-c", "cat /opt/kickwatch/lib/python3*/site-packages/kickwatch/__init__.py")
     assert node.out("cat", "/run/kickwatch/drain") == "by hand"
     node.run("rm", "/run/kickwatch/drain")
 
 
-def test_a_run_that_was_cut_off_is_made_good_by_the_next(node: Node, controller: Controller) -> None:
-    """After pip and before the restart: the drain is on, and the daemon older than its program."""
+def test_an_interrupted_run_is_completed_by_the_next(node: Node, controller: Controller) -> None:
+    """Interrupted between pip and the restart: the drain file exists, and the daemon is older than its program."""
     program = node.out("sh", "-c", "ls /opt/kickwatch/lib/python3*/site-packages/kickwatch-*.dist-info/RECORD")
     node.run("touch", program)
     node.write("/run/kickwatch/drain", "drained by the Ansible role for an upgrade\n")
     pid = main_pid(node)
     ran = controller.run(version="1.2.4", config=BUSY, without_engine=True)
-    assert ran.failed == 0, ran.said
+    assert ran.failed == 0, ran.output
     assert main_pid(node) != pid
     assert node.run("ls", "/run/kickwatch/drain", check=False).returncode != 0
     assert "CAP_SYS_ADMIN" in node.out("systemctl", "show", "--property=CapabilityBoundingSet", "kickwatch").upper()
 
 
-def test_a_removal_keeps_the_data_unless_they_are_to_go(node: Node, controller: Controller) -> None:
+def test_a_removal_keeps_the_data_unless_purged(node: Node, controller: Controller) -> None:
     by_hand = f"{CONFIG}.1.2020-01-01@00:00:00~"
     node.write(by_hand, "# mine\n")
-    ran = controller.run("--extra-vars", "kickwatch_purge=false", state="absent")  # text, and so true to Jinja
-    assert ran.failed == 0, ran.said
+    ran = controller.run("--extra-vars", "kickwatch_purge=false", state="absent")  # a string, so true in Jinja
+    assert ran.failed == 0, ran.output
     assert sorted(node.out("find", "/etc/kickwatch", "-type", "f").splitlines()) == [CONFIG, by_hand]
     assert node.out("ls", "/var/lib/kickwatch")
     kept = ("/etc/kickwatch", "/var/lib/kickwatch")
@@ -297,7 +295,7 @@ def test_a_removal_keeps_the_data_unless_they_are_to_go(node: Node, controller: 
     assert "kickwatch" not in node.out("journalctl", "--list-catalog")
     assert node.out("docker", "ps", "--all", "--quiet") == ""
     again = controller.run(state="absent")
-    assert (again.changed, again.failed) == (0, 0), again.said
+    assert (again.changed, again.failed) == (0, 0), again.output
 
     node.write(OCI_DROP_IN, "# mine\n")
     controller.run(state="absent", purge=True)
@@ -305,11 +303,11 @@ def test_a_removal_keeps_the_data_unless_they_are_to_go(node: Node, controller: 
     node.run("rm", "-r", str(Path(OCI_DROP_IN).parent))
 
 
-def test_check_mode_tells_of_packages_that_the_node_lacks(node: Node, controller: Controller, first: Path) -> None:
-    """Without python3-apt, which Ansible's own module cannot do without in check mode."""
+def test_check_mode_reports_missing_packages(node: Node, controller: Controller, first: Path) -> None:
+    """Works without python3-apt, which Ansible's apt module needs in check mode."""
     node.run("dpkg", "--remove", "--force-depends", "libbpf1")
     before = files(node)
     ran = controller.run("--check", wheel=first)
-    assert (ran.changed, ran.failed) == (3, 0), ran.said
-    assert re.search(r'"_kickwatch_lacking": \[\s*"libbpf1"\s*\]', ran.said), ran.said
+    assert (ran.changed, ran.failed) == (3, 0), ran.output
+    assert re.search(r'"_kickwatch_lacking": \[\s*"libbpf1"\s*\]', ran.output), ran.output
     assert files(node) == before

@@ -1,10 +1,10 @@
-"""Containers per second with everything observed, against a bare SDK loop and a shell loop of `docker run --rm`.
+"""Containers per second with all probes armed, compared with a plain SDK loop and a shell loop of `docker run --rm`.
 
-The SDK loop has the same concurrency as kickwatch; the shell loop is what a person would type, one container after
-the other. All run interleaved, block by block, with the same image and network, so that the machine's drift hits all
-alike; a first block is not counted. Prints each block, and the median of the blocks' ratios with their spread. At
-concurrency 1 the shell ratio is the comparison at equal concurrency, and is printed without a promise. Needs root, a
-Docker Engine and the csd tracepoint.
+The SDK loop has the same concurrency as kickwatch; the shell loop runs one container after another, as typed by hand.
+All run interleaved, block by block, with the same image and network, so that drift of the machine affects all equally;
+the first block is not counted. Prints each block, and the median of the blocks' ratios with its spread. At concurrency
+1 the shell ratio compares equal concurrency and has no promised value. Needs root, a Docker Engine and the csd
+tracepoint.
 
     usage: bench_churn.py [--blocks N] [--containers N] [--concurrency N ...]
 """
@@ -25,12 +25,12 @@ from kickwatch.node.lock import NodeLock
 from kickwatch.workload.names import new_trial_id
 
 SOCKET = "/var/run/docker.sock"
-# The barrier's own deadline releases the program where nobody else does: a bare loop has no barrier to wait at.
+# Nothing releases the program from its barrier in a plain loop, so its deadline does.
 BARE_COMMAND = ["--deadline-ms", "1"]
 
 
 async def observed(rig: Rig, containers: int) -> float:
-    """Seconds for so many containers with probes armed, barrier, accounting check and counters per container."""
+    """Seconds for `containers` containers with probes, barrier, accounting check and counters per container."""
     churn = rig.churn(rig.plan(new_trial_id(), containers), rig.knobs())
     since = time.perf_counter()
     done = await churn.run()
@@ -42,7 +42,7 @@ async def observed(rig: Rig, containers: int) -> float:
 
 
 def bare_sdk(image: str, containers: int, concurrency: int, parent: str) -> float:
-    """Seconds for a plain loop of create, start, wait, remove over the SDK, a client per thread."""
+    """Seconds for a plain loop of create, start, wait, remove with the SDK, with a client per thread."""
     local = threading.local()
 
     def one(_: int) -> None:
@@ -70,7 +70,7 @@ def shell(image: str, containers: int) -> float:
 
 
 def show(name: str, ratios: list[float], promised: float | None) -> bool:
-    """One line: median, spread, and whether the promise holds."""
+    """Print a line with median and spread; return whether the promise holds."""
     middle = median(ratios)
     kept = promised is None or middle >= promised
     promise = "no promise" if promised is None else f"promised {promised}: {'kept' if kept else 'MISSED'}"
@@ -79,7 +79,7 @@ def show(name: str, ratios: list[float], promised: float | None) -> bool:
 
 
 async def measure(concurrency: int, blocks: int, containers: int) -> bool:
-    """Interleaved blocks at one concurrency; True when the promises hold."""
+    """Run interleaved blocks at one concurrency; True if the promises hold."""
     config = load(None, [f"workload.concurrency={concurrency}"]).config
     against_sdk, against_shell = [], []
     async with Rig.open(config) as rig:
@@ -107,7 +107,7 @@ async def measure(concurrency: int, blocks: int, containers: int) -> bool:
 
 
 async def main() -> int:
-    """Run the blocks; the exit status tells whether the promises hold."""
+    """Run the blocks; returns 0 if the promises hold."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--containers", type=int, default=12)

@@ -1,4 +1,4 @@
-"""What the detectors cost per trial, beside what it costs to decode the trial's record.
+"""Cost of the detectors per trial, compared with decoding the trial's record.
 
 Run it: `python tests/benchmarks/bench_detect.py`. It fails if a trial costs 1 ms or more.
 """
@@ -27,7 +27,7 @@ THRESHOLD = 5.3e8
 
 
 def all_streams() -> Callable[[int], None]:
-    """One trial: every stream's detector with recovery and its published e-process, and the swap test."""
+    """A trial: every stream's detector with recovery and its published e-process, and the swap test."""
     wager = Wager(Null(CREATION_PATH.mean, CREATION_PATH.clip))
     watch, epoch, swap = Hysteresis(EDetector(wager, THRESHOLD)), EpochEProcess(wager), SwapTest(THRESHOLD)
     states = [(watch.start(), epoch.start()) for _ in range(STREAMS)]
@@ -81,7 +81,7 @@ def one_shot() -> Callable[[int], None]:
 
 
 def decode() -> Callable[[int], None]:
-    """The yardstick: decode a record of 3 kB as JSON."""
+    """For comparison: decode a record of 3 kB as JSON."""
     record = msgspec.json.encode([{"reason": "flush_tlb_func", "requests": n, "stack": ["a"] * 8} for n in range(40)])
 
     def trial(_: int) -> None:

@@ -1,9 +1,9 @@
-"""What a reading at a window's edge takes: on this node as it is, and the parts that grow with CPUs for 64 and 512.
+"""Duration of a reading at a window's edge: on this node, and the parts that grow with CPUs for 64 and 512 CPUs.
 
-Two things grow: the per-CPU values of the probes' maps (busy cells and health), and /proc/interrupts. Their bytes are
-made up here as the kernel would give them for so many CPUs, and go through kickwatch's own code. What the kernel itself
-needs to gather them is in the first line for this node's CPUs alone; LABORATORY.md has it for guests of 4 and 16. Needs
-root. Exit status 1 where the parts of 64 CPUs exceed their budget.
+Two parts grow: the per-CPU values of the probes' maps (busy cells and health), and /proc/interrupts. For 64 and 512
+CPUs their bytes are generated here in the kernel's format and processed by kickwatch's code. The time that the kernel
+needs to collect them is only in the first line, for this node's CPUs; LABORATORY.md has it for guests with 4 and 16.
+Needs root. Exit status 1 if the parts for 64 CPUs exceed their budget.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ BUDGET_MS, BUDGET_CPUS = 10.0, 64
 
 
 class Wide(BpfMap):
-    """A per-CPU map of as many CPUs as wanted: its values are read and summed, not looked up."""
+    """A per-CPU map with any number of CPUs. Only reading and summing its values is measured, no look-up."""
 
     def __init__(self, cpus: int) -> None:
-        """No map of the kernel."""
+        """Without a map in the kernel."""
         self._bytes = b"".join(cpu.to_bytes(8, sys.byteorder) for cpu in range(cpus))
 
-    def get(self, key: bytes) -> bytes | None:  # noqa: ARG002 -- of all keys
-        """Of any key."""
+    def get(self, key: bytes) -> bytes | None:  # noqa: ARG002 -- the same for all keys
+        """The values, which are the same for all keys."""
         return self._bytes
 
 
 def per_cpu_maps(cpus: int) -> Callable[[], object]:
-    """Sums all per-CPU values that one reading takes."""
+    """A function that sums all per-CPU values of one reading."""
     busy, health = b"".join(_CELL.pack(cpu, cpu, 0) for cpu in range(cpus)), Wide(cpus)
 
     def read() -> None:
@@ -50,7 +50,7 @@ def per_cpu_maps(cpus: int) -> Callable[[], object]:
 
 
 async def node_ms() -> tuple[int, float]:
-    """CPUs, and the median of whole readings of this node."""
+    """The number of CPUs, and the median duration of a complete reading on this node."""
     observatory = await Observatory.open()
     try:
         return observatory.cpus_online, (await spread_of_awaits_ms(observatory.sample, ROUNDS))[1]
@@ -59,9 +59,9 @@ async def node_ms() -> tuple[int, float]:
 
 
 def main() -> int:
-    """Print min / median / max of each; 1 where the budget is exceeded."""
+    """Print min / median / max of each; 1 if the budget is exceeded."""
     cpus_online, taken = asyncio.run(node_ms())
-    click.echo(f"a whole reading on this node, {cpus_online} CPUs: median {taken:.2f} ms of {ROUNDS}")
+    click.echo(f"a complete reading on this node, {cpus_online} CPUs: median {taken:.2f} ms of {ROUNDS}")
     click.echo("parts that grow with CPUs; min / median / max, ms")
     total = {}
     for cpus in (cpus_online, BUDGET_CPUS, 512):

@@ -1,8 +1,9 @@
-"""What one container costs on each engine: time, CPU time of the whole node, and interrupts, against Docker.
+"""Cost of a container on each engine compared with Docker: time, CPU time of the whole node, and interrupts.
 
-Serial lives with barrier and accounting check, interleaved block by block so that the machine's drift hits all alike; a
-first block is not counted. No probe is armed: interrupts are /proc/interrupts, the machine's own included. Prints each
-block and the median of the blocks' ratios to Docker with their spread. Needs root, a Docker Engine, and runc or crun.
+Containers run one at a time with barrier and accounting check, interleaved block by block, so that drift of the machine
+affects all equally; the first block is not counted. No probe is armed: interrupts are from /proc/interrupts, including
+those of other processes. Prints each block, and the median of the blocks' ratios to Docker with its spread. Needs root,
+a Docker Engine, and runc or crun.
 
     usage: bench_engines.py [--blocks N] [--containers N] [--runtime NAME ...]
 """
@@ -25,7 +26,7 @@ from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
 from kickwatch.workload.oci_engine import OciEngine
-from kickwatch.workload.oci_runtime import NAMES, find_runtime
+from kickwatch.workload.oci_support import RUNTIME_NAMES, find_runtime
 from kickwatch.workload.reaper import reap_cgroups, reap_containers
 
 SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
@@ -36,7 +37,7 @@ KINDS = ("CAL", "RES", "TLB")
 
 @dataclass
 class Contestant:
-    """An engine that is ready for lives."""
+    """An engine that is ready to run containers."""
 
     name: str
     engine: Engine
@@ -46,7 +47,7 @@ class Contestant:
     instance: str
 
     async def life(self, name: str, trial: str) -> None:
-        """One container from nothing to nothing; kernel memory must have been charged."""
+        """The life of one container, from create to remove; kernel memory must be charged."""
         spec = ContainerSpec(
             name=name, instance=self.instance, trial=trial, image=self.image, command=(), network="none",
             cgroup_parent=self.parent, pids_limit=64,
@@ -54,10 +55,10 @@ class Contestant:
         container_id = await self.engine.create(spec)
         await self.engine.start(container_id)
         barrier = Barrier(self.cgroups, self.cgroups.memory_root / self.parent.lstrip("/"))
-        place = await barrier.reached(container_id, self.engine.pid)
-        if place is None or not await asyncio.to_thread(place.kmem_bytes):
+        process = await barrier.wait_for(container_id, self.engine.pid)
+        if process is None or not await asyncio.to_thread(process.kmem_bytes):
             sys.exit(f"bench_engines: {self.name}: no kernel memory was charged at the barrier")
-        await asyncio.to_thread(place.release)
+        await asyncio.to_thread(process.release)
         status = await self.engine.wait(container_id, TIMEOUT_S)
         if status != 0:
             sys.exit(f"bench_engines: {self.name}: a container exited with status {status}")
@@ -66,7 +67,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one container."""
+    """The cost of one container."""
 
     ms: float
     cpu_ms: float
@@ -77,7 +78,7 @@ class Cost:
 
 
 def busy_s() -> float:
-    """Seconds that all CPUs have worked since boot (proc_stat(5): all but idle and iowait)."""
+    """Busy seconds of all CPUs since boot (proc_stat(5): all but idle and iowait)."""
     ticks = list(map(int, Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]))
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
@@ -89,7 +90,7 @@ def interrupts() -> int:
 
 
 async def block(contestant: Contestant, containers: int) -> Cost:
-    """So many lives, one after the other."""
+    """Run `containers` containers one after another."""
     trial = new_trial_id()
     interrupts_before, busy_before = await asyncio.to_thread(lambda: (interrupts(), busy_s()))
     since = time.perf_counter()
@@ -105,7 +106,7 @@ async def block(contestant: Contestant, containers: int) -> Cost:
 
 
 async def ready(name: str) -> Contestant:
-    """An engine with our image in it."""
+    """An engine with our image."""
     engine: Engine
     if name == "docker":
         engine = DockerEngine(SOCKET, timeout_s=TIMEOUT_S, workers=2)
@@ -119,7 +120,7 @@ async def ready(name: str) -> Contestant:
 
 
 async def tidy(contestant: Contestant) -> None:
-    """Nothing of ours stays."""
+    """Remove everything of ours."""
     await reap_containers(contestant.engine, contestant.instance)
     await contestant.engine.remove_image(contestant.image)
     await contestant.engine.close()
@@ -127,7 +128,7 @@ async def tidy(contestant: Contestant) -> None:
 
 
 def show(name: str, ratios: list[float], most: float | None) -> bool:
-    """One line: median, spread, and whether the promise holds."""
+    """Print a line with median and spread; return whether the promise holds."""
     middle = median(ratios)
     promise = "" if most is None else f" (promised at most {most}: {'kept' if middle <= most else 'MISSED'})"
     print(f"{name}: median {middle:.3f}, min {min(ratios):.3f}, max {max(ratios):.3f}{promise}")
@@ -135,7 +136,7 @@ def show(name: str, ratios: list[float], most: float | None) -> bool:
 
 
 async def measure(names: list[str], blocks: int, containers: int) -> bool:
-    """Interleaved blocks on all engines; True when the promises hold."""
+    """Run interleaved blocks on all engines; True if the promises hold."""
     contestants = [await ready(name) for name in ["docker", *names]]
     costs: list[list[Cost]] = []
     try:
@@ -157,17 +158,17 @@ async def measure(names: list[str], blocks: int, containers: int) -> bool:
 
 
 def main() -> int:
-    """Run the blocks; the exit status tells whether the promises hold."""
+    """Run the blocks; returns 0 if the promises hold."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--containers", type=int, default=12)
-    here = [name for name in NAMES if find_runtime(name)]
+    here = [name for name in RUNTIME_NAMES if find_runtime(name)]
     parser.add_argument(
         "--runtime", nargs="+", default=here[:1], help="what oci drives; default: the first of %(default)s"
     )
     given = parser.parse_args()
     if not given.runtime:
-        sys.exit(f"bench_engines: no {' or '.join(NAMES)} on PATH")
+        sys.exit(f"bench_engines: no {' or '.join(RUNTIME_NAMES)} on PATH")
     with NodeLock():
         return 0 if asyncio.run(measure(given.runtime, given.blocks, given.containers)) else 1
 

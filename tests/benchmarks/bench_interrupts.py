@@ -1,6 +1,6 @@
-"""Cost of parsing a /proc/interrupts of 256 CPUs and 400 rows, against reading every number of it, and of one sample.
+"""Cost of parsing a /proc/interrupts with 256 CPUs and 400 rows, compared with parsing every number; cost of a sample.
 
-Run: .venv/bin/python tests/benchmarks/bench_interrupts.py. Exit status 1 where the median parse exceeds its budget.
+Run: .venv/bin/python tests/benchmarks/bench_interrupts.py. Exit status 1 if the median parse exceeds its budget.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ BUDGET_MS = 20.0
 
 
 def big_text(cpus: int = CPUS) -> str:
-    """As wide as the kernel prints it: counts of ten columns, the IPI rows last, as on x86."""
+    """A file as the kernel prints it: counts in ten columns, the IPI rows last, as on x86."""
     lines = [" " * 12 + "".join(f"CPU{cpu:<8d}" for cpu in range(cpus))]
     ipis = [("RES", "Rescheduling interrupts"), ("CAL", "Function call interrupts"), ("TLB", "TLB shootdowns")]
     names = [(str(irq), f"PCI-MSIX-0000:00:01.0 {irq}-edge nvme0q{irq}") for irq in range(ROWS - len(ipis))]
@@ -30,7 +30,7 @@ def big_text(cpus: int = CPUS) -> str:
 
 
 def parse_everything(text: str) -> int:
-    """The yardstick: every count of every row as an integer."""
+    """For comparison: every count of every row as an integer."""
     total = 0
     for line in text.splitlines()[1:]:
         total += sum(int(word) for word in line.partition(":")[2].split()[:CPUS])
@@ -38,7 +38,7 @@ def parse_everything(text: str) -> int:
 
 
 def main() -> int:
-    """Print min / median / max of each; 1 where the budget is exceeded."""
+    """Print min / median / max of each; 1 if the budget is exceeded."""
     text = big_text()
     ours = spread_ms(lambda: parse_interrupts(text), ROUNDS)
     yardstick = spread_ms(lambda: parse_everything(text), ROUNDS)

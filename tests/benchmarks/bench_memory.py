@@ -1,7 +1,7 @@
 """Resident memory of `kickwatch run`: after 200 containers, and whether it is flat from there to 1000.
 
-Starts the daemon, metrics and all, with short trials, counts the containers in its log, and reads its VmRSS after each
-trial. Needs root, a Docker Engine and about ten minutes.
+Starts the daemon with metrics and short trials, counts the containers in its log, and reads its VmRSS after each trial.
+Needs root, a Docker Engine and about ten minutes.
 """
 
 import json
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 PROMISED_KIB = 56 * 1024
-FLAT_KIB = 1024  # what the allocator may add over 800 containers and still be called flat
+FLAT_KIB = 1024  # growth by the allocator over 800 containers that still counts as flat
 FIRST, LAST = 200, 1000
 SETTINGS = {
     "workload.containers_per_trial": 50,
@@ -31,13 +31,13 @@ def resident_kib(pid: int) -> int:
 
 
 def main() -> int:
-    """Run the daemon until it has churned LAST containers."""
+    """Run the daemon until it has run LAST containers."""
     with tempfile.TemporaryDirectory() as state:
         return measure(SETTINGS | {"state.directory": state})
 
 
 def measure(given: dict[str, object]) -> int:
-    """Print the sizes; 1 if a promise was missed."""
+    """Print the sizes; 1 if a promise is missed."""
     settings = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "kickwatch", "run", *settings]
     sizes: list[tuple[int, int]] = []

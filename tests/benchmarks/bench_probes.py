@@ -1,8 +1,8 @@
-"""Cost of the csd program per event, by the kernel's own accounting, while containers come and go.
+"""Cost of the csd program per event, from the kernel's statistics, during container churn.
 
-Switching BPF run-time statistics on flips a static key (broadcasts), so this is a benchmark and never part of a trial.
-The mean depends on the mix: remote wakeups and TLB shootdowns are counted in one or two map look-ups, an unknown
-request is unwound. Both are printed: the churn's own mix, and a storm of shootdowns. Needs root and a Docker Engine.
+Enabling BPF run-time statistics flips a static key (broadcasts), so this is a benchmark and never part of a trial. The
+mean depends on the mix of events: a remote wakeup or a TLB shootdown costs one or two map look-ups, an unknown request
+is unwound. Two mixes are measured: that of the churn, and mostly shootdowns. Needs root and a Docker Engine.
 """
 
 import asyncio
@@ -46,12 +46,12 @@ async def cost(rig: Rig, act: Callable[[], Awaitable[object]]) -> tuple[float, i
 
 
 async def shootdowns() -> None:
-    """Some ten thousand TLB shootdowns."""
+    """About ten thousand TLB shootdowns."""
     await asyncio.to_thread(subprocess.run, [sys.executable, "-c", STORM], check=True)
 
 
 def show(name: str, costs: list[tuple[float, int]]) -> float:
-    """One line; returns the median mean."""
+    """Print a line; return the median of the means."""
     means = [mean for mean, _ in costs]
     events = sum(runs for _, runs in costs)
     spread = f"min {min(means):.0f}, max {max(means):.0f}"

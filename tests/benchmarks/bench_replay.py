@@ -1,4 +1,4 @@
-"""What it costs to judge a history again: time and memory for 100,000 trials, and the detectors' share of a trial.
+"""Cost of replaying a history: time and memory for 100,000 trials, and the detectors' time per trial.
 
 Run it: `python tests/benchmarks/bench_replay.py [TRIALS]`. Each trial is a real one, 20 containers on Linux 6.18 with
 all their cells and stacks; some have a broadcast. It fails if 100,000 trials take 20 s or more, if memory grows with

@@ -1,6 +1,6 @@
-"""The native loop of `reproduce` against a plain script of the same steps, interleaved: seconds per loop.
+"""The native loop of `reproduce` compared with a plain script of the same steps, interleaved: seconds per loop.
 
-The script does what the test published in 2017 does in each loop: make a memory cgroup, write both limits, enter it,
+In each loop the script does the steps of the test published in 2017: make a memory cgroup, write both limits, enter it,
 create and unlink a file. Needs root; cgroup v1 or v2. Leaves nothing.
 """
 
@@ -46,11 +46,11 @@ def scripted(cgroups: Cgroups) -> float:
     limits = "memory.limit_in_bytes,memory.kmem.limit_in_bytes" if v1 else "memory.max"
     home = str(cgroups.memcg_dir_of("self"))
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", SCRIPT, str(parent), home, str(LOOPS), limits],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        return float(said.stdout) / LOOPS
+        return float(done.stdout) / LOOPS
     finally:
         remove_tree(parent)
 
@@ -64,7 +64,7 @@ async def native(cgroups: Cgroups) -> float:
 
 
 async def main() -> int:
-    """Interleaved blocks."""
+    """Run interleaved blocks; returns 0 if the promise holds."""
     if os.geteuid() != 0:
         sys.exit("bench_reproduce: run as root")
     ratios = []

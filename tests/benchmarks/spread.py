@@ -1,4 +1,4 @@
-"""How long something takes, over and over: minimum, median and maximum in milliseconds."""
+"""Durations of repeated calls: minimum, median and maximum in milliseconds."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ Spread = tuple[float, float, float]
 
 
 def spread_ms(function: Callable[[], object], rounds: int) -> Spread:
-    """Of a call."""
+    """Durations of calling a function."""
     taken = []
     for _ in range(rounds):
         start_ns = time.perf_counter_ns()
@@ -18,7 +18,7 @@ def spread_ms(function: Callable[[], object], rounds: int) -> Spread:
 
 
 async def spread_of_awaits_ms(function: Callable[[], Awaitable[object]], rounds: int) -> Spread:
-    """Of a coroutine, thread hops included."""
+    """Durations of awaiting a coroutine, including switches to threads."""
     taken = []
     for _ in range(rounds):
         start_ns = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""Images the docker tests need: made from the project's own program, gone afterwards."""
+"""The image that the docker tests need, and objects of other users that they must not touch."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
 
 @pytest.fixture(scope="session")
 def own_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scratch image with the workload program under /workload, under a name that is not kickwatch's."""
+    """A scratch image with the workload program as /workload; its name is not kickwatch's."""
     tar = tmp_path_factory.mktemp("image") / "image.tar"
     subprocess.run(["tar", "-C", str(PROGRAM.parent), "-cf", str(tar), PROGRAM.name], check=True)
     subprocess.run(["docker", "import", str(tar), "foreign-test:1"], check=True, capture_output=True)
@@ -26,9 +26,9 @@ def own_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Somebody else's container, network, volume and image, with names and labels like ours, beside all docker tests.
+    """A container, network, volume and image of another user with names and labels like ours, during all docker tests.
 
-    At the end of all tests they and everything else that the engine lists must be there as before, byte for byte.
+    After the tests they and everything else that the engine lists must be unchanged, byte for byte.
     """
     tar = tmp_path_factory.mktemp("others") / "image.tar"
     subprocess.run(["tar", "-C", str(PROGRAM.parent), "-cf", str(tar), PROGRAM.name], check=True)
@@ -55,10 +55,10 @@ def _remove_others() -> None:
 
 
 def _remove_ours() -> None:
-    """What a session that was killed left: the first trial would remove it, or stumble over it."""
-    kept_by = (f"label=kickwatch.instance={read_instance()}", "name=^kickwatch-lookalike$")
-    left = {one for which in kept_by for one in _docker("ps", "-aq", "--filter", which).split()}
-    images = set(_docker("images", "-q", "--filter", "label=kickwatch").split())  # of any value: somebody else's, too
+    """Remove what a killed test session left; the first trial would remove it, or fail because of it."""
+    filters = (f"label=kickwatch.instance={read_instance()}", "name=^kickwatch-lookalike$")
+    left = {container_id for which in filters for container_id in _docker("ps", "-aq", "--filter", which).split()}
+    images = set(_docker("images", "-q", "--filter", "label=kickwatch").split())  # of any value
     for command, found in ((("rm", "-f", "-v"), left), (("rmi", "-f"), images)):
         if found:
             _docker(*command, *found)
@@ -67,9 +67,9 @@ def _remove_ours() -> None:
 
 
 def _listed() -> list[str]:
-    """Everything the engine lists, without what counts time, and the cgroups that could be ours.
+    """Everything that the engine lists, without durations, and the cgroups that could be ours.
 
-    Docker lists labels, mounts and networks of a container in an order that changes from one call to the next.
+    The order in which Docker lists the labels, mounts and networks of a container changes from call to call.
     """
     container = "{{.ID}} {{.Image}} {{.Command}} {{.CreatedAt}} {{.Names}} {{.Labels}} {{.Mounts}} {{.Networks}}"
     ps = ("ps", "-a", "--no-trunc", "--format")

@@ -1,4 +1,4 @@
-"""What the node hides from the daemon: it names what is missing, is blind rather than quiet, and sees again unasked."""
+"""The node hides files or BPF from the daemon, which reports what is missing, is blind, not quiet, and recovers."""
 
 import json
 import re
@@ -24,15 +24,15 @@ from node_daemon import FAST, NodeDaemon, toml
 
 pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
-MANY = {"workload.containers_per_trial": 12, "workload.concurrency": 4}  # ten decide where anything is seen
+MANY = {"workload.containers_per_trial": 12, "workload.concurrency": 4}  # with probes, ten are enough for a verdict
 TRACING = "/sys/kernel/tracing"
 MOUNTED = ("sh", "-c", f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}")
 
 
 def run(prefix: list[str], command: str, tmp_path: Path, *words: str) -> tuple[int, Any, str]:
-    """`kickwatch COMMAND --json` behind a prefix: exit status, result, standard error."""
+    """Run `kickwatch COMMAND --json` after a prefix; return exit status, result and standard error."""
     config = tmp_path / "kickwatch.toml"
-    config.write_text(toml(FAST | NodeDaemon.places(tmp_path)))
+    config.write_text(toml(FAST | NodeDaemon.separate_paths(tmp_path)))
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "kickwatch", command, "--json", "--config", str(config), *words],
         capture_output=True, text=True, timeout=100, check=False,
@@ -41,42 +41,42 @@ def run(prefix: list[str], command: str, tmp_path: Path, *words: str) -> tuple[i
 
 
 def tracefs(tmp_path: Path) -> dict[str, list[Step]]:
-    """What an administrator may have done with it."""
-    elsewhere = tmp_path / "tracing"
-    elsewhere.mkdir()
-    gone = ("umount", "-l", TRACING)
+    """States of tracefs that an administrator may have caused."""
+    other_place = tmp_path / "tracing"
+    other_place.mkdir()
+    unmount = ("umount", "-l", TRACING)
     return {
-        "not mounted": [MOUNTED, gone],
-        "mounted elsewhere": [MOUNTED, gone, ("mount", "-t", "tracefs", "tracefs", elsewhere)],
+        "not mounted": [MOUNTED, unmount],
+        "mounted elsewhere": [MOUNTED, unmount, ("mount", "-t", "tracefs", "tracefs", other_place)],
         "read-only": [MOUNTED, ("mount", "-o", "remount,bind,ro", TRACING)],
     }
 
 
 @pytest.mark.parametrize("how", ["not mounted", "mounted elsewhere", "read-only"])
-def test_tracefs(tmp_path: Path, how: str) -> None:
-    """All is seen as ever: raw tracepoints need no tracefs."""
-    status, told, err = run(inside(*tracefs(tmp_path)[how]), "doctor", tmp_path, "--control")
-    assert (status, told["blind"]) == (0, False), err
-    satisfied = {one["name"]: one["satisfied"] for one in told["capabilities"]}
+def test_tracefs_is_not_needed(tmp_path: Path, how: str) -> None:
+    """Nothing is lost: raw tracepoints need no tracefs."""
+    status, result, err = run(inside(*tracefs(tmp_path)[how]), "doctor", tmp_path, "--control")
+    assert (status, result["blind"]) == (0, False), err
+    satisfied = {row["name"]: row["satisfied"] for row in result["capabilities"]}
     assert satisfied["IPIs by reason"]
     assert satisfied["lock contention"]
     assert satisfied["positive control"]
 
 
-def test_tracefs_not_mounted_in_a_trial(tmp_path: Path) -> None:
-    """The verdict is as ever, too."""
-    status, told, err = run(inside(*tracefs(tmp_path)["not mounted"]), "trial", tmp_path)
-    assert (status, told["verdict"], told["reasons"]) == (4, "unknown", ["insufficient_evidence"]), err
-    assert told["observers"] == {"ipis": ipi_rung(), "contention": "tracepoint"}
-    assert told["containers"] == 2
-    assert {row["reason"] for row in told["bill"]} & {"rcu_exp_handler", "flush_tlb_func", "sched_ttwu_pending"}
+def test_a_trial_does_not_need_tracefs(tmp_path: Path) -> None:
+    """The verdict does not change either."""
+    status, result, err = run(inside(*tracefs(tmp_path)["not mounted"]), "trial", tmp_path)
+    assert (status, result["verdict"], result["reasons"]) == (4, "unknown", ["insufficient_evidence"]), err
+    assert result["observers"] == {"ipis": ipi_rung(), "contention": "tracepoint"}
+    assert result["containers"] == 2
+    assert {row["reason"] for row in result["bill"]} & {"rcu_exp_handler", "flush_tlb_func", "sched_ttwu_pending"}
 
 
-def test_proc_interrupts_cut_off_in_mid_line(tmp_path: Path) -> None:
-    """No figure is made of it. The trial is lost, the control fails, and both come back with the file."""
+def test_proc_interrupts_cut_off_within_a_line(tmp_path: Path) -> None:
+    """No figure is derived from it. The trial is lost and the control fails until the file is complete again."""
     cut = tmp_path / "interrupts"
-    whole = Path("/proc/interrupts").read_text()
-    cut.write_text(whole[: whole.index("\n", len(whole) // 2) + 20])
+    text = Path("/proc/interrupts").read_text()
+    cut.write_text(text[: text.index("\n", len(text) // 2) + 20])
     with NodeDaemon(tmp_path, {"trial.control_period_s": 1}, prefix=inside()) as daemon:
         daemon.wait("trial_finished")
         enter(daemon.pid, cover(cut, "/proc/interrupts"))
@@ -94,7 +94,7 @@ def test_proc_interrupts_cut_off_in_mid_line(tmp_path: Path) -> None:
 
 
 def zeros(tmp_path: Path) -> Step:
-    """/proc/kallsyms as a reader without CAP_SYSLOG has it."""
+    """/proc/kallsyms as a reader without CAP_SYSLOG sees it."""
     hidden = tmp_path / "kallsyms"
     hidden.write_text(re.sub(r"^[0-9a-f]+", "0" * 16, Path("/proc/kallsyms").read_text(), flags=re.MULTILINE))
     return cover(hidden, "/proc/kallsyms")
@@ -114,19 +114,19 @@ def test_kallsyms_hidden(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["trial", "doctor"])
 def test_kallsyms_hidden_from_a_command(tmp_path: Path, command: str) -> None:
-    status, told, err = run(inside(zeros(tmp_path)), command, tmp_path)
+    status, result, err = run(inside(zeros(tmp_path)), command, tmp_path)
     assert status == 4, err
     if command == "doctor":
-        missing = {one["name"]: one["remedy"] for one in told["capabilities"] if not one["satisfied"]}
-        assert told["blind"]
+        missing = {row["name"]: row["remedy"] for row in result["capabilities"] if not row["satisfied"]}
+        assert result["blind"]
         assert "CAP_SYSLOG" in missing["kernel symbols"]
     else:
-        assert (told["verdict"], told["reasons"]) == ("unknown", ["blind"])
+        assert (result["verdict"], result["reasons"]) == ("unknown", ["blind"])
 
 
 @pytest.mark.parametrize("how", ["capabilities", "seccomp"])
-def test_bpf_refused(tmp_path: Path, how: str) -> None:
-    """Counters alone never acquit, however many containers come and go."""
+def test_bpf_refused_from_the_start(tmp_path: Path, how: str) -> None:
+    """With counters alone the verdict is never quiet, after any number of containers."""
     prefix = without_capabilities("bpf", "perfmon", "sys_admin") if how == "capabilities" else refused_bpf()
     with NodeDaemon(tmp_path, MANY, prefix=prefix) as daemon:
         assert daemon.wait("started")["observers"] == {"ipis": "counters", "contention": "none"}
@@ -140,7 +140,7 @@ def test_bpf_refused(tmp_path: Path, how: str) -> None:
 
 
 def test_bpf_refused_while_it_runs(tmp_path: Path) -> None:
-    """As a kernel before 5.19 does once CAP_BPF is gone. Maps that may not be read are not taken for empty ones."""
+    """A kernel before 5.19 does this once CAP_BPF is dropped. An unreadable map does not count as empty."""
     metrics = {"metrics.enabled": True, "metrics.listen": "127.0.0.1:0", "metrics.textfile": str(tmp_path / "k.prom")}
     with NodeDaemon(tmp_path, MANY | metrics, prefix=refused_bpf_later()) as daemon:
         daemon.wait("trial_finished")
@@ -158,13 +158,13 @@ def test_bpf_refused_while_it_runs(tmp_path: Path) -> None:
 
 
 def textfile(tmp_path: Path) -> str:
-    """What node_exporter would read."""
+    """The file that node_exporter would read."""
     path = tmp_path / "k.prom"
     return path.read_text() if path.exists() else ""
 
 
 def test_psi_absent(tmp_path: Path) -> None:
-    """The guard watches what there is."""
+    """The guard uses the figures that exist."""
     empty = tmp_path / "pressure"
     empty.mkdir()
     steps = [cover(empty, "/proc/pressure")] if Path("/proc/pressure").is_dir() else []

@@ -19,21 +19,21 @@ def timestamping() -> Iterator[str]:
         yield name
 
 
-def test_a_run_with_them_is_unknown_names_the_cell_and_says_what_next(timestamping: str) -> None:
+def test_broadcasts_elsewhere_make_a_run_unknown_and_their_cell_is_named(timestamping: str) -> None:
     settings = (f"workload.image={timestamping}", "workload.hold_s=0.5", "trial.window_s=1")
     words = [word for setting in settings for word in ("--set", setting)]
     outcome = kickwatch("trial", "--until-decided", "--json", *words, timeout_s=180)
-    told = outcome.json
-    assert (outcome.status, told["verdict"], told["reasons"]) == (4, "unknown", ["broadcasts_elsewhere"]), told
-    (worst, *_) = told["evidence"]["beside"]
+    result = outcome.json
+    assert (outcome.status, result["verdict"], result["reasons"]) == (4, "unknown", ["broadcasts_elsewhere"]), result
+    (worst, *_) = result["evidence"]["beside"]
     assert (worst["reason"], worst["heard_as"]) == ("do_sync_core", "elsewhere")
-    # The key is off only while nobody on the node has such a socket: another test's may be open now and then.
+    # The key is off only while no process on the node has such a socket; another test may have one open.
     assert 0.5 <= worst["broadcasts_per_container"] <= BROADCASTS + 1
-    assert told["per_container"]["creation_path_broadcasts"] == 0
+    assert result["per_container"]["creation_path_broadcasts"] == 0
 
 
 @pytest.mark.long
-def test_the_daemon_knows_nothing_from_the_first_such_trial_on(timestamping: str, tmp_path: Path) -> None:
+def test_broadcasts_elsewhere_make_the_daemon_unknown_at_once(timestamping: str, tmp_path: Path) -> None:
     settings = {"workload.containers_per_trial": 23, "trial.window_s": 1.0}
     users = {"workload.image": timestamping, "workload.hold_s": 0.5}
     with NodeDaemon(tmp_path, settings) as daemon:

@@ -1,6 +1,6 @@
-"""What every engine promises, tried on each with real containers: Docker, Podman, and runc and crun without a daemon.
+"""The Engine protocol on every real engine: Docker, Podman, and runc and crun without a daemon.
 
-Nothing is observed here, so no probe is armed; the containers have a cgroup parent and an instance of their own.
+No probe is armed, since nothing is observed here. The containers have a separate cgroup parent and instance.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ import pytest
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.native import binary
 from kickwatch.node.cgroups import Cgroups, remove_tree
-from kickwatch.workload.barrier import Barrier, Place
+from kickwatch.workload.barrier import Barrier, ContainerProcess
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.oci_engine import OciEngine
-from kickwatch.workload.oci_runtime import find_runtime
+from kickwatch.workload.oci_support import find_runtime
 from kickwatch.workload.reaper import reap_containers, stop_slice
 from private_podman import private_podman
 from slowness import SLOWNESS
@@ -37,7 +37,7 @@ SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
 PARENT = "kickwatch-contract"
 ROOT = Path("/run/kickwatch-contract")
 LONG = ("--deadline-ms", "60000")
-SHORT = ("--deadline-ms", "1")  # nobody comes within a millisecond: status 3
+SHORT = ("--deadline-ms", "1")  # not released within a millisecond, it exits with status 3
 VICTIM = """
 import asyncio, os, sys
 import msgspec
@@ -46,9 +46,9 @@ from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.oci_engine import OciEngine
 
-async def main(kind, place, specs):
-    engine = DockerEngine(place, timeout_s=20, workers=1) if kind == "docker" else OciEngine(
-        kind, timeout_s=20, root=Path(place))
+async def main(kind, path, specs):
+    engine = DockerEngine(path, timeout_s=20, workers=1) if kind == "docker" else OciEngine(
+        kind, timeout_s=20, root=Path(path))
     await engine.info()
     for spec in msgspec.json.decode(specs, type=list[ContainerSpec]):
         await engine.start(await engine.create(spec))
@@ -61,12 +61,12 @@ asyncio.run(main(*sys.argv[1:]))
 
 @dataclass
 class Kit:
-    """One engine that is ready, with a name for what is made on it."""
+    """One engine that is ready, and an instance name for its containers."""
 
     engine: Engine
     info: EngineInfo
     image: str
-    arguments: tuple[str, str]  # how the victim makes the same engine
+    arguments: tuple[str, str]  # with which the victim makes the same engine
     cgroups: Cgroups
     instance: str = field(default_factory=lambda: f"contract-{secrets.token_hex(4)}")
 
@@ -85,18 +85,18 @@ class Kit:
             command=command, network="none", cgroup_parent=self.parent, pids_limit=64,
         )  # fmt: skip
 
-    async def at_barrier(self, container_id: str) -> Place | None:
+    async def at_barrier(self, container_id: str) -> ContainerProcess | None:
         barrier = Barrier(self.cgroups, self.cgroups.memory_root / self.parent.lstrip("/"))
-        return await barrier.reached(container_id, self.engine.pid)
+        return await barrier.wait_for(container_id, self.engine.pid)
 
-    async def started(self, command: tuple[str, ...] = LONG, instance: str = "") -> tuple[str, Place | None]:
+    async def started(self, command: tuple[str, ...] = LONG, instance: str = "") -> tuple[str, ContainerProcess | None]:
         container_id = await self.engine.create(self.spec(command=command, instance=instance))
         await self.engine.start(container_id)
         return container_id, await self.at_barrier(container_id)
 
 
 def crun(directory: Path) -> str:
-    """A crun that runs here. Up to 1.8 it refuses a node whose v1 hierarchies have a v2 one beside them: hide that."""
+    """A crun that works here. Up to 1.8 it refuses a node with both v1 hierarchies and a v2 one, so hide the latter."""
     program = find_runtime("crun")
     if program is None:
         pytest.fail("no crun here: deploy/setup test-packages")
@@ -111,14 +111,14 @@ def crun(directory: Path) -> str:
 
 @pytest.fixture(scope="module")
 def podman() -> Iterator[Path]:
-    """The socket of a podman."""
+    """The socket of a private podman."""
     with private_podman() as socket:
         yield socket
 
 
 @pytest.fixture(params=["docker", "podman", "runc", "crun"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
-    """The engine; nothing of this instance is left at the end, and no cgroup."""
+    """Each engine. At the end no container of this instance and no cgroup may be left."""
     engine: Engine
     if request.param in {"docker", "podman"}:
         socket = SOCKET if request.param == "docker" else str(request.getfixturevalue("podman"))
@@ -133,32 +133,32 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
     made = Kit(engine, info, image, arguments, await asyncio.to_thread(Cgroups.read))
     try:
         yield made
-        assert await engine.ours(made.instance) == []
+        assert await engine.own_containers(made.instance) == []
     finally:
         await reap_containers(engine, made.instance)
         await engine.remove_image(image)
         await engine.close()
         left = await asyncio.to_thread(no_parents, made)
     assert left == []
-    assert not oci_is_there()
+    assert not oci_files_exist()
     assert zombies() == []
 
 
 def program() -> bytes:
-    """What runs in our containers."""
+    """The program in our containers."""
     return binary("workload").read_bytes()
 
 
 def no_parents(kit: Kit) -> list[Path]:
-    """Remove the cgroups that the containers were in; returns what cannot be."""
+    """Remove the cgroups of the containers; returns those that cannot be removed."""
     if kit.parent.endswith(".slice"):
         stop_slice(kit.parent)
     names = {PARENT, kit.parent.lstrip("/")}
     return [path for mount in kit.cgroups.mounts for name in names for path in remove_tree(mount / name)]
 
 
-def oci_is_there() -> bool:
-    """Whether anything of an engine without a daemon is left."""
+def oci_files_exist() -> bool:
+    """Whether files of the oci engine are left."""
     return ROOT.exists()
 
 
@@ -170,7 +170,7 @@ def inside(pid: int) -> tuple[dict[str, Path], str, set[str]]:
 
 
 def zombies() -> list[str]:
-    """Names of this process's ended children that nobody has reaped."""
+    """Names of this process's children that have exited and are not reaped."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -182,7 +182,7 @@ def zombies() -> list[str]:
     return found
 
 
-async def test_it_says_what_it_is(kit: Kit) -> None:
+async def test_info_describes_the_engine(kit: Kit) -> None:
     assert kit.info.name == ("oci" if kit.oci else "podman" if "podman" in kit.arguments[1] else "docker")
     assert re.fullmatch(r"(runc|crun) \S+", kit.info.runtime)
     if kit.oci:
@@ -190,26 +190,26 @@ async def test_it_says_what_it_is(kit: Kit) -> None:
         assert kit.info.version.split()[1][0].isdigit()
 
 
-async def test_a_life_with_kernel_memory_charged_at_its_barrier(kit: Kit) -> None:
-    container_id, place = await kit.started()
-    assert place is not None
-    assert await kit.engine.pid(container_id) == place.pid
-    assert (await asyncio.to_thread(place.kmem_bytes) or 0) > 0
+async def test_the_life_of_a_container_with_kernel_memory_charged(kit: Kit) -> None:
+    container_id, process = await kit.started()
+    assert process is not None
+    assert await kit.engine.pid(container_id) == process.pid
+    assert (await asyncio.to_thread(process.kmem_bytes) or 0) > 0
     assert await kit.engine.wait(container_id, 0.2) is None
-    await asyncio.to_thread(place.release)
+    await asyncio.to_thread(process.release)
     assert await kit.engine.wait(container_id, 20) == 0
     assert await kit.engine.pid(container_id) == 0
     await kit.engine.remove(container_id)
-    assert not place.memcg.exists()
-    await kit.engine.remove(container_id)  # gone already: no error
+    assert not process.memcg.exists()
+    await kit.engine.remove(container_id)  # already removed: no error
 
 
-async def test_it_is_confined(kit: Kit) -> None:
-    container_id, place = await kit.started()
-    assert place is not None
-    (ours, _, _), (its, status, root) = inside(os.getpid()), inside(place.pid)
+async def test_the_container_is_confined(kit: Kit) -> None:
+    container_id, process = await kit.started()
+    assert process is not None
+    (ours, _, _), (its, status, root) = inside(os.getpid()), inside(process.pid)
     shared = {kind for kind in ours if ours[kind] == its[kind]}
-    assert shared <= (set() if kit.oci else {"cgroup"})  # Docker keeps the host's on cgroup v1
+    assert shared <= (set() if kit.oci else {"cgroup"})  # on cgroup v1 Docker uses the host's cgroup namespace
     assert "Seccomp:\t2" in status
     if kit.oci:
         assert "NoNewPrivs:\t1" in status
@@ -218,22 +218,22 @@ async def test_it_is_confined(kit: Kit) -> None:
     await kit.engine.remove(container_id)
 
 
-async def test_exit_status_of_its_own_and_by_a_signal(kit: Kit) -> None:
+async def test_the_exit_status_of_a_program_and_of_a_signal(kit: Kit) -> None:
     container_id, _ = await kit.started(SHORT)
     assert await kit.engine.wait(container_id, 20) == 3
-    killed, place = await kit.started()
-    assert place is not None
-    os.kill(place.pid, 9)
+    killed, process = await kit.started()
+    assert process is not None
+    os.kill(process.pid, 9)
     assert await kit.engine.wait(killed, 20) == 128 + 9
-    for one in (container_id, killed):
-        await kit.engine.remove(one)
+    for each in (container_id, killed):
+        await kit.engine.remove(each)
 
 
-async def test_several_at_once(kit: Kit) -> None:
+async def test_several_containers_concurrently(kit: Kit) -> None:
     async def life() -> int | None:
-        container_id, place = await kit.started()
-        if place is not None:
-            await asyncio.to_thread(place.release)
+        container_id, process = await kit.started()
+        if process is not None:
+            await asyncio.to_thread(process.release)
         status = await kit.engine.wait(container_id, 20)
         await kit.engine.remove(container_id)
         return status
@@ -241,22 +241,22 @@ async def test_several_at_once(kit: Kit) -> None:
     assert await asyncio.gather(*(life() for _ in range(6))) == [0] * 6
 
 
-async def test_the_reaper_knows_its_own_from_a_look_alike(kit: Kit) -> None:
-    created = await kit.engine.create(kit.spec())  # never started
+async def test_the_reaper_leaves_containers_of_another_instance(kit: Kit) -> None:
+    created = await kit.engine.create(kit.spec())  # not started
     running, _ = await kit.started()
-    theirs, place = await kit.started(instance="somebody-else")
-    assert set(await kit.engine.ours(kit.instance)) == {created, running}
+    other, process = await kit.started(instance="another-instance")
+    assert set(await kit.engine.own_containers(kit.instance)) == {created, running}
     assert await reap_containers(kit.engine, kit.instance) == 2
-    assert await kit.engine.ours(kit.instance) == []
-    assert await kit.engine.ours("somebody-else") == [theirs]
-    assert place is not None
-    assert await kit.engine.pid(theirs) == place.pid
-    await kit.engine.remove(theirs)
+    assert await kit.engine.own_containers(kit.instance) == []
+    assert await kit.engine.own_containers("another-instance") == [other]
+    assert process is not None
+    assert await kit.engine.pid(other) == process.pid
+    await kit.engine.remove(other)
 
 
 @pytest.fixture
 def foreign() -> Iterator[int]:
-    """A container that somebody runs with runc: our labels and a name like ours, but another root. Yields its pid."""
+    """Another user's runc container with our labels and a name like ours, but another root. Yields its pid."""
     home = Path("/run/kickwatch-foreign")
     rootfs = home / "bundle/rootfs"
     for name in ("proc", "dev", "sys"):
@@ -275,7 +275,7 @@ def foreign() -> Iterator[int]:
     pid = int((home / "pid").read_text())
     yield pid
     subprocess.run([*runc, "delete", "--force", name], check=True)
-    with suppress(ChildProcessError):  # it is ours where an engine under test made this process a subreaper
+    with suppress(ChildProcessError):  # it is our child if an engine under test made this process a subreaper
         os.waitpid(pid, 0)
     for mount in Cgroups.read().mounts:
         if (mount / "foreign-contract").is_dir():
@@ -283,24 +283,24 @@ def foreign() -> Iterator[int]:
     shutil.rmtree(home)
 
 
-async def test_killed_in_mid_life_and_reaped(kit: Kit, foreign: int) -> None:
+async def test_containers_of_a_killed_process_are_reaped(kit: Kit, foreign: int) -> None:
     specs = [kit.spec(index) for index in range(2)]
-    told = msgspec.json.encode(specs).decode()
+    encoded = msgspec.json.encode(specs).decode()
     victim = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", VICTIM, *kit.arguments, told, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", VICTIM, *kit.arguments, encoded, stdout=asyncio.subprocess.PIPE
     )
     assert victim.stdout is not None
     assert await victim.stdout.readline() == b"alive\n"
     victim.kill()
     await victim.wait()
-    places = [await kit.at_barrier(container_id) for container_id in await kit.engine.ours(kit.instance)]
-    assert len(places) == 2
+    processes = [await kit.at_barrier(container_id) for container_id in await kit.engine.own_containers(kit.instance)]
+    assert len(processes) == 2
     assert await reap_containers(kit.engine, kit.instance) == 2
-    assert [place for place in places if place is not None and place.memcg.exists()] == []
+    assert [process for process in processes if process is not None and process.memcg.exists()] == []
     assert "kw-barrier" in inside(foreign)[1]
 
 
-async def test_one_that_cannot_start_is_named_and_leaves_nothing(kit: Kit) -> None:
+async def test_a_container_that_cannot_start_is_named_and_leaves_nothing(kit: Kit) -> None:
     if kit.oci:
         spec = kit.spec()
         await asyncio.to_thread(lambda: next(ROOT.glob("images/*/program")).chmod(0o644))
@@ -321,9 +321,9 @@ async def test_a_cancelled_create_leaves_nothing(kit: Kit, after_s: float) -> No
     await asyncio.sleep(after_s)
     creating.cancel()
     (made,) = await asyncio.gather(creating, return_exceptions=True)
-    if isinstance(made, str):  # it was faster
+    if isinstance(made, str):  # it was created before the cancellation
         await kit.engine.remove(made)
-    assert await kit.engine.ours(kit.instance) == []
+    assert await kit.engine.own_containers(kit.instance) == []
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05])
@@ -334,19 +334,19 @@ async def test_a_cancelled_start_can_be_removed(kit: Kit, after_s: float) -> Non
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
     await kit.engine.remove(container_id)
-    assert await kit.engine.ours(kit.instance) == []
+    assert await kit.engine.own_containers(kit.instance) == []
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
-async def test_a_runtime_directory_that_is_noexec_as_on_many_nodes(tmp_path: Path, runtime: str) -> None:
+async def test_a_noexec_runtime_directory_as_on_many_nodes(tmp_path: Path, runtime: str) -> None:
     home = Path("/run/kickwatch-noexec")
     wanted = await asyncio.to_thread(crun, tmp_path) if runtime == "crun" else runtime
     with noexec(home):
         engine = OciEngine(wanted, timeout_s=20, root=home / "oci")
         info, image = await engine.info(), await engine.prepare_image(await asyncio.to_thread(program))
         kit = Kit(engine, info, image, ("", ""), await asyncio.to_thread(Cgroups.read))
-        container_id, place = await kit.started()
-        assert place is not None
+        container_id, process = await kit.started()
+        assert process is not None
         await engine.remove(container_id)
         await engine.remove_image(image)
         await engine.close()
@@ -355,7 +355,7 @@ async def test_a_runtime_directory_that_is_noexec_as_on_many_nodes(tmp_path: Pat
 
 @contextmanager
 def noexec(directory: Path) -> Iterator[None]:
-    """A file system of which nothing can be executed."""
+    """A file system mounted noexec."""
     directory.mkdir()
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=755,size=8m", "tmpfs", directory], check=True
@@ -368,25 +368,25 @@ def noexec(directory: Path) -> Iterator[None]:
 
 
 HANGS = {
-    "at once": "sleep 1000",
-    "once it runs": '/usr/sbin/runc "$@"; sleep 1000',
-    "in everything": "exec sleep 1000",
+    "before run": "sleep 1000",
+    "after run": '/usr/sbin/runc "$@"; sleep 1000',
+    "in every command": "exec sleep 1000",
 }
 
 
 @pytest.mark.parametrize("how", HANGS)
-async def test_a_runtime_that_hangs_is_bounded_and_what_it_made_is_removed(tmp_path: Path, how: str) -> None:
+async def test_a_hanging_runtime_is_killed_and_what_it_made_is_removed(tmp_path: Path, how: str) -> None:
     wrapper = tmp_path / "runc"
     hang = (
         HANGS[how]
-        if how == "in everything"
+        if how == "in every command"
         else f'case "$*" in *" run "*) {HANGS[how]} ;; *) exec /usr/sbin/runc "$@" ;; esac'
     )
     wrapper.write_text(f"#!/bin/sh\n{hang}\n")
     wrapper.chmod(0o755)
     engine = OciEngine(str(wrapper), timeout_s=1, root=ROOT)
     since = time.monotonic()
-    if how == "in everything":
+    if how == "in every command":
         with pytest.raises(EngineAbsentError, match="no answer"):
             await engine.info()
     else:
@@ -396,10 +396,10 @@ async def test_a_runtime_that_hangs_is_bounded_and_what_it_made_is_removed(tmp_p
         with pytest.raises(EngineAnswerLostError, match=container_id):
             await engine.start(container_id)
         await engine.remove(container_id)
-        assert await engine.ours(kit.instance) == []
+        assert await engine.own_containers(kit.instance) == []
         await engine.remove_image(kit.image)
         assert await asyncio.to_thread(no_parents, kit) == []
     assert time.monotonic() - since < 6
     await engine.close()
-    assert not oci_is_there()
+    assert not oci_files_exist()
     assert zombies() == []

@@ -1,7 +1,7 @@
-"""What befalls an engine while the daemon runs: it says so, waits, goes on by itself, and leaves nothing.
+"""Faults of an engine while the daemon runs: it logs them, waits, continues by itself, and leaves nothing.
 
-Against a dockerd of the tests' own, which is restarted, stopped and starved for real. Where a fault needs an engine
-that answers wrongly, a proxy stands before that dockerd. Each test ends the daemon, which has 10 s and exits with 0.
+A private dockerd is really restarted, stopped and deprived of disk space. For wrong answers there is a proxy in front
+of it. Each test stops the daemon, which must exit with 0 within 10 s.
 """
 
 import itertools
@@ -27,9 +27,9 @@ CONTAINERS = FAST["workload.containers_per_trial"]
 OURS = ("--filter", "label=kickwatch=1", "--filter", f"label=kickwatch.instance={read_instance()}")
 PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
 LOOK_ALIKE_IMAGE = "kickwatch-workload:lookalike"
-# Three that bear our name or one of our labels each; ours bear both labels, with this node's instance.
+# Each has a name like ours or one of our labels. Our containers have both labels, with this node's instance.
 LOOK_ALIKES = (
-    ("kickwatch-0a1b2c3d-0", "kickwatch=1", "kickwatch.instance=somebody-else"),
+    ("kickwatch-0a1b2c3d-0", "kickwatch=1", "kickwatch.instance=another"),
     ("kickwatch-4e5f6a7b-1", f"kickwatch.instance={read_instance()}"),
     ("kickwatch", "kickwatch=1", "kickwatch.container=kickwatch-4e5f6a7b-1"),
 )
@@ -57,7 +57,7 @@ def proxy(engine: PrivateEngine) -> Iterator[Proxy]:
 
 @pytest.fixture(autouse=True)
 def nothing_foreign_is_touched(engine: PrivateEngine) -> Iterator[None]:
-    """On the engine that the daemon works on, to the byte. Nothing of ours is left there either."""
+    """Nothing changes on the daemon's engine, byte for byte, so nothing of ours is left there either."""
     engine.revive()
     before = engine.inventory()
     yield
@@ -66,27 +66,27 @@ def nothing_foreign_is_touched(engine: PrivateEngine) -> Iterator[None]:
 
 @pytest.fixture
 def start(engine: PrivateEngine, tmp_path: Path) -> Start:
-    """A daemon on the private engine, or on the socket that is given. Use as a context manager.
+    """A daemon on the private engine, or on the given socket. Use as a context manager.
 
-    A call to the engine may take a second, so that a hung one is given up soon; a loaded machine may need more for a
-    start now and then, which fails that container: so tests wait for a trial that is as they want it, not for the next.
+    A call to the engine may take a second, so a hanging call ends soon. On a loaded machine a start sometimes takes
+    longer and that container fails, so tests wait for a trial with the expected result, not for the next trial.
     """
 
     def start_one(at: Path | None = None, **settings: Any) -> NodeDaemon:
-        told = {key.replace("__", "."): value for key, value in settings.items()}
+        dotted = {key.replace("__", "."): value for key, value in settings.items()}
         fixed = {"engine.socket": str(at or engine.socket), "engine.timeout_s": TIMEOUT_S, "trial.jitter": 0.0}
-        return NodeDaemon(tmp_path, {**fixed, **told})
+        return NodeDaemon(tmp_path, {**fixed, **dotted})
 
     return start_one
 
 
 def is_valid(record: Record) -> bool:
-    """Every container of the trial counted."""
+    """No container of the trial failed."""
     return bool(record["failed"] == 0 and record["containers"] == CONTAINERS)
 
 
 def valid_trial(daemon: NodeDaemon, since: int = 0) -> Record:
-    """The first valid trial after the mark, now or when it comes."""
+    """Wait for the first valid trial after the mark."""
 
     def found() -> list[Record]:
         return list(filter(is_valid, daemon.events("trial_finished", since)))
@@ -96,18 +96,18 @@ def valid_trial(daemon: NodeDaemon, since: int = 0) -> Record:
 
 
 def failed_trial(daemon: NodeDaemon, since: int, part: str) -> Record:
-    """The first trial after the mark with a container that failed with these words."""
+    """Wait for the first trial after the mark with a container whose failure contains `part`."""
 
     def found() -> list[Record]:
-        told = daemon.events("trial_finished", since)
-        return [record for record in told if any(part in failure for failure in record["failures"])]
+        trials = daemon.events("trial_finished", since)
+        return [record for record in trials if any(part in failure for failure in record["failures"])]
 
     daemon.until(lambda: bool(found()), f"a trial with {part!r}")
     return found()[0]
 
 
 def recovers(daemon: NodeDaemon, since: int) -> Record:
-    """The engine was said to be lost once, and is found; then trials go on. Returns the record of the loss."""
+    """Wait until the engine is found and a trial is valid; return the record of the loss, which is logged once."""
     found = daemon.wait("engine_found", since)
     valid_trial(daemon, daemon.records.index(found))
     (lost,) = daemon.events("engine_lost", since)
@@ -115,7 +115,7 @@ def recovers(daemon: NodeDaemon, since: int) -> Record:
 
 
 def container_of_a_trial(engine: PrivateEngine, daemon: NodeDaemon) -> str:
-    """The id of one that runs; the warm-up's is gone when the first trial begins."""
+    """The id of a running container; that of the warm-up is removed before the first trial."""
     daemon.wait_status("churn window")
     for _ in range(600):
         if running := engine.docker("ps", "-q", *OURS).split():
@@ -125,11 +125,11 @@ def container_of_a_trial(engine: PrivateEngine, daemon: NodeDaemon) -> str:
 
 
 def stopped_in_time(daemon: NodeDaemon) -> None:
-    """SIGTERM; what it left is asked at the end of the `with`."""
+    """SIGTERM; the end of the `with` checks that nothing is left."""
     assert daemon.stop() == 0
 
 
-def test_the_engine_restarts_in_mid_trial(engine: PrivateEngine, start: Start) -> None:
+def test_the_engine_restarts_during_a_trial(engine: PrivateEngine, start: Start) -> None:
     with start(workload__hold_s=0.6) as daemon:
         container_of_a_trial(engine, daemon)
         mark = daemon.mark()
@@ -137,7 +137,7 @@ def test_the_engine_restarts_in_mid_trial(engine: PrivateEngine, start: Start) -
         daemon.wait("engine_lost", mark)
         engine.start()
         assert str(engine.socket) in recovers(daemon, mark)["what"]
-        # An engine that is told to end answers for a while on the connections it has: the trial may come to its end.
+        # After SIGTERM the engine still answers on open connections for a while, so the trial may complete.
         assert daemon.events("trial_failed", mark) + daemon.events("trial_void", mark)
         stopped_in_time(daemon)
 
@@ -166,7 +166,7 @@ def test_the_engine_hangs(engine: PrivateEngine, start: Start) -> None:
 
 
 def test_a_stop_while_the_engine_hangs(engine: PrivateEngine, start: Start) -> None:
-    """It ends in time, whatever its calls may take, and says what it could not remove; the next start does."""
+    """The daemon exits in time and logs what it could not remove; the next start removes it."""
     with start(workload__hold_s=1.0, engine__timeout_s=30.0) as daemon:
         container_of_a_trial(engine, daemon)
         with engine.hanging():
@@ -185,12 +185,12 @@ def test_the_engine_refuses(proxy: Proxy, start: Start) -> None:
         proxy.refuse()
         daemon.wait("engine_lost", mark)
         proxy.listen()
-        # An open connection is closed at its next use; one that is made anew is refused.
+        # An open connection fails at its next use; a new one is refused.
         assert re.search("Connection refused|Remote end closed connection", recovers(daemon, mark)["what"])
         stopped_in_time(daemon)
 
 
-def test_the_engine_comes_late(engine: PrivateEngine, start: Start) -> None:
+def test_the_engine_starts_after_the_daemon(engine: PrivateEngine, start: Start) -> None:
     engine.end(signal.SIGTERM)
     with start() as daemon:
         daemon.wait("engine_lost")
@@ -199,10 +199,10 @@ def test_the_engine_comes_late(engine: PrivateEngine, start: Start) -> None:
         stopped_in_time(daemon)
 
 
-def test_the_engines_socket_is_deleted_and_made_anew(engine: PrivateEngine, start: Start) -> None:
-    """The engine runs on: what is connected goes on, nobody else can reach it until it makes its socket anew.
+def test_the_engines_socket_is_deleted_and_made_again(engine: PrivateEngine, start: Start) -> None:
+    """Without its socket the engine serves open connections, but no new ones until it is restarted.
 
-    It ends between two trials: of a connection that is closed in mid-answer something else would be said first.
+    It is stopped between two trials, because a connection that closes during an answer would give another error first.
     """
     with start(trial__interval_s=5.0) as daemon:
         valid_trial(daemon)
@@ -218,8 +218,8 @@ def test_the_engines_socket_is_deleted_and_made_anew(engine: PrivateEngine, star
 
 def test_the_engine_answers_garbage(proxy: Proxy, start: Start) -> None:
     odd = itertools.cycle(
-        garbage(told)
-        for told in (
+        garbage(data)
+        for data in (
             b"\x00\xff" * 500,
             b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
             b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{"ApiVersion": "latest"}',
@@ -244,7 +244,7 @@ def test_the_engine_answers_garbage(proxy: Proxy, start: Start) -> None:
 
 
 def test_the_engine_answers_slowly(proxy: Proxy, start: Start) -> None:
-    """In time, it is waited for. Byte by byte, an answer has the time of one."""
+    """A slow answer is waited for. One that arrives byte by byte has no more time than any other."""
     with start(proxy.path) as daemon:
         with proxy.fault(late(0.2)):
             valid_trial(daemon)
@@ -261,16 +261,16 @@ def test_a_create_that_times_out_and_succeeds_later(engine: PrivateEngine, proxy
         daemon.wait_status("churn window")
         mark = daemon.mark()
         with proxy.fault(once(late(TIMEOUT_S + 1.0)), "POST .*/containers/create"):
-            told = failed_trial(daemon, mark, "could not create")
-        (name,) = re.findall(r"kickwatch-[0-9a-f]{8}-\d+", told["failures"][0])
+            trial = failed_trial(daemon, mark, "could not create")
+        (name,) = re.findall(r"kickwatch-[0-9a-f]{8}-\d+", trial["failures"][0])
         assert any("/containers/create" in line and name in line for line in proxy.seen)
         assert engine.docker("ps", "-aq", "--filter", f"name={name}") == ""
-        valid_trial(daemon, daemon.records.index(told))
+        valid_trial(daemon, daemon.records.index(trial))
         stopped_in_time(daemon)
 
 
-def test_a_container_that_was_made_after_all_is_removed_between_trials(engine: PrivateEngine, start: Start) -> None:
-    """As by a create whose answer was given up long ago: nobody waits for it any more."""
+def test_a_container_created_late_is_removed_between_trials(engine: PrivateEngine, start: Start) -> None:
+    """As after a create call whose container appears long after its deadline."""
     with start() as daemon:
         valid_trial(daemon)
         labels = ["--label", "kickwatch=1", "--label", f"kickwatch.instance={read_instance()}"]
@@ -283,8 +283,8 @@ def test_a_container_that_was_made_after_all_is_removed_between_trials(engine: P
 
 def test_containers_that_do_not_start(engine: PrivateEngine, start: Start) -> None:
     with start(workload__image=LOOK_ALIKE_IMAGE, workload__command=["/no-such-program"]) as daemon:
-        told = failed_trial(daemon, 0, "no such file or directory")
-        assert (told["containers"], told["failed"]) == (0, CONTAINERS)
+        trial = failed_trial(daemon, 0, "no such file or directory")
+        assert (trial["containers"], trial["failed"]) == (0, CONTAINERS)
         daemon.configure(workload__command=["/workload", "--deadline-ms", "60000"])
         daemon.send(signal.SIGHUP)
         reloaded = daemon.wait("reloaded")
@@ -293,7 +293,7 @@ def test_containers_that_do_not_start(engine: PrivateEngine, start: Start) -> No
 
 
 def test_a_container_that_does_not_exit(engine: PrivateEngine, start: Start) -> None:
-    """Its program is stopped at the barrier, so that no release reaches it."""
+    """Its program is stopped with SIGSTOP at the barrier, so it does not react to the release."""
     with start(workload__hold_s=0.6) as daemon:
         container, mark = container_of_a_trial(engine, daemon), daemon.mark()
         engine.docker("kill", "--signal", "STOP", container)
@@ -308,15 +308,15 @@ def test_containers_that_cannot_be_removed_for_a_while(engine: PrivateEngine, pr
         valid_trial(daemon)
         mark = daemon.mark()
         with proxy.fault(refused(500, "driver failed to remove root filesystem"), "^DELETE"):
-            told = failed_trial(daemon, mark, "driver failed to remove root filesystem")
+            trial = failed_trial(daemon, mark, "driver failed to remove root filesystem")
             daemon.wait("clean_up_failed", mark)
             left = set(engine.docker("ps", "-aq", *OURS).split())
-        assert told["failed"] == CONTAINERS
+        assert trial["failed"] == CONTAINERS
         assert left
-        healed = daemon.mark()
-        daemon.wait("trial_finished", healed, times=2)
+        recovered = daemon.mark()
+        daemon.wait("trial_finished", recovered, times=2)
         assert not left & set(engine.docker("ps", "-aq", *OURS).split())
-        valid_trial(daemon, healed)
+        valid_trial(daemon, recovered)
         stopped_in_time(daemon)
 
 
@@ -330,8 +330,8 @@ def test_the_disk_of_the_engine_is_full(engine: PrivateEngine, start: Start) -> 
         stopped_in_time(daemon)
 
 
-def test_foreign_containers_that_look_like_ours_run_on(engine: PrivateEngine, start: Start) -> None:
-    """Through a start, a reload, which reaps, and a stop. They run below cgroups that look like ours, too."""
+def test_foreign_containers_with_names_like_ours_keep_running(engine: PrivateEngine, start: Start) -> None:
+    """They survive a start, a reload, which reaps, and a stop. Their cgroups also have names like ours."""
     running = [
         engine.docker(
             "run", "-d", "--network", "none", "--name", f"{name}-runs", "--cgroup-parent", f"/kickwatch-{number}",
@@ -357,7 +357,7 @@ def test_foreign_containers_that_look_like_ours_run_on(engine: PrivateEngine, st
 
 
 def once(act: Fault) -> Fault:
-    """For the first request; the others are passed on."""
+    """Apply the fault to the first request only."""
     first = iter([act])
 
     def by_turn(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong with an engine: one clear line, the right exit status, nothing left that can be removed."""
+"""Failures of an engine: one clear error line, the right exit status, and nothing left that can be removed."""
 
 import signal
 import socket
@@ -44,9 +44,9 @@ def test_a_socket_that_refuses(tmp_path: Path) -> None:
 
 def test_a_socket_that_never_answers(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX) as mute:
-        mute.bind(str(path))
-        mute.listen(8)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen(8)
         since = time.monotonic()
         outcome = kickwatch("trial", "--set", f"engine.socket={path}", "--set", "engine.timeout_s=2")
     assert outcome.status == 1
@@ -64,13 +64,13 @@ def test_without_permission() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_image_that_is_not_there() -> None:
+def test_an_image_that_does_not_exist() -> None:
     outcome = kickwatch("trial", "--set", "workload.image=no-such-image:1")
     assert outcome.status == 1
     assert "docker pull no-such-image:1" in outcome.complaint
 
 
-def test_the_disk_is_full_when_the_image_is_made(engine: PrivateEngine) -> None:
+def test_a_full_disk_while_the_image_is_imported(engine: PrivateEngine) -> None:
     with engine.disk_full():
         outcome = kickwatch("trial", "--containers", "1", "--set", f"engine.socket={engine.socket}")
     assert outcome.status == 1
@@ -78,7 +78,7 @@ def test_the_disk_is_full_when_the_image_is_made(engine: PrivateEngine) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_an_engine_that_dies_in_mid_trial(engine: PrivateEngine, number: signal.Signals) -> None:
+def test_an_engine_that_dies_during_a_trial(engine: PrivateEngine, number: signal.Signals) -> None:
     at = ["--set", f"engine.socket={engine.socket}", "--set", f"trial.seed={CHURN_FIRST}"]
     trial = start("trial", "--containers", "500", *at)
     deadline = time.monotonic() + 60 * SLOWNESS
@@ -89,7 +89,7 @@ def test_an_engine_that_dies_in_mid_trial(engine: PrivateEngine, number: signal.
     outcome = ended(trial)
     assert outcome.status == 1, outcome.err
     assert str(engine.socket) in outcome.complaint
-    if number is signal.SIGTERM:  # after a kill, whether dockerd finds its containerd again is dockerd's business
+    if number is signal.SIGTERM:  # after SIGKILL dockerd does not always find its containerd again
         engine.start()
         after = kickwatch("trial", "--containers", "1", "--set", "trial.window_s=0.5", *at)
         assert after.status == 4, after.err

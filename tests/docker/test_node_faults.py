@@ -1,4 +1,4 @@
-"""What befalls the node under a running daemon: disk, descriptors, memory, clock, a rival. It says so, and goes on."""
+"""Faults of the node under a running daemon: disk, descriptors, memory, clock, a second kickwatch. It continues."""
 
 import json
 import resource
@@ -28,7 +28,7 @@ YEAR_S = 365 * 86_400
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A state directory on a file system of its own, a megabyte large."""
+    """A state directory on a separate file system of one megabyte."""
     state = tmp_path / "state"
     state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(state)], check=True)
@@ -37,7 +37,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> list[Path]:
-    """Leave not a byte; the files to be removed afterwards."""
+    """Fill the file system completely; return all files written so far."""
     filler = directory / f"filler-{len(list(directory.glob('filler-*')))}"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
@@ -46,17 +46,17 @@ def fill(directory: Path) -> list[Path]:
 
 
 def replayed(state: Path) -> Any:
-    """What `kickwatch replay` makes of the history: it must judge every trial as the daemon did."""
+    """The result of `kickwatch replay` on the history, which must judge every trial as the daemon did."""
     outcome = kickwatch("replay", "--json", str(state / "history.db"))
-    assert outcome.status in {0, 4}, outcome.err  # quiet after ten containers, before that unknown
-    told = json.loads(outcome.out.splitlines()[-1])
-    assert told["otherwise"] == 0
-    assert told["lost"] == []
-    return told
+    assert outcome.status in {0, 4}, outcome.err  # unknown before ten containers, then quiet
+    result = json.loads(outcome.out.splitlines()[-1])
+    assert result["otherwise"] == 0
+    assert result["lost"] == []
+    return result
 
 
 def test_disk_full_in_the_state_directory(tmp_path: Path, small_disk: Path) -> None:
-    """The trials take the room held in reserve, then wait in memory; all are appended once there is room."""
+    """Trials use the reserved space, then wait in memory, and are all appended once there is space again."""
     with NodeDaemon(tmp_path) as daemon:
         daemon.wait("trial_finished")
         fill(small_disk)
@@ -79,7 +79,7 @@ def test_disk_full_in_the_state_directory(tmp_path: Path, small_disk: Path) -> N
 
 
 def test_writes_that_fail_cost_no_trial(tmp_path: Path, small_disk: Path) -> None:
-    """Each write beyond its limit fails, which SQLite calls an I/O error, as it does of a disk that is broken."""
+    """Each write beyond the limit fails; SQLite reports an I/O error, as for a broken disk."""
     with NodeDaemon(tmp_path) as daemon:
         daemon.wait("trial_finished", times=2)
         soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
@@ -97,7 +97,7 @@ def test_writes_that_fail_cost_no_trial(tmp_path: Path, small_disk: Path) -> Non
 
 
 def test_a_reload_on_a_full_disk_keeps_what_was_known(tmp_path: Path, small_disk: Path) -> None:
-    """Every trial since the start is in memory alone; `status` has them before and after."""
+    """All trials since the start are in memory only; `status` counts them before and after the reload."""
     fill(small_disk)
     with NodeDaemon(tmp_path, {"guard.poll_s": 0.2}) as daemon:
         daemon.wait("trial_finished", times=4)
@@ -105,7 +105,7 @@ def test_a_reload_on_a_full_disk_keeps_what_was_known(tmp_path: Path, small_disk
         daemon.send(signal.SIGHUP)
         daemon.wait("reloaded")
         daemon.wait("trial_finished", daemon.mark(), times=2)
-        # The status may be one trial late; what was forgotten would be missing from it for ever.
+        # The status may be one trial late. Trials lost in the reload would be missing from it for ever.
         daemon.until(
             lambda: status_of(daemon).get("trials", 0) >= len(daemon.events("trial_finished")) - 1,
             "a status of all trials",
@@ -116,8 +116,8 @@ def test_a_reload_on_a_full_disk_keeps_what_was_known(tmp_path: Path, small_disk
 
 def status_of(daemon: NodeDaemon) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        told = json.loads(STATUS_PATH.read_text(encoding="utf-8"))
-        return dict(told) if told["pid"] == daemon.pid else {}
+        status = json.loads(STATUS_PATH.read_text(encoding="utf-8"))
+        return dict(status) if status["pid"] == daemon.pid else {}
     return {}
 
 
@@ -140,7 +140,7 @@ def test_state_directory_read_only(tmp_path: Path, small_disk: Path) -> None:
 
 
 def remount(point: Path, mode: str) -> None:
-    """It is busy while a transaction is open."""
+    """Retries, because the file system is busy while a transaction is open."""
     command = ["mount", "-o", f"remount,{mode}", str(point)]
     for _ in range(200):
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
@@ -150,7 +150,7 @@ def remount(point: Path, mode: str) -> None:
 
 
 def test_history_corrupt(tmp_path: Path) -> None:
-    """At the start and in mid-run: set aside, said, begun anew."""
+    """At the start and while running: the file is set aside, logged, and a new history begun."""
     history = tmp_path / "state" / "history.db"
     history.parent.mkdir()
     garbage = b"SQLite format 3\0" + bytes(range(256)) * 64
@@ -168,7 +168,7 @@ def test_history_corrupt(tmp_path: Path) -> None:
 
 
 def test_descriptors_exhausted(tmp_path: Path) -> None:
-    """Twice: what the first time costs is connections that are kept and used again."""
+    """Twice, because after the first time some connections stay open for reuse."""
     with NodeDaemon(tmp_path) as daemon:
         daemon.wait("trial_finished")
         soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
@@ -204,11 +204,11 @@ def test_oom_kill_of_the_daemon(tmp_path: Path) -> None:
             assert len(following.events("trial_finished")) == 1
             assert following.left() == {}
     finally:
-        removed(own)
+        remove(own)
 
 
-def removed(cgroup: Path) -> None:
-    """A process that was killed leaves its cgroup a little later."""
+def remove(cgroup: Path) -> None:
+    """Remove the cgroup; a killed process leaves it a little later."""
     for _ in range(100):
         with suppress(OSError):
             cgroup.rmdir()
@@ -218,7 +218,7 @@ def removed(cgroup: Path) -> None:
 
 
 def squeeze(own: Path, version: CgroupVersion, daemon: NodeDaemon) -> None:
-    """Lower the limit to what is used, again and again, until the next page is one too many."""
+    """Lower the limit to just below the usage, repeatedly, until the OOM killer acts."""
     limit, usage = ("memory.max", "memory.current") if version is CgroupVersion.V2 else (
         "memory.limit_in_bytes", "memory.usage_in_bytes"
     )  # fmt: skip
@@ -241,8 +241,8 @@ def test_clock_set_back_and_forward(tmp_path: Path) -> None:
         for seconds in (3600, -3600, YEAR_S, -YEAR_S, 0):
             clock.set(seconds)
             record = daemon.wait("trial_finished", daemon.mark())
-            said = datetime.fromisoformat(record["timestamp"]).timestamp() - time.time()
-            assert said == pytest.approx(seconds, abs=30), "the daemon has not seen it"
+            offset_s = datetime.fromisoformat(record["timestamp"]).timestamp() - time.time()
+            assert offset_s == pytest.approx(seconds, abs=30), "the daemon does not see the changed clock"
             assert (record["containers"], record["failed"]) == (2, 0)
         for trouble in ("trial_void", "trial_failed", "history_trouble", "evidence_dropped", "observer_blind"):
             assert daemon.events(trouble) == []
@@ -257,7 +257,7 @@ def test_clock_set_neither_refills_the_budget_nor_blocks_it(tmp_path: Path) -> N
         for seconds in (YEAR_S, -YEAR_S):
             clock.set(seconds)
             since = daemon.mark()
-            daemon.send(signal.SIGHUP)  # the budget is taken up anew
+            daemon.send(signal.SIGHUP)  # the budget is computed again
             daemon.wait("reloaded", since)
             daemon.until(lambda: daemon.status.startswith("budget: "), "the budget")
             time.sleep(1)
@@ -265,7 +265,7 @@ def test_clock_set_neither_refills_the_budget_nor_blocks_it(tmp_path: Path) -> N
         assert len(daemon.events("trial_finished")) == 2
     spent = json.loads((tmp_path / "state" / "spent.json").read_text())
     assert all(at - time.time() < 60 for at, _ in spent), "the budget is blocked for longer than an hour"
-    # A daemon that is started while the clock is a year behind finds what was spent ahead of it.
+    # A daemon started while the clock is a year behind finds charges with times in the future.
     with NodeDaemon(tmp_path, small, environment=clock.environment) as daemon:
         daemon.wait_status("budget: ")
         assert daemon.events("trial_finished") == []
@@ -276,7 +276,7 @@ def test_clock_set_neither_refills_the_budget_nor_blocks_it(tmp_path: Path) -> N
     assert all(at - time.time() < 60 - YEAR_S for at, _ in spent), "the budget is blocked for a year"
 
 
-def test_another_kickwatch_on_the_node(tmp_path: Path) -> None:
+def test_a_second_kickwatch_on_the_node_is_refused(tmp_path: Path) -> None:
     with NodeDaemon(tmp_path) as daemon:
         daemon.wait("started")
         for command in (["run", "--trials", "1"], ["trial", "--containers", "1"]):

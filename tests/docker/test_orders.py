@@ -1,4 +1,4 @@
-"""What an operator asks of a running daemon, and what holds it back: drain, reload, guard, budget."""
+"""What an operator can request of a running daemon, and what pauses it: drain, reload, guard, budget."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ HELD_S, GONE_WITHIN_S = 4.0, 3.0
 
 
 def ours() -> list[str]:
-    """Our containers that are there, running or not."""
+    """Our containers, whether they run or not."""
     label = f"label=kickwatch.instance={read_instance()}"
     listed = subprocess.run(["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True)
     return listed.stdout.split()
@@ -28,12 +28,12 @@ def running() -> int:
     return len(listed.stdout.split())
 
 
-def test_a_drain_in_mid_trial(tmp_path: Path) -> None:
-    """By file and by signal. Each container is held for longer than it may take until all are gone."""
+def test_a_drain_during_a_trial(tmp_path: Path) -> None:
+    """By file and by signal. Each container is held longer than the time in which all must be removed."""
 
-    def turn(by: str, on: Callable[[Path], None]) -> None:
+    def switch(by: str, change_file: Callable[[Path], None]) -> None:
         if by == "file":
-            on(tmp_path / "drain")
+            change_file(tmp_path / "drain")
         else:
             daemon.send(signal.SIGUSR1)
 
@@ -42,15 +42,15 @@ def test_a_drain_in_mid_trial(tmp_path: Path) -> None:
         for by in ("file", "signal"):
             daemon.until(lambda: len(ours()) == 2, "two containers")
             since = daemon.mark()
-            turn(by, Path.touch)
-            asked = time.monotonic()
+            switch(by, Path.touch)
+            drained_at = time.monotonic()
             daemon.until(lambda: not ours(), "none", GONE_WITHIN_S)
-            assert time.monotonic() - asked < GONE_WITHIN_S
+            assert time.monotonic() - drained_at < GONE_WITHIN_S
             assert daemon.wait("drained", since)["by"] == by
             daemon.wait_status(f"drained by {by}: no containers are started")
             time.sleep(1)
             assert ours() == []
-            turn(by, Path.unlink)
+            switch(by, Path.unlink)
             assert daemon.wait("undrained", since)["by"] == by
         daemon.until(lambda: len(ours()) == 2, "two containers again")
         assert daemon.events("trial_finished") == []
@@ -58,8 +58,8 @@ def test_a_drain_in_mid_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("held", ["drained", "passive"])
-def test_what_a_killed_daemon_left_is_removed_though_nothing_is_started(tmp_path: Path, held: str) -> None:
-    # Held, so that none is just being removed: the engine would end that in spite of the kill.
+def test_leftovers_of_a_killed_daemon_are_removed_even_if_drained_or_passive(tmp_path: Path, held: str) -> None:
+    # hold_s is long, so no removal is in progress at the kill; the engine would complete it.
     with NodeDaemon(tmp_path, {"workload.hold_s": HELD_S, "workload.concurrency": 2}) as killed:
         killed.until(lambda: len(ours()) == 2, "two containers")
         assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -74,7 +74,7 @@ def test_what_a_killed_daemon_left_is_removed_though_nothing_is_started(tmp_path
         daemon.wait_status({"drained": "drained by file", "passive": "passive: "}[held])
         daemon.until(lambda: not ours(), "none", 10)
         assert daemon.events("trial_finished") == []
-        # The image goes with the first rig that is taken down.
+        # A complete session removes the image at its end.
         (tmp_path / "drain").unlink(missing_ok=True)
         daemon.configure(workload__enabled=True)
         daemon.send(signal.SIGHUP)
@@ -132,7 +132,7 @@ def test_the_guard_pauses_once_and_resumes_once(tmp_path: Path, own_image: str) 
         assert (len(daemon.events("paused")), len(daemon.events("resumed"))) == (1, 1)
 
 
-def test_the_budget_is_spent_and_a_restart_does_not_refill_it(tmp_path: Path) -> None:
+def test_a_restart_does_not_refill_a_spent_budget(tmp_path: Path) -> None:
     small = {"budget.containers_per_hour": 4, "guard.poll_s": 0.2}  # the warm-up and one trial
     with NodeDaemon(tmp_path, small) as daemon:
         why = daemon.wait_status("budget: ")

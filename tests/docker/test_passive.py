@@ -1,4 +1,4 @@
-"""Passive mode beside real containers of somebody else's: counted, billed, never judged; none of our own."""
+"""Passive mode: real containers of others are counted and billed, without a verdict; kickwatch starts none."""
 
 import subprocess
 import urllib.request
@@ -26,15 +26,15 @@ def test_the_containers_of_others_are_counted_and_billed(own_image: str, tmp_pat
         for _ in range(5):
             run = ["docker", "run", "--rm", "--network", "none", own_image, "/workload", "--deadline-ms", "100"]
             subprocess.run(run, capture_output=True, check=False)
-        told = daemon.wait("summary")
-        if told["containers"] < 5:  # the engine is asked every ten seconds
-            told["containers"] += daemon.wait("summary", times=2)["containers"]
+        summary = daemon.wait("summary")
+        if summary["containers"] < 5:  # the engine is polled every ten seconds
+            summary["containers"] += daemon.wait("summary", times=2)["containers"]
         with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as answer:
             metrics = answer.read().decode()
-    assert told["containers"] == 5
-    assert told["mode"] == "passive"
-    assert told["condition"] == "unknown"
-    assert {"rcu_exp_handler", "flush_tlb_func"} <= {row["reason"] for row in told["bill"]}
+    assert summary["containers"] == 5
+    assert summary["mode"] == "passive"
+    assert summary["condition"] == "unknown"
+    assert {"rcu_exp_handler", "flush_tlb_func"} <= {row["reason"] for row in summary["bill"]}
     assert 'kickwatch_trials_off{reason="passive"} 1.0' in metrics
     flushes = [
         line for line in metrics.splitlines() if line.startswith('kickwatch_csd_requests_total{reason="flush_tlb')

@@ -1,4 +1,4 @@
-"""After kill -9 in mid-trial the next start removes what was left; a foreign container is never touched."""
+"""After kill -9 during a trial the next start removes the leftovers, and never touches a foreign container."""
 
 import os
 import signal
@@ -24,17 +24,17 @@ def _ours() -> list[str]:
 
 @pytest.fixture
 def foreign(own_image: str) -> Iterator[str]:
-    """A container started by hand, whose name and labels look like ours."""
+    """A container started by another user, with a name and labels like ours."""
     made = subprocess.run(
         ["docker", "run", "-d", "--network", "none", "--name", "kickwatch-lookalike", "--label", "kickwatch=1",
-         "--label", "kickwatch.instance=somebody-else", own_image, "/workload", "--deadline-ms", "150000"],
+         "--label", "kickwatch.instance=another", own_image, "/workload", "--deadline-ms", "150000"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     yield made.stdout.strip()
     subprocess.run(["docker", "rm", "-f", made.stdout.strip()], capture_output=True, check=True)
 
 
-def test_kill_9_in_mid_trial_leaves_nothing_after_the_next_start(foreign: str) -> None:
+def test_leftovers_of_kill_9_are_removed_by_the_next_start(foreign: str) -> None:
     before = leftovers()
     victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4", "--set", "trial.seed=5")
     deadline = time.monotonic() + 60 * SLOWNESS
@@ -45,7 +45,7 @@ def test_kill_9_in_mid_trial_leaves_nothing_after_the_next_start(foreign: str) -
     ended(victim)
     assert _ours(), "the trial was killed too early to leave anything"
     outcome = kickwatch("trial", "--containers", "1", "--set", "trial.window_s=0.5")
-    assert outcome.status == 4  # too few containers to tell
+    assert outcome.status == 4  # too few containers for a verdict
     assert _ours() == []
     assert leftovers() == before
     running = subprocess.run(
@@ -55,7 +55,7 @@ def test_kill_9_in_mid_trial_leaves_nothing_after_the_next_start(foreign: str) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_mid_trial_cleans_up_at_once(number: signal.Signals) -> None:
+def test_a_signal_during_a_trial_cleans_up_at_once(number: signal.Signals) -> None:
     before = leftovers()
     stopped = start("run", "--set", "workload.concurrency=2", "--set", "trial.seed=5")
     deadline = time.monotonic() + 60 * SLOWNESS

@@ -1,4 +1,4 @@
-"""An engine that refuses every create: the condition is unknown, one warning quotes it, and it clears afterwards."""
+"""An engine that refuses every create: the condition is unknown, one warning quotes the engine, and both clear."""
 
 import json
 from collections.abc import Iterator
@@ -23,42 +23,41 @@ WORDS = "the volume driver of this node is out of order"
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
-    """Before the node's engine. On a path of its own: names of sockets are short."""
+    """A proxy in front of the node's engine. Its path is short, because a socket's path may have at most 108 bytes."""
     with Proxy(Path(f"/run/kickwatch-test-{tmp_path.name[-20:]}.sock"), Path(ENGINE_SOCKET)) as proxy:
         yield proxy
 
 
 def status(daemon: NodeDaemon) -> dict[str, Any]:
-    """What `kickwatch status` reads; empty while it is not this daemon's."""
+    """The file that `kickwatch status` reads; empty while it is another daemon's."""
     with suppress(OSError, ValueError):
-        told = json.loads(STATUS_PATH.read_text(encoding="utf-8"))
-        return dict(told) if told["pid"] == daemon.pid else {}
+        content = json.loads(STATUS_PATH.read_text(encoding="utf-8"))
+        return dict(content) if content["pid"] == daemon.pid else {}
     return {}
 
 
 def wait_condition(daemon: NodeDaemon, *, failed: bool) -> dict[str, Any]:
-    """The status once `containers_failed` is among its reasons, or no longer is."""
+    """Wait until `containers_failed` is among the reasons of the status, or no longer is; return the status."""
     daemon.until(
-        lambda: bool(told := status(daemon)) and (REASON in told.get("reasons", ())) == failed,
+        lambda: bool(found := status(daemon)) and (REASON in found.get("reasons", ())) == failed,
         f"a status with{'' if failed else 'out'} {REASON}",
     )
     return status(daemon)
 
 
 @pytest.mark.parametrize("code", [500, 409])
-def test_an_engine_that_refuses_every_create_is_no_quiet_node(proxy: Proxy, tmp_path: Path, code: int) -> None:
+def test_refused_creates_make_the_condition_unknown(proxy: Proxy, tmp_path: Path, code: int) -> None:
     settings = {"engine.socket": str(proxy.path), "trial.interval_s": 0.3, "trial.jitter": 0.0, "guard.poll_s": 0.2}
     with NodeDaemon(tmp_path, settings) as daemon:
         assert daemon.wait("trial_finished")["failed"] == 0
         mark = daemon.mark()
         with proxy.fault(refused(code, WORDS), CREATE):
             assert_failed(daemon, mark)
-            told = wait_condition(daemon, failed=True)
-            assert told["condition"] == "unknown"
+            condition = wait_condition(daemon, failed=True)["condition"]
+            assert condition == "unknown"
             daemon.wait("trial_finished", daemon.mark(), times=2)
-        healed = daemon.mark()
-        daemon.wait("containers_run", healed)
-        told = wait_condition(daemon, failed=False)
+        daemon.wait("containers_run", daemon.mark())
+        wait_condition(daemon, failed=False)
         daemon.wait("trial_finished", daemon.mark())
         assert len(daemon.events("containers_failed")) == 1
         assert len(daemon.events("containers_run")) == 1
@@ -72,14 +71,14 @@ def test_an_engine_that_refuses_every_create_is_no_quiet_node(proxy: Proxy, tmp_
 
 
 def assert_failed(daemon: NodeDaemon, mark: int) -> None:
-    """The second trial in a row in which every create was refused decides; the first does not.
+    """The condition changes with the second consecutive trial in which every create is refused, not with the first.
 
-    The trial under way when the engine begins to refuse may have had a container.
+    The trial that runs when the engine starts to refuse may have had a container.
     """
 
     def refused_trials() -> list[Record]:
-        told = daemon.events("trial_finished", mark)
-        return [record for record in told if record["failed"] == CONTAINERS]
+        trials = daemon.events("trial_finished", mark)
+        return [record for record in trials if record["failed"] == CONTAINERS]
 
     daemon.until(lambda: len(refused_trials()) >= 2, "two trials without a container")
     second = refused_trials()[1]

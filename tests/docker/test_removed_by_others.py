@@ -1,4 +1,4 @@
-"""What a running daemon made once and others remove between two trials: the next trial has it again, and says so."""
+"""Others remove what a running daemon has made, between two trials: before the next it is made again and logged."""
 
 import os
 import shutil
@@ -41,13 +41,13 @@ def import_users_image(engine: PrivateEngine, directory: Path) -> None:
     engine.docker("import", str(tar), USERS_IMAGE)
 
 
-def is_whole(record: Record) -> bool:
+def is_valid(record: Record) -> bool:
     return bool((record["containers"], record["failed"]) == (CONTAINERS, 0))
 
 
 def after_removal(daemon: NodeDaemon, remove: Remove) -> tuple[Record, int]:
-    """The first trial after something was removed between two trials, and where its records begin."""
-    assert is_whole(daemon.wait("trial_finished", daemon.mark()))
+    """Remove something between two trials; return the next trial and the mark before it."""
+    assert is_valid(daemon.wait("trial_finished", daemon.mark()))
     daemon.wait_status("between two trials")
     mark = daemon.mark()
     remove(daemon)
@@ -70,19 +70,19 @@ def test_a_prune_between_two_trials_costs_no_container(engine: PrivateEngine, tm
             assert engine.docker("images", "-q") == ""
 
         finished, mark = after_removal(daemon, prune)
-        assert is_whole(finished), finished
+        assert is_valid(finished), finished
         (what,) = restored(daemon, mark)
         assert "localhost/kickwatch-workload:" in what
-        assert is_whole(daemon.wait("trial_finished", daemon.mark()))
+        assert is_valid(daemon.wait("trial_finished", daemon.mark()))
         assert len(restored(daemon, mark)) == 1
     assert engine.docker("images", "-q") == ""
 
 
-def test_a_users_image_that_is_gone_fails_the_trial_by_its_name(engine: PrivateEngine, tmp_path: Path) -> None:
+def test_a_missing_users_image_fails_the_trial_and_is_named(engine: PrivateEngine, tmp_path: Path) -> None:
     import_users_image(engine, tmp_path)
     program = {"workload.image": USERS_IMAGE, "workload.command": ["/workload", "--deadline-ms", "300"]}
     with NodeDaemon(tmp_path, {**PAUSE, **program, "engine.socket": str(engine.socket)}) as daemon:
-        assert is_whole(daemon.wait("trial_finished"))
+        assert is_valid(daemon.wait("trial_finished"))
         mark = daemon.mark()
         engine.docker("rmi", "-f", USERS_IMAGE)
         failed = daemon.wait("trial_failed", mark)
@@ -90,13 +90,13 @@ def test_a_users_image_that_is_gone_fails_the_trial_by_its_name(engine: PrivateE
         assert failed["remedy"] == f"docker pull {USERS_IMAGE}"
         assert daemon.events("trial_finished", mark) == []
         import_users_image(engine, tmp_path)
-        assert is_whole(daemon.wait("trial_finished", mark))
+        assert is_valid(daemon.wait("trial_finished", mark))
         assert daemon.events("restored") == []
     engine.docker("rmi", "-f", USERS_IMAGE)
 
 
 @pytest.mark.parametrize("part", ["", "bundles", "state", "images", "*rootfs", "*rootfs/proc", "*rootfs/workload"])
-def test_what_runc_needs_is_made_again(tmp_path: Path, part: str) -> None:
+def test_files_that_runc_needs_are_made_again(tmp_path: Path, part: str) -> None:
     with NodeDaemon(tmp_path, {**PAUSE, "engine.kind": "oci"}) as daemon:
 
         def remove(_: NodeDaemon) -> None:
@@ -104,14 +104,14 @@ def test_what_runc_needs_is_made_again(tmp_path: Path, part: str) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
         finished, mark = after_removal(daemon, remove)
-        assert is_whole(finished), finished
+        assert is_valid(finished), finished
         (what,) = restored(daemon, mark)
         assert "localhost/kickwatch-workload:" in what
     assert not ROOT.exists()
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut off", "not executable"])
-def test_the_program_that_runc_starts_is_written_again(tmp_path: Path, damage: str) -> None:
+def test_the_containers_program_is_written_again(tmp_path: Path, damage: str) -> None:
     with NodeDaemon(tmp_path, {**PAUSE, "engine.kind": "oci"}) as daemon:
 
         def remove(_: NodeDaemon) -> None:
@@ -124,7 +124,7 @@ def test_the_program_that_runc_starts_is_written_again(tmp_path: Path, damage: s
                 program.chmod(0o644)
 
         finished, mark = after_removal(daemon, remove)
-        assert is_whole(finished), finished
+        assert is_valid(finished), finished
         assert len(restored(daemon, mark)) == 1
 
 
@@ -133,14 +133,14 @@ def test_the_program_that_runc_starts_is_written_again(tmp_path: Path, damage: s
 
 @pytest.fixture(params=["docker", "oci"])
 def daemon(request: pytest.FixtureRequest, engine: PrivateEngine, tmp_path: Path) -> Iterator[NodeDaemon]:
-    """On either engine."""
+    """A daemon on each engine."""
     which = {"engine.kind": "oci"} if request.param == "oci" else {"engine.socket": str(engine.socket)}
     with NodeDaemon(tmp_path, {**PAUSE, **which}) as daemon:
         yield daemon
 
 
 def rmdirs(name: str) -> None:
-    """In every hierarchy; a container that has just ended leaves its cgroup a little later."""
+    """Remove the cgroup in every hierarchy; a container that has just exited leaves it a little later."""
     found = [mount / name for mount in Cgroups.read().mounts if (mount / name).is_dir()]
     assert found
     for directory in found:
@@ -154,29 +154,29 @@ def rmdirs(name: str) -> None:
         assert not directory.exists()
 
 
-def test_the_cgroup_parent_comes_again_with_the_next_container(daemon: NodeDaemon) -> None:
+def test_the_engine_makes_the_cgroup_parent_again(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda _: rmdirs(CGROUP_NAME))
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     assert finished["kmem_accounting"] == "on"
-    assert restored(daemon, mark) == []  # the engine's work
+    assert restored(daemon, mark) == []  # by the engine, so it is not logged
 
 
 def test_the_canarys_cgroup_is_made_again(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda _: rmdirs(CANARY_GROUP))
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     (what,) = restored(daemon, mark)
     assert f"{CANARY_GROUP} was removed" in what
 
 
-def test_the_canarys_cgroup_that_is_another_one_now_is_found_out(daemon: NodeDaemon) -> None:
-    """The child holds the removed one open."""
+def test_a_replaced_canary_cgroup_is_detected(daemon: NodeDaemon) -> None:
+    """The child still has the removed cgroup open."""
 
     def replace(_: NodeDaemon) -> None:
         rmdirs(CANARY_GROUP)
         (Cgroups.read().memory_root / CANARY_GROUP).mkdir()
 
     finished, mark = after_removal(daemon, replace)
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     assert len(restored(daemon, mark)) == 1
 
 
@@ -186,17 +186,17 @@ def test_the_canarys_child_is_started_again(daemon: NodeDaemon) -> None:
             os.kill(pid, signal.SIGKILL)
 
     finished, mark = after_removal(daemon, kill)
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     (what,) = restored(daemon, mark)
     assert "child" in what
 
 
 def test_the_scratch_directory_is_replaced(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda daemon: daemon.scratch.rmdir())
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     (what,) = restored(daemon, mark)
     assert str(daemon.scratch) in what
-    daemon.scratch.mkdir()  # looked at when the daemon has ended
+    daemon.scratch.mkdir()  # the check after the daemon's exit reads it
 
 
 # --- directories of the daemon
@@ -205,7 +205,7 @@ def test_the_scratch_directory_is_replaced(daemon: NodeDaemon) -> None:
 def test_the_state_directory_is_made_again_and_the_evidence_stays(daemon: NodeDaemon) -> None:
     state = daemon.directory / "state"
     finished, mark = after_removal(daemon, lambda _: shutil.rmtree(state))
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     (trouble,) = daemon.events("history_trouble", mark)
     assert "was removed" in trouble["what"]
     assert (state / "history.db").is_file()
@@ -213,20 +213,20 @@ def test_the_state_directory_is_made_again_and_the_evidence_stays(daemon: NodeDa
     assert daemon.events("evidence_dropped") == []
 
 
-def test_the_directory_of_the_status_is_made_again(daemon: NodeDaemon) -> None:
+def test_the_status_directory_is_made_again(daemon: NodeDaemon) -> None:
     def remove(_: NodeDaemon) -> None:
         STATUS_PATH.unlink()
         if not any(STATUS_PATH.parent.iterdir()):
             STATUS_PATH.parent.rmdir()
 
     finished, _ = after_removal(daemon, remove)
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     daemon.until(STATUS_PATH.is_file, "the status")
 
 
 def test_the_lock_is_made_and_held_again(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda _: LOCK_PATH.unlink())
-    assert is_whole(finished), finished
+    assert is_valid(finished), finished
     (what,) = restored(daemon, mark)
     assert str(LOCK_PATH) in what
     assert LOCK_PATH.read_text(encoding="ascii").strip() == str(daemon.pid)

@@ -1,6 +1,6 @@
-"""Signals at random moments of a short run, from the interpreter's first instruction to its last.
+"""Signals at random times of a short run, from the start of the interpreter to its exit.
 
-The moments are drawn from KICKWATCH_TEST_SEED, or from a seed that is printed.
+The random seed is KICKWATCH_TEST_SEED, or a new one; it is printed.
 """
 
 import os
@@ -21,11 +21,11 @@ MOMENTS = 50
 TERM, INT, KILL, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1
 IN_TURN = (TERM, INT, KILL, TERM, HUP, INT, TERM, KILL, INT, USR1)
 ASKING = (HUP, USR1)
-ASKED_S = 0.3  # from a signal that asks for something to the one that ends it
+ASKED_S = 0.3  # from a signal with a request to SIGTERM
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a handler of the process's own is there now (SigCgt, proc_pid_status(5))."""
+    """Whether the process has a handler for the signal now (SigCgt, proc_pid_status(5))."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -35,19 +35,19 @@ def catches(pid: int, number: signal.Signals) -> bool:
 
 
 class Run:
-    """One short run, and what is done to it."""
+    """One short run, and the signals sent to it."""
 
     def __init__(self, directory: Path, before: dict[str, list[str]]) -> None:
-        """`before`: what there is on the node without kickwatch."""
+        """`before`: the result of `leftovers()` without a kickwatch."""
         self.since = time.monotonic()
         self.daemon = NodeDaemon(directory, trials=1, before=before)
 
     def sleep_until(self, moment_s: float) -> None:
-        """Until so long after the start."""
+        """Sleep until `moment_s` seconds after the start."""
         time.sleep(max(0.0, self.since + moment_s - time.monotonic()))
 
     def end(self, number: signal.Signals) -> str:
-        """Send it; what became of the process, in a word. Within 10 s, with the right status, without a traceback."""
+        """Send it; check exit time, exit status and output; return the outcome in a word."""
         listening = catches(self.daemon.pid, TERM)
         sent = time.monotonic()
         self.daemon.send(number)
@@ -57,35 +57,35 @@ class Run:
             assert status in {0, -number}
             return "killed"
         if listening:
-            assert status == 0, self.daemon.told()
-            assert self.daemon.text == [], "an end that was asked for is no failure"
+            assert status == 0, self.daemon.summary()
+            assert self.daemon.text == [], "a requested stop is no failure"
             return "stopped"
-        # Before the handlers are there, and after they have gone, nothing is there that would have to be removed.
-        assert status in {0, -number, 1}, self.daemon.told()
+        # Before the handlers are installed and after they are removed, there is nothing to clean up.
+        assert status in {0, -number, 1}, self.daemon.summary()
         return f"not listening, status {status} {self.daemon.text[-1:]}"
 
     def ask(self, number: signal.Signals) -> str:
-        """Send what ends nothing, and a little later what does."""
+        """Send a signal with a request, and SIGTERM a little later."""
         if not catches(self.daemon.pid, number):
             self.daemon.send(number)
             status = self.daemon.ended(STOP_S)
-            assert status in {0, -number}, self.daemon.told()
+            assert status in {0, -number}, self.daemon.summary()
             return f"not listening, status {status}"
         self.daemon.send(number)
         time.sleep(ASKED_S)
-        assert self.daemon.process.poll() in {None, 0}, self.daemon.told()
+        assert self.daemon.process.poll() in {None, 0}, self.daemon.summary()
         return self.end(TERM)
 
 
-def test_signals_at_random_moments(tmp_path: Path) -> None:
-    """After SIGTERM and SIGINT nothing is left; what SIGKILL leaves is gone after the next start."""
+def test_signals_at_random_times(tmp_path: Path) -> None:
+    """SIGTERM and SIGINT leave nothing; what SIGKILL leaves, the next start removes."""
     seed = int(os.environ.get("KICKWATCH_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-    draw = random.Random(seed)  # noqa: S311 -- moments, no secrets
+    draw = random.Random(seed)  # noqa: S311 -- times, no secrets
     before = leftovers()
-    whole = Run(tmp_path, before)
-    assert whole.daemon.ended() == 0
-    length_s = time.monotonic() - whole.since
-    print(f"KICKWATCH_TEST_SEED={seed}; a whole run takes {length_s:.1f} s")  # noqa: T201 -- to repeat it
+    undisturbed = Run(tmp_path, before)
+    assert undisturbed.daemon.ended() == 0
+    length_s = time.monotonic() - undisturbed.since
+    print(f"KICKWATCH_TEST_SEED={seed}; an undisturbed run takes {length_s:.1f} s")  # noqa: T201 -- to repeat it
     for index, (number, moment_s) in enumerate(moments(draw, length_s)):
         run = Run(tmp_path, before)
         run.sleep_until(moment_s)
@@ -94,19 +94,19 @@ def test_signals_at_random_moments(tmp_path: Path) -> None:
         if number is KILL:
             run = Run(tmp_path, before)
             run.daemon.wait_status("churn window")
-            assert run.daemon.stop() == 0, run.daemon.told()
+            assert run.daemon.stop() == 0, run.daemon.summary()
         assert run.daemon.left() == {}, f"{number.name} after {moment_s:.2f} s"
         assert run.daemon.events("history_trouble") == []
 
 
 def moments(draw: random.Random, length_s: float) -> Iterator[tuple[signal.Signals, float]]:
-    """Signals in turn, moments at random."""
+    """The signals in turn, at random times."""
     for index in range(MOMENTS):
         yield IN_TURN[index % len(IN_TURN)], draw.uniform(0, length_s)
 
 
-def test_a_storm_of_sighup_and_sigusr1_changes_nothing_but_what_is_asked(tmp_path: Path) -> None:
-    """Nothing in the file has changed, and who drains an even number of times drains not."""
+def test_many_sighup_and_sigusr1_have_no_other_effects(tmp_path: Path) -> None:
+    """The file has not changed, and an even number of drain requests cancels out."""
     draw = random.Random(1)  # noqa: S311 -- as above
     with NodeDaemon(tmp_path, {"guard.poll_s": 0.2}) as daemon:
         daemon.wait("started")

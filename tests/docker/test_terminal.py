@@ -1,4 +1,4 @@
-"""`trial` and `run` at a real terminal: they alert and go on; Ctrl-C, and a terminal that closes, end them cleanly."""
+"""`trial` and `run` at a pseudo-terminal: they alert and continue; Ctrl-C and a closed terminal stop them cleanly."""
 
 import os
 import re
@@ -26,13 +26,13 @@ LIMIT = 33554432
 SHORT = ["--set", "trial.window_s=0.5", "--set", "trial.settle_s=0", "--set", "trial.canary_memcgs=0"]
 needs_the_fault = pytest.mark.skipif(
     not Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists(),
-    reason=f"{FEATURE} the kmem TCP limit, a real fault on any kernel, exists on cgroup v1 only",
+    reason=f"{FEATURE} the kmem TCP limit, a real fault on any kernel, exists only on cgroup v1",
 )
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """No container, cgroup, image or native child is left by any of these commands."""
+    """None of these commands leaves a container, cgroup, image or native child."""
     before = leftovers()
     yield
     deadline = time.monotonic() + 5 * SLOWNESS
@@ -42,8 +42,8 @@ def nothing_left() -> Iterator[None]:
 
 
 def daemon(directory: Path, **changed: object) -> list[str]:
-    """The words of a `run` with the smallest trials there are, in a directory of the test's own."""
-    settings = {**FAST, **NodeDaemon.places(directory), "log.format": "auto"}
+    """The arguments of a `run` with the shortest trials, with its files in `directory`."""
+    settings = {**FAST, **NodeDaemon.separate_paths(directory), "log.format": "auto"}
     settings |= {key.replace("__", "."): value for key, value in changed.items()}
     config = directory / "kickwatch.toml"
     config.write_text(toml(settings), encoding="utf-8")
@@ -69,7 +69,7 @@ def test_a_faulty_trial_on_a_wide_terminal() -> None:
     assert "Traceback" not in command.text
 
 
-def test_a_trial_ends_with_its_terminal() -> None:
+def test_closing_the_terminal_stops_a_trial() -> None:
     with AtATerminal([*KICKWATCH, "trial", "--containers", "100", "--set", "trial.seed=109395"], columns=80) as command:
         command.shows("churn")
         time.sleep(1)
@@ -78,7 +78,7 @@ def test_a_trial_ends_with_its_terminal() -> None:
 
 
 @needs_the_fault
-def test_run_alerts_goes_on_reloads_and_ends_with_its_terminal(tmp_path: Path) -> None:
+def test_run_alerts_continues_reloads_and_stops_with_its_terminal(tmp_path: Path) -> None:
     with AtATerminal(daemon(tmp_path, workload__kmem_tcp_limit_bytes=LIMIT), columns=80) as command:
         command.shows("kickwatch.broadcast_detected", 60)
         trials = command.text.count("kickwatch.trial_finished")
@@ -95,7 +95,7 @@ def test_run_alerts_goes_on_reloads_and_ends_with_its_terminal(tmp_path: Path) -
     assert kickwatch("status").status == 1
 
 
-def test_ctrl_c_ends_it_in_the_midst_of_a_trial(tmp_path: Path) -> None:
+def test_ctrl_c_stops_run_during_a_trial(tmp_path: Path) -> None:
     with AtATerminal(daemon(tmp_path, workload__hold_s=0.5), columns=200) as command:
         command.shows("kickwatch.trial_finished")
         time.sleep(0.3)
@@ -105,8 +105,8 @@ def test_ctrl_c_ends_it_in_the_midst_of_a_trial(tmp_path: Path) -> None:
         assert "Traceback" not in command.text
 
 
-def test_the_log_of_one_that_ends_with_its_terminal_is_whole(tmp_path: Path) -> None:
-    """Standard error is a file: nothing of the terminal is left but that the process belongs to it."""
+def test_the_log_is_complete_when_the_terminal_closes(tmp_path: Path) -> None:
+    """Standard error is a file, so the terminal is only the process's controlling terminal."""
     log = tmp_path / "log"
     with AtATerminal(daemon(tmp_path), errors=log) as command:
         command.until(lambda: "kickwatch.trial_finished" in log.read_text(), "a trial")
@@ -117,7 +117,7 @@ def test_the_log_of_one_that_ends_with_its_terminal_is_whole(tmp_path: Path) -> 
 
 
 class Child:
-    """A `run` that a shell at the terminal starts; its log and its pid are in files."""
+    """A `run` started by a shell at the terminal; its log and its pid are in files."""
 
     def __init__(self, directory: Path) -> None:
         self.log, self._pid = directory / "log", directory / "pid"
@@ -139,7 +139,7 @@ class Child:
             os.kill(int(self._pid.read_text()), number)
 
     def runs(self) -> bool:
-        """A zombie that nobody waits for has ended."""
+        """False also for a zombie that is not reaped."""
         try:
             status = Path(f"/proc/{self._pid.read_text().strip()}/stat").read_text()
         except OSError:
@@ -165,7 +165,7 @@ def child(tmp_path: Path) -> Iterator[Child]:
 
 
 @pytest.mark.parametrize("end", ["", " &"], ids=["foreground", "background"])
-def test_the_job_of_a_shell_ends_with_the_terminal(child: Child, end: str) -> None:
+def test_a_shell_job_stops_with_the_terminal(child: Child, end: str) -> None:
     with AtATerminal(["bash", "--norc", "--noprofile", "-i"]) as shell:
         shell.press(f"{child.line}{end}\n")
         shell.until(child.has_logged("trial_finished"), "a trial")
@@ -174,8 +174,8 @@ def test_the_job_of_a_shell_ends_with_the_terminal(child: Child, end: str) -> No
     assert child.has_logged("stopped")()
 
 
-def test_a_shell_that_exits_before_it_takes_it_along(child: Child) -> None:
-    """The terminal stays open, but is nobody's: the shell led its session."""
+def test_a_killed_session_leader_stops_run(child: Child) -> None:
+    """The terminal stays open but loses its session, because the shell was the session leader."""
     with AtATerminal(["sh", "-c", f"{child.line} & sleep 600"]) as shell:
         shell.until(child.has_logged("trial_finished"), "a trial")
         shell.send(signal.SIGKILL)
@@ -183,8 +183,8 @@ def test_a_shell_that_exits_before_it_takes_it_along(child: Child) -> None:
     assert child.has_logged("stopped")()
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason=f"{FEATURE} no tmux; others close a terminal in the same way")
-def test_tmux_kills_the_session(child: Child, tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("tmux") is None, reason=f"{FEATURE} no tmux; other tests close a terminal as well")
+def test_killing_a_tmux_session_stops_run(child: Child, tmp_path: Path) -> None:
     tmux = ["tmux", "-S", str(tmp_path / "tmux"), "-f", "/dev/null"]
     subprocess.run([*tmux, "new-session", "-d", "-x", "80", "-y", "24", child.line], check=True)
     try:
@@ -197,10 +197,10 @@ def test_tmux_kills_the_session(child: Child, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["nohup", "setsid"])
-def test_who_asks_for_it_outlives_the_terminal(child: Child, before: str) -> None:
-    """And SIGHUP is a reload then, as it is for a service."""
+def test_nohup_and_setsid_outlive_the_terminal(child: Child, before: str) -> None:
+    """Then SIGHUP reloads, as it does for a service."""
     with AtATerminal(["bash", "--norc", "--noprofile", "-i"]) as shell:
-        shell.press(f"{before} {child.line} >/dev/null &\n")  # nohup leaves a file where it takes a terminal's output
+        shell.press(f"{before} {child.line} >/dev/null &\n")  # otherwise nohup would write a file
         shell.until(child.has_logged("trial_finished"), "a trial")
         shell.close()
         child.wait(child.has_logged("trial_finished", child.trials() + 1), "one more trial")

@@ -1,4 +1,4 @@
-"""`kickwatch trial` on the real engine: the whole job, and nothing left behind."""
+"""`kickwatch trial` on the real engine: a complete trial, after which nothing is left."""
 
 from pathlib import Path
 
@@ -11,33 +11,33 @@ from needs import ipi_rung
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
 
-def test_a_healthy_node_is_quiet_and_its_bill_has_names() -> None:
+def test_a_healthy_node_is_quiet_and_its_bill_names_reasons() -> None:
     before = leftovers()
     outcome = kickwatch("trial", "--containers", "23", "--json", timeout_s=150)
     assert outcome.status == 0, outcome.err
-    told = outcome.json
-    assert told["schema"] == 1
-    assert told["verdict"] == "quiet"
-    assert told["reasons"] == []
-    assert told["containers"] == 23
-    assert told["failures"] == []
-    assert told["kmem_accounting"] == "on"
-    assert told["observers"] == {"ipis": ipi_rung(), "contention": "tracepoint"}
-    assert {"rcu_exp_handler", "rcu_barrier_handler", "flush_tlb_func"} <= {row["reason"] for row in told["bill"]}
-    requests = sum(row["requests"] for row in told["bill"])
-    unknown = [row for row in told["bill"] if row["origin"] == "unknown"]
+    result = outcome.json
+    assert result["schema"] == 1
+    assert result["verdict"] == "quiet"
+    assert result["reasons"] == []
+    assert result["containers"] == 23
+    assert result["failures"] == []
+    assert result["kmem_accounting"] == "on"
+    assert result["observers"] == {"ipis": ipi_rung(), "contention": "tracepoint"}
+    assert {"rcu_exp_handler", "rcu_barrier_handler", "flush_tlb_func"} <= {row["reason"] for row in result["bill"]}
+    requests = sum(row["requests"] for row in result["bill"])
+    unknown = [row for row in result["bill"] if row["origin"] == "unknown"]
     assert sum(row["requests"] for row in unknown) < 0.05 * requests, unknown
     assert [row for row in unknown if row["calls"]] == []
-    # An interrupt that sends while the probe runs on the same CPU is missed (the kernel refuses recursion): counted.
-    assert told["overhead"]["lost_events"] <= 0.001 * requests
-    assert told["per_container"]["creation_path_broadcasts"] < 0.5
-    assert told["canary"]["memcgs"] == 100
-    assert told["canary"]["creation_path_broadcasts_per_memcg"] < 0.05
-    assert all(step["p50"] <= step["p99"] for step in told["latency_ms"].values())
+    # A request by an interrupt during the probe on the same CPU is lost (the kernel prevents recursion) and counted.
+    assert result["overhead"]["lost_events"] <= 0.001 * requests
+    assert result["per_container"]["creation_path_broadcasts"] < 0.5
+    assert result["canary"]["memcgs"] == 100
+    assert result["canary"]["creation_path_broadcasts_per_memcg"] < 0.05
+    assert all(step["p50"] <= step["p99"] for step in result["latency_ms"].values())
     assert leftovers() == before
 
 
-def test_both_networks_and_concurrency_work_and_the_tables_are_printed() -> None:
+def test_a_bridge_network_and_concurrency_work_and_tables_are_printed() -> None:
     arguments = ["--set", "workload.network=bridge", "--set", "workload.concurrency=4", "--set", "trial.window_s=1"]
     outcome = kickwatch("trial", "--containers", "23", *arguments)
     assert outcome.status == 0, outcome.err
@@ -50,29 +50,29 @@ def test_both_networks_and_concurrency_work_and_the_tables_are_printed() -> None
 @pytest.mark.skipif(
     not Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists()
     and not Path("/sys/fs/cgroup/memory/memory.kmem.limit_in_bytes").exists(),
-    reason="the kmem TCP limit, this test's real fault, exists on cgroup v1 only",
+    reason="the kmem TCP limit, the real fault in this test, exists only on cgroup v1",
 )
-def test_a_static_key_flipped_by_each_container_is_broadcasting_and_without_it_quiet_again() -> None:
+def test_a_static_key_flipped_by_each_container_is_broadcasting() -> None:
     short = ["--set", "trial.window_s=1"]
     limit = ["--set", "workload.kmem_tcp_limit_bytes=33554432", *short]
     flips = []
     while 36 not in flips and len(flips) < 3:
         outcome = kickwatch("trial", "--containers", "12", "--json", *limit)
-        told = outcome.json
-        assert (outcome.status, told["verdict"]) == (3, "broadcasting"), told
+        result = outcome.json
+        assert (outcome.status, result["verdict"]) == (3, "broadcasting"), result
         assert "kickwatch.broadcast_detected" in outcome.err
-        guilty = [row for row in told["bill"] if row["path"] == "create" and row["broadcasts"]]
+        guilty = [row for row in result["bill"] if row["path"] == "create" and row["broadcasts"]]
         (cell,) = [row for row in guilty if row["origin"] == "memcg"]
         assert cell["reason"] == "do_sync_core"
         assert "mem_cgroup_write" in cell["stack"]
-        assert cell["broadcasts"] % 3 == 0  # a text patch is three of them
+        assert cell["broadcasts"] % 3 == 0  # patching kernel text takes three
         flips.append(cell["broadcasts"])
-    assert 36 in flips, f"a memcg that stays dying keeps the key on, but not in one trial after the other: {flips}"
-    again = kickwatch("trial", "--containers", "23", "--json", *short)
-    assert (again.status, again.json["verdict"]) == (0, "quiet")
+    assert 36 in flips, f"a dying memcg can keep the key on, but not in three consecutive trials: {flips}"
+    without_fault = kickwatch("trial", "--containers", "23", "--json", *short)
+    assert (without_fault.status, without_fault.json["verdict"]) == (0, "quiet")
 
 
-def test_what_no_probe_sees_is_not_known_and_no_zero() -> None:
+def test_unobserved_figures_are_unknown_and_not_zero() -> None:
     short = ["--containers", "2", "--set", "trial.window_s=0.5", "--set", "trial.settle_s=0"]
     without_waits = kickwatch("trial", "--json", *short, KICKWATCH_RUNG_CONTENTION="none").json
     assert without_waits["per_container"]["slab_mutex_waits"] is None
@@ -87,14 +87,14 @@ def test_what_no_probe_sees_is_not_known_and_no_zero() -> None:
     assert "control FAILED: no probe is armed" in counters.out
 
 
-def test_too_few_containers_decide_nothing_and_it_is_said_how_many_would() -> None:
+def test_too_few_containers_are_undecided_and_the_missing_number_is_printed() -> None:
     outcome = kickwatch("trial", "--containers", "8", "--set", "trial.window_s=0.5")
     assert outcome.status == 4, outcome.err
     assert "verdict: unknown (insufficient_evidence)" in outcome.out
     assert "about 15 more containers decide" in outcome.out
 
 
-def test_evidence_decides_with_as_many_containers_as_it_needs() -> None:
+def test_until_decided_runs_as_many_trials_as_needed() -> None:
     outcome = kickwatch("trial", "--containers", "12", "--until-decided", "--json", "--set", "trial.window_s=1")
     evidence = outcome.json["evidence"]
     assert (outcome.status, outcome.json["verdict"], evidence["verdict"]) == (0, "quiet", "quiet"), outcome.json
@@ -103,13 +103,13 @@ def test_evidence_decides_with_as_many_containers_as_it_needs() -> None:
     assert evidence["error_rate"] == 1e-4
 
 
-def test_bisect_speaks_the_language_of_git() -> None:
+def test_bisect_skips_an_undecided_commit() -> None:
     assert kickwatch("trial", "--bisect", "--containers", "3", "--set", "trial.window_s=0.5").status == 125
 
 
 @pytest.mark.parametrize(("hold_s", "counted"), [(0.2, 2), (5, 0)])
-def test_a_users_own_image_runs_for_hold_s_without_barrier(own_image: str, hold_s: float, counted: int) -> None:
-    """The program ends with status 3 after a second: nobody releases it, since a user's image has no barrier."""
+def test_a_users_image_runs_for_hold_s_without_a_barrier(own_image: str, hold_s: float, counted: int) -> None:
+    """The program exits with status 3 after a second, because a user's image is not released from a barrier."""
     settings = [
         f"workload.image={own_image}",
         'workload.command=["/workload", "--deadline-ms", "1000"]',
@@ -119,7 +119,7 @@ def test_a_users_own_image_runs_for_hold_s_without_barrier(own_image: str, hold_
     words = [word for setting in settings for word in ("--set", setting)]
     outcome = kickwatch("trial", "--containers", "2", "--json", *words)
     assert outcome.status == 4
-    told = outcome.json
-    assert told["containers"] == counted
-    assert all("exited with status 3" in failure for failure in told["failures"])
-    assert len(told["failures"]) == 2 - counted
+    result = outcome.json
+    assert result["containers"] == counted
+    assert all("exited with status 3" in failure for failure in result["failures"])
+    assert len(result["failures"]) == 2 - counted

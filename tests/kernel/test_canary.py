@@ -51,7 +51,7 @@ def members(cgroups: Cgroups) -> list[Path]:
 async def test_the_group_pays_for_a_bare_child(canary: Canary, cgroups: Cgroups) -> None:
     if cgroups.version is CgroupVersion.V1:
         pytest.skip("feature: cgroup v1 has a counter of kernel memory in every memcg")
-    assert await canary.pays_for_kernel_memory()
+    assert await canary.charges_kernel_memory()
     assert members(cgroups) == []
 
 

@@ -46,7 +46,7 @@ def wait_for_barrier(pid: int, deadline_s: float = 10) -> None:
         time.sleep(0.002)
 
 
-def run_shielded(program: "subprocess.Popen[str]") -> tuple[int, str]:
+def exit_status_and_error(program: "subprocess.Popen[str]") -> tuple[int, str]:
     """Exit status and what it complained about."""
     _, stderr = program.communicate(timeout=20)
     return program.returncode, stderr
@@ -71,7 +71,7 @@ def test_released_program_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
     wait_for_barrier(program.pid)
     assert len(list(tmp_path.iterdir())) == 1
     program.send_signal(signal.SIGUSR1)
-    assert run_shielded(program) == (0, "")
+    assert exit_status_and_error(program) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,7 +83,7 @@ def test_release_before_the_barrier_is_not_lost(tmp_path: Path) -> None:
         while not (blocked := blocks_release(program.pid)) and not at_barrier(program.pid):
             time.sleep(0.0001)
         program.send_signal(signal.SIGUSR1)
-        assert run_shielded(program) == (0, "")
+        assert exit_status_and_error(program) == (0, "")
         early += blocked
         if early == 3:
             return
@@ -108,7 +108,7 @@ def status_of(pid: int) -> dict[str, str]:
 
 def test_program_that_nobody_releases_exits_3(tmp_path: Path) -> None:
     before = time.monotonic()
-    status, complaint = run_shielded(start("--dir", str(tmp_path), "--deadline-ms", "300"))
+    status, complaint = exit_status_and_error(start("--dir", str(tmp_path), "--deadline-ms", "300"))
     assert status == 3
     assert complaint == "workload: nobody released the barrier within 300 ms\n"
     assert 0.3 <= time.monotonic() - before < 5
@@ -123,7 +123,7 @@ def test_sigterm_ends_it_at_the_barrier_and_while_it_holds(tmp_path: Path) -> No
             program.send_signal(signal.SIGUSR1)
             time.sleep(0.05)
         program.send_signal(signal.SIGTERM)
-        assert run_shielded(program)[0] == 128 + signal.SIGTERM
+        assert exit_status_and_error(program)[0] == 128 + signal.SIGTERM
 
 
 def test_hold_lasts_as_long_as_asked(tmp_path: Path) -> None:
@@ -131,13 +131,13 @@ def test_hold_lasts_as_long_as_asked(tmp_path: Path) -> None:
     wait_for_barrier(program.pid)
     released = time.monotonic()
     program.send_signal(signal.SIGUSR1)
-    assert run_shielded(program)[0] == 0
+    assert exit_status_and_error(program)[0] == 0
     assert 0.3 <= time.monotonic() - released < 5
 
 
 @pytest.mark.parametrize("arguments", [["--hold-ms"], ["--hold-ms", "x"], ["--deadline-ms", "-1"], ["--what", "1"]])
 def test_usage(arguments: list[str]) -> None:
-    status, complaint = run_shielded(start(*arguments))
+    status, complaint = exit_status_and_error(start(*arguments))
     assert status == 2
     assert complaint.count("\n") == 1
 
@@ -171,7 +171,7 @@ def test_kernel_memory_is_charged_to_its_memcg(memcg: Path, tmp_path: Path) -> N
     while (charged := kmem_usage_bytes(memcg)) is not None and charged <= 100_000 and time.monotonic() < until:
         time.sleep(0.1)
     program.send_signal(signal.SIGUSR1)
-    assert run_shielded(program)[0] == 0
+    assert exit_status_and_error(program)[0] == 0
     assert charged is not None
     assert charged > 100_000
 
@@ -182,7 +182,7 @@ def test_it_holds_objects_of_many_kinds(tmp_path: Path) -> None:
     links = [str(entry.readlink()) for entry in Path(f"/proc/{program.pid}/fd").iterdir()]
     kinds = {link.removeprefix("anon_inode:").partition(":[")[0] for link in links}
     program.send_signal(signal.SIGUSR1)
-    assert run_shielded(program) == (0, "")
+    assert exit_status_and_error(program) == (0, "")
     assert {"pipe", "socket", "[eventpoll]", "[eventfd]", "[timerfd]", "[signalfd]", "inotify"} <= kinds
     assert sum(link.startswith(str(tmp_path)) and link.endswith("(deleted)") for link in links) == 16
 
@@ -195,7 +195,7 @@ def test_without_a_place_for_files_it_still_reaches_the_barrier() -> None:
     program = start(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", script))
     wait_for_barrier(program.pid)
     program.send_signal(signal.SIGUSR1)
-    status, complaint = run_shielded(program)
+    status, complaint = exit_status_and_error(program)
     assert status == 0
     assert complaint == "workload: not available here: a directory to write in (Read-only file system)\n"
 
@@ -251,7 +251,7 @@ async def make_barriers() -> tuple[int, tuple[Answer, Answer]]:
         return helper.pid, (await helper.ask("many", 20), await helper.ask("single", 20))
 
 
-BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-help"/ { @[pid, ksym(args->func)] = count(); }'
+BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-helpe"/ { @[pid, ksym(args->func)] = count(); }'
 
 
 @pytest.mark.usefixtures("tracefs")  # bpftrace needs it

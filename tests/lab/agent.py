@@ -1,7 +1,7 @@
-"""In the guest: runs what the laboratory asks for over a virtio-serial port, one command at a time.
+"""Runs in the guest: executes the laboratory's commands from a virtio-serial port, one at a time.
 
-A request is a line of JSON: `command`, `environment`, `given` (standard input, base64) and `timeout_s`. The answer is a
-line too: `status` (128 + signal for a killed one, 124 for one that took too long), `output` and `errors` (base64).
+A request is a line of JSON: `command`, `environment`, `given` (standard input, base64) and `timeout_s`. So is the
+answer: `status` (128 + signal if killed, 124 after a timeout), `output` and `errors` (base64).
 """
 
 import base64
@@ -15,7 +15,7 @@ _TIMED_OUT = 124
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Run one command to its end."""
+    """Run one command until it exits."""
     environment = {**os.environ, **request["environment"]}
     try:
         done = subprocess.run(
@@ -36,17 +36,17 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer until the port is gone."""
-    with open(sys.argv[1], "r+b", buffering=0) as port:  # noqa: PTH123 -- alone in the guest, no pathlib needed
+    """Answer until the port is closed."""
+    with open(sys.argv[1], "r+b", buffering=0) as port:  # noqa: PTH123 -- pathlib is not needed in the guest
         buffer = b""
         port.write(b'{"ready": true}\n')
         while chunk := port.read(65536):
             buffer += chunk
             while b"\n" in buffer:
                 line, _, buffer = buffer.partition(b"\n")
-                told = json.dumps(answer(json.loads(line))).encode() + b"\n"
-                while told:
-                    told = told[port.write(told) :]
+                unsent = json.dumps(answer(json.loads(line))).encode() + b"\n"
+                while unsent:
+                    unsent = unsent[port.write(unsent) :]
 
 
 if __name__ == "__main__":

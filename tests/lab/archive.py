@@ -1,7 +1,7 @@
-"""Debian's kernels, as the archive has them now: found, fetched and unpacked, with an apt configuration of our own.
+"""Find, fetch and unpack the current kernels of Debian's archive, with a separate apt configuration.
 
-The machine's own apt, its lists and its packages stay as they are. What was fetched is kept by version; where the
-archive does not answer, the lists of the last time are good enough.
+The machine's own apt lists and packages do not change. Fetched kernels are cached by version. If the archive does not
+answer, the lists of the last run are used.
 """
 
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from shell import LabError, run, said
+from shell import LabError, output_of, run
 
 MIRROR = os.environ.get("KICKWATCH_LAB_MIRROR", "http://deb.debian.org")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -21,7 +21,7 @@ _META = f"linux-image-{_ARCHITECTURE}"
 
 
 class Suite(StrEnum):
-    """Where a kernel comes from, oldest first: 5.10, 6.1, 6.12, and the newest there is."""
+    """The Debian release of a kernel, oldest first: 5.10, 6.1, 6.12, and the newest kernel."""
 
     BULLSEYE = "bullseye"
     BOOKWORM = "bookworm"
@@ -30,7 +30,7 @@ class Suite(StrEnum):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Lines of a sources.list: the suite, and its security updates where it has some."""
+        """Lines of a sources.list: the suite, and its security updates if it has any."""
         parts = [("debian", self.value)]
         if self is not Suite.SID:
             parts.append(("debian-security", f"{self.value}-security"))
@@ -48,7 +48,7 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """The bzImage; in sid it lies beside the modules."""
+        """The bzImage; in sid it is next to the modules."""
         old = self.root / "boot" / f"vmlinuz-{self.release}"
         return old if old.exists() else self.modules / "vmlinuz"
 
@@ -58,7 +58,7 @@ class Kernel:
         return self.root / "lib/modules" / self.release
 
     def has(self, line: str) -> bool:
-        """Whether its configuration says so; `=n` for what is not set."""
+        """Whether its configuration has this line; `=n` means not set."""
         old = self.root / "boot" / f"config-{self.release}"
         config = (old if old.exists() else self.modules / "config").read_text("ascii", errors="replace")
         option, _, value = line.partition("=")
@@ -70,7 +70,7 @@ class Kernel:
         return ".".join(self.release.split(".")[:2])
 
 
-# The archive's signed lists are made for a week; a machine whose clock is off must not refuse them.
+# Signed lists are valid for a week; on a machine with a wrong clock they must be accepted.
 _APT_CONF = """\
 Dir "{home}";
 Dir::State "{home}/state";
@@ -106,7 +106,7 @@ class Archive:
         return Kernel(self.suite, release, version, self._kernels / f"{release}_{version}")
 
     def unpacked(self) -> Kernel:
-        """The newest kernel, fetched and unpacked; older ones of the suite are forgotten."""
+        """The newest kernel, fetched and unpacked; older ones of the suite are deleted."""
         kernel = self.newest()
         if not kernel.root.exists():
             new = kernel.root.with_name(f"{kernel.root.name}.new")
@@ -119,18 +119,18 @@ class Archive:
             if (new / "usr/lib/modules").is_dir():  # since trixie
                 (new / "lib").symlink_to("usr/lib")
             run(["depmod", "--basedir", new, kernel.release])
-            self._forget_others(kernel)
+            self._delete_others(kernel)
             new.rename(kernel.root)
             (kernel.root / "suite").write_text(self.suite, encoding="ascii")
         return kernel
 
-    def _forget_others(self, kernel: Kernel) -> None:
+    def _delete_others(self, kernel: Kernel) -> None:
         for marker in self._kernels.glob("*/suite"):
             if marker.read_text(encoding="ascii") == self.suite and marker.parent != kernel.root:
                 shutil.rmtree(marker.parent)
 
     def _packages(self, kernel: Kernel) -> list[str]:
-        """The packages that the kernel is made of: one until 7.x, which keeps binary and modules in their own."""
+        """The packages of the kernel: one before 7.x, which has separate ones for binary and modules."""
         image = f"linux-image-{kernel.release}"
         shown = self._apt("apt-cache", "show", f"{image}={kernel.version}")
         parts = re.findall(rf"\b(linux-\w+-{re.escape(kernel.release)}) \(=", shown)
@@ -158,11 +158,11 @@ class Archive:
         self._listed = True
 
     def _apt(self, *command: str, cwd: Path | None = None) -> str:
-        return said(command, environment={"APT_CONFIG": str(self._home / "apt.conf")}, cwd=cwd)
+        return output_of(command, environment={"APT_CONFIG": str(self._home / "apt.conf")}, cwd=cwd)
 
 
 def headers_root(kernel: Kernel, cache: Path) -> Path:
-    """A file system of the kernel's suite with its headers, the compiler that they ask for, and make."""
+    """A file system of the kernel's suite with its headers, the compiler that they need, and make."""
     root = cache / "headers" / f"{kernel.release}_{kernel.version}"
     if not root.exists():
         new = root.with_name(f"{root.name}.new")

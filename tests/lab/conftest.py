@@ -1,6 +1,6 @@
-"""The kernel laboratory: each machine is booted once and asked by all tests. Collected only where KICKWATCH_LAB is set.
+"""The kernel laboratory: each machine is booted once for all tests. Collected only if KICKWATCH_LAB is set.
 
-KICKWATCH_LAB_MACHINES="trixie:v2:4 bookworm:v1:16 engines" chooses machines by suite, cgroup version and CPUs;
+KICKWATCH_LAB_MACHINES="trixie:v2:4 bookworm:v1:16 engines" selects machines by suite, cgroup version and CPUs;
 KICKWATCH_LAB_CONTAINERS how many containers a healthy run takes. What was measured is written to build/lab/, a file for
 each machine, from which `results.py` makes the table.
 """
@@ -33,7 +33,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
         pytest.fail(f"the laboratory needs root and {', '.join(missing) or 'nothing else'}: deploy/setup lab-packages")
-    if ready := os.environ.get("KICKWATCH_LAB_DISK"):  # made for all machines by matrix.py
+    if ready := os.environ.get("KICKWATCH_LAB_DISK"):  # built for all machines by matrix.py
         return Path(ready)
     with locked(cache() / "lock"):
         return installed(build_wheel(tmp_path_factory.mktemp("wheel")), cache())
@@ -41,8 +41,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=[one for one in machines() if one not in OTHERS])
 def bench(request: pytest.FixtureRequest, disk: Path) -> Iterator[Bench]:
-    """The machine that `request` names, booted, with the fault module at hand and not loaded."""
-    from fault_module import build  # noqa: PLC0415 -- nothing of it is needed to list the tests
+    """The machine that `request` names, booted, with the fault module built but not loaded."""
+    from fault_module import build  # noqa: PLC0415 -- not needed to list the tests
 
     suite, cgroup, cpus = request.param.split(":")
     wanted = CgroupVersion(cgroup)

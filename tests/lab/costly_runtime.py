@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -I
-"""In a guest: runc, but for a switch. While SWITCH exists each container costs as many BPF programs more as it says.
+"""Runs in a guest in place of runc. While SWITCH exists, it loads that many extra BPF programs for each container.
 
-They are loaded as runc's own device programs are, by bpf(2), and freed at once. runc does the rest, `--version` too: to
-kickwatch the runtime stays the same.
+They are loaded with bpf(2), like runc's own device programs, and freed at once. runc does everything else, including
+`--version`, so for kickwatch the runtime is the same.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ _ALLOW = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)  # r0 = 1; exit
 
 
 def load() -> None:
-    """Load a program that allows every device, and let it go. Raises OSError."""
+    """Load a program that allows every device, and free it. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     code, licence = ctypes.create_string_buffer(_ALLOW, len(_ALLOW)), ctypes.create_string_buffer(b"GPL")
     attributes = struct.pack("=IIQQ", _CGROUP_DEVICE, 2, ctypes.addressof(code), ctypes.addressof(licence))
@@ -30,11 +30,11 @@ def load() -> None:
 
 
 def main() -> None:
-    """Do what runc would."""
+    """Load the extra programs, then execute runc."""
     if "run" in sys.argv and SWITCH.exists():
         for _ in range(int(SWITCH.read_text("ascii"))):
             load()
-    os.execv(RUNC, ["runc", *sys.argv[1:]])  # noqa: S606 -- it takes the arguments as they are
+    os.execv(RUNC, ["runc", *sys.argv[1:]])  # noqa: S606 -- with the same arguments
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The daemon in a guest, in a unit of its own as a service would be, with small and frequent trials."""
+"""The daemon in a guest in a separate unit, as a service would run, with short trials without a pause."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ _KEYS = (
 
 
 def start(trials: int, *more: str) -> str:
-    """A script that starts it for that many trials; its log is LOG. `more`: further keys, after ENGINE's."""
+    """A script that starts it for `trials` trials with the log LOG. `more`: further configuration keys."""
     sets = " ".join((*ENGINE, "--set log.format=json", *(f"--set {key}" for key in (*_KEYS, *more))))
     return f"""rm -f {LOG}; touch {LOG}
         systemd-run --quiet --collect --unit={UNIT} --property=StandardError=file:{LOG} \\

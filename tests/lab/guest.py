@@ -1,7 +1,7 @@
-"""A booted kernel: QEMU without KVM, the laboratory's user land, and a line into it to run commands.
+"""A booted kernel: QEMU without KVM, the laboratory's user land, and a connection to run commands in it.
 
-`thread=single` is not negotiable: with multi-threaded TCG, live text patching (tracepoints, static keys) under load
-panics the guest.
+`thread=single` is required: with multi-threaded TCG, patching kernel text (tracepoints, static keys) under load panics
+the guest.
 """
 
 import base64
@@ -22,13 +22,13 @@ from pathlib import Path
 from shell import DIES_WITH_US, LabError
 from userland import PORT, Bootable
 
-PRODUCT = "kickwatch-laboratory"  # what DMI names: the fault module loads nowhere else
+PRODUCT = "kickwatch-laboratory"  # the product name in DMI; the fault module loads on no other machine
 _BOOT_S = 300
 _COMMAND_S = 300.0
 
 
 class CgroupVersion(StrEnum):
-    """Which hierarchy systemd mounts, and so which one has the memory controller."""
+    """The hierarchy that systemd mounts, which then has the memory controller."""
 
     V1 = "v1"
     V2 = "v2"
@@ -36,21 +36,21 @@ class CgroupVersion(StrEnum):
 
 @dataclass(frozen=True)
 class Machine:
-    """One guest: what it boots, with how many CPUs, which cgroups."""
+    """One guest: what it boots, its number of CPUs and its cgroup version."""
 
     boot: Bootable
     cpus: int = 4
     cgroup: CgroupVersion = CgroupVersion.V2
     memory_mb: int = 2048
-    words: tuple[str, ...] = ()  # more of the kernel's command line
+    words: tuple[str, ...] = ()  # added to the kernel's command line
 
     @property
     def name(self) -> str:
-        """As a table's row has it."""
+        """Its name in a row of the results."""
         return "-".join((self.boot.kernel.name, self.cgroup, f"{self.cpus}cpu", *self.words))
 
     def command(self, state: Path) -> list[str]:
-        """QEMU's command line; sockets and logs lie in `state`."""
+        """QEMU's command line; sockets and logs are in `state`."""
         words = ["console=ttyS0", "panic=-1", "net.ifnames=0", "systemd.show_status=0", "loglevel=5", "audit=0"]
         words += ["tsc=reliable", "rcupdate.rcu_cpu_stall_suppress=1", "nowatchdog", "random.trust_cpu=on"]
         if self.cgroup is CgroupVersion.V1:
@@ -72,7 +72,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Done:
-    """A command that ended in the guest. `raw` is its standard output as it came."""
+    """A command that has exited in the guest. `raw` is its standard output."""
 
     command: tuple[str, ...]
     status: int
@@ -87,7 +87,7 @@ class Done:
 
 
 class Guest:
-    """A guest that answers. Made by `booted`."""
+    """A guest that answers; created by `booted`."""
 
     def __init__(self, machine: Machine, process: "subprocess.Popen[bytes]", state: Path) -> None:
         self.machine = machine
@@ -100,23 +100,23 @@ class Guest:
     def run(
         self, *command: str, given: bytes = b"", check: bool = True, timeout_s: float = _COMMAND_S, **environment: str
     ) -> Done:
-        """Run a command as root, to its end. `check`: LabError on any exit status but 0."""
+        """Run a command as root until it exits. `check`: raise LabError if the exit status is not 0."""
         began = time.monotonic()
         coded = base64.b64encode(given).decode()
         request = {"command": command, "environment": environment, "given": coded, "timeout_s": timeout_s}
         self._socket.settimeout(timeout_s + 60)
         self._socket.sendall(json.dumps(request).encode() + b"\n")
-        told = json.loads(self._line(timeout_s + 60))
-        raw, errors = (base64.b64decode(told[name]) for name in ("output", "errors"))
+        answer = json.loads(self._line(timeout_s + 60))
+        raw, errors = (base64.b64decode(answer[name]) for name in ("output", "errors"))
         text = errors.decode(errors="replace")
-        done = Done(command, told["status"], raw, text, time.monotonic() - began)
+        done = Done(command, answer["status"], raw, text, time.monotonic() - began)
         if check and done.status:
             words = " ".join(command)
             raise LabError(f"{self.machine.name}: {words}: exit status {done.status}\n{done.output}{done.errors}")
         return done
 
     def out(self, *command: str, timeout_s: float = _COMMAND_S) -> str:
-        """What a command that must succeed prints."""
+        """The output of a command, which must succeed."""
         return self.run(*command, timeout_s=timeout_s).output.strip()
 
     def shell(self, script: str, *, check: bool = True, timeout_s: float = _COMMAND_S) -> Done:
@@ -124,19 +124,19 @@ class Guest:
         return self.run("sh", "-c", script, check=check, timeout_s=timeout_s)
 
     def write(self, path: str, content: bytes) -> None:
-        """Bring a file in."""
+        """Write a file in the guest."""
         self.run("sh", "-c", 'mkdir -p "${1%/*}" && cat >"$1"', "sh", path, given=content)
 
     def read(self, path: str) -> bytes:
-        """Bring a file out."""
+        """Read a file of the guest."""
         return self.run("cat", path).raw
 
     def console(self) -> str:
-        """What the kernel and systemd said so far."""
+        """The output of kernel and systemd on the console so far."""
         return (self._state / "console").read_text("utf-8", errors="replace")
 
     def connect(self) -> None:
-        """Wait until the agent is there. Raises LabError with the console's end."""
+        """Wait until the agent answers. Raises LabError with the end of the console."""
         began = time.monotonic()
         try:
             while not self._connected():
@@ -149,7 +149,7 @@ class Guest:
         self.boot_s = time.monotonic() - began
 
     def _connected(self) -> bool:
-        """Whether that worked: QEMU makes the socket first, and listens a moment later."""
+        """Connect; False if QEMU has made the socket but does not listen yet."""
         try:
             self._socket.connect(str(self._state / "port"))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -157,7 +157,7 @@ class Guest:
         return True
 
     def close(self) -> None:
-        """End QEMU, which nobody needs to see out: its disks are snapshots."""
+        """Kill QEMU; a clean shutdown is not needed, because its disks are snapshots."""
         self._socket.close()
         if self._alive():
             self._process.send_signal(signal.SIGKILL)
@@ -177,21 +177,21 @@ class Guest:
                     raise self._failed("no answer") from None
                 continue
             if not chunk:
-                raise self._failed("the line to the agent broke")
+                raise self._failed("the connection to the agent was closed")
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
     def _failed(self, what: str) -> LabError:
-        return LabError(f"{self.machine.name}: {what}; the console's end:\n{self.console()[-4000:]}")
+        return LabError(f"{self.machine.name}: {what}; end of the console:\n{self.console()[-4000:]}")
 
 
 @contextmanager
 def booted(machine: Machine) -> Iterator[Guest]:
-    """Boot it; on the way out it is gone without a trace."""
+    """Boot it; at the end it is removed completely."""
     with tempfile.TemporaryDirectory(prefix="kickwatch-lab-") as directory:
         state = Path(directory)
-        environment = {**os.environ, "TMPDIR": directory}  # the snapshots of the disks
+        environment = {**os.environ, "TMPDIR": directory}  # for the snapshots of the disks
         with (state / "qemu.log").open("wb") as log:
             process = subprocess.Popen(
                 [*DIES_WITH_US, *machine.command(state)],

@@ -1,8 +1,8 @@
-"""Every machine of the laboratory, three at a time for two CPUs: `matrix.py [pytest arguments]`.
+"""Run all machines of the laboratory, three at a time on two CPUs: `matrix.py [pytest arguments]`.
 
-Each machine is a pytest of its own, whose output lies in build/lab/ beside what was measured; a line is said when one
-ends, and the table at the end. Exit status 1 where any test failed. KICKWATCH_LAB_MACHINES chooses the machines,
-KICKWATCH_LAB_JOBS how many run side by side.
+Each machine has its own pytest process, whose output is in build/lab/ with the measurements. Prints a line when a
+machine is done, and the tables at the end. Exits with 1 if any test failed. KICKWATCH_LAB_MACHINES selects machines,
+KICKWATCH_LAB_JOBS how many run in parallel.
 """
 
 import os
@@ -32,25 +32,25 @@ _QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "--durations=12", "-o", "
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run them all; 1 where any failed."""
+    """Run them all; 1 if any failed."""
     began, wanted = time.monotonic(), machines()
-    # A guest has one thread for all its CPUs, and waits for a quarter of its time.
+    # A guest has one thread for all its CPUs and is idle for a quarter of the time.
     jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 3 // 2))
-    _say(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
+    _print(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
     with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"):
         os.environ["KICKWATCH_LAB_DISK"] = str(installed(build_wheel(Path(wheel)), cache()))
-    _say(f"laboratory: the user land is ready after {time.monotonic() - began:.0f} s")
+    _print(f"laboratory: the user land is ready after {time.monotonic() - began:.0f} s")
     RESULTS.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
         failed = [machine for machine, passed in pool.map(lambda one: _run(one, arguments), wanted) if not passed]
     results.main(RESULTS)
     minutes = (time.monotonic() - began) / 60
-    _say(f"laboratory: {len(wanted) - len(failed)} of {len(wanted)} machines passed in {minutes:.1f} min")
+    _print(f"laboratory: {len(wanted) - len(failed)} of {len(wanted)} machines passed in {minutes:.1f} min")
     return 1 if failed else 0
 
 
 def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
-    """One machine's tests; whether all passed."""
+    """Run one machine's tests; return whether all passed."""
     began, log = time.monotonic(), RESULTS / f"{machine.replace(':', '-')}.log"
     environment = {**os.environ, "KICKWATCH_LAB": "1", "KICKWATCH_LAB_MACHINES": machine, "KICKWATCH_REQUIRE": ""}
     tests = (OTHERS[machine],) if machine in OTHERS else _OF_MACHINES
@@ -59,13 +59,13 @@ def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
         done = subprocess.run([*DIES_WITH_US, *command], env=environment, stdout=output, stderr=output, check=False)
     text = log.read_text(encoding="utf-8", errors="replace")
     last = next(reversed(re.findall(r"^\S.* in [\d.]+s.*$", text, re.MULTILINE)), f"no result: see {log}")
-    _say(f"{machine}: {last} ({(time.monotonic() - began) / 60:.1f} min)")
+    _print(f"{machine}: {last} ({(time.monotonic() - began) / 60:.1f} min)")
     if done.returncode:
-        _say("\n".join(line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))) or f"see {log}")
+        _print("\n".join(line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))) or f"see {log}")
     return machine, done.returncode == 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 

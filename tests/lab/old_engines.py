@@ -1,7 +1,7 @@
-"""Docker Engines of other Debian releases, each in its own file system on this very node and kernel.
+"""Docker Engines of other Debian releases, each in a separate file system on this node and its kernel.
 
-The engine's programs and libraries are its release's; /proc, /sys and /dev are the node's, so its containers are
-containers of this node. Mounts and network are its own, and go with it.
+The engine uses the programs and libraries of its release and the node's /proc, /sys and /dev, so its containers are
+containers of this node. It has its own mount and network namespaces, which end with it.
 """
 
 import shutil
@@ -16,10 +16,10 @@ from shell import LabError
 
 from private_engine import clear
 
-RUN = Path("/run/kickwatch-lab-engine")  # seen in both file systems; a short path, as sockets want it
+RUN = Path("/run/kickwatch-lab-engine")  # visible in both file systems; a short path, as sockets need
 SOCKET = RUN / "docker.sock"
 _ANSWERS_WITHIN_S = 60.0
-# A root that is no mount point of its own, as after chroot(8), dockerd cannot make private where it unpacks an image.
+# Not chroot(8): dockerd makes its root a private mount to unpack an image, so the root must be a mount point.
 _SCRIPT = f"""
 tree=$1
 mount --bind "$tree" "$tree"
@@ -37,7 +37,7 @@ exec dockerd --host unix://{SOCKET} --pidfile {RUN}/pid --exec-root {RUN}/exec \
 
 
 def tree(suite: Suite, cache: Path) -> Path:
-    """A Debian of `suite` with its docker.io; made where it is not there yet."""
+    """A Debian of `suite` with its docker.io; built unless it is cached."""
     root = cache / "engines" / suite
     if not root.exists():
         new = root.with_name(f"{suite}.new")
@@ -51,7 +51,7 @@ def tree(suite: Suite, cache: Path) -> Path:
 
 @contextmanager
 def running(root: Path) -> Iterator[str]:
-    """Start its dockerd; gives the version that it answers. Nothing of it is left afterwards. Raises LabError."""
+    """Start its dockerd and yield its version; it is removed completely at the end. Raises LabError."""
     clear(RUN)
     RUN.mkdir()
     log = RUN / "log"
@@ -71,10 +71,10 @@ def running(root: Path) -> Iterator[str]:
 
 
 def _version(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    asked = ["docker", "--host", f"unix://{SOCKET}", "version", "--format", "{{.Server.Version}}"]
+    query = ["docker", "--host", f"unix://{SOCKET}", "version", "--format", "{{.Server.Version}}"]
     until = time.monotonic() + _ANSWERS_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return done.stdout.strip()
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The laboratory's table, from what was measured on each machine: `results.py build/lab` prints Markdown."""
+"""Print the laboratory's tables as Markdown from the measurements of all machines: `results.py build/lab`."""
 
 import json
 import sys
@@ -16,19 +16,19 @@ _FAULTS = ("kick", "worker", "key", "caches", "slabinfo", "kmem_tcp")
 def main(directory: Path) -> None:
     """Print both tables."""
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(directory.glob("*.json"))}
-    told = {name: machine for name, machine in found.items() if "machine" in machine}  # not one test's own
+    measured = {name: machine for name, machine in found.items() if "machine" in machine}  # no files of single tests
     print("Healthy: `kickwatch trial`, engine oci with crun; per container, all CPUs, above the quiet window.\n")
-    print(_table(_HEAD, [_healthy(name, machine) for name, machine in told.items()]))
+    print(_table(_HEAD, [_healthy(name, machine) for name, machine in measured.items()]))
     print("\nFaults: verdict and reasons; broadcasts per container by reason (origin, path); waits per container.\n")
-    print(_table(("machine", *_FAULTS), [_faults(name, machine) for name, machine in told.items()]))
+    print(_table(("machine", *_FAULTS), [_faults(name, machine) for name, machine in measured.items()]))
 
 
-def _healthy(name: str, told: dict[str, Any]) -> list[str]:
-    trial = told.get("healthy")
-    start = [name, told["machine"]["kernel"], f"{told['machine']['boot_s']:.0f}"]
+def _healthy(name: str, measured: dict[str, Any]) -> list[str]:
+    trial = measured.get("healthy")
+    start = [name, measured["machine"]["kernel"], f"{measured['machine']['boot_s']:.0f}"]
     if trial is None:
         return [*start, *["-"] * (len(_HEAD) - len(start))]
-    missing = [one["name"] for one in told.get("doctor", {}).get("capabilities", []) if not one["satisfied"]]
+    missing = [one["name"] for one in measured.get("doctor", {}).get("capabilities", []) if not one["satisfied"]]
     cost = trial["per_container"]
     return [
         *start,
@@ -42,25 +42,25 @@ def _healthy(name: str, told: dict[str, Any]) -> list[str]:
         _bpf(trial),
         *(_sweeps(trial, reason) for reason in ("rcu_exp_handler", "rcu_barrier_handler")),
         _figure((trial["canary"] or {}).get("cal_minus_tlb_per_memcg")),
-        _figure(told.get("scale", {}).get("sample_ms")),
+        _figure(measured.get("scale", {}).get("sample_ms")),
     ]
 
 
-def _faults(name: str, told: dict[str, Any]) -> list[str]:
-    return [name, *(_fault(told.get(fault)) for fault in _FAULTS)]
+def _faults(name: str, measured: dict[str, Any]) -> list[str]:
+    return [name, *(_fault(measured.get(fault)) for fault in _FAULTS)]
 
 
 def _fault(trial: dict[str, Any] | None) -> str:
     if trial is None:
         return "-"
     count = trial["containers"] or 1
-    loud = [
+    broadcasting = [
         f"{row['broadcasts'] / count:.1f} {row['reason']} ({row['origin']}, {row['path']})"
         for row in trial["bill"]
-        if row["broadcasts"] >= count / 2 and row["origin"] != "bpf"  # that is in the other table
+        if row["broadcasts"] >= count / 2 and row["origin"] != "bpf"  # shown in the other table
     ]
     waits = trial["per_container"]["slab_mutex_waits"]
-    return "; ".join([_verdict(trial), *loud, *([f"{waits:.1f} waits"] if waits else []), *trial["findings"]])
+    return "; ".join([_verdict(trial), *broadcasting, *([f"{waits:.1f} waits"] if waits else []), *trial["findings"]])
 
 
 def _bpf(trial: dict[str, Any]) -> str:

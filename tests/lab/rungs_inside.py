@@ -1,7 +1,7 @@
-"""In a guest: both rungs of the IPI ladder armed at once and fed with real events; what each counted, as JSON.
+"""Runs in a guest: arms both rungs of the IPI ladder, makes real events, and prints what each rung counted as JSON.
 
-Run as root with kickwatch's own Python: `rungs_inside.py` with `agree`, `control`, `scale` or `waits`, and a share of
-the work. The answer is the line that begins with `RUNGS `: a console may say other things around it.
+Run as root with kickwatch's Python: `rungs_inside.py` with `agree`, `control`, `scale` or `waits`, and a fraction of
+the work. The result is the line that begins with `RUNGS `, because a console may print other lines.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
 
 TRACEFS = Path("/sys/kernel/tracing")
-SHARE = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0  # of the work: many CPUs take long in a guest
+SHARE = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0  # fraction of the work; many CPUs are slow in a guest
 TOGGLES = max(1, int(151 * SHARE))
 BARRIERS, SINGLES = 499, 211
 MEMCGS = max(1, int(400 * SHARE))
 READERS, READS = 4, 120
 SAMPLES = 21
 SHOT = max(1, int(20 * SHARE))  # shootdowns at least
-# One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
+# One thread computes on CPU 1 without the interpreter's lock; the other frees pages on CPU 0: a shootdown each.
 SHOOTDOWNS = f"""
 import hashlib, mmap, os, threading, time
 def compute():
@@ -59,7 +59,7 @@ while other.is_alive():
 
 
 def flip_static_keys() -> None:
-    """A tracepoint on and off in a tracefs instance of our own."""
+    """Switch a tracepoint on and off in a new tracefs instance."""
     instance = TRACEFS / "instances/kickwatch-rungs"
     instance.mkdir(exist_ok=True)
     switch = instance / "events/sched/sched_switch/enable"
@@ -70,7 +70,7 @@ def flip_static_keys() -> None:
 
 
 async def make_barriers() -> None:
-    """Membarriers among our own threads, to many CPUs and to one."""
+    """Membarriers among the helper's threads, to many CPUs and to one."""
     cpus = ",".join(map(str, control_cpus()))
     async with Helper(["barriers", str(BARRIERS), str(SINGLES), cpus]) as helper:
         await helper.ask("many", 120)
@@ -125,7 +125,7 @@ async def waits() -> dict[str, Any]:
 
 
 async def agree() -> dict[str, Any]:
-    """Both rungs over the same events, step by step."""
+    """What both rungs count for the same events, step by step."""
     symbols = await Symbols.load(Path("/proc"))
     online = kernel.cpus_online()
     observers: list[RequestObserver] = [KprobeObserver.arm(symbols, online)]
@@ -137,13 +137,13 @@ async def agree() -> dict[str, Any]:
             "memcgs": lambda: asyncio.to_thread(make_memcgs),
             "shootdowns": lambda: asyncio.to_thread(subprocess.run, [sys.executable, "-c", SHOOTDOWNS], check=True),
         }
-        told: dict[str, Any] = {
+        result: dict[str, Any] = {
             "places": observers[0].places,
             "cpus_online": online,
             "verified": verified(observers[0]),
-            "made": {  # at least: a toggle makes several calls
+            "made": {  # minimum: a toggle makes several calls
                 "static keys": TOGGLES,
-                "membarriers": max(1, int(BARRIERS * SHARE)),  # of threads that hardly run on many CPUs few are asked
+                "membarriers": max(1, int(BARRIERS * SHARE)),  # with many CPUs few threads run
                 "singles": SINGLES,
                 "shootdowns": SHOT,
             },
@@ -152,7 +152,7 @@ async def agree() -> dict[str, Any]:
             before = [observer.read() for observer in observers]
             await step()
             after = [observer.read() for observer in observers]
-            told[name] = {
+            result[name] = {
                 observer.RUNG: {
                     "cells": cells(observer, early, late),
                     "health": [b - a for a, b in zip(early.health, late.health, strict=True)],
@@ -160,14 +160,14 @@ async def agree() -> dict[str, Any]:
                 }
                 for observer, early, late in zip(observers, before, after, strict=True)
             }
-        return told
+        return result
     finally:
         for observer in observers:
             observer.close()
 
 
 def verified(observer: RequestObserver) -> dict[str, int]:
-    """Instructions that the verifier went through for each program; 0 before 5.16, which does not say."""
+    """Instructions that the verifier processed for each program; 0 before 5.16, which does not report it."""
     found = {}
     for program in observer.PROGRAMS:
         info = ctypes.create_string_buffer(232)
@@ -178,7 +178,7 @@ def verified(observer: RequestObserver) -> dict[str, int]:
 
 
 def cells(observer: RequestObserver, before: Any, after: Any) -> dict[str, dict[str, Any]]:
-    """By reason: requests, calls, broadcasts; and how its requests divide by origin and path."""
+    """Per reason: requests, calls, broadcasts, and its requests by origin and path."""
     sums: dict[str, Counter[str]] = {}
     divided: dict[str, Counter[str]] = {}
     for cell in observer.cells(before, after):
@@ -189,27 +189,27 @@ def cells(observer: RequestObserver, before: Any, after: Any) -> dict[str, dict[
 
 
 async def scale() -> dict[str, Any]:
-    """What a reading at a window's edge takes; what flipped keys are with all CPUs, and with the last one offline."""
+    """Duration of a sample at a window's edge; counts of flipped keys with all CPUs and with the last one offline."""
     observatory = await Observatory.open()
     last = Path(f"/sys/devices/system/cpu/cpu{max(os.sched_getaffinity(0))}/online")
     try:
         assert observatory.requests is not None
-        told: dict[str, Any] = {"sample_ms": await sample_ms(observatory), "cpus": {}}
-        for online in ("1", "0")[: observatory.cpus_online - 1]:  # of two CPUs none can be spared
+        result: dict[str, Any] = {"sample_ms": await sample_ms(observatory), "cpus": {}}
+        for online in ("1", "0")[: observatory.cpus_online - 1]:  # of two CPUs none can go offline
             await asyncio.to_thread(last.write_text, online)
             await observatory.between_windows()
             before = observatory.requests.read()
             await asyncio.to_thread(flip_static_keys)
             found = cells(observatory.requests, before, observatory.requests.read())
-            told["cpus"][observatory.cpus_online] = found["do_sync_core"]
-        return told
+            result["cpus"][observatory.cpus_online] = found["do_sync_core"]
+        return result
     finally:
         await asyncio.to_thread(last.write_text, "1")
         observatory.close()
 
 
 async def sample_ms(observatory: Observatory) -> float:
-    """The median of some."""
+    """The median duration of a sample."""
     took = []
     for _ in range(SAMPLES):
         began = perf_counter()
@@ -219,11 +219,11 @@ async def sample_ms(observatory: Observatory) -> float:
 
 
 async def control() -> dict[str, Any]:
-    """The daemon's own way up the ladder, its positive control, and what `doctor` says."""
+    """The rungs that the daemon selects, its positive control, and the result of `doctor`."""
     observatory = await Observatory.open()
     try:
         outcome = await positive_control(observatory)
-        told = {
+        result = {
             "ipis": observatory.observers.ipis,
             "contention": observatory.observers.contention,
             "places": observatory.requests.places if observatory.requests is not None else "",
@@ -237,18 +237,18 @@ async def control() -> dict[str, Any]:
         observatory.close()
     found = await examine(Config(), control=False)
     doctor = {capability.name: [capability.satisfied, capability.detail] for capability in found}
-    return told | {"doctor": doctor}
+    return result | {"doctor": doctor}
 
 
 def main() -> None:
-    """Do what the command line names and print one line."""
+    """Run the task of the command line and print one line."""
     task = {"agree": agree, "control": control, "scale": scale, "waits": waits}[sys.argv[1]]
     try:
-        told: dict[str, Any] = asyncio.run(task())
+        result: dict[str, Any] = asyncio.run(task())
     except (KickwatchError, OSError, subprocess.SubprocessError) as error:
-        told = {"error": str(error), "trace": traceback.format_exc()}
-    told["kernel"] = os.uname().release
-    sys.stdout.write(f"\nRUNGS {json.dumps(told)}\n")
+        result = {"error": str(error), "trace": traceback.format_exc()}
+    result["kernel"] = os.uname().release
+    sys.stdout.write(f"\nRUNGS {json.dumps(result)}\n")
 
 
 if __name__ == "__main__":

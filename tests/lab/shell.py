@@ -1,4 +1,4 @@
-"""Commands on this machine: each bounded in time, and its failure told so that it can be pasted."""
+"""Run commands on this machine with a timeout; errors contain the command line for pasting."""
 
 import fcntl
 import os
@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-# A laboratory that is killed takes all of it along, down to the guests.
+# If the laboratory is killed, its processes are killed as well, down to the guests.
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 class LabError(Exception):
-    """Something of the laboratory could not be fetched, built, booted or spoken to."""
+    """Something could not be fetched, built or booted, or a command failed."""
 
 
 def cache() -> Path:
-    """Where everything is kept that takes long to make: the user's cache."""
+    """The directory for everything that takes long to build, in the user's cache."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "kickwatch-tests" / "lab"
 
@@ -29,7 +29,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run to the end. Raises LabError with all it said on any exit status but 0."""
+    """Run until it exits. Raises LabError with its output if the exit status is not 0."""
     words = [str(word) for word in command]
     done = subprocess.run(
         [*DIES_WITH_US, *words],
@@ -47,16 +47,16 @@ def run(
     return done
 
 
-def said(
+def output_of(
     command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> str:
-    """What a command that must succeed prints."""
+    """The output of a command, which must succeed."""
     return run(command, environment=environment, cwd=cwd).stdout
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `path` for one laboratory at a time."""
+    """Lock `path`, so that one laboratory at a time continues."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

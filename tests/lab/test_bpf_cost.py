@@ -1,7 +1,7 @@
-"""What containers cost in BPF programs, to the daemon: quiet on a healthy kernel, an alarm when it doubles.
+"""The cost of containers' BPF programs: the daemon is quiet on a healthy kernel and alarms if the cost doubles.
 
-Before "bpf: Introduce bpf_prog_pack allocator" (5.18) each program of x86 broadcasts when it is loaded and when it is
-freed: for a container of runc on cgroup v2 that is four programs. Asked for by KICKWATCH_LAB_LONG=1: some 100 trials.
+On x86 before "bpf: Introduce bpf_prog_pack allocator" (5.18) each program broadcasts when it is loaded and when it is
+freed. A container of runc on cgroup v2 loads four programs. Needs KICKWATCH_LAB_LONG=1: about 100 trials.
 """
 
 import os
@@ -15,21 +15,21 @@ from daemon_unit import LOG, UNIT, records, start
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 HEALTHY = 50  # trials
-AT_MOST = 80  # more, until the alarm
+AT_MOST = 80  # further trials until the alarm
 RUNTIME = "/opt/lab/costly/runc"
-PROGRAMS = {"v1": 1, "v2": 4}  # that runc loads for a container: devices are BPF's business on cgroup v2 alone
+PROGRAMS = {"v1": 1, "v2": 4}  # loaded by runc for a container; on cgroup v2 devices need BPF programs
 PACKED_SINCE = (5, 18)
 UNHEALTHY = ("_detected", "_failed", "_changed", "_blind", "_dropped")
 
 
 @pytest.fixture
 def costly(bench: Bench) -> Bench:
-    """The bench with the costly runtime in its place, switched off."""
+    """The bench with the costly runtime installed and switched off."""
     release = bench.guest.machine.boot.kernel.name
     if tuple(map(int, release.split("."))) >= PACKED_SINCE:
-        pytest.skip(f"feature: a BPF program costs {release} no broadcast")
+        pytest.skip(f"feature: on {release} BPF programs do not broadcast")
     if "KICKWATCH_LAB_LONG" not in os.environ or bench.guest.machine.cpus != 4:
-        pytest.skip("feature: takes a quarter of an hour with 4 CPUs, KICKWATCH_LAB_LONG=1 asks for it")
+        pytest.skip("feature: takes a quarter of an hour with 4 CPUs, enabled by KICKWATCH_LAB_LONG=1")
     bench.guest.write(RUNTIME, Path(__file__).with_name("costly_runtime.py").read_bytes())
     bench.guest.shell(f"chmod 755 {RUNTIME}; rm -f /run/costly")
     return bench
@@ -59,7 +59,7 @@ def test_fifty_healthy_trials_are_quiet_and_a_doubled_cost_alarms(costly: Bench)
 
 
 def _until(condition: str) -> str:
-    """A shell loop that ends when `condition` holds, or the daemon is gone."""
+    """A shell loop that ends when `condition` holds or the daemon has exited."""
     return f"until {condition}; do systemctl --quiet is-active {UNIT} || break; sleep 1; done"
 
 

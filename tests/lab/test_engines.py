@@ -1,4 +1,4 @@
-"""Docker Engines of other Debian releases keep the same contract, and a trial on each prints a bill."""
+"""Docker Engines of other Debian releases pass the contract tests, and a trial on each prints a bill."""
 
 import json
 import os
@@ -17,15 +17,15 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 @pytest.fixture(scope="module", params=[Suite.TRIXIE, Suite.SID])
 def version(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An engine that runs: 26 of trixie, 28 or newer of sid."""
+    """A running engine: 26 of trixie, 28 or newer of sid."""
     with locked(cache() / "lock"):
         root = old_engines.tree(request.param, cache())
     with old_engines.running(root) as version:
         yield version
 
 
-def test_keeps_the_contract(version: str) -> None:
-    """tests/docker/test_engine_contract.py, its Docker part, on this engine."""
+def test_the_engine_passes_the_contract_tests(version: str) -> None:
+    """The Docker tests of tests/docker/test_engine_contract.py on this engine."""
     command = [
         sys.executable,
         "-m",
@@ -48,7 +48,7 @@ def test_a_trial_prints_a_bill(version: str) -> None:
     command += ["--set", f"engine.socket={old_engines.SOCKET}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("{"), done.stderr[-3000:]
-    told = json.loads(done.stdout)
-    assert version in told["engine"]
-    assert (told["containers"], told["failures"]) == (12, [])
-    assert told["bill"]
+    result = json.loads(done.stdout)
+    assert version in result["engine"]
+    assert (result["containers"], result["failures"]) == (12, [])
+    assert result["bill"]

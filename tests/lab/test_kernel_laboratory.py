@@ -1,4 +1,4 @@
-"""kickwatch on Debian's own kernels: what it can see there, what a healthy container costs, and real faults."""
+"""kickwatch on Debian's kernels: what it can observe, what a healthy container costs, and real faults."""
 
 import json
 import os
@@ -17,7 +17,7 @@ QUIET, BROADCASTING, UNKNOWN = 0, 3, 4
 
 @pytest.fixture
 def faulty(bench: Bench) -> Iterator[Bench]:
-    """The bench with the fault module loaded and all faults off, now and afterwards."""
+    """The bench with the fault module loaded and all faults off, before and after the test."""
     if bench.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
         fault_module.load(bench.guest, bench.module)
     fault_module.switch(bench.guest)
@@ -25,18 +25,18 @@ def faulty(bench: Bench) -> Iterator[Bench]:
     fault_module.switch(bench.guest)
 
 
-def test_boots_into_the_cgroups_that_were_asked_for(bench: Bench) -> None:
+def test_the_guest_has_the_requested_kernel_and_cgroups(bench: Bench) -> None:
     assert bench.guest.out("uname", "-r") == bench.guest.machine.boot.kernel.release
     assert int(bench.guest.out("nproc")) == bench.guest.machine.cpus
     controllers = bench.guest.out("cat", "/proc/self/cgroup")
     assert (":memory:" in controllers) is (bench.wanted == "v1")
 
 
-def test_doctor_tells_what_this_kernel_lacks(bench: Bench) -> None:
+def test_doctor_reports_what_this_kernel_supports(bench: Bench) -> None:
     done = bench.guest.run("kickwatch", "doctor", "--control", "--json", check=False)
-    told = json.loads(done.output)
-    bench.keep("doctor", told)
-    capabilities = {one["name"]: one for one in told["capabilities"]}
+    result = json.loads(done.output)
+    bench.keep("doctor", result)
+    capabilities = {one["name"]: one for one in result["capabilities"]}
     assert capabilities["memory cgroups"]["detail"].startswith(f"cgroup {bench.wanted}")
     assert capabilities["container engine"]["satisfied"]
     assert capabilities["lock contention"]["satisfied"]
@@ -50,112 +50,112 @@ def test_doctor_tells_what_this_kernel_lacks(bench: Bench) -> None:
 
 
 def test_healthy_containers_are_quiet(bench: Bench) -> None:
-    handed_on = _handed_on(bench)
-    told = bench.trial("healthy", containers=bench.containers)
-    assert _handed_on(bench) <= handed_on | {"memory"}
-    assert told["containers"] == bench.containers
-    assert told["kmem_accounting"] == "on"
-    assert told["failures"] == []
-    assert (told["observers"]["ipis"], told["observers"]["contention"]) == (bench.ipi_rung, bench.contention_rung)
-    assert told["status"] == QUIET, (told["verdict"], told["reasons"])
-    assert told["per_container"]["creation_path_broadcasts"] == 0
-    assert told["canary"]["creation_path_broadcasts_per_memcg"] == 0
-    assert told["overhead"]["lost_events"] <= sum(cell["requests"] for cell in told["bill"]) // 100
+    enabled_before = _subtree_control(bench)
+    result = bench.trial("healthy", containers=bench.containers)
+    assert _subtree_control(bench) <= enabled_before | {"memory"}
+    assert result["containers"] == bench.containers
+    assert result["kmem_accounting"] == "on"
+    assert result["failures"] == []
+    assert (result["observers"]["ipis"], result["observers"]["contention"]) == (bench.ipi_rung, bench.contention_rung)
+    assert result["status"] == QUIET, (result["verdict"], result["reasons"])
+    assert result["per_container"]["creation_path_broadcasts"] == 0
+    assert result["canary"]["creation_path_broadcasts_per_memcg"] == 0
+    assert result["overhead"]["lost_events"] <= sum(cell["requests"] for cell in result["bill"]) // 100
 
 
-def test_healthy_containers_of_runc_are_quiet_too(bench: Bench) -> None:
-    """It loads more BPF programs than crun: before 5.18 each of them broadcasts, which is nobody's fault."""
+def test_healthy_containers_of_runc_are_quiet(bench: Bench) -> None:
+    """runc loads more BPF programs than crun; before 5.18 each broadcasts, which is normal for those kernels."""
     bench.once("a runtime loads the same programs with more CPUs")
-    told = bench.trial("healthy_runc", "--set", "engine.runtime=runc", containers=bench.containers)
-    assert told["engine"].startswith("oci runc ")
-    assert (told["containers"], told["failures"]) == (bench.containers, [])
-    assert told["status"] == QUIET, (told["verdict"], told["reasons"])
+    result = bench.trial("healthy_runc", "--set", "engine.runtime=runc", containers=bench.containers)
+    assert result["engine"].startswith("oci runc ")
+    assert (result["containers"], result["failures"]) == (bench.containers, [])
+    assert result["status"] == QUIET, (result["verdict"], result["reasons"])
 
 
 def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
     bench.once("contention needs two CPUs")
-    # Each read holds the mutex for its whole walk, which is short on 5.10: so many a time. The pause leaves the only
-    # thread that runs all CPUs to others, too.
+    # Each read holds the mutex for its whole walk, which is short on 5.10, so there are ten in a row. The pause gives
+    # others time on the one thread that runs all CPUs.
     reader = f"while :; do cat {' '.join(['/proc/slabinfo'] * 10)} >/dev/null; sleep 0.1; done"
     bench.guest.shell(f"for n in 1 2 3 4; do systemd-run --quiet --unit=reader$n sh -c '{reader}'; done")
     try:
-        told = bench.trial("slabinfo", containers=6)
+        result = bench.trial("slabinfo", containers=6)
     finally:
         bench.guest.shell("systemctl stop 'reader*'")
-    assert sum(wait["waits"] for wait in told["waits"]) > 0
-    assert "slab_start" in {wait["waiter"] for wait in told["waits"]}
-    assert "cat" in {wait["holder"] for wait in told["waits"]}
+    assert sum(wait["waits"] for wait in result["waits"]) > 0
+    assert "slab_start" in {wait["waiter"] for wait in result["waits"]}
+    assert "cat" in {wait["holder"] for wait in result["waits"]}
 
 
 def test_a_broadcast_by_the_creating_task_is_named(faulty: Bench) -> None:
-    told, did = _with_fault(faulty, "kick", kick=1)
-    assert did["kicked"] == did["memcgs"] >= 112
-    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
-    (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
+    result, counted = _with_fault(faulty, "kick", kick=1)
+    assert counted["kicked"] == counted["memcgs"] >= 112
+    assert result["status"] == BROADCASTING, (result["verdict"], result["reasons"])
+    (cell,) = [cell for cell in result["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("cgroup", "create")
     assert cell["broadcasts"] == cell["calls"] >= 12
     assert cell["requests"] == cell["calls"] * (faulty.guest.machine.cpus - 1)
     assert "kickfault_css_online" in cell["stack"]
     assert "cgroup_mkdir" in cell["stack"]
-    (alert,) = [line for line in told["log"] if line["event"] == "kickwatch.broadcast_detected"]
+    (alert,) = [line for line in result["log"] if line["event"] == "kickwatch.broadcast_detected"]
     assert (alert["reason"], alert["origin"]) == ("kick_all_cpus_sync", "cgroup")
 
 
-def test_a_broadcast_by_a_worker_is_billed_without_an_origin_and_leaves_the_verdict_open(faulty: Bench) -> None:
-    """So many containers would be quiet without it."""
-    told, did = _with_fault(faulty, "worker", containers=23, worker=1)
-    assert did["kicked_by_worker"] == did["memcgs"] >= 123
-    assert (told["status"], told["reasons"]) == (UNKNOWN, ["broadcasts_elsewhere"])
-    (named,) = [one for one in told["evidence"]["beside"] if one["reason"] == "kick_all_cpus_sync"]
+def test_a_broadcast_by_a_worker_has_no_origin_and_leaves_the_verdict_open(faulty: Bench) -> None:
+    """Without the fault, 23 containers would be quiet."""
+    result, counted = _with_fault(faulty, "worker", containers=23, worker=1)
+    assert counted["kicked_by_worker"] == counted["memcgs"] >= 123
+    assert (result["status"], result["reasons"]) == (UNKNOWN, ["broadcasts_elsewhere"])
+    (named,) = [one for one in result["evidence"]["beside"] if one["reason"] == "kick_all_cpus_sync"]
     assert named["heard_as"] == "elsewhere"
     assert 0.9 < named["broadcasts_per_container"] < 1.1
-    (cell,) = [cell for cell in told["bill"] if cell["reason"] == "kick_all_cpus_sync"]
+    (cell,) = [cell for cell in result["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
     assert cell["broadcasts"] == cell["calls"] >= 23
     assert "kickfault_work" in cell["stack"]
-    assert "broadcasts_elsewhere" in told["findings"]
+    assert "broadcasts_elsewhere" in result["findings"]
 
 
 def test_a_static_key_flipped_by_the_creating_task_is_named(faulty: Bench) -> None:
-    told, did = _with_fault(faulty, "key", key=1)
-    assert did["keys_flipped"] == did["memcgs"] >= 112
-    assert told["status"] == BROADCASTING, (told["verdict"], told["reasons"])
-    (cell,) = [cell for cell in told["bill"] if (cell["reason"], cell["path"]) == ("do_sync_core", "create")]
+    result, counted = _with_fault(faulty, "key", key=1)
+    assert counted["keys_flipped"] == counted["memcgs"] >= 112
+    assert result["status"] == BROADCASTING, (result["verdict"], result["reasons"])
+    (cell,) = [cell for cell in result["bill"] if (cell["reason"], cell["path"]) == ("do_sync_core", "create")]
     assert cell["origin"] == "cgroup"
     assert cell["broadcasts"] >= 2 * 12
 
 
-def test_counters_alone_show_it_and_accuse_nobody(faulty: Bench) -> None:
-    """Without a probe one trial does not convict; its canary shows every interrupt all the same."""
+def test_counters_alone_show_a_fault_but_do_not_convict(faulty: Bench) -> None:
+    """Without a probe one trial does not convict, but the canary shows every interrupt."""
     faulty.once("counters are the same with more CPUs")
-    told, _ = _with_fault(faulty, "kick_by_counters", kick=1, KICKWATCH_RUNG_IPIS="counters")
-    assert (told["status"], told["reasons"]) == (UNKNOWN, ["blind"])
-    assert told["canary"]["cal_minus_tlb_per_memcg"] >= 0.9 * (faulty.guest.machine.cpus - 1)
+    result, _ = _with_fault(faulty, "kick_by_counters", kick=1, KICKWATCH_RUNG_IPIS="counters")
+    assert (result["status"], result["reasons"]) == (UNKNOWN, ["blind"])
+    assert result["canary"]["cal_minus_tlb_per_memcg"] >= 0.9 * (faulty.guest.machine.cpus - 1)
 
 
 def test_caches_for_each_memory_cgroup_contend_for_slab_mutex(faulty: Bench) -> None:
-    told, did = _with_fault(faulty, "caches", "--strict", caches=4)
-    assert did["caches_made"] == 4 * did["memcgs"]
-    assert told["per_container"]["slab_mutex_waits"] > 0.5
-    assert "slab_mutex_contention" in told["findings"]
-    assert {wait["origin"] for wait in told["waits"]} == {"slab"}
-    assert told["kmem_accounting"] == "on"  # though memory.stat of most of these containers still says 0 since 6.16
+    result, counted = _with_fault(faulty, "caches", "--strict", caches=4)
+    assert counted["caches_made"] == 4 * counted["memcgs"]
+    assert result["per_container"]["slab_mutex_waits"] > 0.5
+    assert "slab_mutex_contention" in result["findings"]
+    assert {wait["origin"] for wait in result["waits"]} == {"slab"}
+    assert result["kmem_accounting"] == "on"  # although memory.stat of most of these containers is still 0 since 6.16
 
 
 def test_the_kmem_tcp_limit_flips_a_key_on_v1(bench: Bench) -> None:
     if bench.wanted != "v1":
-        pytest.skip("feature: memory.kmem.tcp.limit_in_bytes is cgroup v1's")
-    told = bench.trial("kmem_tcp", "--set", "workload.kmem_tcp_limit_bytes=33554432")
-    assert told["status"] == BROADCASTING
+        pytest.skip("feature: memory.kmem.tcp.limit_in_bytes exists only on cgroup v1")
+    result = bench.trial("kmem_tcp", "--set", "workload.kmem_tcp_limit_bytes=33554432")
+    assert result["status"] == BROADCASTING
 
 
-def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> None:
-    """No stack explains it: churn windows must win the coin again and again, which takes some thirty trials."""
+def test_the_daemon_convicts_a_worker_without_stacks(faulty: Bench) -> None:
+    """No stack explains it, so churn windows must win the coin toss repeatedly, which takes about thirty trials."""
     if "KICKWATCH_LAB_LONG" not in os.environ or faulty.guest.machine.cpus != 4:
-        pytest.skip("feature: takes ten minutes with 4 CPUs, KICKWATCH_LAB_LONG=1 asks for it")
-    # Four kicks for each of two containers: six broadcasts are what a static key's flips cost, and so no toss.
+        pytest.skip("feature: takes ten minutes with 4 CPUs, enabled by KICKWATCH_LAB_LONG=1")
+    # Four kicks for each of two containers: six broadcasts would be those of a static key's flip, and not be tossed.
     fault_module.switch(faulty.guest, worker=4)
-    # It ends with the first alarm.
+    # Stop at the first alarm.
     done = faulty.guest.shell(
         f"""{start(60)}
         for second in $(seq 900); do
@@ -182,14 +182,14 @@ def test_the_daemon_convicts_a_worker_by_the_experiment_alone(faulty: Bench) -> 
     )
     assert [alarm["event"] for alarm in alarms] == ["kickwatch.elsewhere_detected"], done.output[-3000:]
     assert {line["verdict"] for line in finished} == {"unknown"}
-    # From the start, but for what khugepaged broadcasts just after boot: in the quiet window that makes a trial a tie.
+    # From the start, except that khugepaged broadcasts just after boot: in the quiet window that makes a trial a tie.
     named = [line["reasons"] == ["broadcasts_elsewhere"] for line in finished]
     assert any(named[:3])
     assert all(named[named.index(True) :])
     assert 29 <= trials <= 60
 
 
-def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: Bench) -> None:
+def test_cpu_hotplug_voids_a_trial_and_the_daemon_continues(bench: Bench) -> None:
     bench.once("one CPU that goes is enough")
     done = bench.guest.shell(
         f"""{start(1000)}
@@ -212,45 +212,45 @@ def test_a_cpu_that_comes_and_goes_voids_a_trial_and_the_daemon_goes_on(bench: B
     assert not {"trial_failed", "broadcast_detected", "observer_blind"} & set(events)
 
 
-def test_what_the_runtime_of_a_killed_kickwatch_switched_on_goes_off_with_the_next(bench: Bench) -> None:
-    """But for what somebody else has come to use."""
+def test_controllers_enabled_by_a_killed_run_are_disabled_by_the_next(bench: Bench) -> None:
+    """Controllers that another cgroup uses by then stay enabled."""
     bench.once("one kill is enough")
     if bench.wanted == "v1":
-        pytest.skip("feature: cgroup v1 hands no controller on")
-    handed_on = _handed_on(bench)
-    shortly = ("--set", "trial.window_s=0.5")
-    trial = " ".join(("kickwatch", "trial", *ENGINE, *shortly, "--containers", "60"))
+        pytest.skip("feature: cgroup v1 has no cgroup.subtree_control")
+    enabled_before = _subtree_control(bench)
+    short = ("--set", "trial.window_s=0.5")
+    trial = " ".join(("kickwatch", "trial", *ENGINE, *short, "--containers", "60"))
     bench.guest.shell(
         f"""mkdir /sys/fs/cgroup/others; systemd-run --quiet --collect --unit=victim /usr/local/bin/{trial}
-        # A controller is listed a moment before its files are there.
+        # A controller is listed a moment before its files exist.
         until echo 0 >/sys/fs/cgroup/others/cpuset.cpus; do sleep 0.1; done 2>/dev/null
         systemctl kill --signal=KILL victim; while systemctl --quiet is-active victim; do sleep 0.1; done"""
     )
-    on = _handed_on(bench) - handed_on - {"memory"}
+    on = _subtree_control(bench) - enabled_before - {"memory"}
     assert on > {"cpuset"}
-    bench.trial("after_a_kill", *shortly, containers=1)
-    left = _handed_on(bench) - handed_on - {"memory"}
+    bench.trial("after_a_kill", *short, containers=1)
+    left = _subtree_control(bench) - enabled_before - {"memory"}
     bench.guest.shell("rmdir /sys/fs/cgroup/others; echo -cpuset >/sys/fs/cgroup/cgroup.subtree_control")
     assert left == {"cpuset"}
 
 
-def _handed_on(bench: Bench) -> set[str]:
-    """The controllers that cgroup v2's root hands on; none on v1. crun switches on all."""
+def _subtree_control(bench: Bench) -> set[str]:
+    """The controllers that cgroup v2's root enables for its children; none on v1. crun enables all."""
     return set(bench.guest.shell("cat /sys/fs/cgroup/cgroup.subtree_control", check=False).output.split())
 
 
 def _with_fault(
     bench: Bench, name: str, *arguments: str, containers: int = 12, **settings: Any
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """A trial under a fault: what kickwatch says, and what the module did meanwhile, warm-up and canary included.
+    """A trial with a fault: kickwatch's result, and the module's counters, with warm-up and canary included.
 
-    `settings`: faults in small letters, variables of the environment in capitals.
+    `settings`: faults in lower case, environment variables in upper case.
     """
     environment = {key: value for key, value in settings.items() if key.isupper()}
     fault_module.switch(bench.guest, **{key: value for key, value in settings.items() if not key.isupper()})
     before = fault_module.counts(bench.guest)
-    told = bench.trial(name, *arguments, containers=containers, **environment)
+    result = bench.trial(name, *arguments, containers=containers, **environment)
     fault_module.switch(bench.guest)
-    did = {count: value - before[count] for count, value in fault_module.counts(bench.guest).items()}
-    bench.keep(f"{name}_did", did)
-    return told, did
+    counted = {count: value - before[count] for count, value in fault_module.counts(bench.guest).items()}
+    bench.keep(f"{name}_did", counted)
+    return result, counted

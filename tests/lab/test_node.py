@@ -1,4 +1,4 @@
-"""What a node's kernel takes away from a daemon that watches, on Debian's own kernels: capabilities, and CPUs."""
+"""A running daemon that loses capabilities or CPUs, on Debian's kernels."""
 
 import json
 import re
@@ -9,16 +9,16 @@ from bench import ENGINE, Bench
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
-# What stays when the probes are armed, by the numbers of linux/capability.h.
+# The capabilities kept after the probes are armed, with their numbers in linux/capability.h.
 _KEPT = {"DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "KILL": 5, "SYSLOG": 34}
 _CAP_BPF = 39
-# "bpf: refine kernel.unprivileged_bpf_disabled behaviour": since then maps are read without a capability.
+# "bpf: refine kernel.unprivileged_bpf_disabled behaviour": since then no capability is needed to read maps.
 _READ_WITHOUT_SINCE = (5, 19)
 _FIGURE = re.compile(r"^(kickwatch_\w+(?:\{[^}]*\})?) ([-+.\deInf]+)$", re.MULTILINE)
 
 
 def _started(unit: str, *keys: str) -> str:
-    """A script that starts the daemon in a unit of its own, as a service would be; its log is /run/UNIT.log."""
+    """A script that starts the daemon in a separate unit, as a service would run; its log is /run/UNIT.log."""
     sets = " ".join(f"--set {key}" for key in ("log.format=json", "guard.enabled=false", *keys))
     return f"""rm -f /run/{unit}.log; touch /run/{unit}.log
         systemd-run --quiet --collect --unit={unit} --property=StandardError=file:/run/{unit}.log \\
@@ -34,8 +34,8 @@ def _release(bench: Bench) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def test_the_daemon_reads_on_when_it_has_given_its_capabilities_up(bench: Bench) -> None:
-    """With unprivileged BPF off; passive, since who drives a runtime keeps all of them."""
+def test_the_daemon_reads_its_maps_after_dropping_capabilities(bench: Bench) -> None:
+    """With unprivileged BPF off; in passive mode, since a daemon that drives a runtime keeps all capabilities."""
     metrics = "/run/passive.prom"
     keys = ("workload.enabled=false", "engine.kind=docker", "trial.control_period_s=2", "service.summary_period_s=5")
     done = bench.guest.shell(
@@ -58,7 +58,7 @@ def test_the_daemon_reads_on_when_it_has_given_its_capabilities_up(bench: Bench)
     assert [line for line in log if line["level"] == "error"] == []
     kept = set(_KEPT.values()) | (set() if _release(bench) >= _READ_WITHOUT_SINCE else {_CAP_BPF})
     assert held == sum(1 << bit for bit in kept)
-    # Bills that show requests were read without the capability; the controls in between counted exactly.
+    # A bill with requests was read without the capability, and the controls counted exactly.
     newest = [line for line in log if line["event"] == "kickwatch.summary"][-1]
     assert sum(cell["requests"] for cell in newest["bill"]) > 0
     figures = dict(_FIGURE.findall(rest))
@@ -67,8 +67,8 @@ def test_the_daemon_reads_on_when_it_has_given_its_capabilities_up(bench: Bench)
     assert float(figures['kickwatch_observer_up{observer="csd"}']) == 1.0
 
 
-def test_a_cpu_that_is_away_for_a_moment_voids_the_trial(bench: Bench) -> None:
-    """It is back before the window ends: the same CPUs before and after."""
+def test_a_cpu_that_is_offline_for_a_moment_voids_the_trial(bench: Bench) -> None:
+    """It is online again before the window ends, so the CPUs are the same before and after."""
     bench.once("one CPU that goes is enough")
     keys = (
         *("workload.containers_per_trial=2", "trial.window_s=20", "trial.settle_s=3", "trial.interval_s=0"),
@@ -90,5 +90,5 @@ def test_a_cpu_that_is_away_for_a_moment_voids_the_trial(bench: Bench) -> None:
     log = _records(done.output)
     trials = [line for line in log if line["event"] in {"kickwatch.trial_finished", "kickwatch.trial_void"}]
     bench.keep("flap", trials)
-    told = [(line["event"].removeprefix("kickwatch."), line.get("reason")) for line in trials[:3]]
-    assert told == [("trial_finished", None), ("trial_void", "cpus_changed"), ("trial_finished", None)]
+    outcomes = [(line["event"].removeprefix("kickwatch."), line.get("reason")) for line in trials[:3]]
+    assert outcomes == [("trial_finished", None), ("trial_void", "cpus_changed"), ("trial_finished", None)]

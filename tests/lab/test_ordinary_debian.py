@@ -1,4 +1,4 @@
-"""The two commands of the README in a Debian 12 as fleets have it: systemd is pid 1, cgroup v2, Docker Engine, 6.1."""
+"""The README's two commands in an ordinary Debian 12: systemd as pid 1, cgroup v2, Docker Engine, kernel 6.1."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _LONG_S = 5400.0
 
 @pytest.fixture(scope="module")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The guest, with the fault module loaded and its faults off."""
+    """The guest, with the fault module loaded and all faults off."""
     with locked(cache() / "lock"):
         kernel = Archive(Suite.BOOKWORM, cache()).unpacked()
         disk = ordinary(build_wheel(tmp_path_factory.mktemp("wheel")), cache())
@@ -34,11 +34,11 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
 def test_make_run_does_the_main_job(debian: Guest) -> None:
     done = debian.shell(in_clone("make run RUN_ARGS=--json"), check=False, timeout_s=_LONG_S)
     assert done.status == 0, f"{done.output[-2000:]}{done.errors[-4000:]}"
-    told = json.loads(done.output[done.output.index("{") :])
-    _keep("make_run", {"took_s": done.took_s, "told": told})
-    assert told["verdict"] == "quiet"
-    assert told["engine"].startswith("docker ")
-    assert (told["observers"]["ipis"], told["observers"]["contention"]) == ("kprobe", "tracepoint")
+    result = json.loads(done.output[done.output.index("{") :])
+    _keep("make_run", {"took_s": done.took_s, "result": result})
+    assert result["verdict"] == "quiet"
+    assert result["engine"].startswith("docker ")
+    assert (result["observers"]["ipis"], result["observers"]["contention"]) == ("kprobe", "tracepoint")
 
 
 def test_make_run_convicts_the_live_fault(debian: Guest) -> None:
@@ -47,25 +47,25 @@ def test_make_run_convicts_the_live_fault(debian: Guest) -> None:
         done = debian.shell(in_clone("make run RUN_ARGS=--json"), check=False, timeout_s=_LONG_S)
     finally:
         fault_module.switch(debian)
-    told = json.loads(done.output[done.output.index("{") :])
-    _keep("make_run_fault", {"took_s": done.took_s, "told": told})
+    result = json.loads(done.output[done.output.index("{") :])
+    _keep("make_run_fault", {"took_s": done.took_s, "result": result})
     assert f"Error {BROADCASTING}" in done.errors
-    assert told["verdict"] == "broadcasting"
-    assert any((cell["reason"], cell["path"]) == ("do_sync_core", "create") for cell in told["bill"])
+    assert result["verdict"] == "broadcasting"
+    assert any((cell["reason"], cell["path"]) == ("do_sync_core", "create") for cell in result["bill"])
 
 
-def test_make_test_passes_the_units_the_kernels_tests_and_the_contract_of_the_engines(debian: Guest) -> None:
-    """The others would take hours in a guest without KVM, and some a network, which it has not."""
+def test_make_test_passes_unit_kernel_and_contract_tests(debian: Guest) -> None:
+    """The other tests would take hours in a guest without KVM, and some need a network."""
     # Python 3.11.2 may fail to read a failing test's source: "AST constructor recursion depth mismatch" (gh-106905).
     tests = '-q --tb=native -m "not lab" tests/unit tests/kernel tests/docker/test_engine_contract.py'
     wanted = f"make test TEST_ARGS='{tests}' KICKWATCH_REQUIRE=kernel,docker KICKWATCH_TEST_SLOWNESS=8"
     done = debian.shell(in_clone(wanted), check=False, timeout_s=_LONG_S)
-    _keep("make_test", {"took_s": done.took_s, "told": done.output[-6000:]})
+    _keep("make_test", {"took_s": done.took_s, "result": done.output[-6000:]})
     assert done.status == 0, f"{done.output[-8000:]}{done.errors[-2000:]}"
 
 
-def test_the_service_that_a_user_installs_lives_in_its_leaf_and_leaves_nothing(debian: Guest) -> None:
-    """The whole unit, sandbox and delegation included, on cgroup v2: `make install`, enable, one trial, stop."""
+def test_an_installed_service_runs_in_its_leaf_and_leaves_nothing(debian: Guest) -> None:
+    """The complete unit with sandbox and delegation, on cgroup v2: `make install`, enable, one trial, stop."""
     debian.write("/etc/kickwatch/kickwatch.toml", configuration(5).encode())
     debian.shell(in_clone("make install"), timeout_s=_LONG_S)
     debian.run("systemctl", "enable", "--now", "kickwatch", timeout_s=600)

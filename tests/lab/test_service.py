@@ -1,4 +1,4 @@
-"""The installed service on a node without an engine, on Debian's own kernels: its drop-in, and runc."""
+"""The installed service on a node without an engine, on Debian's kernels: with the drop-in it drives runc."""
 
 import json
 
@@ -9,21 +9,21 @@ from service import configuration, until_finished
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 DROP_IN = "/etc/systemd/system/kickwatch.service.d"
-SYSTEMDS = {"cpu", "io", "memory", "pids"}  # for what the units of the node ask, ours among them
+SYSTEMDS = {"cpu", "io", "memory", "pids"}  # needed by the units of the node, including ours
 SHIPPED = "/opt/kickwatch/share/doc/kickwatch/oci.conf"
 
 
-def test_the_service_drives_runc_in_the_sandbox_that_is_left(bench: Bench) -> None:
-    """On cgroup v2 the rest of the tree stays as systemd has it: runc would switch on every controller there is."""
+def test_the_service_drives_runc_in_its_sandbox(bench: Bench) -> None:
+    """On cgroup v2 the rest of the tree stays as systemd set it, although runc would enable every controller."""
     bench.once("a sandbox is the same with more CPUs")
     bench.guest.write("/run/service.toml", configuration(3, "[engine]", 'runtime = "runc"').encode())
-    handed_on = "cat /sys/fs/cgroup/cgroup.subtree_control /sys/fs/cgroup/system.slice/cgroup.subtree_control"
+    subtree_control = "cat /sys/fs/cgroup/cgroup.subtree_control /sys/fs/cgroup/system.slice/cgroup.subtree_control"
     try:
         done = bench.guest.shell(
             f"""mount --bind /run/service.toml /etc/kickwatch/kickwatch.toml
             install -D -m 644 {SHIPPED} {DROP_IN}/oci.conf; systemctl daemon-reload; systemctl start kickwatch
             {until_finished(180, "break")}
-            {handed_on} >/run/handed_on
+            {subtree_control} >/run/subtree_control
             systemctl stop kickwatch; find /sys/fs/cgroup -type d -name 'kickwatch*'; ls /run/kickwatch/oci/bundles""",
             check=False,
             timeout_s=400,
@@ -33,6 +33,6 @@ def test_the_service_drives_runc_in_the_sandbox_that_is_left(bench: Bench) -> No
     assert done.output, bench.guest.out("journalctl", "--unit=kickwatch", "--lines=20", "--output=cat")
     trial, *left = [line for line in done.output.splitlines() if line]
     assert left == []
-    told = json.loads(trial)
-    assert (told["KICKWATCH_CONTAINERS"], told["KICKWATCH_FAILURES"]) == ("3", "[]")
-    assert set(bench.guest.out("cat", "/run/handed_on").split()) <= SYSTEMDS
+    record = json.loads(trial)
+    assert (record["KICKWATCH_CONTAINERS"], record["KICKWATCH_FAILURES"]) == ("3", "[]")
+    assert set(bench.guest.out("cat", "/run/subtree_control").split()) <= SYSTEMDS

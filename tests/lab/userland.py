@@ -1,8 +1,7 @@
-"""What the guests run: a Debian file system with kickwatch installed as a user would, and what boots a kernel into it.
+"""The guests' user land: a Debian file system with kickwatch installed, and what is needed to boot a kernel into it.
 
-Three artefacts, each found again by the digest of what it is made of: the bare Debian (mmdebstrap), the disk image of
-it with this tree's wheel installed by `deploy/install`, and for each kernel a disk image of its modules and a small
-initramfs.
+Three artefacts, each cached under the digest of its inputs: the bare Debian (mmdebstrap), its disk image with this
+tree's wheel installed by `deploy/install`, and for each kernel a disk image of its modules and a small initramfs.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "iproute2", "ca-certificates", "busybox-static"),
     *("python3-venv", "libbpf1", "runc", "crun"),
 )
-# Nothing that a laboratory needs, and noise beside an experiment.
+# Not needed in the laboratory, and a disturbance for experiments.
 MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
     *("e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-timesyncd.service"),
@@ -37,7 +36,7 @@ _DISKS_KEPT = 3
 _AGENT = "/opt/lab/agent.py"
 _UNIT = f"""\
 [Unit]
-Description=Runs what the laboratory asks for
+Description=Runs the commands of the laboratory
 Requires=dev-virtio\\x2dports-{PORT}.device
 After=dev-virtio\\x2dports-{PORT}.device
 
@@ -50,7 +49,7 @@ Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LA
 [Install]
 WantedBy=multi-user.target
 """
-# By /init of the initramfs: the modules in their order, then the disks, then systemd.
+# /init of the initramfs: load the modules in order, mount the disks, start systemd.
 _INIT = """\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /root
@@ -70,7 +69,7 @@ _NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "ext4")
 
 @dataclass(frozen=True)
 class Bootable:
-    """What QEMU is given: a kernel, its initramfs, and the disks, which stay as they are."""
+    """The files for QEMU: a kernel, its initramfs, and the disks, which are not modified."""
 
     kernel: Kernel
     initramfs: Path
@@ -93,36 +92,36 @@ def bootable(kernel: Kernel, disk: Path, cache: Path) -> Bootable:
 
 
 def base(cache: Path, name: str = "base", packages: tuple[str, ...] = PACKAGES) -> Path:
-    """The bare Debian as a directory; built in a minute where this recipe has not been used yet."""
+    """The bare Debian as a directory; built in a minute unless it is cached."""
     wanted = cache / f"{name}-{_digest([SUITE, packages])}"
     if not wanted.exists():
         for old in cache.glob(f"{name}-????????????"):
             shutil.rmtree(old)
         new = cache / f"{wanted.name}.new"
-        shutil.rmtree(new, ignore_errors=True)  # of a laboratory that was killed
+        shutil.rmtree(new, ignore_errors=True)  # left by a killed laboratory
         debootstrap(SUITE, new, packages)
         new.rename(wanted)
     return wanted
 
 
 def installed(wheel: Path, cache: Path) -> Path:
-    """The disk image of the Debian with `wheel` installed; the last one is kept."""
+    """The disk image of the Debian with `wheel` installed; cached."""
     bare = base(cache)
     parts = [bare.name, wheel.read_bytes().hex(), (ROOT / "deploy/install").read_text("utf-8")]
     return disk_of("disk", bare, parts, lambda tree: _install(tree, wheel), free_mb=1024)
 
 
 def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None], *, free_mb: int) -> Path:
-    """The disk image of `bare` with what `fill` brings, beside it; the last ones of this name are kept.
+    """The disk image of `bare` with what `fill` adds; the newest images of this name stay in the cache.
 
-    `parts` is all that it depends on, but for this file.
+    `parts`: everything that it depends on, except this file.
     """
     cache = bare.parent
     digest = _digest([*parts, Path(__file__).read_text("utf-8"), _agent_text()])
     wanted = cache / f"{name}-{digest}.img"
     if not wanted.exists():
         for old in sorted(cache.glob(f"{name}-*.img"), key=lambda image: image.stat().st_mtime)[: 1 - _DISKS_KEPT]:
-            old.unlink()  # not the newest: a laboratory of another tree may boot from it
+            old.unlink()  # not the newest ones: a laboratory of another tree may use them
         tree = cache / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         run(["cp", "--archive", "--reflink=auto", bare, tree])
@@ -144,7 +143,7 @@ def build_wheel(into: Path) -> Path:
 
 
 def _install(tree: Path, wheel: Path) -> None:
-    """By the installer of a release, without a network: the dependencies come from the wheels beside it."""
+    """Run the installer of a release without a network; the dependencies are in a directory of wheels."""
     source = tree / "opt/source"
     links = source / "links"
     links.mkdir(parents=True)
@@ -157,7 +156,7 @@ def _install(tree: Path, wheel: Path) -> None:
 
 
 def fetch_wheels(into: Path, *wanted: str) -> None:
-    """The wheels of what is wanted and of all it depends on, for the guests' Python, but not kickwatch's own."""
+    """Download wheels with all dependencies for the guests' Python, without kickwatch's own."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
     run([*pip, "--only-binary=:all:", "--python-version=3.11", f"--dest={into}", *wanted])
     for copy in into.glob("kickwatch-*.whl"):
@@ -165,7 +164,7 @@ def fetch_wheels(into: Path, *wanted: str) -> None:
 
 
 def inside(tree: Path, *command: str) -> str:
-    """Run a command in a file system, with a /proc of its own there; returns what it says."""
+    """Run a command in a file system with /proc mounted; returns its output."""
     script = 'mount -t proc proc "$1/proc"; tree=$1; shift; exec chroot "$tree" "$@"'
     clean = ("/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8")
     done = run(["unshare", "--mount", "sh", "-ec", script, "sh", tree, *clean, *command])
@@ -173,7 +172,7 @@ def inside(tree: Path, *command: str) -> str:
 
 
 def _make_node(tree: Path) -> None:
-    """Host name, the agent as a service, and nothing that runs of itself."""
+    """Set the host name, install the agent as a service, and mask what would run by itself."""
     (tree / "etc/hostname").write_text("kickwatch-lab\n", encoding="ascii")
     (tree / "etc/machine-id").write_text("", encoding="ascii")
     agent = tree / _AGENT.lstrip("/")
@@ -195,7 +194,7 @@ def _agent_text() -> str:
 
 
 def _disk(tree: Path, image: Path, *, free_mb: int) -> None:
-    """An ext4 image of a directory, with room to write."""
+    """An ext4 image of a directory, with free space."""
     used_kb = int(run(["du", "--summarize", "--block-size=1K", tree]).stdout.split()[0])
     size_kb = used_kb * 12 // 10 + free_mb * 1024 + 16384
     run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", tree, image, f"{size_kb}k"])
@@ -219,7 +218,7 @@ def _initramfs(kernel: Kernel, busybox: Path) -> bytes:
 
 
 def _load_order(kernel: Kernel) -> Iterator[Path]:
-    """The modules that boot needs, each after those it depends on. What the kernel has built in is left out."""
+    """The modules needed to boot, each after its dependencies, without those built into the kernel."""
     needs: dict[str, tuple[str, list[str]]] = {}
     for line in (kernel.modules / "modules.dep").read_text("ascii").splitlines():
         path, _, others = line.partition(":")
@@ -242,7 +241,7 @@ def _load_order(kernel: Kernel) -> Iterator[Path]:
 
 
 def _soft_needs(needs: dict[str, tuple[str, list[str]]]) -> list[str]:
-    """What ext4 asks for by the name of an algorithm; part of the kernel proper in newer ones."""
+    """Modules that are requested by the name of an algorithm; newer kernels have them built in."""
     return [name for name in ("crc32c_generic", "virtio_rng") if name in needs]
 
 
@@ -251,21 +250,21 @@ def _module(path: str) -> str:
 
 
 class _Cpio:
-    """An archive of the kind the kernel unpacks at boot: "newc", Documentation/driver-api/early-userspace."""
+    """An archive that the kernel unpacks at boot: format "newc", Documentation/driver-api/early-userspace."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._inode = 0
 
     def add(self, name: str, content: bytes, mode: int) -> None:
-        """One file or directory."""
+        """Add a file or directory."""
         self._inode += 1
         fields = (self._inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
         header = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
         self._parts += [_padded(header), _padded(content)]
 
     def end(self) -> bytes:
-        """All of it."""
+        """Finish the archive and return it."""
         self.add("TRAILER!!!", b"", 0)
         return b"".join(self._parts)
 

@@ -1,4 +1,4 @@
-"""Debian's promtool over what we hand to Prometheus: series, scrape configuration, rules and their tests."""
+"""Debian's promtool checks everything for Prometheus: series, scrape configuration, rules and their tests."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ def promtool(*arguments: str | Path, stdin: bytes = b"") -> subprocess.Completed
     return subprocess.run(["promtool", *map(str, arguments)], input=stdin, capture_output=True, timeout=60, check=False)
 
 
-def said(done: subprocess.CompletedProcess[bytes]) -> str:
+def output_of(done: subprocess.CompletedProcess[bytes]) -> str:
     return (done.stdout + done.stderr).decode()
 
 
@@ -59,43 +59,43 @@ def used() -> Metrics:
 
 
 @pytest.mark.parametrize("make", [fresh, used])
-def test_the_series_are_clean(make: Callable[[], Metrics]) -> None:
+def test_the_series_pass_promtool(make: Callable[[], Metrics]) -> None:
     done = promtool("check", "metrics", stdin=make().text())
-    assert (done.returncode, said(done)) == (0, "")
+    assert (done.returncode, output_of(done)) == (0, "")
 
 
-async def test_the_file_is_clean_too(tmp_path: Path) -> None:
+async def test_the_textfile_passes_promtool(tmp_path: Path) -> None:
     path = tmp_path / "kickwatch.prom"
     await Textfile(await asyncio.to_thread(used), str(path)).write()
     done = promtool("check", "metrics", stdin=path.read_bytes())
-    assert (done.returncode, said(done)) == (0, "")
+    assert (done.returncode, output_of(done)) == (0, "")
 
 
-def test_promtool_would_find_what_is_not_clean() -> None:
+def test_promtool_detects_a_bad_series_name() -> None:
     done = promtool("check", "metrics", stdin=used().text().replace(b"kickwatch_trials_total", b"kickwatch_trials"))
     assert done.returncode != 0
-    assert "_total" in said(done)
+    assert "_total" in output_of(done)
 
 
-def test_the_rules_are_clean() -> None:
+def test_the_rules_pass_promtool() -> None:
     done = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
-    assert done.returncode == 0, said(done)
+    assert done.returncode == 0, output_of(done)
 
 
 def test_the_scrape_configuration_is_valid() -> None:
     done = promtool("check", "config", DEPLOY / "scrape.yml")
-    assert done.returncode == 0, said(done)
-    assert yaml.safe_load((DEPLOY / "scrape.yml").read_text()).keys() == {"scrape_configs"}  # as an include has to be
+    assert done.returncode == 0, output_of(done)
+    assert yaml.safe_load((DEPLOY / "scrape.yml").read_text()).keys() == {"scrape_configs"}  # to be included
 
 
 @pytest.mark.parametrize("file", TESTS)
 def test_the_rules_pass_their_tests(file: Path) -> None:
     done = promtool("test", "rules", file)
-    assert done.returncode == 0, said(done)
+    assert done.returncode == 0, output_of(done)
 
 
 def only(name: str) -> str:
-    """The tests of rules_test.yml with that in their name, alone: a wrong rule has to be noticed by its own."""
+    """Only the tests with `name` in their name: each wrong rule must be detected by its own test."""
     for file in TESTS:
         tests = yaml.safe_load(file.read_text())
         found = [test for test in tests["tests"] if name in test["name"]]
@@ -190,18 +190,18 @@ UNDECIDED, STALE, ELSEWHERE, FAILED, PAUSED = "undecided", "stale", "not proven"
         (TURNOVER, "0 * count_values", "0 * count"),
     ],
 )
-def test_the_tests_notice_a_rule_that_is_wrong(test: str, was: str, becomes: str, tmp_path: Path) -> None:
+def test_the_tests_detect_a_wrong_rule(test: str, was: str, becomes: str, tmp_path: Path) -> None:
     text = RULES.read_text()
     assert was in text
     wrong = text.replace(was, becomes)
     if "count_values" in was:
         wrong = wrong.replace('("since", ', "(")
     (tmp_path / "rules.yml").write_text(wrong)
-    assert promtool("check", "rules", tmp_path / "rules.yml").returncode == 0, "wrong is not unreadable"
+    assert promtool("check", "rules", tmp_path / "rules.yml").returncode == 0, "the changed rule must still be valid"
     (tmp_path / "tests.yml").write_text(only(test))
     done = promtool("test", "rules", tmp_path / "tests.yml")
     assert done.returncode != 0
-    assert "exp:" in said(done), said(done)
+    assert "exp:" in output_of(done), output_of(done)
 
 
 TURN = """
@@ -239,17 +239,17 @@ tests:
 """
 
 
-def test_at_the_turn_of_an_epoch_nothing_of_the_last_one_counts(tmp_path: Path) -> None:
-    """Epochs of two hours instead of 90 days; `old` makes no trial in the second one."""
+def test_after_the_end_of_an_epoch_its_values_do_not_count(tmp_path: Path) -> None:
+    """With epochs of two hours instead of 90 days; `old` has no trial in the second one."""
     rules = RULES.read_text()
     assert rules.count("time() % 7776000") == 4
     (tmp_path / "rules.yml").write_text(rules.replace("time() % 7776000", "time() % 7200"))
     (tmp_path / "tests.yml").write_text(TURN)
     done = promtool("test", "rules", tmp_path / "tests.yml")
-    assert done.returncode == 0, said(done)
+    assert done.returncode == 0, output_of(done)
 
 
-def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
+def test_every_alert_is_tested_to_fire_and_not_to_fire() -> None:
     expected: dict[str, set[bool]] = {}
     tests = [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
     for expectation in (one for test in tests for one in test["promql_expr_test"]):
@@ -258,13 +258,13 @@ def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
     assert expected == {rule["alert"]: {True, False} for rule in alerts()}
 
 
-def test_every_alert_says_what_it_means_how_to_confirm_and_what_to_do() -> None:
+def test_every_alert_has_all_annotations_and_a_severity() -> None:
     for rule in alerts():
         assert rule["annotations"].keys() == {"summary", "description", "confirm", "action"}, rule["alert"]
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
-def test_the_rules_ask_for_series_that_exist() -> None:
+def test_the_rules_query_series_that_exist() -> None:
     families = text_string_to_metric_families(used().text().decode())
     shown = {sample.name for family in families for sample in family.samples}
     recorded = {rule["record"] for rule in rules() if "record" in rule}

@@ -1,6 +1,6 @@
-"""A real Prometheus scrapes two daemons' servers as scrape.yml says, loads rules.yml, and is asked what it knows.
+"""A real Prometheus scrapes the servers of two daemons with scrape.yml and rules.yml; the tests query it.
 
-Only how often things are done is changed.
+Only the intervals and the targets are changed.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 from kickwatch.outlets.metrics.serve import Server
 
-# One Prometheus for all of them: it takes five seconds before it looks for targets.
+# One Prometheus for all tests, because it waits five seconds before it discovers targets.
 pytestmark = [pytest.mark.prometheus, pytest.mark.asyncio(loop_scope="module")]
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
@@ -39,7 +39,7 @@ Values = dict[tuple[str, ...], float]
 
 @dataclass
 class Prometheus:
-    """One that runs, and its HTTP API."""
+    """A running Prometheus and its HTTP API."""
 
     url: str
     log: Path
@@ -55,14 +55,14 @@ class Prometheus:
         return await asyncio.to_thread(get)
 
     async def values(self, query: str) -> Values:
-        """An instant query: the labels' values (sorted by label, the name left out), and the value."""
+        """An instant query: the values of the labels, sorted by label without the name, and the value."""
         found = (await self.ask("query", query=query))["result"]
         labels = [{label: value for label, value in one["metric"].items() if label != "__name__"} for one in found]
         keys = [tuple(value for _, value in sorted(own.items())) for own in labels]
         return {key: float(one["value"][1]) for key, one in zip(keys, found, strict=True)}
 
     async def until(self, query: str, right: Callable[[Values], bool]) -> Values:
-        """What the query says once it is right."""
+        """Repeat the query until its result is right; return the result."""
         loop = asyncio.get_running_loop()
         end, values = loop.time() + WAIT_S, await self.values(query)
         while not right(values):
@@ -108,7 +108,7 @@ async def nodes() -> AsyncIterator[tuple[Node, Node]]:
 
 
 def write_configuration(directory: Path, targets: list[str]) -> Path:
-    """scrape.yml and rules.yml as they are, but for where targets are listed and how often things are done."""
+    """Write scrape.yml and rules.yml with other targets and intervals."""
     configuration = yaml.safe_load((DEPLOY / "scrape.yml").read_text())
     (job,) = configuration["scrape_configs"]
     (directory / "targets.yml").write_text(yaml.safe_dump([{"targets": targets}]))
@@ -174,7 +174,7 @@ def firing(alert: str, label: str) -> str:
     return f'count by ({label}) (ALERTS{{alertname="{alert}",alertstate="firing"}})'
 
 
-async def test_prometheus_stores_what_kickwatch_shows(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+async def test_prometheus_stores_every_series(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     await prometheus.until('up{job="kickwatch"}', lambda up: list(up.values()) == [1.0, 1.0])
     targets = (await prometheus.ask("targets"))["activeTargets"]
     assert [target["lastError"] for target in targets] == ["", ""]
@@ -185,8 +185,8 @@ async def test_prometheus_stores_what_kickwatch_shows(prometheus: Prometheus, no
     assert shown <= stored
 
 
-async def test_each_scrape_has_figures_of_its_own_moment(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
-    """Trials or not: the servers know of none."""
+async def test_each_scrape_has_current_figures(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+    """Also without trials: these servers have none."""
     query = f'kickwatch_csd_requests_total{{reason="do_sync_core",instance="{nodes[0].instance}"}}'
     (first,) = (await prometheus.until(query, bool)).values()
     (later,) = (await prometheus.until(query, lambda values: max(values.values()) > first + 7)).values()
@@ -194,22 +194,22 @@ async def test_each_scrape_has_figures_of_its_own_moment(prometheus: Prometheus,
     assert later <= 7 * nodes[0].scrapes
 
 
-async def test_an_alert_names_the_cell_to_blame_and_goes(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
-    loud = nodes[1]
-    loud.metrics.trial(trial(kick(92)), TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING), {})
-    loud.metrics.condition("broadcasting")
+async def test_an_alert_names_the_guilty_cell_and_resolves(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+    broadcasting = nodes[1]
+    broadcasting.metrics.trial(trial(kick(92)), TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING), {})
+    broadcasting.metrics.condition("broadcasting")
     query = firing("KickwatchBroadcasting", "instance")
-    await prometheus.until(query, lambda values: values == {(loud.instance,): 1.0})
+    await prometheus.until(query, lambda values: values == {(broadcasting.instance,): 1.0})
     alerts = (await prometheus.ask("alerts"))["alerts"]
     (alert,) = [one for one in alerts if one["labels"]["alertname"] == "KickwatchBroadcasting"]
-    assert alert["annotations"]["summary"].startswith(f"{loud.instance}: creating a container")
+    assert alert["annotations"]["summary"].startswith(f"{broadcasting.instance}: creating a container")
     blame = "Most of them: kick_all_cpus_sync, asked for by slab, 4 per container."
     assert blame in alert["annotations"]["description"]
-    loud.metrics.condition("quiet")
+    broadcasting.metrics.condition("quiet")
     await prometheus.until(query, lambda values: values == {})
 
 
-async def test_evidence_is_pooled_and_every_rule_is_well(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+async def test_evidence_is_pooled_and_every_rule_is_healthy(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     for one, e_process in zip(nodes, (0.5e6, 1.5e6), strict=True):
         one.metrics.epoch(time.time())
         one.metrics.evidence({"burst": StreamFigures(alerted=False, evidence=0.0, threshold=5e9, e_process=e_process)})
@@ -221,7 +221,7 @@ async def test_evidence_is_pooled_and_every_rule_is_well(prometheus: Prometheus,
     assert {name: rule.get("lastError", "") for name, rule in found.items() if rule["health"] != "ok"} == {}
 
 
-async def test_a_daemon_that_is_gone_is_down(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
+async def test_a_stopped_daemon_is_down(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     gone, stays = (one.instance for one in nodes)
     await prometheus.until("up", lambda up: list(up.values()) == [1.0, 1.0])
     await nodes[0].server.close()

@@ -1,7 +1,7 @@
-"""Whatever a daemon can believe, lack or fail at makes one alert of the right severity; a healthy one makes none.
+"""Each fault that a daemon can report raises exactly one alert of the right severity; a healthy daemon raises none.
 
-The nodes are real `Metrics`, each with one thing wrong, so that a new stream, reason, cause or trouble cannot be
-forgotten: it comes here by itself, and has no alert.
+The nodes are real `Metrics` objects, each with one fault. The faults are enumerated from the code, so a new stream,
+reason, cause or trouble without an alert fails here.
 """
 
 import re
@@ -24,14 +24,14 @@ from kickwatch.outlets.metrics.registry import Metrics
 pytestmark = pytest.mark.prometheus
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
-STEPS = 324  # of 5 minutes: 27 hours, since a guard has to pause for a day
+STEPS = 324  # of 5 minutes: 27 hours, because a guard must pause for a day
 PAGE, TICKET = "critical", "warning"
 SEVERITY = {"error": PAGE, "warning": TICKET}  # by the level of the event that raises the condition
 UNDECIDED_TRIALS = {"insufficient_evidence", "too_few_containers", "containers_failed", "broadcasts_elsewhere"}
 
 
 def healthy() -> Metrics:
-    """A node that was found quiet."""
+    """A node whose condition is quiet."""
     metrics = Metrics("1.2.3")
     metrics.condition("quiet")
     metrics.control(passed=True)
@@ -41,42 +41,42 @@ def healthy() -> Metrics:
 
 
 def with_alarm(name: StreamName) -> Metrics:
-    """The alarm of a stream holds."""
+    """A node with an alarm of this stream."""
     metrics = healthy()
     metrics.evidence({name.value: StreamFigures(alerted=True, evidence=1e12, threshold=1e10, e_process=1.0)})
     return metrics
 
 
 def with_regression() -> Metrics:
-    """A cell costs more than it did."""
+    """A node with a cell that costs more than before."""
     metrics = healthy()
     metrics.regressed(1)
     return metrics
 
 
 def unknown(reason: str) -> Metrics:
-    """The condition is unknown because of this."""
+    """A node whose condition is unknown for this reason."""
     metrics = healthy()
     metrics.condition("unknown", (reason,))
     return metrics
 
 
 def in_trouble(kind: str) -> Metrics:
-    """This fails."""
+    """A node with this trouble."""
     metrics = healthy()
     metrics.trouble(kind, lasts=True)
     return metrics
 
 
 def paused(cause: str) -> Metrics:
-    """The guard has paused since the beginning."""
+    """A node whose guard has paused all the time."""
     metrics = healthy()
     metrics.guarded((cause,))
     return metrics
 
 
 def nodes() -> Iterator[tuple[str, Metrics, str]]:
-    """(name, node, severity of the one alert it makes; empty for none)."""
+    """(name, node, severity of its one alert or empty)."""
     yield "healthy", healthy(), ""
     for condition, (_, level, _) in CHANGES.items():
         streams = [name for name, row in STREAMS.items() if row.alarm is condition]
@@ -94,20 +94,20 @@ def nodes() -> Iterator[tuple[str, Metrics, str]]:
 
 
 def series(instance: str, metrics: Metrics, asked: Callable[[str], bool]) -> Iterator[dict[str, str]]:
-    """What a Prometheus has of the node, for 27 hours. Valid trials go on, undecided where the reason is such a one."""
-    told = instance.removeprefix("unknown ") in UNDECIDED_TRIALS
+    """The node's series in a Prometheus for 27 hours. Valid trials continue; with some reasons they are undecided."""
+    verdict = "unknown" if instance.removeprefix("unknown ") in UNDECIDED_TRIALS else "quiet"
     for family in text_string_to_metric_families(metrics.text().decode()):
         for sample in family.samples:
             if not asked(sample.name) or sample.value != sample.value:
                 continue
             labels = {**sample.labels, "job": "kickwatch", "instance": instance}
-            rising = sample.name == "kickwatch_trials_total" and labels["verdict"] == ("unknown" if told else "quiet")
+            rising = sample.name == "kickwatch_trials_total" and labels["verdict"] == verdict
             named = ", ".join(f'{label}="{value}"' for label, value in labels.items())
             values = f"0+1x{STEPS}" if rising else f"{sample.value:g}x{STEPS}"
             yield {"series": f"{sample.name}{{{named}}}", "values": values}
 
 
-def test_whatever_is_wrong_makes_one_alert_of_the_right_severity_and_nothing_else(tmp_path: Path) -> None:
+def test_each_fault_raises_exactly_one_alert_of_the_right_severity(tmp_path: Path) -> None:
     rules = (DEPLOY / "rules.yml").read_text()
     wanted = set(re.findall(r"\bkickwatch_\w+", " ".join(rule["expr"] for rule in all_rules())))
     found = list(nodes())
@@ -117,7 +117,7 @@ def test_whatever_is_wrong_makes_one_alert_of_the_right_severity_and_nothing_els
         if severity
     ]
     test = {
-        "name": "every node has one thing wrong",
+        "name": "every node has one fault",
         "interval": "5m",
         "input_series": [one for name, node, _ in found for one in series(name, node, wanted.__contains__)],
         "promql_expr_test": [
@@ -142,31 +142,31 @@ def all_rules() -> list[dict[str, str]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-def test_every_event_that_detects_something_is_one_of_a_condition_that_has_an_alert() -> None:
+def test_every_detection_event_belongs_to_a_condition_with_an_alert() -> None:
     assert {raised for raised, _, _ in CHANGES.values()} == {event for event in Event if event.endswith("_detected")}
     assert set(CHANGES) == set(AlarmKind)
     assert set(STREAMS) == set(StreamName)
 
 
-def test_every_word_that_a_rule_asks_for_is_one_that_a_daemon_says() -> None:
-    """A stream or a reason that is renamed would leave a rule that never fires."""
+def test_every_label_value_in_a_rule_is_exported() -> None:
+    """After renaming a stream or a reason a rule would never fire."""
     text = healthy().text().decode()
-    said: dict[tuple[str, str], set[str]] = {}
+    exported: dict[tuple[str, str], set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             for label, value in sample.labels.items():
-                said.setdefault((sample.name, label), set()).add(value)
+                exported.setdefault((sample.name, label), set()).add(value)
     asked = 0
     for rule in all_rules():
         for name, selector in re.findall(r"(kickwatch_\w+)\{([^}]*)\}", rule["expr"]):
             for label, words_asked in re.findall(r'(\w+)[!=]~?"([^"]*)"', selector):
-                assert set(words_asked.split("|")) <= said[name, label], f"{name} {label}"
+                assert set(words_asked.split("|")) <= exported[name, label], f"{name} {label}"
                 asked += 1
     assert asked > 15
 
 
-def test_every_alert_has_a_paragraph_for_whoever_it_wakes() -> None:
-    """Pages and tickets apart, each with what to do."""
+def test_every_alert_has_a_paragraph_in_operations_md() -> None:
+    """OPERATIONS.md describes what to do about each alert, pages and tickets separately."""
     page = (DEPLOY.parents[1] / "OPERATIONS.md").read_text()
     section = page.partition("## This alert fired: do this")[2].partition("\n## ")[0]
     pages, tickets = section.partition("### Tickets")[::2]

@@ -1,4 +1,4 @@
-"""`kickwatch run` as fast as it can: started again and again, its log read, its size measured after each trial."""
+"""`kickwatch run` without pauses: start it repeatedly, read its log, measure its size after each trial."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from typing import Any
 
 from own_engine import ROOT
 
-SETTLED_WITHIN_S = 180.0
-TELLING = (
+TRIAL_WITHIN_S = 180.0
+PROBLEM_EVENTS = (
     "kickwatch.capability_lost",
     "kickwatch.clean_up_failed",
     "kickwatch.history_trouble",
@@ -38,14 +38,14 @@ SETTINGS = {
 
 @dataclass
 class Daemon:
-    """`kickwatch run`, started again and again on one state directory; its log is read by a thread."""
+    """`kickwatch run`, started repeatedly with the same state directory; a thread reads its log."""
 
     state: str
     process: "subprocess.Popen[str] | None" = None
     events: Counter[str] = field(default_factory=Counter)
-    told: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
     containers: int = 0
-    odd: list[str] = field(default_factory=list)
+    unhandled: list[str] = field(default_factory=list)
     sizes: list[dict[str, int]] = field(default_factory=list)
     readers: list[threading.Thread] = field(default_factory=list)
 
@@ -64,11 +64,11 @@ class Daemon:
             try:
                 record: dict[str, Any] = json.loads(line)
             except ValueError:
-                self.odd.append(line.rstrip())
+                self.unhandled.append(line.rstrip())
                 continue
             self.events[record["event"]] += 1
-            if record["event"] in TELLING:
-                self.told[f"{record['event']}: {record.get('what', '')}"[:200]] += 1
+            if record["event"] in PROBLEM_EVENTS:
+                self.problems[f"{record['event']}: {record.get('what', '')}"[:200]] += 1
             if record["event"] == "kickwatch.trial_finished":
                 self.containers += record["containers"]
                 self._measure(process.pid)
@@ -84,7 +84,7 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         assert self.process is not None
         return self.process.pid
 
@@ -92,18 +92,18 @@ class Daemon:
         """Send it a signal."""
         os.kill(self.pid, number)
 
-    def settle(self) -> None:
-        """Until it has finished a trial: one told to end in its first moments leaves what the one before it left."""
-        containers, until = self.containers, time.monotonic() + SETTLED_WITHIN_S
+    def wait_for_trial(self) -> None:
+        """Wait for a trial. Stopped right after its start, it would not remove its predecessor's leftovers."""
+        containers, until = self.containers, time.monotonic() + TRIAL_WITHIN_S
         while self.containers == containers and time.monotonic() < until:
             time.sleep(0.5)
 
     def stop(self, number: signal.Signals) -> float:
-        """Send the signal; returns how long it took to end."""
+        """Send the signal; return the seconds until it has exited."""
         assert self.process is not None
         since = time.monotonic()
         self.process.send_signal(number)
         status = self.process.wait(150)
         if status not in {0, -number}:
-            self.odd.append(f"exit status {status} after {number.name}")
+            self.unhandled.append(f"exit status {status} after {number.name}")
         return time.monotonic() - since

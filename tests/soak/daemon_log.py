@@ -1,4 +1,4 @@
-"""Starts `kickwatch run` and reads its log: what the soak scripts share."""
+"""Start `kickwatch run` and read its log; shared by the soak scripts."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ ALERTS = ("kickwatch.broadcast_detected", "kickwatch.contention_detected", "kick
 
 @contextmanager
 def daemon(*settings: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """The records of a daemon's log, as they come; the daemon is stopped at the end and has cleaned up after itself."""
+    """Yields the records of a daemon's log as they arrive; at the end the daemon is stopped, which must succeed."""
     always = ("log.format=json", "budget.preset=stress", "guard.enabled=false", "metrics.enabled=false")
     words = [word for setting in (*always, *settings) for word in ("--set", setting)]
     process = subprocess.Popen([sys.executable, "-m", "kickwatch", "run", *words], stderr=subprocess.PIPE, text=True)

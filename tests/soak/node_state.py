@@ -1,4 +1,4 @@
-"""What could leak on a node, counted."""
+"""Count what could leak on a node."""
 
 import os
 import re
@@ -7,20 +7,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-SETTLED_S = 20.0
+DROP_CACHES_WAIT_S = 20.0
 
 
-def settled_node() -> dict[str, Any]:
-    """`node`, once what was deleted is gone: page cache and dentries keep a memcg dying until they are reclaimed."""
-    time.sleep(SETTLED_S)
+def node_without_caches() -> dict[str, Any]:
+    """`node` after dropping caches: page cache and dentries keep deleted memcgs dying until they are reclaimed."""
+    time.sleep(DROP_CACHES_WAIT_S)
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
-    time.sleep(SETTLED_S)
+    time.sleep(DROP_CACHES_WAIT_S)
     return node()
 
 
 def node() -> dict[str, Any]:
-    """What could leak on the node."""
+    """Everything that could leak on the node."""
 
     def docker(*words: str) -> list[str]:
         listed = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
@@ -42,7 +42,7 @@ def node() -> dict[str, Any]:
 
 
 def bpf_programs() -> int:
-    """Descriptors of BPF programs held by any process."""
+    """Number of descriptors of BPF programs in all processes."""
     count = 0
     for path in Path("/proc").glob("[0-9]*/fdinfo/*"):
         try:

@@ -1,4 +1,4 @@
-"""A dockerd of the soak's own, which may be restarted, stopped and killed."""
+"""A separate dockerd for the soak, which may be restarted, stopped and killed."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ ROOT = Path("/run/kickwatch-soak")
 
 @dataclass
 class Engine:
-    """A dockerd of the soak's own, in a network namespace of its own: it may be restarted, stopped and killed."""
+    """A separate dockerd in a new network namespace; it may be restarted, stopped and killed."""
 
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -37,7 +37,7 @@ class Engine:
         sys.exit(f"the engine did not start: see {ROOT}/dockerd.log")
 
     def docker(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """A command of the docker client."""
+        """Run a command of the docker client."""
         command = ["docker", "-H", f"unix://{ROOT}/docker.sock", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -47,7 +47,7 @@ class Engine:
             self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it and what it started."""
+        """Stop it; after SIGKILL also kill the processes that it has started."""
         if self.process is not None:
             self.send(number)
             self.process.wait(120)
@@ -55,13 +55,13 @@ class Engine:
             for left in processes_of(str(ROOT / "exec")):
                 os.kill(left, signal.SIGKILL)
             time.sleep(1)
-            # It would take whoever has that number by now for its containerd, and wait for that one's answer.
+            # Otherwise dockerd would take any process with that pid for its containerd and wait for its answer.
             (ROOT / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
 
 @contextmanager
 def own_engine() -> Iterator[Engine]:
-    """One with an empty root; nothing of it is left at the end."""
+    """An engine with an empty root; removed completely at the end."""
     shutil.rmtree(ROOT, ignore_errors=True)
     (ROOT / "data").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(ROOT / "data")], check=True)
@@ -71,14 +71,14 @@ def own_engine() -> Iterator[Engine]:
         yield engine
     finally:
         engine.stop()
-        for left in processes_of(str(ROOT / "exec")):  # shims whose container's start a stop of the engine cut off
+        for left in processes_of(str(ROOT / "exec")):  # shims of interrupted container starts
             os.kill(left, signal.SIGKILL)
         subprocess.run(["umount", "-l", str(ROOT / "data")], check=False)
         shutil.rmtree(ROOT, ignore_errors=True)
 
 
 def processes_of(text: str) -> list[int]:
-    """Processes whose command line holds `text`."""
+    """Processes whose command line contains `text`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,11 +1,11 @@
-"""Broadcasts from a worker, switched on and off: trials until the coin convicts them, and until it lets go again.
+"""Broadcasts from a kernel worker, on and then off: the number of trials until the alarm, and until the recovery.
 
-A daemon whose containers run a program that sets SO_TIMESTAMP (6 broadcasts each, by a worker) until it alerts; then a
-daemon with kickwatch's own image on the same state directory until it recovers.
+First a daemon whose containers set SO_TIMESTAMP (6 broadcasts each, by a worker) runs until it alarms. Then a daemon
+with kickwatch's image runs on the same state directory until it recovers.
 
     usage: soak_elsewhere.py
 
-Needs root and a Docker Engine. Exits 1 when a promise is missed.
+Needs root and a Docker Engine. Exits with 1 if a promise is missed.
 """
 
 import sys
@@ -20,11 +20,11 @@ from timestamping import image
 
 COMMON = ("workload.containers_per_trial=4", "trial.window_s=0.5", "trial.interval_s=0", "trial.canary_memcgs=0")
 DETECTED, ENDED = "kickwatch.elsewhere_detected", "kickwatch.elsewhere_ended"
-CONVICTED_WITHIN, GIVE_UP = 45, 90  # the threshold of `stress` takes at least 39 trials
+CONVICTED_WITHIN, GIVE_UP = 45, 90  # with the threshold of `stress` at least 39 trials are needed
 
 
 def until(event: str, *settings: str) -> tuple[int, Counter[str], Counter[str]]:
-    """Trials until the event comes, all events on the way, and the verdicts with their reasons."""
+    """The number of trials until the event, all events until then, and the verdicts with their reasons."""
     events, verdicts, trials = Counter[str](), Counter[str](), 0
     with daemon(*settings) as records:
         for record in records:
@@ -38,13 +38,15 @@ def until(event: str, *settings: str) -> tuple[int, Counter[str], Counter[str]]:
 
 
 def main() -> int:
-    """The fault, then none."""
+    """Run with the fault, then without it."""
     with tempfile.TemporaryDirectory() as state, image() as name:
-        place = f"state.directory={state}"
-        convicted, first, told = until(DETECTED, place, f"workload.image={name}", "workload.hold_s=0.5", *COMMON)
-        print(f"convicted after {convicted} trials: {dict(told)}, {dict(first)}", flush=True)
-        recovered, second, told = until(ENDED, place, *COMMON)
-        print(f"recovered after {recovered} trials: {dict(told)}, {dict(second)}", flush=True)
+        state_setting = f"state.directory={state}"
+        convicted, first, verdicts = until(
+            DETECTED, state_setting, f"workload.image={name}", "workload.hold_s=0.5", *COMMON
+        )
+        print(f"convicted after {convicted} trials: {dict(verdicts)}, {dict(first)}", flush=True)
+        recovered, second, verdicts = until(ENDED, state_setting, *COMMON)
+        print(f"recovered after {recovered} trials: {dict(verdicts)}, {dict(second)}", flush=True)
     kept = first[DETECTED] == 1 and second[ENDED] == 1 and convicted <= CONVICTED_WITHIN
     return 0 if kept else 1
 

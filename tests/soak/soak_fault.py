@@ -1,11 +1,11 @@
-"""A real fault switched on and off, again and again: how many containers until the alert, how many until the recovery.
+"""A real fault, repeatedly on and off: the number of containers until the alert, and until the recovery.
 
-Each run is a daemon with the kmem TCP limit (3 broadcasts per container, cgroup v1) until it alerts, then a daemon on
-the same state directory without it until it recovers: evidence survives the restart between them.
+In each run a daemon with the kmem TCP limit (3 broadcasts per container, cgroup v1) runs until it alerts, then a daemon
+without it on the same state directory until it recovers. The evidence survives the restart in between.
 
     usage: soak_fault.py [--runs N]
 
-Needs root, a Docker Engine and cgroup v1. Exits 1 when a promise is missed.
+Needs root, a Docker Engine and cgroup v1. Exits with 1 if a promise is missed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ DETECTED, ENDED = "kickwatch.broadcast_detected", "kickwatch.broadcast_ended"
 
 
 def until(event: str, *settings: str) -> tuple[int, Counter[str]]:
-    """Containers until the event comes, and all events on the way."""
+    """The number of containers until the event, and all events until then."""
     events, containers = Counter[str](), 0
     with daemon(*settings) as records:
         for record in records:
@@ -35,11 +35,11 @@ def until(event: str, *settings: str) -> tuple[int, Counter[str]]:
 
 
 def once(number: int) -> tuple[int, int, bool]:
-    """(containers to the alert, containers to the recovery, one of each and no more)."""
+    """(containers until the alert, containers until the recovery, whether there was exactly one of each event)."""
     with tempfile.TemporaryDirectory() as state:
-        place = f"state.directory={state}"
-        alerted, first = until(DETECTED, LIMIT, place, *COMMON)
-        recovered, second = until(ENDED, place, "workload.containers_per_trial=13", *COMMON[1:])
+        state_setting = f"state.directory={state}"
+        alerted, first = until(DETECTED, LIMIT, state_setting, *COMMON)
+        recovered, second = until(ENDED, state_setting, "workload.containers_per_trial=13", *COMMON[1:])
     events = first + second
     clean = events[DETECTED] == 1 and events[ENDED] == 1
     print(f"run {number}: alert after {alerted} containers, recovery after {recovered}, {dict(events)}", flush=True)
@@ -47,7 +47,7 @@ def once(number: int) -> tuple[int, int, bool]:
 
 
 def main() -> int:
-    """All runs, and what was promised."""
+    """Run all runs; 1 if a promise is missed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=20)
     runs = [once(number) for number in range(parser.parse_args().runs)]

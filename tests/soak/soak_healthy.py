@@ -1,8 +1,8 @@
-"""1000 healthy containers in each network mode, beside a load that starts and stops at random: no alert may come.
+"""1000 healthy containers in each network mode, with a load that starts and stops at random: no alert is allowed.
 
     usage: soak_healthy.py [--containers N] [--concurrency N] [--seed N]
 
-Needs root, a Docker Engine and stress-ng. Prints one summary per mode and exits 1 if any alert came.
+Needs root, a Docker Engine and stress-ng. Prints a summary per mode and exits with 1 after any alert.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LOADS = (
 
 
 def load_at_random(seed: int, stop: threading.Event) -> None:
-    """stress-ng of a random kind for a random time, then a random pause, until told to stop."""
+    """Run stress-ng with a random load for a random time, then pause for a random time, until `stop` is set."""
     draw = random.Random(seed)
     while not stop.is_set():
         seconds = draw.randint(3, 20)
@@ -41,7 +41,7 @@ def load_at_random(seed: int, stop: threading.Event) -> None:
 
 
 def soak(network: str, containers: int, concurrency: int, seed: int) -> int:
-    """One network mode; returns the number of alerts."""
+    """Run one network mode; return the number of alerts."""
     stop, events, done, failed = threading.Event(), Counter[str](), 0, 0
     loader = threading.Thread(target=load_at_random, args=(seed, stop))
     loader.start()
@@ -76,7 +76,7 @@ def soak(network: str, containers: int, concurrency: int, seed: int) -> int:
 
 
 def main() -> int:
-    """Both modes."""
+    """Run both modes; 1 after any alert."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--containers", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=4)

@@ -1,13 +1,13 @@
-"""The default preset beside other people's work: what it costs, whether it steps aside, whether others feel it.
+"""The default preset on a node with other work: its cost, whether it pauses under load, and its effect on others.
 
     usage: soak_sentinel.py [--minutes N] [--pairs N] [--containers N]
 
-First the daemon runs as `sentinel` for so many minutes; stress-ng presses the node when the second trial is due, about
-three minutes after the start, and for a while longer. Its CPU time, its resident memory, its pauses and its returns are
-told. Then containers of somebody else are made in pairs of blocks, one while the daemon runs and one while it does not,
-in random order; the ratio of their median times to create and to start is told, with an interval from pairs drawn
-again. The daemon does not begin a trial beside them: it has spent its budget by then, as `sentinel` has for all but
-half a minute of an hour. Needs root, a Docker Engine and stress-ng. Exits 1 on a promise that was missed.
+First the daemon runs as `sentinel` for `--minutes`. stress-ng loads the node when the second trial is due, about three
+minutes after the start, and for a while longer. Prints the daemon's CPU time, resident memory, pauses and resumptions.
+Then foreign containers are made in pairs of blocks, one with the daemon running and one without, in random order.
+Prints the ratio of their median times to create and start, with an interval from resampled pairs. The daemon runs no
+trial during these blocks, because its budget is spent, as it is for all but half a minute of each hour. Needs root, a
+Docker Engine and stress-ng. Exits with 1 if a promise is missed.
 """
 
 import argparse
@@ -28,17 +28,17 @@ from statistics import median
 from typing import Any
 
 PROMISED_CPU_PCT, PROMISED_MIB, PROMISED_RATIO = 1.0, 56.0, 1.02
-LOAD_FROM, LOAD_FOR = 1 / 15, 1 / 6  # of the first part
-SETTLED_S = 3.0
+LOAD_FROM, LOAD_FOR = 1 / 15, 1 / 6  # fractions of the first part
+STARTED_WAIT_S = 3.0
 IMAGE = "kickwatch-soak-foreign:1"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Sentinel:
-    """`kickwatch run` with its defaults, apart from where its state is."""
+    """`kickwatch run` with its defaults, except for the state directory."""
 
     def __init__(self, state: str) -> None:
-        """Starts it."""
+        """Start it."""
         settings = ("--set", f"state.directory={state}", "--set", "log.format=json")
         command = [sys.executable, "-m", "kickwatch", "run", *settings]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -53,7 +53,7 @@ class Sentinel:
                 self.events.append({**json.loads(line), "at_s": time.monotonic() - self.since})
 
     def cpu_s(self) -> float:
-        """User and system time of the daemon and of its children that have ended, and of those that live."""
+        """User and system time of the daemon, of its exited children and of its running ones."""
         total = 0
         for pid in (self.process.pid, *children_of(self.process.pid)):
             with suppress(OSError):
@@ -62,12 +62,12 @@ class Sentinel:
         return total / TICKS
 
     def resident_mib(self) -> float:
-        """VmRSS."""
+        """VmRSS in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def await_event(self, name: str, timeout_s: float) -> bool:
-        """Whether it came."""
+        """Wait for the event; whether it came in time."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             if any(event["event"] == name for event in list(self.events)):
@@ -76,21 +76,21 @@ class Sentinel:
         return False
 
     def stop(self) -> None:
-        """SIGTERM, and wait."""
+        """Send SIGTERM and wait for the exit."""
         self.process.terminate()
         if self.process.wait(60):
             sys.exit(f"the daemon ended with status {self.process.returncode}")
 
 
 def children_of(pid: int) -> list[int]:
-    """Living children of a process."""
+    """Running children of a process."""
     with suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
     return []
 
 
 def watch(minutes: float, state: str) -> list[str]:
-    """The first part; what was missed."""
+    """Run the first part; return the missed promises."""
     daemon, resident = Sentinel(state), 0.0
     time.sleep(60 * minutes * LOAD_FROM)
     load = ["stress-ng", "--cpu", "8", "--timeout", f"{60 * minutes * LOAD_FOR:.0f}", "--quiet"]
@@ -112,12 +112,12 @@ def watch(minutes: float, state: str) -> list[str]:
     missed = [f"CPU {share:.2f} %"] if share > PROMISED_CPU_PCT else []
     missed += [f"resident {resident:.1f} MiB"] if resident > PROMISED_MIB else []
     missed += ["no pause under load"] if not events["paused"] else []
-    missed += ["no return after the load"] if events["paused"] and not events["resumed"] else []
+    missed += ["no resumption after the load"] if events["paused"] and not events["resumed"] else []
     return missed
 
 
 def block(containers: int) -> list[float]:
-    """Seconds that each of so many foreign containers took to be created and started."""
+    """Seconds to create and start each of `containers` foreign containers."""
     took = []
     for number in range(containers):
         name = f"foreign-{number}"
@@ -131,7 +131,7 @@ def block(containers: int) -> list[float]:
 
 
 def others(pairs: int, containers: int, state: str) -> list[str]:
-    """The second part; what was missed."""
+    """Run the second part; return the missed promises."""
     draw, blocks = random.Random(1), list[dict[bool, list[float]]]()
     for pair in range(pairs):
         took = {}
@@ -139,15 +139,15 @@ def others(pairs: int, containers: int, state: str) -> list[str]:
             daemon = Sentinel(state) if running else None
             if daemon is not None and not daemon.await_event("kickwatch.started", 60):
                 sys.exit("the daemon did not start")
-            time.sleep(SETTLED_S)
+            time.sleep(STARTED_WAIT_S)
             took[running] = block(containers)
             if daemon is not None:
                 daemon.stop()
         blocks.append(took)
-        told = ", ".join(
+        medians = ", ".join(
             f"{name} {1e3 * median(took[key]):.0f} ms" for key, name in ((True, "with"), (False, "without"))
         )
-        print(f"pair {pair}: {told}", flush=True)
+        print(f"pair {pair}: {medians}", flush=True)
     ratio = ratio_of(blocks)
     resampled = sorted(ratio_of(draw.choices(blocks, k=len(blocks))) for _ in range(2000))
     low, high = resampled[50], resampled[1950]
@@ -156,13 +156,13 @@ def others(pairs: int, containers: int, state: str) -> list[str]:
 
 
 def ratio_of(blocks: list[dict[bool, list[float]]]) -> float:
-    """The median with the daemon by that without it, over all blocks."""
+    """The median time with the daemon divided by that without it, over all blocks."""
     with_it, without = ([second for pair in blocks for second in pair[key]] for key in (True, False))
     return median(with_it) / median(without)
 
 
 def main() -> int:
-    """Both parts."""
+    """Run both parts; 1 if a promise is missed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--pairs", type=int, default=10)
@@ -172,7 +172,7 @@ def main() -> int:
         sys.exit("soak_sentinel: stress-ng is missing: apt-get install stress-ng")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     program = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
-    with tempfile.TemporaryDirectory() as build:  # first: a build beside the daemon would be load
+    with tempfile.TemporaryDirectory() as build:  # before the daemon starts, because a build is load
         shutil.copy(program, build)
         dockerfile = 'FROM scratch\nCOPY workload /\nENTRYPOINT ["/workload"]\n'
         Path(build, "Dockerfile").write_text(dockerfile, encoding="ascii")

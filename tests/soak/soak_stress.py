@@ -1,12 +1,12 @@
-"""Hours of `stress` on a Docker Engine of its own, with faults thrown in: nothing may leak, nothing may go unhandled.
+"""Hours of `stress` on a separate Docker Engine with injected faults: nothing may leak or go unhandled.
 
     usage: soak_stress.py [--minutes N] [--seed N]
 
-The daemon churns as fast as it can while, at random moments, the engine is restarted, stopped for a while or killed,
-the daemon is reloaded, drained, killed with SIGKILL and started again, its descriptors run out, and stress-ng loads the
-node. Before and after: containers, images, networks, cgroups, dying memory cgroups, mounts, tracefs instances, BPF
-programs; during: descriptors, threads and resident memory of the daemon. Needs root, dockerd and stress-ng. Exits 1 on
-a leak, on a traceback, or where fewer containers were made than promised.
+The daemon churns as fast as it can. At random times the engine is restarted, stopped for a while or killed, the daemon
+is reloaded, drained, killed with SIGKILL and restarted, its descriptors run out, and stress-ng loads the node. Compared
+before and after: containers, images, networks, cgroups, dying memory cgroups, mounts, tracefs instances, BPF programs;
+measured during the run: descriptors, threads and resident memory of the daemon. Needs root, dockerd and stress-ng.
+Exits with 1 on a leak, on a traceback, or if there are fewer containers than promised.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from collections import Counter
 from typing import Any
 
 from churning import Daemon
-from node_state import node, settled_node
+from node_state import node, node_without_caches
 from own_engine import ROOT, Engine, own_engine
 
 PER_HOUR = 2500  # promised: 5000 containers in two hours
@@ -77,45 +77,45 @@ def faults(engine: Engine, daemon: Daemon, draw: random.Random) -> dict[str, Any
     return {fault.__name__.rstrip("_"): fault for fault in every}
 
 
-def drawn(every: dict[str, Any], draw: random.Random) -> str:
-    """The next fault; those that end the daemon are rarer, so that a life is long enough to grow in."""
-    names = sorted(every)
+def drawn(by_name: dict[str, Any], draw: random.Random) -> str:
+    """The next fault; those that end the daemon are rarer, so that it runs long enough to show growth."""
+    names = sorted(by_name)
     return draw.choices(names, [1 if name in ENDING else 3 for name in names])[0]
 
 
 def soak(minutes: float, seed: int) -> int:
-    """Run it; the number of complaints."""
+    """Run the soak; return the number of problems."""
     draw, since, done = random.Random(seed), time.monotonic(), Counter[str]()
     with own_engine() as engine, tempfile.TemporaryDirectory() as state:
-        before, daemon = settled_node(), Daemon(state)
+        before, daemon = node_without_caches(), Daemon(state)
         daemon.start()
         try:
             while time.monotonic() - since < 60 * minutes:
                 time.sleep(draw.uniform(20, 60))
-                every = faults(engine, daemon, draw)
-                name = drawn(every, draw)
+                by_name = faults(engine, daemon, draw)
+                name = drawn(by_name, draw)
                 done[name] += 1
-                every[name]()
-                told = f"{(time.monotonic() - since) / 60:5.1f} min  {daemon.containers:5d} containers  {name}"
-                print(f"{told}  {daemon.sizes[-1] if daemon.sizes else ''}", flush=True)
-            daemon.settle()
+                by_name[name]()
+                progress = f"{(time.monotonic() - since) / 60:5.1f} min  {daemon.containers:5d} containers  {name}"
+                print(f"{progress}  {daemon.sizes[-1] if daemon.sizes else ''}", flush=True)
+            daemon.wait_for_trial()
         finally:
             stopped_s = daemon.stop(signal.SIGTERM)
         for reader in daemon.readers:
             reader.join()
         left = engine.docker("ps", "-aq").stdout.split() + engine.docker("images", "-q").stdout.split()
         cached = node()["dying_memcgs"]
-        after = settled_node()
+        after = node_without_caches()
     print(f"faults: {dict(done)}")
     print(f"events: {dict(daemon.events)}")
-    print("\n".join(f"  {times} x {what}" for what, times in daemon.told.most_common(30)))
+    print("\n".join(f"  {times} x {what}" for what, times in daemon.problems.most_common(30)))
     print(f"stopped within {stopped_s:.1f} s; dying memcgs before the page cache was dropped: {cached}")
-    return complaints(daemon, before, after, left, minutes)
+    return problems(daemon, before, after, left, minutes)
 
 
-def complaints(daemon: Daemon, before: dict[str, Any], after: dict[str, Any], left: list[str], minutes: float) -> int:
-    """Print what was found; how much of it is wrong."""
-    wrong = [f"unhandled: {line}" for line in daemon.odd]
+def problems(daemon: Daemon, before: dict[str, Any], after: dict[str, Any], left: list[str], minutes: float) -> int:
+    """Print all figures; return the number of problems."""
+    wrong = [f"unhandled: {line}" for line in daemon.unhandled]
     wrong += [f"left in the engine: {one}" for one in left]
     for key, value in before.items():
         grown = after[key] - value if isinstance(value, int) else sorted(set(after[key]) - set(value))
@@ -125,13 +125,13 @@ def complaints(daemon: Daemon, before: dict[str, Any], after: dict[str, Any], le
     wrong += growth(daemon)
     if daemon.containers < PER_HOUR * minutes / 60:
         wrong.append(f"only {daemon.containers} containers in {minutes:.0f} min")
-    print(f"{daemon.containers} containers, {len(wrong)} complaints")
+    print(f"{daemon.containers} containers, {len(wrong)} problems")
     print("\n".join(wrong))
     return len(wrong)
 
 
 def growth(daemon: Daemon) -> list[str]:
-    """Per life of the daemon: descriptors, threads and memory at its end against its early trials."""
+    """For each daemon process: compare descriptors, threads and memory at its end with those of early trials."""
     wrong = []
     for pid in dict.fromkeys(size["pid"] for size in daemon.sizes):
         life = [size for size in daemon.sizes if size["pid"] == pid]
@@ -141,14 +141,14 @@ def growth(daemon: Daemon) -> list[str]:
         for key, most in (("descriptors", 8), ("Threads", 4), ("VmRSS", 4096)):
             first, last = min(size[key] for size in early), min(size[key] for size in late)
             if last - first > most:
-                wrong.append(f"grown in one life of {len(life)} trials: {key} {first} -> {last}")
+                wrong.append(f"grown in one process over {len(life)} trials: {key} {first} -> {last}")
     peak = {key: max((size[key] for size in daemon.sizes), default=0) for key in ("VmRSS", "descriptors", "Threads")}
     print(f"at most {peak['VmRSS'] / 1024:.1f} MiB, {peak['descriptors']} descriptors, {peak['Threads']} threads")
     return wrong
 
 
 def main() -> int:
-    """Parse, soak."""
+    """Parse the arguments and run the soak; 1 if there are problems."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--seed", type=int, default=1)

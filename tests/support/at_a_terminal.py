@@ -1,4 +1,4 @@
-"""A command at a pseudo-terminal and in a session of its own, as a person has it: typed at, interrupted, closed."""
+"""A command with its own session and pseudo-terminal, to test typing, Ctrl-C and closing the terminal window."""
 
 import fcntl
 import os
@@ -26,7 +26,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 class AtATerminal:
-    """One process whose controlling terminal, standard input, output and error are a terminal of our own.
+    """One process whose controlling terminal, standard input, output and error are a pseudo-terminal of the test.
 
     Use as `with AtATerminal([*KICKWATCH, "doctor"]) as command`; at the end it is killed if it still runs.
     """
@@ -39,22 +39,22 @@ class AtATerminal:
         errors: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`errors`: a file for standard error. `arguments` end in kickwatch, or in a shell that starts it."""
+        """`errors`: a file for standard error. `arguments`: the command, kickwatch or a shell that starts it."""
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        elsewhere = errors.open("wb") if errors is not None else None
+        error_file = errors.open("wb") if errors is not None else None
         try:
             self.process = subprocess.Popen(
                 [*DIES_WITH_US, "setsid", "--ctty", *map(str, arguments)],
                 stdin=theirs,
                 stdout=theirs,
-                stderr=elsewhere or theirs,
+                stderr=error_file or theirs,
                 env={**os.environ, "TERM": "xterm-256color", **(environment or {})},
             )
         finally:
             os.close(theirs)
-            if elsewhere is not None:
-                elsewhere.close()
+            if error_file is not None:
+                error_file.close()
         self._master: int | None = ours
         self._closing = False
         self._shown = bytearray()
@@ -64,36 +64,36 @@ class AtATerminal:
 
     @property
     def text(self) -> str:
-        """All that it has shown, without colours, with the newlines of a file."""
+        """Its output so far, without colours and with newlines as in a file."""
         with self._news:
             shown = bytes(self._shown)
         return _COLOUR.sub("", shown.decode("utf-8", "replace")).replace("\r\n", "\n")
 
     def until(self, true: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
-        """Wait for it, looking whenever something is shown; fails where the process has ended or it takes too long."""
+        """Wait until `true` returns true, checked at every output. Fails if the process exits or after `timeout_s`."""
         deadline = time.monotonic() + timeout_s * SLOWNESS
         while not true():
             ended = self.process.poll() is not None and not self._reader.is_alive()
-            assert not ended, f"ended with {self.process.returncode} before {what}: {self.text[-3000:]}"
+            assert not ended, f"exited with {self.process.returncode} before {what}: {self.text[-3000:]}"
             assert time.monotonic() < deadline, f"waited for {what}: {self.text[-3000:]}"
             with self._news:
                 self._news.wait(0.2)
 
     def shows(self, part: str, timeout_s: float = 30.0, times: int = 1) -> None:
-        """Wait until `part` is there so many times."""
+        """Wait until the output contains `part` `times` times."""
         self.until(lambda: self.text.count(part) >= times, f"{times} x {part!r}", timeout_s)
 
     def press(self, keys: str) -> None:
-        """Keys, as a person presses them: Ctrl-C is a signal to the foreground by way of the terminal."""
+        """Type keys; for Ctrl-C the terminal sends a signal to the foreground process group."""
         assert self._master is not None
         os.write(self._master, keys.encode())
 
     def send(self, number: signal.Signals) -> None:
-        """A signal."""
+        """Send a signal."""
         self.process.send_signal(number)
 
     def close(self) -> None:
-        """The window is closed: the kernel hangs the terminal up."""
+        """Close the terminal, as when its window is closed: the kernel hangs it up."""
         master, self._master = self._master, None
         if master is not None:
             self._closing = True
@@ -101,7 +101,7 @@ class AtATerminal:
             os.close(master)
 
     def ended(self, timeout_s: float = 60.0) -> int:
-        """The exit status, when it comes, and all that it has shown with it."""
+        """Wait for the exit and the rest of the output; return the exit status."""
         try:
             status = self.process.wait(timeout_s * SLOWNESS)
         except subprocess.TimeoutExpired:
@@ -111,13 +111,13 @@ class AtATerminal:
         return status
 
     def __enter__(self) -> Self:
-        """It runs already."""
+        """The process is already running."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what still runs: close the terminal, ask, kill."""
+        """End the process if it still runs: close the terminal, then SIGTERM, then SIGKILL."""
         self.close()
         for end in (lambda: None, self.process.terminate, self.process.kill):
             end()
@@ -126,7 +126,7 @@ class AtATerminal:
                 return
 
     def _read(self, master: int) -> None:
-        """Never waits in a read: that would keep the terminal from being closed."""
+        """Never blocks in read(), which would prevent closing the terminal."""
         poll = select.poll()
         poll.register(master, select.POLLIN)
         while not self._closing:
@@ -134,7 +134,7 @@ class AtATerminal:
                 continue
             try:
                 part = os.read(master, 1 << 16)
-            except OSError:  # EIO: nobody has it open at the other end any more
+            except OSError:  # EIO: no process has the other end open
                 return
             with self._news:
                 self._shown += part

@@ -1,7 +1,7 @@
-"""The laboratory's guest that runs beside all other tests, where one does (tests/another_kernel)."""
+"""Where pytest stores the process of the virtual machine that runs in parallel to the tests (tests/another_kernel)."""
 
 import subprocess
 
 import pytest
 
-GUEST: "pytest.StashKey[subprocess.Popen[bytes]]" = pytest.StashKey()  # a process group of its own
+GUEST: "pytest.StashKey[subprocess.Popen[bytes]]" = pytest.StashKey()  # it leads its own process group

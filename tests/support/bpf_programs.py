@@ -1,9 +1,9 @@
-"""The BPF programs that the kernel holds, asked by bpf(2): a process leaves one only in another's descriptor."""
+"""The BPF programs that are loaded in the kernel, listed with bpf(2)."""
 
 import ctypes
 import platform
 
-# Cut to 15 characters.
+# The kernel cuts names to 15 characters.
 OURS = frozenset({"csd_queue_cpu", "contention_begi", "contention_end", "mutex_begin", "mutex_end", "task_rename"}) | {
     f"calls_{name}" for name in ("many", "queued", "single", "async", "sent_many", "sent_one")
 }
@@ -33,7 +33,7 @@ def names() -> dict[int, str]:
         ids = _Ids(ids.next_id)
         fd = _bpf(_GET_FD_BY_ID, ids)
         if fd < 0:
-            continue  # gone meanwhile
+            continue  # it was unloaded in the meantime
         info = ctypes.create_string_buffer(_INFO_BYTES)
         if _bpf(_INFO_BY_FD, _Info(fd, _INFO_BYTES, ctypes.addressof(info))) == 0:
             found[ids.id] = info.raw[_NAME_AT : _NAME_AT + _NAME_BYTES].partition(b"\0")[0].decode()
@@ -42,5 +42,5 @@ def names() -> dict[int, str]:
 
 
 def ours() -> dict[int, str]:
-    """Those that kickwatch loads, whoever loaded them."""
+    """Programs with the names of kickwatch's, whichever process loaded them."""
     return {number: name for number, name in names().items() if name in OURS}

@@ -1,4 +1,4 @@
-"""Makers of records for tests: a healthy trial, and the cells that make it sick."""
+"""Builders of records: a healthy trial, and the cells of a fault."""
 
 from typing import Any
 
@@ -58,13 +58,13 @@ def wait(waits: int = 7, *, holder: str = "kworker/0:1", path: Path = Path.OTHER
 
 
 def window(kind: WindowKind | str, *cells: Cell, waits: tuple[MutexWait, ...] = (), **fields: Any) -> Window:
-    """Ten seconds."""
+    """A window of ten seconds."""
     given = {"duration_ns": 10_000_000_000, "interrupts": Interrupts(cal=3000, tlb=1000, res=2000)} | fields
     return Window(kind=WindowKind(kind), cells=cells, waits=waits, **given)
 
 
 def containers(count: int, failed: int = 0) -> tuple[Container, ...]:
-    """`count` that count, then `failed` that do not."""
+    """`count` containers without a failure, then `failed` with one."""
     good = [
         Container(index=i, create_ms=12, start_ms=200, wait_ms=5, remove_ms=10, kmem_bytes=500_000)
         for i in range(count)
@@ -74,7 +74,7 @@ def containers(count: int, failed: int = 0) -> tuple[Container, ...]:
 
 
 def trial(*cells: Cell, count: int = 23, **fields: Any) -> Trial:
-    """A healthy trial of `count` containers on four CPUs, with `cells` beside the ordinary ones in its churn window."""
+    """A healthy trial of `count` containers on four CPUs; `cells` are added to those of its churn window."""
     healthy = Trial(
         trial_id="0badcafe",
         seed=7,

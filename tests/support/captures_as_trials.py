@@ -1,12 +1,12 @@
-"""The recordings of real kernels as trial records, so that the detectors can be held against them.
+"""Recordings of real kernels as trial records, to test the detectors with.
 
-A recording holds the totals of a window. What the records have and the recordings lack is filled in plainly:
+A recording holds the totals of a window. What it lacks for a trial record is filled in:
 
-- each container or memory cgroup of the window gets an equal share of its creation-path broadcasts as its own life's;
-- a loop over bare memory cgroups is a churn of that many "containers" and a canary batch as well;
-- the recorder of the 4.19 loops saw multi-CPU calls alone. One wakeup stands for all the single requests it left out:
-  a window without any would be taken for blindness, rightly;
-- quiet windows are those of the same file, however long.
+- each container or memory cgroup of a window gets an equal share of the window's creation-path broadcasts;
+- a loop over bare memory cgroups becomes both a churn of that many "containers" and a canary batch;
+- the recorder of the 4.19 loops saw only multi-CPU calls. One wakeup stands for all the single requests that it left
+  out, because a window without any single request counts as blind;
+- the quiet window is one of the same file, whatever its length.
 """
 
 import json
@@ -48,7 +48,7 @@ _NANO = 1_000_000_000
 
 
 def trials() -> dict[str, Trial]:
-    """Every window of every recording, by `file: window`."""
+    """A trial for every window of every recording, keyed by `file: window`."""
     found: dict[str, Trial] = {}
     for file in LOOPS:
         recorded = _load(file)
@@ -90,23 +90,23 @@ def _single(stack: list[str], requests: int) -> Cell:
 
 
 def _requested(row: dict[str, Any]) -> Cell:
-    """A request of 6.18: with one other CPU it is a call, if it belongs to a multi-CPU call at all."""
+    """A request of 6.18. There is one other CPU, so each request of a multi-CPU call is a call."""
     stack = [] if row["func"] in BUSY_FUNCS else [frame.split("+")[0] for frame in row["stack"]]
     return _cell(row["func"], stack, row["requests"], others=1 if is_multi_cpu(row["stack"]) else 0)
 
 
 def _cell(func: str, stack: list[str], count: int, *, others: int) -> Cell:
     """`others`: CPUs that each of `count` calls went to; 0 for single requests."""
-    told = attribute(func, stack)
+    attributed = attribute(func, stack)
     calls = count if others else 0
     return Cell(
-        reason=told.reason,
+        reason=attributed.reason,
         func=func,
-        origin=told.origin,
-        path=told.path,
+        origin=attributed.origin,
+        path=attributed.path,
         requests=count * max(1, others),
         calls=calls,
-        broadcasts=0 if mask_follows_task(told.reason) else calls,
+        broadcasts=0 if mask_follows_task(attributed.reason) else calls,
         stack=tuple(stack),
     )
 
@@ -161,7 +161,7 @@ def _waits(recorded: dict[str, Any]) -> tuple[MutexWait, ...]:
     rows = [row for row in recorded.get("mutex_waits", ()) if is_slab_mutex_stack(row["stack"])]
     waits = []
     for row in rows:
-        told = attribute("", row["stack"])
+        attributed = attribute("", row["stack"])
         waits.append(
             MutexWait(
                 waiter=top_of_stack(row["stack"]),
@@ -169,8 +169,8 @@ def _waits(recorded: dict[str, Any]) -> tuple[MutexWait, ...]:
                 waits=row["waits"],
                 wait_ns=0,
                 max_wait_ns=0,
-                origin=told.origin,
-                path=told.path,
+                origin=attributed.origin,
+                path=attributed.path,
                 stack=tuple(row["stack"]),
             )
         )

@@ -1,4 +1,4 @@
-"""Runs `kickwatch` as a person would: as a process, with its exit status, its result and its one line of complaint."""
+"""Run `kickwatch` as a process, and check its exit status, its output and its one-line error message."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from typing import Any
 
 from slowness import SLOWNESS
 
-# Before a command: it does not outlive the tests, however they end.
+# Put before a command: the kernel kills it when the test process exits.
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _KICKWATCH = (*DIES_WITH_US, sys.executable, "-m", "kickwatch")
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a finished command left."""
+    """Exit status and output of a finished command."""
 
     status: int
     out: str
@@ -29,15 +29,15 @@ class CommandResult:
 
     @property
     def complaint(self) -> str:
-        """The only line of standard error that is no progress."""
+        """The one error message on standard error, which may also show progress."""
         lines = [line for line in self.err.splitlines() if line.startswith("kickwatch:")]
-        assert len(lines) == 1, f"expected one line of complaint, got: {self.err!r}"
+        assert len(lines) == 1, f"expected one error message, got: {self.err!r}"
         assert "Traceback" not in self.err
         return lines[0]
 
 
 def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> CommandResult:
-    """Run it to its end."""
+    """Run it until it exits."""
     done = subprocess.run(
         [*_KICKWATCH, *arguments],
         capture_output=True,
@@ -50,7 +50,7 @@ def kickwatch(*arguments: str, timeout_s: float = 100, **environment: str) -> Co
 
 
 def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    """Start it and come back at once. End it with `ended`, which reads what it said."""
+    """Start it and return at once. Call `ended` later, which reads its output."""
     return subprocess.Popen(
         [*_KICKWATCH, *arguments],
         stdout=subprocess.PIPE,
@@ -61,7 +61,7 @@ def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
 
 
 def ended(process: "subprocess.Popen[str]", timeout_s: float = 60) -> CommandResult:
-    """Wait for a started command and take what it left; killed at the deadline, so that no test leaves one."""
+    """Wait until a started command exits; after `timeout_s` it is killed."""
     try:
         out, err = process.communicate(timeout=timeout_s * SLOWNESS)
     except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""A proxy before a real engine, on a socket of its own, that does to chosen requests what a sick engine would.
+"""A proxy in front of a real engine that injects faults into chosen requests.
 
-Each request is read whole, and so is the real engine's answer: both are small here. A `Fault` is a function that gets
-the request and decides what becomes of it; without one the request is passed on, and its answer passed back.
+Each request and each answer is read whole, since both are small here. A `Fault` is a function that handles a request;
+without a fault the request is passed to the engine and the answer is passed back.
 """
 
 import json
@@ -24,7 +24,7 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"
 
 @dataclass
 class Request:
-    """One request that arrived; what is sent back is raw bytes."""
+    """One request; its answer is sent as raw bytes."""
 
     handler: "_Handler"
     body: bytes
@@ -35,19 +35,19 @@ class Request:
         return f"{self.handler.command} {self.handler.path}"
 
     def pass_on(self) -> bytes:
-        """The real engine's whole answer, as bytes to send. OSError when there is none."""
+        """The real engine's answer, as bytes to send. Raises OSError if there is none."""
         upstream = _Upstream(self.handler.server.proxy.upstream)
         try:
             headers = {key: value for key, value in self.handler.headers.items() if key.lower() not in _HOP_BY_HOP}
             upstream.request(self.handler.command, self.handler.path, self.body or None, headers)
-            told = upstream.getresponse()
-            kept = [(key, value) for key, value in told.getheaders() if key.lower() not in _HOP_BY_HOP]
-            return answer(told.status, told.read(), kept)
+            response = upstream.getresponse()
+            kept = [(key, value) for key, value in response.getheaders() if key.lower() not in _HOP_BY_HOP]
+            return answer(response.status, response.read(), kept)
         finally:
             upstream.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes; BrokenPipeError when the client has gone."""
+        """Send bytes. Raises BrokenPipeError if the client has closed the connection."""
         self.handler.wfile.write(data)
 
 
@@ -55,20 +55,20 @@ Fault = Callable[[Request], None]
 
 
 def answer(status: int, body: bytes, headers: list[tuple[str, str]] | None = None) -> bytes:
-    """A whole HTTP answer."""
-    lines = [f"HTTP/1.1 {status} told", *(f"{key}: {value}" for key, value in headers or [])]
+    """An HTTP answer."""
+    lines = [f"HTTP/1.1 {status} proxied", *(f"{key}: {value}" for key, value in headers or [])]
     if status != 204:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def refused(status: int, message: str) -> Fault:
-    """The engine refuses; nothing is passed on."""
+    """Answer with an error; nothing is passed on."""
     return lambda request: request.send(answer(status, json.dumps({"message": message}).encode()))
 
 
 def garbage(data: bytes) -> Fault:
-    """These bytes instead of an answer, and the connection is closed."""
+    """Send these bytes instead of an answer, then close the connection."""
 
     def act(request: Request) -> None:
         request.send(data)
@@ -78,7 +78,7 @@ def garbage(data: bytes) -> Fault:
 
 
 def late(seconds: float) -> Fault:
-    """The real engine gets it so much later; the answer goes to whoever still waits for it."""
+    """Pass the request on after `seconds`, and its answer back if the client still waits."""
 
     def act(request: Request) -> None:
         time.sleep(seconds)
@@ -88,7 +88,7 @@ def late(seconds: float) -> Fault:
 
 
 def byte_by_byte(pause_s: float) -> Fault:
-    """The real engine's answer, with a pause after each byte."""
+    """Send the real engine's answer with a pause after each byte."""
 
     def act(request: Request) -> None:
         for byte in request.pass_on():
@@ -100,7 +100,7 @@ def byte_by_byte(pause_s: float) -> Fault:
 
 @dataclass
 class Proxy:
-    """Use as a context manager. `seen` has the first line of every request."""
+    """Use as a context manager. `seen`: the first line of every request."""
 
     path: Path
     upstream: Path
@@ -109,18 +109,18 @@ class Proxy:
     _server: "_Server | None" = None
 
     def __enter__(self) -> Self:
-        """Listen."""
+        """Start to listen."""
         self.listen()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close, and leave no socket."""
+        """Stop to listen and remove the socket's file."""
         self.refuse()
         self.path.unlink(missing_ok=True)
 
     @contextmanager
     def fault(self, act: Fault, lines: str = "") -> Iterator[None]:
-        """Do this to requests whose first line has the regular expression `lines`; the newest fault comes first."""
+        """Apply `act` to requests whose first line matches the regular expression `lines`; the newest fault wins."""
         entry = (re.compile(lines), act)
         self._faults.insert(0, entry)
         try:
@@ -129,13 +129,13 @@ class Proxy:
             self._faults.remove(entry)
 
     def listen(self) -> None:
-        """Make the socket anew and listen on it."""
+        """Make a new socket and listen on it."""
         self.path.unlink(missing_ok=True)
         self._server = _Server(self)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def refuse(self) -> None:
-        """Close the listening socket and every connection; the socket's file stays, and refuses."""
+        """Close the listening socket and all connections; the file stays, so that connecting is refused."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -143,7 +143,7 @@ class Proxy:
             server.hang_up()
 
     def serve(self, request: Request) -> None:
-        """One request, by the first fault that is meant for it."""
+        """Handle one request with the first fault that matches it."""
         self.seen.append(request.line)
         for lines, act in self._faults:
             if lines.search(request.line):
@@ -177,10 +177,10 @@ class _Server(ThreadingMixIn, UnixStreamServer):
             try:
                 connection.shutdown(SHUT_RDWR)
             except OSError:
-                continue  # the client was faster
+                continue  # the client has closed it
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gave up, an engine that is gone: what the tests are about."""
+        """Ignore clients that gave up and an engine that is gone: tests cause both."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -192,9 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.server.open.add(self.connection)
 
-    def run_shielded(self) -> None:
+    def finish(self) -> None:
         self.server.open.discard(self.connection)
-        super().run_shielded()
+        super().finish()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -202,4 +202,4 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         self.server.proxy.serve(Request(self, self.rfile.read(int(self.headers.get("Content-Length", 0)))))
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815 -- what BaseHTTPRequestHandler calls
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815 -- the names that BaseHTTPRequestHandler calls

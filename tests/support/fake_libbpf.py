@@ -1,4 +1,4 @@
-"""Stands in for libbpf: maps as dictionaries, and calls that the kernel refuses with an errno of the test's choice."""
+"""A fake libbpf: its maps are dictionaries, and a test can make calls fail with an errno."""
 
 import ctypes
 import errno
@@ -18,9 +18,9 @@ def array(entries: int, value_bytes: int = 8) -> Map:
 
 
 class FakeLibbpf:
-    """Maps as probes have them before anything was counted. `refusals` is an errno by the name of a call.
+    """Maps as probes have them before any event is counted. `refusals`: the errno of each call that fails, by name.
 
-    As in libbpf 1.0 a failed call returns its errno, negated.
+    As in libbpf 1.0, a failed call returns its negated errno.
     """
 
     possible_cpus = 1
@@ -36,7 +36,7 @@ class FakeLibbpf:
         }
         self.refusals: dict[str, int] = {}
         self.calls: list[str] = []
-        self._names: list[str] = [""]  # a map's pointer is its place here
+        self._names: list[str] = [""]  # a map's pointer is its index here
         self.lib: Any = SimpleNamespace(
             bpf_map__fd=lambda pointer: pointer,
             bpf_map__key_size=lambda pointer: self.key_bytes.get(self._names[pointer], 4),
@@ -60,7 +60,7 @@ class FakeLibbpf:
         return BpfMap(self.pointer(name), name)
 
     def probe(self, name: str = "csd") -> BpfObject:
-        """A loaded object without a file."""
+        """A loaded object that has no file."""
         made = object.__new__(BpfObject)
         made.name, made._lib, made._links, made._object = name, self, [], 1  # type: ignore[assignment]
         return made

@@ -1,4 +1,4 @@
-"""Stands in for a loaded BPF object where only its maps are written and read."""
+"""A fake of a loaded BPF object, for code that only reads and writes its maps."""
 
 from typing import cast
 
@@ -6,10 +6,10 @@ from kickwatch.observe.bpf import BpfMap
 
 
 class FakeMap:
-    """A map that holds stacks, and keeps what is written."""
+    """A map in memory."""
 
     def __init__(self, entries: dict[bytes, bytes] | None = None) -> None:
-        """`entries` by key."""
+        """`entries`: the map's initial values by key."""
         self.entries = entries or {}
 
     def get(self, key: bytes) -> bytes | None:
@@ -20,7 +20,7 @@ class FakeMap:
 
 
 class FakeProbe:
-    """Stands in for the loaded probe."""
+    """A fake of the loaded probe."""
 
     def __init__(self) -> None:
         self.maps: dict[str, FakeMap] = {}

@@ -1,11 +1,11 @@
-"""Everything kickwatch could leave on a node, listed: equal before and after means nothing was left."""
+"""Lists what kickwatch could leave on a node. If the lists before and after a test are equal, it left nothing."""
 
 import subprocess
 from pathlib import Path
 
 
 def leftovers() -> dict[str, list[str]]:
-    """Docker objects, cgroups of ours in every hierarchy, tracefs instances, our processes' helpers."""
+    """Docker objects, our cgroups in every hierarchy, tracefs instances."""
     return {
         "containers": _docker("ps", "-aq", "--no-trunc"),
         "images": _docker("images", "-q", "--no-trunc"),

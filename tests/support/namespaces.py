@@ -1,6 +1,6 @@
-"""Commands in a mount namespace of their own, where files of /proc are covered; commands that are refused BPF.
+"""Run commands in a new mount namespace in which files of /proc are covered, or without permission to use BPF.
 
-Nothing of it is seen by the rest of the node, and all of it is gone with the command.
+The rest of the node does not see this, and it ends with the command.
 """
 
 import ctypes
@@ -26,38 +26,38 @@ REFUSE_BPF = signal.SIGRTMIN
 
 
 def cover(source: Path, target: str) -> Step:
-    """A step that puts `source` over `target`."""
+    """A step that mounts `source` over `target`."""
     return ("mount", "--bind", source, target)
 
 
 def inside(*steps: Step) -> list[str]:
-    """The words before a command that give it a mount namespace of its own, in which the steps are done first.
+    """Arguments to put before a command: it runs in a new mount namespace, after these steps.
 
-    The process stays the one that was started: its pid is the command's.
+    The command keeps the pid of the started process.
     """
     script = "; ".join([*(shlex.join(map(str, step)) for step in steps), 'exec "$@"'])
     return ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh"]
 
 
 def enter(pid: int, *steps: Step) -> None:
-    """Do further steps in the mount namespace of a process that runs."""
+    """Run further steps in the mount namespace of a running process."""
     for step in steps:
         subprocess.run(["nsenter", "--target", str(pid), "--mount", *map(str, step)], check=True, capture_output=True)
 
 
 def without_capabilities(*names: str) -> list[str]:
-    """The words before a command that run it as root without these: `bpf`, `perfmon`, `sys_admin`."""
+    """Arguments to put before a command: it runs as root without these capabilities (`bpf`, `perfmon`, `sys_admin`)."""
     dropped = ",".join(f"-{name}" for name in names)
     return ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", "--"]
 
 
 def refused_bpf() -> list[str]:
-    """The words before a command to which a seccomp filter answers bpf(2) with EPERM, as container engines' do."""
+    """Arguments to put before a command: a seccomp filter fails its bpf(2) calls with EPERM, like an engine's."""
     return [sys.executable, __file__, "now"]
 
 
 def refused_bpf_later() -> list[str]:
-    """The words before `python -m MODULE ...` with which it goes on as ever until it gets REFUSE_BPF."""
+    """Arguments to put before `python -m MODULE ...`: the filter is installed once it receives REFUSE_BPF."""
     return [sys.executable, __file__, "later"]
 
 
@@ -70,7 +70,7 @@ class _Program(ctypes.Structure):
 
 
 def refuse_bpf() -> None:
-    """Install the filter on all threads of this process: a system call's number is its first word (seccomp(2))."""
+    """Install the filter on all threads. It reads a system call's number, the first word of its data (seccomp(2))."""
     program = (_Instruction * 4)(
         _Instruction(_LOAD, 0, 0, 0),
         _Instruction(_IS, 0, 1, _SYS_BPF[platform.machine()]),
@@ -78,7 +78,7 @@ def refuse_bpf() -> None:
         _Instruction(_RETURN, 0, 0, _ALLOW),
     )
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # a filter takes that, or CAP_SYS_ADMIN, which may be given up
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # a filter needs that or CAP_SYS_ADMIN, which may be dropped
     filtered = _Program(len(program), program)
     number = _SYS_SECCOMP[platform.machine()]
     if libc.syscall(number, _SECCOMP_SET_MODE_FILTER, _TSYNC, ctypes.byref(filtered)) != 0:
@@ -94,4 +94,4 @@ if __name__ == "__main__":
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
         refuse_bpf()
-        os.execvp(command[0], command)  # noqa: S606 -- a prefix, as setpriv is one
+        os.execvp(command[0], command)  # noqa: S606 -- it becomes the command, as setpriv does

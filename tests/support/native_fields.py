@@ -1,10 +1,10 @@
-"""A datagram of the journal's native protocol, read as journald reads it."""
+"""Parse a datagram of the journal's native protocol."""
 
 import struct
 
 
 def parsed(datagram: bytes) -> list[tuple[str, bytes]]:
-    """The fields of a datagram, read as journald reads them."""
+    """The fields of a datagram, as journald parses them."""
     fields, rest = [], datagram
     while rest:
         line, _, rest = rest.partition(b"\n")

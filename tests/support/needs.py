@@ -1,4 +1,4 @@
-"""What tests may need of a node, each asked by trying: root, BPF, an engine, Prometheus, a systemd or guest to boot."""
+"""What tests may need of a node, checked by trying: root, BPF, an engine, Prometheus, systemd, a virtual machine."""
 
 import ctypes
 import functools
@@ -41,26 +41,26 @@ def _bpf(command: int, attributes: ctypes.Structure) -> int:
 
 
 def _unmet_kernel() -> str:
-    """Asked by trying, as the daemon does: tracefs need not be mounted, and a version would prove nothing."""
+    """Attach a program, as the daemon does: tracefs need not be mounted, and a version number would prove nothing."""
     return unattached("sched_switch")
 
 
 @functools.cache
 def ipi_rung() -> str:
-    """The best rung of this kernel for IPIs: without csd:csd_queue_cpu (6.5) tests hold of the kprobes as well."""
+    """The best rung for IPIs on this kernel; without csd:csd_queue_cpu (6.5) the tests run on kprobes."""
     return "kprobe" if unattached("csd_queue_cpu") else "csd"
 
 
 def unattached(tracepoint: str) -> str:
-    """Why a program does not attach to this raw tracepoint; empty where it does."""
+    """Why a program does not attach to this raw tracepoint; empty if it does."""
     if os.geteuid() != 0:
         return "not root"
     if platform.machine() not in _SYS_BPF:
-        return f"the number of bpf(2) on {platform.machine()} is not known here"
+        return f"the number of bpf(2) on {platform.machine()} is unknown to the tests"
     try:
         program = _bpf(_BPF_PROG_LOAD, _ProgLoad(_BPF_PROG_TYPE_RAW_TRACEPOINT, 2, _RETURN_0, b"GPL"))
     except OSError as error:
-        return f"no BPF program may be loaded ({error.strerror})"
+        return f"cannot load a BPF program ({error.strerror})"
     try:
         os.close(_bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointOpen(tracepoint.encode(), program)))
     except OSError as error:
@@ -85,7 +85,7 @@ def _unmet_docker() -> str:
 
 
 def _unmet_systemd() -> str:
-    """Such tests boot a systemd, with an engine of its own, in a container that runc starts."""
+    """Such tests boot systemd and an engine in a container that runc starts."""
     if os.geteuid() != 0:
         return "not root"
     remedies = {"runc": "deploy/setup engine", "mmdebstrap": "deploy/setup test-packages"}
@@ -94,13 +94,13 @@ def _unmet_systemd() -> str:
 
 
 def _unmet_prometheus() -> str:
-    """A server of their own, and its tool; both come with Debian's package prometheus."""
+    """Such tests start a server and use promtool; both are in Debian's package prometheus."""
     missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
     return f"no {' and no '.join(missing)} on PATH: deploy/setup test-packages" if missing else ""
 
 
 def _unmet_guest() -> str:
-    """Debian's kernels are booted in QEMU; see LABORATORY.md."""
+    """Such tests boot Debian's kernels in QEMU; see LABORATORY.md."""
     if os.geteuid() != 0:
         return "not root"
     programs = ("qemu-system-x86_64", "mmdebstrap", "depmod", "mke2fs", "unshare", "chrt")
@@ -119,5 +119,5 @@ NEEDS: dict[str, Callable[[], str]] = {
 
 @functools.cache
 def unmet(need: str) -> str:
-    """Why `need` is not met on this machine; empty where it is."""
+    """Why `need` is not met on this machine; empty if it is."""
     return NEEDS[need]()

@@ -1,8 +1,8 @@
-"""A real `kickwatch run` in the hands of a test: its log as it comes, and its status line as systemd would see it.
+"""A real `kickwatch run` controlled by a test, with its log records and the status lines that it sends to systemd.
 
-Everything it reads and writes lies in one directory of the test's own. It is stopped at the end of the `with`, and has
-then to be gone without a trace: no container, cgroup, image, BPF program, native child or scratch file. A test that
-ends it otherwise asks `left` itself.
+All its files are in one directory of the test. The `with` statement stops it at the end and checks that nothing is
+left: no container, cgroup, image, BPF program, native child or temporary file. A test that ends it in another way calls
+`left` itself.
 """
 
 import json
@@ -24,8 +24,8 @@ from command import DIES_WITH_US
 from leftovers import leftovers
 from slowness import SLOWNESS
 
-# The smallest trials there are. Under this seed the first 21 begin with the churn window, so that the quiet one need
-# not be made as long as a churn window might become.
+# The shortest trials. With this seed the first 21 begin with the churn window; a quiet window that comes first would
+# have to be as long as a churn window might become.
 FAST: dict[str, object] = {
     "trial.window_s": 0.3,
     "trial.settle_s": 0.0,
@@ -38,12 +38,12 @@ FAST: dict[str, object] = {
     "metrics.enabled": False,
     "log.format": "json",
 }
-STOP_S = 10.0  # what a node that shuts down grants
+STOP_S = 10.0  # the time that a service has to stop
 Record = dict[str, Any]
 
 
 def toml(settings: Mapping[str, object]) -> str:
-    """`section.key` to value, as a file."""
+    """The settings, keyed by `section.key`, as TOML."""
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
 
 
@@ -60,17 +60,17 @@ class NodeDaemon:
         before: dict[str, list[str]] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`prefix`: words before the command, such as those of `namespaces.inside`; they have to end in its exec.
+        """`prefix`: arguments before the command, such as those of `namespaces.inside`; they must exec it.
 
-        `before`: what there was on the node, where that is known already.
+        `before`: the result of `leftovers()` before the start, if the test has it already.
         """
         self.directory = directory
-        self.settings = {**FAST, **self.places(directory), **(settings or {})}
+        self.settings = {**FAST, **self.separate_paths(directory), **(settings or {})}
         self.configure()
         self.scratch = directory / "scratch"
         self.scratch.mkdir(exist_ok=True)
         self.records: list[Record] = []
-        self.text: list[str] = []  # lines of its standard error that are no records
+        self.text: list[str] = []  # lines of its standard error that are not records
         self.statuses: list[str] = []
         self._news = threading.Condition()
         self._closed = False
@@ -91,88 +91,88 @@ class NodeDaemon:
             reader.start()
 
     @staticmethod
-    def places(directory: Path) -> dict[str, object]:
-        """What it would else share with the node's own kickwatch."""
+    def separate_paths(directory: Path) -> dict[str, object]:
+        """Settings for the paths that it would otherwise share with the node's own kickwatch."""
         return {"state.directory": str(directory / "state"), "service.drain_file": str(directory / "drain")}
 
     @property
     def config(self) -> Path:
-        """Its configuration file."""
+        """Path of its configuration file."""
         return self.directory / "kickwatch.toml"
 
     def configure(self, **changed: object) -> None:
-        """Write the file anew: `trial__window_s=0.4` for `trial.window_s`. SIGHUP makes the daemon read it."""
+        """Write the file with changes: `trial__window_s=0.4` sets `trial.window_s`. SIGHUP makes the daemon read it."""
         self.settings |= {key.replace("__", "."): value for key, value in changed.items()}
         self.config.write_text(toml(self.settings), encoding="utf-8")
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         return self.process.pid
 
     def mark(self) -> int:
-        """The number of records so far: `wait(..., since=mark)` passes over them."""
+        """The number of records so far, which `wait(..., since=mark)` skips."""
         return len(self.records)
 
     def events(self, name: str, since: int = 0) -> list[Record]:
-        """The records of one event, without `kickwatch.`."""
+        """The records of one event; `name` has no `kickwatch.`."""
         return [record for record in self.records[since:] if record["event"] == f"kickwatch.{name}"]
 
     def wait(self, name: str, since: int = 0, timeout_s: float = 30.0, times: int = 1) -> Record:
-        """The `times`-th record of that event after the mark `since`, now or when it comes."""
+        """Wait for the `times`-th record of that event after the mark `since`, and return it."""
         self.until(lambda: len(self.events(name, since)) >= times, f"{times} x {name}", timeout_s)
         return self.events(name, since)[times - 1]
 
     def wait_status(self, part: str, timeout_s: float = 30.0) -> str:
-        """The newest status line, once it contains `part`."""
+        """Wait until the newest status line contains `part`, and return it."""
         self.until(lambda: part in self.status, f"status {part!r}", timeout_s)
         return self.status
 
     @property
     def status(self) -> str:
-        """What `systemctl status` would show now."""
+        """The newest status line, which `systemctl status` would show."""
         return self.statuses[-1] if self.statuses else ""
 
     def until(self, true: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
-        """Wait, looking whenever the daemon says something and twice a second; fails where it has ended or is late."""
+        """Wait until `true` returns true. Fails if the daemon exits or after `timeout_s`."""
         deadline = time.monotonic() + timeout_s * SLOWNESS
         with self._news:
             while not true():
                 ended = self.process.poll() is not None and not any(reader.is_alive() for reader in self._readers[:1])
                 if ended or time.monotonic() > deadline:
-                    raise AssertionError(f"waited for {what}; {self.told()}")
+                    raise AssertionError(f"waited for {what}; {self.summary()}")
                 self._news.wait(0.5)
 
-    def told(self) -> str:
-        """The end of what it said, for a test that fails."""
+    def summary(self) -> str:
+        """Exit status, status line, last lines and records, for the message of a failed test."""
         return f"status {self.process.poll()}, {self.status!r}, {self.text[-5:]}, {self.records[-6:]}"
 
     def send(self, number: signal.Signals) -> None:
-        """A signal."""
+        """Send a signal."""
         self.process.send_signal(number)
 
     def reload(self) -> None:
-        """SIGHUP, and wait until the file as it is now is in force."""
+        """Send SIGHUP and wait until the configuration is reloaded."""
         since = self.mark()
         self.send(signal.SIGHUP)
         self.wait("reloaded", since)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send it, wait for the end, at most as long as a shutdown waits; the exit status."""
+        """Send the signal, wait for the exit as long as a service manager would; return the exit status."""
         self.send(number)
         return self.ended(STOP_S)
 
     def ended(self, timeout_s: float = 60.0) -> int:
-        """The exit status, when it comes."""
+        """Wait for the exit; return the exit status."""
         try:
             return self.process.wait(timeout_s * SLOWNESS)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {timeout_s:g} s; {self.told()}") from None
+            raise AssertionError(f"still runs after {timeout_s:g} s; {self.summary()}") from None
         finally:
             self._close()
 
     def left(self) -> dict[str, object]:
-        """What it has left behind; empty is right. What the kernel frees a little later is waited for."""
+        """What it has left behind; should be empty. Waits for what the kernel frees a little later."""
         deadline = time.monotonic() + 5 * SLOWNESS
         while (found := self._found()) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -186,21 +186,21 @@ class NodeDaemon:
         return changed | {key: found for key, found in others.items() if found}
 
     def __enter__(self) -> Self:
-        """It runs already."""
+        """The daemon is already running."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it, and ask what is left unless the test has failed already."""
+        """Stop it and check that nothing is left, unless the test has failed already."""
         if self._closed:
             return
-        if kind is not None:  # the test has failed: what it was told says more than how the daemon ends
+        if kind is not None:  # the test has failed; its error is more useful than how the daemon ends
             with suppress(AssertionError):
                 self.stop()
             return
         status = self.process.poll()
-        assert (self.stop() if status is None else self.ended()) == 0, self.told()
+        assert (self.stop() if status is None else self.ended()) == 0, self.summary()
         assert (self.left(), self.text) == ({}, []), (self.left(), self.text)
 
     def _close(self) -> None:
@@ -228,17 +228,17 @@ class NodeDaemon:
         self._notify.settimeout(0.2)
         while self.process.poll() is None:
             with suppress(TimeoutError):
-                said = self._notify.recv(4096).decode()
+                message = self._notify.recv(4096).decode()
                 with self._news:
-                    self.statuses += [word[7:] for word in said.splitlines() if word.startswith("STATUS=")]
+                    self.statuses += [word[7:] for word in message.splitlines() if word.startswith("STATUS=")]
                     self._news.notify_all()
 
 
 def native_children() -> list[int]:
-    """Processes of the native helper, whoever started them."""
+    """Pids of all processes of the native helper."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "comm").read_text(encoding="ascii", errors="replace").startswith("kickwatch-help"):
+            if (process / "comm").read_text(encoding="ascii", errors="replace").startswith("kickwatch-helpe"):
                 found.append(int(process.name))
     return found

@@ -1,4 +1,4 @@
-"""A dockerd of the tests' own, beside the node's: it may be killed, stopped and starved."""
+"""A separate dockerd for tests, which they may kill, stop and deprive of disk space."""
 
 import os
 import shutil
@@ -19,52 +19,52 @@ _CONTAINER = (
 _IMAGE = "{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}} {{.CreatedAt}} {{.Size}}"
 _NETWORK = "{{.ID}} {{.Name}} {{.Driver}} {{.Scope}} {{.CreatedAt}} {{.Labels}}"
 _REFILL_S = 0.005
-ROOT = Path("/run/kickwatch-test-engine")  # a short path: socket names are bounded to 108 bytes
+ROOT = Path("/run/kickwatch-test-engine")  # short, because a socket's path may have at most 108 bytes
 
 
 @dataclass
 class PrivateEngine:
-    """It has a network namespace of its own: with `--bridge none` dockerd removes the node's docker0."""
+    """It runs in a new network namespace: with `--bridge none` dockerd removes the docker0 of its namespace."""
 
     root: Path
     process: "subprocess.Popen[bytes]"
 
     @property
     def socket(self) -> Path:
-        """Where it listens."""
+        """The path of its socket."""
         return self.root / "docker.sock"
 
     @property
     def data(self) -> Path:
-        """Its root directory, a file system of its own."""
+        """Its root directory, a separate file system."""
         return self.root / "data"
 
     def docker(self, *arguments: str) -> str:
-        """What the command line says; CalledProcessError when it fails."""
+        """The output of a docker command. Raises CalledProcessError if it fails."""
         command = ["docker", "-H", f"unix://{self.socket}", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def inventory(self) -> list[str]:
-        """`docker ps -a`, `images` and `network ls`, whole but for what tells the time."""
+        """`docker ps -a`, `images` and `network ls` in full, without durations."""
         containers = self.docker("ps", "-a", "--no-trunc", "--format", _CONTAINER).splitlines()
         listed = [line.split("\t") for line in containers]
         return [
-            *(f"{told} {sorted(labels.split(','))}" for told, labels in listed),  # docker gives labels in any order
+            *(f"{line} {sorted(labels.split(','))}" for line, labels in listed),  # docker lists labels in any order
             *self.docker("images", "-a", "--no-trunc", "--format", _IMAGE).splitlines(),
             *self.docker("network", "ls", "--no-trunc", "--format", _NETWORK).splitlines(),
         ]
 
     def end(self, number: signal.Signals) -> None:
-        """End dockerd and wait for it."""
+        """Send a signal to dockerd and wait for its exit."""
         self.process.send_signal(number)
         self.process.wait(60)
 
     def start(self) -> None:
-        """Start it again, on what the last one left."""
+        """Start it again with the same directories."""
         self.process = launch(self.root).process
 
     def revive(self) -> None:
-        """Whatever a test that failed has left, it runs and answers after this."""
+        """Restart it if it does not answer, for example after a failed test."""
         if not answers(self.socket):
             if self.process.poll() is None:
                 self.end(signal.SIGKILL)
@@ -72,7 +72,7 @@ class PrivateEngine:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Stopped: connections are taken by the kernel, and nobody answers."""
+        """Stop dockerd with SIGSTOP: the kernel accepts connections, but they get no answer."""
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -81,7 +81,7 @@ class PrivateEngine:
 
     @contextmanager
     def disk_full(self) -> Iterator[None]:
-        """Not a byte is free in its root, and what it frees is taken at once."""
+        """Fill its root completely, and refill what it frees at once."""
         over = threading.Event()
         filler = threading.Thread(target=_fill, args=(self.data / "filler", over))
         filler.start()
@@ -102,13 +102,13 @@ def _fill(path: Path, over: threading.Event) -> None:
 
 
 def answers(socket: Path) -> bool:
-    """Whether an engine is there."""
+    """Whether an engine answers at this socket."""
     asked = subprocess.run(["docker", "-H", f"unix://{socket}", "info"], capture_output=True, check=False)
     return asked.returncode == 0
 
 
 def launch(root: Path) -> PrivateEngine:
-    """Start one and wait until it answers."""
+    """Start a dockerd and wait until it answers."""
     log = (root / "dockerd.log").open("ab")
     process = subprocess.Popen(
         [
@@ -125,14 +125,14 @@ def launch(root: Path) -> PrivateEngine:
             return engine
         time.sleep(0.2)
     engine.end(signal.SIGKILL)
-    pytest.fail(f"dockerd did not come up: {(root / 'dockerd.log').read_text()[-2000:]}")
+    pytest.fail(f"dockerd did not answer: {(root / 'dockerd.log').read_text()[-2000:]}")
 
 
 @contextmanager
 def private_engine(root: Path = ROOT) -> Iterator[PrivateEngine]:
-    """One with an empty root of 64 MB; nothing of it is left at the end, whatever it was made to suffer.
+    """A dockerd with an empty root of 64 MB; removed completely at the end, whatever a test did to it.
 
-    What a test session that was killed has left of one goes first.
+    First removes what a killed test session left.
     """
     clear(root)
     (root / "data").mkdir(parents=True)
@@ -149,8 +149,8 @@ def private_engine(root: Path = ROOT) -> Iterator[PrivateEngine]:
 
 
 def clear(root: Path) -> None:
-    """End what bears this path, unmount what is mounted below it, remove it."""
-    for process in Path("/proc").glob("[0-9]*"):  # the shims and containerd of a killed dockerd: they bear our path
+    """Kill processes with this path in their command line, unmount what is below it, remove it."""
+    for process in Path("/proc").glob("[0-9]*"):  # shims and containerd of a killed dockerd have our path
         with suppress(OSError):
             if str(root).encode() in (process / "cmdline").read_bytes():
                 os.kill(int(process.name), signal.SIGKILL)

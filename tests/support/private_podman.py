@@ -1,4 +1,4 @@
-"""A podman of the tests' own, which serves Docker's API: rootful, its store and socket in a directory of its own."""
+"""A separate rootful podman for tests that serves Docker's API, with store and socket in one directory."""
 
 import shutil
 import subprocess
@@ -11,9 +11,9 @@ import pytest
 
 from private_engine import answers, clear
 
-ROOT = Path("/run/kickwatch-test-podman")  # a short path: socket names are bounded to 108 bytes
-# Its own limits of descriptors and processes are higher than a machine without CAP_SYS_RESOURCE may set; crun up to 1.8
-# refuses a node whose v1 hierarchies have a v2 one beside them.
+ROOT = Path("/run/kickwatch-test-podman")  # short, because a socket's path may have at most 108 bytes
+# Podman's default limits of descriptors and processes are higher than a machine without CAP_SYS_RESOURCE may set. crun
+# up to 1.8 refuses a node that has both v1 hierarchies and a v2 one.
 SETTINGS = """[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
@@ -24,7 +24,7 @@ runtime = "{runtime}"
 
 @contextmanager
 def private_podman(root: Path = ROOT) -> Iterator[Path]:
-    """Yields its socket; nothing of it is left at the end."""
+    """Yields its socket; removed completely at the end."""
     clear(root)
     root.mkdir()
     (root / "containers.conf").write_text(SETTINGS.format(runtime=shutil.which("runc") or "/usr/sbin/runc"))
@@ -44,7 +44,7 @@ def private_podman(root: Path = ROOT) -> Iterator[Path]:
                 break
             time.sleep(0.2)
         else:
-            pytest.fail(f"podman did not come up: {(root / 'log').read_text()[-2000:]}")
+            pytest.fail(f"podman did not answer: {(root / 'log').read_text()[-2000:]}")
         yield socket
     finally:
         process.terminate()

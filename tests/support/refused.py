@@ -1,12 +1,12 @@
-"""The events that no probe can see: the kernel refuses to run a program again inside itself."""
+"""Events that a probe misses because the kernel does not run a BPF program recursively."""
 
 from kickwatch.observe.observatory import Sample
 
 
 def refused(before: Sample, after: Sample) -> int:
-    """Requests that an interrupt sent while the csd probe ran on the same CPU: mostly none, now and then one.
+    """Requests sent by an interrupt while the csd probe ran on the same CPU: usually none, sometimes one.
 
-    Nothing else may be lost between two samples: no map was too small and no stack too short.
+    Nothing else may be lost between two samples: no map is too small and no stack too short.
     """
     assert before.requests is not None
     assert after.requests is not None

@@ -1,4 +1,4 @@
-"""Events made up and run through a probe that is loaded but not attached: BPF_PROG_TEST_RUN on its real programs."""
+"""Run made-up events through a probe that is loaded but not attached, with BPF_PROG_TEST_RUN."""
 
 import ctypes
 import os
@@ -39,7 +39,7 @@ class Replay:
     probe: BpfObject
 
     def run(self, program: str, *args: int, cpu: int | None = None) -> None:
-        """Run `program` once on the event's arguments, on `cpu` if given, else on this one."""
+        """Run `program` once with the event's arguments, on `cpu` or else on the current CPU."""
         lib = library().lib
         lib.bpf_prog_test_run_opts.argtypes = [ctypes.c_int, ctypes.POINTER(_Options)]
         context = struct.pack(f"={len(args)}Q", *args)

@@ -1,4 +1,4 @@
-"""Fields made from the schema of events: the least, the longest and the oddest that each event may have."""
+"""Test values derived from the schema of events: the least, the longest and the oddest that each event may have."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ SCHEMA: dict[str, Any] = json.loads(
 )
 KINDS = ("least", "longest", "oddest 0", "oddest 5")
 LONG = "word " * 400 + "x" * 3000
-# What a kernel, an engine or a person may have put into a name or an error message.
+# Texts that a kernel, an engine or a person may put into a name or an error message.
 ODD_TEXTS = (
     "",
     " ",
@@ -29,7 +29,7 @@ ODD_NUMBERS = (0, 1e-320, 0.1 + 0.2, 1.7976931348623157e308, 2**63, 10**300)
 
 
 def fields_of(name: str, kind: str) -> dict[str, Any]:
-    """Valid fields of one event, `started`. `kind` is one of KINDS; a number turns the odd values round."""
+    """Valid fields of one event such as `started`. `kind` is one of KINDS; its number rotates the odd values."""
     definition = SCHEMA["$defs"][name]
     properties, required = dict(definition["properties"]), set(definition.get("required", ()))
     if "$ref" in definition:
@@ -42,13 +42,13 @@ def fields_of(name: str, kind: str) -> dict[str, Any]:
 
 
 def level_of(name: str) -> str:
-    """The most severe level at which an event may come."""
+    """The most severe level that an event may have."""
     level: str = SCHEMA["$defs"][name]["properties"]["level"]["enum"][-1]
     return level
 
 
 def value_of(schema: dict[str, Any], kind: str, turn: int) -> Any:
-    """A valid value. `kind` is least, longest or oddest; `turn` chooses among several."""
+    """A valid value. `kind` is least, longest or oddest; `turn` selects one of several."""
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
@@ -104,7 +104,7 @@ _MAKERS = {
 
 
 def leaves(value: object) -> Iterator[object]:
-    """Every key and every value that holds no others."""
+    """Every key, and every value that is not a container."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield key

@@ -1,7 +1,7 @@
-"""How much slower than the machines these tests were written on: KICKWATCH_TEST_SLOWNESS, 1 unless told.
+"""KICKWATCH_TEST_SLOWNESS: how much slower this machine is than those the tests were written on; default 1.
 
-What a test waits for is multiplied by it, and so are pytest's own timeouts: a guest without KVM takes some ten times
-as long. What kickwatch itself promises in seconds stays as it is; so do the laboratory's own times, a guest's anyway.
+The timeouts of tests and of pytest are multiplied by it: a virtual machine without KVM takes about ten times as long.
+Limits in seconds that kickwatch promises are not, nor are the laboratory's timeouts, which are meant for such machines.
 """
 
 import os

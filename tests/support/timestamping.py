@@ -1,7 +1,7 @@
-"""An image whose program makes a worker broadcast, on any stock kernel: a real fault outside the creation path.
+"""An image whose program makes a kernel worker broadcast, on any stock kernel: a real fault outside the creation path.
 
-SO_TIMESTAMP on a socket switches netstamp_needed_key on if nobody else has, and its end switches it off; each time a
-worker (netstamp_clear) patches the kernel's text: three broadcasts on, three off.
+SO_TIMESTAMP on a socket enables netstamp_needed_key unless it is already enabled, and closing the socket disables it.
+Each time a worker (netstamp_clear) patches the kernel's text: three broadcasts to enable, three to disable.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ int main(void)
 
 @contextmanager
 def image() -> Iterator[str]:
-    """The image's name; gone afterwards."""
+    """Yields the image's name; removes the image afterwards."""
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "program.c"
         source.write_text(_PROGRAM, encoding="ascii")

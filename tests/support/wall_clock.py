@@ -1,7 +1,7 @@
-"""A wall clock that a test sets for one process, while it runs; the machine's, and every monotonic one, go on.
+"""A wall clock that a test can set for one running process, without changing the machine's or any monotonic clock.
 
-A library that is preloaded answers for CLOCK_REALTIME. Debian's faketime does not do: where it leaves CLOCK_MONOTONIC
-alone, its clock_nanosleep() refuses to sleep until a moment of it, which is what Python's time.sleep() asks for.
+A preloaded library replaces CLOCK_REALTIME. Debian's faketime is no alternative: with an unchanged CLOCK_MONOTONIC its
+clock_nanosleep() rejects absolute times of that clock, which Python's time.sleep() uses.
 """
 
 import os
@@ -62,10 +62,10 @@ time_t time(time_t *given)
 
 
 class WallClock:
-    """Right at first. `environment` makes a process see it."""
+    """Correct at first. `environment`: variables of a process that should use it."""
 
     def __init__(self, directory: Path) -> None:
-        """Build the library there."""
+        """Build the library in `directory`."""
         self._file = directory / "ahead_s"
         self.set(0)
         library, source = directory / "wall_clock.so", directory / "wall_clock.c"
@@ -75,7 +75,7 @@ class WallClock:
         self.environment = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(self._file)}
 
     def set(self, ahead_s: int) -> None:
-        """So many seconds ahead of the machine's, from now on; negative: behind."""
-        descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o644)  # not truncated: it is mapped
+        """Set it `ahead_s` seconds ahead of the machine's clock; negative: behind."""
+        descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o644)  # without O_TRUNC, because the file is mapped
         os.pwrite(descriptor, struct.pack("=q", ahead_s), 0)
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Trials in sequence for tests of the monitor: serial lives with known rises, and a watch over many of them."""
+"""Sequences of trials for tests of the monitor: serial trials with known broadcasts, and the outcomes of many."""
 
 from collections.abc import Iterable
 from itertools import count
@@ -17,12 +17,12 @@ _numbers = count()
 
 
 def lives(number: int, each: int | None) -> tuple[Container, ...]:
-    """So many containers, each with that rise of the creation path."""
+    """`number` containers, each with `each` broadcasts by the creation path."""
     return tuple(replace(life, creation_path_broadcasts=each) for life in containers(number))
 
 
 def serial(each: int = 0, *cells: Cell, number: int = 10, **fields: Any) -> Trial:
-    """A serial trial in which each of 10 containers broadcasts so often, from a kworker that creates slab caches."""
+    """A serial trial of 10 containers with `each` broadcasts, sent by a kworker that creates slab caches."""
     guilty = (kick(each * number),) if each else ()
     given = {
         "trial_id": f"{next(_numbers):08x}",
@@ -35,7 +35,7 @@ def serial(each: int = 0, *cells: Cell, number: int = 10, **fields: Any) -> Tria
 
 
 def watched(monitor: Monitor, trials: Iterable[Trial], state: State | None = None) -> tuple[State, list[TrialOutcome]]:
-    """The state after these trials, and what each said."""
+    """The state after these trials, and the outcome of each."""
     state = state or monitor.start()
     outcomes = []
     for one in trials:
@@ -45,5 +45,5 @@ def watched(monitor: Monitor, trials: Iterable[Trial], state: State | None = Non
 
 
 def changes(outcomes: Iterable[TrialOutcome], *kinds: ChangeKind) -> list[Change]:
-    """All changes of these kinds, or of any."""
+    """All changes, or those of the given kinds."""
     return [change for outcome in outcomes for change in outcome.changes if not kinds or change.kind in kinds]

@@ -1,6 +1,6 @@
-"""Makes one container without an engine, in whatever sandbox it is run: `oci_attempt.py NAME`; 0 if it went as it must.
+"""Make one container with the oci engine in a sandbox: `oci_attempt.py NAME`; exits with 0 on success.
 
-Run by the Python that kickwatch is installed in. What hinders is on stderr.
+Run by the Python in which kickwatch is installed. Errors go to stderr.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.reaper import reap_cgroups
 
-_SOON_S = 3.0
+_EXEC_TIMEOUT_S = 3.0
 
 
-async def made(name: str, program: bytes) -> int:
-    """The capabilities in reach of a container's program, a bit each."""
+async def bounding_set_of_container(name: str, program: bytes) -> int:
+    """Make a container; return the bounding set of its program, a bit per capability."""
     engine = OciEngine("", timeout_s=20, root=Path("/run/kickwatch") / name)
     print(await engine.info())  # noqa: T201 -- for the journal
     image = await engine.prepare_image(program)
@@ -29,7 +29,7 @@ async def made(name: str, program: bytes) -> int:
     container_id = await engine.create(spec)
     try:
         await engine.start(container_id)
-        return await asyncio.to_thread(in_reach, await engine.pid(container_id))
+        return await asyncio.to_thread(bounding_set, await engine.pid(container_id))
     finally:
         await engine.remove(container_id)
         await engine.remove_image(image)
@@ -37,9 +37,9 @@ async def made(name: str, program: bytes) -> int:
         await asyncio.to_thread(reap_cgroups, await asyncio.to_thread(Cgroups.read), [name])
 
 
-def in_reach(pid: int) -> int:
-    """Its bounding set, once the runtime has made way for the program."""
-    deadline = time.monotonic() + _SOON_S
+def bounding_set(pid: int) -> int:
+    """The process's bounding set; waits until the runtime has executed the program."""
+    deadline = time.monotonic() + _EXEC_TIMEOUT_S
     while True:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
         bounding = int(status.partition("CapBnd:")[2].split()[0], 16)
@@ -49,5 +49,5 @@ def in_reach(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    left = asyncio.run(made(sys.argv[1], binary("workload").read_bytes()))
-    sys.exit(f"capabilities are in the container's reach: {left:#x}" if left else 0)
+    left = asyncio.run(bounding_set_of_container(sys.argv[1], binary("workload").read_bytes()))
+    sys.exit(f"the container's program has capabilities in its bounding set: {left:#x}" if left else 0)

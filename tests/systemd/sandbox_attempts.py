@@ -1,11 +1,11 @@
-"""What a process tries from inside the sandbox: each attempt by its name, and what the kernel said.
+"""Attempts to do something inside the sandbox, by name, and the kernel's result of each.
 
     python3 sandbox_attempts.py NAME...
 
-prints one JSON object: for each name 0, the number of the error (errno), or minus the number of the signal that ended
-the attempt, which runs in a child of its own. Runs in the node on the system's Python: the standard library alone.
+prints one JSON object: for each name 0, an errno, or minus the number of the signal that killed the attempt. Each
+attempt runs in a child process. Runs in the node with the system's Python, so it uses only the standard library.
 
-Nothing here changes anything: files are opened and not written, values are set to what they are, and what is made goes.
+The attempts change nothing: files are opened but not written, values are set to what they are, new objects are removed.
 """
 
 import ctypes
@@ -30,11 +30,11 @@ _CLONE_NEWUTS, _CLONE_NEWNS, _CLONE_NEWUSER = 0x04000000, 0x00020000, 0x10000000
 _PTRACE_TRACEME, _ADDR_NO_RANDOMIZE, _ADJ_TICK = 0, 0x0040000, 0x4000
 _PROG_LOAD, _RAW_TRACEPOINT = 5, 17
 OTHER_USER = 65534
-SHARED_MEMORY_KEY = 0x6B77  # made outside by the test
+SHARED_MEMORY_KEY = 0x6B77  # created outside the sandbox by the test
 
 
 def _call(name: str, *arguments: object) -> int:
-    """A function of libc; OSError where it returns -1."""
+    """Call a function of libc; raise OSError if it returns -1."""
     result = int(getattr(_LIBC, name)(*arguments))
     if result == -1:
         raise OSError(ctypes.get_errno(), name)
@@ -45,9 +45,9 @@ def _syscall(name: str, *arguments: object) -> int:
     return _call("syscall", ctypes.c_long(_NUMBERS[name]), *arguments)
 
 
-def _make(place: str) -> Callable[[], object]:
+def _make(directory: str) -> Callable[[], object]:
     def attempt() -> None:
-        path = Path(place) / f"kw-attempt-{os.getpid()}"
+        path = Path(directory) / f"kw-attempt-{os.getpid()}"
         path.touch()
         path.unlink()
 
@@ -66,19 +66,19 @@ def _read_some(path: str) -> Callable[[], object]:
     return attempt
 
 
-def _run_what_was_written(place: str) -> Callable[[], object]:
+def _run_written_program(directory: str) -> Callable[[], object]:
     def attempt() -> None:
-        path = Path(place) / f"kw-program-{os.getpid()}"
+        path = Path(directory) / f"kw-program-{os.getpid()}"
         path.write_text("#!/bin/sh\nexit 0\n")
         path.chmod(0o700)
         try:
             if child := os.fork():
-                raised = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                if raised:
-                    raise OSError(raised, "execve")
+                error_number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                if error_number:
+                    raise OSError(error_number, "execve")
                 return
             try:
-                os.execv(path, [str(path)])  # noqa: S606 -- no shell is what is tried
+                os.execv(path, [str(path)])  # noqa: S606 -- without a shell on purpose
             except OSError as error:
                 os._exit(error.errno)
         finally:
@@ -105,7 +105,7 @@ def _make_device() -> None:
 
 
 def _set_clock() -> None:
-    """To what it is: the length of a tick, in microseconds."""
+    """Set the length of a tick, in microseconds, to its current value."""
     timex = (ctypes.c_long * 32)()
     _call("adjtimex", timex)
     tick = timex[11]  # struct timex: modes, offset, freq, maxerror, esterror, status, constant, precision, tolerance,
@@ -136,7 +136,7 @@ def _call_as_32_bits() -> None:
 
 
 def _load_bpf() -> None:
-    """A raw tracepoint's program that returns 0, loaded and never attached."""
+    """Load a raw tracepoint program that returns 0, without attaching it."""
     code, licence = bytes.fromhex("b700000000000000 9500000000000000"), b"GPL\0"
     attributes = ctypes.create_string_buffer(128)
     held = ctypes.create_string_buffer(code), ctypes.create_string_buffer(licence)
@@ -148,7 +148,7 @@ def _load_bpf() -> None:
 
 
 def _see_addresses() -> None:
-    """EPERM where the kernel shows zeros for addresses."""
+    """Raise EPERM if the kernel shows zeros instead of addresses."""
     with Path("/proc/kallsyms").open(encoding="ascii") as file:
         if int(file.readline().split()[0], 16) == 0:
             raise PermissionError(1, "zeros")
@@ -162,7 +162,7 @@ def _make_memory_cgroup() -> None:
 
 
 def _signal_another_user() -> None:
-    """The lowest process of that user, with no signal at all."""
+    """Send signal 0 to the process of that user with the lowest pid."""
     for entry in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         if entry.stat().st_uid == OTHER_USER:
             pidfd = os.pidfd_open(int(entry.name))
@@ -181,10 +181,10 @@ def _drop_capabilities() -> None:
     _syscall("capset", header, nothing)
 
 
-def _connect(place: str | tuple[str, int]) -> Callable[[], object]:
+def _connect(address: str | tuple[str, int]) -> Callable[[], object]:
     def attempt() -> None:
-        with socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET) as connection:
-            connection.connect(place)
+        with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as connection:
+            connection.connect(address)
 
     return attempt
 
@@ -199,17 +199,17 @@ def _listen(family: socket.AddressFamily, address: str) -> Callable[[], object]:
 
 
 def _callback() -> None:
-    """C that calls Python, as libbpf does to warn."""
+    """Let C code call Python, as libbpf does for warnings."""
     seen: list[int] = []
     compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     _LIBC.qsort((ctypes.c_int * 2)(2, 1), 2, 4, compare(lambda *_: seen.append(1) or 0))
     if not seen:
-        raise OSError(1, "never called")
+        raise OSError(1, "the callback was not called")
 
 
 def _share_mounts() -> None:
     if Path("/proc/self/ns/mnt").stat().st_ino != Path("/proc/1/ns/mnt").stat().st_ino:
-        raise PermissionError(1, "mounts of its own")
+        raise PermissionError(1, "separate mounts")
 
 
 def _gain_privileges() -> None:
@@ -222,11 +222,11 @@ def _make_readable() -> None:
         path = Path(directory) / "file"
         path.touch()
         if path.stat().st_mode & 0o077 == 0:
-            raise PermissionError(1, "for nobody else to read")
+            raise PermissionError(1, "not readable by others")
 
 
 ATTEMPTS: dict[str, Callable[[], object]] = {
-    # What the sandbox is to refuse.
+    # What the sandbox must refuse.
     "write /etc": _make("/etc"),
     "write the configuration": _make("/etc/kickwatch"),
     "write /usr": _make("/usr"),
@@ -236,9 +236,9 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "read /root": _read_some("/root/kw-secret"),
     "read /home": _read_some("/home/kw-secret"),
     "read another's /tmp": _read_some("/tmp/kw-secret"),
-    "run what was written": _run_what_was_written("/var/lib/kickwatch"),
-    "run what was written to /tmp": _run_what_was_written("/tmp"),
-    "run what was written to /dev/shm": _run_what_was_written("/dev/shm"),
+    "run a written program": _run_written_program("/var/lib/kickwatch"),
+    "run a program written to /tmp": _run_written_program("/tmp"),
+    "run a program written to /dev/shm": _run_written_program("/dev/shm"),
     "write a kernel setting": _open("/proc/sys/kernel/core_pattern", os.O_WRONLY),
     "write to sysfs": _open("/sys/kernel/rcu_expedited", os.O_WRONLY),
     "press sysrq": _open("/proc/sysrq-trigger", os.O_WRONLY),
@@ -266,11 +266,11 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "become more urgent": lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0)),
     "handle page faults": lambda: _syscall("userfaultfd", os.O_CLOEXEC),
     "keep keys": lambda: _syscall("add_key", b"user", b"kw", b"x", 1, -2),
-    "reboot": lambda: _call("reboot", 1),  # no such command: EINVAL for who may
+    "reboot": lambda: _call("reboot", 1),  # no such command: EINVAL if permitted
     "share the node's mounts": _share_mounts,
     "gain privileges": _gain_privileges,
     "make a readable file": _make_readable,
-    # What the work needs.
+    # What kickwatch needs.
     "write the history": _make("/var/lib/kickwatch"),
     "write the drain file": _make("/run/kickwatch"),
     "write to its own /tmp": _make("/tmp"),
@@ -294,8 +294,8 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
 }
 
 
-def tried(name: str) -> int:
-    """The outcome of one attempt, made in a child of its own."""
+def result_of(name: str) -> int:
+    """The result of one attempt, made in a child process."""
     child = os.fork()
     if not child:
         try:
@@ -304,7 +304,7 @@ def tried(name: str) -> int:
             os._exit(error.errno or 255)
         except NotImplementedError:
             os._exit(254)
-        except BaseException as error:  # noqa: BLE001 -- a mistake of the attempt itself must not pass for a refusal
+        except BaseException as error:  # noqa: BLE001 -- a bug in the attempt must not count as a refusal
             sys.stderr.write(f"{name}: {error!r}\n")
             os._exit(253)
         os._exit(0)
@@ -312,4 +312,4 @@ def tried(name: str) -> int:
 
 
 if __name__ == "__main__":
-    json.dump({name: tried(name) for name in sys.argv[1:] or ATTEMPTS}, sys.stdout)
+    json.dump({name: result_of(name) for name in sys.argv[1:] or ATTEMPTS}, sys.stdout)

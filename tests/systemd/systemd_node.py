@@ -1,11 +1,11 @@
-"""A Debian node to try kickwatch on as a service: its own systemd as pid 1, its own engine, the kernel of this machine.
+"""A Debian node in a container to test kickwatch as a service: systemd as pid 1, an engine, and this machine's kernel.
 
-runc starts it, and not an engine: Docker 20.10 knows no CAP_BPF, and so cannot hand it on. It has every capability that
-this machine has, its own view of the cgroups (what its engine and kickwatch make there is below its own), and no
-network but loopback. Inside, all is as on any node: docker.service, the journal, `systemctl`.
+runc starts it instead of an engine, because Docker 20.10 does not know CAP_BPF and cannot grant it. The node has all
+capabilities of this machine, its own cgroup namespace (what its engine and kickwatch make is below its cgroup), and no
+network except loopback. Otherwise it is like any node: docker.service, the journal, `systemctl`.
 
-The file system is Debian's, made by mmdebstrap, kept in the user's cache and found again by the digest of its recipe.
-Each node writes to a layer of its own above it.
+The file system is built by mmdebstrap and cached in the user's cache directory under the digest of its recipe. Each
+node writes to a separate overlay.
 """
 
 import fcntl
@@ -25,15 +25,15 @@ from slowness import SLOWNESS
 
 NAME = "kw-systemd-node"
 STATE = Path("/run") / NAME
-SOURCE = "/opt/source"  # where a release's tree lies in the node
-# The drop-in for nodes without an engine: as the wheel brings it, and where whoever wants it puts it.
+SOURCE = "/opt/source"  # the tree of a release in the node
+# The drop-in for nodes without an engine: the path in the wheel, and the path at which it takes effect.
 OCI_SHIPPED = "/opt/kickwatch/share/doc/kickwatch/oci.conf"
 OCI_DROP_IN = "/etc/systemd/system/kickwatch.service.d/oci.conf"
 SUITE = "bookworm"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3-venv", "libbpf1", "docker.io", "iptables", "ca-certificates")
-# What a small image leaves out, by the packages' paths; and what changes with every build.
+# Paths that are left out of the packages.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
-# Kernel settings are the machine's, not the node's; the rest is noise beside an experiment.
+# The first change kernel settings, which are the machine's; the others would disturb an experiment.
 MASKED = (
     "systemd-sysctl.service",
     "systemd-binfmt.service",
@@ -58,12 +58,12 @@ _BUILD_S, _BOOT_S, _COMMAND_S = (seconds * SLOWNESS for seconds in (600, 60, 60)
 
 
 class NodeError(Exception):
-    """The node could not be built, booted or spoken to."""
+    """The node could not be built or booted, or a command in it failed."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `path` for one test run at a time."""
+    """Lock `path`, so that one test run at a time continues."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -71,7 +71,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def base() -> Path:
-    """The directory of the node's file system; built, in about a minute, where this recipe has not been used yet."""
+    """The directory of the node's file system; if it is not in the cache, it is built in about a minute."""
     recipe = json.dumps([SUITE, PACKAGES, LEFT_OUT, os.uname().machine])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kickwatch-tests"
     wanted = cache / f"systemd-base-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
@@ -100,7 +100,7 @@ def _debootstrap(target: Path) -> None:
 
 @dataclass(frozen=True)
 class Node:
-    """A booted node: the container `name`, of which `state` holds the bundle and what runc knows of it."""
+    """A booted node: the container `name`; `state` has its bundle and runc's state."""
 
     name: str
     state: Path
@@ -113,7 +113,7 @@ class Node:
     def run(
         self, *command: str, check: bool = True, timeout_s: float = _COMMAND_S, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command in it, as root. `check`: raise NodeError on any exit status but 0."""
+        """Run a command in it as root. `check`: raise NodeError if the exit status is not 0."""
         variables = {"PATH": _PATH, "LANG": "C.UTF-8", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0", **environment}
         given = [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
         return self.runc("exec", *given, self.name, *command, check=check, timeout_s=timeout_s)
@@ -121,39 +121,39 @@ class Node:
     def runc(
         self, *arguments: str, given: str | None = None, check: bool = True, timeout_s: float = _COMMAND_S
     ) -> "subprocess.CompletedProcess[str]":
-        """Ask runc about this node."""
+        """Run runc for this node."""
         command = ["runc", "--root", str(self.state / "runc"), *arguments]
         return _must(command, given=given, check=check, timeout_s=timeout_s)
 
     def out(self, *command: str, timeout_s: float = _COMMAND_S) -> str:
-        """What a command that must succeed prints."""
+        """The output of a command, which must succeed."""
         return self.run(*command, timeout_s=timeout_s).stdout.strip()
 
     def path(self, inside: str) -> Path:
-        """A path of the node's file system as the host reaches it. Not in /run, /tmp, /proc, /sys: other mounts."""
+        """The host's path of a file of the node. Not for /run, /tmp, /proc and /sys, which are other mounts."""
         return self.root / inside.lstrip("/")
 
     def write(self, inside: str, text: str) -> None:
-        """Write a file, wherever in the node it is."""
+        """Write a file in the node, on any mount."""
         script = 'mkdir -p "${1%/*}" && cat >"$1"'
         self.runc("exec", self.name, "/bin/sh", "-c", script, "sh", inside, given=text)
 
     def journal(self, *matches: str, since: int = 0) -> list[dict[str, Any]]:
-        """Journal entries that match `FIELD=value`, oldest first, each as its fields. `since`: newer than this `now`.
+        """Journal entries that match `FIELD=value`, oldest first. `since`: only those after this result of `now`.
 
-        Not by --after-cursor: with matches, systemd 252 leaves out the first entry behind a cursor that matches none.
+        --after-cursor is not used: with matches, systemd 252 omits the first entry after a cursor that matches none.
         """
         text = self.out("journalctl", "--output=json", "--all", "--no-pager", "--quiet", *matches)
         found: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
         return [entry for entry in found if int(entry["__REALTIME_TIMESTAMP"]) > since]
 
     def now(self) -> int:
-        """The journal's newest moment, in microseconds: what comes later is `since` it."""
+        """The time of the newest journal entry in microseconds, for the argument `since`."""
         newest = self.out("journalctl", "--output=json", "--lines=1", "--no-pager", "--quiet")
         return int(json.loads(newest)["__REALTIME_TIMESTAMP"])
 
     def awaited(self, *matches: str, since: int = 0, timeout_s: float = _COMMAND_S) -> dict[str, Any]:
-        """The first such entry, now or when it comes. NodeError after `timeout_s`."""
+        """Wait for the first such entry, and return it. Raises NodeError after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if found := self.journal(*matches, since=since):
@@ -168,16 +168,16 @@ class Node:
         return {key: value for key, _, value in pairs}
 
     def install(self, *arguments: str) -> str:
-        """Run the installer of the tree in SOURCE, without a network; returns what it says."""
+        """Run the installer of the tree in SOURCE, without a network; returns its messages."""
         given = arguments or ("--find-links", f"{SOURCE}/links")
         return self.run(f"{SOURCE}/deploy/install", *given, timeout_s=120).stderr
 
 
 @contextmanager
 def booted(rootfs: Path, scratch: Path, name: str = NAME) -> Iterator[Node]:
-    """Boot a node above `rootfs`; on the way out it, its cgroups and its files in `scratch` are gone.
+    """Boot a node on top of `rootfs`; at the end it, its cgroups and its files in `scratch` are removed.
 
-    A second one of that name, in another test run, waits for the first.
+    A node of the same name in another test run waits for this one.
     """
     node = Node(name, STATE.with_name(name))
     with locked(node.state.with_suffix(".lock")):
@@ -201,7 +201,7 @@ def _boot(node: Node, rootfs: Path, scratch: Path) -> None:
         node.path(f"/etc/systemd/system/{unit}").symlink_to("/dev/null")
     (node.state / "config.json").write_text(json.dumps(_specification(node, layers["docker"])))
     log = scratch / "boot.log"
-    with log.open("w") as output:  # systemd inherits it, and a pipe would never end
+    with log.open("w") as output:  # a file, because systemd inherits it and would keep a pipe open
         started = subprocess.run(
             ["runc", "--root", node.state / "runc", "run", "--detach", "--bundle", node.state, node.name],
             stdin=subprocess.DEVNULL,
@@ -228,10 +228,10 @@ def _await_boot(node: Node) -> None:
 
 
 def _specification(node: Node, docker: Path) -> Mapping[str, Any]:
-    """The container, as OCI's runtime specification has it."""
+    """The container's config.json (OCI runtime specification)."""
 
-    def mount(place: str, kind: str, *options: str, source: str = "") -> dict[str, Any]:
-        return {"destination": place, "type": kind, "source": source or kind, "options": list(options)}
+    def mount(destination: str, kind: str, *options: str, source: str = "") -> dict[str, Any]:
+        return {"destination": destination, "type": kind, "source": source or kind, "options": list(options)}
 
     mounts = [
         mount("/proc", "proc"),
@@ -242,7 +242,7 @@ def _specification(node: Node, docker: Path) -> Mapping[str, Any]:
         mount("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "rw"),
         mount("/run", "tmpfs", "nosuid", "nodev", "mode=755"),
         mount("/tmp", "tmpfs", "nosuid", "nodev", "mode=1777"),
-        mount("/var/lib/docker", "bind", "rbind", source=str(docker)),  # overlay2 does not lie on an overlay
+        mount("/var/lib/docker", "bind", "rbind", source=str(docker)),  # overlay2 does not work on an overlay
     ]
     process = {
         "args": ["/lib/systemd/systemd"],
@@ -268,14 +268,14 @@ def _specification(node: Node, docker: Path) -> Mapping[str, Any]:
 
 
 def _capabilities() -> list[str]:
-    """All that this machine has, by name. A number newer than the names is left out: nobody here asks for it."""
+    """All capabilities of this machine, by name. A number without a name here is left out; no test needs it."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     bounding = int(next(line for line in status.splitlines() if line.startswith("CapBnd:")).split()[1], 16)
     return [f"CAP_{name}" for number, name in enumerate(CAPABILITIES.split()) if bounding >> number & 1]
 
 
 def _clear(node: Node, scratch: Path) -> None:
-    """Remove the node, and what a killed run left of one."""
+    """Remove the node, also one left by a killed test run."""
     if (node.state / "runc" / node.name).exists():
         node.runc("delete", "--force", node.name, check=False)
     if os.path.ismount(node.root):

@@ -1,32 +1,32 @@
-"""`deploy/install` on a real node: what it puts where, that it does nothing twice, and that it takes all away again."""
+"""`deploy/install` on a real node: what it installs, that a second run changes nothing, that it removes everything."""
 
 import pytest
 from systemd_node import OCI_DROP_IN, OCI_SHIPPED, SOURCE, Node
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 
-# What changes by itself on any node.
+# Paths that change by themselves on any node.
 MOVING = "/proc /sys /dev /run /tmp /var/tmp /var/lib/docker /var/lib/containerd /var/lib/systemd /var/log /root"
 
 
 def files(node: Node) -> set[str]:
-    """Every path of the node that somebody put there."""
+    """Every path of the node, except those that change by themselves."""
     pruned = " -o ".join(f"-path {path}" for path in MOVING.split())
     return set(node.out("sh", "-c", f"find / \\( {pruned} \\) -prune -o -print").splitlines())
 
 
 def state(node: Node, unit: str) -> list[str]:
-    """Whether it runs, and whether it will at boot."""
+    """Whether the unit is active, and whether it is enabled."""
     return [node.run("systemctl", verb, unit, check=False).stdout.strip() for verb in ("is-active", "is-enabled")]
 
 
-def test_installs_starts_nothing_repeats_nothing_and_takes_all_away_again(bare: Node) -> None:
+def test_install_and_removal(bare: Node) -> None:
     before = files(bare)
 
-    said = bare.install()
-    assert "file: /usr/local/lib/systemd/system/kickwatch.service" in said
-    assert "configuration: /etc/kickwatch/kickwatch.toml, with every key at its default" in said
-    assert "`systemctl enable --now kickwatch` starts it" in said
+    output = bare.install()
+    assert "file: /usr/local/lib/systemd/system/kickwatch.service" in output
+    assert "configuration: /etc/kickwatch/kickwatch.toml, with every key at its default" in output
+    assert "`systemctl enable --now kickwatch` starts it" in output
     assert state(bare, "kickwatch") == ["inactive", "disabled"]
     assert bare.out("kickwatch", "--version")
     assert bare.run("kickwatch", "check-config", "/etc/kickwatch/kickwatch.toml").returncode == 0
@@ -48,7 +48,7 @@ def test_installs_starts_nothing_repeats_nothing_and_takes_all_away_again(bare: 
     assert bare.install("--remove").splitlines() == []
 
 
-def test_what_an_operator_wrote_outlives_a_removal(bare: Node) -> None:
+def test_a_removal_keeps_what_an_operator_wrote(bare: Node) -> None:
     bare.install()
     bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
     assert OCI_DROP_IN not in bare.install()
@@ -58,10 +58,10 @@ def test_what_an_operator_wrote_outlives_a_removal(bare: Node) -> None:
     bare.write("/var/lib/kickwatch/history.sqlite", "")
     assert "stays as it is" in bare.install()
 
-    said = bare.install("--remove")
-    assert "/etc/kickwatch/kickwatch.toml stays" in said
-    assert "/var/lib/kickwatch stays" in said
-    assert f"{OCI_DROP_IN} stays, since it was edited" in said
+    output = bare.install("--remove")
+    assert "/etc/kickwatch/kickwatch.toml stays" in output
+    assert "/var/lib/kickwatch stays" in output
+    assert f"{OCI_DROP_IN} stays, since it was edited" in output
     bare.run("rm", "-r", OCI_DROP_IN.rpartition("/")[0])
     assert bare.out("cat", "/etc/kickwatch/kickwatch.toml") == "[budget]\ncontainers_per_hour = 30"
 
@@ -69,27 +69,27 @@ def test_what_an_operator_wrote_outlives_a_removal(bare: Node) -> None:
     assert bare.run("ls", "/etc/kickwatch", "/var/lib/kickwatch", check=False).stdout == ""
 
 
-def test_refuses_in_one_line_and_touches_nothing(bare: Node) -> None:
-    for arguments, complaint in (
+def test_refusals_are_one_line_and_change_nothing(bare: Node) -> None:
+    for arguments, message in (
         (("--wheel", "/nowhere.whl"), "install: /nowhere.whl cannot be read"),
         (("--purge",), "usage: install"),
         (("--sideways",), "usage: install"),
     ):
         refused = bare.run(f"{SOURCE}/deploy/install", *arguments, check=False)
         assert refused.returncode == 1
-        assert complaint in refused.stderr
+        assert message in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
 
-    bare.write("/usr/local/bin/kickwatch", "somebody else's\n")
+    bare.write("/usr/local/bin/kickwatch", "of another program\n")
     taken = bare.run(f"{SOURCE}/deploy/install", check=False)
     assert taken.returncode == 1
     assert taken.stderr == "install: /usr/local/bin/kickwatch exists and does not belong to kickwatch: move it away\n"
     bare.install("--remove")
-    assert bare.out("cat", "/usr/local/bin/kickwatch") == "somebody else's"
+    assert bare.out("cat", "/usr/local/bin/kickwatch") == "of another program"
 
     bare.run("rm", "/usr/local/bin/kickwatch")
-    bare.write("/opt/kickwatch/diary", "somebody else's\n")
+    bare.write("/opt/kickwatch/diary", "of another program\n")
     taken = bare.run(f"{SOURCE}/deploy/install", check=False)
     assert taken.stderr == "install: /opt/kickwatch exists and is not a virtual environment: move it away\n"
     bare.install("--remove")
-    assert bare.out("cat", "/opt/kickwatch/diary") == "somebody else's"
+    assert bare.out("cat", "/opt/kickwatch/diary") == "of another program"

@@ -1,7 +1,7 @@
 """kickwatch as a service of a real systemd: from `systemctl enable --now` to `systemctl stop`, and its journal.
 
-The node's engine is its own, the kernel is this machine's: what is seen here are real containers and real interrupts.
-The tests follow one another on one node; each can be run alone.
+The node has its own engine and this machine's kernel, so containers and interrupts are real. The tests run one after
+another on one node; each can be run alone.
 """
 
 import json
@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
 CONFIG = "/etc/kickwatch/kickwatch.toml"
 DROP_IN = "/etc/systemd/system/kickwatch.service.d/test.conf"
 FAULT = {"workload.kmem_tcp_limit_bytes": 32 << 20}
-# Small trials, one after the other. Under this seed the first ones begin with the churn window, so that the quiet one
-# need not be made as long as a churn window might become.
+# Short trials without a pause. With this seed the first ones begin with the churn window; a quiet window that comes
+# first would have to be as long as a churn window might become.
 FAST = {
     "budget.preset": "stress",
     "engine.timeout_s": 5.0,
@@ -40,7 +40,7 @@ NOTHING: dict[str, list[str]] = {"containers": [], "images": [], "cgroups": [], 
 
 
 def configure(node: Node, **changed: object) -> None:
-    """Write the configuration anew: the fast one, and what is changed."""
+    """Write the configuration: the fast one with changes."""
     given = FAST | changed
     lines = []
     for section in sorted({key.partition(".")[0] for key in given}):
@@ -50,9 +50,9 @@ def configure(node: Node, **changed: object) -> None:
 
 
 def leftovers(node: Node) -> dict[str, list[str]]:
-    """What kickwatch could leave on the node."""
+    """Everything that kickwatch could leave on the node."""
     cgroups = "find /sys/fs/cgroup -type d -name 'kickwatch*'"
-    processes = "grep -lxE 'kickwatch|kickwatch-help|kw-barrier' /proc/[0-9]*/comm || true"
+    processes = "grep -lxE 'kickwatch|kickwatch-helpe|kw-barrier' /proc/[0-9]*/comm || true"
     return {
         "containers": node.out("docker", "ps", "--all", "--quiet").split(),
         "images": node.out("docker", "images", "--quiet").split(),
@@ -62,7 +62,7 @@ def leftovers(node: Node) -> dict[str, list[str]]:
 
 
 def reload(node: Node) -> int:
-    """`systemctl reload`; returns the moment before it."""
+    """`systemctl reload`; returns the journal's time before it."""
     before = node.now()
     node.run("systemctl", "reload", "kickwatch")
     return before
@@ -70,13 +70,13 @@ def reload(node: Node) -> int:
 
 @pytest.fixture(scope="module")
 def programs_before() -> set[int]:
-    """The BPF programs that others hold."""
+    """The BPF programs of other processes."""
     return set(bpf_programs.names())
 
 
 @pytest.fixture
 def running(installed: Node, programs_before: set[int]) -> Iterator[Node]:
-    """The node with the service started as a user starts it, on the fast configuration, and its first trial done."""
+    """The node with the service started with the fast configuration, after its first trial."""
     configure(installed)
     installed.run("systemctl", "start", "docker.service")
     if installed.show("kickwatch")["ActiveState"] == "active":
@@ -91,7 +91,7 @@ def running(installed: Node, programs_before: set[int]) -> Iterator[Node]:
         installed.run("systemctl", "daemon-reload")
 
 
-def test_starts_ready_with_a_status_line_and_only_four_capabilities(running: Node) -> None:
+def test_it_starts_with_a_status_line_and_only_four_capabilities(running: Node) -> None:
     status = running.out("systemctl", "status", "kickwatch")
     assert "Active: active (running)" in status
     assert "enabled;" in status
@@ -105,7 +105,7 @@ def test_starts_ready_with_a_status_line_and_only_four_capabilities(running: Nod
     assert int(shown["MemoryCurrent"]) < 192 << 20
 
 
-def test_records_are_found_by_id_and_by_field(running: Node) -> None:
+def test_records_can_be_queried_by_id_and_by_field(running: Node) -> None:
     (started,) = running.journal(f"MESSAGE_ID={Event.STARTED.message_id}")
     assert started["KICKWATCH_EVENT"] == "kickwatch.started"
     assert started["_SYSTEMD_UNIT"] == "kickwatch.service"
@@ -142,7 +142,7 @@ def test_alert_and_recovery_in_the_journal(running: Node) -> None:
     assert "░░ " in running.out("journalctl", "-x", f"MESSAGE_ID={Event.BROADCAST_ENDED.message_id}", "--no-pager")
 
 
-def test_a_good_reload_is_taken_and_a_bad_one_refused(running: Node) -> None:
+def test_a_valid_reload_is_applied_and_an_invalid_one_refused(running: Node) -> None:
     pid = running.show("kickwatch")["MainPID"]
     configure(running, **{"trial.window_s": 0.4})
     since = reload(running)
@@ -160,7 +160,7 @@ def test_a_good_reload_is_taken_and_a_bad_one_refused(running: Node) -> None:
     assert (shown["ActiveState"], shown["SubState"], shown["MainPID"]) == ("active", "running", pid)
 
 
-def test_an_engine_that_stops_and_comes_back_is_a_condition_and_no_restart(running: Node) -> None:
+def test_an_engine_restart_does_not_restart_the_service(running: Node) -> None:
     pid, since = running.show("kickwatch")["MainPID"], running.now()
     running.run("systemctl", "stop", "docker.socket", "docker.service")
     running.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
@@ -174,7 +174,7 @@ def test_an_engine_that_stops_and_comes_back_is_a_condition_and_no_restart(runni
     assert running.show("kickwatch")["MainPID"] == pid
 
 
-def test_a_drain_outlives_a_restart(running: Node) -> None:
+def test_a_drain_survives_a_restart(running: Node) -> None:
     running.write("/run/kickwatch/drain", "")
     since = running.now()
     running.run("systemctl", "restart", "kickwatch", timeout_s=120)
@@ -190,15 +190,15 @@ def test_a_drain_outlives_a_restart(running: Node) -> None:
         assert running.awaited(f"MESSAGE_ID={event.message_id}", since=since)["KICKWATCH_BY"] == "signal"
 
 
-def watched_closely(node: Node) -> dict[str, str]:
-    """Restart the service with a watchdog of 12 s, and steps of 4 s at most; returns what systemd shows of it.
+def restart_with_short_watchdog(node: Node) -> dict[str, str]:
+    """Restart the service with a watchdog timeout of 12 s and steps of at most 4 s; returns `systemctl show`.
 
-    The unit's three minutes and one would be long for a test, and so would what the daemon makes of a shorter
-    WatchdogSec=: it asks for as long as its longest step may take. So it is set once the daemon has asked.
+    The unit's timeout of three minutes is too long for a test. A shorter WatchdogSec= would not help, as the daemon
+    requests a timeout for its longest possible step. So the timeout is set after the daemon has requested its own.
     """
     configure(node, **{"engine.timeout_s": 2.0, "guard.poll_s": 2.0})
-    asked = f"ExecStartPost=/usr/bin/systemd-notify WATCHDOG_USEC={WATCHDOG_S * 1_000_000}"
-    short = ["NotifyAccess=all", asked, "RestartSec=1s"]
+    set_watchdog = f"ExecStartPost=/usr/bin/systemd-notify WATCHDOG_USEC={WATCHDOG_S * 1_000_000}"
+    short = ["NotifyAccess=all", set_watchdog, "RestartSec=1s"]
     node.write(DROP_IN, "\n".join(["[Service]", *short, ""]))
     node.run("systemctl", "daemon-reload")
     node.run("systemctl", "restart", "kickwatch", timeout_s=120)
@@ -206,32 +206,32 @@ def watched_closely(node: Node) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_engine_that_hangs_for_longer_than_the_watchdog_is_no_restart(running: Node) -> None:
-    shown, since = watched_closely(running), running.now()
+def test_an_engine_that_hangs_longer_than_the_watchdog_does_not_restart_it(running: Node) -> None:
+    shown, since = restart_with_short_watchdog(running), running.now()
     running.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "docker")
     try:
         running.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
-        said = set()
+        statuses = set()
         for _ in range(3 * WATCHDOG_S // 2):
-            said.add(running.show("kickwatch")["StatusText"])
+            statuses.add(running.show("kickwatch")["StatusText"])
             time.sleep(1)
     finally:
         running.run("systemctl", "kill", "--kill-whom=main", "--signal=CONT", "docker")
-    assert any("waits: " in status for status in said), said
+    assert any("waits: " in status for status in statuses), statuses
     running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since, timeout_s=120)
     running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
     again = running.show("kickwatch")
     assert (again["MainPID"], again["NRestarts"]) == (shown["MainPID"], "0")
 
 
-def test_a_configuration_that_cannot_be_used_ends_it_for_good_and_is_told(running: Node) -> None:
+def test_an_invalid_configuration_fails_the_service_without_restarts(running: Node) -> None:
     running.run("systemctl", "stop", "kickwatch")
     running.write(CONFIG, "[trial]\nwindow_s = -1\n")
     since = running.now()
     assert running.run("systemctl", "start", "kickwatch", check=False, timeout_s=120).returncode
-    told = running.awaited(f"MESSAGE_ID={Event.FAILED.message_id}", since=since)
-    assert told["PRIORITY"] == "2"
-    assert "trial.window_s cannot be -1" in told["KICKWATCH_WHAT"]
+    failed = running.awaited(f"MESSAGE_ID={Event.FAILED.message_id}", since=since)
+    assert failed["PRIORITY"] == "2"
+    assert "trial.window_s cannot be -1" in failed["KICKWATCH_WHAT"]
     shown = running.show("kickwatch")
     assert (shown["ActiveState"], shown["ExecMainStatus"], shown["NRestarts"]) == ("failed", "2", "0")
     assert "░░ " in running.out("journalctl", "-x", f"MESSAGE_ID={Event.FAILED.message_id}", "--no-pager")
@@ -241,8 +241,8 @@ def test_a_configuration_that_cannot_be_used_ends_it_for_good_and_is_told(runnin
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_watchdog_restarts_a_daemon_that_is_stopped(running: Node) -> None:
-    shown = watched_closely(running)
+def test_the_watchdog_restarts_a_hanging_daemon(running: Node) -> None:
+    shown = restart_with_short_watchdog(running)
     since = running.now()
     running.run("sh", "-c", f"kill -STOP {shown['MainPID']}")
     running.awaited("UNIT=kickwatch.service", "UNIT_RESULT=watchdog", since=since, timeout_s=120)
@@ -265,12 +265,12 @@ def test_an_installation_that_changes_the_unit_restarts_it(running: Node) -> Non
 
 
 def between_two_trials(node: Node) -> None:
-    """From now on each pause is some seconds long, and one has just begun."""
+    """Make pauses between trials some seconds long, and wait until one begins."""
     configure(node, **{"trial.interval_s": 6.0, "trial.jitter": 0.0})
     since = reload(node)
     node.awaited(f"MESSAGE_ID={Event.RELOADED.message_id}", since=since)
     node.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=node.now())
-    time.sleep(1)  # its end is written down
+    time.sleep(1)  # until the trial is stored
 
 
 def test_what_others_remove_is_made_again_inside_the_sandbox(running: Node) -> None:
@@ -288,11 +288,11 @@ def test_what_others_remove_is_made_again_inside_the_sandbox(running: Node) -> N
     assert {"history.db", "spent.json", "status.json"} <= set(kept)
 
 
-def test_with_the_systemd_driver_containers_lie_in_their_slice(running: Node) -> None:
+def test_with_the_systemd_driver_containers_are_in_their_slice(running: Node) -> None:
     running.write("/etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=systemd"]}')
-    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())  # no reload is under way
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())  # no reload is in progress
     since = running.now()
-    running.run("systemctl", "restart", "docker.service")  # so quick that no trial may have missed the engine
+    running.run("systemctl", "restart", "docker.service")  # it is fast, so perhaps no trial fails
     running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since)
     assert running.out("docker", "info", "--format", "{{.CgroupDriver}}").strip() == "systemd"
     since = running.now()
@@ -301,7 +301,7 @@ def test_with_the_systemd_driver_containers_lie_in_their_slice(running: Node) ->
     shown = running.show("kickwatchcontainers.slice")
     assert (shown["ActiveState"], shown["ControlGroup"]) == ("active", "/kickwatchcontainers.slice")
     between_two_trials(running)
-    running.run("systemctl", "stop", "kickwatchcontainers.slice")  # as somebody else might
+    running.run("systemctl", "stop", "kickwatchcontainers.slice")  # as another user might
     assert running.show("kickwatchcontainers.slice")["ActiveState"] == "inactive"
     finished = running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())
     assert (finished["KICKWATCH_FAILURES"], finished["KICKWATCH_CONTAINERS"]) == ("[]", "5")
@@ -313,12 +313,12 @@ def test_with_the_systemd_driver_containers_lie_in_their_slice(running: Node) ->
     running.run("systemctl", "restart", "docker.service")
 
 
-def test_stop_is_quick_and_leaves_nothing(running: Node, programs_before: set[int]) -> None:
+def test_stop_is_fast_and_leaves_nothing(running: Node, programs_before: set[int]) -> None:
     running.awaited("MESSAGE_ID=" + Event.TRIAL_FINISHED.message_id, since=running.now())
     begun = time.monotonic()
     running.run("systemctl", "stop", "kickwatch")
     took_s = time.monotonic() - begun
-    print(f"\nsystemctl stop: {took_s:.1f} s")  # noqa: T201 -- pytest -s, and the log of CI
+    print(f"\nsystemctl stop: {took_s:.1f} s")  # noqa: T201 -- shown by pytest -s and in the log of CI
     assert took_s < STOP_S
     shown = running.show("kickwatch")
     assert (shown["ActiveState"], shown["Result"], shown["ExecMainStatus"]) == ("inactive", "success", "0")

@@ -1,4 +1,4 @@
-"""The unit files as systemd itself judges them: nothing unknown or contradictory, a low exposure, all explained."""
+"""The unit files checked by systemd's own tools: nothing unknown or contradictory, a low exposure, all explained."""
 
 import json
 import re
@@ -14,9 +14,9 @@ MOST_EXPOSURE = 3.5
 UNITS = ("kickwatch.service", "kickwatchcontainers.slice")
 
 
-def test_systemd_finds_nothing_to_complain_of(installed: Node) -> None:
-    judged = installed.run("systemd-analyze", "verify", "--man=no", *UNITS)
-    assert judged.stdout + judged.stderr == ""
+def test_systemd_analyze_verify_has_no_complaints(installed: Node) -> None:
+    verified = installed.run("systemd-analyze", "verify", "--man=no", *UNITS)
+    assert verified.stdout + verified.stderr == ""
     for unit in UNITS:
         shown = installed.show(unit)
         assert shown["LoadState"] == "loaded"
@@ -24,17 +24,17 @@ def test_systemd_finds_nothing_to_complain_of(installed: Node) -> None:
 
 
 def test_exposure_is_low(installed: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    said = installed.out("systemd-analyze", "security", "kickwatch.service")
-    score = float(re.findall(r"Overall exposure level for kickwatch.service: ([0-9.]+)", said)[0])
+    output = installed.out("systemd-analyze", "security", "kickwatch.service")
+    score = float(re.findall(r"Overall exposure level for kickwatch.service: ([0-9.]+)", output)[0])
     with capsys.disabled():
-        print(f"\nsystemd-analyze security kickwatch.service: {score}")  # noqa: T201 -- a figure for whoever runs it
+        print(f"\nsystemd-analyze security kickwatch.service: {score}")  # noqa: T201 -- for the reader of the test log
     assert score <= MOST_EXPOSURE
     assert f"says {score} " in README.read_text()
 
 
 def test_each_remaining_exposure_is_explained(installed: Node) -> None:
-    judged = json.loads(installed.out("systemd-analyze", "security", "--json=short", "kickwatch.service"))
-    exposed = {one["name"] for one in judged if one["exposure"]}
+    rows = json.loads(installed.out("systemd-analyze", "security", "--json=short", "kickwatch.service"))
+    exposed = {row["name"] for row in rows if row["exposure"]}
     table = README.read_text().partition("## What remains exposed")[2].replace("\\|", "|")
     explained = {
         name
@@ -46,7 +46,7 @@ def test_each_remaining_exposure_is_explained(installed: Node) -> None:
     assert {name for name in explained if name.endswith("=") or "=~" in name} - exposed == set()
 
 
-def test_the_preset_keeps_it_off_and_a_fleets_own_preset_turns_it_on(installed: Node) -> None:
+def test_the_preset_disables_it_and_a_fleets_preset_can_enable_it(installed: Node) -> None:
     installed.run("systemctl", "preset", "kickwatch.service")
     assert installed.run("systemctl", "is-enabled", "kickwatch", check=False).stdout.strip() == "disabled"
     installed.write("/etc/systemd/system-preset/50-fleet.preset", "enable kickwatch.service\n")
@@ -56,7 +56,7 @@ def test_the_preset_keeps_it_off_and_a_fleets_own_preset_turns_it_on(installed: 
     installed.run("systemctl", "disable", "kickwatch.service")
 
 
-def test_a_boot_makes_what_run_needs(installed: Node) -> None:
+def test_tmpfiles_makes_what_the_service_needs_in_run(installed: Node) -> None:
     installed.run("rm", "-rf", "/run/kickwatch", "/run/kickwatch.lock")
     installed.run("systemd-tmpfiles", "--create", "--boot")
     assert installed.out("stat", "--format=%a %F", "/run/kickwatch", "/run/kickwatch.lock").splitlines() == [
@@ -65,7 +65,7 @@ def test_a_boot_makes_what_run_needs(installed: Node) -> None:
     ]
 
 
-def test_the_slice_is_nobodys_child_and_has_its_limits(installed: Node) -> None:
+def test_the_slice_is_at_the_root_and_has_its_limits(installed: Node) -> None:
     installed.run("systemctl", "start", "kickwatchcontainers.slice")
     shown = installed.show("kickwatchcontainers.slice")
     installed.run("systemctl", "stop", "kickwatchcontainers.slice")

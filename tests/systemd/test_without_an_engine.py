@@ -1,4 +1,4 @@
-"""The service on a node where no engine runs: with the drop-in oci.conf it drives runc itself; each line is needed."""
+"""The service on a node without an engine: with the drop-in oci.conf it drives runc, and each line of it is needed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +15,15 @@ pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.kernel, pytest.
 OCI = Path(__file__).parents[2] / "systemd/oci.conf"
 ATTEMPT = "/usr/local/lib/kickwatch-test/oci_attempt.py"
 ENGINE = ("docker.service", "docker.socket")
-# What closes again, but for the path of the service's own unit; a container can be made without it, and the laboratory
-# sees what it is there for.
+# These make paths read-only again except the service's own cgroup. A container can be made without them; the
+# laboratory tests what they protect.
 CLOSES = {"ReadOnlyPaths", "ReadWritePaths"}
-OF_MANY = {"CapabilityBoundingSet", "RestrictAddressFamilies", "SystemCallFilter"}
+WITH_LISTS = {"CapabilityBoundingSet", "RestrictAddressFamilies", "SystemCallFilter"}
 
 
 @pytest.fixture
 def without_an_engine(installed: Node) -> Iterator[Node]:
-    """The node with kickwatch configured and not started, and no engine."""
+    """The node with kickwatch configured but not started, and without an engine."""
     configure(installed)
     installed.run("systemctl", "stop", "kickwatch.service", *ENGINE)
     yield installed
@@ -34,19 +34,19 @@ def without_an_engine(installed: Node) -> Iterator[Node]:
 
 
 def settings() -> list[str]:
-    """What the drop-in sets, each word of a list by itself."""
+    """The settings of the drop-in, one for each word of a list."""
     lines = [line for line in OCI.read_text().partition("[Service]\n")[2].splitlines() if not line.startswith("#")]
     pairs = [line.split("=", 1) for line in lines]
-    return [f"{key}={one}" for key, value in pairs for one in (value.split() if key in OF_MANY else [value])]
+    return [f"{key}={one}" for key, value in pairs for one in (value.split() if key in WITH_LISTS else [value])]
 
 
 def unit(name: str, opened: list[str]) -> str:
-    """The service's own unit, which makes one container instead of being a daemon."""
-    begun = ["Type=oneshot", f"ExecStart=/opt/kickwatch/bin/python -I {ATTEMPT} {name}"]
-    return "\n".join(["[Service]", *begun, *confined(), *opened, ""])
+    """The service's unit, but with a program that makes one container."""
+    program = ["Type=oneshot", f"ExecStart=/opt/kickwatch/bin/python -I {ATTEMPT} {name}"]
+    return "\n".join(["[Service]", *program, *confined(), *opened, ""])
 
 
-def test_each_line_of_the_drop_in_is_needed_and_all_are_enough(without_an_engine: Node) -> None:
+def test_each_line_of_the_drop_in_is_needed_and_all_suffice(without_an_engine: Node) -> None:
     node, needed = without_an_engine, [one for one in settings() if one.partition("=")[0] not in CLOSES]
     node.write(ATTEMPT, Path(__file__).with_name("oci_attempt.py").read_text())
     tried = {"all": needed} | {one: [line for line in needed if line != one] for one in needed}
@@ -74,17 +74,17 @@ def test_with_the_drop_in_auto_drives_a_runtime(without_an_engine: Node, capsys:
     assert (finished["KICKWATCH_CONTAINERS"], finished["KICKWATCH_FAILURES"]) == ("5", "[]")
     assert finished["KICKWATCH_KMEM_ACCOUNTING"] == "on"
     driven = node.journal(f"MESSAGE_ID={Event.RUNTIME_DRIVEN.message_id}", since=since)
-    assert [one["PRIORITY"] for one in driven] == ["4"]  # a warning: nobody asked for a runtime
+    assert [one["PRIORITY"] for one in driven] == ["4"]  # a warning, because a runtime was not configured
     assert "engine: oci runc" in driven[0]["MESSAGE"]
     assert "no container engine answers" in driven[0]["MESSAGE"]
     node.run("systemctl", "stop", "kickwatch")
-    node.run("systemctl", "start", *ENGINE)  # which is asked what it holds
+    node.run("systemctl", "start", *ENGINE)  # for leftovers(), which queries it
     left = leftovers(node)
     assert {kind: found for kind, found in left.items() if found} == {}
     assert node.out("sh", "-c", "find /run/kickwatch -path '*/bundles/*'") == ""
 
 
-def test_without_the_drop_in_it_waits_and_names_it(without_an_engine: Node) -> None:
+def test_without_the_drop_in_it_waits_and_mentions_it(without_an_engine: Node) -> None:
     node, since = without_an_engine, without_an_engine.now()
     node.run("systemctl", "start", "kickwatch", timeout_s=120)
     lost = node.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)

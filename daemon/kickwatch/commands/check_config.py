@@ -7,7 +7,7 @@ import click
 from kickwatch.configuration.limits import check_budget
 from kickwatch.configuration.listen import parse_listen
 from kickwatch.configuration.loading import load
-from kickwatch.workload.choose import check_engine
+from kickwatch.workload.engine_choice import check_engine
 
 
 @click.command("check-config")

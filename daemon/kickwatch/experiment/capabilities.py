@@ -13,7 +13,7 @@ from kickwatch.node.cgroups import Cgroups, nokmem
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory
-from kickwatch.workload.choose import choose
+from kickwatch.workload.engine_choice import choose_engine
 
 _COST_EVENTS = 2003
 
@@ -76,7 +76,7 @@ def _kmem_accounting() -> Capability:
 
 async def _engine(config: Config) -> Capability:
     try:
-        chosen = await choose(config)
+        chosen = await choose_engine(config)
     except KickwatchError as error:
         return Capability(name="container engine", satisfied=False, detail=error.what, remedy=error.remedy, needed=True)
     await chosen.engine.close()

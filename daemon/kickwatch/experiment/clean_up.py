@@ -9,11 +9,11 @@ from kickwatch.configuration.types import Config
 from kickwatch.errors import EngineError, KickwatchError
 from kickwatch.journal.journal import Event, logger
 from kickwatch.node.cgroups import Cgroups
-from kickwatch.workload.choose import choose
 from kickwatch.workload.engine import Engine, EngineInfo
+from kickwatch.workload.engine_choice import choose_engine
 from kickwatch.workload.names import cgroup_parent, read_instance
 from kickwatch.workload.oci_engine import ROOT
-from kickwatch.workload.oci_store import Store
+from kickwatch.workload.oci_store import BundleStore
 from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ async def sweep(config: Config) -> int:
     Raises KickwatchError where no engine answers.
     """
     cgroups = await asyncio.to_thread(Cgroups.read)
-    chosen = await choose(config)
+    chosen = await choose_engine(config)
     try:
         instance = await asyncio.to_thread(read_instance)
         reaped = await reap_everything(chosen.engine, chosen.info, instance, cgroups)
@@ -54,7 +54,7 @@ async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgrou
 async def _swept(instance: str, cgroups: Cgroups) -> int:
     """What an engine without a daemon left."""
     try:
-        return await asyncio.to_thread(Store(ROOT, Path("/proc")).sweep, instance, cgroups)
+        return await asyncio.to_thread(BundleStore(ROOT, Path("/proc")).remove_leftovers, instance, cgroups)
     except OSError as error:
         raise EngineError(f"{ROOT} cannot be cleared ({error.strerror})", f"remove {ROOT}") from error
 

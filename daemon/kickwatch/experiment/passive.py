@@ -13,7 +13,7 @@ from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge
 from kickwatch.errors import EngineError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Cell, Window, WindowKind
-from kickwatch.workload.choose import informant
+from kickwatch.workload.engine_choice import choose_passive_engine
 
 if TYPE_CHECKING:
     from kickwatch.observe.observatory import Sample
@@ -50,7 +50,7 @@ class Passive:
             self._before = await self._observatory.sample()
         elif time.monotonic_ns() - self._before.at_ns >= self._cut_every_s * 1e9:
             await self._cut()
-        self._step(f"passive: {self._told()} started by others")
+        self._step(f"passive: {self._count_text()} started by others")
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
         """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before.
@@ -94,9 +94,9 @@ class Passive:
             return
         try:
             if self._engine is None:
-                chosen = await informant(self._config)
+                chosen = await choose_passive_engine(self._config)
                 self._engine, self._name = chosen.engine, str(chosen.info)
-            started = await self._engine.started(self._asked_until, until)
+            started = await self._engine.count_started(self._asked_until, until)
         except EngineError as error:
             await self.aclose()
             self._containers, self._why_unknown = None, error.what
@@ -113,7 +113,7 @@ class Passive:
         if engine is not None:
             await engine.close()
 
-    def _told(self) -> str:
+    def _count_text(self) -> str:
         if self._containers is None:
             return f"an unknown number of containers ({self._why_unknown})"
         return f"{self._containers} containers"

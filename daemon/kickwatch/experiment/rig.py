@@ -23,9 +23,9 @@ from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
-from kickwatch.workload.choose import Known, choose, completed, named
 from kickwatch.workload.churn import Churn, ChurnPlan
 from kickwatch.workload.engine import Engine, EngineInfo
+from kickwatch.workload.engine_choice import EngineNames, choose_engine, fill_unnamed, resolve_names
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
@@ -73,7 +73,7 @@ class Rig:
 
         An engine under load may not be able to ask its runtime for its version: that is no change.
         """
-        return completed(await self.engine.info(), Known(str(self.info), self.info.runtime)) != self.info
+        return fill_unnamed(await self.engine.info(), EngineNames(str(self.info), self.info.runtime)) != self.info
 
     @property
     def parent_name(self) -> str:
@@ -214,7 +214,7 @@ class Rig:
         if container.failure:
             self.remarks.append(Remark(RemarkKind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
         if self.cgroups.version is CgroupVersion.V2:
-            self.kernel_memory_paid = await self.canary.pays_for_kernel_memory()
+            self.kernel_memory_paid = await self.canary.charges_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
         await self.canary.remove_batch()
         await asyncio.sleep(_WARM_UP_SETTLE_S)
@@ -226,7 +226,7 @@ class Rig:
         armed: ArmedObservers | None = None,
         alive: Callable[[], None] = lambda: None,
         ending: Shutdown | None = None,
-        known: Known | None = None,
+        known: EngineNames | None = None,
     ) -> "_Opening":
         """Set everything up; on the way out containers, cgroups, image and probes are gone again.
 
@@ -246,7 +246,7 @@ class _Opening:
         armed: ArmedObservers | None,
         alive: Callable[[], None],
         ending: Shutdown,
-        known: Known | None = None,
+        known: EngineNames | None = None,
     ) -> None:
         self._config = config
         self._armed = armed
@@ -279,11 +279,11 @@ class _Opening:
     async def _set_up(self) -> Rig:
         config = self._config
         cgroups = await asyncio.to_thread(Cgroups.read)
-        chosen = await choose(config, workers=config.workload.concurrency + 1, alive=self._alive)
+        chosen = await choose_engine(config, workers=config.workload.concurrency + 1, on_call_end=self._alive)
         engine = chosen.engine
         self._stack.push_async_callback(engine.close)
-        self._stack.enter_context(self._ending.calls(engine.hurry))
-        info, unnamed = await named(chosen, self._known)
+        self._stack.enter_context(self._ending.calls(engine.shorten_timeouts))
+        info, unnamed = await resolve_names(chosen, self._known)
         if unnamed:
             logger().warning(Event.ENGINE_UNNAMED, what=unnamed, remedy=_UNNAMED_REMEDY)
         instance = await asyncio.to_thread(read_instance)

@@ -122,7 +122,7 @@ class TrialRun:
         try:
             done = await churn.run()
         finally:
-            self.begun = churn.begun
+            self.begun = churn.attempted
         self.remarks += knobs.remarks
         await self._settle()
         at_least_s = max(at_least_s, rig.config.trial.window_s)

@@ -72,7 +72,7 @@ class Helper:
 
     @property
     def pid(self) -> int:
-        """The child's process id; its name is `kickwatch-help`."""
+        """The child's process id; its name is `kickwatch-helper`, of which the kernel keeps 15 bytes."""
         return self._running().pid
 
     @property

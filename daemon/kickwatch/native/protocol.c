@@ -129,7 +129,7 @@ void follow_parent(void)
 	sigaction(SIGPIPE, &ignore, NULL);
 	sigaction(SIGTERM, &term, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	prctl(PR_SET_NAME, "kickwatch-help");
+	prctl(PR_SET_NAME, "kickwatch-helper"); /* the kernel keeps 15 bytes of it */
 }
 
 bool ended_by_signal(void)

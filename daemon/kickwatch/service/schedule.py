@@ -149,6 +149,6 @@ class Schedule:
 async def _running(rig: Rig) -> int | None:
     """Containers on the node; an engine that does not tell is found out by the trial."""
     try:
-        return await rig.engine.running()
+        return await rig.engine.count_running()
     except KickwatchError:
         return None

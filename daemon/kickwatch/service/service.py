@@ -40,8 +40,8 @@ from kickwatch.service.schedule import Schedule
 from kickwatch.service.status import Board
 from kickwatch.service.telemetry import Telemetry, belief
 from kickwatch.service.watch import Watch
-from kickwatch.workload.choose import Known, check_oci, drives_runtime, resolved_config
 from kickwatch.workload.engine import EngineInfo
+from kickwatch.workload.engine_choice import EngineNames, check_oci, drives_runtime, resolved_config
 
 _DRAIN_POLL_S = 0.5
 _BLIND_RETRY_S = 60.0  # what a control failed for may have passed by then: no descriptor left, a file cut off
@@ -173,7 +173,7 @@ class Service:
                 await self._trials(rig, schedule)
             except EngineAbsentError as error:
                 self.backoff.lost(error)
-                rig.engine.hurry()  # what it cannot be asked to remove, the next session does
+                rig.engine.shorten_timeouts()  # what it cannot be asked to remove, the next session does
                 raise
 
     async def _trials(self, rig: Rig, schedule: Schedule) -> None:
@@ -190,13 +190,13 @@ class Service:
         if await asyncio.to_thread(self.lock.renew):
             logger().info(Event.RESTORED, what=f"{self.lock.path} was removed; it is made and held again")
 
-    def _known_engine(self) -> Known | None:
+    def _known_engine(self) -> EngineNames | None:
         """How the engine of the last session, or else of the last trial, named itself and its runtime."""
-        if self.found is not None and not self.found.unnamed:
-            return Known(str(self.found), self.found.runtime)
+        if self.found is not None and not self.found.unnamed_fields:
+            return EngineNames(str(self.found), self.found.runtime)
         comparison = self.watch.evidence.state.comparison
         stratum = comparison.record.stratum if comparison else None
-        return Known(stratum.engine, stratum.runtime) if stratum else None
+        return EngineNames(stratum.engine, stratum.runtime) if stratum else None
 
     def _guard_of_now(self) -> Guard:
         """The guard of the session before where its thresholds hold: its pause goes on through a reload."""

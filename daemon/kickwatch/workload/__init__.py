@@ -1,4 +1,4 @@
-"""What kickwatch does to the node: real containers, bare memory cgroups, and their removal.
+"""What kickwatch does to the node: it creates and removes real containers and bare memory cgroups.
 
-Imports `node`, `native`, `configuration`, `journal`; never `observe` or `detect`.
+Imports `node`, `native`, `process`, `configuration`, `journal`; never `observe` or `detect`.
 """

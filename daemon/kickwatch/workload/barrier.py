@@ -1,8 +1,8 @@
-"""The barrier inside our own program: where it is reached, what its memcg says, and how it is released.
+"""The barrier inside our program: find the container that waits there, read its memcg, and release it.
 
-The program renames itself to `kw-barrier` when it has allocated everything and waits for SIGUSR1. Root on the host
-sees the name in /proc/PID/comm and signals through a pidfd, which cannot hit a later process of the same number. No
-mount, no socket and no shell in the container, and no call to the engine: those would cost IPIs of their own.
+When the program has allocated everything, it renames itself to `kw-barrier` and waits for SIGUSR1. Root on the host
+reads that name in /proc/PID/comm and signals through a pidfd, which cannot hit a later process with the same pid. This
+needs no mount, socket or shell in the container and no call to the engine, all of which would cause IPIs.
 """
 
 import asyncio
@@ -21,17 +21,19 @@ BARRIER_COMM = "kw-barrier"
 _POLL_S = 0.002
 
 
-class _Look(Enum):
+class _NotThere(Enum):
+    """Why a container is not at its barrier."""
+
     NO_CGROUP = auto()
     NOT_YET = auto()
-    ENDED = auto()
+    EXITED = auto()
 
 
 @dataclass(frozen=True)
-class Place:
-    """A container that waits (or, with a user's image, runs): its first process and its memcg.
+class ContainerProcess:
+    """The first process of a container that waits at its barrier (a user's image: that runs), and its memcg.
 
-    It holds nothing open, so there is nothing to give back when a trial is cancelled. Its methods block.
+    It holds no file descriptor, so a cancelled trial has nothing to release. Its methods block.
     """
 
     pid: int
@@ -40,11 +42,11 @@ class Place:
     own_program: bool = True
 
     def kmem_bytes(self) -> int | None:
-        """Kernel memory charged to the container now; None when the kernel does not say, or it has ended."""
+        """Kernel memory charged to the container now; None if the kernel does not report it or the container exited."""
         return kmem_usage_bytes(self.memcg)
 
     def release(self) -> None:
-        """Let our program go on; one that has ended meanwhile is no error. A user's program is never signalled."""
+        """Let our program continue; one that has exited is no error. A user's program is never signalled."""
         if not self.own_program:
             return
         try:
@@ -62,100 +64,104 @@ class Place:
         except OSError as error:
             if error.errno != ENOSYS:  # "pid: add pidfd_open()", 5.3
                 raise
-            if self._waits():
+            if self._at_barrier():
                 os.kill(self.pid, signal.SIGUSR1)
             return
         try:
-            if self._waits():  # asked after the pidfd was opened: it is that process, and no later one
+            if self._at_barrier():  # checked after the pidfd was opened, so the pidfd is that process
                 signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
         finally:
             os.close(pidfd)
 
-    def _waits(self) -> bool:
-        """True while the process of that number is the one at the barrier, in the same memcg."""
+    def _at_barrier(self) -> bool:
+        """True if the process with this pid is at the barrier, in the same memcg."""
         return read_comm(self.cgroups, self.pid) == BARRIER_COMM and memcg_of(self.cgroups, self.pid) == self.memcg
 
 
 @dataclass(frozen=True)
 class Barrier:
-    """Finds containers at their barrier. With `own_program` false (a user's image) there is none to wait for."""
+    """Finds containers at their barrier. A user's image (`own_program` false) has no barrier to wait for."""
 
     cgroups: Cgroups
     parent: Path
     own_program: bool = True
-    deadline_s: float = 20.0
+    timeout_s: float = 20.0
 
-    async def reached(
+    async def wait_for(
         self, container_id: str, inspect_pid: Callable[[str], Awaitable[int]], name: str = ""
-    ) -> Place | None:
-        """Wait until the program is at its barrier; None when it ended before, EngineError at the deadline.
+    ) -> ContainerProcess | None:
+        """Wait until the container's program is at its barrier; None if it exited before.
 
-        `name` is what errors call the container. Raises CgroupError when its processes or its memcg are not in sight.
+        `name` is the container's name in error messages. Raises EngineError after `timeout_s`, CgroupError if the
+        container's processes or its memcg are not visible.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.deadline_s
-        inspected: int | None = None
+        deadline = loop.time() + self.timeout_s
+        inspected_pid: int | None = None
         while loop.time() < deadline:
-            look = await asyncio.to_thread(self._look, container_id, inspected)
-            if isinstance(look, Place):
-                return look
-            if look is _Look.ENDED:
+            found = await asyncio.to_thread(self._find, container_id, inspected_pid)
+            if isinstance(found, ContainerProcess):
+                return found
+            if found is _NotThere.EXITED:
                 return None
-            if look is _Look.NO_CGROUP:  # an engine that names its cgroups otherwise: ask it, once
-                inspected = await inspect_pid(container_id)
+            if found is _NotThere.NO_CGROUP:  # the engine names its cgroups differently: ask it, once
+                inspected_pid = await inspect_pid(container_id)
             else:
                 await asyncio.sleep(_POLL_S)
         raise EngineError(
-            f"container {name or container_id[:12]} did not reach its barrier within {self.deadline_s:.0f} s",
+            f"container {name or container_id[:12]} did not reach its barrier within {self.timeout_s:.0f} s",
             "is the node short of CPU or memory?",
         )
 
-    def _look(self, container_id: str, inspected: int | None) -> "Place | _Look":
-        """One look, in a thread: files of proc and cgroups can block."""
+    def _find(self, container_id: str, inspected_pid: int | None) -> "ContainerProcess | _NotThere":
+        """Check once. Runs in a thread, because files of proc and cgroups can block."""
         pids = self._pids_in_cgroup(container_id)
         if pids is None:
-            if inspected is None:
-                return _Look.NO_CGROUP
-            pids = [inspected] if read_comm(self.cgroups, inspected) else []
+            if inspected_pid is None:
+                return _NotThere.NO_CGROUP
+            pids = [inspected_pid] if read_comm(self.cgroups, inspected_pid) else []
         for pid in pids:
             if not self.own_program or read_comm(self.cgroups, pid) == BARRIER_COMM:
-                return self._place(pid, container_id) or _Look.ENDED
-        return _Look.NOT_YET if pids else _Look.ENDED
+                return self._process(pid, container_id) or _NotThere.EXITED
+        return _NotThere.NOT_YET if pids else _NotThere.EXITED
 
     def _pids_in_cgroup(self, container_id: str) -> list[int] | None:
-        """Host pids of the container, from the cgroup that bears its id: this spares a call to the engine."""
+        """Host pids of the container, read from the cgroup named after its id, without a call to the engine.
+
+        None if there is no such cgroup.
+        """
         for name in (container_id, f"docker-{container_id}.scope"):
             path = self.parent / name / "cgroup.procs"
             try:
                 pids = sorted(map(int, path.read_text(encoding="ascii").split()))
             except OSError:
                 continue
-            if 0 in pids:  # how the kernel lists members that have no number in the reader's pid namespace
+            if 0 in pids:  # the kernel lists members without a pid in the reader's pid namespace as 0
                 raise CgroupError(
                     f"{path} lists processes that are not visible here", "run in the host's pid namespace"
                 )
             return pids
         return None
 
-    def _place(self, pid: int, container_id: str) -> Place | None:
-        """Where process `pid` is; None when it has ended.
+    def _process(self, pid: int, container_id: str) -> ContainerProcess | None:
+        """The process `pid` and its memcg; None if it has exited.
 
-        The memcg must bear the container's id, since the knobs are written into it: an exiting process shows the root
-        in /proc/PID/cgroup of v1 hierarchies, and a number inspected may be another process's by now.
+        The memcg's path must contain the container's id, because limits are written into it. An exiting process shows
+        the root in /proc/PID/cgroup of v1 hierarchies, and an inspected pid may belong to another process by now.
         """
         memcg = memcg_of(self.cgroups, pid)
         if memcg is None or memcg == self.cgroups.memory_root:
             return None
         if not any(container_id in part for part in memcg.parts):
             raise CgroupError(
-                f"process {pid} of container {container_id[:12]} is in {memcg}, which does not bear its id",
+                f"process {pid} of container {container_id[:12]} is in {memcg}, which does not contain its id",
                 "does the engine honour cgroup parents?",
             )
-        return Place(pid, memcg, self.cgroups, self.own_program)
+        return ContainerProcess(pid, memcg, self.cgroups, self.own_program)
 
 
 def read_comm(cgroups: Cgroups, pid: int) -> str:
-    """The name of process `pid`, empty when there is none."""
+    """The name of process `pid`; empty if there is none."""
     try:
         return (cgroups.proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -163,7 +169,7 @@ def read_comm(cgroups: Cgroups, pid: int) -> str:
 
 
 def memcg_of(cgroups: Cgroups, pid: int) -> Path | None:
-    """The memcg of process `pid`, None when it has ended. Raises CgroupError when the memcg is not in sight."""
+    """The memcg of process `pid`; None if it has exited. Raises CgroupError if the memcg is not visible."""
     try:
         return cgroups.memcg_dir_of(pid)
     except CgroupError as error:

@@ -1,9 +1,9 @@
-"""Containers coming and going: create, start, barrier, wait, remove, serially or several at once.
+"""Container churn: create, start, barrier, wait, remove, for one container at a time or several concurrently.
 
-At the barrier kickwatch reads the container's memcg (was kernel memory really charged?), turns the kmem knobs if it is
-asked to, and releases the program. A user's program has no barrier: it may run for `hold_s` and is then removed, which
-is no failure; its memcg is read right after its start, unless it has ended by then. A container that fails in any step
-is recorded with its reason and does not count.
+At the barrier kickwatch reads the container's memcg (was kernel memory charged?), writes the configured kmem limits,
+and releases the program. A user's program has no barrier: it may run for `hold_s` and is then removed, which is no
+failure; its memcg is read right after its start, unless it has exited by then. A container that fails in any step is
+recorded with the reason and does not count.
 """
 
 import asyncio
@@ -14,20 +14,21 @@ from time import perf_counter
 from kickwatch.errors import EngineAnswerLostError, KickwatchError
 from kickwatch.model import Container
 from kickwatch.process.cancellation import detached_group, run_shielded
-from kickwatch.workload.barrier import Barrier, Place
+from kickwatch.workload.barrier import Barrier, ContainerProcess
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.knobs import Knobs
 
 _PIDS_LIMIT = 64  # our own program forks once
-AfterContainer = Callable[[], Awaitable[int | None]]
+BroadcastCounter = Callable[[], Awaitable[int | None]]
 
 
 @dataclass(frozen=True)
 class ChurnPlan:
-    """What to churn: a template for every container, how many, how many at once, and how fast.
+    """A template for every container, how many to run, how many concurrently, and how fast.
 
-    `hold_s`: how long our own program is held at its barrier; for a user's image, how long it may run before it is
-    removed. `wait_s`: how long our own program may take to exit once it is released. `rate_hz` 0 is no pacing.
+    `hold_s`: how long our program is held at its barrier; for a user's image, how long it may run before it is removed.
+    `wait_s`: how long our program may take to exit after its release. `rate_hz`: containers started per second; 0 does
+    not limit the rate.
     """
 
     image: str
@@ -44,7 +45,7 @@ class ChurnPlan:
     own_program: bool = True
 
     def spec(self, index: int) -> ContainerSpec:
-        """The container number `index` of this trial."""
+        """The specification of container number `index` of this trial."""
         return ContainerSpec(
             name=f"kickwatch-{self.trial}-{index}",
             instance=self.instance,
@@ -59,23 +60,23 @@ class ChurnPlan:
 
 @dataclass
 class _Life:
-    """What is known of a container while it lives."""
+    """The life of one container so far."""
 
     index: int
     name: str
-    started: float = field(default_factory=perf_counter)
+    step_began_s: float = field(default_factory=perf_counter)
     container_id: str = ""
     steps_ms: dict[str, float] = field(default_factory=dict)
     kmem_bytes: int | None = None
 
-    def step(self, name: str) -> None:
-        """The step `name` ends now."""
-        now = perf_counter()
-        self.steps_ms[name] = (now - self.started) * 1e3
-        self.started = now
+    def end_step(self, name: str) -> None:
+        """Record the duration of the step `name`, which ends now."""
+        now_s = perf_counter()
+        self.steps_ms[name] = (now_s - self.step_began_s) * 1e3
+        self.step_began_s = now_s
 
-    def named(self, error: KickwatchError) -> str:
-        """What went wrong, and with which container."""
+    def failure(self, error: KickwatchError) -> str:
+        """The error's text with the container's name."""
         return str(error) if self.name in str(error) else f"container {self.name}: {error}"
 
     def record(self, broadcasts: int | None = None, failure: str = "") -> Container:
@@ -90,33 +91,38 @@ class _Life:
 
 
 class Churn:
-    """Runs a Plan on an Engine."""
+    """Runs a ChurnPlan on an Engine."""
 
-    def __init__(self, engine: Engine, plan: ChurnPlan, barrier: Barrier, knobs: Knobs, after: AfterContainer) -> None:
-        """`after` is awaited at the end of each life of a serial churn; it returns the creation path's broadcasts."""
+    def __init__(
+        self, engine: Engine, plan: ChurnPlan, barrier: Barrier, knobs: Knobs, count_broadcasts: BroadcastCounter
+    ) -> None:
+        """`count_broadcasts` gives the creation path's broadcasts since its last call.
+
+        It is awaited at the end of each container's life if containers run one at a time.
+        """
         self._engine = engine
         self._plan = plan
         self._barrier = barrier
         self._knobs = knobs
-        self._after = after
-        self._next = 0
-        self._not_before = 0.0
-        self.begun = 0  # containers that the engine was asked for
+        self._count_broadcasts = count_broadcasts
+        self._next_index = 0
+        self._next_start_s = 0.0
+        self.attempted = 0  # containers that the engine was asked to create
 
     async def run(self) -> tuple[Container, ...]:
-        """All containers, in the order of their numbers. Cancelling removes what is under way first.
+        """Run all containers and return them in order. A cancellation removes those in progress before it takes effect.
 
-        Raises the first KickwatchError that no single container can be blamed for, plain: an engine that is gone is
-        gone for all workers alike, and one of them says so.
+        An error that is not a single container's, such as an engine that is gone, hits all workers. The first such
+        KickwatchError is raised, without an exception group.
         """
         done: list[Container] = []
         failed: KickwatchError | None = None
 
         async def work() -> None:
-            while self._next < self._plan.containers:
-                index, self._next = self._next, self._next + 1
+            while self._next_index < self._plan.containers:
+                index, self._next_index = self._next_index, self._next_index + 1
                 await self._pace()
-                done.append(await self._one(index))
+                done.append(await self._run_one(index))
 
         async def workers() -> None:
             async with asyncio.TaskGroup() as tasks:
@@ -126,81 +132,81 @@ class Churn:
         try:
             await detached_group(workers())
         except* KickwatchError as group:
-            failed = _first(group)
-        if failed is not None:  # not raised in the clause: Python before 3.11.4 wraps what leaves an except* in a group
+            failed = _first_error(group)
+        if failed is not None:  # raised here: before Python 3.11.4 an error raised in an except* clause becomes a group
             raise failed
         return tuple(sorted(done, key=lambda container: container.index))
 
     async def _pace(self) -> None:
         if self._plan.rate_hz:
-            now = asyncio.get_running_loop().time()
-            self._not_before = max(now, self._not_before) + 1.0 / self._plan.rate_hz
-            await asyncio.sleep(self._not_before - 1.0 / self._plan.rate_hz - now)
+            now_s = asyncio.get_running_loop().time()
+            start_s = max(now_s, self._next_start_s)
+            self._next_start_s = start_s + 1.0 / self._plan.rate_hz
+            await asyncio.sleep(start_s - now_s)
 
-    async def _one(self, index: int) -> Container:
+    async def _run_one(self, index: int) -> Container:
         life = _Life(index, self._plan.spec(index).name)
-        self.begun += 1
+        self.attempted += 1
         failure = ""
         try:
             failure = await self._live(life)
         except EngineAnswerLostError as error:
-            await self._engine.info()  # raises EngineAbsentError: no trial goes on without an engine
-            failure = life.named(error)
+            await self._engine.info()  # raises EngineAbsentError, which ends the trial, if the engine is gone
+            failure = life.failure(error)
         except KickwatchError as error:
-            failure = life.named(error)
+            failure = life.failure(error)
         finally:
             failure = await self._remove(life, failure)
-        life.step("remove")
+        life.end_step("remove")
         await self._knobs.after_container()
-        broadcasts = await self._after() if self._plan.concurrency == 1 else None
+        broadcasts = await self._count_broadcasts() if self._plan.concurrency == 1 else None
         return life.record(broadcasts, failure)
 
     async def _live(self, life: _Life) -> str:
-        """One life up to its exit; returns why it does not count, or nothing."""
+        """One life up to the exit; returns why the container does not count, empty if it does."""
         life.container_id = await self._engine.create(self._plan.spec(life.index))
-        life.step("create")
+        life.end_step("create")
         await self._engine.start(life.container_id)
-        life.step("start")
-        place = await self._barrier.reached(life.container_id, self._engine.pid, life.name)
-        if place is not None:
-            life.kmem_bytes = await asyncio.to_thread(place.kmem_bytes)
-            await asyncio.to_thread(self._knobs.turn, place.memcg)
-        ending = self._end_own(life, place) if self._plan.own_program else self._end_users(life)
-        failure = await ending
-        life.step("wait")
+        life.end_step("start")
+        process = await self._barrier.wait_for(life.container_id, self._engine.pid, life.name)
+        if process is not None:
+            life.kmem_bytes = await asyncio.to_thread(process.kmem_bytes)
+            await asyncio.to_thread(self._knobs.apply, process.memcg)
+        failure = await (self._finish_own(life, process) if self._plan.own_program else self._finish_users(life))
+        life.end_step("wait")
         return failure
 
-    async def _end_own(self, life: _Life, place: Place | None) -> str:
+    async def _finish_own(self, life: _Life, process: ContainerProcess | None) -> str:
         """Release our program and wait for its exit."""
-        if place is not None:
+        if process is not None:
             await asyncio.sleep(self._plan.hold_s)
-            await asyncio.to_thread(place.release)
+            await asyncio.to_thread(process.release)
         status = await self._engine.wait(life.container_id, self._plan.wait_s)
         if status is None:
             return f"container {life.name} did not exit within {self._plan.wait_s:g} s"
-        if place is None:
-            return f"container {life.name} ended (status {status}) before its barrier"
+        if process is None:
+            return f"container {life.name} exited (status {status}) before its barrier"
         return f"container {life.name} exited with status {status}" if status else ""
 
-    async def _end_users(self, life: _Life) -> str:
-        """Let a user's program run for `hold_s`; one that still runs then has done what it is there for."""
+    async def _finish_users(self, life: _Life) -> str:
+        """Let a user's program run for `hold_s`; one that still runs then is no failure."""
         if not self._plan.hold_s:
             return ""
         status = await self._engine.wait(life.container_id, self._plan.hold_s)
         return f"container {life.name} exited with status {status}" if status else ""
 
     async def _remove(self, life: _Life, failure: str) -> str:
-        """Remove it whatever happened, however often we are cancelled meanwhile; the engine bounds the call."""
+        """Remove the container after success, failure and cancellation; the engine limits the call's duration."""
         if not life.container_id:
             return failure
         try:
             await run_shielded(self._engine.remove(life.container_id))
         except KickwatchError as error:
-            return failure or life.named(error)
+            return failure or life.failure(error)
         return failure
 
 
-def _first(group: BaseExceptionGroup[KickwatchError]) -> KickwatchError:
-    """The first error in a group, however deep it is nested."""
+def _first_error(group: BaseExceptionGroup[KickwatchError]) -> KickwatchError:
+    """The first error in a group, at any depth."""
     inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+    return _first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner

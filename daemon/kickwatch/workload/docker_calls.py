@@ -1,8 +1,8 @@
-"""Calls to a Docker Engine that end: each in a worker thread with a client of its own, each with a deadline.
+"""Calls to a Docker Engine that always end: each runs in a worker thread with its own client and has a deadline.
 
-The SDK is synchronous and its clients must not be shared between threads (docker-py issue 3229), so each worker
-thread of a bounded executor has a client of its own, with an explicit base URL: `from_env()` would follow whatever
-context the command line was last pointed at. A socket timeout bounds every answer; a second deadline bounds the call.
+The SDK is synchronous and a client must not be shared between threads (docker-py issue 3229). So each worker thread of
+a bounded executor has its own client, with an explicit base URL: `from_env()` would follow the context that the docker
+command line used last. A socket timeout limits each answer; a second deadline limits the call.
 """
 
 import asyncio
@@ -20,90 +20,91 @@ import urllib3.exceptions
 import docker
 from kickwatch.errors import EngineAnswerLostError, EngineError
 from kickwatch.process.cancellation import timeout
-from kickwatch.workload.docker_client import Client
-from kickwatch.workload.engine import HURRIED_S, one_line
+from kickwatch.workload.docker_client import DockerClient
+from kickwatch.workload.engine import SHUTDOWN_CALL_TIMEOUT_S, one_line
 
 T = TypeVar("T")
 OLDEST_API_VERSION = "1.41"  # Engine 20.10, the oldest supported
-_GRACE_S = 1.0  # the socket's timeout comes first: it frees the thread
+_GRACE_S = 1.0  # the socket's timeout expires first, because it frees the thread
 _FAILURES = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
-# What the SDK and we stumble over in an odd answer; RecursionError in deeply nested JSON.
-_GARBAGE = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+# What the SDK and our code raise on a malformed answer; RecursionError comes from deeply nested JSON.
+_MALFORMED_ANSWER = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
-class Calls:
-    """What is under way at one socket."""
+class DockerCalls:
+    """The calls in progress at one socket."""
 
-    def __init__(self, socket: str, *, timeout_s: float, workers: int, alive: Callable[[], None]) -> None:
-        """As DockerEngine."""
+    def __init__(self, socket: str, *, timeout_s: float, workers: int, on_call_end: Callable[[], None]) -> None:
+        """See DockerEngine."""
         self._socket = socket
         self._timeout_s = timeout_s
-        self._alive = alive
+        self._on_call_end = on_call_end
         self._executor = futures.ThreadPoolExecutor(workers, thread_name_prefix="engine")
-        self._local = threading.local()
-        self._clients: list[Client] = []
-        self._hurried: asyncio.TimerHandle | None = None
-        self._mute = False
+        self._thread = threading.local()
+        self._clients: list[DockerClient] = []
+        self._cut_off_timer: asyncio.TimerHandle | None = None  # set once shutdown has begun
+        self._unresponsive = False  # during shutdown: a call got no answer
         self.api_version = OLDEST_API_VERSION
 
     @property
     def socket_timeout_s(self) -> int:
-        """What bounds one answer."""
+        """Time limit of one answer."""
         return max(1, ceil(self._timeout_s))
 
     def submit(self, what: str, function: Callable[[docker.APIClient], T]) -> "futures.Future[T]":
-        """Begin a call; `what` reads after "could not". Raises EngineAnswerLostError where none is answered now."""
-        if self._mute:
+        """Queue a call. `what` completes the sentence "could not ...".
+
+        Raises EngineAnswerLostError if the engine has stopped answering.
+        """
+        if self._unresponsive:
             raise EngineAnswerLostError(f"could not {what}: the engine has stopped answering", self._remedy())
         return self._executor.submit(self._run, function)
 
     async def call(self, what: str, function: Callable[[docker.APIClient], T], deadline_s: float | None = None) -> T:
         """Run one SDK call in a worker thread."""
-        return await self.answer(what, self.submit(what, function), deadline_s)
+        return await self.result_of(what, self.submit(what, function), deadline_s)
 
-    async def answer(self, what: str, job: "futures.Future[T]", deadline_s: float | None = None) -> T:
-        """What a submitted call returns; a call that has not begun by its deadline or cancellation never will."""
+    async def result_of(self, what: str, job: "futures.Future[T]", deadline_s: float | None = None) -> T:
+        """The result of a submitted call. A call still queued at its deadline or cancellation is never sent."""
         limit_s = self._timeout_s + _GRACE_S if deadline_s is None else deadline_s
         try:
-            # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the answer.
+            # asyncio.wait_for() of Python 3.11 loses a cancellation that arrives together with the answer.
             async with timeout(limit_s):
                 return await asyncio.wrap_future(job)
         except TimeoutError as error:
-            self._lost()
+            self._note_lost_answer()
             raise EngineAnswerLostError(f"could not {what}: no answer within {limit_s:g} s", self._remedy()) from error
         except docker.errors.APIError as error:
             raise EngineError(f"could not {what}", one_line(error.explanation or str(error))) from error
         except _FAILURES as error:
-            self._lost()
+            self._note_lost_answer()
             raise EngineAnswerLostError(f"could not {what}: {root_cause(error)}", self._remedy()) from error
-        except _GARBAGE as error:
-            odd = f"{type(error).__name__} {one_line(str(error))}"
-            raise EngineAnswerLostError(
-                f"could not {what}: the answer is not understood ({odd})", self._remedy()
-            ) from error
+        except _MALFORMED_ANSWER as error:
+            reason = f"malformed answer ({type(error).__name__} {one_line(str(error))})"
+            raise EngineAnswerLostError(f"could not {what}: {reason}", self._remedy()) from error
         finally:
-            self._alive()
+            self._on_call_end()
 
-    async def ended(self, job: "futures.Future[T]") -> None:
-        """Wait until a call has ended in its thread, whatever with; bounded as the call is."""
-        if not job.done():  # futures.wait() would wait for a cancelled one until a thread came by
+    async def wait_until_done(self, job: "futures.Future[T]") -> None:
+        """Wait until a call has ended in its thread, successfully or not; the wait is as limited as the call."""
+        if not job.done():  # futures.wait() would wait for a cancelled job until a thread takes it from the queue
             await asyncio.to_thread(futures.wait, (job,), self.socket_timeout_s + _GRACE_S)
 
-    def hurry(self) -> None:
-        """No answer is waited for longer than `HURRIED_S` from now on, and none at all after one that did not come.
+    def shorten_timeouts(self) -> None:
+        """From now on wait at most `SHUTDOWN_CALL_TIMEOUT_S` for an answer, and for none after the first lost one.
 
-        What is under way already is cut off then: its thread would keep the interpreter from ending.
+        Calls in progress are cut off after the same time: their threads would keep the interpreter from exiting.
         """
-        if self._hurried is None:
-            self._timeout_s = min(self._timeout_s, HURRIED_S)
+        if self._cut_off_timer is None:
+            self._timeout_s = min(self._timeout_s, SHUTDOWN_CALL_TIMEOUT_S)
             for client in self._clients:
                 client.timeout = self.socket_timeout_s
-            self._hurried = asyncio.get_running_loop().call_later(self._timeout_s, self._cut_off)
+            self._cut_off_timer = asyncio.get_running_loop().call_later(self._timeout_s, self._cut_off)
 
     def close(self) -> None:
-        """Close the clients; a thread that still hangs in a read is cut off."""
-        if self._hurried is not None:
-            self._hurried.cancel()
+        """Close the clients; a thread that still blocks in a read is cut off."""
+        if self._cut_off_timer is not None:
+            self._cut_off_timer.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             client.shut()
@@ -111,23 +112,23 @@ class Calls:
 
     def _cut_off(self) -> None:
         for client in self._clients:
-            self._mute |= client.cut_off(self._timeout_s)
+            self._unresponsive |= client.cut_off(self._timeout_s)
 
-    def _lost(self) -> None:
-        self._mute = self._hurried is not None
+    def _note_lost_answer(self) -> None:
+        self._unresponsive = self._cut_off_timer is not None
 
     def _run(self, function: Callable[[docker.APIClient], T]) -> T:
-        """In a worker thread."""
-        if self._mute:  # it has waited for a thread meanwhile
+        """Runs in a worker thread."""
+        if self._unresponsive:  # it became so while this call was queued
             raise ConnectionAbortedError(ECONNABORTED, "the engine has stopped answering")
         return function(self._client())
 
     def _client(self) -> docker.APIClient:
-        """This thread's client; a new one where another API version was agreed upon since."""
-        client: Client | None = getattr(self._local, "client", None)
+        """The client of the current thread, replaced if another API version was negotiated since."""
+        client: DockerClient | None = getattr(self._thread, "client", None)
         if client is None or client.api_version != self.api_version:
-            client = Client(self._socket, version=self.api_version, timeout_s=self.socket_timeout_s)
-            self._local.client = client
+            client = DockerClient(self._socket, version=self.api_version, timeout_s=self.socket_timeout_s)
+            self._thread.client = client
             self._clients.append(client)
         return client
 
@@ -137,15 +138,15 @@ class Calls:
 
 def root_cause(error: BaseException) -> str:
     """The innermost reason of the SDK's nested connection errors, in the operating system's words."""
-    seen, following, known = error, _inner(error), {id(error)}
-    while following is not None and id(following) not in known:
-        seen, following = following, _inner(following)
-        known.add(id(seen))
-    if isinstance(seen, OSError) and seen.strerror:
-        return seen.strerror
-    return one_line(str(seen))
+    current, following, seen = error, _inner_error(error), {id(error)}
+    while following is not None and id(following) not in seen:
+        current, following = following, _inner_error(following)
+        seen.add(id(current))
+    if isinstance(current, OSError) and current.strerror:
+        return current.strerror
+    return one_line(str(current))
 
 
-def _inner(error: BaseException) -> BaseException | None:
-    """urllib3 and requests pass the reason on as an argument, others as the cause."""
+def _inner_error(error: BaseException) -> BaseException | None:
+    """urllib3 and requests pass the reason as an argument, other libraries as the cause."""
     return next((arg for arg in reversed(error.args) if isinstance(arg, BaseException)), error.__cause__)

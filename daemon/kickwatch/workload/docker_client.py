@@ -1,7 +1,7 @@
-"""The SDK's client with calls that end: one timeout bounds a whole answer, not each of its bytes.
+"""The SDK's client with calls that always end: one timeout limits a whole answer instead of each read.
 
-A socket's own timeout begins anew with every read. Whatever answers byte by byte, or without end, would keep its thread
-for ever, and the thread would keep kickwatch from ending, since the interpreter waits for threads at its exit.
+A socket's own timeout restarts with every read. An engine that answers byte by byte, or without end, would block its
+thread for ever. The thread would then keep kickwatch from exiting, because the interpreter joins its threads at exit.
 """
 
 import socket
@@ -16,82 +16,82 @@ from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixH
 
 import docker
 
-_LEAST_S = 0.001  # a timeout of 0 would make the socket non-blocking
+_MIN_TIMEOUT_S = 0.001  # a timeout of 0 would make the socket non-blocking
 
 
-class Client(docker.APIClient):
-    """An APIClient for a unix socket whose every call is bounded by `timeout`, an import of an image included."""
+class DockerClient(docker.APIClient):
+    """An APIClient for a Unix socket. `timeout` limits every call, an image import included."""
 
     def __init__(self, socket_path: str, *, version: str, timeout_s: int) -> None:
-        """`version` is the API version to speak: none is asked for, so nothing is sent yet."""
+        """`version` is the API version to use. It is not negotiated here, so the constructor sends nothing."""
         super().__init__(base_url=f"unix://{socket_path}", version=version, timeout=timeout_s)
-        self._open = _Open()
-        self.mount("http+docker://", _Adapter(f"http+unix://{socket_path}", timeout_s, self._open))
+        self._connections = _Connections()
+        self.mount("http+docker://", _Adapter(f"http+unix://{socket_path}", timeout_s, self._connections))
 
     def request(self, *args: Any, **options: Any) -> Any:
-        """As requests.Session.request; the SDK asks for no timeout where it imports an image."""
+        """Like requests.Session.request. The SDK sets no timeout for an image import; this one does."""
         if options.get("timeout") is None:
             options["timeout"] = self.timeout
         return super().request(*args, **options)
 
     def cut_off(self, longer_than_s: float) -> bool:
-        """End what may go on for longer than that; True where something may. For another thread's use."""
-        long = [each for each in self._open.sockets if each.left_s() > longer_than_s]
-        for each in long:
+        """Shut down the sockets whose current read or write may last longer; True if there were any. Thread-safe."""
+        long_lasting = [each for each in self._connections.sockets if each.remaining_s() > longer_than_s]
+        for each in long_lasting:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-        return bool(long)
+        return bool(long_lasting)
 
     def shut(self) -> None:
-        """End what is under way, and let nothing begin that has not yet. For another thread's use."""
-        self._open.shut = True
+        """Cut off what is in progress and refuse all further reads and writes. Thread-safe."""
+        self._connections.shut = True
         self.cut_off(0.0)
 
 
 @dataclass
-class _Open:
-    """The connections of one client, and whether they may still be used."""
+class _Connections:
+    """The sockets of one client, and whether they are shut."""
 
     sockets: "list[_Socket]" = field(default_factory=list)
     shut: bool = False
 
 
 class _Socket(socket.socket):
-    """Reads share the time that was given them by `settimeout`, which urllib3 calls once for each request."""
+    """All reads of a request share one timeout: urllib3 calls `settimeout` once per request."""
 
     _timeout_s: float | None = None
-    _until = 0.0
+    _deadline = 0.0
     _busy = False
 
-    def __init__(self, opened: _Open) -> None:
+    def __init__(self, connections: _Connections) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._opened = opened
+        self._connections = connections
 
-    def left_s(self) -> float:
-        """How long the read or write that is under way may still take; 0 where none is."""
-        return max(0.0, self._until - monotonic()) if self._busy else 0.0
+    def remaining_s(self) -> float:
+        """How long the current read or write may still take; 0 if there is none."""
+        return max(0.0, self._deadline - monotonic()) if self._busy else 0.0
 
     def settimeout(self, value: float | None) -> None:
         super().settimeout(value)
         self._timeout_s = value
-        self._until = monotonic() + (value or 0.0)
+        self._deadline = monotonic() + (value or 0.0)
 
     def recv_into(self, *args: Any, **options: Any) -> int:
-        """As socket.recv_into; TimeoutError also when data has come all the time and is not all there yet."""
+        """Like socket.recv_into. Raises TimeoutError at the request's deadline even if data keeps arriving."""
         with self._working():
             if self._timeout_s is None:
                 return super().recv_into(*args, **options)
-            left_s = self._until - monotonic()
+            left_s = self._deadline - monotonic()
             if left_s <= 0:
                 raise TimeoutError("timed out")
-            super().settimeout(max(left_s, _LEAST_S))
+            super().settimeout(max(left_s, _MIN_TIMEOUT_S))
             try:
                 return super().recv_into(*args, **options)
             finally:
                 super().settimeout(self._timeout_s)
 
     def sendall(self, *args: Any) -> None:
-        """As socket.sendall; an image does not fit into a socket's buffer."""
+        """Like socket.sendall; it can block, because an image does not fit into the socket's buffer."""
         with self._working():
             super().sendall(*args)
 
@@ -99,8 +99,8 @@ class _Socket(socket.socket):
     def _working(self) -> Iterator[None]:
         self._busy = True
         try:
-            if self._opened.shut:
-                raise ConnectionAbortedError(ECONNABORTED, "given up")
+            if self._connections.shut:
+                raise ConnectionAbortedError(ECONNABORTED, "the connection was shut")
             yield
         finally:
             self._busy = False
@@ -109,11 +109,11 @@ class _Socket(socket.socket):
 class _Connection(UnixHTTPConnection):
     def __init__(self, pool: "_Pool") -> None:
         super().__init__(pool.base_url, pool.socket_path, pool.timeout)  # type: ignore[arg-type]  # the SDK's number
-        self._opened = pool.opened
+        self._connections = pool.connections
 
     def connect(self) -> None:
-        """As UnixHTTPConnection, which leaves a socket that could not connect to the garbage collector."""
-        connecting = _Socket(self._opened)
+        """Like UnixHTTPConnection.connect, but closes a socket that could not connect."""
+        connecting = _Socket(self._connections)
         try:
             connecting.settimeout(self.timeout)
             connecting.connect(self.unix_socket)
@@ -121,25 +121,26 @@ class _Connection(UnixHTTPConnection):
             connecting.close()
             raise
         self.sock = connecting
-        self._opened.sockets = [each for each in self._opened.sockets if each.fileno() >= 0] + [connecting]
+        still_open = [each for each in self._connections.sockets if each.fileno() >= 0]
+        self._connections.sockets = [*still_open, connecting]
 
 
 class _Pool(UnixHTTPConnectionPool):
     def __init__(self, adapter: "_Adapter") -> None:
         super().__init__(adapter.socket_path, adapter.socket_path, adapter.timeout, maxsize=adapter.max_pool_size)
-        self.opened = adapter.opened
+        self.connections = adapter.connections
 
     def _new_conn(self) -> Any:
         return _Connection(self)
 
 
 class _Adapter(UnixHTTPAdapter):
-    def __init__(self, socket_url: str, timeout_s: int, opened: _Open) -> None:
+    def __init__(self, socket_url: str, timeout_s: int, connections: _Connections) -> None:
         super().__init__(socket_url, timeout_s)
-        self.opened = opened
+        self.connections = connections
 
     def get_connection(self, url: bytes | str, proxies: Any = None) -> UnixHTTPConnectionPool:  # noqa: ARG002 -- given by the SDK
-        """One pool for all. UnixHTTPAdapter has one per URL: a connection for each call of a container."""
+        """One pool for all URLs. UnixHTTPAdapter has a pool per URL: a new connection for each call of a container."""
         with self.pools.lock:
             pool: UnixHTTPConnectionPool | None = self.pools.get(self.socket_path)
             if pool is None:

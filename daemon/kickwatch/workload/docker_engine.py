@@ -1,7 +1,7 @@
-"""Docker Engine through its SDK: what kickwatch asks of it, and how its answers are read."""
+"""Docker Engine, and Podman's Docker API, through Docker's SDK."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from contextlib import closing, suppress
 from math import ceil
@@ -11,17 +11,17 @@ import docker.errors
 from docker.types import LogConfig
 
 import docker
-from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
+from kickwatch.errors import EngineAnswerLostError, EngineError, ImageAbsentError
 from kickwatch.process.cancellation import run_shielded
-from kickwatch.workload.docker_calls import OLDEST_API_VERSION, Calls, root_cause
-from kickwatch.workload.docker_images import has_image, left_images, make_image, scratch_layer
+from kickwatch.workload.docker_calls import DockerCalls
+from kickwatch.workload.docker_images import has_image, import_image, leftover_images, scratch_layer
+from kickwatch.workload.docker_info import absent, read_info, read_versions, require_common_api
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.image import image_reference
 
 T = TypeVar("T")
-_PODMAN = "Podman Engine"
-_SETTLE_S = 10.0
-_LOOK_INTERVAL_S = 0.5
+_LOST_CREATE_SEARCH_S = 10.0
+_SEARCH_INTERVAL_S = 0.5
 
 
 class DockerEngine:
@@ -33,59 +33,54 @@ class DockerEngine:
         *,
         timeout_s: float,
         workers: int,
-        settle_s: float = _SETTLE_S,
-        alive: Callable[[], None] = lambda: None,
+        lost_create_search_s: float = _LOST_CREATE_SEARCH_S,
+        on_call_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`socket` is a path; `workers` bounds the calls under way at once (one thread and client each).
+        """`socket` is a path; `workers` limits the concurrent calls (one thread and one client each).
 
-        `settle_s`: how long a create without an answer is looked for. `alive` is called in the event loop whenever a
-        call has ended, be it with an answer or at its deadline.
+        `lost_create_search_s`: how long to look for the container of a create call whose answer was lost. `on_call_end`
+        is called in the event loop after every call, whether it got an answer or reached its deadline.
         """
         self._socket = socket
-        self._settle_s = settle_s
-        self._calls = Calls(socket, timeout_s=timeout_s, workers=workers, alive=alive)
-        self._names: dict[str, str] = {}  # of the containers that are there, by id: errors tell both
+        self._lost_create_search_s = lost_create_search_s
+        self._calls = DockerCalls(socket, timeout_s=timeout_s, workers=workers, on_call_end=on_call_end)
+        self._names: dict[str, str] = {}  # of existing containers, by id: error messages give both
 
     async def info(self) -> EngineInfo:
-        """Version and configuration of the engine. Agrees on the API version that all further calls speak."""
-        oldest, newest, agreed, parts = await self._ask("ask the engine for its version", _versions)
-        if agreed is None:
-            what = (
-                f"the engine at {self._socket} speaks API {oldest} to {newest}, kickwatch {OLDEST_API_VERSION} or later"
-            )
-            raise EngineError(what, "update it to Docker Engine 20.10 or later")
-        self._calls.api_version = agreed
-        return await self._ask("ask the engine", lambda api: _describe(api, parts))
+        """Version and configuration of the engine. Negotiates the API version of all further calls."""
+        versions = await self._call_or_absent("ask the engine for its version", read_versions)
+        self._calls.api_version = require_common_api(versions, self._socket)
+        return await self._call_or_absent("ask the engine", lambda api: read_info(api, versions.components))
 
     async def prepare_image(self, own_program: bytes) -> str:
-        """Import a scratch image whose tag is the digest of its program: made once, found ever after.
+        """Import a scratch image tagged with the digest of its program, unless the engine has it already.
 
-        A cancellation waits for an import under way, so that it can be removed afterwards.
+        A cancellation waits for an import in progress; otherwise the image could appear after its removal.
         """
         reference = image_reference(own_program)
         layer = scratch_layer(own_program)
 
         def make(api: docker.APIClient) -> None:
             if not has_image(api, reference):
-                make_image(api, reference, layer)
+                import_image(api, reference, layer)
 
         what = f"make the image {reference}"
         job = self._calls.submit(what, make)
         try:
-            await self._calls.answer(what, job)
+            await self._calls.result_of(what, job)
         except asyncio.CancelledError:
-            await run_shielded(self._calls.ended(job))
+            await run_shielded(self._calls.wait_until_done(job))
             raise
         return reference
 
     async def require_image(self, reference: str) -> None:
-        """An image must be there already, under this name or id: kickwatch pulls nothing."""
+        """The image must be present under this name or id; kickwatch pulls nothing."""
         found = await self._calls.call(f"look for the image {reference}", lambda api: has_image(api, reference))
         if not found:
             raise ImageAbsentError(f"the image {reference} is not on this node", f"docker pull {reference}")
 
     async def create(self, spec: ContainerSpec) -> str:
-        """Create; a lost answer and a cancellation are resolved by label, so that no container stays behind unknown."""
+        """Create a container. After a lost answer or a cancellation, find it by label and remove it."""
 
         def make(api: docker.APIClient) -> str:
             host = api.create_host_config(
@@ -102,16 +97,16 @@ class DockerEngine:
         what = f"create the container {spec.name}"
         job = self._calls.submit(what, make)
         try:
-            container_id = await self._calls.answer(what, job)
+            container_id = await self._calls.result_of(what, job)
         except (EngineAnswerLostError, asyncio.CancelledError):
-            await run_shielded(self._settle(spec, job))
+            await run_shielded(self._remove_lost(spec, job))
             raise
         self._names[container_id] = spec.name
         return container_id
 
     async def start(self, container_id: str) -> None:
         """Start a created container."""
-        await self._calls.call(f"start {self._called(container_id)}", lambda api: api.start(container_id))
+        await self._calls.call(f"start {self._describe(container_id)}", lambda api: api.start(container_id))
 
     async def pid(self, container_id: str) -> int:
         """Host process id of the container's first process."""
@@ -119,14 +114,14 @@ class DockerEngine:
         return int(state["Pid"])
 
     async def wait(self, container_id: str, timeout_s: float) -> int | None:
-        """Wait for the exit, at most `timeout_s`; what the engine says then decides whether it still runs."""
-        socket_s = max(1, ceil(timeout_s)) + 1  # removing the container, too, ends the wait and frees the thread
+        """Wait at most `timeout_s` for the exit; after that, the container's state shows whether it still runs."""
+        socket_s = max(1, ceil(timeout_s)) + 1  # removing the container also ends the wait and frees the thread
 
         def until_exit(api: docker.APIClient) -> int:
             return int(api.wait(container_id, timeout=socket_s)["StatusCode"])
 
         try:
-            return await self._calls.call(f"wait for {self._called(container_id)}", until_exit, timeout_s)
+            return await self._calls.call(f"wait for {self._describe(container_id)}", until_exit, timeout_s)
         except EngineAnswerLostError as error:
             if not isinstance(error.__cause__, TimeoutError):
                 raise
@@ -134,7 +129,7 @@ class DockerEngine:
         return None if state["Running"] else int(state["ExitCode"])
 
     async def remove(self, container_id: str) -> None:
-        """Remove, by force; gone already is fine, and a removal that is under way is waited for."""
+        """Remove by force. A missing container is fine; a removal already in progress is waited for."""
 
         def remove(api: docker.APIClient) -> None:
             with suppress(docker.errors.NotFound):
@@ -145,33 +140,33 @@ class DockerEngine:
                         raise
                     api.wait(container_id, condition="removed", timeout=self._calls.socket_timeout_s)
 
-        await self._calls.call(f"remove {self._called(container_id)}", remove)
+        await self._calls.call(f"remove {self._describe(container_id)}", remove)
         self._names.pop(container_id, None)
 
-    async def ours(self, instance: str) -> Sequence[str]:
-        """Containers with both of our labels, running or not."""
+    async def own_containers(self, instance: str) -> Sequence[str]:
+        """Containers with both labels, whether they run or not."""
         return await self._labelled(LABEL, f"{LABEL_INSTANCE}={instance}")
 
-    async def running(self) -> int:
-        """Containers that run on the node, other people's included."""
+    async def count_running(self) -> int:
+        """Containers that run on the node, ours and others'."""
         return await self._calls.call("count the containers", lambda api: int(api.info()["ContainersRunning"]))
 
-    async def started(self, since_unix_s: int, until_unix_s: int) -> int:
-        """From the engine's memory of its newest 256 events. `until_unix_s` must be past: it would wait for it."""
+    async def count_started(self, since_unix_s: int, until_unix_s: int) -> int:
+        """Counted in the engine's buffer of its newest 256 events. With `until_unix_s` in the future it would block."""
 
         def count(api: docker.APIClient) -> int:
-            # Asked for a second more at either end, since engines differ on whether the ends belong to it.
-            told = api.events(since=since_unix_s - 1, until=until_unix_s, filters={"event": "start"}, decode=True)
-            with closing(told) as events:
+            # Ask for one second more at either end: engines differ on whether the ends are included.
+            answer = api.events(since=since_unix_s - 1, until=until_unix_s, filters={"event": "start"}, decode=True)
+            with closing(answer) as events:
                 times = [int(event["time"]) for event in events if LABEL not in event["Actor"]["Attributes"]]
             return sum(since_unix_s <= at < until_unix_s for at in times)
 
         return await self._calls.call("ask for the containers that were started", count)
 
     async def remove_image(self, reference: str) -> None:
-        """Remove our image, unless a container (not ours, then) still uses it, and what was left of earlier ones.
+        """Remove our image, unless a container that is not ours uses it, and images left over from earlier programs.
 
-        What cannot be removed is raised once all were tried; ours is the first.
+        All are tried before the first error is raised; ours comes first.
         """
         failures: list[EngineError] = []
         try:
@@ -180,7 +175,7 @@ class DockerEngine:
             raise
         except EngineError as error:
             failures.append(error)
-        for image in await self._calls.call("list what was left of our images", left_images):
+        for image in await self._calls.call("list leftovers of our images", leftover_images):
             try:
                 await self._remove_image(image)
             except EngineError as error:
@@ -198,26 +193,26 @@ class DockerEngine:
 
         await self._calls.call(f"remove the image {image}", remove)
 
-    def hurry(self) -> None:
-        """The process is to end: what the engine does not answer soon is left to the next start."""
-        self._calls.hurry()
+    def shorten_timeouts(self) -> None:
+        """Shutdown has begun: what the engine does not answer soon is left for the next start to remove."""
+        self._calls.shorten_timeouts()
 
     async def close(self) -> None:
-        """Close the clients, and with them what is still under way."""
+        """Close the clients, and cut off the calls in progress."""
         self._calls.close()
 
-    def _called(self, container_id: str) -> str:
+    def _describe(self, container_id: str) -> str:
         name = self._names.get(container_id)
         return f"the container {name} ({container_id[:12]})" if name else f"the container {container_id[:12]}"
 
     async def _state(self, container_id: str) -> dict[str, Any]:
-        """The engine's `State` of a container: `Running`, `Pid`, `ExitCode` are in it."""
+        """`Running`, `Pid` and `ExitCode` of the engine's `State` of a container."""
 
         def inspect(api: docker.APIClient) -> dict[str, Any]:
             state = api.inspect_container(container_id)["State"]
             return {key: state[key] for key in ("Running", "Pid", "ExitCode")}
 
-        return await self._calls.call(f"inspect {self._called(container_id)}", inspect)
+        return await self._calls.call(f"inspect {self._describe(container_id)}", inspect)
 
     async def _labelled(self, *labels: str) -> list[str]:
         def ids(api: docker.APIClient) -> list[str]:
@@ -225,80 +220,28 @@ class DockerEngine:
 
         return await self._calls.call("list our containers", ids)
 
-    async def _settle(self, spec: ContainerSpec, job: "futures.Future[str]") -> None:
-        """Remove what a create without an answer made, now or a little later (docker-py issues 2266, 2461).
+    async def _remove_lost(self, spec: ContainerSpec, job: "futures.Future[str]") -> None:
+        """Remove the container of a create call without an answer, even if it appears later (docker-py 2266, 2461).
 
-        A thread cannot be cancelled, so what it got is waited for first.
+        A thread cannot be cancelled, so first wait until it has ended.
         """
-        await self._calls.ended(job)
+        await self._calls.wait_until_done(job)
         refused = job.done() and not job.cancelled() and isinstance(job.exception(), docker.errors.APIError)
         if job.cancelled() or refused:
-            return  # cancelled: it was never sent
-        deadline = asyncio.get_running_loop().time() + self._settle_s
-        with suppress(EngineError):  # no engine: the reaper settles it at the next start
+            return  # a cancelled job was never sent
+        deadline = asyncio.get_running_loop().time() + self._lost_create_search_s
+        with suppress(EngineError):  # the engine does not answer: the reaper removes it at the next start
             while True:
                 made = await self._labelled(f"{LABEL_CONTAINER}={spec.name}")
                 for container_id in made:
                     await self.remove(container_id)
                 if made or asyncio.get_running_loop().time() > deadline:
                     return
-                await asyncio.sleep(_LOOK_INTERVAL_S)
+                await asyncio.sleep(_SEARCH_INTERVAL_S)
 
-    async def _ask(self, what: str, function: Callable[[docker.APIClient], T]) -> T:
-        """As a call; a failure means that there is no engine."""
+    async def _call_or_absent(self, what: str, function: Callable[[docker.APIClient], T]) -> T:
+        """Run a call; its failure means that no engine answers. Raises EngineAbsentError."""
         try:
             return await self._calls.call(what, function)
         except EngineError as error:
-            raise EngineAbsentError(*self._why_absent(error)) from error
-
-    def _why_absent(self, error: EngineError) -> tuple[str, str]:
-        cause = root_cause(error.__cause__ or error)
-        if isinstance(error.__cause__, docker.errors.APIError):
-            return (f"the engine at {self._socket} answers with an error", cause)
-        if "ermission denied" in cause:
-            return (f"no permission for the engine's socket {self._socket}", "run as root")
-        remedy = "start it (`systemctl start docker`), or set engine.socket"
-        return (f"no container engine answers at {self._socket} ({cause})", remedy)
-
-
-def _versions(api: docker.APIClient) -> tuple[str, str, str | None, dict[str, str]]:
-    """Oldest and newest API version, the agreed one, and the engine's parts with theirs.
-
-    Asked without a version, which every engine answers.
-    """
-    told = api.version(api_version=False)
-    oldest, newest = str(told.get("MinAPIVersion", told["ApiVersion"])), str(told["ApiVersion"])
-    parts = {str(part["Name"]): str(part.get("Version", "")) for part in told.get("Components") or []}
-    return oldest, newest, common_version(oldest, newest), parts
-
-
-def _describe(api: docker.APIClient, parts: Mapping[str, str]) -> EngineInfo:
-    told = api.info()
-    runc = f"{told.get('DefaultRuntime') or 'unknown'} {(told.get('RuncCommit') or {}).get('ID') or 'unknown'}"
-    return EngineInfo(
-        name="podman" if _PODMAN in parts else "docker",
-        version=str(told.get("ServerVersion") or "unknown"),
-        runtime=_podmans_runtime(parts) if _PODMAN in parts else runc,
-        cgroup_driver=str(told.get("CgroupDriver", "cgroupfs")),
-        root=str(told.get("DockerRootDir", "/var/lib/docker")),
-    )
-
-
-def _podmans_runtime(parts: Mapping[str, str]) -> str:
-    """From `OCI Runtime (crun)`, whose version is all that `crun --version` prints: `crun 1.8.1`."""
-    said = next((version for name, version in parts.items() if name.startswith("OCI Runtime")), "")
-    return " ".join(word for word in said.partition("\n")[0].split() if word != "version") or "unknown"
-
-
-def common_version(oldest: str, newest: str) -> str | None:
-    """The oldest API version that we and an engine of `oldest` to `newest` speak; None where there is none.
-
-    Engines give up old versions: 28 and before take 1.24, 29 wants 1.44.
-    """
-    low, high = _numbers(oldest), _numbers(newest)
-    agreed = max(_numbers(OLDEST_API_VERSION), low)
-    return ".".join(map(str, agreed)) if agreed <= high else None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+            raise absent(error, self._socket) from error

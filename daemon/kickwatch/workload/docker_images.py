@@ -1,4 +1,4 @@
-"""Our images on a Docker Engine: one program each, named after its digest, and what was left of earlier ones."""
+"""Our images on a Docker Engine: one program each, tagged with its digest; and leftovers of earlier programs."""
 
 import io
 import tarfile
@@ -12,12 +12,12 @@ from kickwatch.workload.engine import LABEL
 from kickwatch.workload.image import IMAGE_REPOSITORY
 from kickwatch.workload.oci_bundle import PROGRAM
 
-# The last two are what engines before API 1.43 call an image without a name.
+# Engines before API 1.43 list an image without a name under the last two.
 _OWN_NAMES = (f"{IMAGE_REPOSITORY}:", f"{IMAGE_REPOSITORY}@", "<none>:<none>", "<none>@<none>")
 
 
 def scratch_layer(program: bytes) -> bytes:
-    """A tar archive that holds one executable file and nothing else, the same bytes every time."""
+    """A tar archive with one executable file; the same program gives the same bytes."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         entry = tarfile.TarInfo(PROGRAM.lstrip("/"))
@@ -27,7 +27,7 @@ def scratch_layer(program: bytes) -> bytes:
 
 
 def has_image(api: docker.APIClient, reference: str) -> bool:
-    """Asked by inspecting, which takes ids, digests and full names (docker.io/library/...); listing does not."""
+    """Inspect instead of list: only that accepts ids, digests and full names (docker.io/library/...)."""
     try:
         api.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs leave it out
     except docker.errors.NotFound:
@@ -35,26 +35,26 @@ def has_image(api: docker.APIClient, reference: str) -> bool:
     return True
 
 
-def make_image(api: docker.APIClient, reference: str, layer: bytes) -> None:
-    """Import `layer` as an image that runs its program and has our label."""
+def import_image(api: docker.APIClient, reference: str, layer: bytes) -> None:
+    """Import `layer` as an image that runs our program and has our label."""
     changes = [f'ENTRYPOINT ["{PROGRAM}"]', f"LABEL {LABEL}=1"]
     answer = api.import_image_from_data(layer, repository=reference, changes=changes)  # Podman 4.3 ignores `tag`
     if "error" in str(answer):
         raise docker.errors.DockerException(str(answer).strip())
 
 
-def left_images(api: docker.APIClient) -> list[str]:
-    """Ids of images with our label that nobody has named but us.
+def leftover_images(api: docker.APIClient) -> list[str]:
+    """Ids of images with our label and without a name given by someone else.
 
-    An engine that stops in the middle of an import keeps an image without a name, which no reference finds again; a
-    kickwatch that was killed, and then updated, one with the name of another program.
+    An engine that stops during an import keeps an image without a name, which no reference finds. A kickwatch that was
+    killed and then updated leaves an image named after its earlier program.
     """
     found = api.images(filters={"label": f"{LABEL}=1"}) or []
-    # The label is looked at once more: an engine that does not know the filter answers with everybody's images.
+    # Check the label here as well: an engine that ignores the filter returns all images.
     labelled = [image for image in found if (image.get("Labels") or {}).get(LABEL) == "1"]
     return [str(image["Id"]) for image in labelled if all(name.startswith(_OWN_NAMES) for name in _names(image))]
 
 
 def _names(image: Mapping[str, Any]) -> list[str]:
-    """Tags, and the digests that it was pulled by or pushed as."""
+    """Tags, and the digests by which it was pulled or pushed."""
     return [str(name) for kind in ("RepoTags", "RepoDigests") for name in image.get(kind) or ()]

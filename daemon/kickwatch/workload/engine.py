@@ -1,4 +1,4 @@
-"""What kickwatch asks of a container engine, whichever it is."""
+"""The container engine protocol: what kickwatch needs of Docker, Podman, and runc or crun without a daemon."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,18 +6,18 @@ from typing import Protocol
 import msgspec
 
 LABEL = "kickwatch"
-_LONGEST_LINE = 500
 LABEL_INSTANCE = "kickwatch.instance"
 LABEL_TRIAL = "kickwatch.trial"
 LABEL_CONTAINER = "kickwatch.container"
-HURRIED_S = 8.0  # one call's, once the process is to end: a service is told to be gone within 10 s
+SHUTDOWN_CALL_TIMEOUT_S = 8.0  # limit of one call during shutdown; the unit gives the service 10 s (TimeoutStopSec)
+_MAX_MESSAGE_CHARS = 500
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine says of itself.
+    """How an engine describes itself.
 
-    `endpoint`: its socket, or the program it is. `cgroup_parent`: where our containers' cgroups belong, empty for what
-    the cgroup driver implies.
+    `endpoint`: the path of its socket or of its program. `cgroup_parent`: the parent cgroup of our containers; empty
+    means that the cgroup driver decides.
     """
 
     name: str
@@ -33,21 +33,22 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name} {self.version}"
 
     @property
-    def unnamed(self) -> tuple[str, ...]:
-        """Which of version and runtime the engine could not name now: one under load may fail to ask its runtime."""
+    def unnamed_fields(self) -> tuple[str, ...]:
+        """Which of `version` and `runtime` are missing; an engine under load may fail to ask its runtime."""
         return tuple(field for field in ("version", "runtime") if is_unnamed(getattr(self, field)))
 
 
 def is_unnamed(text: str) -> bool:
-    """`runc N/A`, `unknown`, nothing."""
+    """True for `runc N/A`, `unknown` and the empty string."""
     words = text.split()
     return not words or not {"N/A", "unknown"}.isdisjoint(words)
 
 
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One container to be made. `name` is unique on the node and settles what a lost answer left behind.
+    """One container to create.
 
-    `pids_limit` 0 sets none: a user's program may fork as it does elsewhere.
+    `name` is unique on the node: after a create call whose answer was lost, the container is found by it. `pids_limit`
+    0 sets no limit, as for a user's program, which may fork as much as it does elsewhere.
     """
 
     name: str
@@ -60,7 +61,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     pids_limit: int = 0
 
     def labels(self) -> dict[str, str]:
-        """What the reaper goes by."""
+        """The labels by which the reaper recognises our containers."""
         return {
             LABEL: "1",
             LABEL_INSTANCE: self.instance,
@@ -70,58 +71,59 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """Every call has a deadline of its own and raises EngineError with the container's name and a remedy.
+    """Every call has a deadline and raises EngineError with the container's name and a remedy.
 
-    A cancelled `create` has removed what it made when it raises CancelledError; any other call may go on behind it.
+    A `create` that is cancelled removes what it made before it raises CancelledError. Any other cancelled call may
+    still complete in the background.
     """
 
     async def info(self) -> EngineInfo:
-        """Name, version, runtime, cgroup driver; EngineAbsentError when no engine answers.
+        """Name, version, runtime and cgroup driver. Call it first: it negotiates the API version.
 
-        To be called first: what the engine speaks is agreed upon here. Raises EngineError if that is nothing.
+        Raises EngineAbsentError when no engine answers, EngineError when no API version is common to both sides.
         """
 
     async def prepare_image(self, own_program: bytes) -> str:
-        """Make the engine hold a scratch image with that one static program; returns its reference."""
+        """Ensure that the engine holds a scratch image with this static program; return its reference."""
 
     async def require_image(self, reference: str) -> None:
-        """Check that an image is there, ours or a user's; it is never pulled. Raises ImageAbsentError."""
+        """Check that an image, ours or a user's, is present. It is never pulled. Raises ImageAbsentError."""
 
     async def create(self, spec: ContainerSpec) -> str:
-        """Create a container and return its id. A timed-out create is resolved by label before the error is raised."""
+        """Create a container and return its id. After a timeout it is found by label and removed, then this raises."""
 
     async def start(self, container_id: str) -> None:
-        """Start it; returns once its program has been executed."""
+        """Start a container; return once its program has been executed."""
 
     async def pid(self, container_id: str) -> int:
-        """Process id of its first process on the host, 0 when it does not run."""
+        """Host process id of its first process; 0 when it does not run."""
 
     async def wait(self, container_id: str, timeout_s: float) -> int | None:
-        """Wait until it has exited; returns its exit status, None if it still runs after `timeout_s`."""
+        """Wait until it has exited; return its exit status, or None if it still runs after `timeout_s`."""
 
     async def remove(self, container_id: str) -> None:
-        """Kill it if it runs, and remove it; it is gone on return, and a missing container is no error."""
+        """Kill it if it runs, and remove it. It is gone on return; a missing container is no error."""
 
-    async def ours(self, instance: str) -> Sequence[str]:
-        """Ids of all containers that bear our labels and this instance."""
+    async def own_containers(self, instance: str) -> Sequence[str]:
+        """Ids of all containers that have our labels and this instance."""
 
-    async def running(self) -> int | None:
-        """How many containers run on the node, whoever started them; None where the engine knows only ours."""
+    async def count_running(self) -> int | None:
+        """Number of containers that run on the node, ours and others'; None where the engine knows only ours."""
 
-    async def started(self, since_unix_s: int, until_unix_s: int) -> int | None:
-        """How many containers that are not ours were started in [since, until), both past; None likewise."""
+    async def count_started(self, since_unix_s: int, until_unix_s: int) -> int | None:
+        """Number of containers that others started in [since, until), both in the past; None where unknown."""
 
     async def remove_image(self, reference: str) -> None:
         """Remove our own image; a missing one is no error."""
 
-    def hurry(self) -> None:
-        """The process is to end: be gone within 10 s, whatever an engine that hangs keeps until the next start."""
+    def shorten_timeouts(self) -> None:
+        """Shutdown has begun: finish within 10 s. What a hanging engine still holds then, the next start removes."""
 
     async def close(self) -> None:
-        """Give up connections and threads; bounded."""
+        """Close connections and end threads, in bounded time."""
 
 
 def one_line(text: str) -> str:
-    """Engine errors can span lines, and garbage is what it is; an alert is one line of bounded length."""
+    """An engine's error message as one line of bounded length, for alerts: it may span lines or be garbage."""
     line = " ".join(str(text).split())
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
+    return line if len(line) <= _MAX_MESSAGE_CHARS else f"{line[:_MAX_MESSAGE_CHARS]}..."

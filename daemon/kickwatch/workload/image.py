@@ -1,10 +1,10 @@
-"""The name of our image: what every engine calls it, whichever one holds it."""
+"""The reference of our image, the same on every engine."""
 
 from hashlib import sha256
 
-IMAGE_REPOSITORY = "localhost/kickwatch-workload"  # Podman takes a short name for one of docker.io
+IMAGE_REPOSITORY = "localhost/kickwatch-workload"  # Podman resolves a name without a registry to docker.io
 
 
 def image_reference(program: bytes) -> str:
-    """The image that holds this program: its tag is the program's digest."""
+    """Reference of the image that holds this program; the tag is the program's digest."""
     return f"{IMAGE_REPOSITORY}:{sha256(program).hexdigest()[:12]}"

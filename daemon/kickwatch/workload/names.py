@@ -1,4 +1,4 @@
-"""Names that mark what is ours on a node: the instance, the cgroup parent, the containers."""
+"""Names of what kickwatch creates on a node: the instance, the cgroup parent, the trial."""
 
 import os
 import secrets
@@ -11,10 +11,10 @@ CONTAINERS_SLICE = "kickwatchcontainers.slice"
 
 
 def instance_of(machine_id: str, hostname: str) -> str:
-    """Twelve hex digits that stay the same on one node, so that a restart knows what a killed kickwatch left.
+    """Twelve hex digits that are stable on a node: after a restart they identify what a killed kickwatch left.
 
-    Derived from /etc/machine-id by a keyed hash, since the id itself must not be published (machine-id(5)); nodes
-    without one fall back to their hostname.
+    Derived from /etc/machine-id with a keyed hash, because the id itself must not be published (machine-id(5)). A node
+    without one uses its hostname.
     """
     secret = machine_id.strip() or f"hostname:{hostname}"
     return blake2s(secret.encode(), key=_APPLICATION, digest_size=6).hexdigest()
@@ -30,15 +30,15 @@ def read_instance(etc: Path = Path("/etc")) -> str:
 
 
 def cgroup_parent(cgroup_driver: str) -> str:
-    """What the engine is given as parent: the systemd driver wants a slice, cgroupfs a path.
+    """The cgroup parent to pass to the engine: a slice for the systemd driver, a path for cgroupfs.
 
-    The slice is none of the service's: its limits are for the service alone, and stopping it, which removing our
-    parent comes to, would stop the service. So no `kickwatch.slice`, and no dash in the name either: systemd puts
-    `kickwatch-containers.slice` below `kickwatch.slice` (systemd.slice(5)).
+    The slice must not be the service's own. Removing our parent means stopping the slice, which would stop the service,
+    and the service's limits are meant for the service alone. So the name is not `kickwatch.slice`, and it has no dash:
+    systemd nests `kickwatch-containers.slice` below `kickwatch.slice` (systemd.slice(5)).
     """
     return CONTAINERS_SLICE if cgroup_driver == "systemd" else f"/{CGROUP_NAME}"
 
 
 def new_trial_id() -> str:
-    """Eight hex digits; unique enough to tell the trials of a node apart in its log."""
+    """Eight random hex digits, enough to distinguish the trials in one node's log."""
     return secrets.token_hex(4)

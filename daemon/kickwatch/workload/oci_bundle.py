@@ -1,7 +1,7 @@
-"""The bundle of one container: config.json of the OCI runtime specification, and what is allowed inside. All pure.
+"""The config.json of one container (OCI runtime specification), and which system calls are allowed in it. All pure.
 
-A container of ours is as confined as one of Docker's: a namespace of each kind but user and time, a root of its own
-through pivot_root, a memory cgroup, a system call filter, no new privileges; and it has no capability at all.
+Our container is confined like one of Docker's: a new namespace of each kind except user and time, its own root through
+pivot_root, a memory cgroup, a system call filter, no new privileges. Unlike Docker's, it has no capability at all.
 """
 
 import msgspec
@@ -12,10 +12,10 @@ PROGRAM = "/workload"
 _SPECIFICATION = "1.0.2"
 _ENOSYS = 38
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_EMPTY = ("nosuid", "noexec", "nodev")
+_INERT = ("nosuid", "noexec", "nodev")  # mount options: no privileges, programs or devices
 
-# What programs use every day. Missing on purpose: mounts, namespaces, modules, BPF, perf, keys, clocks, ptrace, swap,
-# reboot, io_uring, userfaultfd. A runtime leaves names out that its libseccomp or the architecture does not have.
+# The system calls of ordinary programs. Left out on purpose: mounts, namespaces, modules, BPF, perf, keys, clocks,
+# ptrace, swap, reboot, io_uring, userfaultfd. A runtime skips names that its libseccomp or the architecture lacks.
 _FILES = """
 access chdir chmod chown chown32 close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
 fadvise64_64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr
@@ -31,7 +31,7 @@ _MEMORY = """
 brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mmap2 mprotect mremap msync munlock munlockall
 munmap pkey_alloc pkey_free pkey_mprotect remap_file_pages shmat shmctl shmdt shmget
 """
-_WAITING = """
+_EVENTS = """
 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 futex futex_time64
 futex_waitv _newselect pause pipe pipe2 poll ppoll ppoll_time64 pselect6 pselect6_time64 restart_syscall select
 signalfd signalfd4
@@ -53,23 +53,23 @@ setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 se
 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid setuid setuid32 sigaltstack sigreturn
 sysinfo tgkill tkill ugetrlimit uname vfork wait4 waitid waitpid
 """
-_TALKING = """
+_NETWORK_AND_IPC = """
 accept accept4 bind connect getpeername getsockname getsockopt listen mq_getsetattr mq_notify mq_open mq_timedreceive
 mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd recv recvfrom recvmmsg recvmsg semctl semget semop semtimedop send
 sendmmsg sendmsg sendto setsockopt shutdown socket socketcall socketpair
 """
-_ALLOWED = tuple(" ".join((_FILES, _MEMORY, _WAITING, _TIME, _PROCESSES, _TALKING)).split())
+_ALLOWED_SYSCALLS = tuple(" ".join((_FILES, _MEMORY, _EVENTS, _TIME, _PROCESSES, _NETWORK_AND_IPC)).split())
 
-_MASKED = (
+_MASKED_PATHS = (
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
     "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 )  # fmt: skip
-_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
 
 
-class Here(msgspec.Struct, frozen=True):
-    """What a bundle needs to know of the node: where the image lies, and what the kernel and the runtime can do."""
+class BundleHost(msgspec.Struct, frozen=True):
+    """The node's part of a bundle: the paths of the image, and what the kernel and the runtime support."""
 
     rootfs: str
     program: str
@@ -77,7 +77,7 @@ class Here(msgspec.Struct, frozen=True):
     seccomp: bool
 
 
-class Mount(msgspec.Struct, frozen=True):
+class BundleMount(msgspec.Struct, frozen=True):
     """One entry of `mounts`."""
 
     destination: str
@@ -86,16 +86,16 @@ class Mount(msgspec.Struct, frozen=True):
     options: tuple[str, ...]
 
 
-def bundle(spec: ContainerSpec, here: Here) -> dict[str, object]:
-    """The config.json of one container of ours."""
+def bundle_config(spec: ContainerSpec, host: BundleHost) -> dict[str, object]:
+    """The contents of config.json for one container of ours."""
     return {
         "ociVersion": _SPECIFICATION,
         "hostname": "kickwatch",
         "annotations": spec.labels(),
-        "root": {"path": here.rootfs, "readonly": True},
+        "root": {"path": host.rootfs, "readonly": True},
         "process": _process(spec),
-        "mounts": [msgspec.to_builtins(mount) for mount in mounts(here.program)],
-        "linux": _linux(spec, here),
+        "mounts": [msgspec.to_builtins(mount) for mount in mounts(host.program)],
+        "linux": _linux(spec, host),
     }
 
 
@@ -112,25 +112,25 @@ def _process(spec: ContainerSpec) -> dict[str, object]:
     }
 
 
-def mounts(program: str) -> tuple[Mount, ...]:
-    """What Docker mounts, and our program over an empty file of the shared root.
+def mounts(program: str) -> tuple[BundleMount, ...]:
+    """What Docker mounts, and our program on top of an empty file in the shared root.
 
-    The bind mount asks for `exec` in the container alone: /run is `noexec` on many nodes.
+    The bind mount is `exec` in the container only; the image lies in /run, which is `noexec` on many nodes.
     """
     return (
-        Mount("/proc", "proc", "proc", _EMPTY),
-        Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=64k")),
-        Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
-        Mount("/dev/shm", "tmpfs", "shm", (*_EMPTY, "mode=1777", "size=4m")),  # noqa: S108 -- the container's own
-        Mount("/dev/mqueue", "mqueue", "mqueue", _EMPTY),
-        Mount("/sys", "sysfs", "sysfs", (*_EMPTY, "ro")),
-        Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_EMPTY, "relatime", "ro")),
-        Mount(PROGRAM, "bind", program, ("bind", "ro", "nosuid", "nodev", "exec")),
+        BundleMount("/proc", "proc", "proc", _INERT),
+        BundleMount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=64k")),
+        BundleMount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
+        BundleMount("/dev/shm", "tmpfs", "shm", (*_INERT, "mode=1777", "size=4m")),  # noqa: S108 -- the container's own
+        BundleMount("/dev/mqueue", "mqueue", "mqueue", _INERT),
+        BundleMount("/sys", "sysfs", "sysfs", (*_INERT, "ro")),
+        BundleMount("/sys/fs/cgroup", "cgroup", "cgroup", (*_INERT, "relatime", "ro")),
+        BundleMount(PROGRAM, "bind", program, ("bind", "ro", "nosuid", "nodev", "exec")),
     )
 
 
-def _linux(spec: ContainerSpec, here: Here) -> dict[str, object]:
-    names = (*_NAMESPACES, "cgroup") if here.cgroup_namespace else _NAMESPACES
+def _linux(spec: ContainerSpec, host: BundleHost) -> dict[str, object]:
+    names = (*_NAMESPACES, "cgroup") if host.cgroup_namespace else _NAMESPACES
     resources: dict[str, object] = {"devices": [{"allow": False, "access": "rwm"}]}
     if spec.pids_limit:
         resources["pids"] = {"limit": spec.pids_limit}
@@ -138,22 +138,22 @@ def _linux(spec: ContainerSpec, here: Here) -> dict[str, object]:
         "namespaces": [{"type": name} for name in names],
         "cgroupsPath": f"{spec.cgroup_parent}/{spec.name}",
         "resources": resources,
-        "maskedPaths": _MASKED,
-        "readonlyPaths": _READ_ONLY,
+        "maskedPaths": _MASKED_PATHS,
+        "readonlyPaths": _READ_ONLY_PATHS,
     }
-    return linux | ({"seccomp": seccomp()} if here.seccomp else {})
+    return linux | ({"seccomp": seccomp()} if host.seccomp else {})
 
 
 def seccomp() -> dict[str, object]:
-    """An allow list for the node's own architecture: all else fails with EPERM, and no namespace can be made.
+    """An allow list for the node's own architecture: other calls fail with EPERM, and no namespace can be made.
 
-    clone3 hides its flags from a filter, so it is not there (ENOSYS) and C libraries fall back to clone.
+    A filter cannot see the flags of clone3, so clone3 fails with ENOSYS and C libraries fall back to clone.
     """
     no_namespace = {"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "syscalls": [
-            {"names": _ALLOWED, "action": "SCMP_ACT_ALLOW"},
+            {"names": _ALLOWED_SYSCALLS, "action": "SCMP_ACT_ALLOW"},
             {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [no_namespace]},
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
         ],

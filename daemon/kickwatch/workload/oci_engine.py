@@ -1,57 +1,35 @@
-"""Containers without a daemon: runc or crun driven directly, the bundles made by kickwatch.
+"""Containers without a daemon: kickwatch writes the bundles and drives runc or crun directly.
 
-A container's id is its name, and its cgroup bears it. Everything lies below one directory under /run (oci_store); what
-others run with the same runtime has another `--root`.
+A container's id is its name, and its cgroup contains it. All files are below one directory in /run (oci_store). Others'
+containers with the same runtime have another `--root`.
 """
 
 import asyncio
-import os
 import shutil
-import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
+from kickwatch.errors import EngineError, ImageAbsentError
 from kickwatch.node.cgroups import Cgroups
-from kickwatch.node.delegation import own_base
-from kickwatch.node.handed_on import Noted, handed_on
-from kickwatch.node.privileges import held
-from kickwatch.process.cancellation import run_shielded, timeout
-from kickwatch.workload.engine import HURRIED_S, ContainerSpec, EngineInfo, one_line
+from kickwatch.process.cancellation import run_shielded
+from kickwatch.workload.engine import SHUTDOWN_CALL_TIMEOUT_S, ContainerSpec, EngineInfo, one_line
 from kickwatch.workload.image import image_reference
-from kickwatch.workload.names import CGROUP_NAME
-from kickwatch.workload.oci_runtime import (
-    NAMES,
-    Runtime,
-    be_subreaper,
-    end_descendants_of,
-    exit_status,
-    find_runtime,
-    reap_dead,
-)
-from kickwatch.workload.oci_store import Store, first_process
+from kickwatch.workload.oci_errors import file_errors, runtime_errors, version_errors
+from kickwatch.workload.oci_processes import StartedContainer, kill_workers_on, reap_killed, set_subreaper
+from kickwatch.workload.oci_runtime import Runtime
+from kickwatch.workload.oci_store import BundleStore, read_pid_file
+from kickwatch.workload.oci_support import cgroup_parent_of, has_seccomp, parse_version, require_runtime
 
 T = TypeVar("T")
 ROOT = Path("/run/kickwatch/oci")
-REMEDY = "install runc or crun (`apt-get install runc`), or name one with engine.runtime"
-_CAP_SYS_ADMIN = 21
-_REAP_S = 5.0
-
-
-@dataclass
-class _Life:
-    """A container that this engine started: its first process, our child until `end` has its status."""
-
-    pid: int
-    end: "asyncio.Task[int]"
 
 
 class OciEngine:
-    """One runtime, its containers below `root`."""
+    """One runtime, with its containers below `root`."""
 
     def __init__(
         self,
@@ -60,52 +38,39 @@ class OciEngine:
         timeout_s: float,
         root: Path = ROOT,
         proc: Path = Path("/proc"),
-        alive: Callable[[], None] = lambda: None,
+        on_call_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`runtime`: a name or a path, empty for runc or else crun. `alive` is called whenever a call has ended."""
-        self._wanted = runtime
+        """`runtime`: a name or a path; empty means runc, else crun. `on_call_end` is called after every call."""
+        self._configured = runtime
         self._timeout_s = timeout_s
-        self._store = Store(root, proc)
+        self._store = BundleStore(root, proc)
         self._proc = proc
-        self._alive = alive
+        self._on_call_end = on_call_end
         self._runtime: Runtime | None = None
         self._cgroups: Cgroups | None = None
         self._seccomp = False
         self._was_subreaper: bool | None = None
-        self._noted = False
-        self._handed_on: Mapping[Path, Noted] = {}
-        self._lives: dict[str, _Life] = {}
-        self._starting = 0
+        self._started: dict[str, StartedContainer] = {}
+        self._starts_in_progress = 0
 
     @property
     def seccomp(self) -> bool:
-        """Whether its containers have a filter; known after `info`."""
+        """Whether its containers have a system call filter; known after `info`."""
         return self._seccomp
 
     async def info(self) -> EngineInfo:
-        """The runtime's name and version, and where its cgroups belong. Raises EngineAbsentError where none works."""
-        program = await asyncio.to_thread(find_runtime, self._wanted)
-        if program is None:
-            raise EngineAbsentError(f"no {self._wanted or ' or '.join(NAMES)} on PATH", REMEDY)
-        missing = await asyncio.to_thread(forbidden, self._proc)
-        if missing:
-            raise EngineAbsentError(*missing)
+        """The runtime's name and version, and our cgroup parent. Raises EngineAbsentError if no runtime works."""
+        program = await asyncio.to_thread(require_runtime, self._configured, self._proc)
         self._cgroups = await asyncio.to_thread(Cgroups.read, self._proc)
         runtime = Runtime(program, self._store.state, self._timeout_s)
-        if self._runtime == runtime:  # asked again: it knows its calls under way
+        if self._runtime == runtime:  # unchanged: keep the object, which knows its calls in progress
             runtime = self._runtime
-        try:
-            told = await runtime.version()
-        except (TimeoutError, OSError) as error:
-            reason = "no answer" if isinstance(error, TimeoutError) else error.strerror
-            raise EngineAbsentError(f"{program} --version: {reason}", REMEDY) from error
-        finally:
-            self._alive()
-        name, version = parse_version(told, program.name)
-        self._seccomp = await asyncio.to_thread(has_seccomp, told, self._proc)
+        output = await self._version_output(runtime)
+        name, version = parse_version(output, program.name)
+        self._seccomp = await asyncio.to_thread(has_seccomp, output, self._proc)
         self._runtime = runtime
         if self._was_subreaper is None:
-            self._was_subreaper = be_subreaper()
+            self._was_subreaper = set_subreaper()
         return EngineInfo(
             name="oci",
             version=f"{name} {version}",
@@ -113,222 +78,166 @@ class OciEngine:
             cgroup_driver="cgroupfs",
             root=str(self._store.root),
             endpoint=str(program),
-            cgroup_parent=await asyncio.to_thread(_parent, self._cgroups),
+            cgroup_parent=await asyncio.to_thread(cgroup_parent_of, self._cgroups),
         )
 
-    async def prepare_image(self, own_program: bytes) -> str:
-        """The program and an empty root beside it, shared by all containers; the same program is written once.
+    async def _version_output(self, runtime: Runtime) -> str:
+        try:
+            with version_errors(runtime):
+                return await runtime.version()
+        finally:
+            self._on_call_end()
 
-        What the cgroups above ours hand on is noted beside it, for `close` or the next start: a runtime will change it.
+    async def prepare_image(self, own_program: bytes) -> str:
+        """Write the program and an empty root directory, shared by all containers, unless they exist.
+
+        Also records which controllers the cgroups above ours have enabled, because a runtime changes that; `close` or
+        the next start restores it.
         """
         reference = image_reference(own_program)
-        _, cgroups = self._known()
+        _, cgroups = self._ready()
         what = f"make the image {reference}"
         await self._files(what, self._store.write_image, reference, own_program)
-        if not self._noted:  # made again later, the note is of the time before the first container all the same
-            self._handed_on = await self._files(what, handed_on, cgroups)
-        self._handed_on = await self._files(what, self._store.note_handed_on, self._handed_on)
-        self._noted = True
+        await self._files(what, self._store.controllers.record, cgroups)
         return reference
 
     async def require_image(self, reference: str) -> None:
-        """Only our own image can be there: nothing else unpacks one here."""
-        missing = await asyncio.to_thread(self._store.missing_of, reference, noted=bool(self._handed_on))
-        if missing:
+        """Only our own image can be present: this engine unpacks no other."""
+        if missing := await asyncio.to_thread(self._store.missing_file, reference):
             remedy = "leave workload.image out, or set engine.kind=docker"
-            what = f"the oci engine holds no image but its own, not {reference} ({missing} is not there)"
+            what = f"the oci engine holds no image but its own, not {reference} ({missing} is missing or damaged)"
             raise ImageAbsentError(what, remedy)
 
     async def create(self, spec: ContainerSpec) -> str:
-        """Write the bundle; nothing runs yet. What a failure or a cancellation leaves half made is removed."""
+        """Write the bundle; nothing runs yet. A failure or a cancellation removes what was written."""
         if spec.network != "none":
             what = f"the oci engine makes no network {spec.network} (workload.network)"
             raise EngineError(what, "set workload.network=none or engine.kind=docker")
+        write = partial(self._store.write_bundle, seccomp=self._seccomp)
         try:
-            await run_shielded(
-                self._files(
-                    f"create the container {spec.name}", partial(self._store.write_bundle, seccomp=self._seccomp), spec
-                )
-            )
+            await run_shielded(self._files(f"create the container {spec.name}", write, spec))
         except asyncio.CancelledError as cancellation:
-            if cancellation.__cause__ is None:  # it was made
-                await run_shielded(
-                    asyncio.to_thread(shutil.rmtree, self._store.bundle_of(spec.name), ignore_errors=True)
-                )
+            if cancellation.__cause__ is None:  # the bundle was written
+                remove = partial(shutil.rmtree, self._store.bundle_of(spec.name), ignore_errors=True)
+                await run_shielded(asyncio.to_thread(remove))
             raise
         return spec.name
 
     async def start(self, container_id: str) -> None:
-        """`run --detach`: returns once the program has been executed. What an error leaves, `remove` removes."""
+        """`run --detach` returns once the program has been executed. `remove` cleans up after an error."""
         home = self._store.bundle_of(container_id)
         pid_file = home / "pid"
-        self._starting += 1
+        what = f"start the container {container_id}"
+        self._starts_in_progress += 1
         try:
-            said = await self._call(
-                f"start the container {container_id}", home,
-                "run", "--detach", "--bundle", home, "--pid-file", pid_file, container_id,
-            )  # fmt: skip
-            if said:
-                raise EngineError(f"could not start the container {container_id}", one_line(said))
-            pid = await self._files(f"start the container {container_id}", first_process, pid_file)
-            self._lives[container_id] = _Life(pid, asyncio.create_task(exit_status(pid)))
+            message = await self._call(
+                what, home, "run", "--detach", "--bundle", home, "--pid-file", pid_file, container_id
+            )
+            if message:
+                raise EngineError(f"could not {what}", one_line(message))
+            pid = await self._files(what, read_pid_file, pid_file)
+            self._started[container_id] = StartedContainer.watch(pid)
         finally:
-            self._starting -= 1
+            self._starts_in_progress -= 1
 
     async def pid(self, container_id: str) -> int:
-        """Its first process while it runs."""
-        life = self._lives.get(container_id)
-        return 0 if life is None or life.end.done() else life.pid
+        """Its first process while it runs, else 0."""
+        started = self._started.get(container_id)
+        return 0 if started is None or started.exit.done() else started.pid
 
     async def wait(self, container_id: str, timeout_s: float) -> int | None:
-        """Its exit status as the kernel tells its parent, which we are; None if it still runs."""
-        life = self._lives.get(container_id)
-        if life is None:
+        """Its exit status, which the kernel reports to us, its parent; None if it still runs."""
+        started = self._started.get(container_id)
+        if started is None:
             raise EngineError(f"the container {container_id} was not started here", "start it first")
         try:
-            # No asyncio.wait_for(): Python 3.11's forgets a cancellation that comes together with the end.
-            async with timeout(timeout_s):
-                return await asyncio.shield(life.end)
-        except TimeoutError:
-            return None
+            return await started.wait(timeout_s)
         except ChildProcessError as error:
-            what = f"the exit status of the container {container_id} went to somebody else"
+            what = f"the exit status of the container {container_id} was fetched by another part of this process"
             raise EngineError(what, "does something in this process wait for all children?") from error
         finally:
-            self._alive()
+            self._on_call_end()
 
     async def remove(self, container_id: str) -> None:
-        """Kill and remove. One whose end we saw leaves only its cgroups and its state, which need no runtime."""
-        life = self._lives.pop(container_id, None)
+        """Kill and remove. After an observed exit only cgroups and files are left, which takes no runtime."""
+        started = self._started.pop(container_id, None)
+        what = f"remove the container {container_id}"
         home, members = self._store.bundle_of(container_id), frozenset[int]()
-        if life is None or not await self._ended(life):
+        if started is None or not await started.kill_and_reap():
             if not await asyncio.to_thread(home.exists):
                 return
-            await asyncio.to_thread(end_descendants_of, home, self._proc)
-            members = await asyncio.to_thread(self._store.members, container_id, self._known()[1])
-            # It may know nothing of this one, or hang: what is left then is removed by hand, and its failure moot.
+            await asyncio.to_thread(kill_workers_on, home, self._proc)
+            members = await asyncio.to_thread(self._store.members, container_id, self._ready()[1])
+            # The runtime may not know this container, or hang. Its failure does not matter: the rest is removed below.
             with suppress(EngineError):
-                await self._call(f"remove the container {container_id}", home, "delete", "--force", container_id)
-        await self._files(f"remove the container {container_id}", self._remove_rest, container_id, members)
+                await self._call(what, home, "delete", "--force", container_id)
+        await self._files(what, self._remove_rest, container_id, members)
 
-    async def ours(self, instance: str) -> Sequence[str]:
-        """Bundles that bear our labels and this instance."""
-        return await self._files("list our containers", lambda: sorted(self._store.labelled(instance)))
+    async def own_containers(self, instance: str) -> Sequence[str]:
+        """Bundles with our labels and this instance."""
+        return await self._files("list our containers", lambda: sorted(self._store.own_containers(instance)))
 
-    async def running(self) -> None:
-        """Nobody knows how many: there is no daemon to ask."""
+    async def count_running(self) -> None:
+        """Unknown: there is no daemon that knows others' containers."""
 
-    async def started(self, since_unix_s: int, until_unix_s: int) -> None:
-        """Likewise."""
+    async def count_started(self, since_unix_s: int, until_unix_s: int) -> None:
+        """Unknown, as for `count_running`."""
 
     async def remove_image(self, reference: str) -> None:
-        """Remove our image, and the directories that are empty then."""
+        """Remove our image, and directories that are empty then."""
         await self._files(f"remove the image {reference}", self._store.remove_image, reference)
 
-    def hurry(self) -> None:
-        """The process is to end: no command of the runtime is waited for longer than a service may take to stop."""
-        self._timeout_s = min(self._timeout_s, HURRIED_S)
+    def shorten_timeouts(self) -> None:
+        """Shutdown has begun: wait for no command of the runtime longer than a service may take to stop."""
+        self._timeout_s = min(self._timeout_s, SHUTDOWN_CALL_TIMEOUT_S)
         if self._runtime is not None:
             self._runtime = replace(self._runtime, timeout_s=self._timeout_s)
 
     async def close(self) -> None:
-        """Wait for no container's end any more, and undo what the runtime did above their cgroups; they stay."""
-        for life in self._lives.values():
-            life.end.cancel()
-        await asyncio.gather(*(life.end for life in self._lives.values()), return_exceptions=True)
-        self._lives.clear()
+        """Stop waiting for exits, and restore the controllers above our cgroups. Containers stay."""
+        for started in self._started.values():
+            started.exit.cancel()
+        await asyncio.gather(*(started.exit for started in self._started.values()), return_exceptions=True)
+        self._started.clear()
         if self._runtime is not None:
             await asyncio.to_thread(self._runtime.reap_strays, frozenset(), self._proc)
         if self._was_subreaper is False:
-            be_subreaper(on=False)
+            set_subreaper(on=False)
         self._was_subreaper = None
-        if self._noted:
-            self._noted = False
-            await self._files("take back what a runtime switched on", self._store.take_back, self._handed_on)
+        if self._store.controllers.recorded:
+            await self._files("disable the controllers that a runtime enabled", self._store.restore_controllers)
 
     async def _call(self, what: str, home: Path, *arguments: str | Path) -> str:
-        runtime, _ = self._known()
+        """Run a command of the runtime; returns its error message. `what` completes the sentence "could not ..."."""
+        runtime, _ = self._ready()
         try:
-            return await runtime.call(home / "log", *arguments)
-        except TimeoutError as error:
-            lost = f"could not {what}: no answer within {self._timeout_s:g} s"
-            raise EngineAnswerLostError(lost, f"does `{runtime.program} --version` answer?") from error
-        except OSError as error:
-            lost = f"could not {what}: {runtime.program}: {error.strerror}"
-            raise EngineAnswerLostError(lost, REMEDY) from error
+            with runtime_errors(what, runtime):
+                return await runtime.call(home / "log", *arguments)
         finally:
-            self._alive()
+            self._on_call_end()
 
     async def _files(self, what: str, function: Callable[..., T], *arguments: object) -> T:
-        """Run file work in a thread; what the operating system refuses names the container."""
-        try:
+        """Run file operations in a thread. Raises EngineError."""
+        with file_errors(what, self._store.root):
             return await asyncio.to_thread(function, *arguments)
-        except (OSError, CgroupError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-            raise EngineError(f"could not {what}: {reason}{where}", f"see {self._store.root}") from error
 
-    async def _ended(self, life: _Life) -> bool:
-        """Kill its first process, which ends all others of its pid namespace, and reap it."""
-        if not life.end.done():
-            with suppress(ProcessLookupError):
-                os.kill(life.pid, signal.SIGKILL)  # our child, not reaped: no other process can have its number
-        with suppress(TimeoutError, ChildProcessError):
-            await run_shielded(_result(life.end), _REAP_S)
-            return True
-        life.end.cancel()
-        return False
-
-    def _known(self) -> tuple[Runtime, Cgroups]:
+    def _ready(self) -> tuple[Runtime, Cgroups]:
         if self._runtime is None or self._cgroups is None:
-            raise EngineError("the oci engine was not asked what it is", "call info() first")
+            raise EngineError("the oci engine is not initialised", "call info() first")
         return self._runtime, self._cgroups
 
     def _remove_rest(self, container_id: str, members: frozenset[int]) -> None:
-        """Cgroups with whatever lives in them, then the files.
+        """Remove the cgroups and the processes in them, then the files.
 
-        `members`: who was in the cgroups; those that became our children by a start without an answer are reaped.
+        `members`: processes that were in the cgroups before; those that became our children are reaped.
         """
         if not self._store.bundle_of(container_id).exists():
             return
-        runtime, cgroups = self._known()
+        runtime, cgroups = self._ready()
         members |= self._store.members(container_id, cgroups)
         self._store.remove_cgroups(container_id, cgroups)
         for pid in members:
-            reap_dead(pid, self._proc)
-        if not self._starting:  # one that has just been started may end before its number is known here
-            runtime.reap_strays({life.pid for life in tuple(self._lives.values())}, self._proc)
+            reap_killed(pid, self._proc)
+        if not self._starts_in_progress:  # a container just started may exit before its pid is known here
+            runtime.reap_strays({started.pid for started in tuple(self._started.values())}, self._proc)
         self._store.remove_bundle(container_id)
-
-
-async def _result(end: Awaitable[T]) -> T:
-    return await asyncio.shield(end)
-
-
-def _parent(cgroups: Cgroups) -> str:
-    """`/kickwatch` in every hierarchy; below our unit where systemd delegated that part of cgroup v2 to us."""
-    base = own_base(cgroups).relative_to(cgroups.memory_root)
-    return str(Path("/") / base / CGROUP_NAME)
-
-
-def parse_version(told: str, program: str) -> tuple[str, str]:
-    """`runc version 1.1.5+ds1` is (runc, 1.1.5+ds1); a wrapper that says nothing is known by its file's name."""
-    words = told.partition("\n")[0].split()
-    if len(words) >= 3 and words[1] == "version":
-        return words[0], words[2]
-    return program, "unknown"
-
-
-def has_seccomp(told: str, proc: Path) -> bool:
-    """Whether kernel and runtime both have it: runc names its libseccomp, crun its features."""
-    kernel = (proc / "sys/kernel/seccomp").is_dir()  # "seccomp: Sysctl to display available actions", 4.14
-    return kernel and ("libseccomp:" in told or "+SECCOMP" in told)
-
-
-def forbidden(proc: Path) -> tuple[str, str] | None:
-    """Why a runtime cannot work from this process, and the remedy; None where it may."""
-    if held(proc) & 1 << _CAP_SYS_ADMIN:
-        return None
-    what = "without CAP_SYS_ADMIN no container can be made here without an engine"
-    service = "the service takes the drop-in oci.conf (systemd.md) and a restart"
-    return what, f"{service}; by hand, be root, with engine.kind set before the start; or set engine.kind=docker"

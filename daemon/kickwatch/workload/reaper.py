@@ -1,4 +1,4 @@
-"""Removes what kickwatch left behind, and nothing else: containers by label and instance, cgroups by their name."""
+"""Removes what kickwatch left on the node and nothing else: containers by label and instance, cgroups by name."""
 
 import subprocess
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from kickwatch.errors import CgroupError, EngineError
 from kickwatch.node.cgroups import OWN_PREFIX, Cgroups, remove_tree
 from kickwatch.workload.engine import Engine
 
-_SYSTEMCTL_DEADLINE_S = 30.0
-_NOT_LOADED = 5  # systemctl's exit status for a unit that is not there (LSB: program is not installed)
+_SYSTEMCTL_TIMEOUT_S = 30.0
+_UNIT_NOT_LOADED = 5  # systemctl's exit status for a unit that does not exist (LSB: program is not installed)
 
 
 async def reap_containers(engine: Engine, instance: str) -> int:
-    """Remove every container of this instance; returns how many. The first failure is raised after all were tried."""
+    """Remove every container of this instance; return their number. Raises the first failure after trying all."""
     failures: list[EngineError] = []
-    found = await engine.ours(instance)
+    found = await engine.own_containers(instance)
     for container_id in found:
         try:
             await engine.remove(container_id)
@@ -27,10 +27,10 @@ async def reap_containers(engine: Engine, instance: str) -> int:
 
 
 def reap_cgroups(cgroups: Cgroups, names: Sequence[str]) -> None:
-    """Remove our cgroup parents in every hierarchy, once the containers below them are gone.
+    """Remove our cgroup parents in every hierarchy; call it after the containers below them are removed.
 
-    A directory that still holds processes is left alone: they are a container's that could not be removed. Raises one
-    CgroupError for all that stays, after every hierarchy was tried.
+    A directory that cannot be emptied of processes stays. Raises one CgroupError for all that stay, after trying every
+    hierarchy.
     """
     failures = [failure for mount in cgroups.mounts for name in names for failure in _remove(mount / name)]
     if failures:
@@ -39,10 +39,10 @@ def reap_cgroups(cgroups: Cgroups, names: Sequence[str]) -> None:
 
 
 def _remove(directory: Path) -> list[CgroupError]:
-    """Why `directory` or something below it stays; nothing where all is gone."""
+    """Why `directory` or something below it stays; empty if all of it is removed."""
     try:
-        # Only our containers ever live below our parent; what is left in one whose engine forgot it (an init of a runc
-        # that was killed in between) is ours to end.
+        # Only our containers live below our parent. A process in one that its engine forgot (the init of a runc that
+        # was killed during a start) is ours to kill.
         remaining = remove_tree(directory, kill=True) if directory.is_dir() else ()
     except CgroupError as error:
         return [error]
@@ -54,27 +54,27 @@ def _remove(directory: Path) -> list[CgroupError]:
 def stop_slice(
     name: str, *, proc: Path = Path("/proc"), root: Path = Path("/"), systemctl: str | Path = "systemctl"
 ) -> bool:
-    """Stop the slice `name` of our containers; True when systemd was asked to. It blocks: call it in a thread.
+    """Stop the slice `name` of our containers; True if systemd was asked to. Blocks: call it in a thread.
 
-    systemd starts a slice on demand, with the first scope in it, and keeps it, cgroups and all, after the last one. A
-    slice that still has something in it is left alone, since stopping it would kill that. Nothing is done where pid 1
-    is no systemd (sd_booted(3)). Raises CgroupError.
+    systemd starts a slice with the first scope in it, and keeps the slice and its cgroups after the last one. A slice
+    with a unit in it is left alone, because stopping the slice would kill that unit. Does nothing if systemd is not pid
+    1 (sd_booted(3)). Raises CgroupError.
     """
     if not name.startswith(OWN_PREFIX) or not name.endswith(".slice") or "/" in name:
         raise CgroupError(f"the slice {name} is not one of ours", f"ours begin with {OWN_PREFIX}")
-    if not (root / "run/systemd/system").is_dir() or _inhabited(name, Cgroups.read(proc, root)):
+    if not (root / "run/systemd/system").is_dir() or _has_units(name, Cgroups.read(proc, root)):
         return False
     command = [str(systemctl), "stop", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMCTL_DEADLINE_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMCTL_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CgroupError(f"{name} could not be stopped ({error})", f"systemctl stop {name}") from error
-    if done.returncode not in {0, _NOT_LOADED}:
-        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise CgroupError(f"{name} could not be stopped ({said})", f"systemctl stop {name}")
+    if done.returncode not in {0, _UNIT_NOT_LOADED}:
+        reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise CgroupError(f"{name} could not be stopped ({reason})", f"systemctl stop {name}")
     return True
 
 
-def _inhabited(name: str, cgroups: Cgroups) -> bool:
-    """True when the slice has a scope, a service or a slice below it in any hierarchy."""
+def _has_units(name: str, cgroups: Cgroups) -> bool:
+    """True if the slice has a scope, a service or a slice below it in any hierarchy."""
     return any(path.is_dir() for mount in cgroups.mounts for path in (mount / name).glob("*"))

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults on the path that creates memory cgroups, for kickwatch's laboratory and for nothing else: it refuses to load
- * on any machine but one that DMI calls "kickwatch-laboratory".
+ * Faults on the path that creates memory cgroups, for kickwatch's laboratory only: it refuses to load unless the DMI
+ * product name is "kickwatch-laboratory".
  *
- * mem_cgroup_css_online() runs once for each new memory cgroup, in the task that makes it. It is replaced by a function
- * here that does the damage and goes on with the kernel's own: so the stack is that of a kernel that has the fault, with
- * no trace of a probe in it. All faults are off until their parameter says how many of them each memory cgroup costs:
+ * mem_cgroup_css_online() runs once for each new memory cgroup, in the task that creates it. This module replaces it by
+ * a function that triggers the faults and then calls the original. So stacks look like those of a kernel with the fault
+ * and contain no probe. Each fault has a parameter, its number per memory cgroup, which is 0 (off) at first:
  *
  *	kick	kick_all_cpus_sync() in the task that creates
- *	worker	the same from a worker, a moment later: no stack tells who wanted it
- *	caches	kmem caches created in the task and destroyed by workers, as each memory cgroup had its own until
+ *	worker	the same from a worker, a moment later: no stack shows the cause
+ *	caches	kmem caches created in the task and destroyed by workers, as each memory cgroup had them until
  *		"mm: memcg/slab: use a single set of kmem_caches for all accounted allocations" (5.9): all under
  *		slab_mutex, so they wait for each other
  *	key	a static key turned on and off again in the task: kernel text is patched twice
@@ -35,7 +35,7 @@ module_param(worker, uint, 0644);
 module_param(caches, uint, 0644);
 module_param(key, uint, 0644);
 
-/* What was done so far, for the laboratory to compare with what was seen. */
+/* Counters of the faults, for the laboratory to compare with what kickwatch observes. */
 static atomic_t memcgs, kicked, kicked_by_worker, caches_made, keys_flipped;
 
 static int read_count(char *buffer, const struct kernel_param *param)
@@ -59,7 +59,7 @@ static atomic_t kicks_wanted;
 static struct workqueue_struct *workers;
 static int (*original)(struct cgroup_subsys_state *css);
 
-/* kick_all_cpus_sync() had no user left on x86 by 6.12 and may go: its body, then, under a name of our own. */
+/* By 6.12 kick_all_cpus_sync() has no user on x86 and may be removed; this is a copy of it. */
 #ifdef KICKFAULT_OWN_KICK
 static void do_nothing(void *unused)
 {
@@ -84,7 +84,7 @@ static noinline void kickfault_work(struct work_struct *work)
 
 static DECLARE_WORK(kick_work, kickfault_work);
 
-/* One work item for each cache: as many workers as there are caches ask for slab_mutex at once. */
+/* One work item for each cache, so that as many workers contend for slab_mutex. */
 static noinline void kickfault_destroy_cache(struct work_struct *work)
 {
 	struct doomed *doomed = container_of(work, struct doomed, work);
@@ -97,7 +97,7 @@ static void noop_ctor(void *object)
 {
 }
 
-/* A constructor keeps the cache from being merged with one of that size, whatever the flags are called. */
+/* A constructor prevents merging with another cache of that size, without flags whose names change. */
 static noinline void make_cache(void)
 {
 	struct doomed *doomed = kmalloc(sizeof(*doomed), GFP_KERNEL);
@@ -112,7 +112,7 @@ static noinline void make_cache(void)
 		kfree(doomed);
 		return;
 	}
-	/* It leaves a slab with this CPU, which is asked for it under slab_mutex when the cache goes. */
+	/* This leaves a slab on this CPU, which is flushed under slab_mutex when the cache is destroyed. */
 	object = kmem_cache_alloc(doomed->cache, GFP_KERNEL);
 	if (object)
 		kmem_cache_free(doomed->cache, object);
@@ -126,7 +126,7 @@ static int flipped_side;
 static noinline void flip_key(void)
 {
 	static_branch_enable(&faulty_key);
-	if (static_branch_unlikely(&faulty_key))	/* the place that is patched */
+	if (static_branch_unlikely(&faulty_key))	/* the instruction that is patched */
 		flipped_side++;
 	static_branch_disable(&faulty_key);
 	atomic_inc(&keys_flipped);
@@ -154,8 +154,8 @@ static noinline int kickfault_css_online(struct cgroup_subsys_state *css)
 }
 
 /*
- * Before 5.11 callbacks receive pt_regs, which are NULL unless all registers are saved, and are protected from recursion
- * unless they say they need not be.
+ * Before 5.11 callbacks receive pt_regs, which are NULL unless all registers are saved, and recursion protection is the
+ * default.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
 #define FTRACE_OPS_FL_RECURSION 0
@@ -175,7 +175,7 @@ static noinline int kickfault_css_online(struct cgroup_subsys_state *css)
 static void notrace redirect(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
 			     struct ftrace_regs *fregs)
 {
-	if (!within_module(parent_ip, THIS_MODULE))	/* not our own call of the original */
+	if (!within_module(parent_ip, THIS_MODULE))	/* not this module's call of the original */
 		set_instruction_pointer(fregs, (unsigned long)kickfault_css_online);
 }
 
@@ -184,7 +184,7 @@ static struct ftrace_ops hook = {
 	.flags = REGISTERS_WANTED | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_RECURSION,
 };
 
-/* kallsyms_lookup_name() is not for modules since 5.7; a kprobe, removed again at once, tells the address too. */
+/* kallsyms_lookup_name() is not exported since 5.7; a temporary kprobe gives the address as well. */
 static void *address_of(const char *name)
 {
 	struct kprobe probe = { .symbol_name = name };
@@ -225,7 +225,7 @@ static void __exit kickfault_exit(void)
 {
 	unregister_ftrace_function(&hook);
 	ftrace_set_filter(&hook, NULL, 0, 1);
-	synchronize_rcu_tasks();	/* whoever was redirected has left */
+	synchronize_rcu_tasks();	/* wait until all redirected tasks have left */
 	destroy_workqueue(workers);
 }
 

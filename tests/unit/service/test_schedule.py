@@ -61,7 +61,7 @@ class AnEngine:
 
     running_now = 0
 
-    async def running(self) -> int:
+    async def count_running(self) -> int:
         return self.running_now
 
 

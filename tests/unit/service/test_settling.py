@@ -47,7 +47,7 @@ class Engine:
             raise EngineAbsentError("gone", "start it")
         return INFO
 
-    def hurry(self) -> None:
+    def shorten_timeouts(self) -> None:
         """Nothing is slow here."""
 
 

@@ -1,4 +1,4 @@
-"""Churn against an engine and a barrier that are fakes: they remember what was asked, and fail or hang where told."""
+"""Churn with a fake engine, barrier and knobs that record their calls, and fail or hang at a given step."""
 
 import asyncio
 import selectors
@@ -16,19 +16,19 @@ from kickwatch.workload.churn import Churn, ChurnPlan
 from kickwatch.workload.engine import ContainerSpec, EngineInfo
 
 INFO = EngineInfo(name="fake", version="1", runtime="none", cgroup_driver="cgroupfs", root="/nowhere")
-STEPS = ("create", "start", "reached", "kmem", "turn", "release", "wait", "remove", "after_knobs", "after")
-THREADED = {"kmem", "turn", "release"}
+STEPS = ("create", "start", "barrier", "kmem", "knobs", "release", "wait", "remove", "after_knobs", "count")
+THREADED = {"kmem", "knobs", "release"}
 
 
 @dataclass
 class Stage:
-    """What the fakes share: the calls in their order, what is alive, which step fails and which hangs."""
+    """Shared by the fakes: the calls in order, the existing containers, which step fails and which hangs."""
 
     calls: list[tuple[str, str]] = field(default_factory=list)
     specs: list[ContainerSpec] = field(default_factory=list)
-    begun: list[float] = field(default_factory=list)
-    alive: set[str] = field(default_factory=set)
-    most_alive: int = 0
+    created_s: list[float] = field(default_factory=list)
+    existing: set[str] = field(default_factory=set)
+    most_existing: int = 0
     fail: dict[str, Exception] = field(default_factory=dict)
     fail_only: int | None = None
     hang: str = ""
@@ -36,38 +36,38 @@ class Stage:
     statuses: list[int | None] = field(default_factory=list)
     wait_limits: list[float] = field(default_factory=list)
     at_barrier: bool = True
-    stuck_until: float = 0.0  # on the loop's clock: no removal ends before
+    stuck_until_s: float = 0.0  # on the loop's clock: no removal completes before
     of_worker: dict[object, str] = field(default_factory=dict)
 
     @property
-    def mine(self) -> str:
-        """The container that the calling worker is at."""
+    def current(self) -> str:
+        """The container of the calling worker."""
         return self.of_worker[asyncio.current_task()]
 
     def note(self, step: str, container: str) -> None:
-        """A step begins; it fails if it is told to."""
+        """Record a step; raise its error, if it has one."""
         self.calls.append((step, container))
         error = self.fail.get(step)
         if error is not None and self.fail_only in {None, int(container.rpartition("-")[2])}:
             raise error
 
     async def step(self, step: str, container: str) -> None:
-        """The same, with a chance for others to run, or without end."""
+        """Like `note`, then let other tasks run; the step `hang` never returns."""
         self.note(step, container)
         await asyncio.sleep(0)
         if step == self.hang:
             self.hanging.set()
-            if step != "remove":  # which is bounded, as an engine promises
+            if step != "remove":  # a removal is always bounded
                 await asyncio.Event().wait()
 
     def steps(self, container: str) -> list[str]:
-        """What happened to one container."""
+        """The steps of one container."""
         return [step for step, name in self.calls if name == container]
 
 
 @dataclass
 class FakeEngine:
-    """Keeps the promises of Engine: a cancelled create leaves nothing, a removal is bounded."""
+    """Follows the Engine protocol: a cancelled create leaves nothing, a removal is bounded."""
 
     stage: Stage
     remove_s: float = 0.0
@@ -79,11 +79,11 @@ class FakeEngine:
     async def create(self, spec: ContainerSpec) -> str:
         self.stage.specs.append(spec)
         self.stage.of_worker[asyncio.current_task()] = spec.name
-        self.stage.begun.append(asyncio.get_running_loop().time())
+        self.stage.created_s.append(asyncio.get_running_loop().time())
         await self.stage.step("create", spec.name)
-        self.stage.alive.add(spec.name)
-        self.stage.most_alive = max(self.stage.most_alive, len(self.stage.alive))
-        return spec.name  # as good an id as any, and it tells which container is meant
+        self.stage.existing.add(spec.name)
+        self.stage.most_existing = max(self.stage.most_existing, len(self.stage.existing))
+        return spec.name  # the id is the name, so the other calls show which container they are for
 
     async def start(self, container_id: str) -> None:
         await self.stage.step("start", container_id)
@@ -99,8 +99,8 @@ class FakeEngine:
 
     async def remove(self, container_id: str) -> None:
         await self.stage.step("remove", container_id)
-        await asyncio.sleep(max(self.remove_s, self.stage.stuck_until - asyncio.get_running_loop().time()))
-        self.stage.alive.discard(container_id)
+        await asyncio.sleep(max(self.remove_s, self.stage.stuck_until_s - asyncio.get_running_loop().time()))
+        self.stage.existing.discard(container_id)
 
     async def prepare_image(self, own_program: bytes) -> str:
         raise NotImplementedError
@@ -108,7 +108,7 @@ class FakeEngine:
     async def require_image(self, reference: str) -> None:
         raise NotImplementedError
 
-    async def ours(self, instance: str) -> Sequence[str]:
+    async def own_containers(self, instance: str) -> Sequence[str]:
         raise NotImplementedError
 
     async def remove_image(self, reference: str) -> None:
@@ -119,7 +119,7 @@ class FakeEngine:
 
 
 @dataclass
-class FakePlace:
+class FakeProcess:
     stage: Stage
     container: str
 
@@ -139,23 +139,23 @@ class FakePlace:
 class FakeBarrier:
     stage: Stage
 
-    async def reached(
+    async def wait_for(
         self, container_id: str, _inspect_pid: Callable[[str], Awaitable[int]], name: str
-    ) -> FakePlace | None:
+    ) -> FakeProcess | None:
         assert name
-        await self.stage.step("reached", container_id)
-        return FakePlace(self.stage, container_id) if self.stage.at_barrier else None
+        await self.stage.step("barrier", container_id)
+        return FakeProcess(self.stage, container_id) if self.stage.at_barrier else None
 
 
 @dataclass
 class FakeKnobs:
     stage: Stage
 
-    def turn(self, memcg: Path) -> None:
-        self.stage.note("turn", memcg.name)
+    def apply(self, memcg: Path) -> None:
+        self.stage.note("knobs", memcg.name)
 
     async def after_container(self) -> None:
-        await self.stage.step("after_knobs", self.stage.mine)
+        await self.stage.step("after_knobs", self.stage.current)
 
 
 def plan(**changes: Any) -> ChurnPlan:
@@ -166,15 +166,15 @@ def plan(**changes: Any) -> ChurnPlan:
     return ChurnPlan(**(template | changes))
 
 
-def churn(stage: Stage, wanted: ChurnPlan, *, remove_s: float = 0.0) -> Churn:
-    async def after() -> int | None:
-        await stage.step("after", stage.mine)
+def churn(stage: Stage, churn_plan: ChurnPlan, *, remove_s: float = 0.0) -> Churn:
+    async def count_broadcasts() -> int | None:
+        await stage.step("count", stage.current)
         return 5
 
-    return Churn(FakeEngine(stage, remove_s), wanted, FakeBarrier(stage), FakeKnobs(stage), after)
+    return Churn(FakeEngine(stage, remove_s), churn_plan, FakeBarrier(stage), FakeKnobs(stage), count_broadcasts)
 
 
-async def test_one_life_in_its_order() -> None:
+async def test_the_steps_of_one_container_are_in_order() -> None:
     stage = Stage()
     (container,) = await churn(stage, plan(containers=1)).run()
     assert stage.steps("kickwatch-t-0") == list(STEPS)
@@ -184,24 +184,24 @@ async def test_one_life_in_its_order() -> None:
     assert min(container.create_ms, container.start_ms, container.wait_ms, container.remove_ms) > 0
 
 
-async def test_serially_one_ends_before_the_next_begins() -> None:
+async def test_with_concurrency_one_each_container_is_removed_before_the_next() -> None:
     stage = Stage()
     done = await churn(stage, plan(containers=3)).run()
     assert [step for step, _ in stage.calls] == list(STEPS) * 3
     assert [container.index for container in done] == [0, 1, 2]
-    assert stage.most_alive == 1
+    assert stage.most_existing == 1
 
 
-@pytest.mark.parametrize("step", ["start", "reached", "kmem", "turn", "release", "wait"])
+@pytest.mark.parametrize("step", ["start", "barrier", "kmem", "knobs", "release", "wait"])
 @pytest.mark.parametrize("error", [EngineError("could not", "try"), CgroupError("file", "root")])
-async def test_a_failure_at_any_step_removes_and_names_the_container(step: str, error: KickwatchError) -> None:
+async def test_a_failure_at_any_step_removes_the_container_and_names_it(step: str, error: KickwatchError) -> None:
     stage = Stage(fail={step: error}, fail_only=1)
     done = await churn(stage, plan(containers=3)).run()
     assert [bool(container.failure) for container in done] == [False, True, False]
     assert "kickwatch-t-1" in done[1].failure
     assert str(error) in done[1].failure
-    assert stage.steps("kickwatch-t-1")[-3:] == ["remove", "after_knobs", "after"]
-    assert stage.alive == set()
+    assert stage.steps("kickwatch-t-1")[-3:] == ["remove", "after_knobs", "count"]
+    assert stage.existing == set()
 
 
 async def test_a_create_that_fails_leaves_nothing_to_remove() -> None:
@@ -212,7 +212,7 @@ async def test_a_create_that_fails_leaves_nothing_to_remove() -> None:
     assert "remove" not in stage.steps("kickwatch-t-0")
 
 
-async def test_a_removal_that_fails_is_a_failure_unless_there_was_one_before() -> None:
+async def test_a_failed_removal_does_not_replace_an_earlier_failure() -> None:
     stage = Stage(fail={"remove": EngineError("it is stuck")}, fail_only=0)
     done = await churn(stage, plan(containers=1)).run()
     assert done[0].failure == "container kickwatch-t-0: it is stuck"
@@ -221,7 +221,7 @@ async def test_a_removal_that_fails_is_a_failure_unless_there_was_one_before() -
     assert "no runc" in done[0].failure
 
 
-async def test_a_name_that_an_error_tells_is_not_told_twice() -> None:
+async def test_the_containers_name_is_not_repeated() -> None:
     stage = Stage(fail={"start": EngineError("could not start kickwatch-t-0")})
     (container,) = await churn(stage, plan(containers=1)).run()
     assert container.failure == "could not start kickwatch-t-0"
@@ -231,7 +231,7 @@ async def test_a_name_that_an_error_tells_is_not_told_twice() -> None:
 @pytest.mark.parametrize("cancellations", [1, 2, 3])
 async def test_cancelling_at_any_step_removes_everything(step: str, cancellations: int) -> None:
     stage = Stage(hang=step)
-    concurrency = 1 if step == "after" else 2
+    concurrency = 1 if step == "count" else 2
     task = asyncio.create_task(churn(stage, plan(containers=4, concurrency=concurrency), remove_s=0.05).run())
     async with asyncio.timeout(5):
         await stage.hanging.wait()
@@ -240,12 +240,12 @@ async def test_cancelling_at_any_step_removes_everything(step: str, cancellation
             await asyncio.sleep(0.01)
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert stage.alive == set()
+    assert stage.existing == set()
     started = {name for call, name in stage.calls if call == "start"}
     assert started <= {name for call, name in stage.calls if call == "remove"}
 
 
-async def test_an_engine_lost_in_mid_churn_is_told_once_and_plainly() -> None:
+async def test_an_engine_lost_during_churn_raises_one_plain_error() -> None:
     lost = EngineAnswerLostError("could not wait", "is it alive?")
     stage = Stage(fail={"wait": lost, "info": EngineAbsentError("no engine answers", "start it")})
     with pytest.raises(EngineAbsentError, match="no engine answers"):
@@ -256,26 +256,26 @@ async def test_an_engine_lost_in_mid_churn_is_told_once_and_plainly() -> None:
     assert removed == created
 
 
-async def test_a_lost_answer_of_an_engine_that_lives_costs_one_container() -> None:
+async def test_a_lost_answer_of_a_live_engine_fails_one_container() -> None:
     stage = Stage(fail={"start": EngineAnswerLostError("no answer within 1 s")}, fail_only=1)
     done = await churn(stage, plan(containers=3)).run()
     assert [bool(container.failure) for container in done] == [False, True, False]
     assert ("info", "engine-0") in stage.calls
 
 
-async def test_an_error_of_no_container_arrives_plain_and_the_others_are_removed() -> None:
+async def test_an_error_that_is_no_containers_is_raised_plain_after_the_removals() -> None:
     stage = Stage(fail={"after_knobs": CgroupError("/proc/cgroups cannot be read")}, fail_only=0)
     with pytest.raises(CgroupError, match="/proc/cgroups"):
         await churn(stage, plan(containers=6, concurrency=3), remove_s=0.02).run()
-    assert stage.alive == set()
+    assert stage.existing == set()
 
 
-async def test_a_fault_of_our_own_is_not_passed_off_as_a_containers() -> None:
-    stage = Stage(fail={"reached": ZeroDivisionError()})
+async def test_a_bug_is_not_recorded_as_a_containers_failure() -> None:
+    stage = Stage(fail={"barrier": ZeroDivisionError()})
     with pytest.raises(ExceptionGroup) as caught:
         await churn(stage, plan(containers=2)).run()
     assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
-    assert stage.alive == set()
+    assert stage.existing == set()
 
 
 @given(containers=st.integers(1, 12), concurrency=st.integers(1, 6))
@@ -284,7 +284,7 @@ def test_concurrency_never_exceeds_the_plan(containers: int, concurrency: int) -
         stage = Stage()
         done = await churn(stage, plan(containers=containers, concurrency=concurrency)).run()
         assert [container.index for container in done] == list(range(containers))
-        assert stage.most_alive <= concurrency
+        assert stage.most_existing <= concurrency
         assert len({spec.name for spec in stage.specs}) == containers
         assert all((container.creation_path_broadcasts is None) == (concurrency > 1) for container in done)
 
@@ -294,21 +294,21 @@ def test_concurrency_never_exceeds_the_plan(containers: int, concurrency: int) -
 async def test_all_workers_are_used() -> None:
     stage = Stage()
     await churn(stage, plan(containers=9, concurrency=3), remove_s=0.01).run()
-    assert stage.most_alive == 3
+    assert stage.most_existing == 3
 
 
 class VirtualTime(asyncio.SelectorEventLoop):
-    """A loop whose clock jumps to the next timer instead of waiting for it: beginnings are exact, whatever the load."""
+    """A loop whose clock jumps to the next timer instead of waiting, so times are exact on a loaded machine."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        super().__init__(Jumping(self))
+        super().__init__(JumpingSelector(self))
 
     def time(self) -> float:
         return self.now
 
 
-class Jumping(selectors.DefaultSelector):
+class JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTime) -> None:
         super().__init__()
         self.loop = loop
@@ -318,54 +318,56 @@ class Jumping(selectors.DefaultSelector):
         return super().select(0)
 
 
-def beginnings(wanted: ChurnPlan, life_s: float, stuck_until: float = 0.0) -> list[float]:
-    """When the containers of a churn of users' programs, each of which lives that long, are begun."""
-    stage = Stage(at_barrier=False, stuck_until=stuck_until)
+def creation_times_s(churn_plan: ChurnPlan, life_s: float, stuck_until_s: float = 0.0) -> list[float]:
+    """When each container of a churn of users' programs is created, if each lives for `life_s`."""
+    stage = Stage(at_barrier=False, stuck_until_s=stuck_until_s)
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
-        done = runner.run(churn(stage, wanted, remove_s=life_s).run())
+        done = runner.run(churn(stage, churn_plan, remove_s=life_s).run())
     assert not any(container.failure for container in done)
-    return stage.begun
+    return stage.created_s
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_pacing_spaces_the_beginnings(concurrency: int) -> None:
-    begun = beginnings(plan(containers=6, concurrency=concurrency, rate_hz=50.0, own_program=False), 0.001)
-    assert begun == pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08, 0.10], abs=0.001)
+def test_pacing_spaces_the_creations(concurrency: int) -> None:
+    created_s = creation_times_s(plan(containers=6, concurrency=concurrency, rate_hz=50.0, own_program=False), 0.001)
+    assert created_s == pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08, 0.10], abs=0.001)
 
 
-def test_containers_slower_than_the_rate_follow_at_once() -> None:
-    begun = beginnings(plan(containers=4, rate_hz=50.0, own_program=False), 1.0)
-    assert begun == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=0.001)
+def test_containers_slower_than_the_rate_follow_without_a_pause() -> None:
+    created_s = creation_times_s(plan(containers=4, rate_hz=50.0, own_program=False), 1.0)
+    assert created_s == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=0.001)
 
 
-def test_an_engine_that_was_stuck_is_not_overrun_afterwards() -> None:
-    begun = beginnings(plan(containers=6, concurrency=3, rate_hz=2.0, own_program=False), 0.0, stuck_until=10.0)
-    assert begun == pytest.approx([0.0, 0.5, 1.0, 10.0, 10.5, 11.0], abs=0.001)
+def test_after_a_stall_the_rate_still_limits() -> None:
+    created_s = creation_times_s(
+        plan(containers=6, concurrency=3, rate_hz=2.0, own_program=False), 0.0, stuck_until_s=10.0
+    )
+    assert created_s == pytest.approx([0.0, 0.5, 1.0, 10.0, 10.5, 11.0], abs=0.001)
 
 
 def test_without_a_rate_there_is_no_pause() -> None:
-    assert beginnings(plan(containers=5, own_program=False), 0.0)[-1] == pytest.approx(0.0)
+    assert creation_times_s(plan(containers=5, own_program=False), 0.0)[-1] == pytest.approx(0.0)
 
 
-async def test_our_own_program_that_never_reached_its_barrier_failed() -> None:
+async def test_own_program_that_exits_before_its_barrier_fails() -> None:
     stage = Stage(at_barrier=False, statuses=[7])
     (container,) = await churn(stage, plan(containers=1)).run()
-    assert container.failure == "container kickwatch-t-0 ended (status 7) before its barrier"
+    assert container.failure == "container kickwatch-t-0 exited (status 7) before its barrier"
     assert container.kmem_bytes is None
 
 
 @pytest.mark.parametrize(
     ("status", "failure"), [(None, "did not exit within 3.5 s"), (3, "exited with status 3"), (0, "")]
 )
-async def test_our_own_program_must_exit_well(status: int | None, failure: str) -> None:
+async def test_own_program_must_exit_with_status_zero(status: int | None, failure: str) -> None:
     stage = Stage(statuses=[status])
     (container,) = await churn(stage, plan(containers=1, wait_s=3.5, hold_s=0.01)).run()
     assert container.failure.removeprefix("container kickwatch-t-0 ") == failure
     assert stage.wait_limits == [3.5]
-    assert stage.alive == set()
+    assert stage.existing == set()
 
 
-async def test_our_own_program_is_held_before_it_is_released() -> None:
+async def test_own_program_is_held_before_its_release() -> None:
     stage = Stage()
     (container,) = await churn(stage, plan(containers=1, hold_s=0.05)).run()
     assert container.wait_ms >= 45
@@ -377,30 +379,30 @@ async def test_a_users_program_may_run_for_hold_s_and_is_removed() -> None:
     assert container.failure == ""
     assert stage.wait_limits == [0.7]
     assert stage.steps("kickwatch-t-0") == [
-        "create", "start", "reached", "kmem", "turn", "wait", "remove", "after_knobs", "after",
+        "create", "start", "barrier", "kmem", "knobs", "wait", "remove", "after_knobs", "count",
     ]  # fmt: skip
 
 
-async def test_a_users_program_without_hold_is_removed_at_once() -> None:
+async def test_a_users_program_without_hold_s_is_removed_at_once() -> None:
     stage = Stage()
     (container,) = await churn(stage, plan(containers=1, own_program=False)).run()
     assert container.failure == ""
     assert "wait" not in stage.steps("kickwatch-t-0")
 
 
-async def test_a_users_program_that_ended_before_it_was_looked_at_counts() -> None:
+async def test_a_users_program_that_exits_at_once_counts() -> None:
     stage = Stage(at_barrier=False)
     (container,) = await churn(stage, plan(containers=1, own_program=False, hold_s=1)).run()
     assert (container.failure, container.kmem_bytes) == ("", None)
 
 
-async def test_a_users_program_that_fails_failed() -> None:
+async def test_a_users_program_with_a_nonzero_status_fails() -> None:
     stage = Stage(statuses=[127])
     (container,) = await churn(stage, plan(containers=1, own_program=False, hold_s=1)).run()
     assert container.failure == "container kickwatch-t-0 exited with status 127"
 
 
-def test_only_our_own_program_is_limited_in_its_processes() -> None:
+def test_only_our_own_program_has_a_pids_limit() -> None:
     assert plan().spec(0).pids_limit == 64
     assert plan(own_program=False).spec(0).pids_limit == 0
     assert plan().spec(4).name == "kickwatch-t-4"

@@ -1,7 +1,7 @@
-"""The Docker engine against a small server of the test's own on a Unix socket: slow, odd and refusing answers.
+"""DockerEngine against a fake server on a Unix socket, with slow, malformed and refusing answers.
 
-The server is a fake: it keeps containers in a dictionary and answers in the shapes of the Engine API (`docker version`
-20.10 unless told otherwise). What a real engine does is tested in tests/docker.
+The server keeps containers in a dictionary and answers in the format of the Engine API (20.10, unless a test changes
+it). Real engines are tested in tests/docker.
 """
 
 import asyncio
@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload import docker_calls, docker_engine
 from kickwatch.workload.docker_calls import root_cause
-from kickwatch.workload.docker_engine import DockerEngine, common_version
+from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.docker_images import scratch_layer
+from kickwatch.workload.docker_info import common_api_version
 from kickwatch.workload.engine import ContainerSpec, one_line
 from kickwatch.workload.image import image_reference
 
@@ -48,7 +49,7 @@ Answer = tuple[int, Any]
 
 
 @dataclass
-class Asked:
+class Request:
     """One request: its path without the version prefix, that version, and its body."""
 
     method: str
@@ -60,27 +61,27 @@ class Asked:
 
 @dataclass
 class FakeDocker:
-    """What the server holds, and `odd`: answers of a test's own, by the beginning of `METHOD path`."""
+    """The server's state. `replaced`: answers that a test sets, by the beginning of `METHOD path`."""
 
     containers: dict[str, dict[str, Any]] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
-    listed: list[dict[str, Any]] = field(default_factory=list)  # whatever the filters
-    asked: list[Asked] = field(default_factory=list)
-    odd: dict[str, Callable[[Asked], Answer | bytes | Iterator[bytes] | None]] = field(default_factory=dict)
+    listed: list[dict[str, Any]] = field(default_factory=list)  # images; filters are ignored
+    requests: list[Request] = field(default_factory=list)
+    replaced: dict[str, Callable[[Request], Answer | bytes | Iterator[bytes] | None]] = field(default_factory=dict)
     versions: tuple[str, str] = ("1.12", "1.41")
     ended: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
 
-    def answer(self, asked: Asked) -> Answer | bytes | Iterator[bytes]:
-        """The odd answer, if there is one, else what an engine would say."""
-        self.asked.append(asked)
-        line = f"{asked.method} {asked.path}"
-        for prefix, give in self.odd.items():
-            if line.startswith(prefix) and (odd := give(asked)) is not None:
-                return odd
-        return self._usual(asked, line)
+    def answer(self, request: Request) -> Answer | bytes | Iterator[bytes]:
+        """The answer that a test has set, if any, else the engine's."""
+        self.requests.append(request)
+        line = f"{request.method} {request.path}"
+        for prefix, give in self.replaced.items():
+            if line.startswith(prefix) and (replaced := give(request)) is not None:
+                return replaced
+        return self._normal_answer(request, line)
 
-    def _usual(self, asked: Asked, line: str) -> Answer:
+    def _normal_answer(self, request: Request, line: str) -> Answer:
         known = {
             "GET /version": self._version,
             "GET /info": lambda _: (200, INFO),
@@ -90,21 +91,21 @@ class FakeDocker:
             "GET /images/json": lambda _: (200, self.listed),
         }
         if line in known:
-            return known[line](asked)
+            return known[line](request)
         if match := re.fullmatch(r"(GET|DELETE) /images/(.+?)(/json)?", line):
             return self._image(match[1], match[2])
-        return self._container(asked, *line.removeprefix(f"{asked.method} /containers/").split("/")[:2])
+        return self._container(request, *line.removeprefix(f"{request.method} /containers/").split("/")[:2])
 
-    def _version(self, _: Asked) -> Answer:
+    def _version(self, _: Request) -> Answer:
         oldest, newest = self.versions
         return 200, {"Version": "20.10.24", "ApiVersion": newest, "MinAPIVersion": oldest}
 
-    def _list(self, asked: Asked) -> Answer:
-        wanted = json.loads(asked.query["filters"][0])["label"]
+    def _list(self, request: Request) -> Answer:
+        wanted = json.loads(request.query["filters"][0])["label"]
         return 200, [{"Id": key} for key, made in self.containers.items() if set(wanted) <= made["labels"]]
 
-    def _import(self, asked: Asked) -> Answer:
-        self.images.add(asked.query["repo"][0])
+    def _import(self, request: Request) -> Answer:
+        self.images.add(request.query["repo"][0])
         return 200, {"status": "sha256:00"}
 
     def _image(self, method: str, name: str) -> Answer:
@@ -114,17 +115,17 @@ class FakeDocker:
             self.images.discard(name)
         return 200, {"Id": "sha256:00"}
 
-    def make(self, asked: Asked) -> Answer:
+    def make(self, request: Request) -> Answer:
         """Make a container, as `POST /containers/create` does."""
-        labels = {f"{key}={value}" for key, value in asked.body["Labels"].items()}
-        self.containers[ID] = {"labels": labels | set(asked.body["Labels"]), "body": asked.body, "running": False}
+        labels = {f"{key}={value}" for key, value in request.body["Labels"].items()}
+        self.containers[ID] = {"labels": labels | set(request.body["Labels"]), "body": request.body, "running": False}
         return 201, {"Id": ID, "Warnings": []}
 
-    def _container(self, asked: Asked, container_id: str, action: str = "") -> Answer:
+    def _container(self, request: Request, container_id: str, action: str = "") -> Answer:
         made = self.containers.get(container_id)
         if made is None:
             return 404, {"message": f"No such container: {container_id}"}
-        if asked.method == "DELETE":
+        if request.method == "DELETE":
             del self.containers[container_id]
             self.ended.set()
             return 204, None
@@ -138,8 +139,8 @@ class FakeDocker:
         return 200, {"Id": container_id, "State": state}
 
     def paths(self, method: str = "") -> list[str]:
-        """What was asked, in its order."""
-        return [asked.path for asked in self.asked if not method or asked.method == method]
+        """The paths of the requests, in order."""
+        return [request.path for request in self.requests if not method or request.method == method]
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):
@@ -147,7 +148,7 @@ class _Server(ThreadingMixIn, UnixStreamServer):
     docker: FakeDocker
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that left before its answer is what some tests are about."""
+        """In some tests the client leaves before its answer."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -167,15 +168,15 @@ class _Handler(BaseHTTPRequestHandler):
         content = self._content()
         is_json = self.headers.get("Content-Type") == "application/json"
         body = json.loads(content) if content and is_json else content
-        given_ = self.server.docker.answer(Asked(self.command, path, version or "", parse_qs(parts.query), body))
-        if isinstance(given_, bytes):
-            given_ = iter([given_])
-        if isinstance(given_, Iterator):
-            for part in given_:
+        given = self.server.docker.answer(Request(self.command, path, version or "", parse_qs(parts.query), body))
+        if isinstance(given, bytes):
+            given = iter([given])
+        if isinstance(given, Iterator):
+            for part in given:
                 self.wfile.write(part)
             self.close_connection = True
             return
-        status, answer = given_
+        status, answer = given
         text = answer if isinstance(answer, bytes) else json.dumps(answer).encode() if answer is not None else b""
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -208,24 +209,27 @@ def docker(path: Path) -> Iterator[FakeDocker]:
 
 @pytest.fixture
 async def engine(docker: FakeDocker, path: Path) -> AsyncIterator[DockerEngine]:
-    """Its calls may take 1 s on the socket, 1.1 s in all."""
-    opened = DockerEngine(str(path), timeout_s=0.1, workers=3, settle_s=2.0)
+    """Its calls may take 1 s on the socket, 1.1 s in total."""
+    opened = DockerEngine(str(path), timeout_s=0.1, workers=3, lost_create_search_s=2.0)
     yield opened
     docker.ended.set()
     await opened.close()
 
 
-async def test_podman_is_told_from_docker(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_podman_is_distinguished_from_docker(docker: FakeDocker, engine: DockerEngine) -> None:
     parts = [
         {"Name": "Podman Engine", "Version": "4.3.1", "Details": {}},
         {"Name": "OCI Runtime (crun)", "Version": "crun version 1.8.1\ncommit: f8a096be", "Details": {}},
     ]
-    docker.odd["GET /version"] = lambda _: (200, {"ApiVersion": "1.41", "MinAPIVersion": "1.24", "Components": parts})
+    docker.replaced["GET /version"] = lambda _: (
+        200,
+        {"ApiVersion": "1.41", "MinAPIVersion": "1.24", "Components": parts},
+    )
     info = await engine.info()
     assert (info.name, info.runtime) == ("podman", "crun 1.8.1")
 
 
-async def test_what_an_engine_says_of_itself(engine: DockerEngine) -> None:
+async def test_info_describes_the_engine(engine: DockerEngine) -> None:
     info = await engine.info()
     assert str(info) == "docker 20.10.24"
     assert info.runtime == "runc 1.1.5"
@@ -240,14 +244,14 @@ async def test_what_an_engine_says_of_itself(engine: DockerEngine) -> None:
         (("1.44", "1.52"), "1.44"),  # 29
     ],
 )
-async def test_the_api_version_is_agreed_upon(
+async def test_the_api_version_is_negotiated(
     docker: FakeDocker, engine: DockerEngine, versions: tuple[str, str], spoken: str
 ) -> None:
     docker.versions = versions
     await engine.info()
-    await asyncio.gather(*(engine.ours("i") for _ in range(3)))  # in several threads
-    assert (docker.asked[0].version, docker.asked[0].path) == ("", "/version")
-    assert {asked.version for asked in docker.asked[1:]} == {spoken}
+    await asyncio.gather(*(engine.own_containers("i") for _ in range(3)))  # in several threads
+    assert (docker.requests[0].version, docker.requests[0].path) == ("", "/version")
+    assert {request.version for request in docker.requests[1:]} == {spoken}
 
 
 async def test_an_engine_too_old_is_refused_with_both_versions(
@@ -257,21 +261,21 @@ async def test_an_engine_too_old_is_refused_with_both_versions(
     with pytest.raises(EngineError) as caught:
         await engine.info()
     assert not isinstance(caught.value, EngineAbsentError)
-    assert f"{path} speaks API 1.12 to 1.40, kickwatch 1.41 or later" in str(caught.value)
+    assert f"{path} supports API 1.12 to 1.40, kickwatch 1.41 or later" in str(caught.value)
 
 
-async def test_an_engine_updated_meanwhile_is_spoken_to_anew(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_after_an_engine_update_the_version_is_negotiated_again(docker: FakeDocker, engine: DockerEngine) -> None:
     await engine.info()
     docker.versions = ("1.44", "1.52")
     await engine.info()
-    await engine.ours("i")
-    assert docker.asked[-1].version == "1.44"
+    await engine.own_containers("i")
+    assert docker.requests[-1].version == "1.44"
 
 
 @given(st.tuples(*[st.integers(0, 99)] * 2), st.tuples(*[st.integers(0, 99)] * 2))
-def test_an_agreed_version_is_one_that_both_speak(oldest: tuple[int, int], newest: tuple[int, int]) -> None:
+def test_the_negotiated_version_is_one_that_both_support(oldest: tuple[int, int], newest: tuple[int, int]) -> None:
     major = 1
-    agreed = common_version(f"{major}.{oldest[1]}", f"{major}.{newest[1]}")
+    agreed = common_api_version(f"{major}.{oldest[1]}", f"{major}.{newest[1]}")
     if agreed is None:
         assert newest[1] < max(41, oldest[1])
     else:
@@ -287,17 +291,17 @@ def test_an_agreed_version_is_one_that_both_speak(oldest: tuple[int, int], newes
         (200, {"ApiVersion": "1.41", "MinAPIVersion": ""}), (200, b"[" * 100_000),
     ],
 )  # fmt: skip
-async def test_something_else_at_the_socket_is_no_engine(
+async def test_a_server_that_is_no_engine_is_refused(
     docker: FakeDocker, engine: DockerEngine, path: Path, odd: Any
 ) -> None:
-    docker.odd["GET /version"] = lambda _: odd
+    docker.replaced["GET /version"] = lambda _: odd
     with pytest.raises(EngineAbsentError) as caught:
         await engine.info()
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def _bytes_for_ever(pause_s: float, part: bytes) -> Iterator[bytes]:
+def _endless_answer(pause_s: float, part: bytes) -> Iterator[bytes]:
     yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"
     while True:
         yield part
@@ -305,46 +309,46 @@ def _bytes_for_ever(pause_s: float, part: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(("pause_s", "part"), [(0.05, b" "), (0.0, bytes(1 << 16))])
-async def test_an_answer_without_end_is_none_and_frees_its_thread(
+async def test_an_endless_answer_times_out_and_frees_its_thread(
     docker: FakeDocker, path: Path, pause_s: float, part: bytes
 ) -> None:
-    """Each read succeeds in time; together they have the time of one answer. The interpreter waits for the thread."""
+    """Each read succeeds in time, but all reads of an answer share one timeout. The interpreter joins the thread."""
     engine = DockerEngine(str(path), timeout_s=0.1, workers=1)
-    docker.odd["GET /version"] = lambda _: _bytes_for_ever(pause_s, part)
+    docker.replaced["GET /version"] = lambda _: _endless_answer(pause_s, part)
     since = time.monotonic()
     with pytest.raises(EngineAbsentError, match=str(path)):
         await engine.info()
-    docker.odd.clear()
-    assert await engine.ours("i") == []  # in the same, only thread
+    docker.replaced.clear()
+    assert await engine.own_containers("i") == []  # in the same and only thread
     assert time.monotonic() - since < 3
     await engine.close()
 
 
-async def test_each_slow_answer_has_a_time_of_its_own_on_the_same_connection(docker: FakeDocker, path: Path) -> None:
+async def test_the_timeout_restarts_for_each_answer_on_a_connection(docker: FakeDocker, path: Path) -> None:
     engine = DockerEngine(str(path), timeout_s=1, workers=1)
 
-    def slow(asked: Asked) -> Answer:
+    def slow(request: Request) -> Answer:
         time.sleep(0.6)
         return 200, []
 
-    docker.odd["GET /containers/json"] = slow
-    for _ in range(3):  # each has a second of its own
-        assert await engine.ours("i") == []
+    docker.replaced["GET /containers/json"] = slow
+    for _ in range(3):  # each may take a second
+        assert await engine.own_containers("i") == []
     await engine.close()
 
 
-@pytest.mark.parametrize(("dead", "said"), [(False, "No such file"), (True, "Connection refused")])
-async def test_no_socket_and_a_dead_one(path: Path, dead: bool, said: str) -> None:
+@pytest.mark.parametrize(("dead", "reason"), [(False, "No such file"), (True, "Connection refused")])
+async def test_a_missing_or_dead_socket_is_no_engine(path: Path, dead: bool, reason: str) -> None:
     if dead:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
     engine = DockerEngine(str(path), timeout_s=1, workers=1)
-    with pytest.raises(EngineAbsentError, match=f"{path}.*{said}"):
+    with pytest.raises(EngineAbsentError, match=f"{path}.*{reason}"):
         await engine.info()
     await engine.close()
 
 
-async def test_a_container_as_it_is_asked_for(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_the_create_request_follows_the_spec(docker: FakeDocker, engine: DockerEngine) -> None:
     assert await engine.create(SPEC) == ID
     body = docker.containers[ID]["body"]
     assert (body["Image"], body["Cmd"]) == ("own:1", ["--deadline-ms", "9"])
@@ -352,26 +356,26 @@ async def test_a_container_as_it_is_asked_for(docker: FakeDocker, engine: Docker
     host = body["HostConfig"]
     assert (host["NetworkMode"], host["CgroupParent"], host["PidsLimit"]) == ("none", "/kickwatch", 64)
     assert host["LogConfig"]["Type"] == "none"
-    assert docker.asked[-1].query["name"] == ["kickwatch-t-0"]
+    assert docker.requests[-1].query["name"] == ["kickwatch-t-0"]
 
 
-async def test_a_users_container_is_not_limited_in_its_processes(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_a_users_container_has_no_pids_limit(docker: FakeDocker, engine: DockerEngine) -> None:
     await engine.create(ContainerSpec(**{key: getattr(SPEC, key) for key in SPEC.__struct_fields__[:-1]}))
     assert "PidsLimit" not in docker.containers[ID]["body"]["HostConfig"]
 
 
-async def test_a_life(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_the_life_of_a_container(docker: FakeDocker, engine: DockerEngine) -> None:
     container = await engine.create(SPEC)
     await engine.start(container)
     assert await engine.pid(container) == 4711
     docker.containers[ID]["status"] = 3
     docker.ended.set()
     assert await engine.wait(container, 5) == 3
-    assert await engine.ours("i") == [ID]
-    assert await engine.ours("another") == []
+    assert await engine.own_containers("i") == [ID]
+    assert await engine.own_containers("another") == []
     await engine.remove(container)
     assert docker.containers == {}
-    await engine.remove(container)  # gone already
+    await engine.remove(container)  # already removed
 
 
 async def test_containers_share_one_connection(docker: FakeDocker, path: Path) -> None:
@@ -386,23 +390,23 @@ async def test_containers_share_one_connection(docker: FakeDocker, path: Path) -
     await engine.close()
 
 
-async def test_a_create_that_succeeds_after_its_deadline_is_settled_by_label(
+async def test_a_container_created_after_the_deadline_is_removed_by_label(
     docker: FakeDocker, engine: DockerEngine
 ) -> None:
-    def slow(asked: Asked) -> Answer:
+    def slow(request: Request) -> Answer:
         time.sleep(1.5)
-        return docker.make(asked)
+        return docker.make(request)
 
-    docker.odd["POST /containers/create"] = slow
+    docker.replaced["POST /containers/create"] = slow
     with pytest.raises(EngineAnswerLostError, match="could not create the container kickwatch-t-0"):
         await engine.create(SPEC)
     assert ID in "".join(docker.paths("DELETE"))
     assert docker.containers == {}
 
 
-async def test_a_create_that_never_happened_is_looked_for_a_while(docker: FakeDocker, path: Path) -> None:
-    engine = DockerEngine(str(path), timeout_s=0.1, workers=1, settle_s=0.6)
-    docker.odd["POST /containers/create"] = lambda _: b""
+async def test_a_create_without_an_answer_is_searched_for_repeatedly(docker: FakeDocker, path: Path) -> None:
+    engine = DockerEngine(str(path), timeout_s=0.1, workers=1, lost_create_search_s=0.6)
+    docker.replaced["POST /containers/create"] = lambda _: b""
     with pytest.raises(EngineAnswerLostError):
         await engine.create(SPEC)
     assert docker.paths().count("/containers/json") >= 2
@@ -410,21 +414,19 @@ async def test_a_create_that_never_happened_is_looked_for_a_while(docker: FakeDo
 
 
 @pytest.mark.parametrize("odd", [(201, {}), (201, []), (201, b"<html>"), (500, {}), (500, []), b"", b"HTTP/9 what\r\n"])
-async def test_a_create_with_a_garbled_answer_is_settled(docker: FakeDocker, engine: DockerEngine, odd: Any) -> None:
-    def garbled(asked: Asked) -> Any:
-        docker.make(asked)
+async def test_a_container_of_a_malformed_answer_is_removed(docker: FakeDocker, engine: DockerEngine, odd: Any) -> None:
+    def malformed(request: Request) -> Any:
+        docker.make(request)
         return odd
 
-    docker.odd["POST /containers/create"] = garbled
+    docker.replaced["POST /containers/create"] = malformed
     with pytest.raises(EngineAnswerLostError, match="could not create the container kickwatch-t-0"):
         await engine.create(SPEC)
     assert docker.containers == {}
 
 
-async def test_a_refused_create_made_nothing_and_is_told_in_the_engines_words(
-    docker: FakeDocker, engine: DockerEngine
-) -> None:
-    docker.odd["POST /containers/create"] = lambda _: (409, {"message": "Conflict.\n The name is in use"})
+async def test_a_refused_create_raises_the_engines_message(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.replaced["POST /containers/create"] = lambda _: (409, {"message": "Conflict.\n The name is in use"})
     with pytest.raises(EngineError) as caught:
         await engine.create(SPEC)
     assert not isinstance(caught.value, EngineAnswerLostError)
@@ -433,17 +435,17 @@ async def test_a_refused_create_made_nothing_and_is_told_in_the_engines_words(
 
 
 @pytest.mark.parametrize("cancellations", [1, 3])
-async def test_a_create_that_is_cancelled_leaves_nothing(
+async def test_a_cancelled_create_leaves_no_container(
     docker: FakeDocker, engine: DockerEngine, cancellations: int
 ) -> None:
     sent = threading.Event()
 
-    def slow(asked: Asked) -> Answer:
+    def slow(request: Request) -> Answer:
         sent.set()
         time.sleep(0.3)
-        return docker.make(asked)
+        return docker.make(request)
 
-    docker.odd["POST /containers/create"] = slow
+    docker.replaced["POST /containers/create"] = slow
     creating = asyncio.create_task(engine.create(SPEC))
     assert await asyncio.to_thread(sent.wait, 5)
     for _ in range(cancellations):
@@ -455,15 +457,13 @@ async def test_a_create_that_is_cancelled_leaves_nothing(
     assert docker.paths("DELETE") == [f"/containers/{ID}"]
 
 
-async def test_a_worker_that_is_aborted_for_another_ones_error_leaves_nothing(
-    docker: FakeDocker, engine: DockerEngine
-) -> None:
+async def test_a_create_aborted_by_its_task_group_leaves_no_container(docker: FakeDocker, engine: DockerEngine) -> None:
     sent = threading.Event()
 
-    def slow(asked: Asked) -> Answer:
+    def slow(request: Request) -> Answer:
         sent.set()
         time.sleep(0.2)
-        return docker.make(asked)
+        return docker.make(request)
 
     async def fail() -> None:
         assert await asyncio.to_thread(sent.wait, 5)
@@ -474,20 +474,20 @@ async def test_a_worker_that_is_aborted_for_another_ones_error_leaves_nothing(
             tasks.create_task(engine.create(SPEC))
             tasks.create_task(fail())
 
-    docker.odd["POST /containers/create"] = slow
+    docker.replaced["POST /containers/create"] = slow
     with pytest.raises(ExceptionGroup):
         await both()
     assert docker.containers == {}
 
 
 @pytest.mark.parametrize("steps", range(4))
-async def test_a_cancellation_that_comes_with_an_answer_is_not_lost(path: Path, steps: int) -> None:
-    """asyncio.wait_for of Python 3.11 returns the answer and forgets the cancellation: a SIGTERM would do nothing."""
+async def test_a_cancellation_that_arrives_with_an_answer_is_not_lost(path: Path, steps: int) -> None:
+    """asyncio.wait_for of Python 3.11 returns the answer and loses the cancellation: SIGTERM would have no effect."""
     engine = DockerEngine(str(path), timeout_s=5, workers=1)
     job: futures.Future[int] = futures.Future()
 
     async def go_on_after_it() -> None:
-        await engine._calls.answer("ask", job)
+        await engine._calls.result_of("ask", job)
         await asyncio.Event().wait()
 
     going = asyncio.create_task(go_on_after_it())
@@ -513,23 +513,23 @@ async def test_a_create_cancelled_in_the_queue_is_never_sent(docker: FakeDocker,
     since = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await creating
-    assert time.monotonic() - since < 1  # not until the thread is free
+    assert time.monotonic() - since < 1  # without waiting for the thread
     docker.ended.set()
     assert await waiting == 0
-    await engine.ours("i")  # the only thread is free again and has nothing older to do
+    await engine.own_containers("i")  # runs in the only thread, after all older calls
     assert "/containers/create" not in docker.paths()
     await engine.close()
 
 
-async def test_a_cancelled_create_that_was_refused_asks_no_further(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_a_cancelled_and_refused_create_is_not_searched_for(docker: FakeDocker, engine: DockerEngine) -> None:
     sent = threading.Event()
 
-    def refuse(_: Asked) -> Answer:
+    def refuse(_: Request) -> Answer:
         sent.set()
         time.sleep(0.2)
         return 500, {"message": "no space left on device"}
 
-    docker.odd["POST /containers/create"] = refuse
+    docker.replaced["POST /containers/create"] = refuse
     creating = asyncio.create_task(engine.create(SPEC))
     assert await asyncio.to_thread(sent.wait, 5)
     creating.cancel()
@@ -540,38 +540,38 @@ async def test_a_cancelled_create_that_was_refused_asks_no_further(docker: FakeD
 
 async def test_failures_name_the_container(docker: FakeDocker, engine: DockerEngine) -> None:
     container = await engine.create(SPEC)
-    docker.odd[f"POST /containers/{ID}/start"] = lambda _: (500, {"message": "no runc"})
+    docker.replaced[f"POST /containers/{ID}/start"] = lambda _: (500, {"message": "no runc"})
     with pytest.raises(EngineError, match=f"could not start the container kickwatch-t-0 \\({ID[:12]}\\): no runc"):
         await engine.start(container)
-    docker.odd[f"DELETE /containers/{ID}"] = lambda _: (500, {"message": "driver failed"})
+    docker.replaced[f"DELETE /containers/{ID}"] = lambda _: (500, {"message": "driver failed"})
     with pytest.raises(EngineError, match="could not remove the container kickwatch-t-0"):
         await engine.remove(container)
-    docker.odd.clear()
+    docker.replaced.clear()
     await engine.remove(container)
     with pytest.raises(EngineError, match=f"could not inspect the container {ID[:12]}"):
-        await engine.pid(container)  # gone, and so is its name
+        await engine.pid(container)  # removed, so its name is unknown
 
 
 async def test_a_removal_in_progress_is_waited_for(docker: FakeDocker, engine: DockerEngine) -> None:
     container = await engine.create(SPEC)
-    docker.odd["DELETE"] = lambda _: (409, {"message": f"removal of container {ID} is already in progress"})
+    docker.replaced["DELETE"] = lambda _: (409, {"message": f"removal of container {ID} is already in progress"})
 
-    def removed(asked: Asked) -> Answer:
-        assert asked.query["condition"] == ["removed"]
+    def removed(request: Request) -> Answer:
+        assert request.query["condition"] == ["removed"]
         docker.containers.clear()
         return 200, {"StatusCode": 0}
 
-    docker.odd[f"POST /containers/{ID}/wait"] = removed
+    docker.replaced[f"POST /containers/{ID}/wait"] = removed
     await engine.remove(container)
     assert docker.paths()[-1] == f"/containers/{ID}/wait"
 
 
-async def test_a_removal_that_ended_before_it_could_be_waited_for(docker: FakeDocker, engine: DockerEngine) -> None:
-    docker.odd["DELETE"] = lambda _: (409, {"message": "already in progress"})
-    await engine.remove(ID)  # waiting for it gives 404
+async def test_a_removal_that_completed_before_the_wait_is_no_error(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.replaced["DELETE"] = lambda _: (409, {"message": "already in progress"})
+    await engine.remove(ID)  # waiting for it returns 404
 
 
-async def test_waiting_for_one_that_goes_on_tells_so(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_waiting_for_a_running_container_returns_none(docker: FakeDocker, engine: DockerEngine) -> None:
     container = await engine.create(SPEC)
     await engine.start(container)
     since = time.monotonic()
@@ -579,30 +579,30 @@ async def test_waiting_for_one_that_goes_on_tells_so(docker: FakeDocker, engine:
     assert 0.2 <= time.monotonic() - since < 1.0
 
 
-async def test_an_exit_whose_news_did_not_come_is_read_from_the_state(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_an_exit_that_was_not_reported_is_read_from_the_state(docker: FakeDocker, engine: DockerEngine) -> None:
     container = await engine.create(SPEC)
-    docker.containers[ID]["status"] = 5  # it does not run, and the wait does not return
+    docker.containers[ID]["status"] = 5  # it does not run, but the wait does not return
     assert await engine.wait(container, 0.2) == 5
 
 
-async def test_a_mute_engine_is_no_running_container(docker: FakeDocker, engine: DockerEngine) -> None:
-    def mute(_: Asked) -> Answer:
+async def test_an_engine_that_hangs_during_a_wait_is_an_error(docker: FakeDocker, engine: DockerEngine) -> None:
+    def hang(_: Request) -> Answer:
         time.sleep(1.5)
         return 200, {}
 
-    docker.odd[f"POST /containers/{ID}/wait"] = docker.odd[f"GET /containers/{ID}/json"] = mute
+    docker.replaced[f"POST /containers/{ID}/wait"] = docker.replaced[f"GET /containers/{ID}/json"] = hang
     with pytest.raises(EngineAnswerLostError, match="could not inspect"):
         await engine.wait(ID, 0.2)
 
 
-async def test_an_engine_that_dies_while_it_is_waited_for(docker: FakeDocker, engine: DockerEngine) -> None:
-    docker.odd[f"POST /containers/{ID}/wait"] = lambda _: b""
+async def test_an_engine_that_dies_during_a_wait_is_an_error(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.replaced[f"POST /containers/{ID}/wait"] = lambda _: b""
     with pytest.raises(EngineAnswerLostError, match="could not wait"):
         await engine.wait(ID, 5)
 
 
 async def threads_end_within(seconds: float) -> bool:
-    """Those that calls to an engine are made in."""
+    """True once all worker threads of engines have ended."""
     for _ in range(int(seconds / 0.01)):
         if not any(thread.name.startswith("engine") for thread in threading.enumerate()):
             return True
@@ -610,22 +610,22 @@ async def threads_end_within(seconds: float) -> bool:
     return False
 
 
-async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
+async def test_during_shutdown_no_call_follows_a_lost_answer(
     docker: FakeDocker, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine with long deadlines that hangs: each further call would take the rest of a service's time to stop."""
-    monkeypatch.setattr(docker_calls, "HURRIED_S", 1.0)
+    """The engine hangs and its timeouts are long: a second call would exceed the service's time to stop."""
+    monkeypatch.setattr(docker_calls, "SHUTDOWN_CALL_TIMEOUT_S", 1.0)
     engine = DockerEngine(str(path), timeout_s=30, workers=2)
-    let_go = threading.Event()
+    release = threading.Event()
 
-    def hang(_: Asked) -> None:
-        let_go.wait(20)
+    def hang(_: Request) -> None:
+        release.wait(20)
 
-    docker.odd = {"GET /containers": hang, "POST /containers/create": hang}
+    docker.replaced = {"GET /containers": hang, "POST /containers/create": hang}
     since = time.monotonic()
     creating, asking = asyncio.create_task(engine.create(SPEC)), asyncio.create_task(engine.pid(ID))
     await asyncio.sleep(0.2)
-    engine.hurry()
+    engine.shorten_timeouts()
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
@@ -638,13 +638,13 @@ async def test_in_a_hurry_one_call_without_an_answer_is_the_last(
             await engine.remove(ID)
     await engine.close()
     assert time.monotonic() - since < 4
-    let_go.set()
+    release.set()
     assert await threads_end_within(5)
 
 
-async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that hangs reads nothing, and the image does not fit into the socket's buffer."""
-    monkeypatch.setattr(docker_calls, "HURRIED_S", 1.0)
+async def test_during_shutdown_a_blocked_import_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hanging engine reads nothing, and the image does not fit into the socket's buffer."""
+    monkeypatch.setattr(docker_calls, "SHUTDOWN_CALL_TIMEOUT_S", 1.0)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -653,7 +653,7 @@ async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, mon
         monkeypatch.setattr(docker_engine, "has_image", lambda *_: False)
         making = asyncio.create_task(engine.prepare_image(bytes(1 << 22)))
         await asyncio.sleep(0.3)
-        engine.hurry()
+        engine.shorten_timeouts()
         making.cancel()
         with pytest.raises(asyncio.CancelledError):
             await making
@@ -662,16 +662,16 @@ async def test_in_a_hurry_an_image_that_is_not_taken_is_given_up(path: Path, mon
         assert time.monotonic() - since < 4
 
 
-async def test_in_a_hurry_an_engine_that_answers_is_waited_for(docker: FakeDocker, path: Path) -> None:
+async def test_during_shutdown_an_engine_that_answers_is_waited_for(docker: FakeDocker, path: Path) -> None:
     engine = DockerEngine(str(path), timeout_s=30, workers=1)
     container = await engine.create(SPEC)
-    engine.hurry()
+    engine.shorten_timeouts()
     await engine.remove(container)
     assert docker.containers == {}
     await engine.close()
 
 
-async def test_a_close_ends_what_is_under_way(docker: FakeDocker, path: Path) -> None:
+async def test_close_cuts_off_calls_in_progress(docker: FakeDocker, path: Path) -> None:
     engine = DockerEngine(str(path), timeout_s=30, workers=1)
     docker.containers[ID] = {"labels": set(), "running": True}
     waiting = asyncio.create_task(engine.wait(ID, 20))
@@ -684,7 +684,9 @@ async def test_a_close_ends_what_is_under_way(docker: FakeDocker, path: Path) ->
 
 
 @pytest.mark.parametrize("reference", ["alpine:3", "sha256:" + "ab" * 32, "docker.io/library/alpine@sha256:00"])
-async def test_a_users_image_by_name_id_and_digest(docker: FakeDocker, engine: DockerEngine, reference: str) -> None:
+async def test_users_images_are_found_by_name_id_and_digest(
+    docker: FakeDocker, engine: DockerEngine, reference: str
+) -> None:
     with pytest.raises(EngineError, match=f"{reference} is not on this node: docker pull {reference}"):
         await engine.require_image(reference)
     docker.images.add(reference)
@@ -699,11 +701,11 @@ async def test_our_image_is_made_once_and_removed(docker: FakeDocker, engine: Do
     assert await engine.prepare_image(b"program") == reference
     assert docker.paths().count("/images/create") == 1
     await engine.remove_image(reference)
-    await engine.remove_image(reference)  # gone already
+    await engine.remove_image(reference)  # already removed
     assert docker.images == set()
 
 
-async def test_images_that_were_left_are_removed_and_no_others(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_leftover_images_are_removed_and_no_others(docker: FakeDocker, engine: DockerEngine) -> None:
     ours, others = {"kickwatch": "1"}, ({"kickwatch": "2"}, {"maintainer": "1"}, {}, None)
     docker.listed = [
         {"Id": "unnamed", "Labels": ours, "RepoTags": []},
@@ -718,70 +720,68 @@ async def test_images_that_were_left_are_removed_and_no_others(docker: FakeDocke
     kept = {"renamed", "pulled-by-digest", "other0", "other1", "other2", "other3"}
     await engine.remove_image(image_reference(b"program"))
     assert docker.images == kept
-    (asked,) = [asked for asked in docker.asked if asked.path == "/images/json"]
-    assert json.loads(asked.query["filters"][0]) == {"label": ["kickwatch=1"]}
+    (request,) = [request for request in docker.requests if request.path == "/images/json"]
+    assert json.loads(request.query["filters"][0]) == {"label": ["kickwatch=1"]}
 
 
 @pytest.mark.parametrize("answer", [(500, {"message": "no"}), (200, {"odd": 1})])
-async def test_our_image_goes_whatever_the_list_of_left_ones_is(
+async def test_our_image_is_removed_even_if_leftovers_cannot_be_listed(
     docker: FakeDocker, engine: DockerEngine, answer: Answer
 ) -> None:
     reference = await engine.prepare_image(b"program")
-    docker.odd["GET /images/json"] = lambda _: answer
-    with pytest.raises(EngineError, match="what was left of our images"):
+    docker.replaced["GET /images/json"] = lambda _: answer
+    with pytest.raises(EngineError, match="leftovers of our images"):
         await engine.remove_image(reference)
     assert docker.images == set()
 
 
 async def test_an_engine_without_images_may_answer_null(docker: FakeDocker, engine: DockerEngine) -> None:
-    docker.odd["GET /images/json"] = lambda _: (200, b"null")
+    docker.replaced["GET /images/json"] = lambda _: (200, b"null")
     await engine.remove_image(image_reference(b"program"))
 
 
-async def test_an_image_that_cannot_be_removed_hides_no_other(docker: FakeDocker, engine: DockerEngine) -> None:
+async def test_a_failed_image_removal_does_not_stop_the_others(docker: FakeDocker, engine: DockerEngine) -> None:
     docker.listed = [{"Id": name, "Labels": {"kickwatch": "1"}, "RepoTags": []} for name in ("stuck", "other")]
     docker.images = {"stuck", "other"}
-    docker.odd["DELETE /images/stuck"] = lambda _: (500, {"message": "device busy"})
+    docker.replaced["DELETE /images/stuck"] = lambda _: (500, {"message": "device busy"})
     with pytest.raises(EngineError, match="remove the image stuck: device busy"):
         await engine.remove_image(image_reference(b"program"))
     assert docker.images == {"stuck"}
 
 
-async def test_an_import_that_fails_says_why(docker: FakeDocker, engine: DockerEngine) -> None:
-    docker.odd["POST /images/create"] = lambda _: (200, {"error": "write: no space left on device"})
+async def test_a_failed_import_raises_the_engines_message(docker: FakeDocker, engine: DockerEngine) -> None:
+    docker.replaced["POST /images/create"] = lambda _: (200, {"error": "write: no space left on device"})
     with pytest.raises(EngineError, match=f"make the image {image_reference(b'program')}.*no space left on device"):
         await engine.prepare_image(b"program")
 
 
 async def test_an_import_without_an_answer_frees_its_thread(docker: FakeDocker, path: Path) -> None:
-    """The SDK asks for no timeout there: the thread would keep the process from ending."""
+    """The SDK sets no timeout there: the thread would keep the process from exiting."""
     engine = DockerEngine(str(path), timeout_s=0.1, workers=1)
-    docker.odd["POST /images/create"] = lambda _: (time.sleep(4), (200, {}))[1]
+    docker.replaced["POST /images/create"] = lambda _: (time.sleep(4), (200, {}))[1]
     with pytest.raises(EngineAnswerLostError):
         await engine.prepare_image(b"program")
-    await engine.ours("i")  # in the same, only thread
+    await engine.own_containers("i")  # in the same and only thread
     await engine.close()
 
 
-async def test_a_cancelled_import_has_ended_when_the_cancellation_goes_on(
-    docker: FakeDocker, engine: DockerEngine
-) -> None:
+async def test_a_cancelled_import_completes_before_the_cancellation(docker: FakeDocker, engine: DockerEngine) -> None:
     sent = threading.Event()
 
-    def slow(_: Asked) -> None:
+    def slow(_: Request) -> None:
         sent.set()
         time.sleep(0.3)
 
-    docker.odd["POST /images/create"] = slow
+    docker.replaced["POST /images/create"] = slow
     preparing = asyncio.create_task(engine.prepare_image(b"program"))
     assert await asyncio.to_thread(sent.wait, 5)
     preparing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await preparing
-    assert docker.images == {image_reference(b"program")}  # so that who removes it now finds it
+    assert docker.images == {image_reference(b"program")}  # so removing it now finds it
 
 
-def test_the_layer_is_one_executable_and_always_the_same() -> None:
+def test_the_layer_is_one_executable_and_reproducible() -> None:
     layer = scratch_layer(b"\x7fELF program")
     assert layer == scratch_layer(b"\x7fELF program")
     with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
@@ -799,16 +799,16 @@ def test_images_of_different_programs_differ(one: bytes, other: bytes) -> None:
 
 
 @given(st.text())
-def test_one_line_is_one(text: str) -> None:
+def test_one_line_has_no_line_break(text: str) -> None:
     assert len(one_line(text).splitlines()) <= 1
     assert one_line(text[:500]).split() == text[:500].split()
 
 
-def test_one_line_of_garbage_is_cut() -> None:
+def test_one_line_limits_its_length() -> None:
     assert one_line("x" * 65536) == "x" * 500 + "..."
 
 
-def test_the_root_cause_is_the_operating_systems_word() -> None:
+def test_the_root_cause_is_the_operating_systems_message() -> None:
     refused = ConnectionRefusedError(111, "Connection refused")
     nested = requests.exceptions.ConnectionError(Exception("Connection aborted.", refused))
     assert root_cause(nested) == "Connection refused"
@@ -818,7 +818,7 @@ def test_the_root_cause_is_the_operating_systems_word() -> None:
     assert root_cause(ValueError("two\nlines")) == "two lines"
 
 
-def test_a_cause_that_goes_in_circles_ends() -> None:
+def test_root_cause_ends_on_a_cycle() -> None:
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
     assert root_cause(one) in {"one", "other"}

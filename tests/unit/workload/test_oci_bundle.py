@@ -1,4 +1,4 @@
-"""What a bundle allows a container, and what not."""
+"""What the config.json of a bundle allows a container to do."""
 
 from typing import Any
 
@@ -6,31 +6,31 @@ import msgspec
 import pytest
 
 from kickwatch.workload.engine import ContainerSpec
-from kickwatch.workload.oci_bundle import Here, bundle, mounts, seccomp
+from kickwatch.workload.oci_bundle import BundleHost, bundle_config, mounts, seccomp
 
 SPEC = ContainerSpec(
     name="kickwatch-12345678-0", instance="abc", trial="12345678", image="i:1", command=("--deadline-ms", "5"),
     network="none", cgroup_parent="/kickwatch", pids_limit=64,
 )  # fmt: skip
-HERE = Here(rootfs="/r", program="/p", cgroup_namespace=True, seccomp=True)
+HOST = BundleHost(rootfs="/r", program="/p", cgroup_namespace=True, seccomp=True)
 
 
-def made(spec: ContainerSpec = SPEC, here: Here = HERE) -> Any:
-    """As the runtime reads it."""
-    return msgspec.json.decode(msgspec.json.encode(bundle(spec, here)))
+def config_of(spec: ContainerSpec = SPEC, host: BundleHost = HOST) -> Any:
+    """The configuration as the runtime reads it."""
+    return msgspec.json.decode(msgspec.json.encode(bundle_config(spec, host)))
 
 
-def test_it_is_the_container_that_was_asked_for() -> None:
-    config = made()
+def test_the_configuration_follows_the_spec() -> None:
+    config = config_of()
     assert config["annotations"] == SPEC.labels()
     assert config["process"]["args"] == ["/workload", "--deadline-ms", "5"]
     assert config["linux"]["cgroupsPath"] == "/kickwatch/kickwatch-12345678-0"
     assert config["linux"]["resources"]["pids"] == {"limit": 64}
-    assert "pids" not in made(msgspec.structs.replace(SPEC, pids_limit=0))["linux"]["resources"]
+    assert "pids" not in config_of(msgspec.structs.replace(SPEC, pids_limit=0))["linux"]["resources"]
 
 
-def test_it_is_a_container_of_its_own_in_everything() -> None:
-    config = made()
+def test_the_container_shares_no_namespace_and_has_no_privileges() -> None:
+    config = config_of()
     kinds = [namespace["type"] for namespace in config["linux"]["namespaces"]]
     assert kinds == ["pid", "network", "ipc", "uts", "mount", "cgroup"]
     assert all(set(namespace) == {"type"} for namespace in config["linux"]["namespaces"])  # none is joined
@@ -42,19 +42,19 @@ def test_it_is_a_container_of_its_own_in_everything() -> None:
     assert "/proc/sys" in config["linux"]["readonlyPaths"]
 
 
-def test_what_the_node_lacks_is_left_out() -> None:
-    linux = made(here=msgspec.structs.replace(HERE, cgroup_namespace=False, seccomp=False))["linux"]
+def test_unsupported_features_are_left_out() -> None:
+    linux = config_of(host=msgspec.structs.replace(HOST, cgroup_namespace=False, seccomp=False))["linux"]
     assert "cgroup" not in [namespace["type"] for namespace in linux["namespaces"]]
     assert "seccomp" not in linux
 
 
-def test_only_the_program_may_be_executed_and_only_shared_memory_written() -> None:
-    by_place = {mount.destination: mount for mount in mounts("/p")}
-    executable = [place for place, mount in by_place.items() if "exec" in mount.options]
+def test_only_the_program_is_executable() -> None:
+    by_destination = {mount.destination: mount for mount in mounts("/p")}
+    executable = [destination for destination, mount in by_destination.items() if "exec" in mount.options]
     assert executable == ["/workload"]
-    assert by_place["/workload"].source == "/p"
-    assert {"bind", "ro", "nosuid", "nodev"} <= set(by_place["/workload"].options)
-    assert "ro" in by_place["/sys"].options
+    assert by_destination["/workload"].source == "/p"
+    assert {"bind", "ro", "nosuid", "nodev"} <= set(by_destination["/workload"].options)
+    assert "ro" in by_destination["/sys"].options
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def test_only_the_program_may_be_executed_and_only_shared_memory_written() -> No
      "finit_module", "delete_module", "kexec_load", "reboot", "swapon", "add_key", "keyctl", "clone3", "io_uring_setup",
      "userfaultfd", "settimeofday", "clock_settime", "open_by_handle_at", "process_vm_writev", "sethostname"],
 )  # fmt: skip
-def test_the_filter_refuses(call: str) -> None:
+def test_the_filter_refuses_privileged_calls(call: str) -> None:
     assert call not in allowed()
 
 
-def test_the_filter_lets_a_program_live() -> None:
+def test_the_filter_allows_what_programs_use() -> None:
     used = {"execve", "mmap", "brk", "fork", "wait4", "rt_sigtimedwait", "signalfd4", "inotify_add_watch", "socketpair",
             "timer_create", "timerfd_create", "eventfd2", "epoll_ctl", "mkdirat", "unlinkat", "prctl"}  # fmt: skip
     assert used <= allowed()
 
 
-def test_the_filter_lets_nobody_make_a_namespace() -> None:
+def test_the_filter_allows_no_new_namespace() -> None:
     filters: Any = seccomp()
     assert filters["defaultAction"] == "SCMP_ACT_ERRNO"
     (clone,) = (rule for rule in filters["syscalls"] if "clone" in rule["names"])
@@ -84,7 +84,7 @@ def test_the_filter_lets_nobody_make_a_namespace() -> None:
 
 
 def allowed() -> set[str]:
-    """The system calls that pass whatever their arguments are."""
+    """The system calls that are allowed with any arguments."""
     filters: Any = seccomp()
     rules = [rule for rule in filters["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" and "args" not in rule]
     names = [name for rule in rules for name in rule["names"]]

@@ -1,4 +1,4 @@
-"""The engine without a daemon, on a runtime that is a script: it makes processes, hangs and fails as it is told."""
+"""The oci engine with a shell script as runtime, which starts processes, hangs or fails as a test requires."""
 
 import asyncio
 import os
@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-import kickwatch.workload.oci_engine as module
+import kickwatch.workload.oci_support as module
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.image import image_reference
-from kickwatch.workload.oci_engine import OciEngine, has_seccomp, parse_version
-from kickwatch.workload.oci_runtime import complaint, find_runtime, reaped
+from kickwatch.workload.oci_engine import OciEngine
+from kickwatch.workload.oci_processes import reap_if_exited
+from kickwatch.workload.oci_runtime import last_error
+from kickwatch.workload.oci_support import find_runtime, has_seccomp, parse_version
 
 SCRIPT = """#!/bin/sh
 echo "$*" >> {here}/calls
@@ -29,18 +31,18 @@ case " $* " in
 *" delete "*) {delete} ;;
 esac
 """
-LIVES = "sh -c 'sleep {seconds}; exit {status}' & echo $! > $pid"
+SLEEPER = "sh -c 'sleep {seconds}; exit {status}' & echo $! > $pid"
 ALL_CAPABILITIES, NONE = "000001ffffffffff", "0000000000000000"
 
 
 @dataclass
 class Node:
-    """A tree with a runtime in it, a proc of its own and one cgroup hierarchy."""
+    """A directory with a runtime, a proc tree and one cgroup hierarchy."""
 
     here: Path
 
     def runtime(self, *, version: str = "echo runc version 9.9", run: str = "", delete: str = "true") -> None:
-        run = run or LIVES.format(seconds=60, status=0)
+        run = run or SLEEPER.format(seconds=60, status=0)
         path = self.here / "runc"
         path.write_text(SCRIPT.format(here=self.here, version=version, run=run, delete=delete))
         path.chmod(0o755)
@@ -88,27 +90,27 @@ def spec(index: int = 0, *, instance: str = "mine", network: str = "none") -> Co
 
 
 def name_of(pid: int) -> str:
-    """Empty where there is no such process."""
+    """The name of a process; empty if there is none."""
     comm = Path(f"/proc/{pid}/comm")
     return comm.read_text().strip() if comm.exists() else ""
 
 
-async def started(engine: OciEngine) -> str:
+async def start_one(engine: OciEngine) -> str:
     container_id = await engine.create(spec())
     await engine.start(container_id)
     return container_id
 
 
-async def test_what_it_says_of_itself(node: Node, engine: OciEngine) -> None:
+async def test_info_describes_the_runtime(node: Node, engine: OciEngine) -> None:
     info = await engine.info()
     assert str(info) == "oci runc 9.9"
     assert (info.cgroup_driver, info.cgroup_parent) == ("cgroupfs", "/kickwatch")
     assert info.endpoint == str(node.here / "runc")
-    assert await engine.running() is None
-    assert await engine.started(0, 1) is None
+    assert await engine.count_running() is None
+    assert await engine.count_started(0, 1) is None
 
 
-async def test_below_our_unit_where_systemd_delegated_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cgroup_parent_is_below_a_delegated_unit(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = node.here / "memory/system.slice/kickwatch.service"
     monkeypatch.setattr(module, "own_base", lambda _: unit)
     engine = node.engine()
@@ -116,13 +118,13 @@ async def test_below_our_unit_where_systemd_delegated_it(node: Node, monkeypatch
     await engine.close()
 
 
-async def test_no_runtime_is_no_engine_and_names_the_remedy(tmp_path: Path) -> None:
+async def test_a_missing_runtime_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     engine = OciEngine(str(tmp_path / "none"), timeout_s=1, proc=Node(tmp_path).proc())
     with pytest.raises(EngineAbsentError, match=r"none on PATH.*install runc or crun.*engine\.runtime"):
         await engine.info()
 
 
-async def test_without_the_capability_it_is_no_engine(node: Node) -> None:
+async def test_a_missing_capability_is_an_error(node: Node) -> None:
     engine = node.engine()
     node.proc(NONE)
     with pytest.raises(EngineAbsentError, match="CAP_SYS_ADMIN"):
@@ -130,7 +132,7 @@ async def test_without_the_capability_it_is_no_engine(node: Node) -> None:
 
 
 @pytest.mark.parametrize(("program", "reason"), [("exec sleep 60", "no answer"), ("", "")])
-async def test_a_runtime_that_is_no_runtime(node: Node, program: str, reason: str) -> None:
+async def test_a_runtime_that_hangs_or_prints_no_version(node: Node, program: str, reason: str) -> None:
     node.runtime(version=program or "true")
     engine = node.engine(timeout_s=0.3)
     if reason:
@@ -141,9 +143,9 @@ async def test_a_runtime_that_is_no_runtime(node: Node, program: str, reason: st
         await engine.close()
 
 
-async def test_a_life(node: Node, engine: OciEngine) -> None:
-    node.runtime(run=LIVES.format(seconds=0.2, status=7))
-    container_id = await started(engine)
+async def test_the_life_of_a_container(node: Node, engine: OciEngine) -> None:
+    node.runtime(run=SLEEPER.format(seconds=0.2, status=7))
+    container_id = await start_one(engine)
     pid = await engine.pid(container_id)
     assert name_of(pid)
     assert await engine.wait(container_id, 0.01) is None
@@ -152,31 +154,31 @@ async def test_a_life(node: Node, engine: OciEngine) -> None:
     assert await engine.wait(container_id, 10) == 7
     await engine.remove(container_id)
     await engine.remove(container_id)
-    assert " delete " not in node.calls()  # its end was seen
+    assert " delete " not in node.calls()  # its exit was observed
     assert list((node.here / "oci/bundles").iterdir()) == []
 
 
-async def test_a_runtime_hears_nothing_of_our_service_manager(
+async def test_a_runtime_does_not_get_notify_socket(
     node: Node, engine: OciEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
-    node.runtime(run=f"env > {node.here}/environment; {LIVES.format(seconds=0, status=0)}")
-    container_id = await started(engine)
-    told = (node.here / "environment").read_text()
-    assert "PATH=" in told
-    assert "NOTIFY_SOCKET" not in told
+    node.runtime(run=f"env > {node.here}/environment; {SLEEPER.format(seconds=0, status=0)}")
+    container_id = await start_one(engine)
+    environment = (node.here / "environment").read_text()
+    assert "PATH=" in environment
+    assert "NOTIFY_SOCKET" not in environment
     await engine.remove(container_id)
 
 
-async def test_one_that_runs_is_killed_by_its_removal(engine: OciEngine) -> None:
-    container_id = await started(engine)
+async def test_removing_a_running_container_kills_it(engine: OciEngine) -> None:
+    container_id = await start_one(engine)
     pid = await engine.pid(container_id)
     await engine.remove(container_id)
     assert name_of(pid) == ""
 
 
-async def test_the_end_of_one_whose_wait_was_cancelled(engine: OciEngine) -> None:
-    container_id = await started(engine)
+async def test_a_cancelled_wait_does_not_lose_the_exit_status(engine: OciEngine) -> None:
+    container_id = await start_one(engine)
     waiting = asyncio.create_task(engine.wait(container_id, 60))
     await asyncio.sleep(0.05)
     waiting.cancel()
@@ -186,40 +188,40 @@ async def test_the_end_of_one_whose_wait_was_cancelled(engine: OciEngine) -> Non
     await engine.remove(container_id)
 
 
-async def test_a_start_that_is_refused_says_why_in_one_line(node: Node, engine: OciEngine) -> None:
+async def test_a_failed_start_raises_the_runtimes_message_in_one_line(node: Node, engine: OciEngine) -> None:
     node.runtime(run="""printf '{"level":"error","msg":"exec\\\\nformat error"}\\n' > $log; exit 1""")
     container_id = await engine.create(spec())
     with pytest.raises(EngineError, match="could not start the container kickwatch-12345678-0: exec format error"):
         await engine.start(container_id)
     await engine.remove(container_id)
-    assert await engine.ours("mine") == []
+    assert await engine.own_containers("mine") == []
 
 
-@pytest.mark.parametrize(("run", "said"), [("true", "No such file"), ("echo x > $pid", "wrote no process id")])
-async def test_a_runtime_that_tells_no_process(node: Node, engine: OciEngine, run: str, said: str) -> None:
+@pytest.mark.parametrize(("run", "reason"), [("true", "No such file"), ("echo x > $pid", "wrote no process id")])
+async def test_a_runtime_that_writes_no_pid_is_an_error(node: Node, engine: OciEngine, run: str, reason: str) -> None:
     node.runtime(run=run)
     container_id = await engine.create(spec())
-    with pytest.raises(EngineError, match=f"could not start the container {container_id}: .*{said}"):
+    with pytest.raises(EngineError, match=f"could not start the container {container_id}: .*{reason}"):
         await engine.start(container_id)
     await engine.remove(container_id)
 
 
-async def test_a_start_that_hangs_is_ended_with_all_that_it_began(node: Node, engine: OciEngine) -> None:
-    node.runtime(run=f"{LIVES.format(seconds=60, status=0)}; cp $pid {node.here}/orphan; sleep 60")
-    hasty = node.engine(timeout_s=0.5)
-    await hasty.info()
-    container_id = await hasty.create(spec())
+async def test_a_start_that_times_out_is_killed_with_its_children(node: Node, engine: OciEngine) -> None:
+    node.runtime(run=f"{SLEEPER.format(seconds=60, status=0)}; cp $pid {node.here}/orphan; sleep 60")
+    impatient = node.engine(timeout_s=0.5)
+    await impatient.info()
+    container_id = await impatient.create(spec())
     since = time.monotonic()
     with pytest.raises(EngineAnswerLostError, match=r"no answer within 0\.5 s"):
-        await hasty.start(container_id)
+        await impatient.start(container_id)
     assert time.monotonic() - since < 5
     assert name_of(int((node.here / "orphan").read_text())) == ""
-    await hasty.remove(container_id)
+    await impatient.remove(container_id)
     assert " delete --force " in node.calls()
-    await hasty.close()
+    await impatient.close()
 
 
-async def test_a_runtime_that_hangs_in_delete_keeps_nothing(node: Node) -> None:
+async def test_a_runtime_that_hangs_in_delete_leaves_nothing(node: Node) -> None:
     node.runtime(delete="sleep 60")
     engine = node.engine(timeout_s=0.3)
     await engine.info()
@@ -229,21 +231,21 @@ async def test_a_runtime_that_hangs_in_delete_keeps_nothing(node: Node) -> None:
     state.mkdir()
     await engine.remove(container_id)
     assert not state.exists()
-    assert await engine.ours("mine") == []
+    assert await engine.own_containers("mine") == []
     await engine.close()
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.001, 0.05])
 async def test_a_cancelled_start_leaves_no_process(node: Node, engine: OciEngine, after_s: float) -> None:
-    node.runtime(run=f"{LIVES.format(seconds=60, status=0)}; echo $$ $! > {node.here}/pids; sleep 60")
+    node.runtime(run=f"{SLEEPER.format(seconds=60, status=0)}; echo $$ $! > {node.here}/pids; sleep 60")
     container_id = await engine.create(spec())
     starting = asyncio.create_task(engine.start(container_id))
     await asyncio.sleep(after_s)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    told = node.here / "pids"
-    pids = told.read_text().split() if told.exists() else []
+    file = node.here / "pids"
+    pids = file.read_text().split() if file.exists() else []
     assert [pid for pid in pids if name_of(int(pid))] == []
     await engine.remove(container_id)
 
@@ -257,11 +259,11 @@ async def test_a_cancelled_create_leaves_nothing(node: Node, engine: OciEngine) 
     assert list((node.here / "oci/bundles").iterdir()) == []
 
 
-async def test_a_name_that_is_taken_is_left_alone(engine: OciEngine) -> None:
+async def test_an_existing_container_is_not_replaced(engine: OciEngine) -> None:
     await engine.create(spec())
     with pytest.raises(EngineError, match="kickwatch-12345678-0"):
         await engine.create(spec(instance="another"))
-    assert await engine.ours("mine") == ["kickwatch-12345678-0"]
+    assert await engine.own_containers("mine") == ["kickwatch-12345678-0"]
     await engine.remove("kickwatch-12345678-0")
 
 
@@ -271,29 +273,29 @@ async def test_only_complete_bundles_of_this_instance_are_ours(node: Node, engin
     for name, content in (("odd", "[]"), ("empty", ""), ("foreign", '{"linux": {}}')):
         (node.here / "oci/bundles" / name).mkdir()
         (node.here / "oci/bundles" / name / "config.json").write_text(content)
-    assert await engine.ours("mine") == ["kickwatch-12345678-0", "kickwatch-12345678-2"]
+    assert await engine.own_containers("mine") == ["kickwatch-12345678-0", "kickwatch-12345678-2"]
 
 
-async def test_a_kickwatch_that_was_killed_in_a_create_left_nothing_that_counts(node: Node, engine: OciEngine) -> None:
-    half_made = node.here / "oci/bundles/.kickwatch-12345678-0"
-    half_made.mkdir()
-    assert await engine.ours("mine") == []
+async def test_partial_bundles_are_ignored_and_removed(node: Node, engine: OciEngine) -> None:
+    partial = node.here / "oci/bundles/.kickwatch-12345678-0"
+    partial.mkdir()
+    assert await engine.own_containers("mine") == []
     await engine.prepare_image(b"program")
-    assert not half_made.exists()
+    assert not partial.exists()
 
 
-async def test_a_bridge_is_refused_by_its_key(engine: OciEngine) -> None:
+async def test_a_bridge_network_is_refused_with_its_key(engine: OciEngine) -> None:
     with pytest.raises(EngineError, match=r"workload\.network"):
         await engine.create(spec(network="bridge"))
 
 
-async def test_an_image_of_the_users_is_not_there(engine: OciEngine) -> None:
+async def test_a_users_image_is_refused(engine: OciEngine) -> None:
     with pytest.raises(EngineError, match=r"debian:12.*workload\.image"):
         await engine.require_image("debian:12")
     await engine.require_image(IMAGE)
 
 
-async def test_the_image_is_written_once_and_gone_afterwards(node: Node, engine: OciEngine) -> None:
+async def test_the_image_is_written_once_and_removed(node: Node, engine: OciEngine) -> None:
     program = node.here / "oci/images" / IMAGE.replace("/", "_") / "program"
     before = program.stat()
     await engine.prepare_image(b"program")
@@ -307,25 +309,25 @@ async def test_the_image_is_written_once_and_gone_afterwards(node: Node, engine:
     assert not (node.here / "oci").exists()
 
 
-async def test_waiting_for_one_that_was_never_started(engine: OciEngine) -> None:
+async def test_waiting_for_a_container_that_was_not_started_is_an_error(engine: OciEngine) -> None:
     with pytest.raises(EngineError, match="was not started here"):
         await engine.wait("kickwatch-12345678-9", 1)
     assert await engine.pid("kickwatch-12345678-9") == 0
 
 
 @pytest.mark.parametrize(
-    ("told", "version"),
+    ("output", "version"),
     [
         ("runc version 1.1.5+ds1\ncommit: x\n", ("runc", "1.1.5+ds1")),
         ("crun version 1.8.1\n", ("crun", "1.8.1")),
         ("", ("wrapper", "unknown")),
     ],
 )
-def test_versions(told: str, version: tuple[str, str]) -> None:
-    assert parse_version(told, "wrapper") == version
+def test_versions(output: str, version: tuple[str, str]) -> None:
+    assert parse_version(output, "wrapper") == version
 
 
-def test_seccomp_takes_kernel_and_runtime(tmp_path: Path) -> None:
+def test_seccomp_needs_kernel_and_runtime(tmp_path: Path) -> None:
     assert not has_seccomp("libseccomp: 2.5.4", tmp_path)
     (tmp_path / "sys/kernel/seccomp").mkdir(parents=True)
     assert has_seccomp("runc version 1\nlibseccomp: 2.5.4", tmp_path)
@@ -333,14 +335,14 @@ def test_seccomp_takes_kernel_and_runtime(tmp_path: Path) -> None:
     assert not has_seccomp("crun version 1\n+SYSTEMD", tmp_path)
 
 
-def test_what_a_log_says(tmp_path: Path) -> None:
+def test_the_last_error_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert complaint(log, 3) == "exit status 3"
+    assert last_error(log, 3) == "exit status 3"
     log.write_text('{"level":"warning","msg":"odd"}\nnot json\n{"level":"error","msg":"first"}\n[]\n')
-    assert complaint(log, 3) == "first"
+    assert last_error(log, 3) == "first"
 
 
-def test_a_runtime_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("crun", "kw-none"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -350,6 +352,6 @@ def test_a_runtime_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.Monke
     assert find_runtime("kw-missing") is None
 
 
-def test_a_process_that_is_not_ours_has_no_status() -> None:
+def test_a_process_that_is_not_our_child_has_no_status() -> None:
     with pytest.raises(ChildProcessError):
-        reaped(1)
+        reap_if_exited(1)

@@ -1,4 +1,4 @@
-"""Runtimes that do not end when told to, and what they leave to us: processes of real, in sessions of their own."""
+"""Runtimes that do not exit when killed, and the processes they leave to us: real processes in separate sessions."""
 
 import asyncio
 import os
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kickwatch.workload.oci_runtime import Runtime, be_subreaper, children, end_descendants_of, exit_status
+from kickwatch.workload.oci_processes import children, exit_status, kill_workers_on, set_subreaper
+from kickwatch.workload.oci_runtime import Runtime
 
-# Becomes the tracer of its argument for some seconds (PTRACE_SEIZE): an ended process is then kept from its parent.
+# Traces the process in its argument for some seconds (PTRACE_SEIZE); the parent cannot reap an exited tracee.
 TRACER = """
 import ctypes, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -25,16 +26,16 @@ time.sleep(float(sys.argv[2]))
 
 @pytest.fixture(autouse=True)
 def subreaper() -> Iterator[None]:
-    before = be_subreaper()
+    before = set_subreaper()
     yield
-    be_subreaper(on=before)
+    set_subreaper(on=before)
 
 
 def orphan(script: str) -> int:
-    """The pid of a process in a session of its own whose parent has ended: it is ours now."""
+    """The pid of a process in its own session whose parent has exited, so it is our child."""
     command = f"setsid sh -c '{script}' >/dev/null 2>&1 & echo $!"
-    told = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
-    return int(told.stdout)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    return int(done.stdout)
 
 
 def until_zombie(pid: int) -> None:
@@ -42,7 +43,7 @@ def until_zombie(pid: int) -> None:
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
             return
         time.sleep(0.01)
-    raise AssertionError(f"{pid} did not end")
+    raise AssertionError(f"process {pid} did not exit")
 
 
 def runtime(tmp_path: Path, script: str = "exit 0", timeout_s: float = 0.5) -> Runtime:
@@ -52,7 +53,7 @@ def runtime(tmp_path: Path, script: str = "exit 0", timeout_s: float = 0.5) -> R
     return Runtime(program, tmp_path / "state", timeout_s)
 
 
-def traced(pid: int, seconds: float) -> "subprocess.Popen[str]":
+def trace(pid: int, seconds: float) -> "subprocess.Popen[str]":
     tracer = subprocess.Popen([sys.executable, "-c", TRACER, str(pid), str(seconds)], stdout=subprocess.PIPE, text=True)
     assert tracer.stdout is not None
     assert tracer.stdout.readline() == "traces\n"
@@ -60,7 +61,7 @@ def traced(pid: int, seconds: float) -> "subprocess.Popen[str]":
     return tracer
 
 
-def test_what_a_runtime_left_is_reaped_whatever_its_name_and_what_others_started_is_not(tmp_path: Path) -> None:
+def test_strays_of_a_runtime_are_reaped_and_other_children_are_not(tmp_path: Path) -> None:
     ours = subprocess.Popen(["true"])
     strays = [orphan("sleep 0.2; exec 3</dev/null") for _ in range(2)]
     kept = orphan("sleep 0.2")
@@ -73,7 +74,7 @@ def test_what_a_runtime_left_is_reaped_whatever_its_name_and_what_others_started
     assert ours.wait() == 0
 
 
-def test_who_left_its_group_to_work_on_a_bundle_is_ended(tmp_path: Path) -> None:
+def test_workers_on_a_bundle_are_killed_even_outside_the_process_group(tmp_path: Path) -> None:
     bundle, made = tmp_path / "bundles" / "one", tmp_path / "made"
     command = (
         f"setsid sh -c 'sleep 2; touch {made}' {bundle} >/dev/null 2>&1 & setsid sleep 30 >/dev/null 2>&1 & echo $!"
@@ -81,7 +82,7 @@ def test_who_left_its_group_to_work_on_a_bundle_is_ended(tmp_path: Path) -> None
     other = int(subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
     try:
         until_it_runs(f"sh\0-c\0sleep 2; touch {made}\0{bundle}\0")
-        end_descendants_of(bundle)
+        kill_workers_on(bundle)
         time.sleep(2.3)
         assert not made.exists()
         assert other in children()
@@ -91,33 +92,33 @@ def test_who_left_its_group_to_work_on_a_bundle_is_ended(tmp_path: Path) -> None
 
 
 def until_it_runs(command_line: str) -> None:
-    """Of a process that is about to become a program nothing can be read for a moment."""
+    """Wait for a child with this command line; during execve it cannot be read for a moment."""
     deadline = time.monotonic() + 5
     while command_line not in (Path(f"/proc/{pid}/cmdline").read_text() for pid in children()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-async def test_a_runtime_that_does_not_end_when_it_is_killed_is_not_waited_for(tmp_path: Path) -> None:
+async def test_a_killed_runtime_that_does_not_exit_is_not_waited_for(tmp_path: Path) -> None:
     driven = runtime(tmp_path, "exec sleep 60")
     since = time.monotonic()
     call = asyncio.create_task(driven.call(tmp_path / "log", "run"))
-    while not driven.under_way:  # noqa: ASYNC110 -- nothing tells
+    while not driven.running_pids:  # noqa: ASYNC110 -- there is no event to wait for
         await asyncio.sleep(0.01)
-    (pid,) = driven.under_way
-    tracer = await asyncio.to_thread(traced, pid, 6.0)
+    (pid,) = driven.running_pids
+    tracer = await asyncio.to_thread(trace, pid, 6.0)
     with pytest.raises(TimeoutError):
         await call
     assert time.monotonic() - since < 5
     await asyncio.to_thread(tracer.wait)
-    while pid in await asyncio.to_thread(children):  # noqa: ASYNC110 -- asyncio's own watcher sees its end
+    while pid in await asyncio.to_thread(children):  # noqa: ASYNC110 -- asyncio's child watcher reaps it
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
 
 
-async def test_an_end_that_a_tracer_keeps_from_us_does_not_stop_the_loop() -> None:
+async def test_an_exit_held_back_by_a_tracer_does_not_block_the_loop() -> None:
     child = await asyncio.to_thread(subprocess.Popen, ["sleep", "60"])
-    tracer = await asyncio.to_thread(traced, child.pid, 1.0)
+    tracer = await asyncio.to_thread(trace, child.pid, 1.0)
     status = asyncio.create_task(exit_status(child.pid))
     await asyncio.sleep(0.1)
     child.kill()
@@ -128,5 +129,5 @@ async def test_an_end_that_a_tracer_keeps_from_us_does_not_stop_the_loop() -> No
         longest = max(longest, time.monotonic() - before)
     assert await status == 128 + signal.SIGKILL
     assert longest < 0.5
-    child.returncode = -signal.SIGKILL  # it was reaped behind its back
+    child.returncode = -signal.SIGKILL  # reaped without the Popen object
     await asyncio.to_thread(tracer.wait)

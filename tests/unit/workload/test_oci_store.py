@@ -1,4 +1,4 @@
-"""The files of an engine without a daemon: what a killed kickwatch left, and who may have written them."""
+"""The files of the oci engine: leftovers of a killed kickwatch, and directories that others may write to."""
 
 from errno import EROFS
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.handed_on import Noted
 from kickwatch.workload.engine import ContainerSpec
-from kickwatch.workload.oci_store import Store
+from kickwatch.workload.oci_store import BundleStore
 
 IMAGE = "localhost/kickwatch-workload:0123456789ab"
 
@@ -20,123 +20,123 @@ def spec(name: str, instance: str = "i") -> ContainerSpec:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "run" / "oci", Path("/proc"))
+def store(tmp_path: Path) -> BundleStore:
+    made = BundleStore(tmp_path / "run" / "oci", Path("/proc"))
     made.write_image(IMAGE, b"program")
     return made
 
 
 @pytest.fixture
 def cgroups(tmp_path: Path) -> Cgroups:
-    """Two hierarchies without a container."""
+    """Two hierarchies without containers."""
     mounts = (tmp_path / "memory", tmp_path / "pids")
     for mount in mounts:
         mount.mkdir()
     return Cgroups(1, mounts[0], "/", mounts, Path("/proc"))
 
 
-def test_a_sweep_removes_ours_and_leaves_those_of_others(store: Store, cgroups: Cgroups) -> None:
+def test_leftovers_of_this_instance_are_removed_and_others_kept(store: BundleStore, cgroups: Cgroups) -> None:
     store.write_bundle(spec("kickwatch-1-0"), seccomp=True)
     store.write_bundle(spec("kickwatch-2-0", "another"), seccomp=True)
     (cgroups.memory_root / "kickwatch/kickwatch-1-0").mkdir(parents=True)
     (store.state / "kickwatch-1-0").mkdir()
-    assert store.sweep("i", cgroups) == 1
+    assert store.remove_leftovers("i", cgroups) == 1
     assert [path.name for path in (store.root / "bundles").iterdir()] == ["kickwatch-2-0"]
     assert store.image_of(IMAGE).exists()
     assert not (cgroups.memory_root / "kickwatch").exists()
-    assert store.sweep("another", cgroups) == 1
+    assert store.remove_leftovers("another", cgroups) == 1
     assert not store.root.exists()
-    assert store.sweep("i", cgroups) == 0
+    assert store.remove_leftovers("i", cgroups) == 0
 
 
-def test_what_was_half_made_or_half_removed_goes(store: Store, cgroups: Cgroups) -> None:
-    (store.root / "bundles/.kickwatch-3-0").mkdir()  # its register is gone, or not written yet
-    assert store.sweep("i", cgroups) == 0
+def test_partial_bundles_are_removed(store: BundleStore, cgroups: Cgroups) -> None:
+    (store.root / "bundles/.kickwatch-3-0").mkdir()  # its config.json is removed, or not written yet
+    assert store.remove_leftovers("i", cgroups) == 0
     assert not store.root.exists()
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775])
-def test_a_directory_that_others_may_write_into_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     shared = tmp_path / "run"
     shared.mkdir()
     shared.chmod(mode)
-    with pytest.raises(PermissionError, match="it is not ours alone"):
-        Store(shared / "oci", Path("/proc")).write_image(IMAGE, b"program")
+    with pytest.raises(PermissionError, match="only this user can write to"):
+        BundleStore(shared / "oci", Path("/proc")).write_image(IMAGE, b"program")
 
 
-def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "oci").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError):
-        Store(tmp_path / "oci", Path("/proc")).write_image(IMAGE, b"program")
+        BundleStore(tmp_path / "oci", Path("/proc")).write_image(IMAGE, b"program")
 
 
-def handing_on(directory: Path, controllers: str) -> Path:
-    """A v2 cgroup whose children have these controllers."""
+def cgroup_with(directory: Path, controllers: str) -> Path:
+    """A v2 cgroup that enables these controllers for its children."""
     directory.mkdir()
     (directory / "cgroup.subtree_control").write_text(controllers)
     return directory
 
 
-def noted(way: Path, *controllers: str) -> dict[Path, Noted]:
-    return {way: Noted(frozenset(controllers))}
+def record_of(cgroup: Path, *controllers: str) -> dict[Path, Noted]:
+    return {cgroup: Noted(frozenset(controllers))}
 
 
-def test_what_a_killed_one_noted_outlives_a_second_look(store: Store, tmp_path: Path) -> None:
-    """The second start finds on what the first one's runtime switched on."""
-    way = handing_on(tmp_path / "root", "hugetlb pids")
-    store.note_handed_on(noted(way, "pids"))
-    store.note_handed_on(noted(way, "hugetlb", "pids") | noted(tmp_path / "new", "cpu"))
-    store.take_back()
-    assert (way / "cgroup.subtree_control").read_text() == "-hugetlb"
-    (way / "cgroup.subtree_control").write_text("hugetlb")
-    store.take_back()  # it is forgotten
-    assert (way / "cgroup.subtree_control").read_text() == "hugetlb"
+def test_the_record_of_a_killed_kickwatch_is_kept(store: BundleStore, tmp_path: Path) -> None:
+    """At the second start the controllers are enabled that the first one's runtime has enabled."""
+    cgroup = cgroup_with(tmp_path / "root", "hugetlb pids")
+    store.controllers.add(record_of(cgroup, "pids"))
+    store.controllers.add(record_of(cgroup, "hugetlb", "pids") | record_of(tmp_path / "new", "cpu"))
+    store.restore_controllers()
+    assert (cgroup / "cgroup.subtree_control").read_text() == "-hugetlb"
+    (cgroup / "cgroup.subtree_control").write_text("hugetlb")
+    store.restore_controllers()  # the record is gone
+    assert (cgroup / "cgroup.subtree_control").read_text() == "hugetlb"
 
 
 @pytest.mark.parametrize("note", ["", "[1]", '{"/sys/fs/cgroup": "cpu"}'])
-def test_a_note_that_nobody_can_read_is_none(store: Store, tmp_path: Path, note: str) -> None:
-    way = handing_on(tmp_path / "root", "pids")
+def test_an_unreadable_record_counts_as_none(store: BundleStore, tmp_path: Path, note: str) -> None:
+    cgroup = cgroup_with(tmp_path / "root", "pids")
     (store.root / "handed-on.json").write_text(note)
-    store.note_handed_on(noted(way))
-    store.take_back()
-    assert (way / "cgroup.subtree_control").read_text() == "-pids"
+    store.controllers.add(record_of(cgroup))
+    store.restore_controllers()
+    assert (cgroup / "cgroup.subtree_control").read_text() == "-pids"
 
 
-def test_what_cannot_be_taken_back_is_tried_again_by_the_next(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_restoration_is_retried_at_the_next(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way, other = handing_on(tmp_path / "root", "pids"), handing_on(tmp_path / "root/kickwatch.service", "pids")
-    store.note_handed_on(noted(way))
-    store.note_handed_on(noted(other) | noted(way, "pids"))  # another start, elsewhere in the tree
+    cgroup, other = cgroup_with(tmp_path / "root", "pids"), cgroup_with(tmp_path / "root/kickwatch.service", "pids")
+    store.controllers.add(record_of(cgroup))
+    store.controllers.add(record_of(other) | record_of(cgroup, "pids"))  # a start in another cgroup
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "mkdir", refuse)
-        store.take_back()
-    assert (way / "cgroup.subtree_control").read_text() == "pids"
-    store.take_back()
-    assert [(cgroup / "cgroup.subtree_control").read_text() for cgroup in (other, way)] == ["-pids", "-pids"]
+        patched.setattr(Path, "mkdir", fail_read_only)
+        store.restore_controllers()
+    assert (cgroup / "cgroup.subtree_control").read_text() == "pids"
+    store.restore_controllers()
+    assert [(cgroup / "cgroup.subtree_control").read_text() for cgroup in (other, cgroup)] == ["-pids", "-pids"]
     assert not (store.root / "handed-on.json").exists()
 
 
-def refuse(*_: object, **__: object) -> None:
+def fail_read_only(*_: object, **__: object) -> None:
     raise OSError(EROFS, "Read-only file system")
 
 
-def test_a_note_of_another_boot_is_none(tmp_path: Path) -> None:
+def test_a_record_of_another_boot_counts_as_none(tmp_path: Path) -> None:
     boot = tmp_path / "proc/sys/kernel/random/boot_id"
     boot.parent.mkdir(parents=True)
     (tmp_path / "oci").mkdir()
-    store, way = Store(tmp_path / "oci", tmp_path / "proc"), handing_on(tmp_path / "root", "pids")
+    store, cgroup = BundleStore(tmp_path / "oci", tmp_path / "proc"), cgroup_with(tmp_path / "root", "pids")
     boot.write_text("one")
-    store.note_handed_on(noted(way))
+    store.controllers.add(record_of(cgroup))
     boot.write_text("another")
-    store.take_back()
-    assert (way / "cgroup.subtree_control").read_text() == "pids"
+    store.restore_controllers()
+    assert (cgroup / "cgroup.subtree_control").read_text() == "pids"
 
 
-def test_a_sweep_takes_back_what_a_killed_one_noted(store: Store, cgroups: Cgroups, tmp_path: Path) -> None:
-    way = handing_on(tmp_path / "root", "hugetlb memory")
-    store.note_handed_on(noted(way, "memory"))
-    assert store.sweep("i", cgroups) == 0
-    assert (way / "cgroup.subtree_control").read_text() == "-hugetlb"
+def test_removing_leftovers_restores_the_controllers(store: BundleStore, cgroups: Cgroups, tmp_path: Path) -> None:
+    cgroup = cgroup_with(tmp_path / "root", "hugetlb memory")
+    store.controllers.add(record_of(cgroup, "memory"))
+    assert store.remove_leftovers("i", cgroups) == 0
+    assert (cgroup / "cgroup.subtree_control").read_text() == "-hugetlb"
     assert not store.root.exists()

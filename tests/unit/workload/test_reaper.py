@@ -1,4 +1,4 @@
-"""The reaper: all that is ours is tried, whatever fails, and nothing else is touched."""
+"""The reaper: it tries to remove all that is ours, whatever fails, and touches nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ HIERARCHIES = ("cpu", "memory", "pids")
 
 @dataclass
 class FakeEngine:
-    """Has containers and removes all but some."""
+    """Has containers, some of which cannot be removed."""
 
     containers: list[str]
     stuck: Sequence[str] = ()
-    asked: list[str] = field(default_factory=list)
+    instances: list[str] = field(default_factory=list)
 
-    async def ours(self, instance: str) -> Sequence[str]:
-        self.asked.append(instance)
+    async def own_containers(self, instance: str) -> Sequence[str]:
+        self.instances.append(instance)
         return list(self.containers)
 
     async def remove(self, container_id: str) -> None:
@@ -37,11 +37,11 @@ async def test_all_containers_of_the_instance_are_removed() -> None:
     engine = FakeEngine(["a", "b"])
     assert await reap_containers(engine, "node-1") == 2
     assert engine.containers == []
-    assert engine.asked == ["node-1"]
+    assert engine.instances == ["node-1"]
     assert await reap_containers(engine, "node-1") == 0
 
 
-async def test_one_that_is_stuck_spares_no_other() -> None:
+async def test_a_failed_removal_does_not_stop_the_others() -> None:
     engine = FakeEngine(["a", "b", "c", "d"], stuck=("a", "c"))
     with pytest.raises(EngineError, match="could not remove a"):
         await reap_containers(engine, "node-1")
@@ -50,7 +50,7 @@ async def test_one_that_is_stuck_spares_no_other() -> None:
 
 @pytest.fixture
 def cgroups(tmp_path: Path) -> Cgroups:
-    """Three hierarchies, each with our parent, a container's cgroup below it, and somebody else's."""
+    """Three hierarchies, each with our parent, a container's cgroup below it, and another engine's cgroups."""
     mounts = tuple(tmp_path / name for name in HIERARCHIES)
     for mount in mounts:
         (mount / "kickwatch/abc").mkdir(parents=True)
@@ -58,46 +58,46 @@ def cgroups(tmp_path: Path) -> Cgroups:
     return Cgroups(CgroupVersion.V1, tmp_path / "memory", "/", mounts, tmp_path / "proc")
 
 
-def left(cgroups: Cgroups) -> list[str]:
+def remaining(cgroups: Cgroups) -> list[str]:
     """The hierarchies that still have our parent."""
     return [mount.name for mount in cgroups.mounts if (mount / "kickwatch").exists()]
 
 
-def test_our_parents_go_from_every_hierarchy(cgroups: Cgroups) -> None:
+def test_our_parents_are_removed_from_every_hierarchy(cgroups: Cgroups) -> None:
     reap_cgroups(cgroups, ("kickwatch", "kickwatch-absent"))
-    assert left(cgroups) == []
+    assert remaining(cgroups) == []
     assert all((mount / "docker/xyz").is_dir() for mount in cgroups.mounts)
-    reap_cgroups(cgroups, ("kickwatch",))  # nothing there is no error
+    reap_cgroups(cgroups, ("kickwatch",))  # nothing to remove is no error
 
 
-def test_a_hierarchy_that_fails_spares_no_other(cgroups: Cgroups) -> None:
+def test_a_failed_hierarchy_does_not_stop_the_others(cgroups: Cgroups) -> None:
     for name in ("cpu", "memory"):
         (cgroups.mounts[0].parent / name / "kickwatch/abc/file").write_text("no cgroup has such a file")
     with pytest.raises(CgroupError) as caught:
         reap_cgroups(cgroups, ("kickwatch",))
-    assert left(cgroups) == ["cpu", "memory"]
+    assert remaining(cgroups) == ["cpu", "memory"]
     assert f"{cgroups.mounts[0]}/kickwatch/abc cannot be removed" in caught.value.what
     assert "(and 1 more)" in caught.value.what
     assert caught.value.remedy == "remove it with rmdir"
 
 
-def test_one_in_use_stays_and_is_said_with_its_remedy(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[Path] = []
+def test_a_cgroup_in_use_stays_and_is_an_error_with_a_remedy(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    directories: list[Path] = []
 
     def remove_tree(directory: Path, *, kill: bool) -> tuple[Path, ...]:
-        assert kill  # an orphan below our own parent is ours
-        tried.append(directory)
+        assert kill  # processes below our parent are ours
+        directories.append(directory)
         return (directory / "abc", directory) if directory.parent.name == "memory" else ()
 
     monkeypatch.setattr(reaper, "remove_tree", remove_tree)
     with pytest.raises(CgroupError) as caught:
         reap_cgroups(cgroups, ("kickwatch",))
-    assert tried == [mount / "kickwatch" for mount in cgroups.mounts]
+    assert directories == [mount / "kickwatch" for mount in cgroups.mounts]
     assert caught.value.what == f"{cgroups.memory_root}/kickwatch/abc is in use and stays (and 1 more)"
     assert "cgroup.procs" in caught.value.remedy
 
 
-def test_a_hierarchy_that_cannot_be_listed_is_said(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hierarchy_that_cannot_be_listed_is_an_error(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path, *, kill: bool) -> tuple[Path, ...]:
         raise PermissionError(13, "Permission denied")
 
@@ -106,15 +106,15 @@ def test_a_hierarchy_that_cannot_be_listed_is_said(cgroups: Cgroups, monkeypatch
         reap_cgroups(cgroups, ("kickwatch",))
 
 
-def test_what_is_not_ours_is_refused(cgroups: Cgroups) -> None:
+def test_cgroups_of_others_are_refused(cgroups: Cgroups) -> None:
     with pytest.raises(CgroupError, match="docker is not one of ours"):
         reap_cgroups(cgroups, ("docker",))
     assert all((mount / "docker/xyz").is_dir() for mount in cgroups.mounts)
 
 
 @dataclass
-class Booted:
-    """A node whose pid 1 is systemd, with a systemctl that writes down what it is told."""
+class SystemdNode:
+    """A node whose pid 1 is systemd, with a systemctl that records its arguments."""
 
     root: Path
 
@@ -133,50 +133,50 @@ class Booted:
         (self.root / "proc/self/mountinfo").write_text(mount)
         self.slice.mkdir(parents=True)
         (self.slice / "cgroup.procs").write_text("")
-        self.systemctl.write_text(f'#!/bin/sh\necho "$@" >> {self.root}/told\necho "it  said" >&2\nexit {status}\n')
+        self.systemctl.write_text(f'#!/bin/sh\necho "$@" >> {self.root}/calls\necho "the  reason" >&2\nexit {status}\n')
         self.systemctl.chmod(0o755)
 
     def stop(self, name: str = CONTAINERS_SLICE) -> bool:
         return stop_slice(name, proc=self.root / "proc", root=self.root, systemctl=self.systemctl)
 
-    def told(self) -> str:
-        return (self.root / "told").read_text() if (self.root / "told").exists() else ""
+    def calls(self) -> str:
+        return (self.root / "calls").read_text() if (self.root / "calls").exists() else ""
 
 
 def test_a_slice_without_scopes_is_stopped(tmp_path: Path) -> None:
-    node = Booted(tmp_path)
+    node = SystemdNode(tmp_path)
     node.prepare()
     assert node.stop() is True
-    assert node.told() == "stop kickwatchcontainers.slice\n"
+    assert node.calls() == "stop kickwatchcontainers.slice\n"
 
 
 def test_a_slice_with_a_scope_is_left_alone(tmp_path: Path) -> None:
-    node = Booted(tmp_path)
+    node = SystemdNode(tmp_path)
     node.prepare()
     (node.slice / "docker-abc.scope").mkdir()
     assert node.stop() is False
-    assert node.told() == ""
+    assert node.calls() == ""
 
 
 def test_without_systemd_nothing_is_stopped(tmp_path: Path) -> None:
-    node = Booted(tmp_path)
+    node = SystemdNode(tmp_path)
     node.prepare()
     (tmp_path / "run/systemd/system").rmdir()
     assert node.stop() is False
-    assert node.told() == ""
+    assert node.calls() == ""
 
 
-def test_a_slice_that_systemd_does_not_know_is_stopped_already(tmp_path: Path) -> None:
-    node = Booted(tmp_path)
+def test_a_slice_unknown_to_systemd_counts_as_stopped(tmp_path: Path) -> None:
+    node = SystemdNode(tmp_path)
     node.prepare(status=5)
     assert node.stop() is True
 
 
-def test_a_slice_that_cannot_be_stopped_is_said(tmp_path: Path) -> None:
-    node = Booted(tmp_path)
+def test_a_slice_that_cannot_be_stopped_is_an_error(tmp_path: Path) -> None:
+    node = SystemdNode(tmp_path)
     node.prepare(status=1)
     with pytest.raises(
-        CgroupError, match=r"could not be stopped \(it said\): systemctl stop kickwatchcontainers.slice"
+        CgroupError, match=r"could not be stopped \(the reason\): systemctl stop kickwatchcontainers.slice"
     ):
         node.stop()
     node.systemctl.unlink()
@@ -185,15 +185,15 @@ def test_a_slice_that_cannot_be_stopped_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["system.slice", "kickwatch", "kickwatch/../system.slice"])
-def test_nobody_elses_slice_is_stopped(tmp_path: Path, name: str) -> None:
-    node = Booted(tmp_path)
+def test_slices_of_others_are_refused(tmp_path: Path, name: str) -> None:
+    node = SystemdNode(tmp_path)
     node.prepare()
     with pytest.raises(CgroupError, match="is not one of ours"):
         node.stop(name)
-    assert node.told() == ""
+    assert node.calls() == ""
 
 
-def test_the_containers_slice_is_not_below_the_services() -> None:
+def test_the_containers_slice_is_not_below_the_service_slice() -> None:
     """systemd nests slices by the dashes of their names."""
     parent = cgroup_parent("systemd")
     assert parent == CONTAINERS_SLICE
@@ -202,7 +202,7 @@ def test_the_containers_slice_is_not_below_the_services() -> None:
     assert cgroup_parent("cgroupfs") == "/kickwatch"
 
 
-def test_an_instance_is_the_nodes_and_hides_the_machine_id(tmp_path: Path) -> None:
+def test_the_instance_is_stable_and_hides_the_machine_id(tmp_path: Path) -> None:
     machine_id = "0123456789abcdef0123456789abcdef"
     (tmp_path / "machine-id").write_text(f"{machine_id}\n")
     instance = read_instance(tmp_path)

@@ -1,0 +1,207 @@
+"""Select the engine: the one that engine.kind names; for `auto` Docker if it answers, else runc or crun."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Network
+from kickwatch.errors import ConfigError, EngineAbsentError
+from kickwatch.journal.remark import Remark, RemarkKind
+from kickwatch.node.continuity import engine_process
+from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
+from kickwatch.workload.oci_engine import OciEngine
+from kickwatch.workload.oci_support import find_runtime, missing_privilege
+
+_PROC = Path("/proc")
+_INFO_RETRIES, _INFO_RETRY_INTERVAL_S = 5, 1.0
+
+
+@dataclass(frozen=True)
+class ChosenEngine:
+    """An engine that answered, and why it was selected. The caller closes it.
+
+    `remarks` go to the log and into the trial's record; empty where the engine is the expected one.
+    """
+
+    engine: Engine
+    info: EngineInfo
+    why: str
+    remarks: tuple[Remark, ...] = ()
+
+
+class EngineNames(NamedTuple):
+    """How an engine named itself and its runtime in the past, for example `docker 20.10.24` and `runc 1.1.5`."""
+
+    engine: str
+    runtime: str
+
+
+def fill_unnamed(info: EngineInfo, known: EngineNames | None) -> EngineInfo:
+    """Replace missing names by those known from the past; names that the engine reports are kept.
+
+    The runtime is filled in only if engine and version are the same as in the past.
+    """
+    if known is None or not info.unnamed_fields:
+        return info
+    name, _, version = known.engine.partition(" ")
+    if name != info.name:
+        return info
+    if is_unnamed(info.version):
+        info = msgspec.structs.replace(info, version=version)
+    fill_runtime = known.engine == str(info) and is_unnamed(info.runtime)
+    return msgspec.structs.replace(info, runtime=known.runtime) if fill_runtime else info
+
+
+async def resolve_names(
+    chosen: ChosenEngine, known: EngineNames | None, interval_s: float = _INFO_RETRY_INTERVAL_S
+) -> tuple[EngineInfo, str]:
+    """The engine's description, asked for again for some seconds while its version or its runtime has no name.
+
+    Trials are compared by those names, so a name that is missing for a moment must not discard the evidence. If it
+    stays missing, the name from the past applies; without one, the missing name counts as a name. Also returns the
+    sentence to log in that case; empty when nothing is missing.
+    """
+    info = chosen.info
+    for _ in range(_INFO_RETRIES):
+        if not info.unnamed_fields:
+            return info, ""
+        await asyncio.sleep(interval_s)
+        info = await chosen.engine.info()
+    if not info.unnamed_fields:
+        return info, ""
+    filled = fill_unnamed(info, known)
+    assumed = f"assuming `{filled}` with `{filled.runtime}`, as before" if filled != info else "no better name is known"
+    return filled, f"the engine calls itself `{info}` and its runtime `{info.runtime}`: {assumed}"
+
+
+async def choose_engine(
+    config: Config, *, workers: int = 1, on_call_end: Callable[[], None] = lambda: None
+) -> ChosenEngine:
+    """The engine for this configuration.
+
+    `workers` limits the number of concurrent calls; `on_call_end` is called after each of them. Raises
+    EngineAbsentError if no engine answers, ConfigError if the requested engine cannot do what else is configured.
+    """
+    kind = requested_kind(config.engine)
+    if kind is EngineKind.OCI:
+        await asyncio.to_thread(check_oci, config)
+        return await _choose_oci(config, on_call_end, "engine.kind is oci", RemarkKind.RUNTIME_DRIVEN)
+    from kickwatch.workload.docker_engine import DockerEngine  # noqa: PLC0415 -- the SDK: only where Docker is driven
+
+    docker = DockerEngine(
+        config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, on_call_end=on_call_end
+    )
+    try:
+        info = await _info_or_close(docker)
+    except EngineAbsentError as absent:
+        if kind is EngineKind.DOCKER:
+            raise
+        return await _choose_without_docker(config, on_call_end, absent)
+    configured = config.engine.kind is EngineKind.DOCKER
+    return ChosenEngine(docker, info, "engine.kind is docker" if configured else "Docker answers at its socket")
+
+
+async def choose_passive_engine(config: Config) -> ChosenEngine:
+    """The engine for passive mode: Docker, because a runtime knows only our containers. Raises EngineAbsentError."""
+    if requested_kind(config.engine) is EngineKind.OCI:
+        what = "engine.kind=oci does not know which containers others start"
+        raise EngineAbsentError(what, "set engine.kind=docker")
+    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
+    return await choose_engine(msgspec.structs.replace(config, engine=engine))
+
+
+def requested_kind(engine: EngineConfig) -> EngineKind:
+    """The configured kind. Under `auto`, a socket set in the configuration means the engine behind it and no other."""
+    if engine.kind is EngineKind.AUTO and engine.socket != EngineConfig().socket:
+        return EngineKind.DOCKER
+    return engine.kind
+
+
+def resolved_config(config: Config, answered: str) -> Config:
+    """The configuration of a daemon's next session: once Docker has answered, `auto` means Docker.
+
+    A daemon then waits for an engine that restarts instead of switching to a runtime. `answered`: the name of the
+    engine that answered last, empty if none has yet.
+    """
+    if config.engine.kind is not EngineKind.AUTO or answered in {"", "oci"}:
+        return config
+    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
+    return msgspec.structs.replace(config, engine=engine)
+
+
+def unsupported_by_oci(config: Config) -> str:
+    """The configured key that needs an engine with images or networks, and why; empty if there is none."""
+    if config.workload.network is not Network.NONE:
+        return f"workload.network={config.workload.network} needs an engine with networks"
+    if config.workload.image:
+        return f"workload.image={config.workload.image} needs an engine with images"
+    return ""
+
+
+def check_engine(config: Config) -> None:
+    """Raise ConfigError for a configuration that its kind of engine supports on no node."""
+    if _needs_oci(config) and (unsupported := unsupported_by_oci(config)):
+        raise ConfigError(f"engine.kind=oci: {unsupported}", "set engine.kind=docker")
+
+
+def check_oci(config: Config) -> None:
+    """Raise ConfigError if engine.kind=oci can never work in this process. Blocks briefly."""
+    check_engine(config)
+    if _needs_oci(config) and (missing := missing_privilege(_PROC)):
+        raise ConfigError(f"engine.kind=oci: {missing.what}", missing.remedy)
+
+
+def _needs_oci(config: Config) -> bool:
+    return config.workload.enabled and requested_kind(config.engine) is EngineKind.OCI
+
+
+def drives_runtime(config: Config) -> bool:
+    """Whether this process, as things are, will drive a runtime itself, which needs all of root's capabilities.
+
+    Blocks briefly: it tries Docker's socket.
+    """
+    if not config.workload.enabled:
+        return False
+    kind = requested_kind(config.engine)
+    if kind is not EngineKind.AUTO or unsupported_by_oci(config):
+        return kind is EngineKind.OCI
+    if find_runtime(config.engine.runtime) is None or missing_privilege(_PROC):
+        return False
+    return engine_process(Path(config.engine.socket)) == (0, 0)
+
+
+async def _choose_without_docker(
+    config: Config, on_call_end: Callable[[], None], absent: EngineAbsentError
+) -> ChosenEngine:
+    """`auto` where Docker does not answer."""
+    unsupported = unsupported_by_oci(config)
+    if unsupported:
+        raise EngineAbsentError(f"{absent.what}, and {unsupported}", absent.remedy) from absent
+    try:
+        return await _choose_oci(config, on_call_end, absent.what, RemarkKind.RUNTIME_INSTEAD)
+    except EngineAbsentError as error:
+        remedy = f"for Docker: {absent.remedy}; without an engine: {error.remedy}"
+        raise EngineAbsentError(f"{absent.what}; {error.what}", remedy) from error
+
+
+async def _choose_oci(config: Config, on_call_end: Callable[[], None], why: str, kind: RemarkKind) -> ChosenEngine:
+    engine = OciEngine(config.engine.runtime, timeout_s=config.engine.timeout_s, on_call_end=on_call_end)
+    info = await _info_or_close(engine)
+    remarks = [Remark(kind, f"engine: {info}, no daemon: {why}")]
+    if not engine.seccomp:
+        text = f"engine: {info} was built without seccomp: its containers have no filter"
+        remarks.append(Remark(RemarkKind.SECCOMP_MISSING, text))
+    return ChosenEngine(engine, info, why, tuple(remarks))
+
+
+async def _info_or_close(engine: Engine) -> EngineInfo:
+    """The engine's description; the engine is closed if that fails."""
+    try:
+        return await engine.info()
+    except BaseException:
+        await engine.close()
+        raise
