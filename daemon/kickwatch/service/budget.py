@@ -58,13 +58,13 @@ class Budget:
         """The spendings of the last day, oldest first: what is to be kept for the next daemon."""
         return tuple(self._spent)
 
-    def spend(self, at_s: float, containers: int) -> None:
+    def charge(self, at_s: float, containers: int) -> None:
         """So many containers are about to be started. Call `settle` when they are gone."""
         self._now_is(at_s)
         self._spent.append((at_s, containers))
         self._open = containers
 
-    def settle(self, at_s: float, containers: int | None = None) -> None:
+    def correct(self, at_s: float, containers: int | None = None) -> None:
         """What was spent last is over: it counts from now on, since its last container may have been started now.
 
         `containers`: how many were started in truth; None is as many as were meant to be. Nothing under way: no effect.

@@ -8,7 +8,7 @@ from pathlib import Path
 from kickwatch.configuration.types import Config
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.detect.state import State, TrialOutcome
+from kickwatch.detect.state import Figures, State, TrialOutcome
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import AppendResult, History, Note, StoredEvidence
 from kickwatch.journal.journal import Event, logger
@@ -68,6 +68,11 @@ class Evidence:
         self.kept = kept.kept
         _log(kept)
         return outcome
+
+    @property
+    def figures(self) -> dict[str, Figures]:
+        """Every stream; empty before the first trial."""
+        return self.monitor.figures(self.state)
 
     async def close(self) -> None:
         """Try once more to keep what could not be kept; what is lost with this daemon is logged."""

@@ -42,14 +42,14 @@ def test_stress_never_waits() -> None:
     budget = Budget(STRESS)
     for second in range(1000):
         assert budget.wait_s(NOW_S + second, 10_000, 1e6, NOW_S) == (0.0, "")
-        budget.spend(NOW_S + second, 10_000)
+        budget.charge(NOW_S + second, 10_000)
 
 
 def test_two_trials_fit_into_an_hour_and_the_third_waits_for_the_first_to_leave_it() -> None:
     budget = Budget(SENTINEL)
     for at_s in (0.0, 100.0):
         assert budget.wait_s(NOW_S + at_s, 23, 0.0, NOW_S) == (0.0, "")
-        budget.spend(NOW_S + at_s, 23)
+        budget.charge(NOW_S + at_s, 23)
     wait = budget.wait_s(NOW_S + 200.0, 23, 0.0, NOW_S)
     assert wait.seconds == HOUR_S - 200.0
     assert wait.why == "46 of 60 containers in the last hour, a trial needs 23"
@@ -60,8 +60,8 @@ def test_two_trials_fit_into_an_hour_and_the_third_waits_for_the_first_to_leave_
 
 def test_the_day_is_a_limit_of_its_own() -> None:
     budget = Budget(BudgetConfig(containers_per_day=50))
-    budget.spend(NOW_S, 23)
-    budget.spend(NOW_S + 2 * HOUR_S, 23)
+    budget.charge(NOW_S, 23)
+    budget.charge(NOW_S + 2 * HOUR_S, 23)
     wait = budget.wait_s(NOW_S + 4 * HOUR_S, 23, 0.0, NOW_S)
     assert wait.seconds == DAY_S - 4 * HOUR_S
     assert wait.why.startswith("46 of 50 containers in the last day")
@@ -69,24 +69,24 @@ def test_the_day_is_a_limit_of_its_own() -> None:
 
 def test_a_trial_counts_from_its_end_and_with_what_it_started() -> None:
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 60)
-    budget.settle(NOW_S + 50.0)
+    budget.charge(NOW_S, 60)
+    budget.correct(NOW_S + 50.0)
     assert wait_s(budget, NOW_S + 51.0, 1) == HOUR_S - 1.0
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 1)
-    budget.spend(NOW_S, 59)
-    budget.settle(NOW_S + 50.0, 4)  # the engine was gone after four
-    budget.settle(NOW_S + 60.0, 0)  # nothing is under way
+    budget.charge(NOW_S, 1)
+    budget.charge(NOW_S, 59)
+    budget.correct(NOW_S + 50.0, 4)  # the engine was gone after four
+    budget.correct(NOW_S + 60.0, 0)  # nothing is under way
     assert budget.spent == ((NOW_S, 1), (NOW_S + 50.0, 4))
-    budget.settle(NOW_S + 2 * DAY_S)
+    budget.correct(NOW_S + 2 * DAY_S)
     assert budget.spent == ()
 
 
 def test_a_trial_of_days_counts_when_it_is_over() -> None:
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 60)
+    budget.charge(NOW_S, 60)
     assert wait_s(budget, NOW_S + 2 * DAY_S, 1) == 0.0
-    budget.settle(NOW_S + 2 * DAY_S)
+    budget.correct(NOW_S + 2 * DAY_S)
     assert wait_s(budget, NOW_S + 2 * DAY_S, 1) == HOUR_S
 
 
@@ -162,10 +162,10 @@ def test_no_hour_and_no_day_ever_has_more(
             assert wait.why
             assert wait.seconds <= DAY_S
             now_s += max(wait.seconds, 1e-3)
-        budget.spend(now_s, containers)
+        budget.charge(now_s, containers)
         if data.draw(st.booleans()):
             now_s += length_s
-            budget.settle(now_s)
+            budget.correct(now_s)
         kept.append((now_s, containers))
     assert most_within(kept, HOUR_S) <= config.containers_per_hour
     assert most_within(kept, DAY_S) <= config.containers_per_day
@@ -195,7 +195,7 @@ def test_a_clock_set_back_grants_nothing_and_blocks_no_longer_than_a_window(
     for gap_s, containers, _ in plan:
         now_s += gap_s / 10
         now_s += wait_s(budget, now_s, containers) + 1e-3
-        budget.spend(now_s, containers)
+        budget.charge(now_s, containers)
     before_s = wait_s(Budget(config, budget.spent), now_s, 40)
     budget = Budget(config, budget.spent) if restarted else budget
     after_s = wait_s(budget, now_s - back_s, 40)
@@ -206,9 +206,9 @@ def test_a_clock_set_back_grants_nothing_and_blocks_no_longer_than_a_window(
 
 def test_a_trial_under_a_clock_that_is_set_back_gives_back_no_more_than_its_own() -> None:
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S - 10.0, 30)
-    budget.spend(NOW_S, 23)
-    budget.settle(NOW_S - 1000.0, 3)
+    budget.charge(NOW_S - 10.0, 30)
+    budget.charge(NOW_S, 23)
+    budget.correct(NOW_S - 1000.0, 3)
     assert budget.spent == ((NOW_S - 1000.0, 33),)
 
 
@@ -220,8 +220,8 @@ def test_what_was_spent_outlives_the_daemon(tmp_path: Path) -> None:
     path = tmp_path / "state" / FILE
     assert load_spent(path) is None
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 1)
-    budget.spend(NOW_S + 5.0, 46)
+    budget.charge(NOW_S, 1)
+    budget.charge(NOW_S + 5.0, 46)
     assert save_spent(path, budget.spent) == ""
     again = Budget(SENTINEL, load_spent(path) or ())
     assert again.spent == budget.spent
@@ -235,7 +235,7 @@ def test_a_daemon_killed_in_every_trial_spends_its_budget_all_the_same(tmp_path:
         at_s = NOW_S + 10.0 * attempt
         budget = Budget(SENTINEL, load_spent(path) or ())
         if wait_s(budget, at_s, 24) == 0.0:
-            budget.spend(at_s, 24)
+            budget.charge(at_s, 24)
             save_spent(path, budget.spent)
             started += 24
     assert started == 48
@@ -284,7 +284,7 @@ def test_a_daemon_killed_in_every_trial_spends_its_budget_on_a_full_disk_too(ful
         at_s = NOW_S + 10.0 * attempt
         budget = Budget(SENTINEL, load_spent(path) or ())
         if wait_s(budget, at_s, 24) == 0.0:
-            budget.spend(at_s, 24)
+            budget.charge(at_s, 24)
             assert save_spent(path, budget.spent) == ""
             started += 24
     assert started == 48
@@ -311,5 +311,5 @@ def test_a_file_that_refuses_to_be_read_is_not_an_empty_one(tmp_path: Path) -> N
 def test_only_a_day_is_kept() -> None:
     budget = Budget(STRESS)
     for number in range(3000):
-        budget.spend(NOW_S + 60.0 * number, 23)
+        budget.charge(NOW_S + 60.0 * number, 23)
     assert len(budget.spent) == DAY_S / 60.0
