@@ -158,7 +158,7 @@ class FakeTrial:
     step: Step
     ends: BaseException | None = None
     forever: bool = False
-    started: int | None = None  # containers, where it does not start all
+    started: int | None = None  # containers, if it does not start all
     begun: int = 0
     remarks: list[Remark] = field(default_factory=list)
 
@@ -173,7 +173,7 @@ class FakeTrial:
 
 
 class FakeRig:
-    """An engine that answers. `gone`: it does so no more."""
+    """An engine that answers."""
 
     def __init__(self, node: "FakeNode") -> None:
         self.info = node.engine
@@ -206,11 +206,11 @@ class FakeRig:
 
 
 async def nothing() -> None:
-    """What a test may put something in the place of."""
+    """A hook that no test uses."""
 
 
 class FakeOpening:
-    """Opens that rig. `begun` as the node says."""
+    """Opens that rig, or fails as the node says."""
 
     def __init__(self, node: "FakeNode", config: Config, known: Known | None) -> None:
         self.config, self.known = config, known

@@ -92,7 +92,7 @@ class BudgetLedger:
         await self._save()
 
     async def correct(self, containers: int | None = None, *, warm_up: bool = False) -> None:
-        """They are gone. `containers`: how many actually started. A `warm_up` is not yet a trial."""
+        """The containers are removed. `containers`: how many actually started. A `warm_up` is not yet a trial."""
         self._no_trial_yet = self._no_trial_yet and (warm_up or containers == 0)
         self._budget.correct(self._now_s(), containers)
         await self._save()

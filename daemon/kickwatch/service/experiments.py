@@ -32,7 +32,7 @@ class SessionRig(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine says of itself."""
+        """Name, version and runtime of the engine."""
 
     @property
     def remarks(self) -> Iterable[Remark]:

@@ -30,7 +30,7 @@ class NodeRig:
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine says of itself."""
+        """Name, version and runtime of the engine."""
         return self._rig.info
 
     @property

@@ -1,4 +1,4 @@
-"""The seam: every outlet gets each event, whatever another one does; a reload is taken by all or by none."""
+"""Every outlet gets each event, even if another one fails. A reload is taken by all outlets or by none."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from kickwatch.outlets.outlet import Outlets
 
 
 class Fifth:
-    """An outlet as somebody might add it: one class, in one file."""
+    """An outlet as anyone may add one: a single class."""
 
     def __init__(self, name: str, calls: list[Any], *, fails: Exception | None = None) -> None:
         self._name, self._calls, self._fails = name, calls, fails

@@ -1,4 +1,4 @@
-"""The summary: once a period, with what the daemon believes; passive mode brings its own."""
+"""The summary: once a period, with the condition. Passive mode adds up its own."""
 
 from pathlib import Path
 from typing import Any

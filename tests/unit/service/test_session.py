@@ -96,7 +96,7 @@ async def test_the_next_trial_is_due_after_the_interval_also_in_the_next_session
         (EngineError("refused", ""), True, EngineAbsentError),
         (OSError(24, "Too many open files"), False, None),
         (ConfigError("wrong", ""), False, None),
-        (asyncio.CancelledError(), False, DrainedError),  # nobody but a drain cancels the trial alone
+        (asyncio.CancelledError(), False, DrainedError),  # only a drain cancels a trial alone
         (RuntimeError("a bug"), False, RuntimeError),
     ],
 )
