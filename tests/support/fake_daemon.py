@@ -88,7 +88,7 @@ class Recorder(PlainOutlet):
         return [kind.__name__ for before, kind in zip([None, *kinds], kinds, strict=False) if kind is not before]
 
 
-class FakeRequests:
+class FakeSwitches:
     """Stands in for signals and the drain file. Sleeping moves the clock, and does what is planned by then."""
 
     def __init__(self) -> None:
@@ -320,7 +320,7 @@ class FakeDaemon:
     parts: Parts
     outlets: Outlets
     recorder: Recorder
-    requests: FakeRequests
+    switches: FakeSwitches
     node: FakeNode
     notifier: Statuses
     lock: FakeLock
@@ -329,7 +329,7 @@ class FakeDaemon:
 
 async def fake_daemon(config: Config, trials: int | None = None, draw: float = 0.5) -> FakeDaemon:
     """A daemon with that configuration on a fake node. `draw`: what chance draws each time."""
-    recorder, requests, node, notifier, lock = Recorder(), FakeRequests(), FakeNode(), Statuses(), FakeLock()
+    recorder, switches, node, notifier, lock = Recorder(), FakeSwitches(), FakeNode(), Statuses(), FakeLock()
     outlets = Outlets([recorder])
     armed = SimpleNamespace(control=Control(passed=True, detail="23 of 23 multi-CPU calls"), proofs=0)
 
@@ -339,14 +339,14 @@ async def fake_daemon(config: Config, trials: int | None = None, draw: float = 0
     armed.prove = prove
 
     def now_s() -> float:
-        return requests.now_s
+        return switches.now_s
 
     evidence = await Evidence.open(config)
     report = outlets.report
     guard = NodeGuard(config.guard, config.budget.preset, report, now_s)
     parts = Parts(
-        state=DaemonState(Drain(requests, report), guard, EngineBackoff(report, now_s), trials),
-        requests=requests,
+        state=DaemonState(Drain(switches, report), guard, EngineBackoff(report, now_s), trials),
+        switches=switches,
         lock=lock,
         experiments=node,
         watch=Watch(armed, evidence, report, now_s=now_s),  # type: ignore[arg-type]
@@ -356,4 +356,4 @@ async def fake_daemon(config: Config, trials: int | None = None, draw: float = 0
         now_s=now_s,
         draw=lambda: draw,
     )
-    return FakeDaemon(parts, outlets, recorder, requests, node, notifier, lock, armed)
+    return FakeDaemon(parts, outlets, recorder, switches, node, notifier, lock, armed)

@@ -98,7 +98,7 @@ async def _parts(
     guard = NodeGuard(config.guard, config.budget.preset, report)
     return Parts(
         state=DaemonState(Drain(switches, report), guard, EngineBackoff(report), trials),
-        requests=switches,
+        switches=switches,
         lock=lock,
         experiments=NodeExperiments(armed, heartbeat.progress, ending),
         watch=Watch(armed, evidence, report, config.service.verdict_max_age_s, boot_id),

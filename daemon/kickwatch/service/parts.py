@@ -18,8 +18,8 @@ T = TypeVar("T")
 _BLIND_RETRY_S = 60.0  # a control can fail for a reason that passes, such as no free file descriptor
 
 
-class Requests(Protocol):
-    """What signals and the drain file ask for; `process.signals.Switches` in the daemon."""
+class DaemonSwitches(Protocol):
+    """What signals and the drain file ask for: reload and drain. On a node this is `process.signals.Switches`."""
 
     drain_file: str
     reload_asked: bool
@@ -50,7 +50,7 @@ class Parts:
     """The parts of a daemon. `now_s` is monotonic; `draw` returns random numbers from [0, 1)."""
 
     state: DaemonState
-    requests: Requests
+    switches: DaemonSwitches
     lock: Lock
     experiments: Experiments
     watch: Watch
@@ -72,7 +72,7 @@ class Parts:
         """Wait, at most until something is asked for."""
         self.heartbeat.progress()
         await self.beat(config)
-        await self.requests.sleep(seconds)
+        await self.switches.sleep(seconds)
 
     def step(self, text: str) -> None:
         """A trial, or passive mode, has made a step: `text` says what it does now."""

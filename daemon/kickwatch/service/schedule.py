@@ -33,15 +33,15 @@ class Schedule:
     async def until_due(self, rig: SessionRig) -> bool:
         """Wait until a trial may begin. False if a reload is requested first."""
         parts = self._parts
-        while not parts.requests.reload_asked:
+        while not parts.switches.reload_asked:
             parts.heartbeat.progress()
             await parts.beat(self._config)
             blocked = await self._blocked(rig)
             if blocked is None:
-                return not parts.requests.reload_asked
+                return not parts.switches.reload_asked
             seconds, reason = blocked
             parts.heartbeat.status(reason)
-            await parts.requests.sleep(min(seconds, self._config.guard.poll_s))
+            await parts.switches.sleep(min(seconds, self._config.guard.poll_s))
         return False
 
     async def _blocked(self, rig: SessionRig) -> tuple[float, str] | None:

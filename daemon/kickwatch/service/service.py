@@ -71,7 +71,7 @@ class Service:
                     raise
                 await self.parts.watch.control_after(error)
                 await self._retry_later(error)
-            if self.parts.requests.reload_asked:
+            if self.parts.switches.reload_asked:
                 await self._reload()
 
     async def _retry_later(self, error: KickwatchError | OSError) -> None:
@@ -79,12 +79,12 @@ class Service:
         parts = self.parts
         until_s = parts.now_s() + await parts.state.backoff.failed(error)
         parts.heartbeat.status(f"{parts.watch.condition}; waiting: {error}")
-        while parts.now_s() < until_s and not parts.requests.reload_asked:
+        while parts.now_s() < until_s and not parts.switches.reload_asked:
             await parts.wait(self.config, min(until_s - parts.now_s(), self.config.guard.poll_s))
 
     async def _reload(self) -> None:
         """Take the configuration as it is now. If it cannot be used, the old one stays in force."""
-        self.parts.requests.reload_asked = False
+        self.parts.switches.reload_asked = False
         self.parts.heartbeat.reloading()
         try:
             loaded = await asyncio.to_thread(self.source)
@@ -102,7 +102,7 @@ class Service:
         for warning in loaded.warnings:
             await self.parts.report(ConfigWarning(warning))
         watch = self.parts.watch
-        self.parts.requests.drain_file = config.service.drain_file
+        self.parts.switches.drain_file = config.service.drain_file
         await watch.adopt(await watch.evidence.adopted(config), config.service.verdict_max_age_s)
         self.parts.ledger.adopt(config)
         self.parts.heartbeat.configure(config)

@@ -79,7 +79,7 @@ class ExperimentSession(Session):
 
     async def _may_start(self) -> bool:
         """Wait until drain, budget and pressure allow the warm-up. False if a reload is requested first."""
-        while not self._parts.requests.reload_asked:
+        while not self._parts.switches.reload_asked:
             reason = await self._schedule.blocked_before(WARM_UP_CONTAINERS)
             if not reason:
                 return True
@@ -122,7 +122,7 @@ class ExperimentSession(Session):
         run = rig.trial(containers, parts.step, self._state.trials_begun)
         self._state.trials_begun += 1
         try:
-            trial = await parts.requests.unless_drained(run.run(), _DRAIN_POLL_S)
+            trial = await parts.switches.unless_drained(run.run(), _DRAIN_POLL_S)
         except DrainedError:
             await self._state.drain.look()
             return
@@ -157,7 +157,7 @@ class PassiveSession(Session):
         await parts.report(TrialsOff(Off.PASSIVE))
         await self._state.guard.off()
         async with aclosing(parts.experiments.passive(self._config, parts.step)) as passive:
-            while not parts.requests.reload_asked:
+            while not parts.switches.reload_asked:
                 await self._sweep()
                 await passive.look()
                 await parts.wait(self._config, self._config.guard.poll_s)

@@ -1,26 +1,26 @@
 """Each change of the drain is reported once."""
 
-from fake_daemon import FakeRequests, Recorder
+from fake_daemon import FakeSwitches, Recorder
 from kickwatch.outlets.events import Drained, Undrained
 from kickwatch.outlets.outlet import Outlets
 from kickwatch.service.drain import Drain, drained_text
 
 
 async def test_a_drain_is_reported_once_and_so_is_its_end() -> None:
-    recorder, requests = Recorder(), FakeRequests()
-    drain = Drain(requests, Outlets([recorder]).report)
+    recorder, switches = Recorder(), FakeSwitches()
+    drain = Drain(switches, Outlets([recorder]).report)
     for by in ("", "", "file", "file", "", "", "signal"):
-        requests.drain(by)
+        switches.drain(by)
         assert await drain.look() == by
     assert recorder.events == [Drained("file"), Undrained("file"), Drained("signal")]
 
 
 async def test_a_node_that_is_drained_twice_is_drained_once() -> None:
     """By the file, and by SIGUSR1 as well: the end of the one is not the end of the drain."""
-    recorder, requests = Recorder(), FakeRequests()
-    drain = Drain(requests, Outlets([recorder]).report)
+    recorder, switches = Recorder(), FakeSwitches()
+    drain = Drain(switches, Outlets([recorder]).report)
     for by in ("file", "signal", "file", ""):
-        requests.drain(by)
+        switches.drain(by)
         await drain.look()
     assert recorder.events == [Drained("file"), Undrained("file")]
 

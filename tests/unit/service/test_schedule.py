@@ -28,16 +28,16 @@ class Scheduled:
 
     def __init__(self, config: Config, daemon: FakeDaemon) -> None:
         self.daemon = daemon
-        self.requests, self.node, self.recorder = daemon.requests, daemon.node, daemon.recorder
+        self.switches, self.node, self.recorder = daemon.switches, daemon.node, daemon.recorder
         self.rig = FakeRig(daemon.node)
         self.schedule = Schedule(config, daemon.parts)
 
     async def waits(self, at_most_s: float = 1e6) -> float | None:
         """How long until a trial may begin; None if a reload is requested first, or nothing happens in that time."""
-        begin_s = self.requests.now_s
-        self.requests.at(at_most_s, self.requests.reload)
+        begin_s = self.switches.now_s
+        self.switches.at(at_most_s, self.switches.reload)
         if await self.schedule.until_due(self.rig):
-            return self.requests.now_s - begin_s
+            return self.switches.now_s - begin_s
         return None
 
     @property
@@ -67,13 +67,13 @@ async def test_a_reload_comes_first(config: Config) -> None:
     one = await scheduled(replace(config, trial=TrialConfig(interval_s=600.0)))
     one.schedule.rest()
     assert await one.waits(at_most_s=100.0) is None
-    assert one.requests.reload_asked
+    assert one.switches.reload_asked
 
 
 async def test_a_drain_blocks_until_it_ends(config: Config) -> None:
     one = await scheduled(config)
-    one.requests.drain("file")
-    one.requests.at(100.0, lambda: one.requests.drain(""))
+    one.switches.drain("file")
+    one.switches.at(100.0, lambda: one.switches.drain(""))
     assert await one.waits() == 100.0
     assert one.statuses == ["drained (drain file present): not starting containers"]
     assert [event for event in one.recorder.events if isinstance(event, Drained | Undrained)] == [
@@ -84,10 +84,10 @@ async def test_a_drain_blocks_until_it_ends(config: Config) -> None:
 
 async def test_the_next_session_does_not_report_the_drain_again(config: Config) -> None:
     one = await scheduled(config)
-    one.requests.drain("file")
+    one.switches.drain("file")
     for _ in range(2):
         assert await one.waits(at_most_s=10.0) is None
-        one.requests.reload_asked = False
+        one.switches.reload_asked = False
         one.schedule = Schedule(config, one.daemon.parts)
     assert one.recorder.of(Drained) == [Drained("file")]
 
@@ -107,7 +107,7 @@ async def test_a_wait_for_the_budget_ends_with_a_reload_to_a_larger_one(config: 
     await one.daemon.parts.ledger.charge(10)
     await one.daemon.parts.ledger.correct()
     assert await one.waits(at_most_s=100.0) is None
-    one.requests.reload_asked = False
+    one.switches.reload_asked = False
     one.daemon.parts.ledger.adopt(config)
     one.schedule = Schedule(config, one.daemon.parts)
     assert await one.waits() == 0.0
@@ -150,7 +150,7 @@ async def test_the_guard_blocks_and_its_pause_is_counted(config: Config) -> None
     def calm() -> None:
         one.node.readings = CALM
 
-    one.requests.at(20.0, calm)
+    one.switches.at(20.0, calm)
     assert await one.waits() == 50.0  # 20 s of pressure, 30 s of calm
     assert one.statuses[0] == "paused: containers 6 (limit 5)"
     assert one.statuses[-1].startswith("paused: calm for ")
@@ -163,7 +163,7 @@ async def test_a_guard_that_a_reload_disables_pauses_no_longer(config: Config) -
     one = await scheduled(replace(config, guard=GUARD))
     one.node.readings = CROWDED
     assert await one.waits(at_most_s=10.0) is None
-    one.requests.reload_asked = False
+    one.switches.reload_asked = False
     one.schedule = Schedule(config, one.daemon.parts)
     assert await one.waits() == 0.0
     assert one.recorder.of(GuardCalm)
@@ -178,7 +178,7 @@ async def test_before_an_engine_answers_drain_budget_and_guard_block_in_this_ord
     await one.daemon.parts.ledger.charge(12)
     await one.daemon.parts.ledger.correct()
     assert (await before(1)).startswith("budget: 12 of 12 containers")
-    one.requests.drain("signal")
+    one.switches.drain("signal")
     assert (await before(1)).startswith("drained (SIGUSR1 received)")
 
 
@@ -193,11 +193,11 @@ async def test_a_beat_repeats_the_control_sooner_while_it_fails(config: Config, 
     config = replace(config, trial=TrialConfig(control_period_s=600.0))
     one = await scheduled(config)
     watch = one.daemon.parts.watch
-    watch.blind, watch.controlled_s = blind, one.requests.now_s
-    one.requests.now_s += due_s - 1.0
+    watch.blind, watch.controlled_s = blind, one.switches.now_s
+    one.switches.now_s += due_s - 1.0
     await one.daemon.parts.beat(config)
     assert one.daemon.armed.proofs == 0
-    one.requests.now_s += 1.0
+    one.switches.now_s += 1.0
     await one.daemon.parts.beat(config)
     assert one.daemon.armed.proofs == 1
 
@@ -205,5 +205,5 @@ async def test_a_beat_repeats_the_control_sooner_while_it_fails(config: Config, 
 async def test_the_real_switches_are_what_the_parts_take(config: Config) -> None:
     with Switches("") as switches:
         one = await scheduled(config)
-        schedule = Schedule(config, dataclasses.replace(one.daemon.parts, requests=switches))
+        schedule = Schedule(config, dataclasses.replace(one.daemon.parts, switches=switches))
         assert await schedule.until_due(one.rig)

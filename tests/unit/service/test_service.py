@@ -59,7 +59,7 @@ class Served:
 
     def __init__(self, config: Config, daemon: FakeDaemon) -> None:
         self.daemon, self.node, self.recorder = daemon, daemon.node, daemon.recorder
-        self.requests, self.state = daemon.requests, daemon.parts.state
+        self.switches, self.state = daemon.switches, daemon.parts.state
         self.loads: Loaded | Exception = Loaded(config)
         self.ending = Shutdown()
         self.service = Service(self._load, config, daemon.parts, daemon.outlets, self.ending)
@@ -78,7 +78,7 @@ class Served:
         def last() -> None:
             self.state.trials = self.state.trials_begun + 1
 
-        self.requests.at(after_s, last)
+        self.switches.at(after_s, last)
 
     def gone_for(self, seconds: float) -> None:
         self.node.gone = True
@@ -86,14 +86,14 @@ class Served:
         def back() -> None:
             self.node.gone = False
 
-        self.requests.at(seconds, back)
+        self.switches.at(seconds, back)
 
     def reload_at(self, after_s: float, loads: Loaded | Exception) -> None:
         def reload() -> None:
             self.loads = loads
-            self.requests.reload()
+            self.switches.reload()
 
-        self.requests.at(after_s, reload)
+        self.switches.at(after_s, reload)
 
 
 async def served(config: Config, trials: int | None = None) -> Served:
@@ -113,7 +113,7 @@ async def test_it_starts_makes_its_trials_and_ends(config: Config) -> None:
 async def test_nodes_that_booted_together_start_at_different_times(config: Config) -> None:
     one = await served(replace(config, trial=TrialConfig(interval_s=600.0, jitter=0.5)), trials=1)
     await one.run()
-    assert one.requests.now_s == pytest.approx(1000.0 + 150.0, abs=1.0)  # half of the jitter's share
+    assert one.switches.now_s == pytest.approx(1000.0 + 150.0, abs=1.0)  # half of the jitter's share
 
 
 async def test_a_failed_control_at_the_start_is_reported(config: Config) -> None:
@@ -161,7 +161,7 @@ async def test_beats_show_a_lost_engine_and_feed_the_watchdog(config: Config) ->
 async def test_an_engine_lost_in_a_trial_ends_the_session_and_the_next_one_continues(config: Config) -> None:
     one = await served(config)
     one.node.endings = [{}, {"ends": GONE}]
-    one.requests.at(0.9, lambda: one.gone_for(10.0))
+    one.switches.at(0.9, lambda: one.gone_for(10.0))
     one.end_at(60.0)
     await one.run()
     names = one.recorder.names(*QUIETLY)
@@ -177,12 +177,12 @@ async def test_a_reload_ends_the_wait_for_an_engine(config: Config) -> None:
     def answers() -> None:
         one.node.gone = False
 
-    one.requests.at(50.1, answers)
+    one.switches.at(50.1, answers)
     one.end_at(51.0)
     await one.run()
     assert one.recorder.of(Reloaded)
     assert one.node.openings[-1].config.engine.socket == "/run/other.sock"
-    assert one.requests.now_s < 1150.0
+    assert one.switches.now_s < 1150.0
 
 
 async def test_a_refused_reading_repeats_the_control_and_the_daemon_continues(config: Config) -> None:
@@ -273,7 +273,7 @@ async def test_a_configuration_that_an_outlet_refuses_changes_nothing(config: Co
     one.end_at(1.0)
     await one.run()
     assert one.recorder.of(ReloadRefused) == [ReloadRefused("metrics.listen: in use", "choose another port")]
-    assert one.requests.drain_file == ""
+    assert one.switches.drain_file == ""
     assert one.service.config is config
 
 
@@ -289,7 +289,7 @@ async def test_a_reload_reaches_drain_file_budget_evidence_and_watchdog(config: 
     one.reload_at(0.1, Loaded(changed))
     one.end_at(0.2)
     await one.run()
-    assert one.requests.drain_file == "/run/other"
+    assert one.switches.drain_file == "/run/other"
     assert one.daemon.parts.watch.max_age_s == 60.0
     assert one.daemon.parts.ledger._budget.limits.containers_per_hour == 77
     assert one.daemon.notifier.watchdog_s > 600.0
@@ -305,7 +305,7 @@ async def test_a_pause_of_the_guard_goes_on_through_a_reload(config: Config) -> 
     def calm() -> None:
         one.node.readings = replace(one.node.readings, containers=1)
 
-    one.requests.at(40.0, calm)
+    one.switches.at(40.0, calm)
     one.end_at(50.0)
     await one.run()
     pauses = one.recorder.of(GuardPaused)

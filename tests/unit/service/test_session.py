@@ -74,14 +74,14 @@ async def test_a_session_is_a_start_trials_and_an_end(config: Config) -> None:
 async def test_the_next_trial_is_due_after_the_interval_also_in_the_next_session(config: Config) -> None:
     config = replace(config, trial=TrialConfig(interval_s=60.0, jitter=0.0))
     daemon = await fake_daemon(config, trials=2)
-    begin_s = daemon.requests.now_s
-    daemon.requests.at(10.0, daemon.requests.reload)
+    begin_s = daemon.switches.now_s
+    daemon.switches.at(10.0, daemon.switches.reload)
     await run(config, daemon)
-    assert (daemon.parts.state.trials_begun, daemon.requests.now_s - begin_s) == (1, 10.0)
-    daemon.requests.reload_asked = False
+    assert (daemon.parts.state.trials_begun, daemon.switches.now_s - begin_s) == (1, 10.0)
+    daemon.switches.reload_asked = False
     await run(config, daemon)
     assert daemon.parts.state.trials_begun == 2
-    assert daemon.requests.now_s - begin_s == pytest.approx(60.0, abs=2.0)
+    assert daemon.switches.now_s - begin_s == pytest.approx(60.0, abs=2.0)
 
 
 # --- however a trial ends
@@ -109,7 +109,7 @@ async def test_every_end_of_a_trial_corrects_the_budget(
     def goes() -> None:
         daemon.node.gone = gone
 
-    daemon.requests.at(0.1, goes)
+    daemon.switches.at(0.1, goes)
     if raises is None or raises is DrainedError:
         await run(config, daemon)
     else:
@@ -124,7 +124,7 @@ async def test_a_signal_in_mid_trial_corrects_the_budget_after_the_trials_clean_
     daemon = await fake_daemon(config)
     daemon.node.endings = [{"forever": True, "started": STARTED}]
     session = asyncio.ensure_future(run(config, daemon))
-    daemon.requests.at(5.0, session.cancel)  # the first wait is that of the trial
+    daemon.switches.at(5.0, session.cancel)  # the first wait is that of the trial
     with pytest.raises(asyncio.CancelledError):
         await session
     assert await charged(config) == [1, STARTED]
@@ -167,13 +167,13 @@ async def test_two_failed_trials_in_a_row_make_the_condition_unknown(config: Con
 async def test_a_drain_ends_the_trial_and_is_reported(config: Config) -> None:
     daemon = await fake_daemon(config, trials=2)
     daemon.node.endings = [{"forever": True, "started": STARTED}]
-    daemon.requests.at(1.0, lambda: daemon.requests.drain("file"))
-    daemon.requests.at(100.0, lambda: daemon.requests.drain(""))
+    daemon.switches.at(1.0, lambda: daemon.switches.drain("file"))
+    daemon.switches.at(100.0, lambda: daemon.switches.drain(""))
     await run(config, daemon)
     assert daemon.recorder.names(Beat, GuardCalm, Reaped) == ["TrialsOff", "Drained", "Undrained", "TrialTaken"]
     assert daemon.recorder.of(TrialFailed) == []
     assert await charged(config) == [1, STARTED, PLANNED]
-    assert daemon.requests.now_s == pytest.approx(1100.0, abs=2.0)
+    assert daemon.switches.now_s == pytest.approx(1100.0, abs=2.0)
 
 
 async def test_a_trial_that_ends_while_a_signal_comes_is_still_in_the_evidence(config: Config) -> None:
@@ -246,7 +246,7 @@ async def test_another_engine_ends_the_session_and_the_next_reports_it(config: C
     def upgrade() -> None:
         daemon.node.engine = replace(DOCKER, version="29")
 
-    daemon.requests.at(0.1, upgrade)
+    daemon.switches.at(0.1, upgrade)
     await run(config, daemon)
     assert daemon.parts.state.trials_begun == 1
     await run(config, daemon)
@@ -257,9 +257,9 @@ async def test_another_engine_ends_the_session_and_the_next_reports_it(config: C
 async def test_the_next_session_asks_for_the_engine_that_answered(config: Config) -> None:
     """`auto` does not fall back to a runtime while Docker restarts, and a nameless engine keeps its name."""
     daemon = await fake_daemon(config, trials=2)
-    daemon.requests.at(0.1, daemon.requests.reload)
+    daemon.switches.at(0.1, daemon.switches.reload)
     await run(config, daemon)
-    daemon.requests.reload_asked = False
+    daemon.switches.reload_asked = False
     await run(config, daemon)
     first, second = daemon.node.openings
     assert (first.config.engine.kind, first.known) == (EngineKind.AUTO, None)
@@ -290,8 +290,8 @@ async def test_what_the_set_up_remarks_is_reported(config: Config) -> None:
 
 async def test_a_drained_node_starts_nothing_and_sweeps_once(config: Config) -> None:
     daemon = await fake_daemon(config, trials=1)
-    daemon.requests.drain("file")
-    daemon.requests.at(60.0, lambda: daemon.requests.drain(""))
+    daemon.switches.drain("file")
+    daemon.switches.at(60.0, lambda: daemon.switches.drain(""))
     await run(config, daemon)
     assert daemon.node.calls == ["sweep", "open", "trial", "tidy", "close"]
     assert daemon.recorder.of(Reaped)[0] == Reaped(3)
@@ -300,11 +300,11 @@ async def test_a_drained_node_starts_nothing_and_sweeps_once(config: Config) -> 
 
 async def test_a_session_that_starts_drained_is_off(config: Config) -> None:
     daemon = await fake_daemon(config)
-    daemon.requests.drain("file")
+    daemon.switches.drain("file")
     for _ in range(2):
-        daemon.requests.at(10.0, daemon.requests.reload)
+        daemon.switches.at(10.0, daemon.switches.reload)
         await run(config, daemon)
-        daemon.requests.reload_asked = False
+        daemon.switches.reload_asked = False
     assert [event.reason for event in daemon.recorder.of(TrialsOff)] == [None, Off.DRAINED]
     assert len(daemon.recorder.of(Drained)) == 1
     assert daemon.node.calls == ["sweep"]
@@ -313,8 +313,8 @@ async def test_a_session_that_starts_drained_is_off(config: Config) -> None:
 async def test_a_sweep_without_an_engine_is_left_to_the_rig(config: Config) -> None:
     daemon = await fake_daemon(config, trials=1)
     daemon.node.sweeps_fail = True
-    daemon.requests.drain("file")
-    daemon.requests.at(60.0, lambda: daemon.requests.drain(""))
+    daemon.switches.drain("file")
+    daemon.switches.at(60.0, lambda: daemon.switches.drain(""))
     await run(config, daemon)
     assert daemon.node.calls.count("sweep") == 1
     assert "open" in daemon.node.calls
@@ -322,7 +322,7 @@ async def test_a_sweep_without_an_engine_is_left_to_the_rig(config: Config) -> N
 
 async def test_a_reload_before_the_start_opens_nothing(config: Config) -> None:
     daemon = await fake_daemon(config)
-    daemon.requests.reload()
+    daemon.switches.reload()
     await run(config, daemon)
     assert daemon.node.calls == []
     assert await charged(config) == []
@@ -342,7 +342,7 @@ async def test_a_lock_that_was_removed_is_held_again(config: Config) -> None:
 async def test_passive_mode_starts_nothing_and_sums_up(config: Config) -> None:
     config = replace(config, workload=WorkloadConfig(enabled=False), service=ServiceConfig(summary_period_s=60.0))
     daemon = await fake_daemon(config)
-    daemon.requests.at(11.0, daemon.requests.reload)
+    daemon.switches.at(11.0, daemon.switches.reload)
     await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
     assert daemon.node.calls == ["sweep", *["look"] * 6, "passive closed"]
     assert daemon.recorder.names(Beat)[:3] == ["TrialsOff", "GuardCalm", "Reaped"]
@@ -359,8 +359,8 @@ async def test_passive_mode_sweeps_until_an_engine_answers(config: Config) -> No
     def answers() -> None:
         daemon.node.sweeps_fail = False
 
-    daemon.requests.at(5.0, answers)
-    daemon.requests.at(20.0, daemon.requests.reload)
+    daemon.switches.at(5.0, answers)
+    daemon.switches.at(20.0, daemon.switches.reload)
     await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
     assert daemon.node.calls.count("sweep") == 4
     assert daemon.recorder.of(Reaped) == [Reaped(3)]
@@ -368,6 +368,6 @@ async def test_passive_mode_sweeps_until_an_engine_answers(config: Config) -> No
 
 async def test_passive_mode_ends_a_pause_of_the_guard(config: Config) -> None:
     daemon = await fake_daemon(config)
-    daemon.requests.at(3.0, daemon.requests.reload)
+    daemon.switches.at(3.0, daemon.switches.reload)
     await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
     assert GuardCalm() in daemon.recorder.events
