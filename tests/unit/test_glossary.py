@@ -22,6 +22,8 @@ GONE = {
     "SilenceTest": "QuietTest",
     "flush_silence": "flush_zeros",
     "batch_heard": "zero_is_certain",
+    "Telemetry": "PrometheusOutlet, SummaryOutlet",
+    "Board": "StatusFileOutlet",
 }
 FILES_GONE = {"whole.py", "shielded.py", "once.py", "recorded.py", "words.py", "probehelper.c"}
 

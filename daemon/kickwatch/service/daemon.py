@@ -42,19 +42,19 @@ async def run_daemon(source: Source, trials: int | None) -> None:
     fix: an unusable configuration, another kickwatch; with `trials` also for an engine that does not answer.
     """
     notifier = Notifier.from_environment()
-    ending = Shutdown(notifier.stopping)
+    shutdown = Shutdown(notifier.stopping)
     with NodeLock() as lock:
         try:
-            await until_signalled(_serve(source, trials, notifier, ending, lock), TERMINATION, ending.begin)
+            await until_signalled(_serve(source, trials, notifier, shutdown, lock), TERMINATION, shutdown.begin)
         except asyncio.CancelledError as error:
-            if not ending.begun:  # must not look like an end that a signal asked for
+            if not shutdown.begun:  # must not look like an end that a signal asked for
                 raise RuntimeError("main task cancelled without a signal (a bug)") from error
         finally:
             notifier.close()
     logger().info(Event.STOPPED)
 
 
-async def _serve(source: Source, trials: int | None, notifier: Notifier, ending: Shutdown, lock: NodeLock) -> None:
+async def _serve(source: Source, trials: int | None, notifier: Notifier, shutdown: Shutdown, lock: NodeLock) -> None:
     config = (await asyncio.to_thread(source)).config
     check_budget(config)
     await asyncio.to_thread(check_oci, config)
@@ -75,10 +75,10 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, ending:
             switches=switches,
             lock=lock,
             heartbeat=heartbeat,
-            ending=ending,
+            shutdown=shutdown,
             report=outlets.report,
         )
-        await Service(source, config, parts, outlets, ending).run()
+        await Service(source, config, parts, outlets, shutdown).run()
 
 
 async def _parts(
@@ -89,7 +89,7 @@ async def _parts(
     switches: Switches,
     lock: NodeLock,
     heartbeat: Heartbeat,
-    ending: Shutdown,
+    shutdown: Shutdown,
     report: Report,
 ) -> Parts:
     """Open what a daemon remembers: the evidence, and the budget."""
@@ -100,7 +100,7 @@ async def _parts(
         state=DaemonState(Drain(switches, report), guard, EngineBackoff(report), trials),
         switches=switches,
         lock=lock,
-        experiments=NodeExperiments(armed, heartbeat.progress, ending),
+        experiments=NodeExperiments(armed, heartbeat.progress, shutdown),
         watch=Watch(armed, evidence, report, config.service.verdict_max_age_s, boot_id),
         ledger=await BudgetLedger.open(config, evidence.history),
         heartbeat=heartbeat,

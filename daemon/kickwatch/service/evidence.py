@@ -78,7 +78,7 @@ class Evidence:
         """Try once more to store what waits. What is lost when this daemon ends is logged."""
         _log(await asyncio.to_thread(self.history.flush))
 
-    def _restore(self, found: Found) -> None:
+    def _restore(self, found: StoredEvidence) -> None:
         _log_notes(found.notes)
         self.saved, self.unread = found.state, found.unread
         if not found.state:

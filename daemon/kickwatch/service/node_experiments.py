@@ -81,11 +81,11 @@ class NodeRigOpening:
         config: Config,
         armed: ArmedObservers,
         heartbeat: Callable[[], None],
-        ending: Shutdown,
+        shutdown: Shutdown,
         known: Known | None,
     ) -> None:
-        """`heartbeat` is called after each call to the engine. Once `ending` begins, a hanging engine is given up."""
-        self._opening = Rig.open(config, armed, heartbeat, ending, known)
+        """`heartbeat` is called after each call to the engine. Once `shutdown` begins, a hanging engine is given up."""
+        self._opening = Rig.open(config, armed, heartbeat, shutdown, known)
 
     @property
     def begun(self) -> int:
@@ -104,11 +104,11 @@ class NodeRigOpening:
 class NodeExperiments:
     """This node."""
 
-    def __init__(self, armed: ArmedObservers, heartbeat: Callable[[], None], ending: Shutdown) -> None:
+    def __init__(self, armed: ArmedObservers, heartbeat: Callable[[], None], shutdown: Shutdown) -> None:
         """As in `NodeRigOpening`. The observers in `armed` stay armed."""
         self._armed = armed
         self._heartbeat = heartbeat
-        self._ending = ending
+        self._ending = shutdown
 
     @property
     def cpus_online(self) -> int:

@@ -6,7 +6,6 @@ A reload ends one session and starts another. While an engine is gone, the daemo
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -20,17 +19,12 @@ from kickwatch.node import kernel
 from kickwatch.outlets.events import ConfigWarning, Reloaded, ReloadRefused, Started
 from kickwatch.outlets.outlet import Outlets
 from kickwatch.process.cancellation import run_shielded
+from kickwatch.process.signals import Shutdown
 from kickwatch.service.parts import Parts
 from kickwatch.service.session import ExperimentSession, PassiveSession
 from kickwatch.workload.choose import check_oci
 
 Source = Callable[[], Loaded]
-
-
-class ShutdownFlag(Protocol):
-    """Whether a signal has asked the daemon to end."""
-
-    begun: bool
 
 
 @dataclass
@@ -41,7 +35,7 @@ class Service:
     config: Config
     parts: Parts
     outlets: Outlets
-    shutdown: ShutdownFlag
+    shutdown: Shutdown
 
     async def run(self) -> None:
         """Until all trials are made, or for ever."""

@@ -61,8 +61,8 @@ class Served:
         self.daemon, self.node, self.recorder = daemon, daemon.node, daemon.recorder
         self.switches, self.state = daemon.switches, daemon.parts.state
         self.loads: Loaded | Exception = Loaded(config)
-        self.ending = Shutdown()
-        self.service = Service(self._load, config, daemon.parts, daemon.outlets, self.ending)
+        self.shutdown = Shutdown()
+        self.service = Service(self._load, config, daemon.parts, daemon.outlets, self.shutdown)
 
     def _load(self) -> Loaded:
         if isinstance(self.loads, Exception):
@@ -356,14 +356,14 @@ async def test_a_signal_ends_the_daemon_though_the_clean_up_fails(config: Config
     opened: list[Stuck] = []
 
     def open_rig(config: Config, _: object) -> Stuck:
-        opened.append(Stuck(config, None, lambda: None, one.ending))
+        opened.append(Stuck(config, None, lambda: None, one.shutdown))
         return opened[-1]
 
     one.node.open_rig = open_rig  # type: ignore[assignment]
     one.node.endings = [{"forever": True}]
     asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
     with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(until_signalled(one.service.run(), TERMINATION, one.ending.begin), 10)
+        await asyncio.wait_for(until_signalled(one.service.run(), TERMINATION, one.shutdown.begin), 10)
     assert len(opened) == 1
     assert [log["event"] for log in logs] == ["kickwatch.clean_up_failed"]
     assert one.recorder.of(SessionFailed) == []
@@ -373,7 +373,7 @@ async def test_an_error_of_the_clean_up_is_no_failed_trial(config: Config) -> No
     one = await served(config)
 
     async def on_open() -> None:
-        one.ending.begin()
+        one.shutdown.begin()
 
     one.node.on_open = on_open
     one.node.start_fails = [OSError("disk full")]
