@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from kickwatch.detect.state import Figures, TrialOutcome
+from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Condition, Trial
 from kickwatch.node.pressure import Cause
@@ -83,7 +83,7 @@ class EvidenceOpened(OutletEvent):
     asked between two beats.
     """
 
-    figures: Mapping[str, Figures]
+    figures: Mapping[str, StreamFigures]
     believe: Callable[[], Belief]
 
 
@@ -131,7 +131,7 @@ class TrialTaken(OutletEvent):
     outcome: TrialOutcome
     recent: tuple[Trial, ...]
     verdict_age_s: float | None
-    figures: Mapping[str, Figures]
+    figures: Mapping[str, StreamFigures]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from kickwatch.configuration.types import Config
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.detect.state import Figures, State, TrialOutcome
+from kickwatch.detect.state import State, StreamFigures, TrialOutcome
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import AppendResult, History, Note, StoredEvidence
 from kickwatch.journal.journal import Event, logger
@@ -70,7 +70,7 @@ class Evidence:
         return outcome
 
     @property
-    def figures(self) -> dict[str, Figures]:
+    def figures(self) -> dict[str, StreamFigures]:
         """Every stream; empty before the first trial."""
         return self.monitor.figures(self.state)
 

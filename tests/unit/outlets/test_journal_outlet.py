@@ -22,7 +22,7 @@ from kickwatch.outlets.journal_outlet import JournalOutlet
 
 CAUSES = (Cause.LOAD, Cause.DISK)
 OUTCOME = TrialOutcome(trial="0badcafe", verdict=Verdict.QUIET)
-ALARM = Change(kind=ChangeKind.RAISED, condition=AlarmKind.BROADCASTING, stream="attributed", text="8 of 8")
+ALARM = Change(kind=ChangeKind.RAISED, alarm=AlarmKind.BROADCASTING, stream="attributed", text="8 of 8")
 FAILED = trial(containers=containers(0, failed=4))
 STARTED = events.Started(
     version="1",

@@ -16,7 +16,7 @@ import kickwatch.outlets.metrics.serve  # noqa: F401 -- loaded where used: a blo
 from beliefs import believing
 from builders import trial
 from kickwatch.configuration.types import Config, MetricsConfig
-from kickwatch.detect.state import Figures, TrialOutcome
+from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.errors import AddressTakenError, ConfigError, ObserveError
 from kickwatch.model import AlarmKind, Condition, Verdict
 from kickwatch.node.pressure import Cause
@@ -28,7 +28,7 @@ from kickwatch.outlets.metrics import outlet as module
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 
 ANYWHERE = MetricsConfig(listen="127.0.0.1:0")
-FIGURES = {"attributed": Figures(alerted=True, evidence=7.0, threshold=9.0, e_process=2.0)}
+FIGURES = {"attributed": StreamFigures(alerted=True, evidence=7.0, threshold=9.0, e_process=2.0)}
 STALE = believing(condition=Condition.UNKNOWN, reasons=("stale",), verdict_age_s=90_000.0)
 
 

@@ -90,7 +90,7 @@ def raised(one: Watched) -> list[int]:
         number
         for number, taken in enumerate(one.taken, 1)
         for change in taken.outcome.changes
-        if change.kind is ChangeKind.RAISED and change.condition is AlarmKind.BROADCASTING
+        if change.kind is ChangeKind.RAISED and change.alarm is AlarmKind.BROADCASTING
     ]
 
 

@@ -19,7 +19,7 @@ from kickwatch.observe.observatory import Observatory
 from kickwatch.outlets import events
 
 if TYPE_CHECKING:
-    from kickwatch.detect.state import Figures
+    from kickwatch.detect.state import StreamFigures
     from kickwatch.outlets.belief import Belief
     from kickwatch.outlets.metrics.registry import Metrics
     from kickwatch.outlets.metrics.serve import Server, Textfile
@@ -42,7 +42,7 @@ class PrometheusOutlet:
         self._config: MetricsConfig | None = None  # in force
         self._waiting = False  # for an address in use
         self._tried_s = 0.0
-        self._figures: Mapping[str, Figures] = {}
+        self._figures: Mapping[str, StreamFigures] = {}
         self._believe: Callable[[], Belief] | None = None
         self._address_trouble = TroubleLog(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
         self._file_trouble = TroubleLog(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
