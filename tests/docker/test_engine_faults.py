@@ -159,7 +159,7 @@ def test_the_engine_hangs(engine: PrivateEngine, start: Start) -> None:
         mark = daemon.mark()
         with engine.hanging():
             daemon.wait("engine_lost", mark)
-            daemon.wait_status("waits")
+            daemon.wait_status("waiting: ")
             assert daemon.process.poll() is None
         recovers(daemon, mark)
         stopped_in_time(daemon)

@@ -16,7 +16,7 @@ import pytest
 from command import kickwatch
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.lock import LOCK_PATH
-from kickwatch.service.status import STATUS_PATH
+from kickwatch.outlets.status import STATUS_PATH
 from node_daemon import NodeDaemon
 from slowness import SLOWNESS
 from wall_clock import WallClock

@@ -47,7 +47,8 @@ def test_a_drain_during_a_trial(tmp_path: Path) -> None:
             daemon.until(lambda: not ours(), "none", GONE_WITHIN_S)
             assert time.monotonic() - drained_at < GONE_WITHIN_S
             assert daemon.wait("drained", since)["by"] == by
-            daemon.wait_status(f"drained by {by}: no containers are started")
+            cause = {"file": "drain file present", "signal": "SIGUSR1 received"}[by]
+            daemon.wait_status(f"drained ({cause}): not starting containers")
             time.sleep(1)
             assert ours() == []
             switch(by, Path.unlink)
@@ -71,7 +72,7 @@ def test_leftovers_of_a_killed_daemon_are_removed_even_if_drained_or_passive(tmp
         "passive": {"workload.enabled": False},
     }
     with NodeDaemon(tmp_path, settings[held], before=killed.before) as daemon:
-        daemon.wait_status({"drained": "drained by file", "passive": "passive: "}[held])
+        daemon.wait_status({"drained": "drained (drain file present)", "passive": "passive: "}[held])
         daemon.until(lambda: not ours(), "none", 10)
         assert daemon.events("trial_finished") == []
         # A complete session removes the image at its end.

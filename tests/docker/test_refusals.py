@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine_proxy import Proxy, refused
-from kickwatch.service.status import STATUS_PATH
+from kickwatch.outlets.status import STATUS_PATH
 from needs import ENGINE_SOCKET
 from node_daemon import FAST, NodeDaemon, Record
 

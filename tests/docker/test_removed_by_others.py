@@ -12,7 +12,7 @@ import pytest
 
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.lock import LOCK_PATH
-from kickwatch.service.status import STATUS_PATH
+from kickwatch.outlets.status import STATUS_PATH
 from kickwatch.workload.canary import CANARY_GROUP
 from kickwatch.workload.names import CGROUP_NAME
 from kickwatch.workload.oci_engine import ROOT

@@ -166,7 +166,7 @@ def test_an_engine_restart_does_not_restart_the_service(running: Node) -> None:
     running.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
     shown = running.show("kickwatch")
     assert (shown["ActiveState"], shown["MainPID"]) == ("active", pid)
-    assert "waits: " in shown["StatusText"]
+    assert "waiting: " in shown["StatusText"]
 
     running.run("systemctl", "start", "docker.service")
     running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since)
@@ -179,7 +179,7 @@ def test_a_drain_survives_a_restart(running: Node) -> None:
     since = running.now()
     running.run("systemctl", "restart", "kickwatch", timeout_s=120)
     running.awaited(f"MESSAGE_ID={Event.DRAINED.message_id}", since=since)
-    assert "drained by file" in running.show("kickwatch")["StatusText"]
+    assert "drained (drain file present)" in running.show("kickwatch")["StatusText"]
     assert leftovers(running)["containers"] == []
     running.run("rm", "/run/kickwatch/drain")
     running.awaited(f"MESSAGE_ID={Event.UNDRAINED.message_id}", since=since)
@@ -217,7 +217,7 @@ def test_an_engine_that_hangs_longer_than_the_watchdog_does_not_restart_it(runni
             time.sleep(1)
     finally:
         running.run("systemctl", "kill", "--kill-whom=main", "--signal=CONT", "docker")
-    assert any("waits: " in status for status in statuses), statuses
+    assert any("waiting: " in status for status in statuses), statuses
     running.awaited(f"MESSAGE_ID={Event.ENGINE_FOUND.message_id}", since=since, timeout_s=120)
     running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
     again = running.show("kickwatch")

@@ -45,6 +45,8 @@ IDENTIFIERS_GONE = {
     "SilenceTest": "QuietTest",
     "flush_silence": "flush_zeros",
     "batch_heard": "zero_is_certain",
+    "Telemetry": "PrometheusOutlet, SummaryOutlet",
+    "Board": "StatusFileOutlet",
 }
 TEXTS_GONE = {
     r"kickwatch-help(?!er)": "kickwatch-helper",

@@ -20,11 +20,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "detect": {"errors", "model"},
     "native": {"errors", "process"},
     "history": {"detect", "errors", "model"},
-    "outlets": {"detect", "journal", "model"},
+    "outlets": {"configuration", "detect", "errors", "journal", "model", "node", "process"},
     "simulate": {"detect", "errors", "model"},
     "observe": {"errors", "model", "native", "node", "process"},
     "workload": {"configuration", "errors", "journal", "model", "native", "node", "process"},
-    "metrics": {"configuration", "detect", "errors", "model", "node", "observe", "outlets", "process"},
+    "metrics": {"configuration", "detect", "errors", "journal", "model", "node", "observe", "outlets", "process"},
     "report": {"detect", "model", "observe", "outlets"},
     "experiment": {
         *{"configuration", "detect", "errors", "journal", "model", "native", "node", "observe", "process"},

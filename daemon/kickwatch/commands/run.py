@@ -12,7 +12,7 @@ from kickwatch.commands.common import config_options, load_config, read_config, 
 from kickwatch.errors import InterruptedRunError, KickwatchError
 from kickwatch.journal.journal import Event, configure_logging, logger, reaches_journal
 from kickwatch.process.allocator import share_one_arena
-from kickwatch.service.service import run_daemon
+from kickwatch.service.daemon import run_daemon
 
 
 @click.command("run")

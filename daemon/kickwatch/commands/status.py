@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from kickwatch.model import Condition
-from kickwatch.service.status import Status, read
+from kickwatch.outlets.status import Status, read
 
 EXIT_STATUS = {Condition.QUIET: 0, Condition.CONTENDED: 0, Condition.BROADCASTING: 3, Condition.UNKNOWN: 4}
 

@@ -1,4 +1,4 @@
-"""What is told of a trial or a change: the fields of alerts, the hourly summary, the metrics.
+"""Everything that shows what the daemon does: one Protocol, frozen events, and the outlets that take them.
 
-Imports `detect` and `journal`; never `service` or `experiment`, which call it.
+Imports `detect`, `journal` and below; never `service` or `experiment`, which report to it.
 """

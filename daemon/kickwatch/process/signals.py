@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,8 +97,8 @@ class Switches:
         self._second_check: asyncio.TimerHandle | None = None
         self.drain_file = drain_file
         self.reload_asked = False
-        self.drain_reported = ""  # `drained_by` as last logged; survives reloads
         self._signalled = False
+        self._file_present = False  # as last seen
         self._wake_up = asyncio.Event()
 
     def __enter__(self) -> "Switches":
@@ -140,12 +140,11 @@ class Switches:
         if self._signalled:
             return "signal"
         if not self.drain_file:
+            self._file_present = False
             return ""
-        try:
-            present: bool = await asyncio.to_thread(Path(self.drain_file).exists)
-        except OSError:  # a directory without permission, a file server that is down: assume no change
-            present = self.drain_reported == "file"
-        return "file" if present else ""
+        with suppress(OSError):  # a directory without permission, a file server that is down: assume no change
+            self._file_present = await asyncio.to_thread(Path(self.drain_file).exists)
+        return "file" if self._file_present else ""
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, or return early when a signal requests something."""

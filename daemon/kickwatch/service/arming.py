@@ -1,4 +1,4 @@
-"""Arms the observers of the daemon, and gives up what only that took."""
+"""Arms the daemon's observers, then drops the capabilities that only arming needed."""
 
 import asyncio
 import threading
@@ -14,32 +14,33 @@ _POLL_S = 0.01
 
 
 async def arm(*, keep: bool = False) -> ArmedObservers:
-    """Arm the probes, then give up what only that took. Worker threads of before end first: they would keep it.
+    """Arm the probes, then drop the capabilities that only arming needed.
 
-    `keep` gives up nothing: a process that makes containers itself needs most of it.
+    Worker threads end before that, since each thread has its own capabilities. `keep` drops nothing: a process that
+    starts containers itself needs most of them.
     """
     loop = asyncio.get_running_loop()
     arming = ThreadPoolExecutor(thread_name_prefix="arming")
     loop.set_default_executor(arming)
     armed = await ArmedObservers.open()
-    arming.shutdown()  # its threads are idle: nothing is waited for
+    arming.shutdown()  # returns at once: its threads are idle
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
     if not keep:
         until = loop.time() + _THREADS_END_WITHIN_S
-        # asyncio waits for each child that ends in a thread of its own.
+        # asyncio waits for each child process in a separate thread.
         while threading.active_count() > 1 and loop.time() < until:  # noqa: ASYNC110 -- a thread that ends sets no event
             await asyncio.sleep(_POLL_S)
         try:
             give_up(lambda: _works(armed))
-        except KickwatchError as error:  # the watch matters more
+        except KickwatchError as error:  # not worth ending the daemon
             logger().warning(Event.CAPABILITIES_KEPT, what=error.what, remedy=error.remedy)
         if not _works(armed):
-            await armed.prove()  # the control of the start passed with all capabilities: this one says why it fails
+            await armed.prove()  # the first control had all capabilities: this one finds out why it fails
     return armed
 
 
 def _works(armed: ArmedObservers) -> bool:
-    """Whether the probes' maps can be read and written as things are."""
+    """True if the probes' maps can be read and written with the present capabilities."""
     try:
         armed.observatory.try_probes()
     except KickwatchError:

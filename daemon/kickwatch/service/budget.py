@@ -1,12 +1,12 @@
-"""Budgets: how many containers in any hour and any day, and what share of one CPU for the daemon itself.
+"""Budgets: how many containers in any hour and any day, and which share of one CPU the daemon itself may use.
 
-`Budget` is pure: it is given times and decides how long the next trial has to wait. `load_spent` and `save_spent` keep
-what was spent in a small file, written before containers are started, so that neither a restart nor a daemon that is
-killed in every trial refills the budget.
+`Budget` is pure: it takes times, and decides how long the next trial has to wait. `load_spent` and `save_spent` keep
+the charges in a small file. It is written before containers are started, so neither a restart nor a crash in every
+trial refills the budget.
 
-Times are Unix seconds that go on steadily: the wall clock once at the start, and the monotonic clock from there. So a
-clock that is set while the daemon runs changes nothing; one that is set back between two daemons grants nothing, and
-one that is set forward then grants what seems to be due.
+Times are Unix seconds that only rise: the wall clock once at the start, then the monotonic clock. Setting the clock
+while the daemon runs changes nothing. Setting it back between two daemons grants nothing; setting it forward between
+them grants what that time would have.
 """
 
 from collections import deque
@@ -23,12 +23,12 @@ from kickwatch.configuration.types import BudgetConfig
 from kickwatch.process.atomic_file import write_over, write_whole
 
 FILE = "spent.json"
-Spent = tuple[float, int]  # when, how many containers
+Spent = tuple[float, int]  # a charge: when, how many containers
 _FILE_FORM = list[tuple[float, Annotated[int, Meta(ge=0)]]]
 
 
 class BudgetWait(NamedTuple):
-    """How long until a trial fits, and why; 0 and nothing when it fits now."""
+    """How long until a trial fits, and why; 0 and empty if it fits now."""
 
     seconds: float
     why: str
@@ -38,45 +38,46 @@ _FITS = BudgetWait(0.0, "")
 
 
 def jittered(interval_s: float, jitter: float, draw: float) -> float:
-    """The pause with the share of it that chance adds; `draw` is from [0, 1)."""
+    """The interval, and up to the share `jitter` of it more; `draw` is from [0, 1)."""
     return interval_s * (1.0 + jitter * draw)
 
 
 class Budget:
-    """What was spent in the last day, and what still fits. Not thread-safe."""
+    """The charges of the last day, and how many containers still fit. Not thread-safe."""
 
     def __init__(self, config: BudgetConfig, spent: Iterable[Spent] = ()) -> None:
-        """`spent`: what earlier daemons spent, in any order."""
+        """`spent`: the charges of earlier daemons, in any order."""
         self.config = config
         self.limits = limits_of(config)
         self._windows = windows(self.limits)
         self._spent: deque[Spent] = deque(sorted(spent))
-        self._open: int | None = None  # the latest of them, while it is under way
+        self._open: int | None = None  # containers of the newest charge, until it is corrected
 
     @property
     def spent(self) -> tuple[Spent, ...]:
-        """The spendings of the last day, oldest first: what is to be kept for the next daemon."""
+        """The charges of the last day, oldest first, to be kept for the next daemon."""
         return tuple(self._spent)
 
-    def spend(self, at_s: float, containers: int) -> None:
-        """So many containers are about to be started. Call `settle` when they are gone."""
+    def charge(self, at_s: float, containers: int) -> None:
+        """Charge `containers` before they are started. Call `correct` when they are removed."""
         self._now_is(at_s)
         self._spent.append((at_s, containers))
         self._open = containers
 
-    def settle(self, at_s: float, containers: int | None = None) -> None:
-        """What was spent last is over: it counts from now on, since its last container may have been started now.
+    def correct(self, at_s: float, containers: int | None = None) -> None:
+        """Correct the newest charge. It counts from now on, since its last container may have started just now.
 
-        `containers`: how many were started in truth; None is as many as were meant to be. Nothing under way: no effect.
+        `containers`: how many actually started; None for all of them. Without an open charge this has no effect.
         """
         self._now_is(at_s)
         if self._open is not None:
-            held = self._spent.pop()[1] if self._spent else self._open  # more than its own after a clock was set back
-            self._spent.append((at_s, held - self._open + (self._open if containers is None else containers)))
+            # More than the open charge after a clock was set back: later charges were moved to the same time.
+            newest = self._spent.pop()[1] if self._spent else self._open
+            self._spent.append((at_s, newest - self._open + (self._open if containers is None else containers)))
             self._open = None
 
     def wait_s(self, at_s: float, containers: int, cpu_s: float, since_s: float) -> BudgetWait:
-        """How long a trial has to wait. `cpu_s`: CPU time of the daemon and its children since `since_s`.
+        """How long a trial has to wait. `cpu_s`: CPU time that the daemon and its children used since `since_s`.
 
         Raises ConfigError for a trial that is larger than the budget.
         """
@@ -85,9 +86,9 @@ class Budget:
         return max((*waits, self._wait_for_cpu(at_s, cpu_s, since_s)), key=lambda wait: wait.seconds)
 
     def _now_is(self, at_s: float) -> None:
-        """Forget what is older than a day. What lies ahead was spent before the clock was set back: it counts as now.
+        """Drop charges older than a day. A charge in the future, from before the clock was set back, counts as now.
 
-        So a clock that is set back grants nothing, and holds up no longer than a window is.
+        So a clock that is set back grants nothing, and blocks no longer than a window.
         """
         while self._spent and self._spent[0][0] + DAY_S <= at_s:
             self._spent.popleft()
@@ -98,7 +99,7 @@ class Budget:
             self._spent.append((at_s, ahead))
 
     def _wait_for(self, window: BudgetWindow, at_s: float, containers: int) -> BudgetWait:
-        """Until so much has left the window that the trial fits in."""
+        """Until enough charges have left the window for the trial to fit."""
         require_fits(window, containers, self.config)
         room = window.most - containers
         within = free_at_s = 0.0
@@ -122,10 +123,7 @@ class Budget:
 
 
 def load_spent(path: Path) -> tuple[Spent, ...] | None:
-    """What earlier daemons spent; None where there is no such file, or it is damaged. Raises OSError.
-
-    A file that cannot be read is not an empty one.
-    """
+    """The charges of earlier daemons; None without a file, or with a damaged one. Raises OSError if unreadable."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_FILE_FORM)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
@@ -134,10 +132,10 @@ def load_spent(path: Path) -> tuple[Spent, ...] | None:
 
 
 def save_spent(path: Path, spent: Iterable[Spent]) -> str:
-    """Keep it whole or leave the file as it was; returns why it could not be kept, empty for success.
+    """Replace the file, or leave it as it was; returns the error, empty for success.
 
-    Not synced to the disk: it outlives the daemon, and a node that crashes has its budget back. On a full disk the file
-    is written over, which takes no room.
+    Not synced to the disk: the file outlives the daemon, and a node that crashes has its budget back. On a full disk
+    the file is overwritten in place, which needs no space.
     """
     content = msgspec.json.encode(list(spent))
     try:
@@ -149,5 +147,5 @@ def save_spent(path: Path, spent: Iterable[Spent]) -> str:
                 raise
             write_over(path, content)
     except OSError as error:
-        return f"{path} cannot be written ({error.strerror}): a restart would forget what was spent"
+        return f"{path} cannot be written ({error.strerror}): a restart would forget the charged containers"
     return ""

@@ -1,4 +1,4 @@
-"""The evidence of a running daemon: each trial steps the detectors, and is kept with their new state in one go."""
+"""The evidence of a running daemon: each trial steps the detectors, and is stored together with their new state."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from pathlib import Path
 from kickwatch.configuration.types import Config
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
-from kickwatch.detect.state import State, TrialOutcome
+from kickwatch.detect.state import State, StreamFigures, TrialOutcome
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import AppendResult, History, Note, StoredEvidence
 from kickwatch.journal.journal import Event, logger
@@ -18,10 +18,10 @@ from kickwatch.service.pace import pace_of
 
 @dataclass
 class Evidence:
-    """The detectors, what they know, and where that is kept. Construct with `open`.
+    """The detectors, their state, and the history that stores it. Construct with `open`.
 
-    `unread`: there may be evidence of an earlier daemon that could not be read; it is asked for again before the first
-    trial, and given up then.
+    `unread`: there may be evidence of an earlier daemon that could not be read. Before the first trial it is read once
+    more, and given up if that fails.
     """
 
     monitor: Monitor
@@ -29,21 +29,21 @@ class Evidence:
     state: State
     saved: bytes = b""
     unread: bool = False
-    kept: bool = True  # whether the newest trial is in the history
+    kept: bool = True  # the newest trial is in the history
 
     @classmethod
     async def open(cls, config: Config) -> "Evidence":
-        """Continue where the last daemon stopped; what of its evidence cannot be used is logged."""
+        """Continue where the last daemon stopped. Evidence of it that cannot be used is logged."""
         monitor, history = Monitor(pace_of(config)), History(Path(config.state.directory))
         evidence = cls(monitor, history, monitor.start())
         evidence._restore(await asyncio.to_thread(history.load))
         return evidence
 
     async def adopted(self, config: Config) -> "Evidence":
-        """The same evidence under another configuration: only the thresholds, which follow from the pace, are new.
+        """The same evidence under another configuration: only the thresholds change, with the pace.
 
-        No evidence is read from the disk. Where state.directory is another, the evidence and what waits to be kept go
-        along, and are written there at once; what is there already stays, and is not used.
+        No evidence is read from the disk. In another state.directory the evidence, and the trials that wait to be
+        stored, are written at once; evidence that is there already stays, and is not used.
         """
         pace, directory = pace_of(config), Path(config.state.directory)
         monitor = self.monitor if pace == self.monitor.pace else Monitor(pace)
@@ -51,13 +51,13 @@ class Evidence:
             return replace(self, monitor=monitor)
         history = self.history.moved(directory)
         if self.unread:
-            what = f"{self.history.path} cannot be read: what earlier daemons knew is not used in {directory}"
+            what = f"{self.history.path} cannot be read: the evidence of earlier daemons is not used in {directory}"
             logger().warning(Event.EVIDENCE_DROPPED, what=what)
-        await _settle_in(history, self.saved)
+        await _store_in(history, self.saved)
         return replace(self, monitor=monitor, history=history, unread=False)
 
     async def take(self, trial: Trial) -> TrialOutcome:
-        """What the trial says, given all before it. It is kept whether it is valid or void."""
+        """The outcome of the trial, given all before it. Valid or void, it is stored."""
         if self.unread:
             await self._read_again()
         before = self.saved
@@ -69,12 +69,17 @@ class Evidence:
         _log(kept)
         return outcome
 
+    @property
+    def figures(self) -> dict[str, StreamFigures]:
+        """Every stream; empty before the first trial."""
+        return self.monitor.figures(self.state)
+
     async def close(self) -> None:
-        """Try once more to keep what could not be kept; what is lost with this daemon is logged."""
+        """Try once more to store what waits. What is lost when this daemon ends is logged."""
         _log(await asyncio.to_thread(self.history.flush))
 
     def _restore(self, found: StoredEvidence) -> None:
-        _say(found.notes)
+        _log_notes(found.notes)
         self.saved, self.unread = found.state, found.unread
         if not found.state:
             return
@@ -86,23 +91,23 @@ class Evidence:
         self._restore(await asyncio.to_thread(self.history.load))
         if self.unread:
             self.unread = False
-            what = f"{self.history.path} cannot be read: what earlier daemons knew is not used"
+            what = f"{self.history.path} cannot be read: the evidence of earlier daemons is not used"
             logger().warning(Event.EVIDENCE_DROPPED, what=what)
 
 
-async def _settle_in(history: History, saved: bytes) -> None:
-    """Begin in another directory with the evidence `saved`."""
+async def _store_in(history: History, saved: bytes) -> None:
+    """Start in another directory with the evidence `saved`."""
     found = await asyncio.to_thread(history.load)
-    _say(found.notes)
+    _log_notes(found.notes)
     if found.state not in {b"", saved}:
-        what = f"the evidence in {history.path} is not used: that of the running daemon continues there"
+        what = f"the evidence in {history.path} is not used: the running daemon continues there with its own"
         logger().warning(Event.EVIDENCE_DROPPED, what=what)
     if saved:
         _log(await asyncio.to_thread(lambda: history.append(carried=saved)))
 
 
 def _log(kept: AppendResult) -> None:
-    _say(kept.notes)
+    _log_notes(kept.notes)
     if kept.resumed is not None:
         logger().info(
             Event.HISTORY_RESUMED,
@@ -112,6 +117,6 @@ def _log(kept: AppendResult) -> None:
         )
 
 
-def _say(notes: Iterable[Note]) -> None:
+def _log_notes(notes: Iterable[Note]) -> None:
     for note in notes:
         logger().error(Event.HISTORY_TROUBLE, what=note.what, remedy=note.remedy, aside=note.aside)

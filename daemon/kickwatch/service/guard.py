@@ -1,8 +1,8 @@
-"""The guard: whether the node is so pressed that no trial may begin. Pure: it is given readings and the time.
+"""The guard: whether the node is under too much pressure for a trial. Pure: it takes readings and the time.
 
-A pause begins with the first reading beyond its threshold. It ends once every reading has been well within for a while:
-`resume_share` below its threshold, or above where it is a floor, for `resume_after_s`. Between the two nothing changes.
-A reading that is missing changes nothing either: it begins no pause, and a pause that it caused waits for it.
+A pause begins with the first reading beyond its threshold. It ends once every reading has been well within its
+threshold (below it by `resume_share`, or above it if it is a minimum) for `resume_after_s`. Between the two levels
+nothing changes. A missing reading begins no pause, and a pause that it caused does not end without it.
 """
 
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ import msgspec
 from kickwatch.configuration.types import GuardConfig, Preset
 from kickwatch.node.pressure import Cause, Pressure
 
-MADE_BY_CHURN = frozenset({Cause.CPU_PRESSURE, Cause.IO_PRESSURE, Cause.LOAD})  # `stress` makes these on purpose
+MADE_BY_CHURN = frozenset({Cause.CPU_PRESSURE, Cause.IO_PRESSURE, Cause.LOAD})  # `stress` causes these on purpose
 _FLOORS = frozenset({Cause.MEMORY, Cause.DISK})
-_WORDS = {
+_TEXTS = {
     Cause.CPU_PRESSURE: ("cpu pressure", ".1f", " %"),
     Cause.MEMORY_PRESSURE: ("memory pressure", ".1f", " %"),
     Cause.IO_PRESSURE: ("io pressure", ".1f", " %"),
@@ -27,11 +27,11 @@ _WORDS = {
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Whether trials wait, and why. `causes`: every one since the pause began, in order; `paused_s`: its length so far.
+    """Whether trials wait, and why. `causes`: all since the pause began, in order; `paused_s`: its length so far.
 
-    `began` and `ended` are true in the one decision that begins or ends a pause; that which ends it has its whole
-    length and causes. `lasted_s` is what of the pause lies between this decision and the one before. `what` is a plain
-    sentence with figures, empty while there is no pause.
+    `began` and `ended` are true only in the decision that begins or ends a pause; the one that ends it has the whole
+    length and all causes. `lasted_s`: the part of the pause since the decision before. `what`: a sentence with figures,
+    empty without a pause.
     """
 
     paused: bool
@@ -44,30 +44,30 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Threshold(msgspec.Struct, frozen=True):
-    """One limit and the level at which it is well kept again."""
+    """A limit, and the level at which the pause may end."""
 
     cause: Cause
     limit: float
     resume: float
 
     def exceeded(self, value: float) -> bool:
-        """Beyond the limit; the limit itself is allowed."""
+        """True beyond the limit; the limit itself is allowed."""
         return value < self.limit if self.cause in _FLOORS else value > self.limit
 
     def clear(self, value: float) -> bool:
-        """Well within it."""
+        """True at the resume level or better."""
         return value >= self.resume if self.cause in _FLOORS else value <= self.resume
 
-    def words(self, value: float, *, exceeded: bool) -> str:
+    def text(self, value: float, *, exceeded: bool) -> str:
         """`io pressure 63.0 % (limit 50 %)`, or `io pressure 45.0 % (resumes at 40 %)`."""
-        name, form, unit = _WORDS[self.cause]
+        name, form, unit = _TEXTS[self.cause]
         bound, level = ("limit", self.limit) if exceeded else ("resumes at", self.resume)
         return f"{name} {value:{form}}{unit} ({bound} {level:.10g}{unit})"
 
 
 @dataclass
 class _Pause:
-    """`causes` in the order they came, each with its latest reading."""
+    """`causes` in the order they appeared, each with its latest reading."""
 
     since_s: float
     looked_at_s: float
@@ -75,22 +75,22 @@ class _Pause:
     calm_since_s: float | None = None
 
     def calm_s(self, now_s: float) -> float:
-        """For how long everything has been well within; 0 while it is not."""
+        """How long every reading has been clear; 0 if one is not."""
         return 0.0 if self.calm_since_s is None else now_s - self.calm_since_s
 
 
 class Guard:
-    """Decides, reading after reading. Construct one per configuration."""
+    """Decides, reading after reading. One for each configuration."""
 
     def __init__(self, config: GuardConfig, preset: Preset) -> None:
-        """Under `stress` the guard does not look at what the churn itself makes."""
+        """Under the preset `stress` the guard ignores what the churn itself causes."""
         self.resume_after_s = config.resume_after_s
         self.thresholds = thresholds(config, preset) if config.enabled else ()
         self._pause: _Pause | None = None
 
     @property
     def paused(self) -> bool:
-        """What the last decision was."""
+        """True if the last decision was a pause."""
         return self._pause is not None
 
     def look(self, pressure: Pressure, now_s: float) -> Decision:
@@ -107,10 +107,10 @@ class Guard:
     def _held(
         self, pause: _Pause, read: dict[Cause, float], exceeded: set[Cause], now_s: float, *, began: bool
     ) -> Decision:
-        """A pause with one more reading: it goes on, or it is over."""
+        """The decision during a pause: it goes on, or it ends."""
         known = [cause for cause in read if cause in exceeded or cause in pause.causes]
         pause.causes |= {cause: read[cause] for cause in known}
-        latest = pause.causes | read  # what caused the pause counts as it was, while it cannot be read
+        latest = pause.causes | read  # a cause that cannot be read counts as last read
         unclear = [one for one in self.thresholds if one.cause in latest and not one.clear(latest[one.cause])]
         if unclear:
             pause.calm_since_s = None
@@ -122,14 +122,14 @@ class Guard:
         pause.looked_at_s = now_s
         if over:
             self._pause = None
-            names = ", ".join(_WORDS[cause][0] for cause in pause.causes)
+            names = ", ".join(_TEXTS[cause][0] for cause in pause.causes)
             what = f"calm again after a pause of {paused_s:.0f} s for {names}"
             causes = tuple(pause.causes)
             return Decision(paused=False, causes=causes, ended=True, paused_s=paused_s, lasted_s=lasted_s, what=what)
-        parts = [one.words(latest[one.cause], exceeded=one.cause in exceeded) for one in unclear]
+        parts = [one.text(latest[one.cause], exceeded=one.cause in exceeded) for one in unclear]
         if not unclear:
             parts.append(f"calm for {pause.calm_s(now_s):.0f} s, resumes after {self.resume_after_s:.10g} s")
-        parts += [f"{_WORDS[cause][0]} cannot be read" for cause in missing]
+        parts += [f"{_TEXTS[cause][0]} cannot be read" for cause in missing]
         return Decision(
             paused=True,
             causes=tuple(pause.causes),
@@ -141,7 +141,7 @@ class Guard:
 
 
 def readings(pressure: Pressure) -> dict[Cause, float | None]:
-    """A reading by what it can cause."""
+    """Each reading, by the cause of a pause it can be."""
     return {
         Cause.CPU_PRESSURE: pressure.cpu_some_pct,
         Cause.MEMORY_PRESSURE: pressure.memory_some_pct,
@@ -155,7 +155,7 @@ def readings(pressure: Pressure) -> dict[Cause, float | None]:
 
 
 def thresholds(config: GuardConfig, preset: Preset) -> tuple[Threshold, ...]:
-    """Every threshold that is looked at."""
+    """Every threshold in use."""
     limits: dict[Cause, float] = {
         Cause.CPU_PRESSURE: config.cpu_pressure_pct,
         Cause.MEMORY_PRESSURE: config.memory_pressure_pct,
@@ -175,5 +175,5 @@ def thresholds(config: GuardConfig, preset: Preset) -> tuple[Threshold, ...]:
 
 
 def _resume(cause: Cause, limit: float, share: float) -> float:
-    """`share` of the limit below it; or above, yet never more than there can be: a floor of 90 % resumes at 92 %."""
+    """Below the limit by `share` of it. A minimum resumes above it, at most at 100: one of 90 % resumes at 92 %."""
     return limit + share * min(limit, 100.0 - limit) if cause in _FLOORS else limit * (1.0 - share)

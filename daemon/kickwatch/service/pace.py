@@ -1,4 +1,4 @@
-"""How often this node observes at most: what the detectors' thresholds follow from."""
+"""How often this node observes at most; the detectors' thresholds follow from that."""
 
 from kickwatch.configuration.limits import least_period_s
 from kickwatch.configuration.types import Config
@@ -6,5 +6,5 @@ from kickwatch.detect.rates import Pace
 
 
 def pace_of(config: Config) -> Pace:
-    """The configuration's pace: a trial has two windows and a pause, and no more of them fit than the budget allows."""
+    """A trial has two windows and a pause, and the budget may allow fewer trials than that."""
     return Pace(config.workload.containers_per_trial, least_period_s(config))

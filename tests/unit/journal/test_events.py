@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ import structlog
 from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
+from beliefs import believing
 from builders import TLB, containers, kick, trial, wait, window
 from kickwatch.configuration.types import Config, StateConfig
 from kickwatch.detect.monitor import Monitor
@@ -48,11 +48,13 @@ from kickwatch.model import (
     Trial,
     Verdict,
 )
+from kickwatch.outlets.belief import belief_fields
 from kickwatch.outlets.bill import Bill
 from kickwatch.outlets.changes import alerts
+from kickwatch.outlets.journal_outlet import JournalOutlet
 from kickwatch.outlets.one_run import alerts_of
+from kickwatch.outlets.outlet import Outlets
 from kickwatch.service.evidence import Evidence
-from kickwatch.service.telemetry import belief
 from kickwatch.service.watch import Watch
 
 ROOT = Path(__file__).parents[3]
@@ -229,8 +231,7 @@ def test_the_summary_is_valid_with_trials_without_and_in_doubt() -> None:
     bill.add(trial(slab_mutex_known=False, void="cpus_changed"), TrialOutcome(trial="b", verdict=Verdict.UNKNOWN))
     bill.add(trial(kmem_accounting=KmemAccounting.OFF), TrialOutcome(trial="c", verdict=Verdict.UNKNOWN))
     told.append(bill.take(3600))
-    watch: Any = SimpleNamespace(condition="unknown", reasons=("stale",), verdict_age_s=1.25, more_containers=None)
-    believed = belief(watch)
+    believed = belief_fields(believing(condition="unknown", reasons=("stale",), verdict_age_s=1.25))
     records = logged(*(Alert("info", Event.SUMMARY, {**believed, **fields}) for fields in told))
     for record in records:
         assert_valid(record)
@@ -259,13 +260,13 @@ async def test_what_the_watch_says_of_trials_and_controls_is_valid(tmp_path: Pat
     configure_logging(form="json", stream=stream)
     eyes = TheEyes(Control(passed=False, detail="0 of 23 multi-CPU calls", cpus=(0, 1)))
     evidence = await Evidence.open(replace(Config(), state=StateConfig(directory=str(tmp_path))))
-    watch = Watch(eyes, evidence)  # type: ignore[arg-type]
-    watch.controlled()
-    watch.note(Remark(kind, "in a sentence") for kind in Remarks)
+    watch = Watch(eyes, evidence, Outlets([JournalOutlet()]).report)  # type: ignore[arg-type]
+    await watch.check_control()
+    await watch.remark(Remark(kind, "in a sentence") for kind in Remarks)
     await watch.take(replace(faulty(0), containers=containers(4, failed=2)))
     await watch.take(replace(faulty(1), void="cpus_changed"))
     eyes.control = Control(passed=True, detail="23 of 23 multi-CPU calls", cpus=(0, 1))
-    watch.controlled()
+    await watch.check_control()
     records = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [short(Event(record["event"])) for record in records] == [
         "observer_blind",

@@ -197,10 +197,13 @@ async def test_a_drain_file_that_cannot_be_asked_for_changes_nothing(
         raise PermissionError
 
     with Switches(str(tmp_path / "drain")) as switches:
-        monkeypatch.setattr(Path, "exists", refused)
-        assert await switches.drained_by() == ""
-        switches.drain_reported = "file"
-        assert await switches.drained_by() == "file"
+        for by, touch in (("", None), ("file", (tmp_path / "drain").touch)):
+            if touch is not None:
+                touch()
+            assert await switches.drained_by() == by
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "exists", refused)
+                assert await switches.drained_by() == by
 
 
 async def test_what_fails_beside_the_work_ends_the_work_first(monkeypatch: pytest.MonkeyPatch) -> None:

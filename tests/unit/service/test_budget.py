@@ -1,4 +1,4 @@
-"""Budgets: never more than so many containers in any hour or day, whatever restarts and clocks do."""
+"""Budgets: a limit of containers in any hour and any day, across restarts and clock changes."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ SENTINEL, STRESS = BudgetConfig(), BudgetConfig(preset=Preset.STRESS)
 
 
 def wait_s(budget: Budget, at_s: float, containers: int) -> float:
-    """Without any CPU time."""
+    """The wait, with no CPU time used."""
     return budget.wait_s(at_s, containers, 0.0, at_s).seconds
 
 
@@ -42,14 +42,14 @@ def test_stress_never_waits() -> None:
     budget = Budget(STRESS)
     for second in range(1000):
         assert budget.wait_s(NOW_S + second, 10_000, 1e6, NOW_S) == (0.0, "")
-        budget.spend(NOW_S + second, 10_000)
+        budget.charge(NOW_S + second, 10_000)
 
 
 def test_two_trials_fit_into_an_hour_and_the_third_waits_for_the_first_to_leave_it() -> None:
     budget = Budget(SENTINEL)
     for at_s in (0.0, 100.0):
         assert budget.wait_s(NOW_S + at_s, 23, 0.0, NOW_S) == (0.0, "")
-        budget.spend(NOW_S + at_s, 23)
+        budget.charge(NOW_S + at_s, 23)
     wait = budget.wait_s(NOW_S + 200.0, 23, 0.0, NOW_S)
     assert wait.seconds == HOUR_S - 200.0
     assert wait.why == "46 of 60 containers in the last hour, a trial needs 23"
@@ -58,39 +58,39 @@ def test_two_trials_fit_into_an_hour_and_the_third_waits_for_the_first_to_leave_
     assert wait_s(budget, NOW_S + HOUR_S, 23) == 0.0
 
 
-def test_the_day_is_a_limit_of_its_own() -> None:
+def test_the_day_has_a_separate_limit() -> None:
     budget = Budget(BudgetConfig(containers_per_day=50))
-    budget.spend(NOW_S, 23)
-    budget.spend(NOW_S + 2 * HOUR_S, 23)
+    budget.charge(NOW_S, 23)
+    budget.charge(NOW_S + 2 * HOUR_S, 23)
     wait = budget.wait_s(NOW_S + 4 * HOUR_S, 23, 0.0, NOW_S)
     assert wait.seconds == DAY_S - 4 * HOUR_S
     assert wait.why.startswith("46 of 50 containers in the last day")
 
 
-def test_a_trial_counts_from_its_end_and_with_what_it_started() -> None:
+def test_a_trial_counts_from_its_end_with_the_containers_it_started() -> None:
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 60)
-    budget.settle(NOW_S + 50.0)
+    budget.charge(NOW_S, 60)
+    budget.correct(NOW_S + 50.0)
     assert wait_s(budget, NOW_S + 51.0, 1) == HOUR_S - 1.0
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 1)
-    budget.spend(NOW_S, 59)
-    budget.settle(NOW_S + 50.0, 4)  # the engine was gone after four
-    budget.settle(NOW_S + 60.0, 0)  # nothing is under way
+    budget.charge(NOW_S, 1)
+    budget.charge(NOW_S, 59)
+    budget.correct(NOW_S + 50.0, 4)  # the engine was lost after four
+    budget.correct(NOW_S + 60.0, 0)  # no charge is open
     assert budget.spent == ((NOW_S, 1), (NOW_S + 50.0, 4))
-    budget.settle(NOW_S + 2 * DAY_S)
+    budget.correct(NOW_S + 2 * DAY_S)
     assert budget.spent == ()
 
 
-def test_a_trial_of_days_counts_when_it_is_over() -> None:
+def test_a_trial_that_takes_days_counts_from_its_end() -> None:
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 60)
+    budget.charge(NOW_S, 60)
     assert wait_s(budget, NOW_S + 2 * DAY_S, 1) == 0.0
-    budget.settle(NOW_S + 2 * DAY_S)
+    budget.correct(NOW_S + 2 * DAY_S)
     assert wait_s(budget, NOW_S + 2 * DAY_S, 1) == HOUR_S
 
 
-def test_cpu_time_must_be_earned() -> None:
+def test_a_trial_waits_for_the_cpu_share() -> None:
     budget = Budget(SENTINEL)
     assert budget.wait_s(NOW_S + 100.0, 1, 1.0, NOW_S).seconds == 0.0
     wait = budget.wait_s(NOW_S + 100.0, 1, 1.5, NOW_S)
@@ -132,7 +132,7 @@ def test_jitter_adds_its_share_at_most() -> None:
     assert jittered(60.0, 0.0, 0.7) == 60.0
 
 
-def test_the_period_is_the_longest_of_what_holds_trials_up() -> None:
+def test_the_period_is_the_longest_of_all_limits() -> None:
     trial, workload = TrialConfig(interval_s=60.0, window_s=5.0), WorkloadConfig(containers_per_trial=23)
     assert least_period_s(Config(trial=trial, workload=workload, budget=STRESS)) == 70.0
     assert least_period_s(Config(trial=trial, workload=workload)) == 23 * 60.0
@@ -149,10 +149,10 @@ limited = st.builds(
 
 
 @given(gaps, limited, st.data())
-def test_no_hour_and_no_day_ever_has_more(
+def test_no_hour_and_no_day_exceeds_its_limit(
     plan: list[tuple[float, int, float]], config: BudgetConfig, data: st.DataObject
 ) -> None:
-    """Trials as soon as they may begin, some settled and some killed, with restarts between them."""
+    """Trials as soon as they may begin, some corrected and some killed, with restarts between them."""
     budget, now_s, kept = Budget(config), NOW_S, list[Spent]()
     for gap_s, containers, length_s in plan:
         now_s += gap_s
@@ -162,17 +162,17 @@ def test_no_hour_and_no_day_ever_has_more(
             assert wait.why
             assert wait.seconds <= DAY_S
             now_s += max(wait.seconds, 1e-3)
-        budget.spend(now_s, containers)
+        budget.charge(now_s, containers)
         if data.draw(st.booleans()):
             now_s += length_s
-            budget.settle(now_s)
+            budget.correct(now_s)
         kept.append((now_s, containers))
     assert most_within(kept, HOUR_S) <= config.containers_per_hour
     assert most_within(kept, DAY_S) <= config.containers_per_day
 
 
 @given(gaps, limited, st.integers(0, 40))
-def test_a_wait_is_no_longer_than_it_must_be(
+def test_a_wait_is_no_longer_than_necessary(
     plan: list[tuple[float, int, float]], config: BudgetConfig, containers: int
 ) -> None:
     times = accumulate((gap_s for gap_s, _, _ in plan), initial=NOW_S)
@@ -195,7 +195,7 @@ def test_a_clock_set_back_grants_nothing_and_blocks_no_longer_than_a_window(
     for gap_s, containers, _ in plan:
         now_s += gap_s / 10
         now_s += wait_s(budget, now_s, containers) + 1e-3
-        budget.spend(now_s, containers)
+        budget.charge(now_s, containers)
     before_s = wait_s(Budget(config, budget.spent), now_s, 40)
     budget = Budget(config, budget.spent) if restarted else budget
     after_s = wait_s(budget, now_s - back_s, 40)
@@ -204,24 +204,24 @@ def test_a_clock_set_back_grants_nothing_and_blocks_no_longer_than_a_window(
     assert wait_s(budget, settled_s, 40) <= 1e-3
 
 
-def test_a_trial_under_a_clock_that_is_set_back_gives_back_no_more_than_its_own() -> None:
+def test_a_trial_during_which_the_clock_is_set_back_returns_only_its_own_containers() -> None:
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S - 10.0, 30)
-    budget.spend(NOW_S, 23)
-    budget.settle(NOW_S - 1000.0, 3)
+    budget.charge(NOW_S - 10.0, 30)
+    budget.charge(NOW_S, 23)
+    budget.correct(NOW_S - 1000.0, 3)
     assert budget.spent == ((NOW_S - 1000.0, 33),)
 
 
-def test_cpu_time_under_a_clock_that_is_set_back_is_bounded() -> None:
+def test_a_clock_set_back_does_not_prolong_the_wait_for_cpu_time() -> None:
     assert Budget(SENTINEL).wait_s(NOW_S - 1e6, 1, 2.0, NOW_S).seconds == pytest.approx(200.0)
 
 
-def test_what_was_spent_outlives_the_daemon(tmp_path: Path) -> None:
+def test_charges_outlive_the_daemon(tmp_path: Path) -> None:
     path = tmp_path / "state" / FILE
     assert load_spent(path) is None
     budget = Budget(SENTINEL)
-    budget.spend(NOW_S, 1)
-    budget.spend(NOW_S + 5.0, 46)
+    budget.charge(NOW_S, 1)
+    budget.charge(NOW_S + 5.0, 46)
     assert save_spent(path, budget.spent) == ""
     again = Budget(SENTINEL, load_spent(path) or ())
     assert again.spent == budget.spent
@@ -229,13 +229,13 @@ def test_what_was_spent_outlives_the_daemon(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [FILE]
 
 
-def test_a_daemon_killed_in_every_trial_spends_its_budget_all_the_same(tmp_path: Path) -> None:
+def test_a_daemon_killed_in_every_trial_stays_within_its_budget(tmp_path: Path) -> None:
     path, started = tmp_path / FILE, 0
     for attempt in range(100):  # a restart every 10 s
         at_s = NOW_S + 10.0 * attempt
         budget = Budget(SENTINEL, load_spent(path) or ())
         if wait_s(budget, at_s, 24) == 0.0:
-            budget.spend(at_s, 24)
+            budget.charge(at_s, 24)
             save_spent(path, budget.spent)
             started += 24
     assert started == 48
@@ -244,7 +244,7 @@ def test_a_daemon_killed_in_every_trial_spends_its_budget_all_the_same(tmp_path:
 @pytest.mark.parametrize(
     "text", [b"", b"[[1.0, 2]", b"{}", b"[[1e999, 2]]", b"[[1.0, -2]]", b'[["x", 2]]', b"\xff\0", b"[[1.0, 2.5]]"]
 )
-def test_a_file_that_cannot_be_read_is_none_and_is_made_anew(tmp_path: Path, text: bytes) -> None:
+def test_a_damaged_file_counts_as_none_and_is_replaced(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / FILE
     path.write_bytes(text)
     assert load_spent(path) is None
@@ -252,16 +252,16 @@ def test_a_file_that_cannot_be_read_is_none_and_is_made_anew(tmp_path: Path, tex
     assert load_spent(path) == ((NOW_S, 3),)
 
 
-def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    said = save_spent(tmp_path / "file" / FILE, [])
-    assert str(tmp_path / "file" / FILE) in said
-    assert "restart" in said
+    error = save_spent(tmp_path / "file" / FILE, [])
+    assert str(tmp_path / "file" / FILE) in error
+    assert "restart" in error
 
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system; `fill` leaves not a byte."""
+    """A small file system; `fill` leaves no free byte."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
@@ -276,7 +276,7 @@ def fill(disk: Path) -> None:
 
 
 @needs_root
-def test_a_daemon_killed_in_every_trial_spends_its_budget_on_a_full_disk_too(full_disk: Path) -> None:
+def test_a_daemon_killed_in_every_trial_stays_within_its_budget_on_a_full_disk(full_disk: Path) -> None:
     path, started = full_disk / FILE, 0
     assert save_spent(path, [(NOW_S - 10.0, 1)]) == ""
     fill(full_disk)
@@ -284,7 +284,7 @@ def test_a_daemon_killed_in_every_trial_spends_its_budget_on_a_full_disk_too(ful
         at_s = NOW_S + 10.0 * attempt
         budget = Budget(SENTINEL, load_spent(path) or ())
         if wait_s(budget, at_s, 24) == 0.0:
-            budget.spend(at_s, 24)
+            budget.charge(at_s, 24)
             assert save_spent(path, budget.spent) == ""
             started += 24
     assert started == 48
@@ -302,14 +302,14 @@ def test_what_does_not_fit_on_a_full_disk_is_reported_and_the_file_stays(full_di
     assert load_spent(path) == ((NOW_S, 1),)
 
 
-def test_a_file_that_refuses_to_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error_and_not_an_empty_budget(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     with pytest.raises(IsADirectoryError):
         load_spent(tmp_path / FILE)
 
 
-def test_only_a_day_is_kept() -> None:
+def test_only_the_last_day_is_kept() -> None:
     budget = Budget(STRESS)
     for number in range(3000):
-        budget.spend(NOW_S + 60.0 * number, 23)
+        budget.charge(NOW_S + 60.0 * number, 23)
     assert len(budget.spent) == DAY_S / 60.0

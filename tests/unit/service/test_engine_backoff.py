@@ -1,44 +1,64 @@
-"""An engine that is gone is said once, and its return once; tries become rarer, up to a minute."""
+"""A lost engine is reported once, and its return once; the pauses between tries double, up to a minute."""
 
 import pytest
-import structlog
 
-from kickwatch.errors import EngineAbsentError, EngineError
-from kickwatch.service.engine_backoff import EngineBackoff
+from fake_daemon import DOCKER, GONE, Recorder
+from kickwatch.errors import EngineError
+from kickwatch.outlets.events import EngineFound, EngineLost, SessionFailed
+from kickwatch.outlets.outlet import Outlets
+from kickwatch.service.engine_backoff import EngineBackoff, error_fields
 
-GONE = EngineAbsentError("no container engine answers", "start it")
+NAME = str(DOCKER)
 
 
-async def test_gone_and_back_are_said_once_each() -> None:
-    backoff = EngineBackoff()
-    with structlog.testing.capture_logs() as logs:
-        backoff.found("docker 28")  # at the start nothing was missed
-        pauses = [backoff.pause_s(GONE) for _ in range(9)]
-        backoff.lost(GONE)
-        backoff.found("docker 28")
-        backoff.found("docker 28")
+class Clock:
+    """A clock of the test's."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def backoff_of(recorder: Recorder, clock: Clock | None = None) -> EngineBackoff:
+    return EngineBackoff(Outlets([recorder]).report, clock or Clock())
+
+
+async def test_lost_and_found_are_reported_once_each() -> None:
+    recorder, clock = Recorder(), Clock()
+    backoff = backoff_of(recorder, clock)
+    await backoff.found(NAME)  # at the start nothing was lost
+    pauses = [await backoff.failed(GONE) for _ in range(9)]
+    assert backoff.waiting
+    await backoff.lost(GONE)
+    clock.now_s = 303.04
+    await backoff.found(NAME)
+    await backoff.found(NAME)
+    assert not backoff.waiting
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert [log["event"] for log in logs] == ["kickwatch.engine_lost", "kickwatch.engine_found"]
-    assert (logs[0]["what"], logs[0]["remedy"], logs[0]["retry_s"]) == ("no container engine answers", "start it", 1.0)
-    assert backoff.pause_s(GONE) == 1
+    assert recorder.events == [EngineLost(GONE.what, GONE.remedy, 1.0), EngineFound(NAME, 303.0)]
+    assert await backoff.failed(GONE) == 1
 
 
-async def test_another_engine_is_said_without_a_loss() -> None:
-    backoff = EngineBackoff(changed=True)
-    with structlog.testing.capture_logs() as logs:
-        backoff.found("docker 28")
-        backoff.found("docker 28")
-    assert [(log["event"], log["lost_s"]) for log in logs] == [("kickwatch.engine_found", 0.0)]
+async def test_another_engine_is_reported_without_a_loss() -> None:
+    recorder = Recorder()
+    backoff = backoff_of(recorder)
+    backoff.changed = True
+    await backoff.found(NAME)
+    await backoff.found(NAME)
+    assert recorder.events == [EngineFound(NAME, 0.0)]
 
 
 @pytest.mark.parametrize("error", [EngineError("the image is gone", "pull it"), OSError(28, "No space left on device")])
-async def test_what_else_hinders_is_said_each_time(error: EngineError | OSError) -> None:
-    backoff = EngineBackoff()
-    with structlog.testing.capture_logs() as logs:
-        backoff.pause_s(error)
-        backoff.pause_s(error)
-    assert [(log["event"], log["retry_s"]) for log in logs] == [
-        ("kickwatch.trial_failed", 1),
-        ("kickwatch.trial_failed", 2),
-    ]
-    assert all(log["what"] and log["remedy"] for log in logs)
+async def test_any_other_error_is_reported_each_time(error: EngineError | OSError) -> None:
+    recorder = Recorder()
+    backoff = backoff_of(recorder)
+    assert [await backoff.failed(error) for _ in range(2)] == [1, 2]
+    assert not backoff.waiting
+    assert [event.retry_s for event in recorder.of(SessionFailed)] == [1, 2]
+    assert all(event.what and event.remedy for event in recorder.of(SessionFailed))
+
+
+def test_an_error_without_a_remedy_gets_one() -> None:
+    fields = error_fields(OSError(28, "No space left on device"))
+    assert fields == {"what": "[Errno 28] No space left on device", "remedy": "kickwatch tries again"}

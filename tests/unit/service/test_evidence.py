@@ -1,4 +1,4 @@
-"""What a daemon knows stays in its memory: through a reload, a full disk, another state directory, a failed read."""
+"""Evidence stays in memory: through a reload, a full disk, another state directory, a failed read."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def logs() -> Iterator[list[Any]]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A state directory on a megabyte of its own."""
+    """A state directory on a separate file system of one megabyte."""
     directory = tmp_path / "disk"
     directory.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], check=True)
@@ -93,7 +93,7 @@ def _replayed(path: Path) -> bytes:
 
 @needs_root
 async def test_a_reload_on_a_full_disk_forgets_no_alert(disk: Path, logs: list[Any]) -> None:
-    """The disk was full before the first trial: it knows nothing of the alert."""
+    """The disk was full before the first trial: the alert is in memory alone."""
     fill(disk)
     evidence = await alerted(configured(disk))
     assert (await asyncio.to_thread(History(disk).load)).state == b""
@@ -120,7 +120,7 @@ async def test_a_reload_after_the_history_was_removed_keeps_the_alert(tmp_path: 
     assert logs == []
 
 
-async def test_the_evidence_goes_along_to_another_state_directory(tmp_path: Path, logs: list[Any]) -> None:
+async def test_the_evidence_moves_to_another_state_directory(tmp_path: Path, logs: list[Any]) -> None:
     evidence = await alerted(configured(tmp_path / "old"))
     moved = await evidence.adopted(configured(tmp_path / "new"))
     assert moved.state is evidence.state
@@ -132,7 +132,7 @@ async def test_the_evidence_goes_along_to_another_state_directory(tmp_path: Path
     assert await replayed(tmp_path / "old" / "history.db") == evidence.saved
 
 
-async def test_what_another_state_directory_knew_is_kept_there_and_its_loss_is_an_event(
+async def test_evidence_that_is_already_in_another_state_directory_stays_unused_and_that_is_logged(
     tmp_path: Path, logs: list[Any]
 ) -> None:
     other = await Evidence.open(configured(tmp_path / "new"))
@@ -157,10 +157,10 @@ async def test_trials_that_wait_for_a_full_disk_are_kept_in_another_directory(tm
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-async def test_evidence_that_cannot_be_read_at_the_start_is_asked_for_again(
+async def test_evidence_that_cannot_be_read_at_the_start_is_read_again(
     tmp_path: Path, logs: list[Any], monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    """Only what is still refused before the first trial is given up, with an event."""
+    """If it still cannot be read before the first trial, it is given up, and that is logged."""
     before = await alerted(configured(tmp_path))
     reads = iter([StoredEvidence(notes=(Note("Input/output error", "dmesg"),), unread=True)] * failures)
     real = History.load
@@ -179,7 +179,7 @@ async def test_evidence_that_cannot_be_read_at_the_start_is_asked_for_again(
     assert not evidence.unread
 
 
-async def test_a_daemon_that_ends_names_the_trials_that_it_could_not_keep(tmp_path: Path, logs: list[Any]) -> None:
+async def test_a_daemon_that_ends_reports_the_trials_it_could_not_store(tmp_path: Path, logs: list[Any]) -> None:
     (tmp_path / "file").write_text("in the way")
     evidence = await alerted(configured(tmp_path / "file"))
     await evidence.close()

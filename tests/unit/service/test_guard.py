@@ -1,4 +1,4 @@
-"""The guard: pauses with its reasons, no flapping inside the band, one end for each beginning."""
+"""The guard: pauses with their causes, no flapping inside the band, one end for each pause."""
 
 import pytest
 from hypothesis import given
@@ -63,7 +63,7 @@ def test_calm_and_the_limits_themselves_are_allowed() -> None:
     assert looks(guard(), (0.0, CALM), (1.0, AT_THE_LIMIT)) == [Decision(paused=False)] * 2
 
 
-def test_what_is_said() -> None:
+def test_the_sentences() -> None:
     one = guard()
     both = replace(BEYOND[Cause.IO_PRESSURE], engine_disk_free_pct=4.0)
     assert one.look(both, 0.0).what == "io pressure 63.0 % (limit 50 %), free disk of the engine 4.0 % (limit 5 %)"
@@ -81,11 +81,11 @@ def test_what_is_said() -> None:
     assert one.look(CALM, 96.0).what == ""
 
 
-def test_numbers_of_things_have_no_decimals() -> None:
+def test_counts_have_no_decimals() -> None:
     assert guard().look(BEYOND[Cause.DYING_MEMCGS], 0.0).what == "dying memory cgroups 20001 (limit 20000)"
 
 
-def test_causes_accumulate_during_a_pause_and_are_gone_after_it() -> None:
+def test_causes_accumulate_during_a_pause_and_end_with_it() -> None:
     one = guard()
     steps = looks(
         one, (0, BEYOND[Cause.LOAD]), (10, BEYOND[Cause.DISK]), (20, BEYOND[Cause.LOAD]), (21, CALM), (51, CALM)
@@ -97,7 +97,7 @@ def test_causes_accumulate_during_a_pause_and_are_gone_after_it() -> None:
     assert one.look(BEYOND[Cause.CONTAINERS], 53).causes == (Cause.CONTAINERS,)
 
 
-def test_a_pause_ends_only_after_it_was_calm_for_long_enough_without_a_break() -> None:
+def test_a_pause_ends_only_after_a_calm_time_without_interruption() -> None:
     band = replace(CALM, io_some_pct=45.0)
     steps = [(0.0, BEYOND[Cause.IO_PRESSURE]), (1.0, CALM), (30.9, CALM), (30.95, band), (31.1, CALM), (61.0, CALM)]
     one = guard()
@@ -105,14 +105,14 @@ def test_a_pause_ends_only_after_it_was_calm_for_long_enough_without_a_break() -
     assert one.look(CALM, 61.1).ended
 
 
-def test_the_end_asks_for_every_reading_not_for_the_cause_alone() -> None:
+def test_a_pause_ends_only_if_every_reading_is_clear_and_not_just_its_cause() -> None:
     one = guard(GuardConfig(resume_after_s=0.0))
     one.look(BEYOND[Cause.IO_PRESSURE], 0.0)
     assert one.look(replace(CALM, available_memory_pct=5.5), 1.0).paused  # 6 is well above 5
     assert one.look(replace(CALM, available_memory_pct=6.0), 2.0).ended
 
 
-def test_without_a_band_or_a_time_it_ends_at_the_next_look() -> None:
+def test_without_a_band_and_a_calm_time_a_pause_ends_at_the_next_look() -> None:
     one = guard(GuardConfig(resume_share=0.0, resume_after_s=0.0))
     began, ended = looks(one, (0.0, BEYOND[Cause.DISK]), (5.0, AT_THE_LIMIT))
     assert began.began
@@ -120,7 +120,7 @@ def test_without_a_band_or_a_time_it_ends_at_the_next_look() -> None:
     assert not ended.paused
 
 
-def test_a_floor_resumes_above_it_and_never_above_what_there_can_be() -> None:
+def test_a_minimum_resumes_above_it_and_at_most_at_100() -> None:
     floors = GuardConfig(available_memory_pct=90.0, engine_disk_free_pct=100.0, resume_share=1.0)
     levels = {one.cause: one.resume for one in thresholds(floors, Preset.SENTINEL)}
     assert levels[Cause.MEMORY] == levels[Cause.DISK] == 100.0
@@ -131,40 +131,40 @@ def test_a_floor_resumes_above_it_and_never_above_what_there_can_be() -> None:
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_stress_does_not_look_at_what_its_churn_makes(cause: Cause) -> None:
+def test_stress_ignores_what_its_churn_causes(cause: Cause) -> None:
     assert guard(preset=Preset.STRESS).look(BEYOND[cause], 0.0).paused is (cause not in MADE_BY_CHURN)
 
 
-def test_disabled_it_never_pauses_and_a_threshold_of_0_is_not_looked_at() -> None:
+def test_a_disabled_guard_never_pauses_and_a_threshold_of_0_is_ignored() -> None:
     worst = Pressure(cpu_some_pct=100.0, available_memory_pct=0.0, containers=10**6)
     assert not guard(GuardConfig(enabled=False)).look(worst, 0.0).paused
     assert guard(GuardConfig(cpu_pressure_pct=0.0)).look(worst, 0.0).causes == (Cause.MEMORY, Cause.CONTAINERS)
 
 
-def test_nothing_read_changes_nothing() -> None:
+def test_missing_readings_change_nothing() -> None:
     one = guard(GuardConfig(resume_after_s=10.0))
     assert one.look(Pressure(), 0.0) == Decision(paused=False)
     one.look(BEYOND[Cause.IO_PRESSURE], 1.0)
     assert all(step.paused for step in looks(one, *((float(now), Pressure()) for now in range(2, 500))))
     one.look(CALM, 500.0)
-    assert one.look(Pressure(), 511.0).paused  # calm for long enough, yet nobody can tell now
+    assert one.look(Pressure(), 511.0).paused  # calm for long enough, but unknown now
     assert one.look(CALM, 512.0).ended
 
 
-def test_what_this_node_never_tells_keeps_no_pause() -> None:
+def test_a_reading_that_this_node_never_has_keeps_no_pause() -> None:
     one = guard(GuardConfig(resume_after_s=10.0))
-    untold = replace(CALM, cpu_some_pct=None, memory_some_pct=None, io_some_pct=None)
-    one.look(replace(untold, load_per_cpu=9.0), 0.0)
-    assert one.look(untold, 1.0).paused
-    assert one.look(untold, 11.0).ended
+    without_psi = replace(CALM, cpu_some_pct=None, memory_some_pct=None, io_some_pct=None)
+    one.look(replace(without_psi, load_per_cpu=9.0), 0.0)
+    assert one.look(without_psi, 1.0).paused
+    assert one.look(without_psi, 11.0).ended
 
 
-def test_a_reading_of_before_the_pause_does_not_keep_it() -> None:
+def test_a_reading_from_before_the_pause_does_not_keep_it() -> None:
     one = guard(GuardConfig(resume_after_s=0.0))
-    one.look(replace(CALM, io_some_pct=45.0), 0.0)  # inside the band, and never read again
-    gone = replace(CALM, io_some_pct=None)
-    one.look(replace(gone, load_per_cpu=9.0), 1.0)
-    assert one.look(gone, 2.0).ended
+    one.look(replace(CALM, io_some_pct=45.0), 0.0)  # inside the band, then never read again
+    unread = replace(CALM, io_some_pct=None)
+    one.look(replace(unread, load_per_cpu=9.0), 1.0)
+    assert one.look(unread, 2.0).ended
 
 
 percents = st.none() | st.floats(0, 100)
@@ -184,7 +184,7 @@ configs = st.builds(GuardConfig, resume_share=st.floats(0, 1), resume_after_s=st
 
 
 @given(mixed, configs, st.sampled_from(Preset))
-def test_every_pause_has_one_beginning_one_end_and_a_cause(
+def test_every_pause_begins_once_ends_once_and_has_a_cause(
     steps: list[tuple[float, Pressure]], config: GuardConfig, preset: Preset
 ) -> None:
     one, now_s, before = guard(config, preset), 0.0, Decision(paused=False)
@@ -217,7 +217,7 @@ def test_every_pause_has_one_beginning_one_end_and_a_cause(
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=100), st.floats(0.01, 0.9), st.sampled_from(Cause))
 def test_inside_the_band_nothing_changes(places: list[float], share: float, cause: Cause) -> None:
-    """Whatever a reading does between its resume level and its limit: a pause stays, and no pause stays none."""
+    """A reading between its resume level and its limit neither ends a pause nor begins one."""
     config = GuardConfig(resume_share=share, resume_after_s=0.0)
     (edge,) = [one for one in thresholds(config, Preset.SENTINEL) if one.cause is cause]
     inside = [edge.resume + place * (edge.limit - edge.resume) for place in places]
@@ -234,7 +234,7 @@ def test_inside_the_band_nothing_changes(places: list[float], share: float, caus
         assert "resumes at" in held.what
 
 
-def test_each_look_says_what_of_the_pause_has_passed_since_the_one_before() -> None:
+def test_each_look_has_the_part_of_the_pause_since_the_look_before() -> None:
     one = guard(replace(DEFAULT, resume_after_s=0.0))
     assert not one.paused
     steps = looks(one, (10.0, BEYOND[Cause.LOAD]), (15.0, BEYOND[Cause.LOAD]), (22.0, CALM))

@@ -1,23 +1,34 @@
-"""What the daemon remembers between trials: which are judged together, what is noted, what the control says."""
+"""What the daemon remembers between trials, what it believes, and what it reports once."""
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import structlog
 from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, window
-from kickwatch.configuration.types import Config, StateConfig
-from kickwatch.errors import KickwatchError
+from fake_daemon import Recorder, config_in
+from kickwatch.detect.state import ChangeKind
+from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.journal.remark import Remark, RemarkKind, losses
-from kickwatch.model import ContentionRung, Control, IpiRung, Observers, Trial
+from kickwatch.model import AlarmKind, ContentionRung, Control, IpiRung, Observers, Trial
+from kickwatch.outlets.events import (
+    ContainersFailed,
+    ContainersRun,
+    ControlChanged,
+    EvidenceOpened,
+    Remarked,
+    TrialTaken,
+    VerdictFresh,
+    VerdictStale,
+)
+from kickwatch.outlets.outlet import Outlets
 from kickwatch.service.evidence import Evidence
 from kickwatch.service.verdict_age import VerdictAge
 from kickwatch.service.watch import Watch, newest
 
 PASSED = Control(passed=True, detail="23 of 23 multi-CPU calls")
+FAILED = Control(passed=False, detail="0 of 23 multi-CPU calls", cpus=(0, 1))
 
 
 def test_the_newest_trials_with_enough_containers_are_judged_together() -> None:
@@ -26,22 +37,42 @@ def test_the_newest_trials_with_enough_containers_are_judged_together() -> None:
 
 
 def test_trials_whose_containers_all_fail_do_not_pile_up() -> None:
-    kept: list[object] = []
+    kept: list[Trial] = []
     for _ in range(50):
-        kept = list(newest([*kept, trial(containers=containers(0, failed=5))]))  # type: ignore[list-item]
+        kept = newest([*kept, trial(containers=containers(0, failed=5))])
     assert len(kept) <= 10
 
 
-class TheEyes:
-    """Stands in for the armed observers: only what Watch asks of them between trials."""
+class FakeObservers:
+    """Stands in for the armed observers: only what Watch uses between trials."""
 
     def __init__(self, control: Control) -> None:
         self.control = control
+        self.next_control = control
+        self.proofs = 0
+
+    async def prove(self) -> None:
+        self.proofs += 1
+        self.control = self.next_control
 
 
-async def watch_of(tmp_path: Path, control: Control = PASSED) -> Watch:
-    config = replace(Config(), state=StateConfig(directory=str(tmp_path)))
-    return Watch(TheEyes(control), await Evidence.open(config))  # type: ignore[arg-type]
+class Watched:
+    """A watch, its clock, its observers, and what it reported."""
+
+    def __init__(self, evidence: Evidence, control: Control = PASSED) -> None:
+        self.now_s = 1000.0
+        self.recorder = Recorder()
+        self.observers = FakeObservers(control)
+        report = Outlets([self.recorder]).report
+        self.watch = Watch(self.observers, evidence, report, now_s=lambda: self.now_s)  # type: ignore[arg-type]
+
+    @property
+    def taken(self) -> list[TrialTaken]:
+        return self.recorder.of(TrialTaken)
+
+
+async def watched(directory: Path, control: Control = PASSED) -> Watched:
+    return Watched(await Evidence.open(config_in(directory)), control)
 
 
 def faulty(number: int) -> Trial:
@@ -49,241 +80,243 @@ def faulty(number: int) -> Trial:
     return replace(trial(kick(12), containers=lives), trial_id=f"{number:08x}")
 
 
-async def test_trials_are_logged_and_an_alert_follows_once(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    with structlog.testing.capture_logs() as logs:
-        for number in range(5):
-            await watch.take(faulty(number))
-    alerts = [log for log in logs if log["event"] == "kickwatch.broadcast_detected"]
-    assert len(alerts) == 1
-    assert len([log for log in logs if log["event"] == "kickwatch.trial_finished"]) == 5
-    assert alerts[0]["log_level"] == "error"
-    assert alerts[0]["reason"] == "kick_all_cpus_sync"
-    assert alerts[0]["explanation"]
-    assert alerts[0]["first_trial"] == "00000000"
+def failed(number: int = 4) -> Trial:
+    return trial(containers=containers(0, failed=number))
 
 
-async def test_a_restart_in_mid_evidence_alerts_after_the_same_trial(tmp_path: Path) -> None:
-    def alerted_at(logs: list[Any]) -> list[int]:
-        finished, at = 0, []
-        for log in logs:
-            finished += log["event"] == "kickwatch.trial_finished"
-            at += [finished] if log["event"] == "kickwatch.broadcast_detected" else []
-        return at
+def raised(one: Watched) -> list[int]:
+    """After how many trials an alarm was raised."""
+    return [
+        number
+        for number, taken in enumerate(one.taken, 1)
+        for change in taken.outcome.changes
+        if change.kind is ChangeKind.RAISED and change.alarm is AlarmKind.BROADCASTING
+    ]
 
+
+async def test_trials_are_reported_and_an_alarm_is_raised_once(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    for number in range(5):
+        await one.watch.take(faulty(number))
+    assert [taken.trial.trial_id for taken in one.taken] == [f"{number:08x}" for number in range(5)]
+    assert len(raised(one)) == 1
+    assert one.taken[-1].recent[-1] is one.taken[-1].trial
+    assert one.taken[-1].figures["attributed"].alerted
+
+
+async def test_a_restart_in_mid_evidence_alarms_after_the_same_trial(tmp_path: Path) -> None:
     mild = [
         replace(faulty(number), containers=tuple(replace(life, creation_path_broadcasts=1) for life in containers(1)))
         for number in range(30)
     ]
     mild = [replace(one, churn=window("churn", TLB, kick(1))) for one in mild]
-    with structlog.testing.capture_logs() as whole:
-        watch = await watch_of(tmp_path / "whole")
-        for one in mild:
-            await watch.take(one)
-    with structlog.testing.capture_logs() as parts:
-        for one in mild:
-            await (await watch_of(tmp_path / "parts")).take(one)
-    assert alerted_at(whole) == alerted_at(parts)
-    assert len(alerted_at(whole)) == 1
+    whole = await watched(tmp_path / "whole")
+    for one in mild:
+        await whole.watch.take(one)
+    parts: list[int] = []
+    for number, one in enumerate(mild, 1):
+        part = await watched(tmp_path / "parts")
+        await part.watch.take(one)
+        parts += [number] * len(raised(part))
+    assert raised(whole) == parts
+    assert len(parts) == 1
 
 
-async def test_a_void_trial_is_said_and_proves_nothing(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    with structlog.testing.capture_logs() as logs:
-        for number in range(20):
-            await watch.take(replace(faulty(number), void="engine_restarted"))
-    assert {log["event"] for log in logs} == {"kickwatch.trial_void"}
+async def test_a_void_trial_is_reported_and_proves_nothing(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    for number in range(20):
+        await one.watch.take(replace(faulty(number), void="engine_restarted"))
+    assert one.recorder.names() == ["TrialTaken"]
+    assert raised(one) == []
+    assert one.taken[-1].recent == ()
 
 
-async def test_a_failed_control_is_an_alert_and_so_is_the_next_that_passes(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path, Control(passed=False, detail="0 of 23 multi-CPU calls"))
-    with structlog.testing.capture_logs() as logs:
-        watch.controlled()
-        watch.controlled()
-        watch.armed.control = PASSED
-        watch.controlled()
-        watch.controlled()
-    assert [(log["event"], log["log_level"]) for log in logs] == [
-        ("kickwatch.observer_blind", "error"),
-        ("kickwatch.observer_sees", "info"),
-    ]
-    assert "0 of 23" in logs[0]["what"]
-
-
-async def test_a_remark_is_logged_once_by_the_event_of_its_kind(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    knob, runtime = (
-        Remark(RemarkKind.KNOB_IGNORED, "a knob is ignored"),
-        Remark(RemarkKind.RUNTIME_DRIVEN, "as configured"),
-    )
-    with structlog.testing.capture_logs() as logs:
-        watch.note(losses(("no probe",)))
-        watch.note((knob,))
-        watch.note((*losses(("no probe", "no mutex")), knob, runtime))
-    assert [(log["event"], log["log_level"], log["what"]) for log in logs] == [
-        ("kickwatch.capability_lost", "warning", "no probe"),
-        ("kickwatch.knob_ignored", "warning", "a knob is ignored"),
-        ("kickwatch.capability_lost", "warning", "no mutex"),
-        ("kickwatch.runtime_driven", "info", "as configured"),
+async def test_a_failed_control_is_reported_once_and_so_is_the_next_that_passes(tmp_path: Path) -> None:
+    one = await watched(tmp_path, FAILED)
+    for control in (FAILED, FAILED, PASSED, PASSED):
+        one.observers.control = control
+        await one.watch.check_control()
+    assert one.recorder.events == [
+        ControlChanged(False, FAILED.detail, FAILED.cpus),
+        ControlChanged(True, PASSED.detail, PASSED.cpus),
     ]
 
 
-async def test_the_notes_of_a_record_are_not_logged_again(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    with structlog.testing.capture_logs() as logs:
-        await watch.take(replace(faulty(0), notes=("no probe",)))
-    assert "no probe" not in str(logs)
+async def test_the_control_is_repeated_once_per_period_and_after_a_refused_reading(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    await one.watch.check_control()
+    await one.watch.control_if_due(60.0)
+    one.now_s += 60.0
+    await one.watch.control_if_due(60.0)
+    await one.watch.control_if_due(60.0)
+    assert one.observers.proofs == 1
+    await one.watch.control_after(OSError(28, "No space left on device"))
+    assert one.observers.proofs == 1
+    one.observers.next_control = FAILED
+    await one.watch.control_after(ObserveError("BPF map cells: lookup failed (EPERM)", "CAP_BPF"))
+    assert (one.observers.proofs, one.watch.reasons) == (2, ("blind",))
+
+
+async def test_a_remark_is_reported_once(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    knob = Remark(RemarkKind.KNOB_IGNORED, "a knob is ignored")
+    await one.watch.remark(losses(("no probe",)))
+    await one.watch.remark((knob,))
+    await one.watch.remark((*losses(("no probe", "no mutex")), knob))
+    assert [event.remark.text for event in one.recorder.of(Remarked)] == ["no probe", "a knob is ignored", "no mutex"]
+
+
+async def test_the_notes_of_a_record_are_not_reported_again(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    await one.watch.take(replace(faulty(0), notes=("no probe",)))
+    assert one.recorder.of(Remarked) == []
 
 
 async def test_whether_the_newest_trial_was_kept_is_known(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    watch = await watch_of(tmp_path / "file")
-    with structlog.testing.capture_logs():
-        await watch.take(faulty(0))
-        assert not watch.evidence.kept
-        (tmp_path / "file").unlink()
-        await watch.take(faulty(1))
-    assert watch.evidence.kept
+    (tmp_path / "state").touch()
+    one = await watched(tmp_path)
+    await one.watch.take(faulty(0))
+    assert not one.watch.belief().history_kept
+    (tmp_path / "state").unlink()
+    await one.watch.take(faulty(1))
+    assert one.watch.belief().history_kept
 
 
 async def test_the_condition_follows_evidence_and_control(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    assert watch.condition == "unknown"
+    one = await watched(tmp_path)
+    assert one.watch.condition == "unknown"
     for _ in range(3):
-        await watch.take(trial())
-    assert watch.condition == "quiet"
-    watch.armed.control = Control(passed=False, detail="0 of 23 multi-CPU calls")
-    with structlog.testing.capture_logs():
-        watch.controlled()
-        assert watch.condition == "unknown"
-        for number in range(5):
-            await watch.take(faulty(number))
-    assert watch.condition == "broadcasting"
+        await one.watch.take(trial())
+    assert one.watch.condition == "quiet"
+    one.observers.control = FAILED
+    await one.watch.check_control()
+    assert one.watch.condition == "unknown"
+    assert not one.watch.belief().control_passed
+    for number in range(5):
+        await one.watch.take(faulty(number))
+    assert one.watch.condition == "broadcasting"
 
 
-def failed(number: int = 4) -> Trial:
-    return trial(containers=containers(0, failed=number))
+async def test_a_new_watch_knows_nothing_and_names_what_is_missing(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    belief = one.watch.belief()
+    assert (belief.condition, belief.reasons) == ("unknown", ("insufficient_evidence",))
+    assert (belief.more_containers, belief.verdict_age_s) == (23, None)
+    await one.watch.take(trial(count=20))
+    belief = one.watch.belief()
+    assert (belief.condition, belief.more_containers) == ("unknown", 3)
+    await one.watch.take(trial(count=20))
+    belief = one.watch.belief()
+    assert (belief.condition, belief.reasons, belief.more_containers) == ("quiet", (), None)
+    assert (belief.trials, belief.containers) == (2, 40)
+    assert belief.verdict_age_s == 0.0
 
 
-def named(logs: list[Any], event: str) -> list[Any]:
-    return [log for log in logs if log["event"] == f"kickwatch.{event}"]
+async def test_the_evidence_in_force_is_reported_and_asked_for_again_later(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    await one.watch.opened()
+    await one.watch.take(trial(count=20))
+    (opened,) = one.recorder.of(EvidenceOpened)
+    assert opened.figures == {}
+    assert opened.believe().containers == 20
+    await one.watch.adopt(one.watch.evidence, 60.0)
+    assert "attributed" in one.recorder.of(EvidenceOpened)[1].figures
+    one.now_s += 61.0
+    assert one.watch.stale
 
 
-async def test_a_fresh_watch_knows_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    assert (watch.condition, watch.reasons) == ("unknown", ("insufficient_evidence",))
-    assert (watch.more_containers, watch.verdict_age_s) == (23, None)
-    await watch.take(trial(count=20))
-    assert (watch.condition, watch.more_containers) == ("unknown", 3)
-    await watch.take(trial(count=20))
-    assert (watch.condition, watch.reasons, watch.more_containers) == ("quiet", (), None)
-    assert watch.verdict_age_s is not None
-    assert watch.verdict_age_s < 5.0
+async def test_failing_containers_are_reported_once_with_the_engines_error_and_so_is_their_end(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    await one.watch.take(trial())
+    for _ in range(5):
+        await one.watch.take(failed())
+    assert (one.watch.condition, one.watch.reasons) == ("unknown", ("containers_failed",))
+    await one.watch.take(trial(count=4))
+    (event,) = one.recorder.of(ContainersFailed)
+    assert event.what == "container kickwatch-x-0 did not start"
+    assert (event.failed, event.containers) == (4, 4)
+    assert [taken.outcome.verdict for taken in one.taken] == ["quiet", "quiet", *["unknown"] * 4, "quiet"]
+    assert one.recorder.of(ContainersRun) == [ContainersRun(4, 0)]
+    assert one.watch.condition == "quiet"
+    names = one.recorder.names()
+    assert names.index("ContainersFailed") < len(names) - 1, "before the trial that shows it"
 
 
-async def test_failing_containers_are_one_warning_with_the_engines_words_and_their_end_another(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    with structlog.testing.capture_logs() as logs:
-        await watch.take(trial())
-        for _ in range(5):
-            await watch.take(failed())
-        assert (watch.condition, watch.reasons) == ("unknown", ("containers_failed",))
-        await watch.take(trial(count=4))
-    (warning,) = named(logs, "containers_failed")
-    assert warning["log_level"] == "warning"
-    assert warning["what"] == "container kickwatch-x-0 did not start"
-    assert (warning["failed"], warning["containers"]) == (4, 4)
-    assert [log["verdict"] for log in named(logs, "trial_finished")] == ["quiet", "quiet", *["unknown"] * 4, "quiet"]
-    assert len(named(logs, "containers_run")) == 1
-    assert watch.condition == "quiet"
-
-
-async def test_a_verdict_that_nobody_confirmed_becomes_stale_once_and_fresh_once(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    now_s = 1000.0
-    watch.age = VerdictAge(0.0, lambda: now_s)
-    await watch.take(trial())
-    with structlog.testing.capture_logs() as logs:
-        now_s += 86_400.0
-        watch.note_age()
-        assert watch.condition == "quiet"
-        now_s += 1.0
-        watch.note_age()
-        watch.note_age()
-        assert (watch.condition, watch.reasons) == ("unknown", ("stale",))
-        await watch.take(replace(trial(), void="cpus_changed"))
-        assert watch.reasons == ("stale",)  # a void trial confirms nothing
-        await watch.take(replace(trial(), started_unix_s=9.0))
-    assert watch.condition == "quiet"
-    assert len(named(logs, "verdict_stale")) == len(named(logs, "verdict_fresh")) == 1
+async def test_an_unconfirmed_verdict_becomes_stale_once_and_fresh_once(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    await one.watch.take(trial())
+    one.now_s += 86_400.0
+    await one.watch.check_age()
+    assert one.watch.condition == "quiet"
+    one.now_s += 1.0
+    await one.watch.check_age()
+    await one.watch.check_age()
+    assert (one.watch.condition, one.watch.reasons) == ("unknown", ("stale",))
+    await one.watch.take(replace(trial(), void="cpus_changed"))
+    assert one.watch.reasons == ("stale",)  # a void trial confirms nothing
+    await one.watch.take(replace(trial(), started_unix_s=9.0))
+    assert one.watch.condition == "quiet"
+    assert one.recorder.of(VerdictStale) == [VerdictStale(86_401.0)]
+    assert one.recorder.of(VerdictFresh) == [VerdictFresh(one.watch.condition)]
 
 
 async def test_an_alarm_does_not_go_stale(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    now_s = 0.0
-    watch.age = VerdictAge(0.0, lambda: now_s)
-    with structlog.testing.capture_logs():
-        for number in range(5):
-            await watch.take(replace(faulty(number), started_unix_s=number + 1.0))
-    now_s = 1e6
-    assert watch.condition == "broadcasting"
-    assert watch.verdict_age_s == 1e6
+    one = await watched(tmp_path)
+    for number in range(5):
+        await one.watch.take(replace(faulty(number), started_unix_s=number + 1.0))
+    one.now_s += 1e6
+    assert one.watch.condition == "broadcasting"
+    assert one.watch.verdict_age_s == 1e6
 
 
 async def test_the_age_outlives_a_restart(tmp_path: Path) -> None:
-    await (await watch_of(tmp_path)).take(replace(trial(), started_unix_s=time.time() - 90_000.0))
-    watch = await watch_of(tmp_path)
-    assert (watch.condition, watch.reasons) == ("unknown", ("stale",))
-    assert watch.verdict_age_s == pytest.approx(90_000.0, abs=60.0)
+    await (await watched(tmp_path)).watch.take(replace(trial(), started_unix_s=time.time() - 90_000.0))
+    again = (await watched(tmp_path)).watch
+    assert (again.condition, again.reasons) == ("unknown", ("stale",))
+    assert again.verdict_age_s == pytest.approx(90_000.0, abs=60.0)
 
 
-async def test_silence_of_another_boot_is_not_this_ones(tmp_path: Path) -> None:
+async def test_quiet_of_another_boot_is_not_this_ones(tmp_path: Path) -> None:
     one = trial()
-    await (await watch_of(tmp_path)).take(
-        replace(one, started_unix_s=time.time(), node=replace(one.node, boot_id="before"))
-    )
-    watch = await watch_of(tmp_path)
-    assert watch.condition == "quiet"
-    watch.boot_id = "after"
-    assert (watch.condition, watch.reasons, watch.more_containers) == ("unknown", ("insufficient_evidence",), 23)
+    before = replace(one, started_unix_s=time.time(), node=replace(one.node, boot_id="before"))
+    await (await watched(tmp_path)).watch.take(before)
+    again = (await watched(tmp_path)).watch
+    assert again.condition == "quiet"
+    again.boot_id = "after"
+    assert (again.condition, again.reasons, again.more_containers) == ("unknown", ("insufficient_evidence",), 23)
 
 
-def test_a_clock_that_was_set_back_makes_no_verdict_young() -> None:
+def test_a_clock_that_was_set_back_makes_no_verdict_younger_than_now() -> None:
     assert VerdictAge(time.time() + 1000.0).seconds == pytest.approx(0.0, abs=5.0)
 
 
-async def test_what_counters_cannot_tell_is_not_zero(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    with structlog.testing.capture_logs() as logs:
-        await watch.take(trial(observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)))
-        await watch.take(trial(kick(9), control=Control(passed=False, detail="0 of 23")))
-    assert [log["creation_path_broadcasts"] for log in named(logs, "trial_finished")] == [None, None]
-    assert watch.reasons == ("blind",)
+async def test_what_the_observers_cannot_count_is_unknown(tmp_path: Path) -> None:
+    one = await watched(tmp_path)
+    await one.watch.take(trial(observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)))
+    await one.watch.take(trial(kick(9), control=Control(passed=False, detail="0 of 23")))
+    assert one.watch.reasons == ("blind",)
 
 
-async def test_trials_that_fail_as_a_whole_are_failed_containers_too(tmp_path: Path) -> None:
-    """A user's image that was pruned: no container is begun, and the condition must not stay quiet."""
-    watch = await watch_of(tmp_path)
+async def test_trials_that_fail_as_a_whole_count_as_failed_containers(tmp_path: Path) -> None:
+    """A user's image that was pruned: no container is started, and the condition must not stay quiet."""
+    one = await watched(tmp_path)
     gone = KickwatchError("the image app:1 is not on this node", "docker pull app:1")
-    with structlog.testing.capture_logs() as logs:
-        await watch.take(trial())
-        watch.not_run(gone)
-        assert watch.condition == "quiet"
-        for _ in range(3):
-            watch.not_run(gone)
-        assert (watch.condition, watch.reasons) == ("unknown", ("containers_failed",))
-        await watch.take(trial())
-    (warning,) = named(logs, "containers_failed")
-    assert (warning["what"], warning["remedy"]) == (gone.what, gone.remedy)
-    assert len(named(logs, "containers_run")) == 1
-    assert watch.condition == "quiet"
+    await one.watch.take(trial())
+    await one.watch.trial_failed(gone)
+    assert one.watch.condition == "quiet"
+    for _ in range(3):
+        await one.watch.trial_failed(gone)
+    assert (one.watch.condition, one.watch.reasons) == ("unknown", ("containers_failed",))
+    await one.watch.take(trial())
+    assert one.recorder.of(ContainersFailed) == [ContainersFailed(gone.what, gone.remedy, 0, 0)]
+    assert len(one.recorder.of(ContainersRun)) == 1
+    assert one.watch.condition == "quiet"
 
 
 async def test_an_alarm_of_another_boot_is_not_this_ones(tmp_path: Path) -> None:
-    watch = await watch_of(tmp_path)
-    with structlog.testing.capture_logs():
-        for number in range(5):
-            await watch.take(replace(faulty(number), node=replace(trial().node, boot_id="before")))
-    assert watch.condition == "broadcasting"
-    watch.boot_id = "after"
-    assert (watch.condition, watch.more_containers) == ("unknown", 23)
+    one = await watched(tmp_path)
+    for number in range(5):
+        await one.watch.take(replace(faulty(number), node=replace(trial().node, boot_id="before")))
+    assert one.watch.condition == "broadcasting"
+    one.watch.boot_id = "after"
+    assert (one.watch.condition, one.watch.more_containers) == ("unknown", 23)

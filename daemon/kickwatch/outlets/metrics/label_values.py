@@ -13,6 +13,7 @@ from kickwatch.model import Condition, Disturbance, Origin, Path, Verdict
 from kickwatch.node.pressure import Cause
 from kickwatch.observe.interrupts import IpiKind
 from kickwatch.observe.reasons import REASONS
+from kickwatch.outlets.events import Off
 
 OTHER = "other"
 
@@ -39,13 +40,6 @@ class FailingPart(StrEnum):
     HISTORY = "history"
     BUDGET = "budget"
     TEXTFILE = "textfile"
-
-
-class Off(StrEnum):
-    """Why no trials are made, though nothing is wrong."""
-
-    DRAINED = "drained"
-    PASSIVE = "passive"
 
 
 CONDITIONS = tuple(condition.value for condition in Condition)

@@ -1,0 +1,212 @@
+"""Prometheus as an outlet: series served over HTTP, and written as a textfile, where metrics are on.
+
+The Prometheus library costs memory: it is loaded only once metrics are on, and so are the modules that import it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from kickwatch import __version__
+from kickwatch.configuration.types import Config, MetricsConfig
+from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
+from kickwatch.journal.journal import Event
+from kickwatch.journal.trouble import TroubleLog
+from kickwatch.model import AlarmKind
+from kickwatch.observe.observatory import Observatory
+from kickwatch.outlets import events
+
+if TYPE_CHECKING:
+    from kickwatch.detect.state import StreamFigures
+    from kickwatch.outlets.belief import Belief
+    from kickwatch.outlets.metrics.registry import Metrics
+    from kickwatch.outlets.metrics.serve import Server, Textfile
+
+_TEXTFILE_EVERY_S = 15.0
+_LISTEN_EVERY_S = 30.0
+
+
+class PrometheusOutlet:
+    """Counts events in series, and serves these. The series live on when metrics are switched off and on again."""
+
+    def __init__(self, observatory: Observatory, now_s: Callable[[], float] = time.monotonic) -> None:
+        """`observatory` is read at each scrape, trials or not."""
+        self._observatory = observatory
+        self._now_s = now_s
+        self._metrics: Metrics | None = None
+        self._server: Server | None = None
+        self._textfile: Textfile | None = None
+        self._written_s = 0.0
+        self._config: MetricsConfig | None = None  # in force
+        self._waiting = False  # for an address in use
+        self._tried_s = 0.0
+        self._figures: Mapping[str, StreamFigures] = {}
+        self._believe: Callable[[], Belief] | None = None
+        self._address_trouble = TroubleLog(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
+        self._file_trouble = TroubleLog(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
+
+    async def start(self, config: Config) -> None:
+        """Serve as configured. An address in use is logged and tried again: trials matter more than metrics."""
+        self._config, self._tried_s = config.metrics, self._now_s()
+        try:
+            await self._open(config.metrics)
+        except AddressTakenError as error:
+            self._address_trouble.failed(error.what, error.remedy)
+            await self._wait_for_address(config.metrics)
+
+    async def reload(self, config: Config) -> None:
+        """Serve as configured from now on. Raises ConfigError, also for an address in use."""
+        if config.metrics != self._config:
+            await self._open(config.metrics)
+            self._config = config.metrics
+
+    async def _wait_for_address(self, config: MetricsConfig) -> None:
+        """Write the textfile meanwhile, which needs no address."""
+        self._waiting = True
+        self._textfile = await self._textfile_of(config)
+
+    async def _open(self, config: MetricsConfig) -> None:
+        """Raises ConfigError, AddressTakenError."""
+        await self.close()
+        self._waiting = False
+        if not config.enabled:
+            self._address_trouble.forget()
+            self._file_trouble.forget()
+            return
+        from kickwatch.outlets.metrics.serve import Server  # noqa: PLC0415 -- loaded where metrics are on
+
+        server = Server(await self._load_metrics(), config.listen, self.refresh)
+        await server.start()
+        self._server = server
+        self._address_trouble.works(listen=config.listen)
+        self._textfile = await self._textfile_of(config)
+
+    async def _load_metrics(self) -> "Metrics":
+        from kickwatch.outlets.metrics.registry import Metrics  # noqa: PLC0415 -- as above
+
+        if self._metrics is None:
+            self._metrics = await asyncio.to_thread(Metrics, __version__)
+            self._metrics.evidence(self._figures)
+        return self._metrics
+
+    async def _textfile_of(self, config: MetricsConfig) -> "Textfile | None":
+        from kickwatch.outlets.metrics.serve import Textfile  # noqa: PLC0415 -- as above
+
+        if config.textfile:
+            return Textfile(await self._load_metrics(), config.textfile)
+        self._file_trouble.forget()
+        return None
+
+    async def close(self) -> None:
+        """Stop serving."""
+        async with AsyncExitStack() as stack:
+            if self._server is not None:
+                stack.push_async_callback(self._server.close)
+            self._server = self._textfile = None
+
+    async def take(self, event: events.OutletEvent) -> None:
+        """Count it."""
+        match event:
+            case events.EvidenceOpened():
+                self._figures, self._believe = event.figures, event.believe
+            case events.TrialTaken():
+                self._figures = event.figures
+        if self._metrics is not None:
+            _count(self._metrics, event)
+        if isinstance(event, events.Beat):
+            await self._beat()
+
+    async def _beat(self) -> None:
+        """Bring the series up to date; try the address and write the textfile when these are due."""
+        now_s = self._now_s()
+        self._show_belief()
+        if self._waiting and self._config is not None and now_s - self._tried_s >= _LISTEN_EVERY_S:
+            self._tried_s = now_s
+            await self._try_address(self._config)
+        if self._textfile is not None and now_s - self._written_s >= _TEXTFILE_EVERY_S:
+            self._written_s = now_s
+            await self._write(self._textfile)
+
+    async def _try_address(self, config: MetricsConfig) -> None:
+        try:
+            await self._open(config)
+        except ConfigError:  # still in use, or removed together with its interface
+            await self._wait_for_address(config)
+
+    async def refresh(self) -> None:
+        """Bring the observers' cumulative figures and the belief up to date. Raises ObserveError."""
+        if self._metrics is not None:
+            from kickwatch.outlets.metrics.live import live_of  # noqa: PLC0415 -- as above
+
+            self._show_belief()  # there is no beat during a trial
+            self._metrics.observe(live_of(self._observatory, await self._observatory.sample()))
+
+    def _show_belief(self) -> None:
+        metrics = self._metrics
+        if metrics is None or self._believe is None:
+            return
+        belief = self._believe()
+        metrics.control(belief.control_passed)
+        metrics.condition(belief.condition, belief.reasons)
+        metrics.verdict_age(belief.verdict_age_s)
+        metrics.regressed(len(belief.alerted.get(AlarmKind.REGRESSED, ())))
+        metrics.epoch(belief.published_since_unix_s)
+        metrics.trouble("history", lasts=not belief.history_kept)
+        metrics.trouble("textfile", lasts=self._file_trouble.lasts)
+
+    async def _write(self, textfile: "Textfile") -> None:
+        """A failure, such as a full disk, is logged; the next write comes in time."""
+        try:
+            await self._refresh_for_file()
+            await textfile.write()
+        except KickwatchError as error:
+            self._file_trouble.failed(error.what, error.remedy)
+        except OSError as error:
+            self._file_trouble.failed(f"metrics.textfile cannot be written ({error})", "kickwatch tries again")
+        else:
+            self._file_trouble.works()
+
+    async def _refresh_for_file(self) -> None:
+        """As for a scrape: if the kernel refuses a reading, the file is written without it, and shows that."""
+        try:
+            await self.refresh()
+        except ObserveError:
+            if self._metrics is not None:
+                self._metrics.stale(refused=True)
+
+
+def _count(metrics: "Metrics", event: events.OutletEvent) -> None:
+    match event:
+        case events.EvidenceOpened():
+            metrics.evidence(event.figures)
+        case events.TrialTaken():
+            metrics.trial(event.trial, event.outcome, event.figures)
+        case events.TrialFailed():
+            metrics.failed()
+        case events.Reaped():
+            metrics.reaped(event.containers)
+        case events.TrialsOff():
+            metrics.trials_off(event.reason.value if event.reason else "")
+        case events.Drained():
+            metrics.trials_off(events.Off.DRAINED.value)
+        case events.Undrained():
+            metrics.trials_off("")
+        case events.GuardPaused() | events.GuardCalm():
+            _count_pause(metrics, event)
+        case events.Beat():
+            metrics.trouble("engine", lasts=event.engine_lost)
+            metrics.trouble("budget", lasts=event.budget_unwritten)
+
+
+def _count_pause(metrics: "Metrics", event: events.GuardPaused | events.GuardCalm) -> None:
+    if isinstance(event, events.GuardCalm):
+        metrics.guarded(())
+        return
+    metrics.guarded(() if event.phase is events.PausePhase.ENDED else event.causes)
+    for cause in event.causes:
+        if event.phase is events.PausePhase.BEGAN:
+            metrics.pauses(cause)
+        else:
+            metrics.paused(cause, event.seconds)
