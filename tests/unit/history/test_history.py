@@ -18,8 +18,9 @@ from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.errors import KickwatchError
 from kickwatch.history.backlog import Entry
-from kickwatch.history.history import BLOCK, History, Retention
+from kickwatch.history.history import History, Retention
 from kickwatch.history.record_reader import open_records
+from kickwatch.history.statements import BLOCK
 from kickwatch.model import Trial, Verdict
 
 PACE = Pace(4, 60.0)
