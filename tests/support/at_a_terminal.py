@@ -45,7 +45,8 @@ class AtATerminal:
         error_file = errors.open("wb") if errors is not None else None
         try:
             self.process = subprocess.Popen(
-                [*DIES_WITH_US, "setsid", "--ctty", *map(str, arguments)],
+                # Under nohup, or in the background of a shell, these are ignored here, and would be there.
+                [*DIES_WITH_US, "env", "--default-signal=HUP,INT,QUIT", "setsid", "--ctty", *map(str, arguments)],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=error_file or theirs,
