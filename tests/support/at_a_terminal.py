@@ -45,7 +45,7 @@ class AtATerminal:
         error_file = errors.open("wb") if errors is not None else None
         try:
             self.process = subprocess.Popen(
-                # Under nohup, or in the background of a shell, these are ignored here, and would be there.
+                # Children inherit ignored signals: SIGHUP under nohup, SIGINT in the background of a shell.
                 [*DIES_WITH_US, "env", "--default-signal=HUP,INT,QUIT", "setsid", "--ctty", *map(str, arguments)],
                 stdin=theirs,
                 stdout=theirs,
