@@ -1,10 +1,15 @@
 """Durations of repeated calls: minimum, median and maximum in milliseconds."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from statistics import median
 
 Spread = tuple[float, float, float]
+
+
+def spread(taken: Sequence[float]) -> Spread:
+    """Of figures that were measured already, in their unit."""
+    return min(taken), median(taken), max(taken)
 
 
 def spread_ms(function: Callable[[], object], rounds: int) -> Spread:
@@ -14,7 +19,7 @@ def spread_ms(function: Callable[[], object], rounds: int) -> Spread:
         start_ns = time.perf_counter_ns()
         function()
         taken.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return min(taken), median(taken), max(taken)
+    return spread(taken)
 
 
 async def spread_of_awaits_ms(function: Callable[[], Awaitable[object]], rounds: int) -> Spread:
@@ -24,4 +29,4 @@ async def spread_of_awaits_ms(function: Callable[[], Awaitable[object]], rounds:
         start_ns = time.perf_counter_ns()
         await function()
         taken.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return min(taken), median(taken), max(taken)
+    return spread(taken)

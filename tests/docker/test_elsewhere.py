@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from command import kickwatch
-from node_daemon import NodeDaemon
+from node_daemon import CHURN_FIRST, NodeDaemon
 from timestamping import BROADCASTS, image
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
@@ -20,7 +20,8 @@ def timestamping() -> Iterator[str]:
 
 
 def test_broadcasts_elsewhere_make_a_run_unknown_and_their_cell_is_named(timestamping: str) -> None:
-    settings = (f"workload.image={timestamping}", "workload.hold_s=0.5", "trial.window_s=1")
+    user = (f"workload.image={timestamping}", "workload.hold_s=0.5")
+    settings = (*user, "trial.window_s=1", f"trial.seed={CHURN_FIRST}")
     words = [word for setting in settings for word in ("--set", setting)]
     outcome = kickwatch("trial", "--until-decided", "--json", *words, timeout_s=180)
     result = outcome.json

@@ -17,13 +17,16 @@ from at_a_terminal import INTERRUPT, KICKWATCH, AtATerminal
 from command import kickwatch
 from leftovers import leftovers
 from needs import FEATURE
-from node_daemon import FAST, STOP_S, NodeDaemon, native_children, toml
+from node_daemon import CHURN_FIRST, FAST, STOP_S, NodeDaemon, native_children, toml
 from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
 LIMIT = 33554432
-SHORT = ["--set", "trial.window_s=0.5", "--set", "trial.settle_s=0", "--set", "trial.canary_memcgs=0"]
+SHORT = [
+    *("--set", "trial.window_s=0.5", "--set", "trial.settle_s=0", "--set", "trial.canary_memcgs=0"),
+    *("--set", f"trial.seed={CHURN_FIRST}"),
+]
 needs_the_fault = pytest.mark.skipif(
     not Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists(),
     reason=f"{FEATURE} the kmem TCP limit, a real fault on any kernel, exists only on cgroup v1",
@@ -70,7 +73,8 @@ def test_a_faulty_trial_on_a_wide_terminal() -> None:
 
 
 def test_closing_the_terminal_stops_a_trial() -> None:
-    with AtATerminal([*KICKWATCH, "trial", "--containers", "100", "--set", "trial.seed=109395"], columns=80) as command:
+    arguments = ["--containers", "100", "--set", f"trial.seed={CHURN_FIRST}"]
+    with AtATerminal([*KICKWATCH, "trial", *arguments], columns=80) as command:
         command.shows("churn")
         time.sleep(1)
         command.close()
@@ -105,6 +109,7 @@ def test_ctrl_c_stops_run_during_a_trial(tmp_path: Path) -> None:
         assert "Traceback" not in command.text
 
 
+@pytest.mark.long
 def test_the_log_is_complete_when_the_terminal_closes(tmp_path: Path) -> None:
     """Standard error is a file, so the terminal is only the process's controlling terminal."""
     log = tmp_path / "log"
@@ -164,6 +169,7 @@ def child(tmp_path: Path) -> Iterator[Child]:
         one.kill(signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ["", " &"], ids=["foreground", "background"])
 def test_a_shell_job_stops_with_the_terminal(child: Child, end: str) -> None:
     with AtATerminal(["bash", "--norc", "--noprofile", "-i"]) as shell:
@@ -174,6 +180,7 @@ def test_a_shell_job_stops_with_the_terminal(child: Child, end: str) -> None:
     assert child.has_logged("stopped")()
 
 
+@pytest.mark.long
 def test_a_killed_session_leader_stops_run(child: Child) -> None:
     """The terminal stays open but loses its session, because the shell was the session leader."""
     with AtATerminal(["sh", "-c", f"{child.line} & sleep 600"]) as shell:
@@ -183,6 +190,7 @@ def test_a_killed_session_leader_stops_run(child: Child) -> None:
     assert child.has_logged("stopped")()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("tmux") is None, reason=f"{FEATURE} no tmux; other tests close a terminal as well")
 def test_killing_a_tmux_session_stops_run(child: Child, tmp_path: Path) -> None:
     tmux = ["tmux", "-S", str(tmp_path / "tmux"), "-f", "/dev/null"]
@@ -196,6 +204,7 @@ def test_killing_a_tmux_session_stops_run(child: Child, tmp_path: Path) -> None:
     assert child.has_logged("stopped")()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("before", ["nohup", "setsid"])
 def test_nohup_and_setsid_outlive_the_terminal(child: Child, before: str) -> None:
     """Then SIGHUP reloads, as it does for a service."""

@@ -45,7 +45,8 @@ class AtATerminal:
         error_file = errors.open("wb") if errors is not None else None
         try:
             self.process = subprocess.Popen(
-                [*DIES_WITH_US, "setsid", "--ctty", *map(str, arguments)],
+                # Children inherit ignored signals: SIGHUP under nohup, SIGINT in the background of a shell.
+                [*DIES_WITH_US, "env", "--default-signal=HUP,INT,QUIT", "setsid", "--ctty", *map(str, arguments)],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=error_file or theirs,

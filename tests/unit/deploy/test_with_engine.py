@@ -171,8 +171,9 @@ def test_the_last_user_stops_the_engine(world: World) -> None:
 
 
 def test_two_at_once_start_one_engine(world: World) -> None:
-    both = [world.with_engine("sleep 2") for _ in range(2)]  # long enough to overlap on a busy machine
-    told = "".join(process.communicate()[1] for process in both)
+    both = [world.with_engine("echo up; read line") for _ in range(2)]
+    assert [process.stdout and process.stdout.readline() for process in both] == ["up\n"] * 2
+    told = "".join(process.communicate("\n")[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert told.count("engine: starting dockerd") == 1
     assert told.count("engine: stopping dockerd") == 1

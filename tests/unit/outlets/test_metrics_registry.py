@@ -1,5 +1,6 @@
 """The series: all there from the start, bounded, monotone, and free of names that identify anything."""
 
+import sys
 from collections.abc import Iterator
 from math import inf, isnan
 from threading import Thread
@@ -422,13 +423,27 @@ def test_a_refused_reading_makes_no_wait_known() -> None:
     assert values(made)[("kickwatch_slab_mutex_known",)] == 0.0
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads take turns every few instructions: what is not guarded is found in a fraction of a second."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_it_may_be_read_in_a_thread_while_it_is_written() -> None:
-    made, failures = metrics(), list[Exception]()
+    """Each reading adds as many seconds as waits, so every text has as many of the one as of the other."""
+    made, failures = metrics(), list[object]()
+    name = "kickwatch_slab_mutex_wait_seconds"
 
     def read() -> None:
         try:
-            for _ in range(100):
-                made.text()
+            for _ in range(20):
+                shown = values(made)
+                if shown[f"{name}_sum",] != shown[f"{name}_count",]:
+                    failures.append((shown[f"{name}_sum",], shown[f"{name}_count",]))
         except (RuntimeError, ValueError) as error:  # a dictionary that changed while it was read
             failures.append(error)
 
@@ -437,7 +452,8 @@ def test_it_may_be_read_in_a_thread_while_it_is_written() -> None:
     number = 0
     while reader.is_alive():
         number += 1
-        made.observe(Live(requests={"other": {number % 100: number}}, waits={20: {0: number}}))
+        halves = dict.fromkeys(range(500), number)  # sources that take their time, so that half of it can be seen
+        made.observe(Live(waits={20: halves, 21: halves}, wait_ns={0: 1000 * number * 10**9}))
         made.trial(trial(kick(number % 7)), outcome(), {})
     reader.join()
     assert not failures

@@ -7,20 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from kickwatch.workload import oci_runtime
 from kickwatch.workload.oci_processes import children, exit_status, kill_workers_on, set_subreaper
 from kickwatch.workload.oci_runtime import Runtime
 
-# Traces the process in its argument for some seconds (PTRACE_SEIZE); the parent cannot reap an exited tracee.
+# Traces the process in its argument (PTRACE_SEIZE) until its own standard input is closed; the parent cannot reap an
+# exited tracee.
 TRACER = """
-import ctypes, sys, time
+import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.ptrace(0x4206, int(sys.argv[1]), 0, 0) == 0
 print("traces", flush=True)
-time.sleep(float(sys.argv[2]))
+sys.stdin.read()
 """
 
 
@@ -53,11 +56,12 @@ def runtime(tmp_path: Path, script: str = "exit 0", timeout_s: float = 0.5) -> R
     return Runtime(program, tmp_path / "state", timeout_s)
 
 
-def trace(pid: int, seconds: float) -> "subprocess.Popen[str]":
-    tracer = subprocess.Popen([sys.executable, "-c", TRACER, str(pid), str(seconds)], stdout=subprocess.PIPE, text=True)
+def trace(pid: int) -> "subprocess.Popen[str]":
+    """Start a tracer; `communicate` ends it."""
+    command = [sys.executable, "-c", TRACER, str(pid)]
+    tracer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert tracer.stdout is not None
     assert tracer.stdout.readline() == "traces\n"
-    tracer.stdout.close()
     return tracer
 
 
@@ -76,15 +80,15 @@ def test_strays_of_a_runtime_are_reaped_and_other_children_are_not(tmp_path: Pat
 
 def test_workers_on_a_bundle_are_killed_even_outside_the_process_group(tmp_path: Path) -> None:
     bundle, made = tmp_path / "bundles" / "one", tmp_path / "made"
-    command = (
-        f"setsid sh -c 'sleep 2; touch {made}' {bundle} >/dev/null 2>&1 & setsid sleep 30 >/dev/null 2>&1 & echo $!"
+    script = (
+        f"setsid sh -c 'sleep 20; touch {made}' {bundle} >/dev/null 2>&1 & setsid sleep 30 >/dev/null 2>&1 & echo $!"
     )
-    other = int(subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
+    other = int(subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout)
+    command_line = f"sh\0-c\0sleep 20; touch {made}\0{bundle}\0"
     try:
-        until_it_runs(f"sh\0-c\0sleep 2; touch {made}\0{bundle}\0")
+        until_it_runs(command_line)
         kill_workers_on(bundle)
-        time.sleep(2.3)
-        assert not made.exists()
+        assert command_line not in command_lines()
         assert other in children()
     finally:
         os.kill(other, signal.SIGKILL)
@@ -94,23 +98,34 @@ def test_workers_on_a_bundle_are_killed_even_outside_the_process_group(tmp_path:
 def until_it_runs(command_line: str) -> None:
     """Wait for a child with this command line; during execve it cannot be read for a moment."""
     deadline = time.monotonic() + 5
-    while command_line not in (Path(f"/proc/{pid}/cmdline").read_text() for pid in children()):
+    while command_line not in command_lines():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-async def test_a_killed_runtime_that_does_not_exit_is_not_waited_for(tmp_path: Path) -> None:
+def command_lines() -> set[str]:
+    """The command lines of all processes of this machine."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found.add((process / "cmdline").read_text(errors="replace"))
+    return found
+
+
+async def test_a_killed_runtime_that_does_not_exit_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oci_runtime, "EXIT_TIMEOUT_S", 0.2)
     driven = runtime(tmp_path, "exec sleep 60")
-    since = time.monotonic()
     call = asyncio.create_task(driven.call(tmp_path / "log", "run"))
     while not driven.running_pids:  # noqa: ASYNC110 -- there is no event to wait for
         await asyncio.sleep(0.01)
     (pid,) = driven.running_pids
-    tracer = await asyncio.to_thread(trace, pid, 6.0)
+    tracer = await asyncio.to_thread(trace, pid)
     with pytest.raises(TimeoutError):
         await call
-    assert time.monotonic() - since < 5
-    await asyncio.to_thread(tracer.wait)
+    assert pid in await asyncio.to_thread(children)  # killed, and still held by the tracer
+    await asyncio.to_thread(tracer.communicate)
     while pid in await asyncio.to_thread(children):  # noqa: ASYNC110 -- asyncio's child watcher reaps it
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -118,16 +133,17 @@ async def test_a_killed_runtime_that_does_not_exit_is_not_waited_for(tmp_path: P
 
 async def test_an_exit_held_back_by_a_tracer_does_not_block_the_loop() -> None:
     child = await asyncio.to_thread(subprocess.Popen, ["sleep", "60"])
-    tracer = await asyncio.to_thread(trace, child.pid, 1.0)
+    tracer = await asyncio.to_thread(trace, child.pid)
     status = asyncio.create_task(exit_status(child.pid))
     await asyncio.sleep(0.1)
     child.kill()
-    longest, since = 0.0, time.monotonic()
-    while not status.done() and time.monotonic() - since < 20:
+    longest = 0.0
+    for _ in range(30):
         before = time.monotonic()
         await asyncio.sleep(0.01)
         longest = max(longest, time.monotonic() - before)
-    assert await status == 128 + signal.SIGKILL
+    assert not status.done()
     assert longest < 0.5
+    await asyncio.to_thread(tracer.communicate)
+    assert await status == 128 + signal.SIGKILL
     child.returncode = -signal.SIGKILL  # reaped without the Popen object
-    await asyncio.to_thread(tracer.wait)
