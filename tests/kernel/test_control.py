@@ -53,7 +53,7 @@ async def test_a_map_of_one_entry_fails(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_without_a_probe_it_says_so(observatory: Observatory) -> None:
-    blind = Observatory(observatory.proc, observatory.cpus_online, observatory.symbols)
+    blind = Observatory(observatory.host, observatory.cpus_online, observatory.symbols)
     assert "no probe is armed" in (await positive_control(blind)).detail
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from kickwatch.errors import CgroupError
+from kickwatch.node.roots import HOST, HostRoots
 
 OWN_PREFIX = "kickwatch"
 _RMDIR_ATTEMPTS = 20
@@ -52,26 +53,26 @@ class Cgroups:
     proc: Path
 
     @classmethod
-    def read(cls, proc: Path = Path("/proc"), root: Path = Path("/")) -> Self:
-        """Read `proc`/self/mountinfo; mount points are taken below `root`. Raises CgroupError."""
-        path = proc / "self" / "mountinfo"
+    def read(cls, host: HostRoots = HOST) -> Self:
+        """Read the mount table of this process. Raises CgroupError."""
+        path = host.proc / "self" / "mountinfo"
         try:
             text = path.read_text(encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise CgroupError(f"{path} cannot be read ({error.strerror})", "see that proc is mounted there") from error
-        return cls.locate(parse_mountinfo(text), proc, root)
+        return cls.locate(parse_mountinfo(text), host)
 
     @classmethod
-    def locate(cls, mounts: tuple[CgroupMount, ...], proc: Path, root: Path) -> Self:
+    def locate(cls, mounts: tuple[CgroupMount, ...], host: HostRoots = HOST) -> Self:
         """Pure. A hierarchy mounted more than once is taken where most of it is visible."""
         by_width = sorted(mounts, key=lambda mount: len(mount.root))
         memory = next((mount for mount in by_width if "memory" in mount.controllers), None)
         memory = memory or next((mount for mount in by_width if mount.is_v2), None)
         if memory is None:
             raise CgroupError("no cgroup hierarchy with the memory controller is mounted", "mount cgroup2")
-        points = dict.fromkeys(root / mount.point.relative_to("/") for mount in mounts)
+        points = dict.fromkeys(host.root / mount.point.relative_to("/") for mount in mounts)
         version = CgroupVersion.V2 if memory.is_v2 else CgroupVersion.V1
-        return cls(version, root / memory.point.relative_to("/"), memory.root, tuple(points), proc)
+        return cls(version, host.root / memory.point.relative_to("/"), memory.root, tuple(points), host.proc)
 
     def memcg_dir_of(self, pid: int | str) -> Path:
         """Directory of the memory cgroup of process `pid` (or `self`). Raises CgroupError when it has none in sight."""

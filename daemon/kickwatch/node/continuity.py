@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kickwatch.model import Disturbance
 from kickwatch.node import kernel
+from kickwatch.node.roots import HOST, HostRoots
 
 _SUSPENDED_NS = 500_000_000
 _CONNECT_S = 2.0
@@ -35,14 +36,14 @@ class Moment:
         return tuple(found)
 
 
-def moment(engine: Path, proc: Path = Path("/proc"), sys: Path = kernel.SYS) -> Moment:
+def moment(engine: Path, host: HostRoots = HOST) -> Moment:
     """Now. `engine` is its socket, or the program that is run for each container.
 
     Time asleep is what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not (clock_gettime(2)). The CPUs of two readings
     of /proc/interrupts may be the same though one of them was away in between: hence their births.
     """
     asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    return Moment(asleep_ns, engine_program(engine) or engine_process(engine, proc), kernel.cpu_births(sys))
+    return Moment(asleep_ns, engine_program(engine) or engine_process(engine, host.proc), kernel.cpu_births(host.sys))
 
 
 def engine_program(engine: Path) -> tuple[int, int] | None:
@@ -54,7 +55,7 @@ def engine_program(engine: Path) -> tuple[int, int] | None:
     return (status.st_ino, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def engine_process(engine_socket: Path, proc: Path = Path("/proc")) -> tuple[int, int]:
+def engine_process(engine_socket: Path, proc: Path = HOST.proc) -> tuple[int, int]:
     """(pid, start time in clock ticks) of the process that listens on a unix socket; zeros when none answers.
 
     The kernel tells a client who called listen(2) (SO_PEERCRED, unix(7)). Under socket activation that is systemd,

@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-PROC = Path("/proc")
-SYS = Path("/sys")
+from kickwatch.node.roots import HOST
 
 
 def release() -> str:
@@ -17,17 +16,17 @@ def architecture() -> str:
     return os.uname().machine
 
 
-def boot_id(proc: Path = PROC) -> str:
+def boot_id(proc: Path = HOST.proc) -> str:
     """Random id of this boot; empty where the kernel does not say."""
     return _read(proc / "sys/kernel/random/boot_id")
 
 
-def command_line(proc: Path = PROC) -> str:
+def command_line(proc: Path = HOST.proc) -> str:
     """What the boot loader passed."""
     return _read(proc / "cmdline")
 
 
-def rcu_expedited(sys: Path = SYS) -> bool:
+def rcu_expedited(sys: Path = HOST.sys) -> bool:
     """True when every grace period is expedited: each one then interrupts the busy CPUs. Raises OSError.
 
     A kernel without expedited grace periods has no such file.
@@ -38,17 +37,17 @@ def rcu_expedited(sys: Path = SYS) -> bool:
         return False
 
 
-def cpus_online(sys: Path = SYS) -> int:
+def cpus_online(sys: Path = HOST.sys) -> int:
     """Number of online CPUs (the CPUs that can be interrupted, whatever our own affinity is)."""
     return len(online(sys)) or os.cpu_count() or 1
 
 
-def online(sys: Path = SYS) -> list[int]:
+def online(sys: Path = HOST.sys) -> list[int]:
     """The CPUs that are online."""
     return parse_cpu_list(_read(sys / "devices/system/cpu/online"))
 
 
-def cpu_births(sys: Path = SYS) -> dict[int, int]:
+def cpu_births(sys: Path = HOST.sys) -> dict[int, int]:
     """For each online CPU a number that is another one once it has been offline in between.
 
     It is the inode of the CPU's directory `topology`, which is removed when a CPU goes and made again when it comes
@@ -58,7 +57,7 @@ def cpu_births(sys: Path = SYS) -> dict[int, int]:
     return {cpu: _inode(sys / f"devices/system/cpu/cpu{cpu}/topology") for cpu in online(sys)}
 
 
-def possible(sys: Path = SYS) -> list[int]:
+def possible(sys: Path = HOST.sys) -> list[int]:
     """The CPUs that may ever come: the last one tells how long the kernel's CPU masks are."""
     return parse_cpu_list(_read(sys / "devices/system/cpu/possible"))
 

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from kickwatch.errors import BusyError, KickwatchError
+from kickwatch.node.roots import HOST
 
-LOCK_PATH = Path("/run/kickwatch.lock")
+LOCK_PATH = HOST.run / "kickwatch.lock"
 
 
 class NodeLock:

@@ -19,6 +19,7 @@ import msgspec
 
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.node.roots import HOST, HostRoots
 
 WALK_PERIOD_S = 60.0
 MOST_DIRECTORIES = 20_000
@@ -94,16 +95,15 @@ def read_pressure(
     engine_root: Path | None,
     containers: int | None,
     dying: DyingMemcgs | None,
-    proc: Path = kernel.PROC,
-    sys: Path = kernel.SYS,
+    host: HostRoots = HOST,
 ) -> Pressure:
     """Read it all. `engine_root` is where the engine keeps its containers; `containers` is passed on as given."""
     return Pressure(
-        cpu_some_pct=parse_psi(_read(proc / "pressure" / "cpu")),
-        memory_some_pct=parse_psi(_read(proc / "pressure" / "memory")),
-        io_some_pct=parse_psi(_read(proc / "pressure" / "io")),
-        load_per_cpu=_load_per_cpu(_read(proc / "loadavg"), sys),
-        available_memory_pct=parse_available_memory(_read(proc / "meminfo")),
+        cpu_some_pct=parse_psi(_read(host.proc / "pressure" / "cpu")),
+        memory_some_pct=parse_psi(_read(host.proc / "pressure" / "memory")),
+        io_some_pct=parse_psi(_read(host.proc / "pressure" / "io")),
+        load_per_cpu=_load_per_cpu(_read(host.proc / "loadavg"), host.sys),
+        available_memory_pct=parse_available_memory(_read(host.proc / "meminfo")),
         engine_disk_free_pct=None if engine_root is None else disk_free_pct(engine_root),
         containers=containers,
         dying_memcgs=None if dying is None else dying.count(),

@@ -12,6 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from kickwatch.errors import KickwatchError
+from kickwatch.node.roots import HOST
 
 _VERSION_3 = 0x20080522  # linux/capability.h: two words of 32 capabilities each
 _PR_CAPBSET_DROP = 24
@@ -47,7 +48,7 @@ class _Words(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def held(proc: Path = Path("/proc")) -> int:
+def held(proc: Path = HOST.proc) -> int:
     """The permitted capabilities of this thread, a bit each."""
     status = (proc / "thread-self" / "status").read_text(encoding="ascii", errors="replace")
     return int(status.partition("CapPrm:")[2].split()[0], 16)

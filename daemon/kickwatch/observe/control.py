@@ -13,7 +13,8 @@ from pathlib import Path
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Control, Count, WindowKind
 from kickwatch.native.driver import Answer, Helper
-from kickwatch.node.kernel import SYS, parse_cpu_list
+from kickwatch.node.kernel import parse_cpu_list
+from kickwatch.node.roots import HOST
 from kickwatch.observe.observatory import Observatory
 
 BARRIERS = 23
@@ -24,7 +25,7 @@ _DEADLINE_S = 20.0
 _STOP_S = 2.0  # it has nothing to clean up
 
 
-def control_cpus(sys: Path = SYS) -> tuple[int, ...]:
+def control_cpus(sys: Path = HOST.sys) -> tuple[int, ...]:
     """The CPUs that may be used: ours by affinity, neither isolated nor nohz_full, at most eight."""
     quiet: set[int] = set()
     for name in ("isolated", "nohz_full"):

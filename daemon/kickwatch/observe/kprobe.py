@@ -156,11 +156,10 @@ class KprobeObserver(RequestObserver):
             told += "; calls with a condition count every CPU that it might choose, and are no broadcasts"
         return told
 
-    def follow_cpus(self, cpus_online: int) -> None:
-        """Tell the probe which CPUs are online; as many others may be."""
-        online = kernel.online()
+    def follow_cpus(self, online: list[int]) -> None:
+        """Also when their number is the same: the probe has the mask of the CPUs themselves."""
         if online != self.online:
-            self.online, self.cpus_online = online, cpus_online
+            self.online, self.cpus_online = online, len(online)
             self.configure()
 
     def _own_configuration(self) -> bytes:

@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from time import monotonic_ns
 
 from msgspec.structs import replace
 
 from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
+from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, learn_comm_offset
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
@@ -42,7 +42,7 @@ class Observatory:
     `close` gives back to the kernel and to libbpf what it uses.
     """
 
-    proc: Path
+    host: HostRoots
     cpus_online: int
     symbols: Symbols
     requests: RequestObserver | None = None
@@ -68,14 +68,13 @@ class Observatory:
         return self.contention is not None and bool(self.contention.slab_mutex)
 
     @classmethod
-    async def open(cls, proc: Path = Path("/proc")) -> "Observatory":
+    async def open(cls, host: HostRoots = HOST) -> "Observatory":
         """Arm what this kernel allows. What it does not allow is in `losses`, each with its reason."""
-        symbols = await Symbols.load(proc)
-        observatory = cls(proc, await asyncio.to_thread(kernel.cpus_online), symbols)
+        symbols = await Symbols.load(host.proc)
+        observatory = cls(host, await asyncio.to_thread(kernel.cpus_online, host.sys), symbols)
         if symbols.hidden:
-            observatory._lost_rungs.append(
-                f"{proc}/kallsyms shows no addresses: needs CAP_SYSLOG and ProtectKernelLogs=no; reasons have no names"
-            )
+            needs = "needs CAP_SYSLOG and ProtectKernelLogs=no"
+            observatory._lost_rungs.append(f"{host.proc}/kallsyms shows no addresses: {needs}; reasons have no names")
         try:
             await observatory._arm()
         except BaseException:
@@ -87,7 +86,7 @@ class Observatory:
         if not self.symbols.hidden:  # without names no request could be attributed: that is blindness, not a figure
             await run_shielded(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:
-            await self.contention.provoke(self.proc)
+            await self.contention.provoke(self.host.proc)
             await run_shielded(asyncio.to_thread(self._share_slab_mutex))
 
     def _arm_probes(self) -> None:
@@ -132,7 +131,7 @@ class Observatory:
         the kernel refuses a figure: there is no half of a sample.
         """
         await self._follow_modules()
-        interrupts = await read_interrupts(self.proc)
+        interrupts = await read_interrupts(self.host.proc)
         at_ns = monotonic_ns()
         requests = self.requests.read() if self.requests is not None else None
         contention = self.contention.read() if self.contention is not None else None
@@ -166,10 +165,10 @@ class Observatory:
 
     def _keep_house(self) -> None:
         self._share_slab_mutex()
-        online = kernel.cpus_online()
-        if self.requests is not None:
-            self.requests.follow_cpus(online)
-        self.cpus_online = online
+        if online := kernel.online(self.host.sys):
+            self.cpus_online = len(online)
+            if self.requests is not None:
+                self.requests.follow_cpus(online)
         for observer in (self.requests, self.contention):
             if observer is not None:
                 observer.recycle_if_full()

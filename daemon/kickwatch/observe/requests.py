@@ -131,10 +131,10 @@ class RequestObserver(ABC):
         common = _CONFIG.pack(*self._busy, paused, broadcast_targets(self.cpus_online), self.slab_mutex)
         self.probe.map("config").put(struct.pack("=I", 0), common + self._own_configuration())
 
-    def follow_cpus(self, cpus_online: int) -> None:
-        """Tell the probe when CPUs came or went."""
-        if cpus_online != self.cpus_online:
-            self.cpus_online = cpus_online
+    def follow_cpus(self, online: list[int]) -> None:
+        """Configure the probe again when the CPUs that are online have changed."""
+        if len(online) != self.cpus_online:
+            self.cpus_online = len(online)
             self.configure()
 
     def _await_examples(self) -> None:

@@ -13,12 +13,13 @@ from kickwatch import __version__
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Condition
 from kickwatch.node.lock import LOCK_PATH
+from kickwatch.node.roots import HOST
 from kickwatch.process.atomic_file import write_whole
 
 if TYPE_CHECKING:  # who only reads it need not load the detectors
     from kickwatch.service.watch import Watch
 
-STATUS_PATH = Path("/run/kickwatch/status.json")
+STATUS_PATH = HOST.run / "kickwatch" / "status.json"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +82,7 @@ def write(status: Status, path: Path = STATUS_PATH) -> None:
         write_whole(path, msgspec.json.encode(status), 0o644)
 
 
-def read(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = Path("/proc")) -> Status:
+def read(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = HOST.proc) -> Status:
     """The running daemon's. Raises KickwatchError where none runs: what a dead one left behind is no status."""
     remedy = "start it: systemctl start kickwatch"
     if not _is_held(lock, proc):

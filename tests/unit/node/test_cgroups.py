@@ -22,6 +22,7 @@ from kickwatch.node.cgroups import (
     reclaim,
     remove_tree,
 )
+from kickwatch.node.roots import HostRoots
 
 HYBRID = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -37,7 +38,7 @@ PROC = Path("/proc")
 
 def located(mountinfo: str, root: Path = Path("/"), proc: Path = PROC) -> Cgroups:
     """What a node with this mountinfo has."""
-    return Cgroups.locate(parse_mountinfo(mountinfo), proc, root)
+    return Cgroups.locate(parse_mountinfo(mountinfo), HostRoots(root=root, proc=proc))
 
 
 def a_process(tmp_path: Path, cgroup: str) -> Path:
@@ -82,7 +83,7 @@ def test_no_hierarchy_is_said() -> None:
 
 def test_unreadable_mountinfo_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(CgroupError, match=f"{tmp_path}/self/mountinfo cannot be read"):
-        Cgroups.read(tmp_path)
+        Cgroups.read(HostRoots(proc=tmp_path))
 
 
 @given(st.text())

@@ -7,6 +7,7 @@ from pathlib import Path
 from kickwatch.model import Disturbance
 from kickwatch.node.continuity import Moment, engine_process, engine_program, moment
 from kickwatch.node.kernel import cpu_births, cpus_online
+from kickwatch.node.roots import HostRoots
 
 
 def test_nothing_happened() -> None:
@@ -30,12 +31,12 @@ def test_the_births_of_cpus_are_those_of_their_directories(tmp_path: Path) -> No
     for cpu in (0, 1):
         (cpus / f"cpu{cpu}/topology").mkdir(parents=True)
     (cpus / "online").write_text("0-2\n")
-    before = moment(tmp_path / "none", sys=tmp_path)
+    before = moment(tmp_path / "none", HostRoots(sys=tmp_path))
     assert before.cpus == {cpu: (cpus / f"cpu{cpu}/topology").stat().st_ino for cpu in (0, 1)} | {2: 0}
-    assert before.disturbances(moment(tmp_path / "none", sys=tmp_path)) == ()
+    assert before.disturbances(moment(tmp_path / "none", HostRoots(sys=tmp_path))) == ()
     (cpus / "cpu1/topology").rename(cpus / "kept")  # its inode stays taken, as in sysfs
     (cpus / "cpu1/topology").mkdir()
-    assert before.disturbances(moment(tmp_path / "none", sys=tmp_path)) == ("cpus_changed",)
+    assert before.disturbances(moment(tmp_path / "none", HostRoots(sys=tmp_path))) == ("cpus_changed",)
 
 
 def test_every_cpu_of_this_node_has_a_birth() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.handed_on import Noted, handed_on, take_back
+from kickwatch.node.roots import HostRoots
 
 
 def v2(root: Path) -> Cgroups:
@@ -19,7 +20,7 @@ def v2(root: Path) -> Cgroups:
     (root / "cgroup/a.service").mkdir(parents=True)
     (root / "cgroup/cgroup.controllers").write_text("cpu memory hugetlb pids\n")
     (root / "cgroup/cgroup.subtree_control").write_text("memory pids\n")
-    return Cgroups.read(root / "proc")
+    return Cgroups.read(HostRoots(proc=root / "proc"))
 
 
 def made(cgroup: Path, controllers: str) -> Path:

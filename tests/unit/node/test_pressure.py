@@ -23,6 +23,7 @@ from kickwatch.node.pressure import (
     parse_psi,
     read_pressure,
 )
+from kickwatch.node.roots import HostRoots
 
 PSI = """\
 some avg10=54.28 avg60=38.81 avg300=30.64 total=1372451541
@@ -65,7 +66,7 @@ def hierarchy(node: Path, version: CgroupVersion, mount_root: str = "/") -> Cgro
 
 
 def read(node: Path, version: CgroupVersion = CgroupVersion.V1) -> Pressure:
-    return read_pressure(node, 12, DyingMemcgs(hierarchy(node, version)), node / "proc", node / "sys")
+    return read_pressure(node, 12, DyingMemcgs(hierarchy(node, version)), HostRoots.below(node))
 
 
 def test_everything_is_read(node: Path) -> None:
@@ -81,8 +82,8 @@ def test_everything_is_read(node: Path) -> None:
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     dying = DyingMemcgs(hierarchy(tmp_path, CgroupVersion.V1))
-    nothing = read_pressure(None, None, dying, tmp_path / "proc", tmp_path / "sys")
-    assert nothing == Pressure() == read_pressure(tmp_path / "none", None, None, tmp_path, tmp_path)
+    nothing = read_pressure(None, None, dying, HostRoots.below(tmp_path))
+    assert nothing == Pressure() == read_pressure(tmp_path / "none", None, None, HostRoots(proc=tmp_path, sys=tmp_path))
 
 
 def test_a_file_that_refuses_to_be_read_is_none(node: Path) -> None:

@@ -167,10 +167,9 @@ def test_configuration_as_the_probe_reads_it() -> None:
     assert len(value) == 48 + 8 + 16 * 8
 
 
-def test_as_many_other_cpus_online_are_told_to_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_learns_of_other_cpus_though_as_many_are_online() -> None:
     observed, probe = observer([0, 1])
-    monkeypatch.setattr("kickwatch.observe.kprobe.kernel.online", lambda: [0, 3])
-    observed.follow_cpus(2)
+    observed.follow_cpus([0, 3])
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
     assert struct.unpack_from("=Q", value, 56) == (0b1001,)

@@ -11,6 +11,7 @@ import pytest
 
 from kickwatch.errors import ObserveError
 from kickwatch.model import WindowKind
+from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe import bpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
@@ -53,9 +54,9 @@ class NoMap:
         """Empty already."""
 
 
-def make(proc: Path = Path("/proc"), *, slab_mutex: int = 0) -> Observatory:
+def make(host: HostRoots = HOST, *, slab_mutex: int = 0) -> Observatory:
     probe, symbols = cast("bpf.BpfObject", NoProbe()), Symbols.parse(KALLSYMS)
-    made = Observatory(proc, 2, symbols)
+    made = Observatory(host, 2, symbols)
     made.requests = CsdObserver(probe, symbols, 2)
     made.contention = ContentionObserver(probe, symbols, slab_mutex, 0)
     return made
@@ -79,7 +80,7 @@ async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
     monkeypatch.setattr(Observatory, "_arm_probes", arm)
     monkeypatch.setattr(ContentionObserver, "learn", learn)
     monkeypatch.setattr(ContentionObserver, "close", lambda _: done.append("closed"))
-    opening = asyncio.ensure_future(Observatory.open(tmp_path))
+    opening = asyncio.ensure_future(Observatory.open(HostRoots(proc=tmp_path)))
     await asyncio.to_thread(begun.wait)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -181,7 +182,7 @@ async def test_the_mutex_learnt_reaches_the_csd_probe() -> None:
 
 async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
-    observatory = make(tmp_path)
+    observatory = make(HostRoots(proc=tmp_path))
     observatory.symbols = await Symbols.load(tmp_path)
     assert observatory.requests is not None
     assert observatory.contention is not None

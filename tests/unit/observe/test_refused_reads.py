@@ -13,6 +13,7 @@ from fake_libbpf import FakeLibbpf
 from kickwatch.errors import ObserveError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Control
+from kickwatch.node.roots import HOST
 from kickwatch.observe import bpf, control
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
@@ -119,7 +120,7 @@ def test_a_stack_that_is_gone_is_empty_and_one_that_is_refused_an_error(fake: Fa
 
 @pytest.fixture
 def armed(fake: FakeLibbpf) -> ArmedObservers:
-    observatory = Observatory(Path("/proc"), 2, SYMBOLS)
+    observatory = Observatory(HOST, 2, SYMBOLS)
     observatory.requests = CsdObserver(fake.probe(), SYMBOLS, 2)
     observatory.contention = ContentionObserver(fake.probe("contention"), SYMBOLS, 0x8000, 0)
     return ArmedObservers(observatory, Control(passed=True, detail=""))

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from kickwatch.errors import ObserveError
 from kickwatch.model import ContentionRung, IpiRung
+from kickwatch.node.roots import HOST
 from kickwatch.observe import observatory as rooms
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
@@ -108,7 +108,7 @@ def old_kernel(monkeypatch: pytest.MonkeyPatch) -> Observatory:
     monkeypatch.setattr(rooms.ContentionObserver, "_attach", refuse_tracepoint)
     monkeypatch.setattr("kickwatch.observe.contention.BpfObject", lambda _name: NoProbe())
     monkeypatch.setattr(rooms, "learn_comm_offset", lambda: 0)
-    return Observatory(Path("/proc"), 2, Symbols.parse(KALLSYMS))
+    return Observatory(HOST, 2, Symbols.parse(KALLSYMS))
 
 
 def test_an_old_kernel_is_observed_by_kprobes(old_kernel: Observatory) -> None:

@@ -30,7 +30,7 @@ class NoProbe:
 
 
 def observatory(*, slab_mutex: int = 0x8000) -> Observatory:
-    made = Observatory(proc=None, cpus_online=2, symbols=SYMBOLS)  # type: ignore[arg-type]
+    made = Observatory(host=None, cpus_online=2, symbols=SYMBOLS)  # type: ignore[arg-type]
     probe: Any = NoProbe()
     made.requests = CsdObserver(probe, SYMBOLS, 2)
     made.contention = ContentionObserver(probe, SYMBOLS, slab_mutex, 0)
