@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
+from kickwatch.attribution.attribute import attribute
+from kickwatch.attribution.stacks import is_slab_mutex_stack, top_of_stack
 from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.model import ContentionRung, MutexWait
 from kickwatch.native.driver import Helper
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, entry, read_health, read_stack, sum_of, try_maps
-from kickwatch.observe.reasons import attribute, is_slab_mutex_stack, top_of_stack
 from kickwatch.observe.symbols import Symbols
 from kickwatch.process.cancellation import run_shielded
 

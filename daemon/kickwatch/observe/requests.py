@@ -12,18 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self
 
+from kickwatch.attribution.attribute import Attribution, attribute, patches_text
+from kickwatch.attribution.reasons import BUSY_FUNCS, REASONS, mask_follows_task, reason_of
 from kickwatch.model import Cell, IpiRung, on_creation_path
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import HEALTHY, PROGRAM_END_S, Health, read_health, read_stack, try_maps
-from kickwatch.observe.reasons import (
-    BUSY_FUNCS,
-    REASONS,
-    Attribution,
-    attribute,
-    mask_follows_task,
-    patches_text,
-    reason_of,
-)
 from kickwatch.observe.symbols import Symbols
 
 _CONFIG = struct.Struct("=4QIIQ")  # struct cells_config, with which each probe's own configuration begins
