@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kickwatch.model import Cell
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 from replay import Replay
 

@@ -13,7 +13,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t ipi_mb\n3000 t end\n")

@@ -11,7 +11,7 @@ from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Origin, Path
 from kickwatch.observe.kprobe import MASK_WORDS, KprobeObserver, entries_of, mask_of, mask_words, plan_of
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ import pytest
 from kickwatch.errors import ObserveError
 from kickwatch.model import WindowKind
 from kickwatch.node.roots import HOST, HostRoots
-from kickwatch.observe import bpf
+from kickwatch.observe import bpf, libbpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 KALLSYMS = "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t end\n"
@@ -90,7 +90,7 @@ async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
 
 def test_a_closed_probe_is_an_error_and_not_the_end_of_the_process() -> None:
     closed = object.__new__(bpf.BpfObject)
-    closed.name, closed._lib, closed._links, closed._object = "csd", bpf.library(), [], None
+    closed.name, closed._lib, closed._links, closed._object = "csd", libbpf.library(), [], None
     closed.close()
     with pytest.raises(ObserveError, match="is closed"):
         closed.map("cells")
@@ -216,13 +216,13 @@ def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, **_: object) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(bpf.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(libbpf.ctypes, "CDLL", refuse)
     with pytest.raises(ObserveError, match=r"libbpf\.so\.1 cannot be loaded") as failure:
-        bpf._Libbpf()
+        libbpf._Libbpf()
     assert "libbpf0" in failure.value.remedy
 
 
 def test_a_library_without_a_function_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpf.ctypes, "CDLL", lambda *_, **__: NoFunctions())
+    monkeypatch.setattr(libbpf.ctypes, "CDLL", lambda *_, **__: NoFunctions())
     with pytest.raises(ObserveError, match="lacks a function"):
-        bpf._Libbpf()
+        libbpf._Libbpf()

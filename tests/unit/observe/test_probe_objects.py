@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from elf import sections
 from kickwatch.observe.bpf import PROBES
 
 OBJECTS = sorted(PROBES.glob("*.bpf.o"))
@@ -18,19 +19,6 @@ INSTRUCTION_BYTES = 8
 _JUMPS, _JUMPS_32, _GOTO, _CALL, _EXIT, _LOAD_64 = 0x05, 0x06, 0x05, 0x85, 0x95, 0x18
 _OWN_FUNCTION = 1  # BPF_PSEUDO_CALL
 _NEWEST_HELPER = 67  # bpf_get_stack, 4.18
-
-
-def sections(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, contents) of each section of a 64-bit little-endian ELF file."""
-    data = path.read_bytes()
-    (table,) = struct.unpack_from("<Q", data, 0x28)
-    size, count, names_at = struct.unpack_from("<HHH", data, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQ", data, table + size * index) for index in range(count)]
-    names = headers[names_at]
-    for name, kind, _flags, _address, offset, length in headers:
-        start = names[4] + name
-        told = data[start : data.index(b"\0", start)].decode()
-        yield told, b"" if kind == 8 else data[offset : offset + length]
 
 
 def programs(path: Path) -> Iterator[tuple[str, list[bytes]]]:

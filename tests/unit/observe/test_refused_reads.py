@@ -14,7 +14,7 @@ from kickwatch.errors import ObserveError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Control
 from kickwatch.node.roots import HOST
-from kickwatch.observe import bpf, control
+from kickwatch.observe import control, libbpf
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
@@ -47,7 +47,7 @@ class QuietHelper:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeLibbpf:
     made = FakeLibbpf()
     made.maps["some"] = {key: struct.pack("=Q", 7) for key in KEYS}
-    monkeypatch.setattr(bpf, "_library", made)
+    monkeypatch.setattr(libbpf, "_library", made)
     return made
 
 

@@ -8,7 +8,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 from kickwatch.outlets.metrics.live import Live, live_of
 

@@ -11,7 +11,8 @@ from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Cell
 from kickwatch.observe.csd import CsdObserver, many_ranges
-from kickwatch.observe.requests import RequestSample, Totals, broadcast_targets, fell
+from kickwatch.observe.request_cells import RequestSample, Totals, fell
+from kickwatch.observe.requests import broadcast_targets
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.request_cells import RequestSample, fell
 from kickwatch.observe.symbols import Symbols
 from needs import ipi_rung
 from refused import refused
@@ -193,9 +194,9 @@ def test_full_maps_are_emptied_between_windows() -> None:
         assert observer.recycle_if_full()
         assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []
         assert examples.get(struct.pack("=Q", 0x2000)) == bytes(4)
-        assert requests.fell(before.totals, observer.read().totals)
+        assert fell(before.totals, observer.read().totals)
         replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)  # and the probe counts again, with a new example
-        (cell,) = observer.cells(requests.RequestSample({}), observer.read())
+        (cell,) = observer.cells(RequestSample({}), observer.read())
         assert (cell.func, cell.requests) == ("rcu_exp_handler", 1)
         assert cell.stack
     finally:
