@@ -78,7 +78,7 @@ def test_arm64_labels_four_wide() -> None:
 
 def test_a_description_outranks_a_label() -> None:
     text = x86_text([0, 1], {IpiKind.CAL: [1, 2]}) + "IPI3:  5  6  Function call interrupts\n"
-    with pytest.raises(ObserveError, match="two rows called 'function call interrupts'"):
+    with pytest.raises(ObserveError, match="two rows named 'function call interrupts'"):
         parse_interrupts(text)
     renamed = text.replace("CAL:", "XYZ:", 1).replace("IPI3:", "CAL:").replace("5  6  Function", "5  6  Other function")
     assert parse_interrupts(renamed).row("CAL") == {0: 1, 1: 2}
@@ -167,7 +167,7 @@ def test_rise_of_a_row_that_the_architecture_lacks_is_none() -> None:
 
 def test_a_cpu_that_came_or_went_is_a_reset() -> None:
     found = rise(made({IpiKind.CAL: (1, 1)}, (0, 1)), made({IpiKind.CAL: (1, 1)}, (0, 4)))
-    assert found == Reset(Disturbance.CPUS_CHANGED, "CPUs gone: [1], CPUs come: [4]")
+    assert found == Reset(Disturbance.CPUS_CHANGED, "CPUs removed: [1], CPUs added: [4]")
 
 
 def test_a_row_that_came_or_went_is_a_reset() -> None:
@@ -199,7 +199,7 @@ async def test_read_from_an_injected_root(tmp_path: Path) -> None:
 
 
 async def test_read_names_the_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ObserveError, match=f"{tmp_path}/interrupts cannot be read .No such file or directory.: see"):
+    with pytest.raises(ObserveError, match=f"{tmp_path}/interrupts cannot be read .No such file or directory.: check"):
         await read_interrupts(tmp_path)
 
 
