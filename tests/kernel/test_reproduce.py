@@ -13,7 +13,8 @@ from kickwatch.errors import KickwatchError
 from kickwatch.experiment.reproduce import Settings, native_loops, run
 from kickwatch.experiment.reproduce_report import Memory, report, verdict
 from kickwatch.native.driver import Helper, HelperError
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup
 from kickwatch.workload.canary import remove_leftovers
 
 pytestmark = pytest.mark.kernel

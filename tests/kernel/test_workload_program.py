@@ -15,7 +15,8 @@ import pytest
 from kickwatch.errors import KickwatchError
 from kickwatch.native import binary
 from kickwatch.native.driver import Answer, Helper, HelperError
-from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes
 from needs import ipi_rung
 
 pytestmark = pytest.mark.kernel

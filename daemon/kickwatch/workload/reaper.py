@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
-from kickwatch.node.cgroups import OWN_PREFIX, Cgroups, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import OWN_PREFIX, Cgroups
 from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.workload.engine import Engine
 
