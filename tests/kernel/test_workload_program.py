@@ -55,7 +55,7 @@ def exit_status_and_error(program: "subprocess.Popen[str]") -> tuple[int, str]:
 
 def test_programs_need_nothing_but_themselves(tmp_path: Path) -> None:
     """Alone in a root of their own they complain of their arguments, not of a missing loader."""
-    for name in ("workload", "helper"):
+    for name in ("workload", "kw-helper"):
         shutil.copy(binary(name), tmp_path)
         done = subprocess.run(["chroot", tmp_path, f"/{name}", "--what"], capture_output=True, text=True, check=False)
         assert done.returncode == 2
@@ -111,7 +111,7 @@ def test_program_that_nobody_releases_exits_3(tmp_path: Path) -> None:
     before = time.monotonic()
     status, complaint = exit_status_and_error(start("--dir", str(tmp_path), "--deadline-ms", "300"))
     assert status == 3
-    assert complaint == "workload: nobody released the barrier within 300 ms\n"
+    assert complaint == "workload: the barrier was not released within 300 ms\n"
     assert 0.3 <= time.monotonic() - before < 5
     assert list(tmp_path.iterdir()) == []
 
@@ -252,7 +252,7 @@ async def make_barriers() -> tuple[int, tuple[Answer, Answer]]:
         return helper.pid, (await helper.ask("many", 20), await helper.ask("single", 20))
 
 
-BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-helpe"/ { @[pid, ksym(args->func)] = count(); }'
+BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kw-helper"/ { @[pid, ksym(args->func)] = count(); }'
 
 
 @pytest.mark.usefixtures("tracefs")  # bpftrace needs it
