@@ -37,7 +37,7 @@ def _layout(name: str, **members: "str | Layout") -> Layout:
 
 BUSY_FUNCS_MOST = 4  # BUSY_FUNCS of cells.h
 MANY_RANGES = 4  # of csd.bpf.c
-MASK_WORDS = 16  # of cpumask.h
+MASK_WORDS = 16  # of calls.h
 MAX_FRAMES = 48  # of probe.h
 HISTOGRAM_BUCKETS = 40  # of waits.h
 
