@@ -30,7 +30,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "report": {"attribution", "detect", "model", "outlets"},
     "experiment": {
-        *{"configuration", "detect", "errors", "journal", "model", "native", "node", "observe", "process"},
+        *{
+            "attribution",
+            "configuration",
+            "detect",
+            "errors",
+            "journal",
+            "model",
+            "native",
+            "node",
+            "observe",
+            "process",
+        },
         "workload",
     },
 }

@@ -244,6 +244,14 @@ def reason_of(func: str) -> RequestReason:
     return _BY_FUNC.get(name) or RequestReason(name or "unknown", "", "")
 
 
+def explain(func: str) -> str:
+    """What a request for `func` is for, and on which kernels it is expected, or a fault. Sentences, on one line."""
+    reason = reason_of(func)
+    if not reason.meaning:
+        return f"{reason.name} is not in kickwatch's table of kernel functions."
+    return f"{reason.sentence}. {reason.history}."
+
+
 def mask_follows_task(func: str) -> bool:
     """True if calls for this function are never broadcasts: they go where a process ran."""
     return reason_of(func).follows_task

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from kickwatch.attribution.attribute import Attribution, attribute, patches_text
-from kickwatch.attribution.reasons import BUSY_FUNCS, REASONS, RequestReason, mask_follows_task, reason_of
+from kickwatch.attribution.reasons import BUSY_FUNCS, REASONS, RequestReason, explain, mask_follows_task, reason_of
 from kickwatch.model import Origin, Path
 
 UNEXPLAINED = ["smp_call_function_many_cond+800", "on_each_cpu_cond_mask+32", "some_driver_write+12", "vfs_write+202"]
@@ -19,6 +19,16 @@ def test_each_reason_has_a_meaning_and_cites_its_history(reason: RequestReason) 
 
 def test_a_function_that_is_not_in_the_table_has_no_meaning() -> None:
     assert (reason_of("ack_kick").sentence, reason_of("ack_kick").history) == ("", "")
+    assert explain("ack_kick") == "ack_kick is not in kickwatch's table of kernel functions."
+
+
+def test_an_explanation_is_the_meaning_and_the_history() -> None:
+    text = explain("do_nothing")
+    assert text.startswith(
+        "kick_all_cpus_sync interrupts every CPU so that none still uses data that was just replaced."
+    )
+    assert "the fault of 2017" in text
+    assert "\n" not in text
 
 
 def test_no_function_has_two_reasons() -> None:
