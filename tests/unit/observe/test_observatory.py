@@ -1,4 +1,4 @@
-"""What a window says of itself, and what the observatory says it cannot see: without a kernel."""
+"""Windows with their disturbances and losses, and the losses of the observatory: no kernel needed."""
 
 import asyncio
 import struct
@@ -27,13 +27,13 @@ KEY = struct.pack("=QiI", 0x2000, NO_STACK, 1)
 
 
 class NoProbe:
-    """A probe whose maps are not asked."""
+    """A probe whose maps are not used."""
 
     def map(self, _name: str) -> "NoMap":
         return NoMap()
 
     def close(self) -> None:
-        """Nothing is loaded."""
+        """Nothing to free."""
 
 
 class NoMap:
@@ -42,7 +42,7 @@ class NoMap:
     name = "none"
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Forgotten."""
+        """Ignored."""
 
     def keys(self) -> list[bytes]:
         return []
@@ -51,7 +51,7 @@ class NoMap:
         return bytes(8)
 
     def clear(self) -> None:
-        """Empty already."""
+        """Nothing to clear."""
 
 
 def make(host: HostRoots = HOST, *, slab_mutex: int = 0) -> Observatory:
@@ -62,7 +62,7 @@ def make(host: HostRoots = HOST, *, slab_mutex: int = 0) -> Observatory:
     return made
 
 
-async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
+async def test_a_cancelled_open_closes_no_probe_that_a_thread_still_uses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
@@ -88,7 +88,7 @@ async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
     assert done == ["learnt", "closed"]
 
 
-def test_a_closed_probe_is_an_error_and_not_the_end_of_the_process() -> None:
+def test_using_a_closed_probe_is_an_error_and_no_crash() -> None:
     closed = object.__new__(bpf.BpfObject)
     closed.name, closed._lib, closed._links, closed._object = "csd", libbpf.library(), [], None
     closed.close()
@@ -115,7 +115,7 @@ def sample(
     )
 
 
-def test_an_undisturbed_window_says_nothing() -> None:
+def test_an_undisturbed_window_has_no_disturbances() -> None:
     window = make().window(WindowKind.QUIET, sample(cal=10), sample(cal=13))
     assert (window.disturbances, window.interrupts.cal) == ((), 6)
 
@@ -130,30 +130,30 @@ def test_an_undisturbed_window_says_nothing() -> None:
         (sample({}), "recycled"),
     ],
 )
-def test_a_window_says_what_disturbed_it(after: Sample, disturbance: str) -> None:
+def test_a_window_has_its_disturbance(after: Sample, disturbance: str) -> None:
     window = make().window(WindowKind.QUIET, sample({KEY: Totals(5, 1, 1)}), after)
     assert window.disturbances == (disturbance,)
     assert disturbance == "recycled" or window.interrupts.cal is None
 
 
-def test_two_disturbances_are_both_said() -> None:
+def test_a_window_has_both_of_two_disturbances() -> None:
     window = make().window(WindowKind.QUIET, sample({KEY: Totals(5, 1, 1)}), sample(cpus=(0,)))
     assert window.disturbances == ("cpus_changed", "recycled")
 
 
-def test_losses_of_both_probes_reach_the_window() -> None:
+def test_the_losses_of_both_probes_are_in_the_window() -> None:
     after = sample(requests=(1, 20, 300, 0), misses=4000, contention=(50000, 600000, 0, 7000000))
     window = make().window(WindowKind.QUIET, sample(), after)
     assert window.lost_events == 1 + 300 + 4000 + 50000 + 7000000
     assert window.stackless_events == 20 + 600000
 
 
-def test_misses_of_the_contention_probe_are_other_locks() -> None:
+def test_misses_of_the_contention_probe_are_no_loss() -> None:
     assert unseen(ContentionSample({}), ContentionSample({}, recursion_misses=5)) == (0, 0)
     assert unseen(RequestSample({}), RequestSample({}, recursion_misses=5)) == (5, 0)
 
 
-def test_a_loss_is_gone_once_it_is_made_good() -> None:
+def test_a_loss_ends_when_the_mutex_is_known() -> None:
     observatory = make()
     observatory._lost_rungs.append("something for good")
     assert not observatory.slab_mutex_known
@@ -165,14 +165,14 @@ def test_a_loss_is_gone_once_it_is_made_good() -> None:
     assert observatory.observers.contention == "tracepoint"
 
 
-def test_without_a_contention_probe_an_unknown_mutex_is_no_loss_of_its_own() -> None:
+def test_without_a_contention_probe_an_unknown_mutex_is_no_separate_loss() -> None:
     observatory = make()
     observatory.contention = None
     assert observatory.losses == []
     assert not observatory.slab_mutex_known
 
 
-async def test_the_mutex_learnt_reaches_the_csd_probe() -> None:
+async def test_the_request_probe_gets_the_address_of_the_learnt_mutex() -> None:
     observatory = make(slab_mutex=0x8000)
     assert observatory.requests is not None
     assert observatory.requests.slab_mutex == 0
@@ -198,7 +198,7 @@ async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
     assert not observatory.contention._stacks
 
 
-def test_waits_of_a_sample_before_are_subtracted() -> None:
+def test_waits_of_the_earlier_sample_are_subtracted() -> None:
     observatory = make(slab_mutex=0x8000)
     assert observatory.contention is not None
     key, other = (struct.pack("=QiI16s", lock, NO_STACK, 0, b"cat") for lock in (0x8000, 0x9000))
@@ -209,10 +209,10 @@ def test_waits_of_a_sample_before_are_subtracted() -> None:
 
 
 class NoFunctions:
-    """A library too old."""
+    """A library that is too old."""
 
 
-def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, **_: object) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
@@ -222,7 +222,7 @@ def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "libbpf0" in failure.value.remedy
 
 
-def test_a_library_without_a_function_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_without_a_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf.ctypes, "CDLL", lambda *_, **__: NoFunctions())
     with pytest.raises(ObserveError, match="lacks a function"):
         libbpf._Libbpf()

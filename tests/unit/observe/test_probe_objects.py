@@ -1,4 +1,4 @@
-"""What the verifier of old kernels asks of the objects, as far as the objects alone can tell."""
+"""The limits of old kernels' verifiers, as far as they can be checked in the objects."""
 
 import struct
 from collections import Counter
@@ -28,7 +28,7 @@ def programs(path: Path) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def successors(code: list[bytes]) -> dict[int, list[int]]:
-    """Which instructions may come after each; those of one section, whose programs never run into each other."""
+    """The possible successors of each instruction of a section, whose programs never jump into each other."""
     following: dict[int, list[int]] = {}
     at = 0
     while at < len(code):
@@ -43,7 +43,7 @@ def successors(code: list[bytes]) -> dict[int, list[int]]:
 
 
 def has_cycle(following: dict[int, list[int]]) -> bool:
-    """Kahn's way: what cannot be taken off one by one, always one without a predecessor, is a cycle."""
+    """Kahn's algorithm: remove nodes without predecessors one by one; what cannot be removed contains a cycle."""
     entered = Counter(chain.from_iterable(following.values()))
     free = [at for at in following if not entered[at]]
     taken = 0
@@ -56,14 +56,14 @@ def has_cycle(following: dict[int, list[int]]) -> bool:
     return taken < len(following)
 
 
-def test_a_loop_is_found() -> None:
+def test_loops_are_found() -> None:
     assert has_cycle({0: [1], 1: [2], 2: [1, 3], 3: []})
-    assert not has_cycle({0: [3], 1: [2], 2: [], 3: [1]})  # a jump back is none by itself
+    assert not has_cycle({0: [3], 1: [2], 2: [], 3: [1]})  # a jump back alone is not a loop
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
-def test_programs_are_short_and_know_neither_loops_nor_new_helpers(path: Path) -> None:
-    """A section may hold several programs, so its length bounds each of them."""
+def test_programs_are_short_and_have_neither_loops_nor_new_helpers(path: Path) -> None:
+    """A section may contain several programs; its length is a limit for each of them."""
     found = list(programs(path))
     assert found
     for name, code in found:
