@@ -81,12 +81,12 @@ static void fill_dentries(int dir)
 		if (mkdirat(dir, name, 0700) != 0)
 			return note_missing("mkdir");
 		snprintf(name, sizeof(name), "link%d", i);
-		if (symlinkat("a target too long to be stored inside every kind of inode, so that it needs memory of its own",
+		if (symlinkat("a target that is too long to be stored inside the inode of any file system: it needs separate memory",
 			      dir, name) != 0)
 			return note_missing("symlink");
 	}
 	for (int i = 0; i < MISSING_NAMES; i++) { /* negative dentries */
-		snprintf(name, sizeof(name), "nobody%d", i);
+		snprintf(name, sizeof(name), "missing%d", i);
 		(void)fstatat(dir, name, &st, 0);
 	}
 }
@@ -173,11 +173,11 @@ static void fill_watches(void)
 
 static void fill_timers(void)
 {
-	struct sigevent silent = { .sigev_notify = SIGEV_NONE };
+	struct sigevent no_signal = { .sigev_notify = SIGEV_NONE };
 	timer_t timer;
 
 	for (int i = 0; i < TIMERS; i++)
-		if (timer_create(CLOCK_MONOTONIC, &silent, &timer) != 0)
+		if (timer_create(CLOCK_MONOTONIC, &no_signal, &timer) != 0)
 			return note_missing("timer_create"); /* ENOSYS without CONFIG_POSIX_TIMERS */
 }
 

@@ -65,8 +65,8 @@ def test_every_rule_tells_something_and_most_occur() -> None:
 
 @pytest.mark.parametrize("case", OTHER_KERNELS, ids=lambda case: case.source)
 def test_stacks_of_other_kernels(case: OtherKernel) -> None:
-    told = attribute(case.func, case.stack.split())
-    assert (told.origin, told.path) == (case.origin, case.path)
+    found = attribute(case.func, case.stack.split())
+    assert (found.origin, found.path) == (case.origin, case.path)
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,5 @@ def test_stacks_of_other_kernels(case: OtherKernel) -> None:
 )
 def test_shrinker_info_is_created_and_destroyed_with_its_memcg(innermost: str, outermost: str, path: Path) -> None:
     stack = ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "flush_tlb_kernel_range", "vfree", "kvfree")
-    told = attribute("do_kernel_range_flush", (*stack, innermost, outermost))
-    assert (told.origin, told.path) == (Origin.MEMCG, path)
+    found = attribute("do_kernel_range_flush", (*stack, innermost, outermost))
+    assert (found.origin, found.path) == (Origin.MEMCG, path)

@@ -22,14 +22,14 @@ MEMCGS = 100
 class Seen(NamedTuple):
     """One row of a recording, attributed."""
 
-    told: Attribution
+    attribution: Attribution
     count: int
     multi_cpu: bool
     stack: list[str]
 
     @property
     def creation_path(self) -> bool:
-        return self.told.path is Path.CREATE and self.told.origin in CREATION_ORIGINS
+        return self.attribution.path is Path.CREATE and self.attribution.origin in CREATION_ORIGINS
 
 
 @cache
@@ -61,15 +61,17 @@ def requests(index: int) -> list[Seen]:
 
 def total(rows: list[Seen], **wanted: object) -> int:
     """Sum of the rows with these values in their attribution."""
-    return sum(row.count for row in rows if all(getattr(row.told, name) == value for name, value in wanted.items()))
+    return sum(
+        row.count for row in rows if all(getattr(row.attribution, name) == value for name, value in wanted.items())
+    )
 
 
 def creation_broadcasts(rows: list[Seen]) -> Counter[Attribution]:
     """Broadcasts of the creation path, by attribution."""
     found: Counter[Attribution] = Counter()
     for row in rows:
-        if row.multi_cpu and row.creation_path and not mask_follows_task(row.told.reason):
-            found[row.told] += row.count
+        if row.multi_cpu and row.creation_path and not mask_follows_task(row.attribution.reason):
+            found[row.attribution] += row.count
     return found
 
 
@@ -83,7 +85,7 @@ def test_the_patched_loop_makes_no_calls() -> None:
 
 def test_the_patched_removal_makes_503_calls_of_slab_on_destroy() -> None:
     rows = calls("4.19-slab-patched", "rmdir")
-    assert [(row.told, row.count) for row in rows] == [(Attribution("do_drain", Origin.SLAB, Path.DESTROY), 503)]
+    assert [(row.attribution, row.count) for row in rows] == [(Attribution("do_drain", Origin.SLAB, Path.DESTROY), 503)]
     assert top_of_stack(rows[0].stack) == "__kmem_cache_shrink"
     assert not creation_broadcasts(rows)
 
@@ -122,36 +124,38 @@ def test_docker_on_the_unpatched_kernel_broadcasts_32_times_per_container() -> N
 def test_the_jit_of_seccomp_filters_is_bpf_and_so_is_its_purge(file: str) -> None:
     rows = calls(file, "churn")
     assert total(rows, origin=Origin.BPF) / CONTAINERS == pytest.approx(4, abs=0.2)
-    purges = [row.count for row in rows if "__purge_vmap_area_lazy" in row.stack and row.told.origin is Origin.BPF]
+    purges = [
+        row.count for row in rows if "__purge_vmap_area_lazy" in row.stack and row.attribution.origin is Origin.BPF
+    ]
     assert purges == [2 * CONTAINERS]
     assert total(rows, origin=Origin.VMALLOC) == total(rows, origin=Origin.UNKNOWN) == 0
 
 
 @pytest.mark.parametrize("file", ["4.19-slab-docker-patched", "4.19-slab-docker-unpatched"])
 def test_all_single_requests_of_docker_are_named(file: str) -> None:
-    told = Counter[tuple[str, Origin]]()
+    named = Counter[tuple[str, Origin]]()
     for row in windows(file)[0]["single_cpu_requests"]:
         attribution = attribute_stack(row["stack"])
-        told[attribution.reason, attribution.origin] += row["count"]
-    assert set(told) == {
+        named[attribution.reason, attribution.origin] += row["count"]
+    assert set(named) == {
         ("flush_tlb_func", Origin.MM_USER),
         ("rcu_exp_handler", Origin.RCU),
         ("rcu_barrier_handler", Origin.RCU),
         ("remote_function", Origin.PERF),
     }
-    assert told["remote_function", Origin.PERF] == CONTAINERS
+    assert named["remote_function", Origin.PERF] == CONTAINERS
 
 
 def test_the_kmem_tcp_limit_costs_three_calls_per_container() -> None:
     rows = requests(KMEM_TCP)
     created = Attribution("do_sync_core", Origin.MEMCG, Path.CREATE)
     assert creation_broadcasts(rows) == {created: 3 * CONTAINERS}
-    assert {top_of_stack(row.stack) for row in rows if row.told == created} == {"mem_cgroup_write"}
+    assert {top_of_stack(row.stack) for row in rows if row.attribution == created} == {"mem_cgroup_write"}
 
 
 def test_the_kmem_tcp_key_flips_back_on_destroy() -> None:
-    removed = [row for row in requests(KMEM_TCP) if row.told.path is Path.DESTROY]
-    assert {(row.told.reason, row.told.origin) for row in removed} == {("do_sync_core", Origin.MEMCG)}
+    removed = [row for row in requests(KMEM_TCP) if row.attribution.path is Path.DESTROY]
+    assert {(row.attribution.reason, row.attribution.origin) for row in removed} == {("do_sync_core", Origin.MEMCG)}
     assert {top_of_stack(row.stack) for row in removed} == {"mem_cgroup_css_free"}
     assert sum(row.count for row in removed) == 3 * (CONTAINERS - 1)  # the last memcg was not free yet
 
@@ -170,8 +174,8 @@ def test_the_recorder_sends_63_requests_of_tracing(index: int) -> None:
 
 @each_window
 def test_rcu_is_other_and_makes_no_multi_cpu_call(index: int) -> None:
-    rcu = [row for row in requests(index) if row.told.reason in {"rcu_exp_handler", "rcu_barrier_handler"}]
-    assert {(row.told.origin, row.told.path) for row in rcu} <= {(Origin.RCU, Path.OTHER)}
+    rcu = [row for row in requests(index) if row.attribution.reason in {"rcu_exp_handler", "rcu_barrier_handler"}]
+    assert {(row.attribution.origin, row.attribution.path) for row in rcu} <= {(Origin.RCU, Path.OTHER)}
     assert not any(row.multi_cpu for row in rcu)
 
 
@@ -183,7 +187,7 @@ def test_all_expedited_rcu_of_the_bridge_network_is_counted() -> None:
 @each_window
 def test_unknown_origins_are_rare_and_no_call_has_one(index: int) -> None:
     rows = requests(index)
-    unknown = [row for row in rows if row.told.origin is Origin.UNKNOWN]
+    unknown = [row for row in rows if row.attribution.origin is Origin.UNKNOWN]
     assert sum(row.count for row in unknown) < 0.05 * sum(row.count for row in rows)
     assert not any(row.multi_cpu for row in unknown)
 
@@ -197,7 +201,7 @@ def test_an_interrupt_in_a_spin_wait_is_not_a_multi_cpu_call() -> None:
         if not row.multi_cpu and any(frame.startswith("smp_call_function_many_cond") for frame in row.stack)
     ]
     assert sum(row.count for row in broken_into) == 5
-    assert {row.told.reason for row in broken_into} == {"sched_ttwu_pending"}
+    assert {row.attribution.reason for row in broken_into} == {"sched_ttwu_pending"}
 
 
 def test_waits_for_slab_mutex_are_recognised_by_stack() -> None:
@@ -205,8 +209,8 @@ def test_waits_for_slab_mutex_are_recognised_by_stack() -> None:
     found = [row for row in waits if is_slab_mutex_stack(row["stack"])]
     assert sum(row["waits"] for row in found) == 2927
     assert len({row["lock"] for row in found}) == 1
-    told = {attribute("", row["stack"]) for row in found}
-    assert {(attribution.origin, attribution.path) for attribution in told} == {(Origin.SLAB, Path.OTHER)}
+    named = {attribute("", row["stack"]) for row in found}
+    assert {(attribution.origin, attribution.path) for attribution in named} == {(Origin.SLAB, Path.OTHER)}
     assert {top_of_stack(row["stack"]) for row in found} == {"slab_start"}
 
 

@@ -97,9 +97,9 @@ def test_the_function_tells_the_origin_if_the_stack_does_not(func: str, origin: 
 @pytest.mark.parametrize("func", ["rcu_exp_handler", "rcu_barrier_handler", *BUSY_FUNCS])
 def test_certain_reasons_ignore_the_stack(func: str) -> None:
     stack = ["smp_call_function_single", "cleanup_net", "mem_cgroup_css_alloc", "cgroup_mkdir"]
-    told = attribute(func, stack)
-    assert told.origin in {Origin.RCU, Origin.SCHED, Origin.MM_USER}
-    assert told.path is Path.OTHER
+    found = attribute(func, stack)
+    assert found.origin in {Origin.RCU, Origin.SCHED, Origin.MM_USER}
+    assert found.path is Path.OTHER
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_deleted_stack_is_empty_and_a_refused_one_an_error(fake: FakeLibbpf) -
         read_stack(fake.map("stacks"), 9, SYMBOLS)
 
 
-# --- what arming asks before it gives CAP_BPF up: nothing was counted yet, and nobody waited
+# --- the check before CAP_BPF is dropped, when nothing is counted yet
 
 
 @pytest.fixture
