@@ -20,7 +20,7 @@ from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestSample, fell
 from kickwatch.observe.requests import RequestObserver
-from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, asked, climb
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, climb, requested_rung
 from kickwatch.observe.symbols import Symbols
 from kickwatch.observe.task_layout import learn_comm_offset
 from kickwatch.process.cancellation import run_shielded
@@ -97,7 +97,7 @@ class Observatory:
             (IpiRung.CSD, lambda: CsdObserver.arm(self.symbols, self.cpus_online, mutex)),
             (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex)),
         ]
-        self.requests, lost = climb(ladder, asked(os.environ, IPI_VARIABLE, IpiRung))
+        self.requests, lost = climb(ladder, requested_rung(os.environ, IPI_VARIABLE, IpiRung))
         self._lost_rungs += lost
         self._arm_contention()
 
@@ -107,7 +107,7 @@ class Observatory:
             (ContentionRung.TRACEPOINT, lambda: ContentionObserver.arm(self.symbols, comm_offset)),
             (ContentionRung.KPROBE, lambda: MutexObserver.arm(self.symbols, comm_offset)),
         ]
-        self.contention, lost = climb(ladder, asked(os.environ, CONTENTION_VARIABLE, ContentionRung))
+        self.contention, lost = climb(ladder, requested_rung(os.environ, CONTENTION_VARIABLE, ContentionRung))
         self._lost_rungs += lost
 
     def _share_slab_mutex(self) -> None:
@@ -116,7 +116,7 @@ class Observatory:
             return
         address = self.contention.learn()
         if address and not self.requests.slab_mutex:
-            self.requests.know_slab_mutex(address)
+            self.requests.set_slab_mutex(address)
 
     @property
     def observers(self) -> Observers:

@@ -103,7 +103,7 @@ class RequestObserver(ABC):
         """Modules came or went: addresses may have other meanings now."""
         self._names = {}
 
-    def know_slab_mutex(self, address: int) -> None:
+    def set_slab_mutex(self, address: int) -> None:
         """Mark from now on the requests whose sender holds the mutex at `address`."""
         self.slab_mutex = address
         self.configure()

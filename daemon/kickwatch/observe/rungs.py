@@ -17,7 +17,7 @@ IPI_VARIABLE = "KICKWATCH_RUNG_IPIS"
 CONTENTION_VARIABLE = "KICKWATCH_RUNG_CONTENTION"
 
 
-def asked(environment: Mapping[str, str], variable: str, rungs: type[StrEnum]) -> str | None:
+def requested_rung(environment: Mapping[str, str], variable: str, rungs: type[StrEnum]) -> str | None:
     """The rung that the environment asks for, None if it does not. Raises ObserveError for an unknown rung."""
     word = environment.get(variable, "")
     if word and word not in set(rungs):

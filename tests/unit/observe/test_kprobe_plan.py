@@ -159,7 +159,7 @@ def observer(online: list[int]) -> tuple[KprobeObserver, FakeProbe]:
 
 def test_the_configuration_has_the_form_that_the_probe_reads() -> None:
     observed, probe = observer([0, 1, 2, 65])
-    observed.know_slab_mutex(0xFFFF)
+    observed.set_slab_mutex(0xFFFF)
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
     assert struct.unpack_from("=4QIIQ", value) == (0x4000, 0, 0x3000, 0, 0, 3, 0xFFFF)

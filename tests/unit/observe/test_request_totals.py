@@ -91,7 +91,7 @@ def test_without_the_function_for_multi_cpu_calls_there_is_no_observer() -> None
 def test_the_configuration_has_the_form_that_the_probe_reads() -> None:
     """Busy functions are found by their entry, not by the part that rarely runs."""
     observed, probe = observer(cpus_online=16)
-    observed.know_slab_mutex(0xFFFF)
+    observed.set_slab_mutex(0xFFFF)
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
     busy, (paused, targets, mutex), ranges = value[:32], struct.unpack("=IIQ", value[32:48]), value[48:]

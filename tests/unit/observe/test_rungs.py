@@ -14,7 +14,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
-from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, asked, climb
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, climb, requested_rung
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def test_the_environment_may_ask_for_no_probe_at_all() -> None:
 
 
 def test_an_unknown_rung_is_an_error() -> None:
-    assert asked({}, IPI_VARIABLE, IpiRung) is None
-    assert asked({CONTENTION_VARIABLE: "kprobe"}, CONTENTION_VARIABLE, ContentionRung) == "kprobe"
+    assert requested_rung({}, IPI_VARIABLE, IpiRung) is None
+    assert requested_rung({CONTENTION_VARIABLE: "kprobe"}, CONTENTION_VARIABLE, ContentionRung) == "kprobe"
     with pytest.raises(ObserveError, match="may be csd, kprobe, counters"):
-        asked({IPI_VARIABLE: "tracepoint"}, IPI_VARIABLE, IpiRung)
+        requested_rung({IPI_VARIABLE: "tracepoint"}, IPI_VARIABLE, IpiRung)
 
 
 class NoProbe:
