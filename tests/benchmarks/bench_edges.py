@@ -16,9 +16,10 @@ from spread import spread_ms, spread_of_awaits_ms
 
 from kickwatch.observe.bpf import BpfMap
 from kickwatch.observe.interrupts import parse_interrupts
+from kickwatch.observe.layouts import CELL
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import Health, read_health
-from kickwatch.observe.requests import _CELL, _sum_cpus
+from kickwatch.observe.request_cells import sum_cpus
 
 ROUNDS, BUSY_CELLS, PROBES = 31, 4, 2
 BUDGET_MS, BUDGET_CPUS = 10.0, 64
@@ -38,11 +39,11 @@ class Wide(BpfMap):
 
 def per_cpu_maps(cpus: int) -> Callable[[], object]:
     """A function that sums all per-CPU values of one reading."""
-    busy, health = b"".join(_CELL.pack(cpu, cpu, 0) for cpu in range(cpus)), Wide(cpus)
+    busy, health = b"".join(CELL.pack(cpu, cpu, 0) for cpu in range(cpus)), Wide(cpus)
 
     def read() -> None:
         for _ in range(BUSY_CELLS):
-            _sum_cpus(busy)
+            sum_cpus(busy)
         for _ in range(PROBES):
             read_health(health)
 
@@ -65,7 +66,7 @@ def main() -> int:
     click.echo("parts that grow with CPUs; min / median / max, ms")
     total = {}
     for cpus in (cpus_online, BUDGET_CPUS, 512):
-        text, width = big_text(cpus), (BUSY_CELLS * _CELL.size + PROBES * len(Health._fields) * 8) * cpus
+        text, width = big_text(cpus), (BUSY_CELLS * CELL.size + PROBES * len(Health._fields) * 8) * cpus
         parts = {
             f"per-CPU values, {width / 1e3:.1f} kB": spread_ms(per_cpu_maps(cpus), ROUNDS),
             f"/proc/interrupts, {len(text) / 1e6:.2f} MB": spread_ms(lambda text=text: parse_interrupts(text), ROUNDS),

@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 
 from kickwatch.experiment.reproduce import native_loops
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.lock import NodeLock
 
 LOOPS, BLOCKS, PROMISED = 1000, 7, 1.1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kickwatch.node.cgroups import remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.workload.names import read_instance
 from leftovers import leftovers
 

@@ -21,7 +21,8 @@ import pytest
 
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.native import binary
-from kickwatch.node.cgroups import Cgroups, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups
 from kickwatch.workload.barrier import Barrier, ContainerProcess
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from engine_proxy import Fault, Proxy, Request, byte_by_byte, garbage, late, refused
-from kickwatch.node.cgroups import Cgroups, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups
 from kickwatch.workload.names import read_instance
 from node_daemon import FAST, STOP_S, NodeDaemon, Record
 from private_engine import PrivateEngine, private_engine

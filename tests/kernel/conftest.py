@@ -1,4 +1,4 @@
-"""What the kernel's tests share: tracefs, which kickwatch does without and a machine without systemd does not mount."""
+"""tracefs for the kernel tests: kickwatch does not need it, and without systemd it is not mounted."""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ TRACEFS = Path("/sys/kernel/tracing")
 
 @pytest.fixture(scope="session")
 def tracefs() -> Iterator[Path]:
-    """Where it is mounted. One that was mounted for the tests is unmounted after them."""
+    """Its mount point. If it was mounted for the tests, it is unmounted after them."""
     if (TRACEFS / "events").is_dir():
         yield TRACEFS
         return
     subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS], check=True)
     yield TRACEFS
-    subprocess.run(["umount", TRACEFS], check=False)  # stays where somebody else has come to use it
+    subprocess.run(["umount", TRACEFS], check=False)  # remains if another process uses it

@@ -1,4 +1,4 @@
-"""The canary on this node's kernel: batches made and removed, on both cgroup versions, and nothing left by any end."""
+"""The canary on this node's kernel: batches on both cgroup versions, and clean-up however it ends."""
 
 import asyncio
 import os
@@ -12,7 +12,8 @@ import pytest
 
 from kickwatch.errors import CgroupError
 from kickwatch.native.driver import Helper, HelperError
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup
 from kickwatch.workload.canary import Canary, remove_leftovers
 
 pytestmark = pytest.mark.kernel
@@ -22,7 +23,7 @@ GROUP = f"kickwatch-test-canary-{os.getpid()}"
 
 @pytest.fixture
 def cgroups() -> Iterator[Cgroups]:
-    """This node's; the test's group must be gone afterwards."""
+    """The cgroups of this node; the group of the test must not exist after it."""
     found = Cgroups.read()
     yield found
     left = remove_leftovers(found, GROUP)
@@ -31,7 +32,7 @@ def cgroups() -> Iterator[Cgroups]:
 
 @pytest.fixture
 async def canary(cgroups: Cgroups, tmp_path: Path) -> AsyncIterator[Canary]:
-    """A canary of 23 memcgs in a group of the test's own."""
+    """A canary of 23 memcgs in a group of the test."""
     async with Canary(cgroups, 23, scratch=tmp_path, group=GROUP) as running:
         yield running
     assert not (cgroups.memory_root / GROUP).exists()
@@ -39,23 +40,23 @@ async def canary(cgroups: Cgroups, tmp_path: Path) -> AsyncIterator[Canary]:
 
 
 def files_in(directory: Path) -> list[str]:
-    """Names of what is there."""
+    """The existing names."""
     return [path.name for path in directory.iterdir()]
 
 
 def members(cgroups: Cgroups) -> list[Path]:
-    """The memcgs that are there."""
+    """The existing memcgs."""
     return [path for path in (cgroups.memory_root / GROUP).iterdir() if path.is_dir()]
 
 
-async def test_the_group_pays_for_a_bare_child(canary: Canary, cgroups: Cgroups) -> None:
+async def test_the_group_is_charged_for_a_bare_child(canary: Canary, cgroups: Cgroups) -> None:
     if cgroups.version is CgroupVersion.V1:
         pytest.skip("feature: cgroup v1 has a counter of kernel memory in every memcg")
     assert await canary.charges_kernel_memory()
     assert members(cgroups) == []
 
 
-async def test_batch_is_there_between_create_and_remove(canary: Canary, cgroups: Cgroups) -> None:
+async def test_a_batch_exists_between_create_and_remove(canary: Canary, cgroups: Cgroups) -> None:
     for _ in range(3):
         duration_ns = await canary.create_batch()
         batch = members(cgroups)
@@ -66,14 +67,14 @@ async def test_batch_is_there_between_create_and_remove(canary: Canary, cgroups:
         assert members(cgroups) == []
 
 
-async def test_batch_of_another_size_and_nothing_to_remove(canary: Canary, cgroups: Cgroups) -> None:
+async def test_a_batch_of_another_size_and_a_removal_of_nothing(canary: Canary, cgroups: Cgroups) -> None:
     await canary.remove_batch()
     await canary.create_batch(5)
     assert len(members(cgroups)) == 5
 
 
-async def test_each_member_was_used(canary: Canary, cgroups: Cgroups) -> None:
-    """A file created inside leaves kernel memory charged (v1 tells the peak, so it cannot have gone again)."""
+async def test_each_memcg_of_a_batch_was_used(canary: Canary, cgroups: Cgroups) -> None:
+    """A file created inside leaves kernel memory charged (v1 has the peak, which never falls)."""
     await canary.create_batch()
     peaks = [path / "memory.kmem.max_usage_in_bytes" for path in members(cgroups)]
     if not peaks[0].exists():
@@ -81,14 +82,14 @@ async def test_each_member_was_used(canary: Canary, cgroups: Cgroups) -> None:
     assert all(int(peak.read_text()) > 0 for peak in peaks)
 
 
-async def test_second_batch_before_removal_is_refused(canary: Canary, cgroups: Cgroups) -> None:
+async def test_a_second_batch_before_the_removal_is_refused(canary: Canary, cgroups: Cgroups) -> None:
     await canary.create_batch()
     with pytest.raises(HelperError, match="was not removed"):
         await canary.create_batch()
     assert len(members(cgroups)) == 23
 
 
-async def test_child_is_back_home_after_a_batch(cgroups: Cgroups, tmp_path: Path) -> None:
+async def test_the_child_is_in_its_first_cgroup_after_a_batch(cgroups: Cgroups, tmp_path: Path) -> None:
     home = await asyncio.to_thread(cgroups.memcg_dir_of, "self")
     parent = await asyncio.to_thread(cgroups.ensure_own, GROUP)
     async with Helper(["canary", parent, "3", cgroups.version.value, home, tmp_path]) as helper:
@@ -96,14 +97,14 @@ async def test_child_is_back_home_after_a_batch(cgroups: Cgroups, tmp_path: Path
         assert await asyncio.to_thread(cgroups.memcg_dir_of, helper.pid) == home
 
 
-async def test_leftovers_of_a_killed_run_are_removed_at_the_start(cgroups: Cgroups, tmp_path: Path) -> None:
+async def test_the_remains_of_a_killed_run_are_removed_at_the_start(cgroups: Cgroups, tmp_path: Path) -> None:
     left = await asyncio.to_thread(cgroups.ensure_own, GROUP)
     (left / "kw-1-1").mkdir()
     async with Canary(cgroups, 2, scratch=tmp_path, group=GROUP):
         assert members(cgroups) == []
 
 
-async def test_cancellation_in_mid_batch_leaves_nothing(cgroups: Cgroups, tmp_path: Path) -> None:
+async def test_cancellation_during_a_batch_leaves_nothing(cgroups: Cgroups, tmp_path: Path) -> None:
     async def work() -> None:
         async with Canary(cgroups, 5000, scratch=tmp_path, group=GROUP) as running:
             await running.create_batch()
@@ -118,7 +119,7 @@ async def test_cancellation_in_mid_batch_leaves_nothing(cgroups: Cgroups, tmp_pa
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it, at most ten seconds."""
+    """Wait until it is true, at most ten seconds."""
     for _ in range(2000):
         if condition():
             return
@@ -151,7 +152,7 @@ def test_kill_9_of_the_parent_ends_the_child_which_removes_its_batch(cgroups: Cg
     asyncio.run(until(lambda: not members(cgroups)))
 
 
-async def test_kill_9_of_the_child_is_told_and_cleaned_up(cgroups: Cgroups, tmp_path: Path) -> None:
+async def test_kill_9_of_the_child_is_reported_and_cleaned_up(cgroups: Cgroups, tmp_path: Path) -> None:
     async with Canary(cgroups, 7, scratch=tmp_path, group=GROUP) as running:
         await running.create_batch()
         assert running._helper is not None
@@ -162,9 +163,9 @@ async def test_kill_9_of_the_child_is_told_and_cleaned_up(cgroups: Cgroups, tmp_
     assert not (cgroups.memory_root / GROUP).exists()
 
 
-def test_processes_inside_are_left_alone_and_told(cgroups: Cgroups) -> None:
+def test_processes_inside_are_not_ended_and_are_reported(cgroups: Cgroups) -> None:
     own = cgroups.ensure_own(GROUP)
-    leaf = own / "leaf"  # a v2 cgroup that hands controllers on takes no process
+    leaf = own / "leaf"  # a v2 cgroup with controllers for its children cannot contain processes
     leaf.mkdir()
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         (leaf / "cgroup.procs").write_text(str(sleeper.pid))
@@ -174,14 +175,14 @@ def test_processes_inside_are_left_alone_and_told(cgroups: Cgroups) -> None:
         assert sleeper.wait(10) == -signal.SIGKILL
 
 
-def test_cgroup_that_is_not_ours_is_not_removed(cgroups: Cgroups) -> None:
+def test_a_cgroup_of_others_is_not_removed(cgroups: Cgroups) -> None:
     with pytest.raises(CgroupError, match="not one of ours"):
         remove_tree(cgroups.memory_root)
 
 
 @pytest.fixture
 def unified() -> Iterator[tuple[Path, Path]]:
-    """A group of the test's own on the v2 hierarchy, wherever it is mounted, and the cgroup this process is in."""
+    """A group of the test on the v2 hierarchy, and the cgroup of this process."""
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     points = [mount.point for mount in mounts if mount.is_v2]
     if not points:
@@ -197,8 +198,8 @@ def cgroup_of(pid: int | str) -> str:
     return parse_pid_cgroup(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"))[""]
 
 
-async def test_cgroup_v2_is_entered_and_left(unified: tuple[Path, Path], tmp_path: Path) -> None:
-    """Without a memory controller there, on a hybrid node: the way in and out is the same."""
+async def test_cgroups_of_v2_are_entered_and_left(unified: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also without a memory controller there, on a hybrid node: entering and leaving is the same."""
     parent, home = unified
     async with Helper(["canary", parent, "23", "v2", home, tmp_path]) as helper:
         await helper.ask("create", 30)
@@ -208,12 +209,12 @@ async def test_cgroup_v2_is_entered_and_left(unified: tuple[Path, Path], tmp_pat
         assert not list(parent.glob("kw-*"))
 
 
-async def test_cgroup_v2_whose_parent_takes_no_process(unified: tuple[Path, Path], tmp_path: Path) -> None:
-    """The parent hands controllers on, so it takes no process: the child must go back to where it came from."""
+async def test_a_v2_cgroup_whose_parent_cannot_contain_processes(unified: tuple[Path, Path], tmp_path: Path) -> None:
+    """The parent has controllers for its children: the child must return to the cgroup that it came from."""
     parent, home = unified
     controllers = (parent / "cgroup.controllers").read_text(encoding="ascii").split()
     if not controllers:
-        pytest.skip("feature: the v2 hierarchy has no controller to hand on")
+        pytest.skip("feature: the v2 hierarchy has no controller to enable")
     (parent / "cgroup.subtree_control").write_text(f"+{controllers[0]}", encoding="ascii")
     async with Helper(["canary", parent, "3", "v2", home, tmp_path]) as helper:
         await helper.ask("create", 30)

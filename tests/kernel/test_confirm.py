@@ -1,4 +1,4 @@
-"""The command that an alert gives to confirm it: bpftrace takes it as it stands, and it shows the function it names."""
+"""The command with which an alert can be confirmed: bpftrace accepts it, and its output has the function."""
 
 import asyncio
 import shutil
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kernel
 
 
 @pytest.mark.usefixtures("tracefs")  # bpftrace needs it
-async def test_bpftrace_takes_the_command_and_shows_the_function() -> None:
+async def test_bpftrace_accepts_the_command_and_shows_the_function() -> None:
     assert shutil.which("bpftrace"), "the command is bpftrace's: deploy/setup test-packages"
     cell = Cell(reason="ipi_mb", func="ipi_mb", origin=Origin.MEMBARRIER, path=Path.OTHER, requests=1)
     line = bpftrace_line(cell, ipi_rung()).replace("interval:s:60", "interval:s:8")
@@ -23,13 +23,13 @@ async def test_bpftrace_takes_the_command_and_shows_the_function() -> None:
         line, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     assert shown.stdout is not None
-    said = await shown.stdout.readuntil(b"Attaching 2 probes...\n")
-    await asyncio.sleep(3)  # it says so before its probes are armed
+    output = await shown.stdout.readuntil(b"Attaching 2 probes...\n")
+    await asyncio.sleep(3)  # its first line comes before its probes are armed
     cpus = await asyncio.to_thread(control_cpus)
     async with Helper(["barriers", "23", "7", ",".join(map(str, cpus))]) as helper:
         await helper.ask("many", 20)
         await helper.ask("single", 20)
-    said += (await shown.communicate())[0]
-    assert await shown.wait() == 0, said
-    assert b"@[ipi_mb," in said
-    assert b"ipi_rseq" not in said
+    output += (await shown.communicate())[0]
+    assert await shown.wait() == 0, output
+    assert b"@[ipi_mb," in output
+    assert b"ipi_rseq" not in output

@@ -1,4 +1,4 @@
-"""slab_mutex made contended by four readers of /proc/slabinfo: counted, at the right address, with its holders."""
+"""Waits for slab_mutex, made by four readers of /proc/slabinfo: counted, at the right address, with holders."""
 
 import asyncio
 import re
@@ -57,10 +57,10 @@ async def contend(observatory: Observatory) -> Window:
     return window
 
 
-@pytest.mark.usefixtures("alone")  # a holder that has gone has no name: more of them while CPUs are taken away
+@pytest.mark.usefixtures("alone")  # a holder that has ended has no name, which is frequent while CPUs go offline
 async def test_waits_are_counted_and_their_holders_named(observatory: Observatory) -> None:
     assert observatory.contention is not None
-    if not observatory.contention.slab_mutex:  # two reads at the start need not have met: the next wait teaches it
+    if not observatory.contention.slab_mutex:  # the two reads at the start may not have met: learn it from other waits
         await contend(observatory)
         await observatory.between_windows()
     window = await contend(observatory)
@@ -84,22 +84,22 @@ async def test_bpftrace_counts_the_same_waits_at_the_same_address(observatory: O
     second = await asyncio.create_subprocess_exec("bpftrace", "-e", program, stdout=asyncio.subprocess.PIPE)
     assert second.stdout is not None
     assert (await second.stdout.readline()).startswith(b"Attaching")
-    await asyncio.sleep(3)  # it says so before its probes are armed
+    await asyncio.sleep(3)  # its first line comes before its probes are armed
     window = await contend(observatory)
     second.send_signal(signal.SIGINT)
-    said = (await second.communicate())[0].decode()
-    (theirs,) = re.findall(r"@ends: (\d+)", said)
+    output = (await second.communicate())[0].decode()
+    (theirs,) = re.findall(r"@ends: (\d+)", output)
     assert total_waits(window.waits)[0] == pytest.approx(int(theirs), rel=0.02)
 
 
-LOCK, OTHER_LOCK = 0x1000, 0x2000  # no memory there: the holder has no name
+LOCK, OTHER_LOCK = 0x1000, 0x2000  # not mapped: the holder has no name
 MUTEX, SPINNING, SPINLOCK, REALTIME = 32, 33, 1, 8  # enum of include/trace/events/lock.h
 TID = struct.Struct("=I")
 WAITING = struct.Struct("=QQQ")  # the head of struct waiting: lock, task, since_ns
 
 
 class Rig:
-    """The probe, loaded and not attached; the one who waits is this thread."""
+    """The probe, loaded but not attached; this thread is the waiter."""
 
     def __init__(self) -> None:
         self.observer = ContentionObserver(BpfObject("contention"), Symbols.parse(""), LOCK, 0)
@@ -113,7 +113,7 @@ class Rig:
         self.replay.run("contention_end", lock, 0)
 
     def age_by(self, ns: int, task_offset: int = 0) -> None:
-        """Move the begin of this thread's wait into the past, and perhaps to another task of the same tid."""
+        """Move the begin of this thread's wait into the past, optionally to another task with the same tid."""
         waiting, tid = self.observer.probe.map("waiting"), TID.pack(threading.get_native_id())
         value = waiting.get(tid)
         assert value is not None
@@ -133,7 +133,7 @@ def rig() -> Iterator[Rig]:
     made.observer.close()
 
 
-def test_a_wait_of_several_begins_is_one_from_its_first(rig: Rig) -> None:
+def test_several_begins_are_one_wait_measured_from_the_first(rig: Rig) -> None:
     rig.begin(flags=SPINNING)
     rig.age_by(5_000_000_000)
     rig.begin()
@@ -151,7 +151,7 @@ def test_a_wait_of_several_begins_is_one_from_its_first(rig: Rig) -> None:
     [(119, 0, 119, 0), (121, 0, 0, 1), (1, 64, 0, 1)],
     ids=["still the same wait", "too old", "another task"],
 )
-def test_a_begin_whose_end_was_lost_does_not_stretch_the_next_wait(
+def test_a_begin_without_its_end_does_not_lengthen_the_next_wait(
     rig: Rig, age_s: int, task_offset: int, least_s: int, unmatched: int
 ) -> None:
     rig.begin()
@@ -164,8 +164,8 @@ def test_a_begin_whose_end_was_lost_does_not_stretch_the_next_wait(
     assert sample.health.unmatched == unmatched
 
 
-def test_a_long_wait_without_a_further_begin_is_taken_as_it_is(rig: Rig) -> None:
-    long_ns = min(900 * 10**9, time.monotonic_ns() // 2)  # the machine may have booted just now
+def test_a_long_wait_without_a_further_begin_counts_in_full(rig: Rig) -> None:
+    long_ns = min(900 * 10**9, time.monotonic_ns() // 2)  # the machine may have just booted
     rig.begin()
     rig.age_by(long_ns)
     rig.end()
@@ -174,7 +174,7 @@ def test_a_long_wait_without_a_further_begin_is_taken_as_it_is(rig: Rig) -> None
     assert totals.wait_ns >= long_ns
 
 
-def test_an_end_of_another_task_ends_nothing(rig: Rig) -> None:
+def test_the_end_of_another_task_ends_no_wait(rig: Rig) -> None:
     rig.begin()
     rig.age_by(0, task_offset=64)
     rig.end()
@@ -182,9 +182,9 @@ def test_an_end_of_another_task_ends_nothing(rig: Rig) -> None:
     assert (totals.waits, sample.health.unmatched) == (0, 1)
 
 
-def test_an_end_without_a_begin_is_a_wait_that_is_missing(rig: Rig) -> None:
+def test_an_end_without_a_begin_is_a_missing_wait(rig: Rig) -> None:
     rig.end()
-    rig.end(lock=OTHER_LOCK)  # this one may have been a spinlock's
+    rig.end(lock=OTHER_LOCK)  # it may have been a spinlock's
     totals, sample = rig.read()
     assert (totals.waits, sample.health.unmatched) == (0, 1)
 
@@ -204,7 +204,7 @@ def test_spinlocks_are_not_recorded_while_the_mutex_is_unknown(rig: Rig) -> None
     assert (totals.waits, sample.health) == (0, HEALTHY)
 
 
-def test_the_mutex_of_a_realtime_kernel_is_known_by_its_address(rig: Rig) -> None:
+def test_the_mutex_of_a_realtime_kernel_is_recognised_by_its_address(rig: Rig) -> None:
     rig.begin(flags=REALTIME)
     rig.end()
     assert rig.read()[0].waits == 1
@@ -218,12 +218,12 @@ def wait_for_others(rig: Rig, waits: int) -> None:
         rig.end(lock=0x10000 + lock)
 
 
-def test_once_the_mutex_is_known_the_others_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_for_other_mutexes_are_deleted_once_the_mutex_is_known(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.observer.slab_mutex = 0
     rig.observer.configure()
     rig.begin()
     rig.end()
-    rig.begin(lock=OTHER_LOCK)  # it never ends: the probe will not look at this lock again
+    rig.begin(lock=OTHER_LOCK)  # it never ends: the probe ignores this lock from now on
     waits, stacks = rig.observer.probe.map("waits"), rig.observer.probe.map("stacks")
     for lock in range(7):
         waits.put(struct.pack("=QiI16s", 0x10000 + lock, -17, 0, b"cat"), struct.pack("=QQQ", 1, 1, 1))
@@ -261,6 +261,6 @@ def test_a_map_that_was_too_full_is_emptied_once(rig: Rig) -> None:
     rig.begin()
     rig.end()
     assert rig.observer.read().health.lost == 1
-    waits.clear()  # so that it is not full any more, and only the loss tells
+    waits.clear()  # it is no longer full: only the loss shows that it was
     assert rig.observer.recycle_if_full()
     assert not rig.observer.recycle_if_full()

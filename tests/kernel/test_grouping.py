@@ -1,4 +1,4 @@
-"""Requests grouped into calls, calls into broadcasts: made-up events through the real program.
+"""How requests become calls, and calls broadcasts: synthetic events through the real program.
 
 What a machine's own requests look like depends on its CPUs; here the targets are any that a test wants, up to those of
 a hundred CPUs, and the senders two.
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kickwatch.model import Cell
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 from replay import Replay
 
@@ -50,14 +50,14 @@ class Request(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """What the program made of some events."""
+    """What the program counted for some events."""
 
     totals: dict[int, Totals]  # by func
     cells: dict[str, Cell]  # by func
 
 
 class Rig:
-    """The probe, loaded and not attached, with the call sites known."""
+    """The probe, loaded but not attached, with known call sites."""
 
     def __init__(self) -> None:
         self.observer = CsdObserver(BpfObject("csd"), Symbols.parse(KALLSYMS), 2)
@@ -67,7 +67,7 @@ class Rig:
             sites.put(struct.pack("=Q", site), struct.pack("=I", kind))
 
     def run(self, requests: Sequence[Request], cpus_online: int) -> Replayed:
-        """Run the requests through the program as on a machine of so many CPUs."""
+        """Run the requests through the program, as on a machine with `cpus_online` CPUs."""
         self.observer.cpus_online = cpus_online
         self.observer.configure()
         calls = self.observer.probe.map("open_calls")
@@ -110,7 +110,7 @@ def test_ascending_targets_are_one_call(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("again", [[1, 2, 3], [3], [0]], ids=["lower", "equal", "lowest"])
-def test_a_target_that_does_not_rise_starts_a_new_call(rig: Rig, again: list[int]) -> None:
+def test_a_target_that_is_not_higher_starts_a_new_call(rig: Rig, again: list[int]) -> None:
     assert rig.run(call([1, 2, 3]) + call(again), 4).totals[SYNC].calls == 2
 
 
@@ -124,15 +124,15 @@ def test_another_call_site_starts_a_new_call(rig: Rig) -> None:
     assert rig.run(requests, 4).totals == {SYNC: Totals(4, 2, 0)}
 
 
-def test_single_requests_never_group_though_their_targets_rise(rig: Rig) -> None:
-    """Expedited RCU asks one CPU after the other, in order: it looks like one call and is not."""
+def test_single_requests_are_never_grouped_even_if_their_targets_rise(rig: Rig) -> None:
+    """Expedited RCU asks one CPU after the other, in order: it looks like one call but is not."""
     found = rig.run(call(range(1, 16), func=EXPEDITED, callsite=ONE), 16)
     assert found.totals == {EXPEDITED: Totals(15, 0, 0)}
     assert (found.cells["rcu_exp_handler"].calls, found.cells["rcu_exp_handler"].broadcasts) == (0, 0)
 
 
-def test_a_single_request_in_between_does_not_cut_a_call(rig: Rig) -> None:
-    """An interrupt between two requests of a call may send its own."""
+def test_a_single_request_does_not_end_a_call(rig: Rig) -> None:
+    """An interrupt between two requests of a call may send a request."""
     requests = [*call([1, 2]), Request(0, EXPEDITED, ONE), Request(0, WAKEUP, ONE), *call([3])]
     assert rig.run(requests, 4).totals == {
         SYNC: Totals(3, 1, 1),
@@ -141,7 +141,7 @@ def test_a_single_request_in_between_does_not_cut_a_call(rig: Rig) -> None:
     }
 
 
-def test_two_senders_do_not_mix(rig: Rig) -> None:
+def test_the_calls_of_two_senders_are_separate(rig: Rig) -> None:
     if len(CPUS) < 2:
         pytest.skip("feature: one CPU has one sender")
     first, second = call([1, 2, 3], sender=0), call([0, 2, 3], sender=1)
@@ -152,7 +152,7 @@ def test_two_senders_do_not_mix(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("cpus_online", "least"), [(2, 1), (3, 2), (4, 3), (10, 9), (11, 9), (12, 10), (16, 14), (22, 19), (101, 90)]
 )
-def test_a_broadcast_reaches_nine_in_ten_of_the_others(rig: Rig, cpus_online: int, least: int) -> None:
+def test_a_broadcast_reaches_nine_tenths_of_the_other_cpus(rig: Rig, cpus_online: int, least: int) -> None:
     assert rig.run(call(range(least)), cpus_online).totals == {SYNC: Totals(least, 1, 1)}
     assert rig.run(call(range(cpus_online - 1)), cpus_online).totals == {SYNC: Totals(cpus_online - 1, 1, 1)}
     if least > 1:
@@ -160,13 +160,13 @@ def test_a_broadcast_reaches_nine_in_ten_of_the_others(rig: Rig, cpus_online: in
 
 
 def test_partial_calls_do_not_add_up_to_a_broadcast(rig: Rig) -> None:
-    """Calls to the few CPUs that have something to do, one after the other."""
+    """Several calls in a row, each for a few CPUs."""
     requests = call(range(8)) + call(range(8, 15), callsite=OTHER_MANY) + call(range(8)) + call([3, 5])
     assert rig.run(requests, 16).totals == {SYNC: Totals(25, 4, 0)}
 
 
 @pytest.mark.parametrize(("func", "name"), [(BARRIER, "ipi_mb"), (SHOOTDOWN, "flush_tlb_func")])
-def test_what_follows_a_task_is_never_a_broadcast(rig: Rig, func: int, name: str) -> None:
+def test_a_call_that_follows_a_task_is_never_a_broadcast(rig: Rig, func: int, name: str) -> None:
     cell = rig.run(call(range(3), func=func) * 5, 4).cells[name]
     assert (cell.requests, cell.calls, cell.broadcasts) == (15, 5, 0)
 
@@ -176,7 +176,7 @@ def test_remote_wakeups_are_never_calls(rig: Rig) -> None:
 
 
 def model(requests: Sequence[Request], cpus_online: int) -> dict[int, Totals]:
-    """The words of the design: all calls first, each with its targets; then those that reach nine in ten."""
+    """The definition, literally: first all calls with their targets, then those that reach nine tenths."""
     seen = Counter(request.func for request in requests)
     calls: dict[int, list[tuple[int, int, list[int]]]] = {0: [], 1: []}
     for target, func, callsite, sender in requests:
@@ -202,7 +202,7 @@ calls_of_a_sender = st.lists(st.tuples(funcs, callsites, whole | some.map(sorted
 
 @st.composite
 def interleaved(draw: st.DrawFn) -> list[Request]:
-    """The calls of two senders, each in its order, shuffled into one another."""
+    """The calls of two senders, shuffled; the order of each sender is kept."""
     queues = []
     for sender in range(len(CPUS)):
         made = draw(calls_of_a_sender)
@@ -213,5 +213,5 @@ def interleaved(draw: st.DrawFn) -> list[Request]:
 
 @settings(max_examples=200)
 @given(requests=interleaved(), cpus_online=st.sampled_from([2, 4, 11, 16, 17]))
-def test_the_program_groups_as_the_design_says(rig: Rig, requests: list[Request], cpus_online: int) -> None:
+def test_the_program_groups_as_defined(rig: Rig, requests: list[Request], cpus_online: int) -> None:
     assert rig.run(requests, cpus_online).totals == model(requests, cpus_online)

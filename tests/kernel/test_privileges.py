@@ -1,4 +1,4 @@
-"""Capabilities given up for good: by the thread, by threads born later, by programs that are run later."""
+"""Dropped capabilities are gone for the thread, for threads started later, and for programs run later."""
 
 import json
 import subprocess
@@ -30,19 +30,19 @@ EVER = {"DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "KILL": 5, "SYSLOG": 34}
 
 
 @pytest.mark.parametrize("more", [{}, {"BPF": 39}, {"SYS_ADMIN": 21}])
-def test_what_attaching_took_is_gone_for_threads_and_children(more: dict[str, int]) -> None:
-    """`more` is what reading the maps takes on this kernel."""
+def test_capabilities_for_attaching_are_gone_for_threads_and_children(more: dict[str, int]) -> None:
+    """`more` is what reading the maps requires on this kernel."""
     needed = str(sum(1 << bit for bit in more.values()))
     done = subprocess.run([sys.executable, "-c", SCRIPT, needed], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     kept = EVER | more
-    assert told["kept"] == sorted(kept)
+    assert result["kept"] == sorted(kept)
     mask = sum(1 << bit for bit in kept.values())
-    assert told["own"] == told["thread"] == told["child"] == mask
+    assert result["own"] == result["thread"] == result["child"] == mask
 
 
-def test_other_threads_would_keep_them_so_it_is_refused() -> None:
+def test_dropping_is_refused_while_there_are_other_threads() -> None:
     script = """
 import threading, time
 from kickwatch.errors import KickwatchError

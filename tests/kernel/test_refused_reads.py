@@ -1,4 +1,4 @@
-"""Real probes whose maps may no longer be read: every reading is an error, and arming would keep the capability."""
+"""Real probes whose maps may no longer be read: every read is an error, and arming would keep the capability."""
 
 import json
 import subprocess
@@ -20,9 +20,9 @@ from namespaces import refuse_bpf
 
 async def main():
     armed = await ArmedObservers.open()
-    told = {"control": armed.control.passed, "works": _works(armed), "ipis": armed.observatory.observers.ipis}
+    results = {"control": armed.control.passed, "works": _works(armed), "ipis": armed.observatory.observers.ipis}
     refuse_bpf()
-    told["works_refused"] = _works(armed)
+    results["works_refused"] = _works(armed)
     for name, read in (
         ("sample", armed.observatory.sample),
         ("between", armed.observatory.between_windows),
@@ -31,41 +31,41 @@ async def main():
     ):
         try:
             await read()
-            told[name] = "read"
+            results[name] = "read"
         except ObserveError as error:
-            told[name] = str(error)
+            results[name] = str(error)
     await armed.prove()
-    told["control_refused"] = [armed.control.passed, armed.control.detail]
+    results["control_refused"] = [armed.control.passed, armed.control.detail]
     armed.close()
-    print(json.dumps(told))
+    print(json.dumps(results))
 
 asyncio.run(main())
 """
 
 
 @pytest.fixture(scope="module")
-def told() -> Any:
+def results() -> Any:
     script = f"import sys; sys.path.insert(0, {str(TESTS)!r})\n{SCRIPT}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_before_all_is_read(told: Any) -> None:
-    assert (told["control"], told["works"]) == (True, True)
+def test_everything_is_read_before(results: Any) -> None:
+    assert (results["control"], results["works"]) == (True, True)
 
 
 @pytest.mark.parametrize("reading", ["sample", "between", "settle", "cost"])
-def test_a_refused_reading_is_an_error(told: Any, reading: str) -> None:
-    assert "EPERM" in told[reading], told[reading]
-    assert "BPF map" in told[reading] or "BPF program" in told[reading]
+def test_a_refused_read_is_an_error(results: Any, reading: str) -> None:
+    assert "EPERM" in results[reading], results[reading]
+    assert "BPF map" in results[reading] or "BPF program" in results[reading]
 
 
-def test_arming_would_keep_the_capability(told: Any) -> None:
-    assert told["works_refused"] is False
+def test_arming_would_keep_the_capability(results: Any) -> None:
+    assert results["works_refused"] is False
 
 
-def test_the_control_fails_and_says_why(told: Any) -> None:
-    passed, detail = told["control_refused"]
+def test_the_control_fails_with_the_reason(results: Any) -> None:
+    passed, detail = results["control_refused"]
     assert not passed
     assert "EPERM" in detail

@@ -1,4 +1,4 @@
-"""The 2017 test on this node's kernel, short; its speed against the loop in Python; refusals; clean-up by every end."""
+"""The test of 2017 on this node's kernel, shortened: verdict, speed compared with Python, refusals, clean-up."""
 
 import asyncio
 import os
@@ -13,7 +13,8 @@ from kickwatch.errors import KickwatchError
 from kickwatch.experiment.reproduce import Settings, native_loops, run
 from kickwatch.experiment.reproduce_report import Memory, report, verdict
 from kickwatch.native.driver import Helper, HelperError
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup
 from kickwatch.workload.canary import remove_leftovers
 
 pytestmark = pytest.mark.kernel
@@ -24,7 +25,7 @@ SHORT = Settings(loops=300, background_s=1, quiet_s=1, watch_s=1, settle_s=10, p
 
 @pytest.fixture
 def cgroups() -> Iterator[Cgroups]:
-    """This node's; the test's group must be gone afterwards, without our help."""
+    """The cgroups of this node; the test's group must not exist afterwards, without our help."""
     found = Cgroups.read()
     yield found
     left = (found.memory_root / GROUP).exists()
@@ -33,10 +34,10 @@ def cgroups() -> Iterator[Cgroups]:
 
 
 def ignore(_done: int) -> None:
-    """Nobody watches the progress."""
+    """Progress is ignored."""
 
 
-async def test_short_run_is_judged_and_leaves_nothing(cgroups: Cgroups) -> None:
+async def test_a_short_run_has_a_verdict_and_leaves_nothing(cgroups: Cgroups) -> None:
     steps: list[tuple[str, int, int]] = []
     outcome = await run(cgroups, SHORT, progress=lambda *step: steps.append(step), group=GROUP)
     lines = report(outcome).splitlines()
@@ -50,7 +51,7 @@ async def test_short_run_is_judged_and_leaves_nothing(cgroups: Cgroups) -> None:
     assert verdict(outcome).patch.value in lines[-1]
 
 
-async def test_limit_is_really_set_in_each(cgroups: Cgroups) -> None:
+async def test_the_limit_is_set_in_each_memcg(cgroups: Cgroups) -> None:
     name = "memory.max" if cgroups.version is CgroupVersion.V2 else "memory.limit_in_bytes"
     async with native_loops(cgroups, group=GROUP) as loops:
         created = await loops.create(30, ignore)
@@ -63,7 +64,7 @@ async def test_limit_is_really_set_in_each(cgroups: Cgroups) -> None:
 
 
 async def test_attributed_broadcasts_reach_the_verdict(cgroups: Cgroups) -> None:
-    """A probe that counts one more broadcast each time it is asked: the run must not come to rest, and says so."""
+    """A probe that counts one more broadcast at each read: the run must report that it did not come to rest."""
     count = iter(range(10_000))
     settings = Settings(loops=25, background_s=0.1, quiet_s=0.5, watch_s=0.5, settle_s=1.5, poll_s=0.1)
     outcome = await run(cgroups, settings, broadcasts=lambda: next(count), group=GROUP)
@@ -71,7 +72,7 @@ async def test_attributed_broadcasts_reach_the_verdict(cgroups: Cgroups) -> None
     assert "attributed" in verdict(outcome).why
 
 
-async def test_too_many_for_the_memory_are_refused_after_20(cgroups: Cgroups) -> None:
+async def test_more_memcgs_than_memory_allows_are_refused_after_20(cgroups: Cgroups) -> None:
     with pytest.raises(KickwatchError, match=r"memory cgroups of .*--force"):
         await run(cgroups, Settings(loops=1_000_000, background_s=0.1), group=GROUP)
 
@@ -86,7 +87,7 @@ async def test_cancellation_in_the_middle_leaves_nothing(cgroups: Cgroups) -> No
         await work
 
 
-async def test_child_that_hangs_is_killed_at_its_deadline(cgroups: Cgroups, tmp_path: Path) -> None:
+async def test_a_child_that_hangs_is_killed_at_its_deadline(cgroups: Cgroups, tmp_path: Path) -> None:
     parent = await asyncio.to_thread(cgroups.ensure_own, GROUP)
     home = await asyncio.to_thread(cgroups.memcg_dir_of, "self")
     start = time.monotonic()
@@ -100,7 +101,7 @@ async def test_child_that_hangs_is_killed_at_its_deadline(cgroups: Cgroups, tmp_
     assert await asyncio.to_thread(remove_leftovers, cgroups, GROUP) == ()
 
 
-async def test_bad_arguments_are_told(tmp_path: Path) -> None:
+async def test_bad_arguments_are_reported(tmp_path: Path) -> None:
     with pytest.raises(HelperError, match="No such file or directory"):
         await Helper(["reproduce", tmp_path / "gone", "v1", tmp_path, tmp_path]).__aenter__()
     with pytest.raises(HelperError, match=r"status 2.*barriers MANY SINGLE"):
@@ -109,7 +110,7 @@ async def test_bad_arguments_are_told(tmp_path: Path) -> None:
 
 @pytest.fixture
 def unified() -> Iterator[tuple[Path, Path]]:
-    """A group of the test's own on a v2 hierarchy without memory controller, and the cgroup this process is in."""
+    """A group of the test on a v2 hierarchy without memory controller, and the cgroup of this process."""
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     points = [mount.point for mount in mounts if mount.is_v2]
     if not points:
@@ -123,8 +124,8 @@ def unified() -> Iterator[tuple[Path, Path]]:
     assert remove_tree(parent) == ()
 
 
-async def test_cgroup_v2_path_without_a_memory_controller(unified: tuple[Path, Path], tmp_path: Path) -> None:
-    """On a hybrid node the v2 hierarchy has none: the loop runs all the same and says that the limit is absent."""
+async def test_cgroup_v2_without_a_memory_controller(unified: tuple[Path, Path], tmp_path: Path) -> None:
+    """On a hybrid node v2 has no memory controller: the loop runs, and reports that the limit is absent."""
     parent, home = unified
     async with Helper(["reproduce", parent, "v2", home, tmp_path]) as helper:
         answer = await helper.ask("create 23 0", 30)
@@ -134,7 +135,7 @@ async def test_cgroup_v2_path_without_a_memory_controller(unified: tuple[Path, P
 
 
 def loop_in_python(cgroups: Cgroups, parent: Path, home: Path, scratch: Path, loops: int) -> float:
-    """The steps of the test, by one who writes Python plainly; seconds. What it made is removed."""
+    """The steps of the test in plain Python; returns the seconds. It removes what it creates."""
     is_v2 = cgroups.version is CgroupVersion.V2
     limits = ["memory.max"] if is_v2 else ["memory.limit_in_bytes", "memory.kmem.limit_in_bytes"]
     start = time.perf_counter()
@@ -145,7 +146,7 @@ def loop_in_python(cgroups: Cgroups, parent: Path, home: Path, scratch: Path, lo
             try:
                 (memcg / limit).write_text(str(1 << 30))
             except OSError as error:
-                assert error.errno == 524  # noqa: PT017 -- any other refusal is a mistake
+                assert error.errno == 524  # noqa: PT017 -- any other error is a bug
         (memcg / "cgroup.procs").write_text(str(os.getpid()))
         (scratch / "file").touch()
         (scratch / "file").unlink()
@@ -156,8 +157,8 @@ def loop_in_python(cgroups: Cgroups, parent: Path, home: Path, scratch: Path, lo
     return seconds
 
 
-async def test_loop_is_not_slower_than_in_python(cgroups: Cgroups, tmp_path: Path) -> None:
-    """The best of five runs each, interleaved: the kernel's part is the same, ours must not add to it."""
+async def test_the_loop_is_not_slower_than_in_python(cgroups: Cgroups, tmp_path: Path) -> None:
+    """The best of five interleaved runs each: the kernel's share is equal, and ours must not add to it."""
     native_s: list[float] = []
     python_s: list[float] = []
     home = await asyncio.to_thread(cgroups.memcg_dir_of, "self")
@@ -169,7 +170,7 @@ async def test_loop_is_not_slower_than_in_python(cgroups: Cgroups, tmp_path: Pat
     assert min(native_s) <= 1.1 * min(python_s), f"native {native_s}, Python {python_s}, seconds for 300 loops"
 
 
-async def test_memory_is_read_from_the_node_and_the_parent(cgroups: Cgroups) -> None:
+async def test_memory_is_read_from_the_node_and_from_the_parent(cgroups: Cgroups) -> None:
     async with native_loops(cgroups, group=GROUP) as loops:
         memory = await loops.memory()
         assert isinstance(memory, Memory)

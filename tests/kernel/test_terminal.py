@@ -1,4 +1,4 @@
-"""Commands that look at the node, at a real terminal, on a node that can be watched and on one that cannot."""
+"""Commands that examine the node, at a real terminal: on a node with all capabilities, and on one without names."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_doctor(columns: int) -> None:
     assert "Traceback" not in command.text
 
 
-def test_doctor_with_the_control() -> None:
+def test_doctor_with_the_positive_control() -> None:
     with AtATerminal([*KICKWATCH, "doctor", "--control"], columns=80) as command:
         assert command.ended() == 0, command.text
     assert "control" in command.text
@@ -37,8 +37,8 @@ def test_doctor_of_a_node_without_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "closed"])
-def test_reproduce_ends_in_the_midst_of_its_loops_and_leaves_nothing(how: str) -> None:
-    """The terminal signals the whole foreground, the native child that makes the memory cgroups included."""
+def test_an_interrupted_reproduce_leaves_nothing(how: str) -> None:
+    """The terminal signals all foreground processes, also the native child that creates the memory cgroups."""
     before = leftovers()["cgroups"]
     with AtATerminal([*KICKWATCH, "reproduce", "-n", "20000", "--force"], columns=80) as command:
         command.shows("%")

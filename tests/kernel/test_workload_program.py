@@ -1,4 +1,4 @@
-"""The native programs themselves: the container's program at its barrier, and the barriers of the positive control."""
+"""The native programs: the container's program at its barrier, and the barriers of the positive control."""
 
 import asyncio
 import json
@@ -15,7 +15,8 @@ import pytest
 from kickwatch.errors import KickwatchError
 from kickwatch.native import binary
 from kickwatch.native.driver import Answer, Helper, HelperError
-from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes
 from needs import ipi_rung
 
 pytestmark = pytest.mark.kernel
@@ -25,7 +26,7 @@ GROUP = f"kickwatch-test-program-{os.getpid()}"
 
 @pytest.fixture
 def memcg() -> Iterator[Path]:
-    """A memory cgroup of the test's own that takes processes: on v2 none that hands controllers on does."""
+    """A memory cgroup of the test that can contain processes: on v2, one without controllers for children."""
     own = Cgroups.read().ensure_own(GROUP)
     leaf = own / "leaf"
     leaf.mkdir()
@@ -34,12 +35,12 @@ def memcg() -> Iterator[Path]:
 
 
 def start(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """The workload program, or what `prefix` makes of it."""
+    """The workload program, run by `prefix` if given."""
     return subprocess.Popen([*prefix, str(binary("workload")), *arguments], stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_barrier(pid: int, deadline_s: float = 10) -> None:
-    """As kickwatch does: by the name in /proc."""
+    """Release the program as kickwatch does: once /proc shows its name."""
     until = time.monotonic() + deadline_s
     while not at_barrier(pid):
         assert time.monotonic() < until, f"not at the barrier: {Path(f'/proc/{pid}/comm').read_text()}"
@@ -47,26 +48,26 @@ def wait_for_barrier(pid: int, deadline_s: float = 10) -> None:
 
 
 def exit_status_and_error(program: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Exit status and what it complained about."""
+    """Exit status and standard error."""
     _, stderr = program.communicate(timeout=20)
     return program.returncode, stderr
 
 
-def test_programs_need_nothing_but_themselves(tmp_path: Path) -> None:
-    """Alone in a root of their own they complain of their arguments, not of a missing loader."""
-    for name in ("workload", "helper"):
+def test_the_programs_run_in_an_empty_root(tmp_path: Path) -> None:
+    """There they report their wrong arguments, not a missing loader."""
+    for name in ("workload", "kw-helper"):
         shutil.copy(binary(name), tmp_path)
         done = subprocess.run(["chroot", tmp_path, f"/{name}", "--what"], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stderr.startswith(f"{name}: ")
 
 
-def test_program_that_was_not_built_is_told() -> None:
+def test_a_program_that_was_not_built_is_an_error() -> None:
     with pytest.raises(KickwatchError, match="make native"):
         binary("nothing")
 
 
-def test_released_program_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_released_program_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
     program = start("--dir", str(tmp_path))
     wait_for_barrier(program.pid)
     assert len(list(tmp_path.iterdir())) == 1
@@ -75,8 +76,8 @@ def test_released_program_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_release_before_the_barrier_is_not_lost(tmp_path: Path) -> None:
-    """Sent as soon as it is blocked. Who is late finds the program at the barrier, and tries again."""
+def test_a_release_before_the_barrier_is_not_lost(tmp_path: Path) -> None:
+    """The signal is sent as soon as it is blocked. If the program is already at the barrier, the test tries again."""
     early = 0
     for _ in range(50):
         program = start("--dir", str(tmp_path), "--deadline-ms", "10000")
@@ -91,12 +92,12 @@ def test_release_before_the_barrier_is_not_lost(tmp_path: Path) -> None:
 
 
 def blocks_release(pid: int) -> bool:
-    """Whether SIGUSR1 is blocked. In sigtimedwait(), so at the barrier, the kernel takes it out of the mask."""
+    """True if SIGUSR1 is blocked. In sigtimedwait(), that is at the barrier, the kernel removes it from the mask."""
     return int(status_of(pid)["SigBlk"], 16) & 1 << (signal.SIGUSR1 - 1) != 0
 
 
 def at_barrier(pid: int) -> bool:
-    """By the name in /proc."""
+    """True if /proc shows the name of the barrier."""
     return Path(f"/proc/{pid}/comm").read_text() == "kw-barrier\n"
 
 
@@ -106,16 +107,16 @@ def status_of(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def test_program_that_nobody_releases_exits_3(tmp_path: Path) -> None:
+def test_a_program_that_is_not_released_exits_3(tmp_path: Path) -> None:
     before = time.monotonic()
     status, complaint = exit_status_and_error(start("--dir", str(tmp_path), "--deadline-ms", "300"))
     assert status == 3
-    assert complaint == "workload: nobody released the barrier within 300 ms\n"
+    assert complaint == "workload: the barrier was not released within 300 ms\n"
     assert 0.3 <= time.monotonic() - before < 5
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigterm_ends_it_at_the_barrier_and_while_it_holds(tmp_path: Path) -> None:
+def test_sigterm_ends_it_at_the_barrier_and_during_the_hold(tmp_path: Path) -> None:
     for hold in (False, True):
         program = start("--dir", str(tmp_path), "--hold-ms", "60000")
         wait_for_barrier(program.pid)
@@ -126,7 +127,7 @@ def test_sigterm_ends_it_at_the_barrier_and_while_it_holds(tmp_path: Path) -> No
         assert exit_status_and_error(program)[0] == 128 + signal.SIGTERM
 
 
-def test_hold_lasts_as_long_as_asked(tmp_path: Path) -> None:
+def test_the_hold_lasts_as_long_as_requested(tmp_path: Path) -> None:
     program = start("--dir", str(tmp_path), "--hold-ms", "300")
     wait_for_barrier(program.pid)
     released = time.monotonic()
@@ -143,7 +144,7 @@ def test_usage(arguments: list[str]) -> None:
 
 
 def test_as_init_of_a_pid_namespace(tmp_path: Path) -> None:
-    """There signals with default action are dropped by the kernel: both must have been blocked."""
+    """There the kernel drops signals with default action: both must be blocked."""
     for number, expected in ((signal.SIGUSR1, 0), (signal.SIGTERM, 128 + signal.SIGTERM)):
         with start("--dir", str(tmp_path), prefix=("unshare", "--pid", "--fork", "--kill-child")) as unshare:
             init = child_of(unshare.pid)
@@ -154,7 +155,7 @@ def test_as_init_of_a_pid_namespace(tmp_path: Path) -> None:
 
 
 def child_of(pid: int) -> int:
-    """The only child, once it is there."""
+    """The only child, once it exists."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     for _ in range(1000):
         if found := children.read_text().split():
@@ -187,8 +188,8 @@ def test_it_holds_objects_of_many_kinds(tmp_path: Path) -> None:
     assert sum(link.startswith(str(tmp_path)) and link.endswith("(deleted)") for link in links) == 16
 
 
-def test_without_a_place_for_files_it_still_reaches_the_barrier() -> None:
-    """A root and temporary file systems that are all read-only, as a hardened container may have."""
+def test_it_reaches_the_barrier_without_a_place_for_files() -> None:
+    """The root and temporary file systems are read-only, as in some hardened containers."""
     script = (
         'for d in / /dev /dev/shm /run /tmp; do mount --bind $d $d; mount -o remount,bind,ro $d; done; cd /; exec "$0"'
     )
@@ -200,13 +201,13 @@ def test_without_a_place_for_files_it_still_reaches_the_barrier() -> None:
     assert complaint == "workload: not available here: a directory to write in (Read-only file system)\n"
 
 
-# The positive control's barriers, held against a second observer.
+# The barriers of the positive control, compared with a second observer.
 
 MANY, SINGLE = 23, 7
 
 
 def two_cpus() -> str:
-    """The sender's and the target's."""
+    """The CPUs of sender and target."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         pytest.skip("feature: one CPU has no other to interrupt")
@@ -219,7 +220,7 @@ def bounds(answer: Answer, name: str) -> tuple[int, int]:
     return int(low), int(high)
 
 
-async def test_barriers_are_made_and_told(tmp_path: Path) -> None:
+async def test_barriers_are_made_and_reported(tmp_path: Path) -> None:
     async with Helper(["barriers", str(MANY), str(SINGLE), two_cpus()]) as helper:
         assert helper.ready.fields["targets"] == "1"
         many = await helper.ask("many", 20)
@@ -239,25 +240,25 @@ async def test_barriers_need_two_different_cpus(cpus: str) -> None:
         await Helper(["barriers", "23", "7", cpus]).__aenter__()
 
 
-async def test_barriers_on_a_cpu_that_is_not_there() -> None:
+async def test_barriers_on_a_cpu_that_does_not_exist() -> None:
     async with Helper(["barriers", "23", "7", "0,4095"]) as helper:
         with pytest.raises(HelperError, match="after 0 barriers: Invalid argument"):
             await helper.ask("many", 20)
 
 
 async def make_barriers() -> tuple[int, tuple[Answer, Answer]]:
-    """One run: the child's pid and its two answers."""
+    """One run: the child's process id and its two answers."""
     async with Helper(["barriers", str(MANY), str(SINGLE), two_cpus()]) as helper:
         return helper.pid, (await helper.ask("many", 20), await helper.ask("single", 20))
 
 
-BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kickwatch-helpe"/ { @[pid, ksym(args->func)] = count(); }'
+BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kw-helper"/ { @[pid, ksym(args->func)] = count(); }'
 
 
 @pytest.mark.usefixtures("tracefs")  # bpftrace needs it
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_bpftrace_counts_the_same_barriers(busy: bool) -> None:
-    """Each run has a pid of its own, so one observer tells the runs apart. On busy CPUs too."""
+    """Each run has another process id, so one observer can distinguish them. Also on busy CPUs."""
     if ipi_rung() != "csd":
         pytest.skip("feature: no csd:csd_queue_cpu (6.5) for bpftrace to count requests by")
     if shutil.which("bpftrace") is None:
@@ -270,7 +271,7 @@ def test_bpftrace_counts_the_same_barriers(busy: bool) -> None:
     try:
         assert observer.stdout is not None
         assert "attached_probes" in observer.stdout.readline()
-        time.sleep(1)  # the line comes before the probe is armed
+        time.sleep(1)  # the line is printed before the probe is armed
         for _ in range(5):
             pid, answers = asyncio.run(make_barriers())
             runs[pid] = answers
@@ -287,4 +288,4 @@ def test_bpftrace_counts_the_same_barriers(busy: bool) -> None:
             low, high = bounds(answer, "requests")
             assert low <= seen.get(f"{pid},{func}", 0) <= high
             doubtful += low < high and answer.fields["policy"] == "fifo"
-    assert doubtful <= 1  # of ten: even a real-time task can lose its CPU to the host, but not often
+    assert doubtful <= 1  # of ten: even a real-time task can lose its CPU to the host, but rarely

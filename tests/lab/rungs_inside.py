@@ -23,15 +23,16 @@ from kickwatch.errors import KickwatchError
 from kickwatch.experiment.capabilities import examine
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
-from kickwatch.observe.bpf import library
-from kickwatch.observe.contention import ContentionObserver, learn_comm_offset
+from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.libbpf import library
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.task_layout import learn_comm_offset
 
 TRACEFS = Path("/sys/kernel/tracing")
 SHARE = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0  # fraction of the work; many CPUs are slow in a guest

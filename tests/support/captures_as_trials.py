@@ -13,6 +13,9 @@ import json
 from pathlib import Path as FilePath
 from typing import Any
 
+from kickwatch.attribution.attribute import attribute
+from kickwatch.attribution.reasons import BUSY_FUNCS, mask_follows_task
+from kickwatch.attribution.stacks import is_slab_mutex_stack, top_of_stack
 from kickwatch.detect.figures import creation_broadcasts, merge_cells
 from kickwatch.model import (
     CanaryBatch,
@@ -28,15 +31,7 @@ from kickwatch.model import (
     Trial,
     Window,
 )
-from kickwatch.observe.reasons import (
-    BUSY_FUNCS,
-    attribute,
-    infer_func,
-    is_multi_cpu,
-    is_slab_mutex_stack,
-    mask_follows_task,
-    top_of_stack,
-)
+from recorded_stacks import infer_func, is_multi_cpu
 
 CAPTURES = FilePath(__file__).parents[1] / "fixtures" / "captures"
 LOOPS = ("4.19-slab-patched", "4.19-slab-unpatched")

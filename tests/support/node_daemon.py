@@ -241,6 +241,6 @@ def native_children() -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "comm").read_text(encoding="ascii", errors="replace").startswith("kickwatch-helpe"):
+            if (process / "comm").read_text(encoding="ascii", errors="replace").startswith("kw-helper"):
                 found.append(int(process.name))
     return found

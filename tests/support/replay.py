@@ -5,7 +5,8 @@ import os
 import struct
 from dataclasses import dataclass
 
-from kickwatch.observe.bpf import BpfObject, library
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.libbpf import library
 
 _RUN_ON_CPU = 1  # BPF_F_TEST_RUN_ON_CPU, for raw tracepoints since "bpf: Introduce BPF_PROG_TEST_RUN for raw_tp" (5.10)
 

@@ -52,7 +52,7 @@ def configure(node: Node, **changed: object) -> None:
 def leftovers(node: Node) -> dict[str, list[str]]:
     """Everything that kickwatch could leave on the node."""
     cgroups = "find /sys/fs/cgroup -type d -name 'kickwatch*'"
-    processes = "grep -lxE 'kickwatch|kickwatch-helpe|kw-barrier' /proc/[0-9]*/comm || true"
+    processes = "grep -lxE 'kickwatch|kw-helper|kw-barrier' /proc/[0-9]*/comm || true"
     return {
         "containers": node.out("docker", "ps", "--all", "--quiet").split(),
         "images": node.out("docker", "images", "--quiet").split(),

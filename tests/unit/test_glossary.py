@@ -49,7 +49,7 @@ IDENTIFIERS_GONE = {
     "Board": "StatusFileOutlet",
 }
 TEXTS_GONE = {
-    r"kickwatch-help(?!er)": "kickwatch-helper",
+    r"kickwatch-help": "kw-helper",
     r"Event\.NOTE\b": "an event for each condition",
 }
 FILES_GONE = {
@@ -60,6 +60,7 @@ FILES_GONE = {
     "words.py": "a name that says what is in it",
     "probehelper.c": "helper.c",
     "choose.py": "engine_choice.py",
+    "handed_on.py": "subtree_control.py",
 }
 BPF_FUNCTIONS_GONE = {
     "ones": "hweight64",
@@ -99,11 +100,15 @@ CHECKED = (
     "LABORATORY.md",
     "OPERATIONS.md",
     "README.md",
+    "daemon/kickwatch/attribution",
     "daemon/kickwatch/commands",
     "daemon/kickwatch/configuration",
     "daemon/kickwatch/errors.py",
     "daemon/kickwatch/history",
     "daemon/kickwatch/journal",
+    "daemon/kickwatch/native",
+    "daemon/kickwatch/node",
+    "daemon/kickwatch/observe",
     "daemon/kickwatch/process",
     "daemon/kickwatch/report",
     "daemon/kickwatch/workload",
@@ -112,11 +117,16 @@ CHECKED = (
     "tests/ansible",
     "tests/benchmarks",
     "tests/docker",
+    "tests/kernel",
     "tests/lab",
     "tests/prometheus",
     "tests/soak",
     "tests/support",
     "tests/systemd",
+    "tests/unit/attribution",
+    "tests/unit/native",
+    "tests/unit/node",
+    "tests/unit/observe",
     "tests/unit/workload",
 )
 PROSE_SUFFIXES = {".md", ".toml", ".catalog", ".service", ".slice", ".conf", ".preset", ".tmpfiles", ".c", ".h", ".yml"}

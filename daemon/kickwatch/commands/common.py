@@ -14,13 +14,14 @@ from kickwatch.configuration.types import Config
 from kickwatch.errors import InterruptedRunError
 from kickwatch.journal.journal import Event, configure_logging, logger
 from kickwatch.model import Verdict
+from kickwatch.node.roots import HOST
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_STATUS = {Verdict.QUIET: 0, Verdict.BROADCASTING: 3, Verdict.UNKNOWN: 4}
 BISECT_STATUS = {Verdict.QUIET: 0, Verdict.BROADCASTING: 1, Verdict.UNKNOWN: 125}
-DEFAULT_CONFIG = Path("/etc/kickwatch/kickwatch.toml")
+DEFAULT_CONFIG = HOST.etc / "kickwatch" / "kickwatch.toml"
 
 
 def config_options(command: Command) -> Command:

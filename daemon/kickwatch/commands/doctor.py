@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from kickwatch.commands.common import config_options, read_config, run
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Share
 from kickwatch.experiment.capabilities import Capability, blind, examine
+from kickwatch.experiment.known_reasons import KnownReason, read_known_reasons
 from kickwatch.report.tables import table
 from kickwatch.service.pace import pace_of
 
@@ -24,8 +26,13 @@ BLIND_STATUS = 4
     is_flag=True,
     help="Also run the positive control: known requests that must be counted.",
 )
+@click.option(
+    "--reasons",
+    is_flag=True,
+    help="Also explain the known reasons for IPIs, with their functions in this kernel.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, as_json: bool) -> None:
+def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, reasons: bool, as_json: bool) -> None:
     """Check what this node supports, what is missing, and how to fix it.
 
     Also prints how the false-alarm rate is divided among the detectors at the configured pace.
@@ -34,12 +41,16 @@ def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, as_js
     """
     config = read_config(config_path, sets)
     found = run(examine(config, control=control))
+    known = run(read_known_reasons()) if reasons else None
     shares = Monitor(pace_of(config)).shares
     if as_json:
         result = {"schema": 1, "blind": blind(found), "capabilities": msgspec.to_builtins(found)}
-        click.echo(json.dumps(result | {"streams": msgspec.to_builtins(shares)}, indent=1))
+        result |= {"streams": msgspec.to_builtins(shares)}
+        click.echo(json.dumps(result | ({} if known is None else {"reasons": msgspec.to_builtins(known)}), indent=1))
     else:
         _print(found, shares)
+        if known is not None:
+            _print_reasons(known)
     sys.exit(BLIND_STATUS if blind(found) else 0)
 
 
@@ -53,3 +64,12 @@ def _print(found: list[Capability], shares: tuple[Share, ...]) -> None:
     click.echo("\nat most one false alarm in 1000 node-years, divided among the detectors' streams at this pace:")
     rows = [(share.name, f"{share.observations_per_year:.0f}", f"{share.threshold:.2e}") for share in shares]
     click.echo(table(("stream", "observations/year", "threshold"), rows))
+
+
+def _print_reasons(known: list[KnownReason]) -> None:
+    click.echo("\nreasons for IPIs that kickwatch knows, each with its functions in this kernel:")
+    for reason in known:
+        functions = ", ".join(reason.functions) or "not in this kernel"
+        click.echo(f"\n{reason.reason}" + ("" if functions == reason.reason else f" ({functions})"))
+        for text in (reason.meaning, reason.history):
+            click.echo(textwrap.fill(f"{text}.", 100, initial_indent="    ", subsequent_indent="    "))

@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import click
 
@@ -43,7 +42,7 @@ def reproduce(loops: int, force: bool) -> None:
 
 async def _reproduce(settings: Settings) -> Reproduction:
     with NodeLock(), _Bar(settings.loops) as bar:
-        observatory = await Observatory.open(Path("/proc"))
+        observatory = await Observatory.open()
         for loss in observatory.losses:
             click.echo(f"note: {loss}", err=True)
         try:

@@ -7,6 +7,7 @@ import msgspec
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment.known_reasons import functions_found
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem
@@ -99,7 +100,9 @@ def _names(observatory: Observatory) -> Capability:
     return Capability(
         name="kernel symbols",
         satisfied=not hidden,
-        detail="/proc/kallsyms shows no addresses" if hidden else "/proc/kallsyms",
+        detail="/proc/kallsyms shows no addresses"
+        if hidden
+        else f"/proc/kallsyms, with {functions_found(observatory.symbols)}",
         remedy="CAP_SYSLOG; under systemd ProtectKernelLogs=no and ProtectKernelTunables=no" if hidden else "",
         needed=True,
     )

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import TypeVar
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import EngineError, KickwatchError
 from kickwatch.journal.journal import Event, logger
 from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.roots import HOST
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.engine_choice import choose_engine
 from kickwatch.workload.names import cgroup_parent, read_instance
@@ -54,7 +54,7 @@ async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgrou
 async def _swept(instance: str, cgroups: Cgroups) -> int:
     """What an engine without a daemon left."""
     try:
-        return await asyncio.to_thread(BundleStore(ROOT, Path("/proc")).remove_leftovers, instance, cgroups)
+        return await asyncio.to_thread(BundleStore(ROOT, HOST.proc).remove_leftovers, instance, cgroups)
     except OSError as error:
         raise EngineError(f"{ROOT} cannot be cleared ({error.strerror})", f"remove {ROOT}") from error
 

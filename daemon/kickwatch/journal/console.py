@@ -21,7 +21,7 @@ from kickwatch.journal.plain import as_json, plain, text
 
 MIN_WIDTH = 40  # columns; a narrower terminal is treated as if it had these
 
-_SENTENCES = ("headline", "explanation", "what", "remedy")
+_SENTENCES = ("headline", "explanation", "what", "meaning", "remedy")
 _FOR_COLLECTORS = frozenset({"schema", "priority"})
 _INDENT = "    "
 _SHORT = 48  # characters; a longer value gets its own line

@@ -1,6 +1,6 @@
-"""The native programs, built from the C beside this file by `make native`, and what drives them.
+"""The native programs, which `make native` builds from the C files here, and the driver of kw-helper.
 
-Imports `errors` and `process`; it knows no container and no probe.
+Imports `errors` and `process`; never the rooms that know containers or probes.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ _BIN = Path(__file__).parent / "bin"
 
 
 def binary(name: str) -> Path:
-    """Path of the program `name` (`workload` or `helper`). Raises KickwatchError when it was not built."""
+    """Path of the program `name` (`workload` or `kw-helper`). Raises KickwatchError if it was not built."""
     path = _BIN / name
     if not path.is_file():
         raise KickwatchError(f"the native program {path} is missing", "build it with `make native`")

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The canary: a batch of bare memory cgroups, the 2017 test in small and without limits.
+ * The canary: a batch of bare memory cgroups, a small form of the test of 2017, without limits.
  *
- * Commands: `create [COUNT]` makes, enters, uses and leaves N (COUNT) of them; `remove` removes what is there.
+ * Commands: `create [COUNT]` creates, enters, uses and leaves N (COUNT) memory cgroups; `remove` removes all that exist.
  */
 #include "helper.h"
 
@@ -19,11 +19,11 @@ static void create(struct memcgs *groups, const char *arguments)
 	long count = batch;
 
 	if (*arguments && !read_number(arguments, 1, MOST, &count))
-		say_error(EINVAL, "create [COUNT], 1 to %d", MOST);
+		reply_error(EINVAL, "create [COUNT], 1 to %d", MOST);
 	else if (groups->first != groups->next)
-		say_error(EEXIST, "the last batch was not removed");
+		reply_error(EEXIST, "the last batch was not removed");
 	else if (memcgs_create(groups, count, 0, NULL) == 0)
-		say("done %llu", (unsigned long long)(now_ns() - start));
+		reply("done %llu", (unsigned long long)(now_ns() - start));
 }
 
 int canary_main(int argc, char **argv)

@@ -1,7 +1,7 @@
-"""One native child process and its line protocol: a command out, `progress` lines and one final line back.
+"""Runs kw-helper as a child process: a command goes out, `progress` lines and one final line come back.
 
-The protocol is described in native/helper.h. The child ends, and gives back what it made, when its standard input
-closes or its parent dies. Every wait has a deadline; a child that misses one is killed by its own handle.
+helper.h describes the protocol. When its standard input is closed or its parent dies, the child removes what it has
+created, and ends. Every wait has a deadline; a child that misses it is killed.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from kickwatch.process.cancellation import run_shielded, timeout
 
 START_S = 10.0
 _KILLED_S = 5.0
-STOP_S = 60.0  # the child may have ten thousand cgroups to remove first
+STOP_S = 60.0  # the child may have to remove ten thousand cgroups first
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A line of the child: its first word, the number after it, if any, and its `key=value` pairs."""
+    """A line of the child: its first word, the number after it, if there is one, and its `key=value` pairs."""
 
     word: str
     value: int | None = None
@@ -32,7 +32,7 @@ class Answer:
 
 
 class HelperError(KickwatchError):
-    """The child refused a command, ended, or did not answer in time. `errno` is the kernel's, 0 if none was given."""
+    """The child refused a command, ended, or did not answer in time. `errno` is the kernel's, 0 if it is not known."""
 
     def __init__(self, what: str, remedy: str = "", errno: int = 0) -> None:
         """As KickwatchError."""
@@ -41,7 +41,7 @@ class HelperError(KickwatchError):
 
 
 def parse_answer(line: str) -> Answer:
-    """Pure: `done 12345 policy=fifo` is word, value, fields; `text` is all after word and value."""
+    """Pure: `done 12345 policy=fifo` is word, value, fields; `text` is everything after word and value."""
     word, _, rest = line.strip().partition(" ")
     first, _, after = rest.partition(" ")
     value = int(first) if first.isascii() and first.isdecimal() else None
@@ -61,28 +61,28 @@ class Helper:
         start_s: float = START_S,
         stop_s: float = STOP_S,
     ) -> None:
-        """`arguments` begin with the mode. `stop_s` bounds the farewell, in which the child cleans up."""
+        """`arguments` begin with the mode. `stop_s` is the limit for the child's clean-up when it is to end."""
         self._arguments = [str(argument) for argument in arguments]
         self._program = program
         self._start_s = start_s
         self._stop_s = stop_s
         self._process: Process | None = None
-        self._out_of_step = False
+        self._answer_pending = False
         self.ready = Answer("")
 
     @property
     def pid(self) -> int:
-        """The child's process id; its name is `kickwatch-helper`, of which the kernel keeps 15 bytes."""
+        """The child's process id; its name (`comm`) is `kw-helper`."""
         return self._running().pid
 
     @property
     def lives(self) -> bool:
-        """Whether the child was started, has not ended and has answered to all it was asked."""
-        return self._process is not None and self._process.returncode is None and not self._out_of_step
+        """True if the child was started, has not ended, and has answered every command."""
+        return self._process is not None and self._process.returncode is None and not self._answer_pending
 
     async def __aenter__(self) -> Self:
         """Start the child and wait for its `ready`. Raises HelperError."""
-        program = self._program if self._program is not None else await asyncio.to_thread(binary, "helper")
+        program = self._program if self._program is not None else await asyncio.to_thread(binary, "kw-helper")
         try:
             self._process = await asyncio.create_subprocess_exec(
                 program, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE
@@ -97,47 +97,51 @@ class Helper:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close its input and wait for its clean-up; kill it at the deadline."""
+        """Close its standard input and wait for its clean-up; kill it at the deadline."""
         await self._close_shielded()
 
     async def ask(self, command: str, timeout_s: float, progress: Callable[[int], None] | None = None) -> Answer:
-        """Send one command and return its `done` line; `progress` gets the number of each progress line.
+        """Send one command and return its `done` line; `progress` is called with the number of each progress line.
 
-        Raises HelperError on an `error` line, when the child has ended, and after `timeout_s`.
+        Raises HelperError on an `error` line, if the child has ended, and after `timeout_s`.
         """
         process = self._running()
-        if self._out_of_step or process.stdin is None:
-            raise HelperError(f"the child `{self._arguments[0]}` lost a command before `{command}`", "start a new one")
-        self._out_of_step = True  # until its answer was read: a late one must not pass for the next one's
+        if self._answer_pending or process.stdin is None:
+            raise HelperError(f"{self._title} lost a command before `{command}`", "start a new one")
+        self._answer_pending = True  # a late answer must not be taken for that of the next command
         try:
             process.stdin.write(f"{command}\n".encode("ascii"))
             async with timeout(timeout_s):
                 await process.stdin.drain()
         except (TimeoutError, ConnectionError):
-            pass  # it has ended or hangs: the read below says which
+            pass  # it has ended or hangs: the read below finds out
         answer = await self._final(timeout_s, command, progress)
-        self._out_of_step = False
+        self._answer_pending = False
         return answer
 
+    @property
+    def _title(self) -> str:
+        """The program and its mode, for errors."""
+        return f"kw-helper {self._arguments[0]}"
+
     async def _final(self, timeout_s: float, command: str, progress: Callable[[int], None] | None) -> Answer:
-        what = f"the child `{self._arguments[0]}`"
         try:
             async with timeout(timeout_s):
                 answer = await self._read(progress)
         except TimeoutError as error:
-            raise HelperError(
-                f"{what} gave no answer to `{command}` in {timeout_s:g} s", "is the node busy?"
-            ) from error
+            what = f"{self._title} gave no answer to `{command}` in {timeout_s:g} s"
+            raise HelperError(what, "is the node busy?") from error
         if answer is None:
-            said = await self._close_shielded()
-            raise HelperError(f"{what} ended during `{command}` (status {self._running().returncode}) {said}".strip())
+            complaint = await self._close_shielded()
+            status = self._running().returncode
+            raise HelperError(f"{self._title} ended during `{command}` (status {status}) {complaint}".strip())
         if answer.word == "error":
-            self._out_of_step = False
-            raise HelperError(f"{what}: `{command}`: {answer.text}", errno=answer.value or 0)
+            self._answer_pending = False
+            raise HelperError(f"{self._title}: `{command}`: {answer.text}", errno=answer.value or 0)
         return answer
 
     async def _read(self, progress: Callable[[int], None] | None) -> Answer | None:
-        """The next line that is no progress; None at the end of its output."""
+        """The next line that is not a progress line; None at the end of the output."""
         stdout = self._running().stdout
         while stdout is not None and (line := await stdout.readline()):
             answer = parse_answer(line.decode("utf-8", errors="replace"))
@@ -149,26 +153,26 @@ class Helper:
 
     def _running(self) -> Process:
         if self._process is None:
-            raise HelperError(f"the child `{self._arguments[0]}` was not started", "enter it with `async with`")
+            raise HelperError(f"{self._title} was not started", "enter it with `async with`")
         return self._process
 
     async def _close_shielded(self) -> str:
-        """Bounded by `stop_s`, so cancellations wait for it: no child outlives us."""
+        """Cancellations wait for it, at most `stop_s`: no child outlives this process."""
         return await run_shielded(self._close())
 
     async def _close(self) -> str:
-        """Returns what the child said on standard error."""
+        """Returns the child's standard error."""
         process = self._running()
         if process.stdin is not None:
             process.stdin.close()  # communicate() without input does so only since Python 3.12
         try:
             async with timeout(self._stop_s):
-                _, stderr = await process.communicate()  # drains its output
+                _, stderr = await process.communicate()  # it also drains the output
         except TimeoutError:
             if process.returncode is None:
                 process.kill()
             stderr = b""
-            with suppress(TimeoutError):  # one that sleeps uninterruptibly in the kernel ends when it may
+            with suppress(TimeoutError):  # one in uninterruptible sleep ends as soon as the kernel lets it
                 async with timeout(_KILLED_S):
                     _, stderr = await process.communicate()
         return stderr.decode("utf-8", errors="replace").strip() if stderr else ""

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * kickwatch-helper: the small experiments that need a process of their own, driven over pipes (helper.h has the
- * protocol) so that kickwatch can sample at exact moments.
+ * kw-helper: small experiments that need a separate process. kickwatch controls them through pipes (the protocol is in
+ * helper.h), so it can sample at exact moments.
  *
- *   helper canary PARENT N v1|v2 HOME SCRATCH    a batch of bare memory cgroups
- *   helper reproduce PARENT v1|v2 HOME SCRATCH   the 2017 test
- *   helper barriers MANY SINGLE CPU,CPU[,...]    the positive control
- *   helper slabinfo FILE                         one wait for slab_mutex
+ *   kw-helper canary PARENT N v1|v2 HOME SCRATCH    a batch of bare memory cgroups
+ *   kw-helper reproduce PARENT v1|v2 HOME SCRATCH   the test of 2017
+ *   kw-helper barriers MANY SINGLE CPU,CPU[,...]    the positive control
+ *   kw-helper slabinfo FILE                         one wait for slab_mutex
  *
  * PARENT, HOME: cgroup directories of the memory hierarchy; SCRATCH: a directory for a file.
- * Exit status: 0 the parent said goodbye, 1 could not work, 2 usage, 143 ended by SIGTERM.
+ * Exit status: 0 standard input was closed, 1 cannot work, 2 usage, 143 ended by SIGTERM.
  */
 #include "helper.h"
 
@@ -31,7 +31,7 @@ int main(int argc, char **argv)
 	else if (argc >= 2 && !strcmp(argv[1], "slabinfo"))
 		status = slabinfo_main(argc - 1, argv + 1);
 	if (status == 2)
-		fprintf(stderr, "helper: canary PARENT N v1|v2 HOME SCRATCH | reproduce PARENT v1|v2 HOME SCRATCH | "
+		fprintf(stderr, "kw-helper: canary PARENT N v1|v2 HOME SCRATCH | reproduce PARENT v1|v2 HOME SCRATCH | "
 				"barriers MANY SINGLE CPU,CPU[,...] | slabinfo FILE\n");
 	return status == 0 && ended_by_signal() ? 128 + SIGTERM : status;
 }

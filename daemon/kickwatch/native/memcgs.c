@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Memory cgroups made, entered, used and left, one after the other; removed together. Cgroup v1 and v2. */
+/* Creates, enters, uses and leaves memory cgroups, one after the other; removes them together. For cgroup v1 and v2. */
 #define _GNU_SOURCE
 #include "helper.h"
 
@@ -40,7 +40,7 @@ int read_file(int dir, const char *name, char *text, size_t size)
 	return error;
 }
 
-/* Unique while this process lives, on every batch: a dying memcg's name is never taken again. */
+/* Unique as long as this process runs, over all batches: the name of a dying memcg is never reused. */
 static void name_of(char name[48], long serial)
 {
 	snprintf(name, 48, "kw-%d-%ld", getpid(), serial);
@@ -53,25 +53,25 @@ int memcgs_open(struct memcgs *groups, const char *parent, const char *home, con
 	*groups = (struct memcgs){ 0 };
 	groups->parent = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (groups->parent < 0)
-		return say_error(errno, "%s: %s", parent, strerror(errno));
+		return reply_error(errno, "%s: %s", parent, strerror(errno));
 	snprintf(procs, sizeof(procs), "%s/cgroup.procs", home);
 	groups->home = open(procs, O_WRONLY | O_CLOEXEC);
 	if (groups->home < 0)
-		return say_error(errno, "%s: %s", procs, strerror(errno));
+		return reply_error(errno, "%s: %s", procs, strerror(errno));
 	groups->scratch = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (groups->scratch < 0)
-		return say_error(errno, "%s: %s", scratch, strerror(errno));
+		return reply_error(errno, "%s: %s", scratch, strerror(errno));
 	return 0;
 }
 
 /*
- * "0" means the writing process, on v1 and v2. On v2 PARENT may have controllers enabled for its children and then
- * takes no process ("no internal processes"): so the way out of a memcg is the cgroup we came from.
+ * "0" is the writing process, on v1 and v2. On v2 PARENT may have controllers enabled for its children, and then it
+ * cannot contain a process ("no internal processes"). So the process returns to the cgroup that it came from.
  */
 static int go_home(struct memcgs *groups)
 {
 	if (write(groups->home, "0", 1) < 0)
-		return say_error(errno, "back to the first cgroup: %s", strerror(errno));
+		return reply_error(errno, "return to the first cgroup: %s", strerror(errno));
 	return 0;
 }
 
@@ -80,10 +80,10 @@ static int touch(struct memcgs *groups, const char *name)
 	int fd = openat(groups->scratch, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 
 	if (fd < 0)
-		return say_error(errno, "create a file in the scratch directory: %s", strerror(errno));
+		return reply_error(errno, "create a file in the scratch directory: %s", strerror(errno));
 	close(fd);
 	if (unlinkat(groups->scratch, name, 0) != 0)
-		return say_error(errno, "unlink a file in the scratch directory: %s", strerror(errno));
+		return reply_error(errno, "unlink a file in the scratch directory: %s", strerror(errno));
 	return 0;
 }
 
@@ -94,17 +94,17 @@ static int create_one(struct memcgs *groups, prepare_fn prepare)
 
 	name_of(name, groups->next);
 	if (mkdirat(groups->parent, name, 0755) != 0)
-		return say_error(errno, "mkdir %s: %s", name, strerror(errno));
+		return reply_error(errno, "mkdir %s: %s", name, strerror(errno));
 	groups->next++;
 	dir = openat(groups->parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
-		return say_error(errno, "%s: %s", name, strerror(errno));
+		return reply_error(errno, "%s: %s", name, strerror(errno));
 	if (prepare)
 		status = prepare(dir);
 	if (status == 0) {
 		error = write_file(dir, "cgroup.procs", "0");
 		if (error)
-			status = say_error(error, "%s/cgroup.procs: %s", name, strerror(error));
+			status = reply_error(error, "%s/cgroup.procs: %s", name, strerror(error));
 		else
 			status = touch(groups, name);
 	}
@@ -120,17 +120,17 @@ int memcgs_create(struct memcgs *groups, long count, long progress_every, prepar
 			return -1;
 		}
 		if (create_one(groups, prepare) != 0) {
-			/* The error was said; leaving is silent, one answer a command. */
+			/* The error line is written; a command has only one answer, so a second error is ignored. */
 			(void)!write(groups->home, "0", 1);
 			return -1;
 		}
 		if (progress_every && made % progress_every == 0)
-			say("progress %ld", made);
+			reply("progress %ld", made);
 	}
 	return go_home(groups);
 }
 
-/* EBUSY passes: a task that exits is counted a little longer, and css references drop after a grace period. */
+/* EBUSY ends soon: a task is counted until shortly after its exit, and css references end after a grace period. */
 static int remove_one(struct memcgs *groups, const char *name)
 {
 	const struct timespec pause = { .tv_nsec = 2000000 };
@@ -142,7 +142,7 @@ static int remove_one(struct memcgs *groups, const char *name)
 			break;
 		nanosleep(&pause, NULL);
 	}
-	return say_error(errno, "rmdir %s: %s", name, strerror(errno));
+	return reply_error(errno, "rmdir %s: %s", name, strerror(errno));
 }
 
 int memcgs_remove(struct memcgs *groups)
@@ -161,16 +161,16 @@ int memcgs_serve(struct memcgs *groups, create_fn create)
 {
 	char line[64];
 
-	say("ready");
+	reply("ready");
 	while (next_command(line, sizeof(line))) {
 		uint64_t start = now_ns();
 
 		if (!strcmp(line, "create") || !strncmp(line, "create ", 7))
 			create(groups, line[6] ? line + 7 : "");
 		else if (strcmp(line, "remove"))
-			say_error(EINVAL, "unknown command");
+			reply_error(EINVAL, "unknown command");
 		else if (memcgs_remove(groups) == 0)
-			say("done %llu", (unsigned long long)(now_ns() - start));
+			reply("done %llu", (unsigned long long)(now_ns() - start));
 	}
 	return memcgs_remove(groups) == 0 ? 0 : 1;
 }

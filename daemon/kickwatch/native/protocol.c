@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The protocol of kickwatch-helper (helper.h): commands in, lines out, and when to stop. */
+/* The protocol of kw-helper (helper.h): reads commands, writes answers, and detects when to stop. */
 #define _GNU_SOURCE
 #include "helper.h"
 
@@ -57,7 +57,7 @@ bool next_command(char *line, size_t size)
 			memmove(kept, end + 1, filled);
 			return true;
 		}
-		if (filled == sizeof(kept)) /* no command is that long */
+		if (filled == sizeof(kept)) /* no command is so long */
 			return false;
 		got = read(STDIN_FILENO, kept + filled, sizeof(kept) - filled);
 		if (got == 0 || (got < 0 && errno != EINTR))
@@ -68,8 +68,8 @@ bool next_command(char *line, size_t size)
 	return false;
 }
 
-/* One write a line, so that the parent's clock starts when the line is whole. */
-static void say_line(const char *prefix, const char *format, va_list arguments)
+/* One write per line: the parent reads the clock when it has the whole line. */
+static void write_line(const char *prefix, const char *format, va_list arguments)
 {
 	char line[512];
 	int used = snprintf(line, sizeof(line), "%s", prefix);
@@ -90,23 +90,23 @@ static void say_line(const char *prefix, const char *format, va_list arguments)
 	}
 }
 
-void say(const char *format, ...)
+void reply(const char *format, ...)
 {
 	va_list arguments;
 
 	va_start(arguments, format);
-	say_line("", format, arguments);
+	write_line("", format, arguments);
 	va_end(arguments);
 }
 
-int say_error(int error, const char *format, ...)
+int reply_error(int error, const char *format, ...)
 {
 	char prefix[32];
 	va_list arguments;
 
 	snprintf(prefix, sizeof(prefix), "error %d ", error);
 	va_start(arguments, format);
-	say_line(prefix, format, arguments);
+	write_line(prefix, format, arguments);
 	va_end(arguments);
 	return -1;
 }
@@ -120,7 +120,7 @@ bool read_number(const char *text, long low, long high, long *number)
 	return !errno && end != text && !*end && *number >= low && *number <= high;
 }
 
-/* The pipe tells of the parent's end too, but only when it is read: a long loop would run on without the signal. */
+/* The pipe also shows that the parent has ended, but only on a read: without the signal a long loop would continue. */
 void follow_parent(void)
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
@@ -129,7 +129,6 @@ void follow_parent(void)
 	sigaction(SIGPIPE, &ignore, NULL);
 	sigaction(SIGTERM, &term, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	prctl(PR_SET_NAME, "kickwatch-helper"); /* the kernel keeps 15 bytes of it */
 }
 
 bool ended_by_signal(void)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The test with which "slab: avoid IPIs when creating kmem caches" (4.12) was published: for each loop a memory
- * cgroup with limits on memory and kernel memory, entered, and a file created and unlinked in it.
+ * The test that was published with "slab: avoid IPIs when creating kmem caches" (4.12). Each loop creates a memory cgroup
+ * with limits on memory and kernel memory, enters it, and creates and unlinks a file.
  *
- * Commands: `create COUNT EVERY` does COUNT more loops, `progress N` every EVERY of them (0: none); `remove` removes
- * all. The answer to `create` says what became of the limits:
+ * Commands: `create COUNT EVERY` does COUNT more loops, with a `progress N` line after each EVERY loops (0: none);
+ * `remove` removes all cgroups. The answer to `create` reports what happened to the limits:
  *   limit=set|absent|refused:ERRNO   memory.limit_in_bytes, or memory.max on v2
  *   kmem=set|noop|absent|refused:ERRNO   memory.kmem.limit_in_bytes: refused with 524 (ENOTSUPP) since 5.16,
  *                                    accepted and ignored since 6.6 and 6.1.y, absent on v2
@@ -27,7 +27,7 @@ static void set_limit(int memcg, const char *name, char fate[32])
 	char back[64];
 	int error = write_file(memcg, name, LIMIT);
 
-	if (fate[0]) /* the first loop told; reading back in each would slow the loop down */
+	if (fate[0]) /* known from the first loop; reading the limit in each would slow the loop down */
 		return;
 	if (error == ENOENT)
 		snprintf(fate, 32, "absent");
@@ -56,9 +56,9 @@ static void create(struct memcgs *groups, const char *arguments)
 	long count, every;
 
 	if (sscanf(arguments, "%ld %ld", &count, &every) != 2 || count < 1 || every < 0)
-		say_error(EINVAL, "create COUNT EVERY");
+		reply_error(EINVAL, "create COUNT EVERY");
 	else if (memcgs_create(groups, count, every, set_limits) == 0)
-		say("done %llu limit=%s kmem=%s", (unsigned long long)(now_ns() - start), limit_fate,
+		reply("done %llu limit=%s kmem=%s", (unsigned long long)(now_ns() - start), limit_fate,
 		    is_v2 ? "absent" : kmem_fate);
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Two readers of /proc/slabinfo at the same moment: one of them waits for slab_mutex, and the stack of its wait tells
- * which mutex that is, on kernels whose kallsyms has no data symbols. Each reads the file once; both begin together,
- * from a spinning start, since a read holds the mutex for some microseconds only.
+ * Two threads read /proc/slabinfo at the same time: one of them waits for slab_mutex, and the stack of its wait shows which
+ * mutex that is, on kernels whose kallsyms has no data symbols. Each reads the file once. Both spin until the other is
+ * ready, since a read holds the mutex only for some microseconds.
  *
- * Command: `read`. Done at the kickwatch daemon's start, never in a loop: reading slabinfo stops all slab creation.
+ * Command: `read`. The daemon does this once, at its start: while slabinfo is read no slab cache can be created.
  */
 #define _GNU_SOURCE
 #include "helper.h"
@@ -22,8 +22,8 @@ enum { READERS = 2, START_NS = 60 * 1000 * 1000, LONGEST_NS = 100 * 1000 * 1000 
 static const char *path;
 static atomic_int waiting;
 
-/* The first two CPUs we may use, one for each reader: on one CPU they would take turns and never meet. */
-static void settle_on_cpu(int which)
+/* The first two CPUs that we may use, one for each reader: on one CPU they would take turns and never meet. */
+static void pin_to_cpu(int which)
 {
 	cpu_set_t allowed, mine;
 
@@ -43,9 +43,9 @@ static void *reader(void *number)
 {
 	uint64_t begun;
 	int file = open(path, O_RDONLY | O_CLOEXEC);
-	char buffer[256]; /* small: each read() takes the mutex anew, so that the two are sure to meet */
+	char buffer[256]; /* small: each read() takes the mutex again, and the two are sure to meet */
 
-	settle_on_cpu((int)(intptr_t)number);
+	pin_to_cpu((int)(intptr_t)number);
 	begun = now_ns();
 	atomic_fetch_add(&waiting, 1);
 	while (atomic_load(&waiting) < READERS && now_ns() - begun < START_NS)
@@ -68,7 +68,7 @@ static void read_together(void)
 		started++;
 	for (int i = 0; i < started; i++)
 		pthread_join(threads[i], NULL);
-	say("done %llu readers=%d", (unsigned long long)(now_ns() - start), started);
+	reply("done %llu readers=%d", (unsigned long long)(now_ns() - start), started);
 }
 
 int slabinfo_main(int argc, char **argv)
@@ -79,15 +79,15 @@ int slabinfo_main(int argc, char **argv)
 		return 2;
 	path = argv[1];
 	if (access(path, R_OK) != 0) {
-		say_error(errno, "%s cannot be read", path);
+		reply_error(errno, "%s cannot be read", path);
 		return 1;
 	}
-	say("ready");
+	reply("ready");
 	while (next_command(command, sizeof(command))) {
 		if (!strcmp(command, "read"))
 			read_together();
 		else
-			say_error(EINVAL, "the only command is `read`");
+			reply_error(EINVAL, "the only command is `read`");
 	}
 	return 0;
 }

@@ -1,252 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The only program of the container image: allocates from many slab caches inside its memory cgroup, waits at a
- * barrier until kickwatch has read that cgroup, and exits.
+ * The only program of the container image: allocates from many slab caches inside its memory cgroup, waits at a barrier
+ * until kickwatch has read that cgroup, and exits.
  *
  *   workload [--deadline-ms N] [--hold-ms N] [--dir PATH]
  *
- * At the barrier its comm is "kw-barrier" and it waits for SIGUSR1, at most N ms (30000). --hold-ms keeps what it
- * holds for another N ms after the release. --dir is tried first as the place for its files.
+ * At the barrier its comm is "kw-barrier", and it waits for SIGUSR1 for at most --deadline-ms (30000). With --hold-ms it
+ * keeps its objects for another N ms after the release. --dir is the first place to try for its files.
  *
- * Exit status: 0 released, 2 usage, 3 nobody came before the deadline, 143 ended by SIGTERM. A kernel feature that
- * is missing or forbidden is named in one line on standard error and fails nothing.
+ * Exit status: 0 released, 2 usage, 3 not released before the deadline, 143 ended by SIGTERM. A kernel feature that is
+ * missing or forbidden is named in one line on standard error and is not an error.
  *
- * It runs as pid 1 of a scratch image: no shell, no /tmp, perhaps a read-only root. The kernel drops signals with
- * default action that are sent to the init of a pid namespace, so both signals are blocked first of all and taken
- * with sigtimedwait().
+ * It runs as pid 1 of a scratch image: no shell, no /tmp, perhaps a read-only root. The kernel drops signals to the init
+ * of a pid namespace if their action is the default. So both signals are blocked first, and taken with sigtimedwait().
  */
 #define _GNU_SOURCE
+#include "workload.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/inotify.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/timerfd.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { EXIT_RELEASED = 0, EXIT_USAGE = 2, EXIT_DEADLINE = 3, EXIT_TERMINATED = 128 + SIGTERM };
-
-enum { FILES = 16, DIRECTORIES = 16, MISSING_NAMES = 64, PAIRS = 8, TIMERS = 8, MAPPINGS = 64 };
-
-static char missing[512]; /* what this kernel or sandbox did not give, "name (reason), ..." */
-
-static void note_missing(const char *feature)
-{
-	size_t used = strlen(missing);
-
-	snprintf(missing + used, sizeof(missing) - used, "%s%s (%s)", used ? ", " : "", feature, strerror(errno));
-}
-
-/* A directory of our own in the first place that takes one; -1 if none does. The name is kept for the end. */
-static char home[256];
-
-static int open_home(const char *wanted)
-{
-	const char *places[] = { wanted, "/", "/dev/shm", "/run", "/tmp", "." };
-
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		int dir;
-
-		if (!places[i])
-			continue;
-		snprintf(home, sizeof(home), "%s/kw-workload-%d", places[i], getpid());
-		if (mkdir(home, 0700) != 0)
-			continue;
-		dir = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (dir >= 0)
-			return dir;
-		rmdir(home);
-	}
-	home[0] = '\0';
-	return -1;
-}
-
-/* The 2017 test in small: create and unlink. The open descriptor keeps the inode, the dentry and the file. */
-static void fill_files(int dir)
-{
-	char name[32];
-
-	for (int i = 0; i < FILES; i++) {
-		snprintf(name, sizeof(name), "file%d", i);
-		if (openat(dir, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600) < 0) {
-			note_missing("open");
-			return;
-		}
-		unlinkat(dir, name, 0);
-	}
-}
-
-static void fill_dentries(int dir)
-{
-	struct stat st;
-	char name[32];
-
-	for (int i = 0; i < DIRECTORIES; i++) {
-		snprintf(name, sizeof(name), "dir%d", i);
-		if (mkdirat(dir, name, 0700) != 0)
-			return note_missing("mkdir");
-		snprintf(name, sizeof(name), "link%d", i);
-		if (symlinkat("a target too long to be stored inside every kind of inode, so that it needs memory of its own",
-			      dir, name) != 0)
-			return note_missing("symlink");
-	}
-	for (int i = 0; i < MISSING_NAMES; i++) { /* negative dentries */
-		snprintf(name, sizeof(name), "nobody%d", i);
-		(void)fstatat(dir, name, &st, 0);
-	}
-}
-
-static void empty_home(int dir)
-{
-	char name[32];
-
-	for (int i = 0; i < DIRECTORIES; i++) {
-		snprintf(name, sizeof(name), "dir%d", i);
-		unlinkat(dir, name, AT_REMOVEDIR);
-		snprintf(name, sizeof(name), "link%d", i);
-		unlinkat(dir, name, 0);
-	}
-	rmdir(home);
-}
-
-static void fill_pipes(void)
-{
-	int ends[2];
-
-	for (int i = 0; i < PAIRS; i++) {
-		if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
-			return note_missing("pipe");
-		if (write(ends[1], "x", 1) != 1)
-			return note_missing("write to a pipe");
-	}
-}
-
-static void fill_sockets(void)
-{
-	const struct sockaddr_in any = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	const int kinds[] = { SOCK_STREAM, SOCK_DGRAM };
-	int pair[2];
-
-	for (int i = 0; i < PAIRS; i++) {
-		if (socketpair(AF_UNIX, kinds[i % 2] | SOCK_CLOEXEC, 0, pair) != 0)
-			return note_missing("socketpair");
-		if (send(pair[0], "x", 1, MSG_DONTWAIT) != 1) /* an skb stays queued */
-			return note_missing("send");
-		if (socket(AF_UNIX, kinds[i % 2] | SOCK_CLOEXEC, 0) < 0)
-			return note_missing("unix socket");
-	}
-	for (int i = 0; i < PAIRS; i++) {
-		int fd = socket(AF_INET, kinds[i % 2] | SOCK_CLOEXEC, 0);
-
-		if (fd < 0)
-			return note_missing("inet socket");
-		/* Without a loopback device that is up both may fail: the socket is held all the same. */
-		if (bind(fd, (const struct sockaddr *)&any, sizeof(any)) == 0 && kinds[i % 2] == SOCK_STREAM)
-			(void)listen(fd, 1);
-	}
-}
-
-static void fill_events(void)
-{
-	struct epoll_event event = { .events = EPOLLIN };
-	sigset_t none;
-	int poll, fd;
-
-	poll = epoll_create1(EPOLL_CLOEXEC);
-	if (poll < 0)
-		return note_missing("epoll");
-	for (int i = 0; i < PAIRS; i++) {
-		fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (fd < 0 || epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) != 0)
-			return note_missing("eventfd");
-	}
-	fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-	if (fd < 0 || epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) != 0)
-		note_missing("timerfd");
-	sigemptyset(&none);
-	if (signalfd(-1, &none, SFD_CLOEXEC) < 0)
-		note_missing("signalfd");
-}
-
-static void fill_watches(void)
-{
-	int fd = inotify_init1(IN_CLOEXEC);
-
-	if (fd < 0 || inotify_add_watch(fd, home[0] ? home : "/", IN_CREATE | IN_DELETE) < 0)
-		note_missing("inotify");
-}
-
-static void fill_timers(void)
-{
-	struct sigevent silent = { .sigev_notify = SIGEV_NONE };
-	timer_t timer;
-
-	for (int i = 0; i < TIMERS; i++)
-		if (timer_create(CLOCK_MONOTONIC, &silent, &timer) != 0)
-			return note_missing("timer_create"); /* ENOSYS without CONFIG_POSIX_TIMERS */
-}
-
-/* Neighbours with different protection cannot be merged: each mapping is a VMA, each has a page. */
-static void fill_mappings(void)
-{
-	long page = sysconf(_SC_PAGESIZE);
-
-	for (int i = 0; i < MAPPINGS; i++) {
-		char *at = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (at == MAP_FAILED)
-			return note_missing("mmap");
-		*at = 1;
-		if (i % 2)
-			(void)mprotect(at, (size_t)page, PROT_READ);
-	}
-}
-
-/* task_struct, mm, page tables, sighand: taken and given back. */
-static void fill_child(void)
-{
-	pid_t child = fork();
-
-	if (child == 0)
-		_exit(0);
-	if (child < 0)
-		return note_missing("fork");
-	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
-		;
-}
-
-static void fill_caches(int dir)
-{
-	if (dir >= 0) {
-		fill_files(dir);
-		fill_dentries(dir);
-	} else {
-		note_missing("a directory to write in");
-	}
-	fill_pipes();
-	fill_sockets();
-	fill_events();
-	fill_watches();
-	fill_timers();
-	fill_mappings();
-	fill_child();
-	if (missing[0])
-		fprintf(stderr, "workload: not available here: %s\n", missing);
-}
 
 static long long now_ms(void)
 {
@@ -256,7 +36,7 @@ static long long now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
-/* The signal of `set` that came within `ms`, or 0. */
+/* The signal of `set` that arrived within `ms`, or 0. */
 static int wait_signal(const sigset_t *set, long long ms)
 {
 	long long deadline = now_ms() + ms;
@@ -271,7 +51,7 @@ static int wait_signal(const sigset_t *set, long long ms)
 		sig = sigtimedwait(set, NULL, &ts);
 		if (sig > 0)
 			return sig;
-		if (errno != EINTR) /* EAGAIN: the time is over */
+		if (errno != EINTR) /* EAGAIN: timeout */
 			return 0;
 	}
 }
@@ -286,7 +66,7 @@ static int wait_at_barrier(const sigset_t *both, long deadline_ms, long hold_ms)
 	if (sig == SIGTERM)
 		return EXIT_TERMINATED;
 	if (sig == 0) {
-		fprintf(stderr, "workload: nobody released the barrier within %ld ms\n", deadline_ms);
+		fprintf(stderr, "workload: the barrier was not released within %ld ms\n", deadline_ms);
 		return EXIT_DEADLINE;
 	}
 	sigemptyset(&term);

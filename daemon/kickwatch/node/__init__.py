@@ -1,4 +1,4 @@
-"""What this node is and lets us do: kernel, CPUs, cgroups, pressure, privileges, the lock.
+"""The node and what it allows: kernel, CPUs, cgroups, pressure, privileges, the lock.
 
-Imports `errors` and `model`; never `observe` or `workload`, which stand on it.
+Imports `errors` and `model`; never `observe` or `workload`, which are built on it.
 """

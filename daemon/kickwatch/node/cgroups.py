@@ -1,31 +1,24 @@
-"""Where the memory cgroups are, what they say about kernel memory, and the making and removing of our own.
+"""Finds the memory cgroups, reads their kernel memory, and creates our own.
 
-Parsing is pure; every file is reached from roots given as arguments. All calls are short and synchronous: from the
-event loop use `asyncio.to_thread`. Sources: cgroups(7), proc_pid_mountinfo(5), the kernel's cgroup-v1/memory.rst and
-cgroup-v2.rst.
+Parsing is pure. All calls are short and synchronous: from the event loop use `asyncio.to_thread`. Sources: cgroups(7),
+proc_pid_mountinfo(5), the kernel's cgroup-v1/memory.rst and cgroup-v2.rst.
 """
 
-import os
 import re
-import signal
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from errno import EAGAIN, EBUSY, ENOSYS
+from errno import EAGAIN, EBUSY
 from pathlib import Path
 from typing import Self
 
 from kickwatch.errors import CgroupError
+from kickwatch.node.roots import HOST, HostRoots
 
 OWN_PREFIX = "kickwatch"
-_RMDIR_ATTEMPTS = 20
-_RMDIR_PAUSE_S = 0.05
 
 
 class CgroupVersion(StrEnum):
-    """The hierarchy that has the memory controller; a hybrid node with memory on v1 is `v1`."""
+    """Version of the hierarchy with the memory controller; a hybrid node with memory on v1 is `v1`."""
 
     V1 = "v1"
     V2 = "v2"
@@ -33,7 +26,7 @@ class CgroupVersion(StrEnum):
 
 @dataclass(frozen=True)
 class CgroupMount:
-    """One line of mountinfo: `root` is the cgroup that is visible at `point`; v1 controllers, none on v2."""
+    """One line of mountinfo: `root` is the cgroup that is visible at `point`. `controllers` are empty on v2."""
 
     root: str
     point: Path
@@ -43,7 +36,7 @@ class CgroupMount:
 
 @dataclass(frozen=True)
 class Cgroups:
-    """The node's cgroup hierarchies: where each is mounted (`mounts`) and which one has the memory controller."""
+    """The node's cgroup hierarchies: the mount point of each (`mounts`), and the one with the memory controller."""
 
     version: CgroupVersion
     memory_root: Path
@@ -52,29 +45,31 @@ class Cgroups:
     proc: Path
 
     @classmethod
-    def read(cls, proc: Path = Path("/proc"), root: Path = Path("/")) -> Self:
-        """Read `proc`/self/mountinfo; mount points are taken below `root`. Raises CgroupError."""
-        path = proc / "self" / "mountinfo"
+    def read(cls, host: HostRoots = HOST) -> Self:
+        """Read the mounts of this process (mountinfo). Raises CgroupError."""
+        path = host.proc / "self" / "mountinfo"
         try:
             text = path.read_text(encoding="utf-8", errors="surrogateescape")
         except OSError as error:
-            raise CgroupError(f"{path} cannot be read ({error.strerror})", "see that proc is mounted there") from error
-        return cls.locate(parse_mountinfo(text), proc, root)
+            raise CgroupError(
+                f"{path} cannot be read ({error.strerror})", "check that proc is mounted there"
+            ) from error
+        return cls.locate(parse_mountinfo(text), host)
 
     @classmethod
-    def locate(cls, mounts: tuple[CgroupMount, ...], proc: Path, root: Path) -> Self:
-        """Pure. A hierarchy mounted more than once is taken where most of it is visible."""
+    def locate(cls, mounts: tuple[CgroupMount, ...], host: HostRoots = HOST) -> Self:
+        """Pure. Of several mounts of a hierarchy the one that shows most of it is used."""
         by_width = sorted(mounts, key=lambda mount: len(mount.root))
         memory = next((mount for mount in by_width if "memory" in mount.controllers), None)
         memory = memory or next((mount for mount in by_width if mount.is_v2), None)
         if memory is None:
             raise CgroupError("no cgroup hierarchy with the memory controller is mounted", "mount cgroup2")
-        points = dict.fromkeys(root / mount.point.relative_to("/") for mount in mounts)
+        points = dict.fromkeys(host.root / mount.point.relative_to("/") for mount in mounts)
         version = CgroupVersion.V2 if memory.is_v2 else CgroupVersion.V1
-        return cls(version, root / memory.point.relative_to("/"), memory.root, tuple(points), proc)
+        return cls(version, host.root / memory.point.relative_to("/"), memory.root, tuple(points), host.proc)
 
     def memcg_dir_of(self, pid: int | str) -> Path:
-        """Directory of the memory cgroup of process `pid` (or `self`). Raises CgroupError when it has none in sight."""
+        """Directory of the memory cgroup of process `pid` (or `self`). Raises CgroupError if it is not visible."""
         path = self.proc / str(pid) / "cgroup"
         try:
             text = path.read_text(encoding="utf-8", errors="surrogateescape")
@@ -92,25 +87,25 @@ class Cgroups:
         return self.memory_root / below.relative_to(self.memory_mount_root)
 
     def ensure_own(self, name: str, base: Path | None = None) -> Path:
-        """Make (or find) the cgroup `name` of ours below `base`, whose children will be memory cgroups.
+        """Create (or find) our cgroup `name` below `base` (the memory root); its children will be memory cgroups.
 
-        `base` is the memory root unless another is given. On v2 a child has a memory controller only where its parent
-        hands it on; the base is changed only if it does not already. Raises CgroupError.
+        On v2 a child has a memory controller only if its parent enables it for its children: that is done for `base`,
+        unless it already is, and for the new cgroup. Raises CgroupError.
         """
         base = base or self.memory_root
-        directory = base / _own(name)
+        directory = base / own_name(name)
         try:
             directory.mkdir(exist_ok=True)
         except OSError as error:
-            raise CgroupError(f"{directory} cannot be made ({error.strerror})", "run as root") from error
+            raise CgroupError(f"{directory} cannot be created ({error.strerror})", "run as root") from error
         if self.version is CgroupVersion.V2:
             for parent in (base, directory):
-                _hand_on_memory(parent)
+                _enable_memory(parent)
         return directory
 
 
 def parse_mountinfo(text: str) -> tuple[CgroupMount, ...]:
-    """The cgroup mounts of a mountinfo file, in its order; every other line is left alone."""
+    """The cgroup mounts of a mountinfo file, in its order; every other line is ignored."""
     found = []
     for line in text.splitlines():
         fields, separator, tail = line.partition(" - ")
@@ -129,61 +124,61 @@ def parse_pid_cgroup(text: str) -> dict[str, str]:
     paths: dict[str, str] = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
-        # The kernel appends this to a cgroup that was removed under a living process.
+        # The kernel appends this to a cgroup that was removed while a process of it still runs.
         paths |= dict.fromkeys(controllers.split(","), path.removesuffix(" (deleted)"))
     return paths
 
 
 def kmem_usage_bytes(memcg: Path) -> int | None:
-    """Kernel memory charged to `memcg` now; None where the kernel does not say.
+    """Kernel memory charged to `memcg` now; None if the kernel does not tell.
 
     v1 `memory.kmem.usage_in_bytes`; v2 `memory.stat`: `kernel` ("memcg: add per-memcg total kernel memory stat",
     5.18), before that `slab`. Those statistics may be two seconds old ("memcg: infrastructure to flush memcg stats",
-    5.15); reading `cpu.stat` brings all of a cgroup's up to date, on kernels that keep them in one tree.
+    5.15); reading `cpu.stat` updates all statistics of a cgroup, on kernels that keep them in one tree.
     """
-    usage = _read(memcg / "memory.kmem.usage_in_bytes")
+    usage = read_text(memcg / "memory.kmem.usage_in_bytes")
     if usage is not None:
         return int(usage)
-    told = _kernel_bytes(memcg)
-    if told == 0:
-        _read(memcg / "cpu.stat")
-        told = _kernel_bytes(memcg)
-    return told
+    charged = _kernel_bytes(memcg)
+    if charged == 0:
+        read_text(memcg / "cpu.stat")
+        charged = _kernel_bytes(memcg)
+    return charged
 
 
 def _kernel_bytes(memcg: Path) -> int | None:
-    stat = dict(line.split() for line in (_read(memcg / "memory.stat") or "").splitlines())
+    stat = dict(line.split() for line in (read_text(memcg / "memory.stat") or "").splitlines())
     value = stat.get("kernel", stat.get("slab"))
     return None if value is None else int(value)
 
 
-def handed_on_by(cgroup: Path) -> frozenset[str]:
-    """The controllers that a v2 cgroup gives its children; none where it cannot be read."""
-    return frozenset((_read(cgroup / "cgroup.subtree_control") or "").split())
+def enabled_controllers(cgroup: Path) -> frozenset[str]:
+    """The controllers that a v2 cgroup enables for its children; empty if they cannot be read."""
+    return frozenset((read_text(cgroup / "cgroup.subtree_control") or "").split())
 
 
 def reclaim(memcg: Path) -> str:
-    """Push out what `memcg` and its dying children hold; returns why not all of it went, empty for success.
+    """Reclaim the memory of `memcg` and its dying children; returns why some of it remains, empty for success.
 
-    v1 `memory.force_empty`; v2 `memory.reclaim` ("memcg: introduce per-memcg reclaim interface", 5.19) of all it has.
+    v1 `memory.force_empty`; v2 `memory.reclaim` ("memcg: introduce per-memcg reclaim interface", 5.19) of all memory.
     """
     if (memcg / "memory.force_empty").exists():
         path, amount = memcg / "memory.force_empty", "0"
     else:
-        path, amount = memcg / "memory.reclaim", (_read(memcg / "memory.current") or "").strip()
+        path, amount = memcg / "memory.reclaim", (read_text(memcg / "memory.current") or "").strip()
         if amount == "0":
             return ""
     try:
         path.write_text(amount, encoding="ascii")
     except OSError as error:
-        return f"{path}: {'less could be reclaimed than asked' if error.errno == EAGAIN else error.strerror}"
+        return f"{path}: {'not all memory could be reclaimed' if error.errno == EAGAIN else error.strerror}"
     return ""
 
 
 def nokmem(command_line: str) -> bool:
-    """True when a kernel command line turns kernel memory accounting off: `cgroup.memory=nokmem`, lists too."""
+    """True if a kernel command line turns kernel memory accounting off: `cgroup.memory=nokmem`, also in a list."""
     for word in command_line.replace('"', "").split():
-        if word == "--":  # the rest belongs to init
+        if word == "--":  # the rest is for init
             break
         key, _, value = word.partition("=")
         if key == "cgroup.memory" and "nokmem" in value.split(","):
@@ -191,95 +186,32 @@ def nokmem(command_line: str) -> bool:
     return False
 
 
-def remove_tree(directory: Path, *, kill: bool = False, attempts: int = _RMDIR_ATTEMPTS) -> tuple[Path, ...]:
-    """Remove a cgroup of ours with all below it, deepest first; returns the directories that remain.
-
-    EBUSY is tried again, `attempts` times 50 ms in all: a process that exits leaves its cgroup a little later. What
-    holds processes stays, and they are left alone, unless `kill`. Raises CgroupError if the name is not one of ours.
-    """
-    _own(directory.name)
-    remaining: list[Path] = []
-    for path in _deepest_first(directory):
-        while not _rmdir(path, kill=kill):
-            attempts -= 1
-            if attempts <= 0:
-                remaining.append(path)
-                break
-            time.sleep(_RMDIR_PAUSE_S)
-    return tuple(remaining)
-
-
-def _rmdir(path: Path, *, kill: bool) -> bool:
-    try:
-        path.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno != EBUSY:
-            raise CgroupError(f"{path} cannot be removed ({error.strerror})", "remove it with rmdir") from error
-        if kill:
-            _kill_members(path)
-        return False
-    return True
-
-
-def _kill_members(cgroup: Path) -> None:
-    """SIGKILL through a pidfd taken before membership is read again: it cannot hit a later process of that number."""
-    procs = cgroup / "cgroup.procs"
-    for pid in (_read(procs) or "").split():
-        if int(pid) in {0, os.getpid()}:
-            continue
-        with suppress(ProcessLookupError):
-            try:
-                pidfd = os.pidfd_open(int(pid))
-            except OSError as error:
-                if error.errno != ENOSYS:  # "pid: add pidfd_open()", 5.3
-                    raise
-                if pid in (_read(procs) or "").split():
-                    os.kill(int(pid), signal.SIGKILL)
-                continue
-            try:
-                if pid in (_read(procs) or "").split():
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            finally:
-                os.close(pidfd)
-
-
-def _deepest_first(directory: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(directory) as entries:
-            children = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return
-    for child in sorted(children):
-        yield from _deepest_first(child)
-    yield directory
-
-
-def _hand_on_memory(cgroup: Path) -> None:
-    if "memory" not in (_read(cgroup / "cgroup.controllers") or "").split():
+def _enable_memory(cgroup: Path) -> None:
+    if "memory" not in (read_text(cgroup / "cgroup.controllers") or "").split():
         raise CgroupError(
             f"{cgroup} has no memory controller", "boot without cgroup_disable=memory, or unmount the v1 hierarchy"
         )
     control = cgroup / "cgroup.subtree_control"
-    if "memory" in handed_on_by(cgroup):
+    if "memory" in enabled_controllers(cgroup):
         return
     try:
         control.write_text("+memory", encoding="ascii")
     except OSError as error:
         remedy = "run as root on the host"
-        if error.errno == EBUSY:  # a v2 cgroup hands controllers on only while no process is in it: cgroup-v2.rst
-            remedy = f"{cgroup} holds other processes: start kickwatch in a unit of its own, as its unit file does"
-        raise CgroupError(f"{control}: +memory was refused ({error.strerror})", remedy) from error
+        if error.errno == EBUSY:  # a v2 cgroup with processes cannot enable controllers for children: cgroup-v2.rst
+            remedy = f"{cgroup} contains other processes: start kickwatch in its own unit, as its unit file does"
+        raise CgroupError(f"the kernel refused +memory in {control} ({error.strerror})", remedy) from error
 
 
-def _own(name: str) -> str:
+def own_name(name: str) -> str:
+    """The name if it is one of our cgroups'. Raises CgroupError for any other."""
     if not name.startswith(OWN_PREFIX) or "/" in name:
-        raise CgroupError(f"the cgroup {name} is not one of ours", f"ours begin with {OWN_PREFIX}")
+        raise CgroupError(f"the cgroup {name} is not one of ours", f"our names begin with {OWN_PREFIX}")
     return name
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """The text of a file; None if it cannot be read."""
     try:
         return path.read_text(encoding="ascii")
     except OSError:
@@ -287,5 +219,5 @@ def _read(path: Path) -> str | None:
 
 
 def _unescape(field: str) -> str:
-    r"""Mountinfo writes space, tab, newline and backslash as three octal digits, `\040`."""
+    r"""Mountinfo has space, tab, newline and backslash as three octal digits, `\040`."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

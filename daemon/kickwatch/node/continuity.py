@@ -1,4 +1,4 @@
-"""Whether the machine and the engine went on undisturbed during a trial: what a window cannot be blamed for."""
+"""Detects what disturbs a trial from outside: suspend, CPU hotplug, a restart or update of the engine."""
 
 import socket
 import stat
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kickwatch.model import Disturbance
 from kickwatch.node import kernel
+from kickwatch.node.roots import HOST, HostRoots
 
 _SUSPENDED_NS = 500_000_000
 _CONNECT_S = 2.0
@@ -17,14 +18,14 @@ _CONNECT_S = 2.0
 
 @dataclass(frozen=True)
 class Moment:
-    """What must not change while a trial runs."""
+    """The state that must not change while a trial runs."""
 
     asleep_ns: int
     engine: tuple[int, int]
-    cpus: Mapping[int, int] = field(default_factory=dict)  # as kernel.cpu_births has them
+    cpus: Mapping[int, int] = field(default_factory=dict)  # see kernel.cpu_births
 
     def disturbances(self, later: "Moment") -> tuple[Disturbance, ...]:
-        """What happened between two moments."""
+        """The disturbances between this moment and a later one."""
         found = list[Disturbance]()
         if later.asleep_ns - self.asleep_ns > _SUSPENDED_NS:
             found.append(Disturbance.SUSPENDED)
@@ -35,18 +36,18 @@ class Moment:
         return tuple(found)
 
 
-def moment(engine: Path, proc: Path = Path("/proc"), sys: Path = kernel.SYS) -> Moment:
-    """Now. `engine` is its socket, or the program that is run for each container.
+def moment(engine: Path, host: HostRoots = HOST) -> Moment:
+    """The present state. `engine` is the engine's socket, or the program that is run for each container.
 
-    Time asleep is what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not (clock_gettime(2)). The CPUs of two readings
-    of /proc/interrupts may be the same though one of them was away in between: hence their births.
+    CLOCK_BOOTTIME counts the time asleep, CLOCK_MONOTONIC does not (clock_gettime(2)). Two readings of /proc/interrupts
+    may have the same CPUs although one of them was offline in between; their births show that.
     """
     asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    return Moment(asleep_ns, engine_program(engine) or engine_process(engine, proc), kernel.cpu_births(sys))
+    return Moment(asleep_ns, engine_program(engine) or engine_process(engine, host.proc), kernel.cpu_births(host.sys))
 
 
 def engine_program(engine: Path) -> tuple[int, int] | None:
-    """(inode, modification time in ns) of an engine that is a program, since an update puts another in its place."""
+    """(inode, modification time in ns) of an engine that is a program: an update replaces it. None for a socket."""
     try:
         status = engine.stat()
     except OSError:
@@ -54,11 +55,11 @@ def engine_program(engine: Path) -> tuple[int, int] | None:
     return (status.st_ino, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def engine_process(engine_socket: Path, proc: Path = Path("/proc")) -> tuple[int, int]:
-    """(pid, start time in clock ticks) of the process that listens on a unix socket; zeros when none answers.
+def engine_process(engine_socket: Path, proc: Path = HOST.proc) -> tuple[int, int]:
+    """(pid, start time in clock ticks) of the process that listens on a unix socket; zeros if none answers.
 
-    The kernel tells a client who called listen(2) (SO_PEERCRED, unix(7)). Under socket activation that is systemd,
-    which does not change: an engine's restart then shows in its containers' failures alone.
+    SO_PEERCRED (unix(7)) gives a client the process that called listen(2). With socket activation that is systemd, and
+    a restart of the engine then shows only in its containers' failures.
     """
     try:
         with socket.socket(socket.AF_UNIX) as client:
@@ -72,4 +73,4 @@ def engine_process(engine_socket: Path, proc: Path = Path("/proc")) -> tuple[int
         fields = (proc / str(pid) / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except OSError:
         return (pid, 0)
-    return (pid, int(fields[19]))  # starttime, proc_pid_stat(5) field 22; the comm before it may hold anything
+    return (pid, int(fields[19]))  # starttime, field 22 of proc_pid_stat(5); the name before it may contain anything

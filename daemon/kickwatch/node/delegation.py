@@ -1,8 +1,8 @@
-"""cgroup v2 under systemd: the part of the tree that is ours to shape, and the leaf the daemon moves to.
+"""cgroup v2 under systemd: the subtree that is delegated to kickwatch, and the leaf that the daemon moves to.
 
-Below a unit with `Delegate=yes` we may make cgroups; elsewhere the tree is systemd's alone (its document "Control Group
-APIs and Delegation"). A v2 cgroup hands controllers on only while no process is in it, so the daemon moves out of its
-own cgroup into a leaf first. systemd marks a delegated cgroup with an extended attribute.
+Only below a unit with `Delegate=yes` may others than systemd create cgroups (its document "Control Group APIs and
+Delegation"). A v2 cgroup can enable controllers for its children only while it contains no process, so the daemon first
+moves from its own cgroup into a leaf. systemd marks a delegated cgroup with an extended attribute.
 """
 
 import os
@@ -17,7 +17,7 @@ _MARKS = ("trusted.delegate", "user.delegate")  # since systemd 236 for root, si
 
 
 def delegated(cgroup: Path) -> bool:
-    """Whether systemd gave this cgroup away."""
+    """True if systemd has delegated this cgroup."""
     for mark in _MARKS:
         with suppress(OSError):
             if os.getxattr(cgroup, mark) == b"1":
@@ -26,9 +26,9 @@ def delegated(cgroup: Path) -> bool:
 
 
 def enter_leaf(cgroups: Cgroups) -> Path | None:
-    """Move this process into the leaf below its delegated v2 cgroup; returns the leaf, None where nothing is delegated.
+    """Move this process into the leaf below its delegated v2 cgroup; returns the leaf, None if none is delegated.
 
-    To be called before any child is started: they are born where their parent is. Raises CgroupError.
+    Call it before any child is started, since a child starts in its parent's cgroup. Raises CgroupError.
     """
     if cgroups.version is not CgroupVersion.V2:
         return None
@@ -48,7 +48,7 @@ def enter_leaf(cgroups: Cgroups) -> Path | None:
 
 
 def own_base(cgroups: Cgroups) -> Path:
-    """Where cgroups of our own belong: below the unit if the daemon is in its leaf, else at the memory root."""
+    """The parent for our own cgroups: the unit's cgroup if the daemon is in its leaf, else the memory root."""
     if cgroups.version is CgroupVersion.V2:
         own = cgroups.memcg_dir_of("self")
         if own.name == LEAF and delegated(own.parent):

@@ -1,10 +1,9 @@
-"""Facts of the running kernel that name a stratum: release, boot, CPUs, expedited RCU."""
+"""Facts about the running kernel: release, boot, CPUs, expedited RCU."""
 
 import os
 from pathlib import Path
 
-PROC = Path("/proc")
-SYS = Path("/sys")
+from kickwatch.node.roots import HOST
 
 
 def release() -> str:
@@ -17,20 +16,20 @@ def architecture() -> str:
     return os.uname().machine
 
 
-def boot_id(proc: Path = PROC) -> str:
-    """Random id of this boot; empty where the kernel does not say."""
+def boot_id(proc: Path = HOST.proc) -> str:
+    """Random id of this boot; empty if the kernel does not tell."""
     return _read(proc / "sys/kernel/random/boot_id")
 
 
-def command_line(proc: Path = PROC) -> str:
-    """What the boot loader passed."""
+def command_line(proc: Path = HOST.proc) -> str:
+    """The kernel command line."""
     return _read(proc / "cmdline")
 
 
-def rcu_expedited(sys: Path = SYS) -> bool:
-    """True when every grace period is expedited: each one then interrupts the busy CPUs. Raises OSError.
+def rcu_expedited(sys: Path = HOST.sys) -> bool:
+    """True if every grace period is expedited, and so interrupts the busy CPUs. Raises OSError.
 
-    A kernel without expedited grace periods has no such file.
+    False without the file: such a kernel has no expedited grace periods.
     """
     try:
         return (sys / "kernel/rcu_expedited").read_text(encoding="ascii", errors="replace").strip() not in ("", "0")
@@ -38,28 +37,29 @@ def rcu_expedited(sys: Path = SYS) -> bool:
         return False
 
 
-def cpus_online(sys: Path = SYS) -> int:
-    """Number of online CPUs (the CPUs that can be interrupted, whatever our own affinity is)."""
+def cpus_online(sys: Path = HOST.sys) -> int:
+    """Number of online CPUs: those that can be interrupted, independent of our own affinity."""
     return len(online(sys)) or os.cpu_count() or 1
 
 
-def online(sys: Path = SYS) -> list[int]:
+def online(sys: Path = HOST.sys) -> list[int]:
     """The CPUs that are online."""
     return parse_cpu_list(_read(sys / "devices/system/cpu/online"))
 
 
-def cpu_births(sys: Path = SYS) -> dict[int, int]:
-    """For each online CPU a number that is another one once it has been offline in between.
+def cpu_births(sys: Path = HOST.sys) -> dict[int, int]:
+    """For each online CPU a number that changes when the CPU goes offline and comes back.
 
-    It is the inode of the CPU's directory `topology`, which is removed when a CPU goes and made again when it comes
-    (topology_add_dev, drivers/base/topology.c: CPUHP_TOPOLOGY_PREPARE); sysfs gives a number to one directory after the
-    other and not to two ("kernfs: use idr instead of ida to manage inode number", 4.14). 0 where there is none.
+    It is the inode of the CPU's directory `topology`, which is removed when the CPU goes offline and created when it
+    comes back (topology_add_dev, drivers/base/topology.c: CPUHP_TOPOLOGY_PREPARE). sysfs numbers directories in turn
+    and does not reuse a number ("kernfs: use idr instead of ida to manage inode number", 4.14). 0 without the
+    directory.
     """
     return {cpu: _inode(sys / f"devices/system/cpu/cpu{cpu}/topology") for cpu in online(sys)}
 
 
-def possible(sys: Path = SYS) -> list[int]:
-    """The CPUs that may ever come: the last one tells how long the kernel's CPU masks are."""
+def possible(sys: Path = HOST.sys) -> list[int]:
+    """The CPUs that may ever be online: the last one determines the length of the kernel's CPU masks."""
     return parse_cpu_list(_read(sys / "devices/system/cpu/possible"))
 
 

@@ -1,9 +1,8 @@
-"""How hard the node is pressed, read in one go: stall times, load, memory, the engine's disk, dying memory cgroups.
+"""Pressure on the node, in one reading: stall times, load, memory, the engine's disk, dying memory cgroups.
 
-Whatever this kernel or path does not tell is None, and so is a file that is cut off or odd: nothing here raises.
-Parsing is pure; every file is reached from roots given as arguments. Synchronous: from the event loop use
-`asyncio.to_thread`. Sources: the kernel's accounting/psi.rst and cgroup-v2.rst, proc_meminfo(5), proc_loadavg(5),
-cgroups(7), statvfs(3).
+A figure is None if this kernel or path does not have it, or the file is cut off or malformed: nothing here raises.
+Parsing is pure. Synchronous: from the event loop use `asyncio.to_thread`. Sources: the kernel's accounting/psi.rst and
+cgroup-v2.rst, proc_meminfo(5), proc_loadavg(5), cgroups(7), statvfs(3).
 """
 
 import os
@@ -19,11 +18,12 @@ import msgspec
 
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.node.roots import HOST, HostRoots
 
 WALK_PERIOD_S = 60.0
 MOST_DIRECTORIES = 20_000
 _LEAF_LINKS = 2
-# Each asks for what follows the figure, so that a figure cut off in the middle is none.
+# Each requires the text after the figure, since the figure itself may be cut off.
 _SOME_AVG10 = re.compile(r"^some avg10=([0-9]{1,3}\.[0-9]{2}) ", re.MULTILINE)
 _LOAD_1 = re.compile(r"^([0-9]{1,9}\.[0-9]{2}) ")
 _MEMORY = re.compile(r"^(MemTotal|MemAvailable): +([0-9]{1,18}) kB\n", re.MULTILINE)
@@ -59,12 +59,12 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class DyingMemcgs:
-    """Counts the memory cgroups that were removed and still hold memory; keep one of these between readings.
+    """Counts the memory cgroups that were removed but still hold memory; keep one object between readings.
 
-    v2 says the number in the root's `cgroup.stat` ("cgroup: add cgroup.stat interface with basic hierarchy stats",
-    4.14; None before). v1 counts its cgroups in /proc/cgroups, dying ones included, so the live directories are taken
-    from that. They are walked at most once in WALK_PERIOD_S; meanwhile the last answer stands. `clock` is monotonic,
-    in seconds.
+    v2 has the number in the root's `cgroup.stat` ("cgroup: add cgroup.stat interface with basic hierarchy stats", 4.14;
+    None before). v1 has the number of all its cgroups in /proc/cgroups, including the dying; the live directories are
+    subtracted. They are walked at most once in WALK_PERIOD_S; until then the last result is returned. `clock` is
+    monotonic, in seconds.
     """
 
     cgroups: Cgroups
@@ -72,7 +72,7 @@ class DyingMemcgs:
     _walked: tuple[float, int | None] | None = None
 
     def count(self) -> int | None:
-        """The number now, on v1 at most a minute old; None where it cannot be told."""
+        """The number now, on v1 at most a minute old; None if it is not known."""
         if self.cgroups.version is CgroupVersion.V2:
             return parse_dying(_read(self.cgroups.memory_root / "cgroup.stat"))
         now_s = self.clock()
@@ -82,7 +82,7 @@ class DyingMemcgs:
 
     def _count_v1(self) -> int | None:
         if self.cgroups.memory_mount_root != "/":
-            return None  # the rest of the hierarchy is out of sight, and would seem to be dying
+            return None  # the rest of the hierarchy is not visible, and would count as dying
         all_of_them = parse_memory_cgroups(_read(self.cgroups.proc / "cgroups"))
         if all_of_them is None:
             return None
@@ -94,16 +94,15 @@ def read_pressure(
     engine_root: Path | None,
     containers: int | None,
     dying: DyingMemcgs | None,
-    proc: Path = kernel.PROC,
-    sys: Path = kernel.SYS,
+    host: HostRoots = HOST,
 ) -> Pressure:
-    """Read it all. `engine_root` is where the engine keeps its containers; `containers` is passed on as given."""
+    """One reading. `engine_root` is where the engine keeps its containers; `containers` is returned unchanged."""
     return Pressure(
-        cpu_some_pct=parse_psi(_read(proc / "pressure" / "cpu")),
-        memory_some_pct=parse_psi(_read(proc / "pressure" / "memory")),
-        io_some_pct=parse_psi(_read(proc / "pressure" / "io")),
-        load_per_cpu=_load_per_cpu(_read(proc / "loadavg"), sys),
-        available_memory_pct=parse_available_memory(_read(proc / "meminfo")),
+        cpu_some_pct=parse_psi(_read(host.proc / "pressure" / "cpu")),
+        memory_some_pct=parse_psi(_read(host.proc / "pressure" / "memory")),
+        io_some_pct=parse_psi(_read(host.proc / "pressure" / "io")),
+        load_per_cpu=_load_per_cpu(_read(host.proc / "loadavg"), host.sys),
+        available_memory_pct=parse_available_memory(_read(host.proc / "meminfo")),
         engine_disk_free_pct=None if engine_root is None else disk_free_pct(engine_root),
         containers=containers,
         dying_memcgs=None if dying is None else dying.count(),
@@ -137,13 +136,13 @@ def parse_dying(text: str) -> int | None:
 
 
 def parse_memory_cgroups(text: str) -> int | None:
-    """How many cgroups the memory hierarchy has, by /proc/cgroups: its root and the dying included."""
+    """The number of cgroups of the memory hierarchy in /proc/cgroups, including its root and the dying."""
     found = _MEMORY_CGROUPS.search(text)
     return int(found[1]) if found else None
 
 
 def disk_free_pct(path: Path) -> float | None:
-    """Free share of the file system at `path` as df(1) has it, percent: of its blocks or its inodes, what is less."""
+    """Free share of the file system at `path` as in df(1), percent: of its blocks or its inodes, whichever is less."""
     try:
         system = os.statvfs(path)
     except OSError:
@@ -154,9 +153,9 @@ def disk_free_pct(path: Path) -> float | None:
 
 
 def live_directories(root: Path, most: int = MOST_DIRECTORIES) -> int | None:
-    """How many directories there are from `root` down, itself included; None beyond `most`, or if they cannot be read.
+    """The number of directories from `root` down, including itself; None if more than `most`, or not readable.
 
-    kernfs keeps a directory's link count at 2 plus its subdirectories, so a leaf is counted without being opened.
+    In kernfs a directory's link count is 2 plus the number of its subdirectories: a leaf is counted without opening it.
     """
     count, pending = 1, [str(root)]
     while pending:
@@ -166,7 +165,7 @@ def live_directories(root: Path, most: int = MOST_DIRECTORIES) -> int | None:
         except FileNotFoundError:
             if directory == str(root):
                 return None
-            continue  # removed meanwhile
+            continue  # just removed
         except OSError:
             return None
         count += len(found)
@@ -177,17 +176,17 @@ def live_directories(root: Path, most: int = MOST_DIRECTORIES) -> int | None:
 
 
 def _usable_pct(total: int, unused: int, usable: int) -> float | None:
-    """What is kept for root is neither used nor usable; None where there is no total, as for btrfs's inodes."""
+    """Percent; what is reserved for root counts neither as used nor as usable. None without a total (btrfs inodes)."""
     reachable = total - unused + usable
     return 100.0 * usable / reachable if reachable > 0 else None
 
 
 def _subdirectories(directory: str) -> list[tuple[str, int]]:
-    """Path and link count of each."""
+    """Path and link count of each subdirectory."""
     found = []
     with os.scandir(directory) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):  # removed meanwhile
+            with suppress(FileNotFoundError):  # just removed
                 if entry.is_dir(follow_symlinks=False):
                     found.append((entry.path, entry.stat(follow_symlinks=False).st_nlink))
     return found
@@ -197,12 +196,12 @@ def _load_per_cpu(text: str, sys: Path) -> float | None:
     load = parse_load(text)
     try:
         return None if load is None else load / kernel.cpus_online(sys)
-    except ValueError:  # an odd list of CPUs
+    except ValueError:  # a malformed list of CPUs
         return None
 
 
 def _read(path: Path) -> str:
-    """The text of a file; empty where it is not there or refuses, as PSI with EOPNOTSUPP where it is off."""
+    """The text of a file; empty if it cannot be read, as with EOPNOTSUPP where PSI is off."""
     try:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,7 +1,7 @@
-"""Gives up, once the probes are attached, the capabilities that only attaching takes.
+"""Drops the capabilities that only attaching the probes requires, once they are attached.
 
-Capabilities belong to threads (capabilities(7)): a thread that was started before would keep them. So they are given up
-while no other thread lives, and threads started later are born without them.
+Capabilities belong to threads (capabilities(7)): a thread that was started before would keep them. So they are dropped
+while there is no other thread; threads that start later do not have them.
 """
 
 import ctypes
@@ -12,13 +12,14 @@ from enum import IntEnum
 from pathlib import Path
 
 from kickwatch.errors import KickwatchError
+from kickwatch.node.roots import HOST
 
 _VERSION_3 = 0x20080522  # linux/capability.h: two words of 32 capabilities each
 _PR_CAPBSET_DROP = 24
 
 
 class LinuxCapability(IntEnum):
-    """Those that matter here, by the numbers of linux/capability.h."""
+    """The capabilities that matter here, by their numbers in linux/capability.h."""
 
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
@@ -29,13 +30,13 @@ class LinuxCapability(IntEnum):
     BPF = 39
 
 
-# Files of other users (a configuration, a container's cgroup); signals to a program whose user the engine remapped;
-# addresses in kallsyms, which is read again when a module comes.
+# To read files of other users (a configuration, a container's cgroup); to signal a program whose user the engine
+# remapped; to see addresses in kallsyms, which is read again when a module is loaded.
 KEPT = frozenset(
     {LinuxCapability.DAC_OVERRIDE, LinuxCapability.DAC_READ_SEARCH, LinuxCapability.KILL, LinuxCapability.SYSLOG}
 )
 
-# What bpf(2) may take once the probes are armed, the lesser first.
+# What bpf(2) may require once the probes are armed, the weaker first.
 FOR_BPF = (LinuxCapability.BPF, LinuxCapability.SYS_ADMIN)
 
 
@@ -47,23 +48,23 @@ class _Words(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def held(proc: Path = Path("/proc")) -> int:
-    """The permitted capabilities of this thread, a bit each."""
+def held(proc: Path = HOST.proc) -> int:
+    """The permitted capabilities of this thread, one bit for each."""
     status = (proc / "thread-self" / "status").read_text(encoding="ascii", errors="replace")
     return int(status.partition("CapPrm:")[2].split()[0], 16)
 
 
 def give_up(works: Callable[[], bool]) -> frozenset[str]:
-    """Keep KEPT of what is held, and of FOR_BPF the first without which `works` says False; returns the kept's names.
+    """Drop all capabilities except KEPT and the weakest of FOR_BPF that `works` needs; returns the names of the kept.
 
-    `works` tries what the daemon goes on doing: reading and writing its maps. Where unprivileged BPF is off, that takes
-    CAP_BPF before "bpf: refine kernel.unprivileged_bpf_disabled behaviour" (5.19), and CAP_SYS_ADMIN before
-    "capabilities: Introduce CAP_BPF" (5.8). Where it works with none of them, capabilities are not the cause, and none
-    is kept for it. Raises KickwatchError while other threads live, or where the kernel refuses.
+    `works` tries what the daemon continues to do: read and write its maps. If unprivileged BPF is off, that requires
+    CAP_BPF until "bpf: refine kernel.unprivileged_bpf_disabled behaviour" (5.19), and CAP_SYS_ADMIN until
+    "capabilities: Introduce CAP_BPF" (5.8). If it fails with each of them, the cause is another one, and none is kept
+    for it. Raises KickwatchError while there are other threads, or if the kernel refuses.
     """
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate())
-        raise KickwatchError(f"other threads live ({names})", "give capabilities up before any is started")
+        raise KickwatchError(f"there are other threads ({names})", "drop capabilities before any is started")
     before = held()
     kept = _enough(before, works)
     _drop_from_bounding_set(before & ~kept)
@@ -72,7 +73,7 @@ def give_up(works: Callable[[], bool]) -> frozenset[str]:
 
 
 def _enough(before: int, works: Callable[[], bool]) -> int:
-    """The fewest of `before` with which `works` says True. All of them are in effect again afterwards."""
+    """The fewest capabilities with which `works` returns True. All of `before` are in effect again afterwards."""
     least = before & sum(1 << one for one in KEPT)
     try:
         for more in dict.fromkeys((0, *(before & 1 << one for one in FOR_BPF))):
@@ -85,7 +86,7 @@ def _enough(before: int, works: Callable[[], bool]) -> int:
 
 
 def _drop_from_bounding_set(capabilities: int) -> None:
-    """So that a helper, being root's, does not get them back; takes CAP_SETPCAP, which the unit does not leave."""
+    """Otherwise a child that runs as root would regain them. It needs CAP_SETPCAP, which the unit does not grant."""
     libc = ctypes.CDLL(None, use_errno=True)
     for number in range(capabilities.bit_length()):
         if capabilities & 1 << number:

@@ -1,4 +1,4 @@
-"""What kickwatch sees: IPIs by reason and origin, slab_mutex waits, the positive control.
+"""What kickwatch observes in the kernel: IPIs by function and stack, waits for slab_mutex, the positive control.
 
-Imports `model`, `node`, `native`, `process`; never `workload`, whose doings it watches.
+Imports `attribution`, `errors`, `model`, `native`, `node`, `process`; never `workload`, which causes what is observed.
 """

@@ -1,9 +1,9 @@
 """The positive control: a known number of real, harmless requests, which the probe must count exactly.
 
-`membarrier(2)` from a small native helper: a prime number of private expedited barriers are as many multi-CPU `ipi_mb`
-calls, another prime with a CPU flag as many single `ipi_rseq` requests. It proves that the probe is attached, that its
-maps have room, and that it tells calls from single requests; it patches no text and touches only CPUs on which our own
-threads spin for a moment. Isolated and nohz_full CPUs are left alone.
+The native program kw-helper calls membarrier(2): a prime number of private expedited barriers are as many multi-CPU
+`ipi_mb` calls, another prime number with a CPU flag as many single `ipi_rseq` requests. It proves that the probe is
+attached, that its maps have room, and that it distinguishes calls from single requests. It patches no text and
+interrupts only CPUs on which our own threads spin for a moment. Isolated and nohz_full CPUs are left alone.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from pathlib import Path
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Control, Count, WindowKind
 from kickwatch.native.driver import Answer, Helper
-from kickwatch.node.kernel import SYS, parse_cpu_list
+from kickwatch.node.kernel import parse_cpu_list
+from kickwatch.node.roots import HOST
 from kickwatch.observe.observatory import Observatory
 
 BARRIERS = 23
@@ -21,27 +22,27 @@ SINGLES = 7
 _ATTEMPTS = 5
 _MOST_CPUS = 8
 _DEADLINE_S = 20.0
-_STOP_S = 2.0  # it has nothing to clean up
+_STOP_S = 2.0  # the child has nothing to clean up
 
 
-def control_cpus(sys: Path = SYS) -> tuple[int, ...]:
-    """The CPUs that may be used: ours by affinity, neither isolated nor nohz_full, at most eight."""
-    quiet: set[int] = set()
+def control_cpus(sys: Path = HOST.sys) -> tuple[int, ...]:
+    """The CPUs to use: allowed by our affinity, neither isolated nor nohz_full, at most eight."""
+    excluded: set[int] = set()
     for name in ("isolated", "nohz_full"):
         path = sys / "devices/system/cpu" / name
         try:
             text = path.read_text(encoding="ascii").strip()
         except OSError:
             continue
-        quiet.update(parse_cpu_list("" if text == "(null)" else text))
-    return tuple(sorted(os.sched_getaffinity(0) - quiet))[:_MOST_CPUS]
+        excluded.update(parse_cpu_list("" if text == "(null)" else text))
+    return tuple(sorted(os.sched_getaffinity(0) - excluded))[:_MOST_CPUS]
 
 
 async def positive_control(observatory: Observatory) -> Control:
     """Make the requests and count them.
 
-    A barrier of another process in between, or events that were lost, are answered by another attempt; where it was a
-    full map that lost them, the maps are emptied first.
+    If another process's barrier came in between, or events were lost, there is another attempt; if a full map lost
+    them, the maps are emptied first.
     """
     if observatory.requests is None:
         return Control(passed=False, detail="no probe is armed: " + "; ".join(observatory.losses))
@@ -57,12 +58,12 @@ async def positive_control(observatory: Observatory) -> Control:
             if lost:
                 await observatory.between_windows()
         except KickwatchError as error:
-            return Control(passed=False, detail=str(error), cpus=cpus)  # what hangs would hang again
+            return Control(passed=False, detail=str(error), cpus=cpus)  # another attempt would hang as well
     return control
 
 
 async def _attempt(observatory: Observatory, cpus: tuple[int, ...]) -> tuple[Control, int]:
-    """One control, and the requests that were lost meanwhile."""
+    """(the outcome of one attempt, requests that were lost during it)."""
     arguments = ["barriers", str(BARRIERS), str(SINGLES), ",".join(map(str, cpus))]
     async with Helper(arguments, stop_s=_STOP_S) as helper:
         before = await observatory.sample()
@@ -80,7 +81,7 @@ async def _attempt(observatory: Observatory, cpus: tuple[int, ...]) -> tuple[Con
     exact = calls.right and requests.right and (singles is None or (singles.right and grouped == 0))
     lost, _ = observatory.requests_lost(before, after)
     control = Control(
-        passed=exact and not lost,  # in a full map cells that it has are counted, and those of a fault would be new
+        passed=exact and not lost,  # a full map still counts its own cells, but those of a fault would be new
         detail=_words(calls, singles, grouped) + (f"; {lost} requests were lost meanwhile" if lost else ""),
         cpus=cpus,
         calls=calls,
@@ -96,7 +97,7 @@ def _count(answer: Answer, field: str, seen: int) -> Count:
 
 
 def _words(calls: Count, singles: Count | None, grouped: int) -> str:
-    """What was expected and seen."""
+    """What was seen, and what was expected."""
     text = f"{calls.seen} of {_range(calls)} multi-CPU calls"
     if singles is not None:
         text += f", {singles.seen} of {_range(singles)} single requests"

@@ -1,8 +1,8 @@
 """Reads the IPI rows of /proc/interrupts: what every CPU received, by kind, and the rise between two readings.
 
-The counters know no cause; they are the second source that the attributed figures are held against, and all there is
-where BPF is refused. Source of the format: `show_interrupts` in the kernel's kernel/irq/proc.c and
-`arch_show_interrupts` of each architecture.
+The counters tell no cause. They are a second source to check the attributed figures against, and the only one where
+BPF is refused. The format is that of `show_interrupts` in the kernel's kernel/irq/proc.c and of each architecture's
+`arch_show_interrupts`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,20 +19,20 @@ from kickwatch.errors import ObserveError
 from kickwatch.model import Disturbance, Interrupts
 
 READ_ATTEMPTS = 3
-MAX_DIGITS = 20  # of a 64-bit counter; the kernel's are mostly of 32 bits
-_READ_WHOLE = "read the whole file in one go, from the kernel's own /proc"
+MAX_DIGITS = 20  # of a 64-bit counter; most of the kernel's have 32 bits
+_READ_WHOLE = "read the whole file at once, from the kernel's own /proc"
 
 
 class IpiKind(StrEnum):
-    """The kinds of IPI that are read, by their x86 labels. On x86 CAL counts TLB shootdowns too."""
+    """The kinds of IPI that are read, by their labels on x86. On x86 CAL also counts TLB shootdowns."""
 
     CAL = "CAL"
     TLB = "TLB"
     RES = "RES"
 
 
-# The description is matched first: arm64 and riscv number their rows (`IPI0:`) and have renumbered them, x86 has
-# kept its labels. arm64 flushes remote TLBs without an IPI and has no such row.
+# The description is compared first: arm64 and riscv number their rows (`IPI0:`) and have renumbered them; on x86 the
+# labels have never changed. arm64 flushes remote TLBs without an IPI and has no such row.
 _DESCRIPTIONS = {
     "function call interrupts": IpiKind.CAL,
     "tlb shootdowns": IpiKind.TLB,
@@ -41,35 +41,35 @@ _DESCRIPTIONS = {
 
 
 class TornSampleError(ObserveError):
-    """The text changed while it was read (a CPU came or went): read again."""
+    """The text changed while it was read, since a CPU came or went: read it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class InterruptSample:
-    """One reading: cumulative counts since boot. `counts[kind]` is as long as `cpus` and in its order."""
+    """One reading: cumulative counts since boot. `counts[kind]` has one count per CPU, in the order of `cpus`."""
 
     cpus: tuple[int, ...]
     counts: Mapping[IpiKind, tuple[int, ...]]
 
     def row(self, kind: str) -> dict[int, int] | None:
-        """CPU id to count for `CAL`, `TLB` or `RES`; None where the architecture has no such row."""
+        """CPU id to count for `CAL`, `TLB` or `RES`; None if the architecture has no such row."""
         counts = self.counts.get(IpiKind(kind))
         return None if counts is None else dict(zip(self.cpus, counts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Two samples that cannot be subtracted: the span between them has no interrupt figures."""
+    """Two samples that cannot be subtracted: there are no interrupt figures for the time between them."""
 
     reason: Disturbance
     detail: str
 
 
 def parse_interrupts(text: str, source: str = "/proc/interrupts") -> InterruptSample:
-    """Read the header and the three IPI rows of `text`; every other row is left alone, whatever it looks like.
+    """Read the header and the three IPI rows of `text`; every other row is ignored, whatever its form.
 
-    `source` is named in errors. Raises ObserveError when the text is no whole /proc/interrupts, TornSampleError when
-    an IPI row does not have one count per CPU of the header.
+    `source` is named in errors. Raises ObserveError if the text is not a whole /proc/interrupts, TornSampleError if an
+    IPI row does not have one count per CPU of the header.
     """
     if not text.endswith("\n"):
         what = "ends in the middle of a line" if text else "is empty"
@@ -92,7 +92,7 @@ def parse_interrupts(text: str, source: str = "/proc/interrupts") -> InterruptSa
         if by_description is None:
             labelled[IpiKind(label)] = counts
         elif by_description in described:
-            raise ObserveError(f"{source} has two rows called {description!r}", "report it, with a copy of the file")
+            raise ObserveError(f"{source} has two rows named {description!r}", "report it, with a copy of the file")
         else:
             described[by_description] = counts
     return InterruptSample(cpus, MappingProxyType(labelled | described))
@@ -102,23 +102,23 @@ def _parse_header(header: str, source: str) -> tuple[int, ...]:
     words = header.split()
     ids = [word.removeprefix("CPU") for word in words]
     if not words or not all(word.startswith("CPU") and _is_count(i) for word, i in zip(words, ids, strict=True)):
-        raise ObserveError(f"{source} does not begin with the CPUs' names", "give the kernel's own /proc/interrupts")
+        raise ObserveError(f"{source} does not begin with the names of CPUs", "use the kernel's own /proc/interrupts")
     cpus = tuple(map(int, ids))
     if len(set(cpus)) != len(cpus):
-        raise ObserveError(f"{source} names a CPU twice", "give the kernel's own /proc/interrupts")
+        raise ObserveError(f"{source} names a CPU twice", "use the kernel's own /proc/interrupts")
     return cpus
 
 
 def _ipi_rows(body: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Label, counts and description (lower case) of each row that may be wanted.
+    """Label, counts and description (lower case) of each row that may be an IPI's.
 
-    Only the two ends of the other rows are looked at, so that hundreds of rows of hundreds of CPUs cost little.
+    Of the other rows only both ends are looked at, since there may be hundreds of rows for hundreds of CPUs.
     """
     endings = tuple(_DESCRIPTIONS)
     for line in body.split("\n"):
-        # A label may touch its first count (`IPI0:4294967295`): it ends at the colon, not at white space.
+        # There may be no space between label and first count (`IPI0:4294967295`): the label ends at the colon.
         label = line[: line.find(":")].lstrip()
-        # A numbered row is a device's interrupt, and its driver may call it anything.
+        # A numbered row is a device's interrupt, and its driver may give it any description.
         if label.isdecimal() or not (label in IpiKind.__members__ or line[-40:].rstrip().casefold().endswith(endings)):
             continue
         words = line[line.find(":") + 1 :].split()
@@ -131,16 +131,16 @@ def _is_count(word: str) -> bool:
 
 
 def rise(before: InterruptSample, after: InterruptSample) -> Interrupts | Reset:
-    """Sum over CPUs of what was received between two samples, or the reason why that cannot be said.
+    """Sum over CPUs of what was received between two samples, or the reason why it is not known.
 
-    The kernel keeps these counters in 32 bits: one that wraps falls, and is a reset like any other fall.
+    The kernel's counters have 32 bits: one that wraps falls, and is a reset like any other fall.
     """
     if before.cpus != after.cpus:
         gone = sorted(set(before.cpus) - set(after.cpus))
         come = sorted(set(after.cpus) - set(before.cpus))
-        return Reset(Disturbance.CPUS_CHANGED, f"CPUs gone: {gone}, CPUs come: {come}")
+        return Reset(Disturbance.CPUS_CHANGED, f"CPUs removed: {gone}, CPUs added: {come}")
     if before.counts.keys() != after.counts.keys():
-        return Reset(Disturbance.ROWS_CHANGED, f"rows {sorted(before.counts)} became {sorted(after.counts)}")
+        return Reset(Disturbance.ROWS_CHANGED, f"rows were {sorted(before.counts)}, are {sorted(after.counts)}")
     for kind, counts in before.counts.items():
         for cpu, old, new in zip(before.cpus, counts, after.counts[kind], strict=True):
             if new < old:
@@ -150,7 +150,7 @@ def rise(before: InterruptSample, after: InterruptSample) -> Interrupts | Reset:
 
 
 async def read_interrupts(proc: Path) -> InterruptSample:
-    """One sample from `proc`/interrupts; a read torn by hotplug is repeated. Raises ObserveError naming the file."""
+    """One sample from `proc`/interrupts; a read torn by hotplug is repeated. Raises ObserveError with the path."""
     path = proc / "interrupts"
     for _ in range(READ_ATTEMPTS - 1):
         with suppress(TornSampleError):
@@ -159,9 +159,9 @@ async def read_interrupts(proc: Path) -> InterruptSample:
 
 
 async def _read_whole(path: Path) -> str:
-    # Line by line through aiofiles costs ten times as much: every line is a trip to a thread.
+    # Reading line by line would take ten times as long: with aiofiles each line is read in a thread.
     try:
         async with aiofiles.open(path, encoding="ascii", errors="replace") as file:
             return await file.read()
     except OSError as error:
-        raise ObserveError(f"{path} cannot be read ({error.strerror})", "see that proc is mounted there") from error
+        raise ObserveError(f"{path} cannot be read ({error.strerror})", "check that proc is mounted there") from error

@@ -1,7 +1,7 @@
 """The second rung of the contention ladder, before lock:contention_begin (5.19): kprobes on __mutex_lock, mutex.bpf.c.
 
-What this rung cannot do, and the tracepoints can: the kernel keeps room for as many returns at a time as it has CPUs,
-twice; a wait that finds none has no end, and is counted as lost at its task's next one.
+Unlike the tracepoints, this rung can miss the end of a wait: the kernel has room for twice as many pending returns as
+it has CPUs. A wait without room has no end, and is counted as lost at the next wait of its task.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class MutexObserver(ContentionObserver):
 
     @property
     def places(self) -> str:
-        """Where the kernel is watched, in words."""
+        """Where the programs are attached, in words."""
         return "kprobes on " + ", ".join(self._functions)
 
     @property
@@ -35,9 +35,10 @@ class MutexObserver(ContentionObserver):
     def _attach(self) -> None:
         begin, end = self.PROGRAMS
         if not self._functions:
-            raise ObserveError(f"kallsyms has no {_SLOW_PATH}", "waits for mutexes are not seen on this kernel")
+            raise ObserveError(f"kallsyms has no {_SLOW_PATH}", "waits for mutexes cannot be seen on this kernel")
         for function in self._functions:
-            # The end first, and not only so that no wait lacks one: of two probes in one place the later comes first,
-            # and behind the other the stack would end at the trampoline that the caller's address is replaced by.
+            # The end first, for two reasons: no wait begins whose end is missed; and of two probes in one place the one
+            # attached later runs first. If it ran second, its stack would end at the trampoline that the return probe
+            # puts in place of the caller's address.
             self.probe.attach_kprobe(end, function, at_return=True)
             self.probe.attach_kprobe(begin, function)

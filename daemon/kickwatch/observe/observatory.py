@@ -1,32 +1,34 @@
-"""All observers behind one door: armed once, sampled at window edges, every rung that was lost said aloud."""
+"""All observers together: armed once, sampled at the edges of windows; lost rungs are reported with their reasons."""
 
 import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from time import monotonic_ns
 
 from msgspec.structs import replace
 
 from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
-from kickwatch.observe.contention import ContentionObserver, ContentionSample, learn_comm_offset
+from kickwatch.node.roots import HOST, HostRoots
+from kickwatch.observe.contention import ContentionObserver, ContentionSample
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestObserver, RequestSample, fell
-from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, asked, climb
+from kickwatch.observe.request_cells import RequestSample, fell
+from kickwatch.observe.requests import RequestObserver
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, climb, requested_rung
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.task_layout import learn_comm_offset
 from kickwatch.process.cancellation import run_shielded
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Cumulative figures of every observer at one moment."""
+    """Cumulative figures of all observers at one moment."""
 
     at_ns: int
     interrupts: InterruptSample
@@ -38,11 +40,11 @@ class Sample:
 class Observatory:
     """The armed observers. Construct with `open`; `close` disarms them.
 
-    What works on the probes in a thread is awaited to its end, cancelled or not: a thread cannot be cancelled, and
-    `close` gives back to the kernel and to libbpf what it uses.
+    Work on the probes in a thread is awaited to its end even if the caller is cancelled: a thread cannot be cancelled,
+    and `close` frees what it uses.
     """
 
-    proc: Path
+    host: HostRoots
     cpus_online: int
     symbols: Symbols
     requests: RequestObserver | None = None
@@ -51,31 +53,30 @@ class Observatory:
 
     @property
     def losses(self) -> list[str]:
-        """What cannot be seen now, each with its reason."""
+        """What cannot be observed now, each with its reason."""
         found = list(self._lost_rungs)
         if self.contention is not None and not self.slab_mutex_known:
-            found.append("slab_mutex not found yet: no data symbols in kallsyms, nobody waited for it so far")
+            found.append("slab_mutex not found yet: no data symbols in kallsyms, and no task has waited for it")
         return found
 
     @property
     def slab_mutex_known(self) -> bool:
-        """True once its address is known to the probes that are armed. Before, nothing is `under_slab_mutex`."""
+        """True once the armed probes know its address. Until then nothing is counted as `under_slab_mutex`."""
         return any(observer is not None and observer.slab_mutex for observer in (self.requests, self.contention))
 
     @property
     def waits_known(self) -> bool:
-        """True while waits for slab_mutex are counted: the contention probe is armed, and knows it."""
+        """True while waits for slab_mutex are counted: the contention probe is armed and knows the mutex."""
         return self.contention is not None and bool(self.contention.slab_mutex)
 
     @classmethod
-    async def open(cls, proc: Path = Path("/proc")) -> "Observatory":
-        """Arm what this kernel allows. What it does not allow is in `losses`, each with its reason."""
-        symbols = await Symbols.load(proc)
-        observatory = cls(proc, await asyncio.to_thread(kernel.cpus_online), symbols)
+    async def open(cls, host: HostRoots = HOST) -> "Observatory":
+        """Arm what this kernel allows. `losses` has what it does not allow, each with its reason."""
+        symbols = await Symbols.load(host.proc)
+        observatory = cls(host, await asyncio.to_thread(kernel.cpus_online, host.sys), symbols)
         if symbols.hidden:
-            observatory._lost_rungs.append(
-                f"{proc}/kallsyms shows no addresses: needs CAP_SYSLOG and ProtectKernelLogs=no; reasons have no names"
-            )
+            needs = "needs CAP_SYSLOG and ProtectKernelLogs=no"
+            observatory._lost_rungs.append(f"{host.proc}/kallsyms shows no addresses: {needs}; reasons have no names")
         try:
             await observatory._arm()
         except BaseException:
@@ -84,10 +85,10 @@ class Observatory:
         return observatory
 
     async def _arm(self) -> None:
-        if not self.symbols.hidden:  # without names no request could be attributed: that is blindness, not a figure
+        if not self.symbols.hidden:  # without names no request can be attributed, and figures would mean nothing
             await run_shielded(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:
-            await self.contention.provoke(self.proc)
+            await self.contention.provoke(self.host.proc)
             await run_shielded(asyncio.to_thread(self._share_slab_mutex))
 
     def _arm_probes(self) -> None:
@@ -96,7 +97,7 @@ class Observatory:
             (IpiRung.CSD, lambda: CsdObserver.arm(self.symbols, self.cpus_online, mutex)),
             (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex)),
         ]
-        self.requests, lost = climb(ladder, asked(os.environ, IPI_VARIABLE, IpiRung))
+        self.requests, lost = climb(ladder, requested_rung(os.environ, IPI_VARIABLE, IpiRung))
         self._lost_rungs += lost
         self._arm_contention()
 
@@ -106,16 +107,16 @@ class Observatory:
             (ContentionRung.TRACEPOINT, lambda: ContentionObserver.arm(self.symbols, comm_offset)),
             (ContentionRung.KPROBE, lambda: MutexObserver.arm(self.symbols, comm_offset)),
         ]
-        self.contention, lost = climb(ladder, asked(os.environ, CONTENTION_VARIABLE, ContentionRung))
+        self.contention, lost = climb(ladder, requested_rung(os.environ, CONTENTION_VARIABLE, ContentionRung))
         self._lost_rungs += lost
 
     def _share_slab_mutex(self) -> None:
-        """The mutex is learnt from its waiters; the csd probe needs it to tell who sends while holding it."""
+        """The mutex is learnt from its waiters; the request probe needs it to see which senders hold it."""
         if self.contention is None or self.requests is None:
             return
         address = self.contention.learn()
         if address and not self.requests.slab_mutex:
-            self.requests.know_slab_mutex(address)
+            self.requests.set_slab_mutex(address)
 
     @property
     def observers(self) -> Observers:
@@ -126,20 +127,20 @@ class Observatory:
         )
 
     async def sample(self) -> Sample:
-        """Read everything. The moment is that between the counters and the probes, about a millisecond wide.
+        """Read everything; it takes about a millisecond, and `at_ns` is between the counters and the probes.
 
-        A module that came during a window is known by name when the window is put into words. Raises ObserveError where
-        the kernel refuses a figure: there is no half of a sample.
+        Symbols are up to date with the sample, also those of a module that was loaded during the window. Raises
+        ObserveError if the kernel refuses any figure: a sample is complete.
         """
         await self._follow_modules()
-        interrupts = await read_interrupts(self.proc)
+        interrupts = await read_interrupts(self.host.proc)
         at_ns = monotonic_ns()
         requests = self.requests.read() if self.requests is not None else None
         contention = self.contention.read() if self.contention is not None else None
         return Sample(at_ns, interrupts, requests, contention)
 
     def try_probes(self) -> None:
-        """Read and write the probes' maps: whether that is allowed is the question. Raises ObserveError."""
+        """Read and write the probes' maps. Raises ObserveError if it is not allowed."""
         for observer in (self.requests, self.contention):
             if observer is not None:
                 observer.try_maps()
@@ -149,27 +150,27 @@ class Observatory:
         return self.requests.creation_broadcasts(self.requests.read()) if self.requests is not None else None
 
     async def between_windows(self) -> None:
-        """Housekeeping that no window may hold: follow modules and CPU hotplug, learn the mutex, recycle full maps."""
+        """Do what would disturb a window: follow modules and CPU hotplug, learn the mutex, clear full maps."""
         await self._follow_modules()
-        await run_shielded(asyncio.to_thread(self._keep_house))
+        await run_shielded(asyncio.to_thread(self._maintain))
 
     async def _follow_modules(self) -> None:
-        """To its end, cancelled or not: symbols read anew, and names that were not, would never meet again."""
+        """Shielded: if only the symbols were read again, the names would stay out of date for ever."""
         if not self.symbols.hidden:
-            await run_shielded(self._name_anew())
+            await run_shielded(self._renew_names())
 
-    async def _name_anew(self) -> None:
+    async def _renew_names(self) -> None:
         if await self.symbols.follow_modules():
             for observer in (self.requests, self.contention):
                 if observer is not None:
                     observer.forget_names()
 
-    def _keep_house(self) -> None:
+    def _maintain(self) -> None:
         self._share_slab_mutex()
-        online = kernel.cpus_online()
-        if self.requests is not None:
-            self.requests.follow_cpus(online)
-        self.cpus_online = online
+        if online := kernel.online(self.host.sys):
+            self.cpus_online = len(online)
+            if self.requests is not None:
+                self.requests.follow_cpus(online)
         for observer in (self.requests, self.contention):
             if observer is not None:
                 observer.recycle_if_full()
@@ -215,8 +216,8 @@ class Observatory:
     def requests_lost(before: Sample, after: Sample) -> tuple[int, int]:
         """(requests that the IPI probe could not count, requests counted without a stack) between two samples.
 
-        Not those for which the program was not run, since it ran on that CPU already: an interrupt sent them, and none
-        sends to many CPUs. Zeros without a probe.
+        Requests during which the program was already running on that CPU are left out: they come from an interrupt, and
+        no interrupt sends to many CPUs. Zeros without a probe.
         """
         if before.requests is None or after.requests is None:
             return 0, 0
@@ -236,10 +237,10 @@ class Observatory:
 def unseen(before: RequestSample | ContentionSample, after: RequestSample | ContentionSample) -> tuple[int, int]:
     """(events lost, events counted without a stack) between two samples of one probe.
 
-    Lost are those that found a map full, requests whose kind could not be told (they are missing from the calls and
-    broadcasts), waits whose begin or end never came, and requests for which the program was not run, since it ran on
-    that CPU already. Such misses of the contention program are no loss: what comes in between, in an interrupt or in
-    the program's own maps, is a spinlock's contention, never a mutex's. Were it a mutex's, its wait had no begin.
+    Lost events are those that found a map full, requests of unknown kind (they are missing from the calls and
+    broadcasts), waits whose begin or end was missed, and requests during which the program was already running on that
+    CPU. Such misses of the contention program are no loss: contention in an interrupt, or in the program's own maps, is
+    that of a spinlock, never of a mutex. A mutex's would show as a wait without a begin.
     """
     rise = Health(*(late - early for early, late in zip(before.health, after.health, strict=True)))
     lost = rise.lost + rise.unknown_kind + rise.unmatched

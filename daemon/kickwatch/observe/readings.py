@@ -1,4 +1,4 @@
-"""What the probes' maps have in common: their own health, kernel stacks in words, and when a map may be emptied."""
+"""What the maps of all probes have in common: health counters, kernel stacks, and when a map may be emptied."""
 
 import struct
 from collections.abc import Iterable
@@ -6,20 +6,24 @@ from typing import NamedTuple
 
 from kickwatch.errors import ObserveError
 from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.layouts import MAX_FRAMES
 from kickwatch.observe.symbols import Symbols
 
-_MAX_FRAMES = 48
+INDEX = struct.Struct("=I")
+"""The key of an array's entry, or of a stack."""
+
+_FRAMES = struct.Struct(f"={MAX_FRAMES}Q")
 
 PROGRAM_END_S = 0.02
-"""After this time no program runs that has not seen a new configuration: one takes microseconds, and none sleeps.
+"""After this time every running program has seen a new configuration: they take microseconds, and none sleeps.
 
 A probe's maps refer to each other (a cell to its stack), and the kernel gives the id of a deleted stack to another one.
-So they are emptied together, while the probe pauses. Nothing else would do: disarming it would broadcast.
+So they are emptied together, while the probe is paused. Disarming it instead would broadcast.
 """
 
 
 class Health(NamedTuple):
-    """What a probe could not do, cumulative; the order is that of `enum health_index` in probe.h."""
+    """Events that a probe could not count in full, cumulative; in the order of `enum health_index` in probe.h."""
 
     lost: int = 0
     stackless: int = 0
@@ -36,8 +40,8 @@ def read_health(health: BpfMap) -> Health:
 
 
 def entry(array: BpfMap, index: int) -> bytes:
-    """An entry of an array, which has all of them from the start: a missing one is an error. Raises ObserveError."""
-    value = array.get(struct.pack("=I", index))
+    """An entry of an array. Arrays have all entries from the start: a missing one is an error. Raises ObserveError."""
+    value = array.get(INDEX.pack(index))
     if value is None:
         raise ObserveError(f"BPF map {array.name} has no entry {index}", "rebuild the probes with `make native`")
     return value
@@ -49,19 +53,19 @@ def sum_of(counters: BpfMap, index: int) -> int:
 
 
 def read_stack(stacks: BpfMap, stack_id: int, symbols: Symbols) -> tuple[str, ...]:
-    """Function names of a stack id, innermost first; empty when the kernel has it no more. Raises ObserveError."""
-    value = stacks.get(struct.pack("=I", stack_id))
+    """Function names of a stack id, innermost first; empty if the kernel no longer has it. Raises ObserveError."""
+    value = stacks.get(INDEX.pack(stack_id))
     if value is None:
         return ()
-    addresses = struct.unpack(f"={_MAX_FRAMES}Q", value)
+    addresses = _FRAMES.unpack(value)
     return without_glue([symbols.resolve(address) for address in addresses if address])
 
 
 def try_maps(probe: BpfObject, *, emptied: Iterable[str], walked: Iterable[str]) -> None:
-    """Read, write and walk the maps of a probe as the daemon does for as long as it runs. Raises ObserveError.
+    """Read, write and walk the maps of a probe as the daemon does while it runs. Raises ObserveError.
 
-    An empty map and one that may not be read look alike to who asks for a missing key: so it begins with one that is
-    always there. The keys deleted are zeros, which no probe writes.
+    A look-up of a missing key does not distinguish an empty map from one that may not be read. So the first look-up is
+    of an entry that always exists. The deleted keys are zeros, which no probe writes.
     """
     entry(probe.map("config"), 0)
     for name in (*emptied, *walked):
@@ -72,7 +76,7 @@ def try_maps(probe: BpfObject, *, emptied: Iterable[str], walked: Iterable[str])
 
 
 def without_glue(stack: list[str]) -> tuple[str, ...]:
-    """Drop what a raw tracepoint puts on top of the kernel's own frames: the probe itself and what called it."""
+    """Drop the innermost frames of a raw tracepoint: the program itself and its callers."""
     for depth, name in enumerate(stack[:4]):
         if name.startswith("bpf_trace_run"):
             stack = stack[depth + 1 :]

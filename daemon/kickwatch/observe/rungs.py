@@ -1,7 +1,7 @@
-"""The ladders: for each thing to observe, ways to observe it, best first, chosen by trying.
+"""The ladders: for each thing to observe the ways to observe it, best first, chosen by trying.
 
-A rung is tried by arming it; the first that can be armed is used, and why those above it could not is said. For tests
-and for comparisons the environment can ask for one rung: nothing else is then tried.
+A rung is tried by arming it. The first that can be armed is used; the reasons why better ones could not are reported.
+For tests and comparisons an environment variable can ask for one rung, and then no other is tried.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ IPI_VARIABLE = "KICKWATCH_RUNG_IPIS"
 CONTENTION_VARIABLE = "KICKWATCH_RUNG_CONTENTION"
 
 
-def asked(environment: Mapping[str, str], variable: str, rungs: type[StrEnum]) -> str | None:
-    """The rung that the environment asks for; None where it does not. Raises ObserveError for a word that is none."""
+def requested_rung(environment: Mapping[str, str], variable: str, rungs: type[StrEnum]) -> str | None:
+    """The rung that the environment asks for, None if it does not. Raises ObserveError for an unknown rung."""
     word = environment.get(variable, "")
     if word and word not in set(rungs):
         raise ObserveError(f"{variable} is {word!r}", "it may be " + ", ".join(rungs))
@@ -28,7 +28,7 @@ def asked(environment: Mapping[str, str], variable: str, rungs: type[StrEnum]) -
 def climb(
     ladder: Sequence[tuple[StrEnum, Callable[[], Observer]]], wanted: str | None = None
 ) -> tuple[Observer | None, list[str]]:
-    """(what could be armed, why what stands above it could not); None is the end of the ladder, where nothing is armed.
+    """(the observer that could be armed, None if none; why each better rung could not be armed).
 
     With `wanted` no other rung is tried.
     """

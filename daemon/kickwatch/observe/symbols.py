@@ -1,8 +1,8 @@
 """Kernel addresses to names and names to address ranges, from /proc/kallsyms.
 
-Only text symbols are kept, in arrays rather than objects: a node has 60 to 200 thousand of them, and the daemon
-keeps them for its whole life. The kernel's own never change; those of modules and BPF programs, listed behind them, lie
-in a table of their own, which is read again when a module has come or gone.
+Only text symbols are kept, in arrays rather than objects: a node has 60 to 200 thousand of them, and the daemon keeps
+them as long as it runs. The kernel's own symbols never change. Those of modules and BPF programs are in a second table,
+which is read again when a module was loaded or removed.
 """
 
 import asyncio
@@ -18,46 +18,46 @@ from typing import Self
 from kickwatch.errors import ObserveError
 
 WANTED_DATA = frozenset({"slab_mutex"})
-"""Data symbols worth an address. Only kernels with CONFIG_KALLSYMS_ALL list them."""
+"""Data symbols whose address is kept. Only kernels with CONFIG_KALLSYMS_ALL list them."""
 
-# No function is longer. Behind the last symbol of the kernel or of a module there is no text at all.
+# No function is longer. After the last symbol of the kernel or of a module there is no text.
 _MAX_FUNCTION_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 16  # the whole text is megabytes; read in pieces, it never lies in the heap at once
+_CHUNK_BYTES = 1 << 16  # the file has megabytes: it is read in pieces to save memory
 
 # `__pfx_` (padding before a function: "x86: Add prefix symbols for function padding", 6.2) and `__cfi_` (type hashes,
 # kernels built by clang) would double the table, and no return address lies in either.
 _LINE = re.compile(
     rb"^([0-9a-f]+) (?:[tTwW] (?!__pfx_|__cfi_)(?P<text>\S+)|[^tTwW\n] (?P<data>\S+))(?P<module>\t)?", re.MULTILINE
 )
-# What compilers append to a name. A renamed function is still the one that a pointer to it means: ThinLTO and GCC's LTO
-# do so to make a static function global, -funique-internal-linkage-names to make its name unique. A pointer never means
+# Suffixes that compilers append to a name. A pointer may refer to a renamed function: ThinLTO and GCC's LTO rename a
+# static function to make it global, -funique-internal-linkage-names to make its name unique. A pointer never refers to
 # a clone or a part.
 _RENAMED = rb"llvm|lto_priv|__uniq"
 _CLONED = _RENAMED + rb"|isra|constprop|part|cold"
 
 
 class _Table:
-    """Text symbols, ascending by address. All names lie in one blob, each between two NUL bytes.
+    """Text symbols, ascending by address. All names are in one byte array, each between two NUL bytes.
 
-    `_starts[i]` is where name i begins. An empty name marks the end of a stretch of text: behind it there is no
-    function until the next entry.
+    `_starts[i]` is where name i begins. An empty name marks the end of some text: no function follows until the next
+    entry.
     """
 
     def __init__(self) -> None:
         self.addresses, self._starts, self._names = array("Q"), array("I"), bytearray(b"\0")
-        self._decoded: dict[int, str] = {}  # a function has one string, however many stacks it is in
+        self._decoded: dict[int, str] = {}  # one string for a function that is in many stacks
 
     def add(self, address: int, name: bytes) -> None:
         """Append a function, or with an empty name the end of the text before it."""
         if not name and (not self.addresses or self._names.endswith(b"\0\0")):
-            return  # nothing to end, or marked already
+            return  # no text before it, or its end is already marked
         self.addresses.append(address)
         self._starts.append(len(self._names))
         self._names += name
         self._names.append(0)
 
     def sort(self) -> None:
-        """Ascending by address; stable, so that aliases keep their order. The kernel lists its own in order."""
+        """Sort by address; stable, since aliases must keep their order. The kernel's own symbols are in order."""
         if all(map(le, self.addresses, islice(self.addresses, 1, None))):
             return
         order = sorted(range(len(self.addresses)), key=self.addresses.__getitem__)
@@ -65,18 +65,18 @@ class _Table:
         self._starts = array("I", map(self._starts.__getitem__, order))
 
     def at_or_below(self, address: int) -> int:
-        """The nearest entry's address; -1 where there is none."""
+        """The nearest entry's address; -1 if there is none."""
         index = bisect_right(self.addresses, address) - 1
         return self.addresses[index] if index >= 0 else -1
 
     def above(self, address: int) -> int:
-        """The next entry's address, at most that of the longest function behind `address`."""
+        """The next entry's address, but no further than the longest function reaches."""
         index = bisect_right(self.addresses, address)
         limit = address + _MAX_FUNCTION_BYTES
         return min(self.addresses[index], limit) if index < len(self.addresses) else limit
 
     def name_of(self, address: int) -> str:
-        """Name of the function that holds `address`: of several for one start the first listed; empty for none."""
+        """Name of the function that contains `address`, the first listed of several names; empty if none does."""
         index = bisect_right(self.addresses, address) - 1
         if index < 0 or address - self.addresses[index] >= _MAX_FUNCTION_BYTES or not self._name(index):
             return ""
@@ -84,7 +84,7 @@ class _Table:
         return next(filter(None, map(self._name, range(first, index + 1))))
 
     def find(self, names: Iterable[str], suffixes: bytes) -> Iterator[tuple[str, int]]:
-        """(which of `names`, address) of every symbol so named or with compilers' suffixes behind it, in one pass."""
+        """(one of `names`, address) of every symbol with such a name, also with compilers' suffixes. In one pass."""
         wanted = b"|".join(re.escape(name.encode()) for name in names if name)
         pattern = re.compile(rb"\0(" + wanted + rb")(?:\.(?:" + suffixes + rb")(?:\.[0-9]+)?)*(?=\0)")
         found = {match.start(1): match[1].decode() for match in pattern.finditer(self._names)} if wanted else {}
@@ -103,29 +103,29 @@ class _Table:
 
 
 class Symbols:
-    """The text symbols of one boot. `hidden`: the kernel listed no address, which is a lost capability."""
+    """The text symbols of one boot."""
 
     def __init__(self, proc: Path | None = None) -> None:
-        """Use `parse` or `load`. `proc` is where to look again."""
+        """Use `parse` or `load`. `proc` is read again by `follow_modules`."""
         self._proc = proc
         self._kernel, self._loaded = _Table(), _Table()
         self._data: dict[str, int] = {}
         self._modules: frozenset[bytes] = frozenset()
 
     def __len__(self) -> int:
-        """Number of entries, ends of text included."""
+        """Number of entries, including ends of text."""
         return len(self._kernel.addresses) + len(self._loaded.addresses)
 
     @property
     def hidden(self) -> bool:
-        """True when no address was shown."""
+        """True if the kernel showed no address: a lost capability."""
         return not len(self)
 
     @classmethod
     def parse(cls, text: str, wanted_data: Iterable[str] = WANTED_DATA) -> Self:
         """Read the whole text of /proc/kallsyms (`address type name [module]`, proc(5)); other lines are skipped.
 
-        An address of zero, which the kernel shows to readers without CAP_SYSLOG, is no address.
+        Addresses of zero are skipped, too: the kernel shows them to readers without CAP_SYSLOG.
         """
         symbols = cls()
         symbols._data = _read([text.encode()], symbols._kernel, symbols._loaded, wanted_data)
@@ -133,23 +133,23 @@ class Symbols:
 
     @classmethod
     async def load(cls, proc: Path) -> Self:
-        """Read `proc`/kallsyms once; it takes two tenths of a second and happens in a thread."""
+        """Read `proc`/kallsyms, in a thread: it takes two tenths of a second."""
         symbols = cls(proc)
         await asyncio.to_thread(symbols._load, proc)
         return symbols
 
     async def follow_modules(self) -> bool:
-        """Read the names of modules and BPF programs again if a module came or went since; True if so.
+        """Read the names of modules and BPF programs again if a module was loaded or removed; True if so.
 
-        Names given out before may then be wrong: an address can have another owner now. Programs that came or went
-        alone are no reason: they do so with every container, and no request was ever told by a program's name.
+        Names that were resolved before may then be wrong. Changes of BPF programs alone are ignored: they come with
+        every container, and no request has ever been attributed by the name of a program.
         """
         return self._proc is not None and await asyncio.to_thread(self._reload, self._proc)
 
     def resolve(self, address: int) -> str:
-        """Name of the function that holds `address`, without offset; the address in hex where there is none.
+        """Name of the function that contains `address`, without offset; the address in hex if none does.
 
-        Of several names for one address the first listed counts, as in the kernel's own kallsyms_lookup().
+        Of several names for one address the first listed is used, as in the kernel's own kallsyms_lookup().
         """
         kernel, loaded = self._kernel, self._loaded
         table = loaded if loaded.at_or_below(address) > kernel.at_or_below(address) else kernel
@@ -161,9 +161,9 @@ class Symbols:
         return [(start, min(table.above(start) for table in self._tables)) for start in sorted(found)]
 
     def entries(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """Where a pointer to each of `names` points: no clone, no part split off. One pass for all of them.
+        """The addresses of pointers to the functions `names`, never those of clones and parts. In one pass.
 
-        A name that is no symbol has an empty list; static functions of one name have an address each.
+        The list is empty for a name that is not a symbol; static functions of the same name have one address each.
         """
         wanted = dict.fromkeys(names)
         found: dict[str, list[int]] = {name: [] for name in wanted}
@@ -172,7 +172,7 @@ class Symbols:
         return found
 
     def address_of(self, name: str) -> int | None:
-        """Address of one of the wanted data symbols; None where the kernel does not list it."""
+        """Address of one of the wanted data symbols; None if the kernel does not list it."""
         return self._data.get(name)
 
     @property
@@ -180,7 +180,7 @@ class Symbols:
         return self._kernel, self._loaded
 
     def _load(self, proc: Path) -> None:
-        self._modules = read_modules(proc)  # first: what comes in between is seen as a change
+        self._modules = read_modules(proc)  # first: a module that is loaded in between shows as a change
         self._data = _read(_chunks(proc / "kallsyms"), self._kernel, self._loaded, WANTED_DATA)
 
     def _reload(self, proc: Path) -> bool:
@@ -194,7 +194,7 @@ class Symbols:
 
 
 def _read(chunks: Iterable[bytes], kernel: _Table | None, loaded: _Table, wanted_data: Iterable[str]) -> dict[str, int]:
-    """Fill the tables from whole lines; without `kernel` its symbols are passed over. The addresses of wanted data."""
+    """Fill the tables from whole lines, without `kernel` only `loaded`. Returns the addresses of wanted data."""
     wanted = {name.encode() for name in wanted_data}
     data: dict[str, int] = {}
     for line in chain.from_iterable(map(_LINE.finditer, chunks)):
@@ -224,9 +224,10 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def read_modules(proc: Path) -> frozenset[bytes]:
-    """What tells one set of loaded modules from another: name, size, state and address of each, from `proc`/modules.
+    """The loaded modules, each with name, size, state and address, from `proc`/modules.
 
-    The counts of users between them change with every container. No file is a kernel without modules.
+    The use counts between these fields are left out: they change with every container. Without the file, the kernel has
+    no modules.
     """
     try:
         lines = (proc / "modules").read_bytes().splitlines()

@@ -1,4 +1,4 @@
 """Everything that shows what the daemon does: one Protocol, frozen events, and the outlets that take them.
 
-Imports `detect`, `journal` and below; never `service` or `experiment`, which report to it.
+Imports `attribution`, `detect`, `journal` and below; never `service` or `experiment`, which report to it.
 """

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kickwatch.attribution.reasons import explain
 from kickwatch.detect.figures import (
     attributed,
     counted,
@@ -54,6 +55,7 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
     worst = blame(trials)
     fields: dict[str, Any] = {
         "headline": headline(trials),
+        "meaning": explain(worst.cell.func) if worst is not None else "no probe tells which function the CPUs run.",
         "kernel": node.kernel,
         "cpus_online": node.cpus_online,
         "engine": node.engine,

@@ -8,9 +8,10 @@ import msgspec
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Condition
 from kickwatch.node.lock import LOCK_PATH
+from kickwatch.node.roots import HOST
 from kickwatch.process.atomic_file import write_whole
 
-STATUS_PATH = Path("/run/kickwatch/status.json")
+STATUS_PATH = HOST.run / "kickwatch" / "status.json"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +44,7 @@ def write(status: Status, path: Path = STATUS_PATH) -> None:
         write_whole(path, msgspec.json.encode(status), 0o644)
 
 
-def read(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = Path("/proc")) -> Status:
+def read(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = HOST.proc) -> Status:
     """The status of the running daemon. Raises KickwatchError if none runs, whatever a dead one left behind."""
     if not _is_held(lock, proc):
         raise KickwatchError("no kickwatch runs on this node", "start it: systemctl start kickwatch")

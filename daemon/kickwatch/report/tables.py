@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from kickwatch.attribution.stacks import top_of_stack
 from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.model import Trial
-from kickwatch.observe.reasons import top_of_stack
 from kickwatch.report.sentence import sentence
 from kickwatch.report.summary import summarise
 

@@ -11,7 +11,8 @@ from typing import Self
 
 from kickwatch.errors import CgroupError
 from kickwatch.native.driver import Helper
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, handed_on_by, reclaim, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, enabled_controllers, reclaim
 from kickwatch.node.delegation import own_base
 from kickwatch.process.cancellation import run_shielded
 
@@ -95,7 +96,7 @@ class Canary:
             if _identity(directory) != identity:
                 return f"{directory} was removed"
         for directory in self._delegating:
-            if "memory" not in handed_on_by(directory):
+            if "memory" not in enabled_controllers(directory):
                 return f"the memory controller was switched off in {directory}/cgroup.subtree_control"
         return ""
 

@@ -12,11 +12,11 @@ from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Netw
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.continuity import engine_process
+from kickwatch.node.roots import HOST
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_support import find_runtime, missing_privilege
 
-_PROC = Path("/proc")
 _INFO_RETRIES, _INFO_RETRY_INTERVAL_S = 5, 1.0
 
 
@@ -151,7 +151,7 @@ def check_engine(config: Config) -> None:
 def check_oci(config: Config) -> None:
     """Raise ConfigError if engine.kind=oci can never work in this process. Blocks briefly."""
     check_engine(config)
-    if _needs_oci(config) and (missing := missing_privilege(_PROC)):
+    if _needs_oci(config) and (missing := missing_privilege(HOST.proc)):
         raise ConfigError(f"engine.kind=oci: {missing.what}", missing.remedy)
 
 
@@ -169,7 +169,7 @@ def drives_runtime(config: Config) -> bool:
     kind = requested_kind(config.engine)
     if kind is not EngineKind.AUTO or unsupported_by_oci(config):
         return kind is EngineKind.OCI
-    if find_runtime(config.engine.runtime) is None or missing_privilege(_PROC):
+    if find_runtime(config.engine.runtime) is None or missing_privilege(HOST.proc):
         return False
     return engine_process(Path(config.engine.socket)) == (0, 0)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from kickwatch.errors import CgroupError
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.cgroups import reclaim
+from kickwatch.node.roots import HOST
 
 KMEM_LIMIT = "memory.kmem.limit_in_bytes"
 KMEM_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
@@ -36,7 +37,7 @@ class Knobs:
         kmem_limit_bytes: int = 0,
         kmem_tcp_limit_bytes: int = 0,
         parent: Path,
-        proc: Path = Path("/proc"),
+        proc: Path = HOST.proc,
         freed_timeout_s: float = _FREED_TIMEOUT_S,
     ) -> None:
         """A limit of 0 is not written. `parent` is the memcg directory above our containers.

@@ -5,6 +5,8 @@ import secrets
 from hashlib import blake2s
 from pathlib import Path
 
+from kickwatch.node.roots import HOST
+
 _APPLICATION = b"kickwatch.instance.v1"
 CGROUP_NAME = "kickwatch"
 CONTAINERS_SLICE = "kickwatchcontainers.slice"
@@ -20,7 +22,7 @@ def instance_of(machine_id: str, hostname: str) -> str:
     return blake2s(secret.encode(), key=_APPLICATION, digest_size=6).hexdigest()
 
 
-def read_instance(etc: Path = Path("/etc")) -> str:
+def read_instance(etc: Path = HOST.etc) -> str:
     """The instance of this node."""
     try:
         machine_id = (etc / "machine-id").read_text(encoding="ascii", errors="replace")

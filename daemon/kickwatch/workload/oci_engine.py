@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from kickwatch.errors import EngineError, ImageAbsentError
 from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload.engine import SHUTDOWN_CALL_TIMEOUT_S, ContainerSpec, EngineInfo, one_line
 from kickwatch.workload.image import image_reference
@@ -25,7 +26,7 @@ from kickwatch.workload.oci_store import BundleStore, read_pid_file
 from kickwatch.workload.oci_support import cgroup_parent_of, has_seccomp, parse_version, require_runtime
 
 T = TypeVar("T")
-ROOT = Path("/run/kickwatch/oci")
+ROOT = HOST.run / "kickwatch" / "oci"
 
 
 class OciEngine:
@@ -37,14 +38,14 @@ class OciEngine:
         *,
         timeout_s: float,
         root: Path = ROOT,
-        proc: Path = Path("/proc"),
+        host: HostRoots = HOST,
         on_call_end: Callable[[], None] = lambda: None,
     ) -> None:
         """`runtime`: a name or a path; empty means runc, else crun. `on_call_end` is called after every call."""
         self._configured = runtime
         self._timeout_s = timeout_s
-        self._store = BundleStore(root, proc)
-        self._proc = proc
+        self._store = BundleStore(root, host.proc)
+        self._host, self._proc = host, host.proc
         self._on_call_end = on_call_end
         self._runtime: Runtime | None = None
         self._cgroups: Cgroups | None = None
@@ -61,7 +62,7 @@ class OciEngine:
     async def info(self) -> EngineInfo:
         """The runtime's name and version, and our cgroup parent. Raises EngineAbsentError if no runtime works."""
         program = await asyncio.to_thread(require_runtime, self._configured, self._proc)
-        self._cgroups = await asyncio.to_thread(Cgroups.read, self._proc)
+        self._cgroups = await asyncio.to_thread(Cgroups.read, self._host)
         runtime = Runtime(program, self._store.state, self._timeout_s)
         if self._runtime == runtime:  # unchanged: keep the object, which knows its calls in progress
             runtime = self._runtime

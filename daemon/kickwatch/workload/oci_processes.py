@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kickwatch.node.roots import HOST
 from kickwatch.process.cancellation import run_shielded, timeout
 
 EXIT_TIMEOUT_S = 1.0
@@ -123,7 +124,7 @@ def reap_if_exited(pid: int) -> int | None:
     return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
 
-def reap_killed(pid: int, proc: Path = Path("/proc")) -> None:
+def reap_killed(pid: int, proc: Path = HOST.proc) -> None:
     """Wait until a killed process is gone, and reap it if it is or becomes our child. Blocks for a second at most.
 
     It leaves its cgroup a moment before it can be reaped, and becomes our child when the process that started it exits.
@@ -146,7 +147,7 @@ def reap_one_of_group(group: int) -> bool:
     return True
 
 
-def kill_workers_on(bundle: Path, proc: Path = Path("/proc")) -> None:
+def kill_workers_on(bundle: Path, proc: Path = HOST.proc) -> None:
     """Kill and reap descendants that still work on a bundle after its runtime was killed. Blocks for some seconds.
 
     crun answers `run --detach` from a child with its own session and process group. That child would still make the
@@ -162,7 +163,7 @@ def kill_workers_on(bundle: Path, proc: Path = Path("/proc")) -> None:
             return
 
 
-def children(proc: Path = Path("/proc")) -> list[int]:
+def children(proc: Path = HOST.proc) -> list[int]:
     """Children of this process, including adopted ones and zombies."""
     found: list[int] = []
     for file in (proc / "self/task").glob("*/children"):  # CONFIG_PROC_CHILDREN, which every distribution has

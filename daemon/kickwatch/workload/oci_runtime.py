@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from kickwatch.node.roots import HOST
 from kickwatch.process.cancellation import run_shielded, timeout
 from kickwatch.workload.oci_processes import EXIT_TIMEOUT_S, POLL_S, children, reap_one_of_group, session_of_zombie
 from kickwatch.workload.oci_support import search_path
@@ -53,7 +54,7 @@ class Runtime:
             status = await process.wait()
         return "" if status == 0 else await asyncio.to_thread(last_error, log, status)
 
-    def reap_strays(self, kept: Set[int], proc: Path = Path("/proc")) -> None:
+    def reap_strays(self, kept: Set[int], proc: Path = HOST.proc) -> None:
         """Reap exited children that a runtime left to us, except `kept`.
 
         Those are crun's intermediate process and containers whose start was not answered. They are recognised by their

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from kickwatch.errors import CgroupError
-from kickwatch.node.cgroups import Cgroups, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import Cgroups
 from kickwatch.process.atomic_file import write_whole
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
 from kickwatch.workload.image import image_reference

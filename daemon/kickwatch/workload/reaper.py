@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
-from kickwatch.node.cgroups import OWN_PREFIX, Cgroups, remove_tree
+from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroups import OWN_PREFIX, Cgroups
+from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.workload.engine import Engine
 
 _SYSTEMCTL_TIMEOUT_S = 30.0
@@ -51,9 +53,7 @@ def _remove(directory: Path) -> list[CgroupError]:
     return [CgroupError(f"{path} is in use and stays", "end the processes in its cgroup.procs") for path in remaining]
 
 
-def stop_slice(
-    name: str, *, proc: Path = Path("/proc"), root: Path = Path("/"), systemctl: str | Path = "systemctl"
-) -> bool:
+def stop_slice(name: str, *, host: HostRoots = HOST, systemctl: str | Path = "systemctl") -> bool:
     """Stop the slice `name` of our containers; True if systemd was asked to. Blocks: call it in a thread.
 
     systemd starts a slice with the first scope in it, and keeps the slice and its cgroups after the last one. A slice
@@ -62,7 +62,7 @@ def stop_slice(
     """
     if not name.startswith(OWN_PREFIX) or not name.endswith(".slice") or "/" in name:
         raise CgroupError(f"the slice {name} is not one of ours", f"ours begin with {OWN_PREFIX}")
-    if not (root / "run/systemd/system").is_dir() or _has_units(name, Cgroups.read(proc, root)):
+    if not (host.run / "systemd/system").is_dir() or _has_units(name, Cgroups.read(host)):
         return False
     command = [str(systemctl), "stop", name]
     try:

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from builders import RCU, TLB, containers, trial
+from kickwatch.attribution.reasons import REASONS
 from kickwatch.detect.classes import (
     LEARNING_CONTAINERS,
     SPARE,
@@ -24,7 +25,6 @@ from kickwatch.detect.observations import observations_of
 from kickwatch.detect.strata import stratum_of
 from kickwatch.detect.streams import StreamName
 from kickwatch.model import CREATION_ORIGINS, Cell, Origin, Path
-from kickwatch.observe.reasons import REASONS
 
 EVERY = list(product([reason.name for reason in REASONS] + ["a_reason_without_a_row"], Origin, Path))
 OBSERVED_BY = {

@@ -177,9 +177,9 @@ def test_the_default_budget_lets_trials_begin_as_often_as_the_page_says() -> Non
         if wait_s:
             at_s += jittered(wait_s, config.trial.jitter, 0.5)
             continue
-        budget.spend(at_s, EACH)
+        budget.charge(at_s, EACH)
         begun, at_s = begun + 1, at_s + 30.0
-        budget.settle(at_s, EACH)
+        budget.correct(at_s, EACH)
         at_s += jittered(config.trial.interval_s, config.trial.jitter, 0.5)
     assert round(10 * 24 * 60 / begun) == MINUTES
     assert f"{round(begun / 10)} trials\na day, one every {MINUTES} minutes on average" in PAGE

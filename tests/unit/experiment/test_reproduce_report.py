@@ -143,7 +143,7 @@ def test_report_begins_with_the_published_line() -> None:
 def test_report_of_a_run_whose_cpus_changed() -> None:
     changed = replace(phase((1, 1)), after=Reading(20 * S, sample((1, 2, 3))))
     text = report(a_run(changed))
-    assert "Creation, all CPUs: not counted (the counters were reset: CPUs gone: [], CPUs come: [2])" in text
+    assert "Creation, all CPUs: not counted (the counters were reset: CPUs removed: [], CPUs added: [2])" in text
     assert "Verdict: unknown" in text
 
 

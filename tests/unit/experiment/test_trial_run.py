@@ -12,7 +12,7 @@ from kickwatch.model import Container, KmemAccounting
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestSample
+from kickwatch.observe.request_cells import RequestSample
 
 
 def charged(*kmem_bytes: int | None) -> tuple[Container, ...]:

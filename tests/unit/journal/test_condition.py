@@ -62,6 +62,13 @@ def test_without_a_probe_the_alert_still_says_how_to_look() -> None:
     assert "csd_queue_cpu {" in fields["confirm"]
 
 
+def test_an_alert_explains_the_function_that_the_cpus_run() -> None:
+    assert broadcast_fields([SICK])["meaning"].startswith("kick_all_cpus_sync interrupts every CPU so that ")
+    assert broadcast_fields([trial()])["meaning"] == "no probe tells which function the CPUs run."
+    unheard_of = trial(replace(kick(9), reason="ack_kick", func="ack_kick"))
+    assert "not in kickwatch's table" in broadcast_fields([unheard_of])["meaning"]
+
+
 def test_the_command_to_confirm_with_is_one_line() -> None:
     assert bpftrace_line(kick(1)).count("\n") == 0
 

@@ -1,4 +1,4 @@
-"""Which capabilities stay once the probes are armed: no more than reading their maps takes on this kernel."""
+"""Capabilities that are kept once the probes are armed: no more than reading their maps requires."""
 
 import pytest
 
@@ -12,10 +12,10 @@ from kickwatch.node.privileges import LinuxCapability
         (None, set()),
         (LinuxCapability.BPF, {LinuxCapability.BPF}),
         (LinuxCapability.SYS_ADMIN, {LinuxCapability.SYS_ADMIN}),
-        (LinuxCapability.DAC_OVERRIDE, set()),  # of what is kept anyway: not a matter of bpf(2)
+        (LinuxCapability.DAC_OVERRIDE, set()),  # kept anyway; bpf(2) does not need it
     ],
 )
-def test_the_least_that_works_is_kept(
+def test_the_weakest_capability_that_works_is_kept(
     monkeypatch: pytest.MonkeyPatch, needs: LinuxCapability | None, more: set[LinuxCapability]
 ) -> None:
     in_effect = [0]
@@ -26,7 +26,7 @@ def test_the_least_that_works_is_kept(
     assert in_effect[-1] == everything
 
 
-def test_where_nothing_helps_nothing_is_kept_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_kept_if_no_capability_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privileges, "_set", lambda **_: None)
     assert (
         privileges._enough(1 << LinuxCapability.BPF | 1 << LinuxCapability.KILL, lambda: False)

@@ -1,9 +1,6 @@
-"""Cgroups found in mountinfo, their files read, our own made and removed: in trees of the test's own."""
+"""Cgroups are found in mountinfo, their files read, and our own created, all in temporary directories."""
 
 import errno
-import os
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import CgroupError
-from kickwatch.node import cgroups as cgroups_module
 from kickwatch.node.cgroups import (
     Cgroups,
     CgroupVersion,
@@ -20,8 +16,8 @@ from kickwatch.node.cgroups import (
     parse_mountinfo,
     parse_pid_cgroup,
     reclaim,
-    remove_tree,
 )
+from kickwatch.node.roots import HostRoots
 
 HYBRID = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -36,18 +32,18 @@ PROC = Path("/proc")
 
 
 def located(mountinfo: str, root: Path = Path("/"), proc: Path = PROC) -> Cgroups:
-    """What a node with this mountinfo has."""
-    return Cgroups.locate(parse_mountinfo(mountinfo), proc, root)
+    """The cgroups of a node with this mountinfo."""
+    return Cgroups.locate(parse_mountinfo(mountinfo), HostRoots(root=root, proc=proc))
 
 
 def a_process(tmp_path: Path, cgroup: str) -> Path:
-    """A proc with one process, 7, in these cgroups."""
+    """A proc directory with one process, 7, in these cgroups."""
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "cgroup").write_text(cgroup)
     return tmp_path
 
 
-def test_memory_on_v1_makes_a_hybrid_node_v1() -> None:
+def test_a_hybrid_node_with_memory_on_v1_is_v1() -> None:
     cgroups = located(HYBRID)
     assert cgroups.version is CgroupVersion.V1
     assert cgroups.memory_root == Path("/sys/fs/cgroup/memory")
@@ -55,38 +51,38 @@ def test_memory_on_v1_makes_a_hybrid_node_v1() -> None:
     assert cgroups.mounts == tuple(Path("/sys/fs/cgroup") / name for name in names)
 
 
-def test_unified_node_is_v2() -> None:
+def test_a_unified_node_is_v2() -> None:
     cgroups = located(UNIFIED)
     assert cgroups.version is CgroupVersion.V2
     assert cgroups.memory_root == Path("/sys/fs/cgroup")
 
 
-def test_mount_points_are_taken_below_the_root_given() -> None:
+def test_mount_points_are_below_the_given_root() -> None:
     assert located(UNIFIED, Path("/host")).memory_root == Path("/host/sys/fs/cgroup")
 
 
-def test_mount_that_shows_the_whole_hierarchy_is_preferred() -> None:
+def test_the_mount_that_shows_the_whole_hierarchy_is_preferred() -> None:
     part = "90 23 0:32 /docker/abc /mnt/part rw - cgroup cgroup rw,memory\n"
     assert located(part + HYBRID).memory_root == Path("/sys/fs/cgroup/memory")
 
 
-def test_escaped_mount_point() -> None:
+def test_an_escaped_mount_point() -> None:
     line = r"30 23 0:26 / /mnt/a\040b\134c rw - cgroup2 cgroup2 rw"
     assert located(line).memory_root == Path("/mnt/a b\\c")
 
 
-def test_no_hierarchy_is_said() -> None:
+def test_a_node_without_a_hierarchy_is_an_error() -> None:
     with pytest.raises(CgroupError, match="no cgroup hierarchy"):
         located("22 27 0:21 / /proc rw,relatime - proc proc rw\n")
 
 
-def test_unreadable_mountinfo_names_the_file(tmp_path: Path) -> None:
+def test_an_unreadable_mountinfo_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(CgroupError, match=f"{tmp_path}/self/mountinfo cannot be read"):
-        Cgroups.read(tmp_path)
+        Cgroups.read(HostRoots(proc=tmp_path))
 
 
 @given(st.text())
-def test_no_mountinfo_breaks_the_parser(text: str) -> None:
+def test_the_parser_accepts_any_text(text: str) -> None:
     assert all(mount.point for mount in parse_mountinfo(text))
 
 
@@ -105,25 +101,25 @@ def test_pid_cgroup_lines() -> None:
     ("mountinfo", "expected"),
     [(HYBRID, "/sys/fs/cgroup/memory/docker/abc"), (UNIFIED, "/sys/fs/cgroup/system.slice/x.scope")],
 )
-def test_memcg_of_a_process(tmp_path: Path, mountinfo: str, expected: str) -> None:
+def test_the_memcg_of_a_process(tmp_path: Path, mountinfo: str, expected: str) -> None:
     proc = a_process(tmp_path, "4:memory:/docker/abc\n0::/system.slice/x.scope\n")
     assert located(mountinfo, proc=proc).memcg_dir_of(7) == Path(expected)
 
 
-def test_memcg_below_a_mount_of_a_part(tmp_path: Path) -> None:
+def test_a_memcg_below_a_mount_of_part_of_the_hierarchy(tmp_path: Path) -> None:
     part = "90 23 0:32 /docker /mnt/part rw - cgroup cgroup rw,memory\n"
     inside = located(part, proc=a_process(tmp_path, "4:memory:/docker/abc\n"))
     assert inside.memcg_dir_of(7) == Path("/mnt/part/abc")
 
 
 @pytest.mark.parametrize("cgroup", ["/elsewhere/abc", "/../host", "/dockerized"])
-def test_memcg_out_of_sight_is_refused(tmp_path: Path, cgroup: str) -> None:
+def test_a_memcg_that_is_not_visible_is_an_error(tmp_path: Path, cgroup: str) -> None:
     part = "90 23 0:32 /docker /mnt/part rw - cgroup cgroup rw,memory\n"
     with pytest.raises(CgroupError, match="not visible"):
         located(part, proc=a_process(tmp_path, f"4:memory:{cgroup}\n")).memcg_dir_of(7)
 
 
-def test_process_that_ended_and_process_without_memory_hierarchy(tmp_path: Path) -> None:
+def test_a_process_that_ended_and_one_without_a_memory_cgroup(tmp_path: Path) -> None:
     cgroups = located(HYBRID, proc=a_process(tmp_path, "0::/x\n"))
     with pytest.raises(CgroupError, match="names no memory cgroup"):
         cgroups.memcg_dir_of(7)
@@ -146,7 +142,7 @@ def test_kmem_usage_v2(tmp_path: Path, stat: str, expected: int | None) -> None:
     assert kmem_usage_bytes(tmp_path) == expected
 
 
-def test_kmem_usage_of_a_memcg_that_is_gone(tmp_path: Path) -> None:
+def test_kmem_usage_of_a_removed_memcg(tmp_path: Path) -> None:
     assert kmem_usage_bytes(tmp_path / "gone") is None
 
 
@@ -156,7 +152,7 @@ def test_reclaim_writes_0_on_v1(tmp_path: Path) -> None:
     assert (tmp_path / "memory.force_empty").read_text() == "0"
 
 
-def test_reclaim_asks_for_all_on_v2(tmp_path: Path) -> None:
+def test_reclaim_requests_everything_on_v2(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("81920\n")
     (tmp_path / "memory.reclaim").write_text("")
     assert reclaim(tmp_path) == ""
@@ -166,7 +162,7 @@ def test_reclaim_asks_for_all_on_v2(tmp_path: Path) -> None:
     assert reclaim(tmp_path) == ""
 
 
-def test_reclaim_reports_what_it_tolerates(tmp_path: Path) -> None:
+def test_a_failed_reclaim_returns_its_reason(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("81920\n")
     (tmp_path / "memory.reclaim").mkdir()  # cannot be written
     assert reclaim(tmp_path).startswith(f"{tmp_path}/memory.reclaim: ")
@@ -189,78 +185,47 @@ def test_nokmem(command_line: str, off: bool) -> None:
     assert nokmem(command_line) is off
 
 
-def test_remove_tree_takes_all_below(tmp_path: Path) -> None:
-    top = tmp_path / "kickwatch-a"
-    (top / "b" / "c").mkdir(parents=True)
-    (top / "d").mkdir()
-    assert remove_tree(top) == ()
-    assert list(tmp_path.iterdir()) == []
-    assert remove_tree(top) == ()  # what is gone is no error
-
-
-def test_remove_tree_refuses_what_is_not_ours(tmp_path: Path) -> None:
-    (tmp_path / "docker").mkdir()
-    with pytest.raises(CgroupError, match="not one of ours"):
-        remove_tree(tmp_path / "docker")
-    assert (tmp_path / "docker").is_dir()
-
-
-def a_v2_tree(tmp_path: Path, controllers: str, handed_on: str = "") -> Cgroups:
-    """A mount of cgroup v2 whose root has these controllers; a cgroup `kickwatch-x` with the same is there."""
+def a_v2_tree(tmp_path: Path, controllers: str, enabled: str = "") -> Cgroups:
+    """A mount of cgroup v2 whose root has these controllers; with a cgroup `kickwatch-x` that has the same."""
     cgroups = located(UNIFIED, tmp_path)
     for directory in (cgroups.memory_root, cgroups.memory_root / "kickwatch-x"):
         directory.mkdir(parents=True)
         (directory / "cgroup.controllers").write_text(controllers)
-        (directory / "cgroup.subtree_control").write_text(handed_on)
+        (directory / "cgroup.subtree_control").write_text(enabled)
     return cgroups
 
 
-def test_own_cgroup_on_v2_is_handed_memory(tmp_path: Path) -> None:
+def test_memory_is_enabled_for_our_cgroup_on_v2(tmp_path: Path) -> None:
     cgroups = a_v2_tree(tmp_path, "cpu memory\n")
     own = cgroups.ensure_own("kickwatch-x")
     for directory in (cgroups.memory_root, own):
         assert (directory / "cgroup.subtree_control").read_text() == "+memory"
 
 
-def test_what_hands_memory_on_already_is_not_written(tmp_path: Path) -> None:
+def test_memory_that_is_already_enabled_is_not_written_again(tmp_path: Path) -> None:
     cgroups = a_v2_tree(tmp_path, "cpu memory\n", "memory pids\n")
     cgroups.ensure_own("kickwatch-x")
     assert (cgroups.memory_root / "cgroup.subtree_control").read_text() == "memory pids\n"
 
 
-def test_v2_without_memory_controller_is_said(tmp_path: Path) -> None:
+def test_a_v2_hierarchy_without_memory_controller_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CgroupError, match="no memory controller"):
         a_v2_tree(tmp_path, "cpu\n").ensure_own("kickwatch-x")
 
 
-def test_a_unit_that_holds_other_processes_is_named_as_the_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel's answer is imitated: a real one needs cgroup v2, which the node of the tests may not have."""
+def test_other_processes_in_the_cgroup_are_named_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's error is simulated: a real one needs cgroup v2, which the node of the tests may not have."""
 
     def busy(path: Path, *_: object, **__: object) -> int:
         raise OSError(errno.EBUSY, "Device or resource busy", str(path))
 
     cgroups = a_v2_tree(tmp_path, "cpu memory\n")
     monkeypatch.setattr(Path, "write_text", busy)
-    with pytest.raises(CgroupError, match=r"holds other processes: start kickwatch in a unit of its own"):
+    with pytest.raises(CgroupError, match=r"contains other processes: start kickwatch in its own unit"):
         cgroups.ensure_own("kickwatch-x")
 
 
 @pytest.mark.parametrize("name", ["docker", "../kickwatch", "kickwatch/../docker"])
-def test_own_cgroup_must_bear_our_name(tmp_path: Path, name: str) -> None:
+def test_our_cgroups_must_have_our_prefix(tmp_path: Path, name: str) -> None:
     with pytest.raises(CgroupError, match="not one of ours"):
         located(UNIFIED, tmp_path).ensure_own(name)
-
-
-def test_before_pidfds_what_is_left_is_ended_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 5.3 there is no pidfd_open(2); that answer is imitated, the process is real."""
-
-    def absent(_: int) -> int:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(os, "pidfd_open", absent)
-    with subprocess.Popen(["sleep", "60"]) as left:
-        (tmp_path / "cgroup.procs").write_text(f"{left.pid}\n")
-        cgroups_module._kill_members(tmp_path)
-        assert left.wait(10) == -signal.SIGKILL

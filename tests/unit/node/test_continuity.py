@@ -1,4 +1,4 @@
-"""What disturbs a trial, told from two moments."""
+"""Disturbances of a trial, from the states before and after."""
 
 import os
 import socket
@@ -7,35 +7,36 @@ from pathlib import Path
 from kickwatch.model import Disturbance
 from kickwatch.node.continuity import Moment, engine_process, engine_program, moment
 from kickwatch.node.kernel import cpu_births, cpus_online
+from kickwatch.node.roots import HostRoots
 
 
-def test_nothing_happened() -> None:
+def test_equal_states_have_no_disturbance() -> None:
     assert Moment(5, (1, 2)).disturbances(Moment(6, (1, 2))) == ()
 
 
-def test_a_suspended_machine_and_a_new_engine_are_named() -> None:
+def test_a_suspended_machine_and_a_new_engine_are_disturbances() -> None:
     assert Moment(0, (1, 2)).disturbances(Moment(10**9, (1, 3))) == ("suspended", "engine_restarted")
 
 
-def test_a_cpu_that_left_came_or_was_away_is_named() -> None:
+def test_a_cpu_that_left_came_or_was_away_is_a_disturbance() -> None:
     before = Moment(0, (1, 2), {0: 100, 1: 200})
     assert before.disturbances(Moment(0, (1, 2), {0: 100, 1: 200})) == ()
     for later in ({0: 100}, {0: 100, 1: 200, 2: 300}, {0: 100, 1: 999}):
         assert before.disturbances(Moment(0, (1, 2), later)) == (Disturbance.CPUS_CHANGED,)
 
 
-def test_the_births_of_cpus_are_those_of_their_directories(tmp_path: Path) -> None:
-    """A directory that is removed and made again, as the kernel does with that of a CPU which goes and comes."""
+def test_a_new_topology_directory_is_a_new_birth(tmp_path: Path) -> None:
+    """The kernel removes the directory of a CPU that goes offline, and creates it when the CPU comes back."""
     cpus = tmp_path / "devices/system/cpu"
     for cpu in (0, 1):
         (cpus / f"cpu{cpu}/topology").mkdir(parents=True)
     (cpus / "online").write_text("0-2\n")
-    before = moment(tmp_path / "none", sys=tmp_path)
+    before = moment(tmp_path / "none", HostRoots(sys=tmp_path))
     assert before.cpus == {cpu: (cpus / f"cpu{cpu}/topology").stat().st_ino for cpu in (0, 1)} | {2: 0}
-    assert before.disturbances(moment(tmp_path / "none", sys=tmp_path)) == ()
-    (cpus / "cpu1/topology").rename(cpus / "kept")  # its inode stays taken, as in sysfs
+    assert before.disturbances(moment(tmp_path / "none", HostRoots(sys=tmp_path))) == ()
+    (cpus / "cpu1/topology").rename(cpus / "kept")  # its inode is not reused, as in sysfs
     (cpus / "cpu1/topology").mkdir()
-    assert before.disturbances(moment(tmp_path / "none", sys=tmp_path)) == ("cpus_changed",)
+    assert before.disturbances(moment(tmp_path / "none", HostRoots(sys=tmp_path))) == ("cpus_changed",)
 
 
 def test_every_cpu_of_this_node_has_a_birth() -> None:
@@ -45,7 +46,7 @@ def test_every_cpu_of_this_node_has_a_birth() -> None:
     assert births == cpu_births()
 
 
-def test_the_listener_of_a_socket_is_known_by_pid_and_start(tmp_path: Path) -> None:
+def test_the_listener_of_a_socket_is_identified_by_pid_and_start(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -57,7 +58,7 @@ def test_the_listener_of_a_socket_is_known_by_pid_and_start(tmp_path: Path) -> N
     assert engine_process(path) == (0, 0)
 
 
-def test_an_engine_that_is_a_program_is_another_once_it_was_updated(tmp_path: Path) -> None:
+def test_an_update_of_an_engine_that_is_a_program_is_a_disturbance(tmp_path: Path) -> None:
     program = tmp_path / "runc"
     program.write_bytes(b"1")
     before = moment(program)

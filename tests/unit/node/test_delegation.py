@@ -1,4 +1,4 @@
-"""The delegated part of a v2 tree: in trees of the test's own, with real extended attributes."""
+"""The delegated part of a v2 tree, in temporary directories with real extended attributes."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def give_away(cgroup: Path) -> None:
         os.setxattr(cgroup, "trusted.delegate", b"1")
 
 
-def test_a_delegated_unit_is_left_for_its_leaf(tmp_path: Path) -> None:
+def test_the_process_moves_from_a_delegated_cgroup_to_its_leaf(tmp_path: Path) -> None:
     cgroups, own = node(tmp_path)
     give_away(own)
     assert delegated(own)
@@ -41,7 +41,7 @@ def test_a_delegated_unit_is_left_for_its_leaf(tmp_path: Path) -> None:
     assert own_base(cgroups) == own
 
 
-def test_what_was_not_given_away_is_not_ours(tmp_path: Path) -> None:
+def test_nothing_moves_without_delegation(tmp_path: Path) -> None:
     cgroups, own = node(tmp_path)
     assert not delegated(own)
     assert enter_leaf(cgroups) is None
@@ -58,7 +58,7 @@ def test_on_v1_nothing_moves(tmp_path: Path) -> None:
     assert own_base(cgroups) == cgroups.memory_root
 
 
-def test_a_leaf_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_leaf_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     cgroups, own = node(tmp_path)
     give_away(own)
     (own / LEAF).touch()

@@ -1,4 +1,4 @@
-"""Facts of the kernel that name a stratum: a read that is refused is no other kernel."""
+"""Facts about the kernel."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_expedited_grace_periods_are_read(tmp_path: Path) -> None:
         assert rcu_expedited(tmp_path) is expedited
 
 
-def test_a_read_that_is_refused_is_not_an_answer(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "kernel/rcu_expedited").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         rcu_expedited(tmp_path)

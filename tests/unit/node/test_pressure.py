@@ -1,4 +1,4 @@
-"""The node's pressure: read from this machine, from trees of the test's own, and from whatever a file may hold."""
+"""The node's pressure, read from this machine, from temporary directories, and from arbitrary file contents."""
 
 import os
 import shutil
@@ -23,6 +23,7 @@ from kickwatch.node.pressure import (
     parse_psi,
     read_pressure,
 )
+from kickwatch.node.roots import HostRoots
 
 PSI = """\
 some avg10=54.28 avg60=38.81 avg300=30.64 total=1372451541
@@ -65,10 +66,10 @@ def hierarchy(node: Path, version: CgroupVersion, mount_root: str = "/") -> Cgro
 
 
 def read(node: Path, version: CgroupVersion = CgroupVersion.V1) -> Pressure:
-    return read_pressure(node, 12, DyingMemcgs(hierarchy(node, version)), node / "proc", node / "sys")
+    return read_pressure(node, 12, DyingMemcgs(hierarchy(node, version)), HostRoots.below(node))
 
 
-def test_everything_is_read(node: Path) -> None:
+def test_all_figures_are_read(node: Path) -> None:
     pressure = read(node)
     assert (pressure.cpu_some_pct, pressure.memory_some_pct, pressure.io_some_pct) == (54.28, 0.0, 100.0)
     assert pressure.load_per_cpu == pytest.approx(6.29 / 3)
@@ -79,20 +80,20 @@ def test_everything_is_read(node: Path) -> None:
     assert read(node, CgroupVersion.V2).dying_memcgs == 17
 
 
-def test_what_is_not_there_is_none(tmp_path: Path) -> None:
+def test_missing_files_are_none(tmp_path: Path) -> None:
     dying = DyingMemcgs(hierarchy(tmp_path, CgroupVersion.V1))
-    nothing = read_pressure(None, None, dying, tmp_path / "proc", tmp_path / "sys")
-    assert nothing == Pressure() == read_pressure(tmp_path / "none", None, None, tmp_path, tmp_path)
+    nothing = read_pressure(None, None, dying, HostRoots.below(tmp_path))
+    assert nothing == Pressure() == read_pressure(tmp_path / "none", None, None, HostRoots(proc=tmp_path, sys=tmp_path))
 
 
-def test_a_file_that_refuses_to_be_read_is_none(node: Path) -> None:
+def test_a_file_that_cannot_be_read_is_none(node: Path) -> None:
     (node / "proc" / "pressure" / "io").unlink()
-    (node / "proc" / "pressure" / "io").mkdir()  # as EOPNOTSUPP: the file is there, and reading it fails
+    (node / "proc" / "pressure" / "io").mkdir()  # as with EOPNOTSUPP: the file exists, and reading it fails
     assert read(node).io_some_pct is None
     assert read(node).cpu_some_pct == 54.28
 
 
-def test_an_odd_list_of_cpus_takes_the_load_alone(node: Path) -> None:
+def test_a_malformed_list_of_cpus_costs_only_the_load(node: Path) -> None:
     (node / "sys/devices/system/cpu/online").write_text("0-\ufffd\n")
     assert read(node).load_per_cpu is None
     assert read(node).available_memory_pct == 25.0
@@ -108,10 +109,10 @@ def test_an_odd_list_of_cpus_takes_the_load_alone(node: Path) -> None:
         (parse_memory_cgroups, CGROUPS, 51),
     ],
 )
-def test_a_file_that_is_cut_off_says_the_same_or_nothing(parse, text: str, whole: float) -> None:  # type: ignore[no-untyped-def]
-    said = [parse(text[:length]) for length in range(len(text) + 1)]
-    assert set(said) == {None, whole}
-    assert said == sorted(said, key=lambda value: value is not None)  # once it is there it stays
+def test_a_file_that_is_cut_off_gives_the_same_figure_or_none(parse, text: str, whole: float) -> None:  # type: ignore[no-untyped-def]
+    found = [parse(text[:length]) for length in range(len(text) + 1)]
+    assert set(found) == {None, whole}
+    assert found == sorted(found, key=lambda value: value is not None)  # a longer text never loses the figure
 
 
 @pytest.mark.parametrize(
@@ -124,24 +125,24 @@ def test_a_file_that_is_cut_off_says_the_same_or_nothing(parse, text: str, whole
         "some avg10=٣.00 avg60=0.00\n",
     ],
 )
-def test_odd_pressure_is_none(text: str) -> None:
+def test_malformed_pressure_is_none(text: str) -> None:
     assert parse_psi(text) is None
 
 
-def test_no_memory_at_all_is_none() -> None:
+def test_memory_without_a_total_is_none() -> None:
     assert parse_available_memory("MemTotal: 0 kB\nMemAvailable: 0 kB\n") is None
     assert parse_available_memory("MemTotal: 5 kB\nMemFree: 5 kB\n") is None  # before 3.14
 
 
 @given(st.text() | st.text(alphabet="some avg10=.0123456789\n"), st.binary())
-def test_no_text_raises(text: str, raw: bytes) -> None:
+def test_the_parsers_accept_any_text(text: str, raw: bytes) -> None:
     for one in (text, raw.decode("ascii", errors="replace"), f"some avg10={text} avg60", f"memory\t4\t{text}\t1\n"):
         for parse in (parse_psi, parse_load, parse_available_memory, parse_dying, parse_memory_cgroups):
             assert parse(one) is None or parse(one) >= 0  # type: ignore[operator]
 
 
 @given(st.binary(max_size=200))
-def test_no_file_raises(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+def test_any_file_contents_are_accepted(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     node = tmp_path_factory.mktemp("node")
     for name in FIXTURES:
         (node / name).parent.mkdir(parents=True, exist_ok=True)
@@ -172,16 +173,16 @@ def test_this_machine() -> None:
         assert pressure.dying_memcgs >= 0
 
 
-def test_the_walk_finds_the_directories_of_this_machine() -> None:
+def test_the_walk_counts_the_directories_of_this_machine() -> None:
     root = Cgroups.read().memory_root
-    for _ in range(100):  # others come and go meanwhile
+    for _ in range(100):  # other cgroups come and go at the same time
         before, ours, after = sum(1 for _ in os.walk(root)), live_directories(root), sum(1 for _ in os.walk(root))
         if before == after:
             break
     assert before == ours == after
 
 
-def test_the_walk_goes_down_as_far_as_there_are_directories(tmp_path: Path) -> None:
+def test_the_walk_reaches_the_deepest_directory(tmp_path: Path) -> None:
     deepest = tmp_path / "/".join("abcdefgh")
     deepest.mkdir(parents=True)
     (deepest / "file").write_text("")
@@ -210,29 +211,29 @@ def test_a_hierarchy_is_walked_at_most_once_a_minute(node: Path) -> None:
     assert dying.count() == 44
 
 
-def test_on_v2_the_count_is_always_fresh(node: Path) -> None:
+def test_on_v2_the_count_is_read_every_time(node: Path) -> None:
     dying = DyingMemcgs(hierarchy(node, CgroupVersion.V2), clock=lambda: 0.0)
     assert dying.count() == 17
     (node / "cgroup/cgroup.stat").write_text(CGROUP_STAT.replace("17", "18"))
     assert dying.count() == 18
 
 
-def test_cgroups_that_appear_while_they_are_counted_are_not_dying(node: Path) -> None:
+def test_cgroups_created_during_the_count_are_not_dying(node: Path) -> None:
     (node / "proc/cgroups").write_text(CGROUPS.replace("51", "5"))
     assert read(node).dying_memcgs == 0
 
 
-def test_what_is_out_of_sight_is_not_taken_for_dying(node: Path) -> None:
+def test_invisible_cgroups_are_not_counted_as_dying(node: Path) -> None:
     assert DyingMemcgs(hierarchy(node, CgroupVersion.V1, "/docker/abc")).count() is None
 
 
-def test_a_disk_is_full_when_its_inodes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_free_inodes_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     def statvfs(files: int, free_files: int) -> os.statvfs_result:
         return os.statvfs_result((4096, 4096, 1000, 600, 400, files, free_files, free_files, 0, 255, 7))
 
     monkeypatch.setattr(os, "statvfs", lambda _: statvfs(100, 3))
     assert disk_free_pct(Path("/")) == 3.0
     monkeypatch.setattr(os, "statvfs", lambda _: statvfs(0, 0))  # btrfs
-    assert disk_free_pct(Path("/")) == 50.0  # 400 usable, 400 used; 200 are kept for root
+    assert disk_free_pct(Path("/")) == 50.0  # 400 usable, 400 used, 200 reserved for root
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((0,) * 11))
     assert disk_free_pct(Path("/")) is None

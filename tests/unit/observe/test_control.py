@@ -1,4 +1,4 @@
-"""The positive control where requests were lost: counted exactly, it proves nothing, and is repeated."""
+"""The positive control while requests are lost: even an exact count proves nothing, and is repeated."""
 
 import struct
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t ipi_mb\n3000 t end\n")
@@ -21,7 +21,7 @@ BARRIERS = struct.pack("=QiI", 0x2000, -17, 1)
 
 
 class Helper:
-    """Makes 23 barriers on paper."""
+    """Answers as the native program does that makes 23 barriers."""
 
     def __init__(self, *_: object, **__: object) -> None:
         self.ready = SimpleNamespace(fields={})
@@ -30,16 +30,16 @@ class Helper:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing was started."""
+        """Nothing to end."""
 
     async def ask(self, *_: object) -> SimpleNamespace:
         return SimpleNamespace(fields={"calls": "23", "requests": "23"})
 
 
 class Losing(Observatory):
-    """Counts the barriers exactly. The first of its three samples an attempt is before them, the others after.
+    """Counts the barriers exactly. Of an attempt's three samples the first is before the barriers, the others after.
 
-    `losses`: what the probe loses in each attempt, as its own health has it.
+    `losses`: what the probe loses in each attempt, as in its health counters.
     """
 
     def __init__(self, losses: list[Health], misses: int = 0) -> None:
@@ -73,26 +73,26 @@ async def passed(observatory: Losing) -> Any:
     return await positive_control(observatory)
 
 
-async def test_counted_exactly_and_nothing_lost_it_passes_at_once() -> None:
+async def test_it_passes_at_once_if_the_count_is_exact_and_nothing_is_lost() -> None:
     observatory = Losing([])
     assert (await passed(observatory)).passed
     assert (observatory.samples, observatory.emptied) == (3, 0)
 
 
 @pytest.mark.parametrize("loss", [Health(lost=1), Health(unknown_kind=1)])
-async def test_with_one_request_lost_it_is_repeated_after_the_maps_were_emptied(loss: Health) -> None:
+async def test_it_is_repeated_with_emptied_maps_after_a_request_was_lost(loss: Health) -> None:
     observatory = Losing([loss])
     assert (await passed(observatory)).passed
     assert (observatory.samples, observatory.emptied) == (6, 1)
 
 
-async def test_where_requests_are_lost_each_time_it_fails_and_says_so() -> None:
+async def test_it_fails_with_the_reason_if_requests_are_lost_each_time() -> None:
     control_ = await passed(Losing([Health(lost=7)] * 5))
     assert not control_.passed
     assert control_.calls.right
     assert control_.detail == "23 of 23 multi-CPU calls; 7 requests were lost meanwhile"
 
 
-async def test_what_an_interrupt_sent_while_the_probe_ran_is_no_such_loss() -> None:
-    """Never a multi-CPU call, and on a busy node there are some in each second."""
+async def test_requests_from_interrupts_while_the_probe_runs_are_no_loss() -> None:
+    """They are never multi-CPU calls, and a busy node has some every second."""
     assert (await passed(Losing([Health(stackless=3)], misses=9))).passed

@@ -1,4 +1,4 @@
-"""The name of a mutex's holder, from the 16 bytes that task_struct.comm has."""
+"""The name of a mutex's holder, from the 16 bytes of task_struct.comm."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -17,14 +17,14 @@ SLAB_MUTEX = 0xFFFF0000
     ("comm", "name"),
     [
         (b"cat", "cat"),
-        # __set_task_comm() copied to the end of the new name alone until 5.17: systemd-run's child became a cat.
+        # Until 5.17 __set_task_comm() copied only to the end of the new name: here a systemd-run became a cat.
         (b"cat\0\0md\x000", "cat"),
         (b"sixteen letters!", "sixteen letters!"),
         (b"\0md", "(not named)"),
         (b"", "(not named)"),
     ],
 )
-def test_a_name_ends_at_its_end_whatever_stands_behind_it(comm: bytes, name: str) -> None:
+def test_a_name_ends_at_its_first_nul(comm: bytes, name: str) -> None:
     observer = ContentionObserver(cast("BpfObject", None), Symbols.parse("1000 t slab_start\n"), SLAB_MUTEX, 8)
     after = ContentionSample({_KEY.pack(SLAB_MUTEX, -1, 0, comm): WaitTotals(1, 5, 5)})
     (wait,) = observer.waits(ContentionSample({}), after)

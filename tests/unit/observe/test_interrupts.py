@@ -1,4 +1,4 @@
-"""The /proc/interrupts observer: real texts, other architectures, torn reads, resets."""
+"""The reader of /proc/interrupts: real texts, other architectures, torn reads, resets."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +34,7 @@ def sample(name: str) -> InterruptSample:
 
 
 def x86_text(cpus: list[int], rows: dict[IpiKind, list[int]]) -> str:
-    """A text as x86 prints it, with rows of other widths around those given."""
+    """A text as on x86, with rows of other widths around the given ones."""
     lines = [" " * 11 + "".join(f"CPU{cpu:<8d}" for cpu in cpus)]
     lines.append("  0: " + "".join(f"{7:10d} " for _ in cpus) + "  IO-APIC   2-edge      timer")
     for kind, values in rows.items():
@@ -63,49 +63,49 @@ def test_recorded_4_19(name: str, cal: dict[int, int], tlb: dict[int, int]) -> N
     assert found.row("TLB") == tlb
 
 
-def test_arm64_counts_that_touch_their_label_and_sparse_cpus() -> None:
+def test_arm64_with_no_space_after_the_label_and_with_sparse_cpus() -> None:
     found = sample("interrupts-arm64-sparse-4cpu.txt")
     assert found.row("CAL") == {0: 1234567890, 1: 88211, 4: 4294967295, 7: 3102}
     assert found.row("RES") == {0: 4123456789, 1: 21903, 4: 774, 7: 30412}
     assert found.row("TLB") is None
 
 
-def test_arm64_labels_four_wide() -> None:
+def test_arm64_with_labels_of_four_characters() -> None:
     found = sample("interrupts-arm64-wide-label-2cpu.txt")
     assert found.row("CAL") == {0: 63, 1: 74}
     assert found.row("RES") == {0: 41, 1: 52}
 
 
-def test_a_description_outranks_a_label() -> None:
+def test_a_description_goes_before_a_label() -> None:
     text = x86_text([0, 1], {IpiKind.CAL: [1, 2]}) + "IPI3:  5  6  Function call interrupts\n"
-    with pytest.raises(ObserveError, match="two rows called 'function call interrupts'"):
+    with pytest.raises(ObserveError, match="two rows named 'function call interrupts'"):
         parse_interrupts(text)
     renamed = text.replace("CAL:", "XYZ:", 1).replace("IPI3:", "CAL:").replace("5  6  Function", "5  6  Other function")
     assert parse_interrupts(renamed).row("CAL") == {0: 1, 1: 2}
 
 
-def test_a_label_is_enough_where_the_description_is_another() -> None:
+def test_a_label_is_enough_if_the_description_is_unknown() -> None:
     text = x86_text([0, 1], {IpiKind.CAL: [1, 2]}).replace("Function call interrupts", "calls of functions")
     assert parse_interrupts(text).row("CAL") == {0: 1, 1: 2}
 
 
-def test_longer_names_that_end_alike_are_other_rows() -> None:
+def test_longer_descriptions_with_the_same_end_are_other_rows() -> None:
     text = x86_text([0, 1], {IpiKind.RES: [1, 2]}) + "IPI4:  5  6  Single function call interrupts\n"
     assert parse_interrupts(text).row("CAL") is None
 
 
-def test_a_device_cannot_pose_as_an_ipi() -> None:
+def test_a_device_row_is_never_an_ipi_row() -> None:
     text = x86_text([0, 1], {IpiKind.RES: [1, 2]}) + " 52:  5  6  Function call interrupts\n"
     assert parse_interrupts(text).row("CAL") is None
 
 
-def test_an_unknown_kind_is_a_mistake_of_the_caller() -> None:
+def test_an_unknown_kind_is_an_error_of_the_caller() -> None:
     with pytest.raises(ValueError, match="LOC"):
         sample("interrupts-x86_64-6.18-2cpu.txt").row("LOC")
 
 
 @given(cut=st.integers(min_value=0, max_value=2251))
-def test_a_text_cut_off_anywhere_in_a_line_is_noticed(cut: int) -> None:
+def test_a_text_cut_off_within_a_line_is_an_error(cut: int) -> None:
     text = (FIXTURES / "interrupts-x86_64-6.18-2cpu.txt").read_text()[:cut]
     if text.endswith("\n") and text.count("\n") > 1:
         parse_interrupts(text)
@@ -117,13 +117,13 @@ def test_a_text_cut_off_anywhere_in_a_line_is_noticed(cut: int) -> None:
 @pytest.mark.parametrize(
     "text", ["hello\nworld\n", "CPU0 CPUx\nRES: 1 2\n", "CPU0 CPU0\nRES: 1 2\n", "\n\n", "CPU\n1\n"]
 )
-def test_what_is_no_interrupts_file_is_refused(text: str) -> None:
+def test_another_text_than_an_interrupts_file_is_an_error(text: str) -> None:
     with pytest.raises(ObserveError, match=r"/somewhere/interrupts .*own /proc/interrupts"):
         parse_interrupts(text, "/somewhere/interrupts")
 
 
 @pytest.mark.parametrize("values", [[1], [1, 2, 3], []])
-def test_an_ipi_row_of_another_width_than_the_header_is_torn(values: list[int]) -> None:
+def test_an_ipi_row_without_one_count_per_cpu_is_torn(values: list[int]) -> None:
     with pytest.raises(TornSampleError, match=f"row 'CAL' has {len(values)} counts under a header of 2 CPUs"):
         parse_interrupts(x86_text([0, 1], {IpiKind.CAL: values}))
 
@@ -136,7 +136,7 @@ def test_an_ipi_row_of_another_width_than_the_header_is_torn(values: list[int]) 
         )
     )
 )
-def test_every_printed_count_is_read_back(printed: tuple[list[int], dict[IpiKind, list[int]]]) -> None:
+def test_every_count_is_read_as_printed(printed: tuple[list[int], dict[IpiKind, list[int]]]) -> None:
     cpus, rows = printed
     found = parse_interrupts(x86_text(cpus, rows))
     for kind in IpiKind:
@@ -145,7 +145,7 @@ def test_every_printed_count_is_read_back(printed: tuple[list[int], dict[IpiKind
 
 
 @given(st.text(alphabet=st.sampled_from("CPU01RESAL: \nTfinterup"), max_size=200))
-def test_any_text_is_a_sample_or_a_named_error(text: str) -> None:
+def test_any_text_is_a_sample_or_an_observe_error(text: str) -> None:
     with suppress(ObserveError):
         found = parse_interrupts("CPU0 CPU1\n" + text + "\n")
         assert all(len(row) == 2 for row in found.counts.values())
@@ -155,19 +155,19 @@ def made(rows: dict[IpiKind, tuple[int, ...]], cpus: tuple[int, ...] = (0, 1)) -
     return InterruptSample(cpus, rows)
 
 
-def test_rise_is_summed_over_cpus() -> None:
+def test_the_rise_is_summed_over_cpus() -> None:
     before = made({IpiKind.CAL: (10, 20), IpiKind.TLB: (1, 2), IpiKind.RES: (0, 0)})
     after = made({IpiKind.CAL: (15, 27), IpiKind.TLB: (1, 3), IpiKind.RES: (100, 1)})
     assert rise(before, after) == Interrupts(cal=12, tlb=1, res=101)
 
 
-def test_rise_of_a_row_that_the_architecture_lacks_is_none() -> None:
+def test_the_rise_of_a_missing_row_is_none() -> None:
     assert rise(made({IpiKind.CAL: (1, 1)}), made({IpiKind.CAL: (1, 2)})) == Interrupts(cal=1, tlb=None, res=None)
 
 
 def test_a_cpu_that_came_or_went_is_a_reset() -> None:
     found = rise(made({IpiKind.CAL: (1, 1)}, (0, 1)), made({IpiKind.CAL: (1, 1)}, (0, 4)))
-    assert found == Reset(Disturbance.CPUS_CHANGED, "CPUs gone: [1], CPUs come: [4]")
+    assert found == Reset(Disturbance.CPUS_CHANGED, "CPUs removed: [1], CPUs added: [4]")
 
 
 def test_a_row_that_came_or_went_is_a_reset() -> None:
@@ -176,7 +176,7 @@ def test_a_row_that_came_or_went_is_a_reset() -> None:
     assert found.reason is Disturbance.ROWS_CHANGED
 
 
-def test_a_counter_that_fell_is_a_reset_even_where_the_sum_rose() -> None:
+def test_a_counter_that_fell_is_a_reset_even_if_the_sum_rose() -> None:
     found = rise(made({IpiKind.CAL: (10, 2**32 - 1)}), made({IpiKind.CAL: (2**32 - 1, 4)}))
     assert found == Reset(Disturbance.COUNTER_FELL, "CAL of CPU 1 fell from 4294967295 to 4")
 
@@ -193,13 +193,13 @@ def test_a_rise_is_never_negative(pairs: list[tuple[int, int]]) -> None:
         assert found == Interrupts(cal=sum(new - old for old, new in pairs))
 
 
-async def test_read_from_an_injected_root(tmp_path: Path) -> None:
+async def test_the_file_is_read_below_the_given_root(tmp_path: Path) -> None:
     (tmp_path / "interrupts").write_bytes(b"CPU0 CPU1\nCAL: 1 2 Function call interrupts\n 5: 0 0 caf\xe9\n")
     assert (await read_interrupts(tmp_path)).row("CAL") == {0: 1, 1: 2}
 
 
-async def test_read_names_the_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ObserveError, match=f"{tmp_path}/interrupts cannot be read .No such file or directory.: see"):
+async def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ObserveError, match=f"{tmp_path}/interrupts cannot be read .No such file or directory.: check"):
         await read_interrupts(tmp_path)
 
 
@@ -220,7 +220,7 @@ async def test_a_read_that_stays_torn_is_an_error(tmp_path: Path) -> None:
         await read_interrupts(tmp_path)
 
 
-async def test_this_node_rises_and_never_falls() -> None:
+async def test_the_counters_of_this_node_never_fall() -> None:
     before = await read_interrupts(Path("/proc"))
     after = await read_interrupts(Path("/proc"))
     found = rise(before, after)

@@ -1,4 +1,4 @@
-"""Where the kprobes go on kernels of each age, and what the kernel is told of its CPUs: from kallsyms alone."""
+"""Which functions the kprobes are attached to on older and newer kernels, and their configuration: no kernel needed."""
 
 import struct
 from typing import TYPE_CHECKING, cast
@@ -11,7 +11,7 @@ from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Origin, Path
 from kickwatch.observe.kprobe import MASK_WORDS, KprobeObserver, entries_of, mask_of, mask_words, plan_of
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ X86_4_19 = symbols(*SINGLES, "smp_call_function_many", "generic_exec_single", "o
 X86_5_10 = symbols(*SINGLES, "smp_call_function_many_cond", "on_each_cpu", "__smp_call_single_queue")
 
 
-def test_on_6_1_each_request_has_one_place() -> None:
+def test_on_6_1_each_kind_of_request_has_one_function() -> None:
     plan = plan_of(X86_6_1)
     assert set(plan.probes) == {
         ("calls_many", "smp_call_function_many_cond"),
@@ -50,7 +50,7 @@ def test_on_6_1_each_request_has_one_place() -> None:
     assert (plan.has_cond, plan.has_inner, plan.has_sent, plan.has_node) == (True, False, True, True)
 
 
-def test_on_6_4_and_later_the_one_chosen_is_seen_under_its_new_name() -> None:
+def test_on_6_4_and_later_the_function_for_one_chosen_cpu_has_its_new_name() -> None:
     later = symbols(
         *SINGLES,
         "smp_call_function_many_cond",
@@ -61,7 +61,7 @@ def test_on_6_4_and_later_the_one_chosen_is_seen_under_its_new_name() -> None:
     assert ("calls_sent_one", "call_function_single_prep_ipi") in plan_of(later).probes
 
 
-def test_on_4_19_the_older_function_and_its_inner_call() -> None:
+def test_on_4_19_the_older_function_with_its_inner_call() -> None:
     plan = plan_of(X86_4_19)
     assert [program for program, _ in plan.probes] == ["calls_single", "calls_async", "calls_many"]
     assert plan.probes[-1] == ("calls_many", "smp_call_function_many")
@@ -69,25 +69,25 @@ def test_on_4_19_the_older_function_and_its_inner_call() -> None:
     assert plan.flags == 2
 
 
-def test_on_5_10_a_call_with_one_target_goes_on_to_the_single_function() -> None:
+def test_on_5_10_a_call_with_one_target_calls_the_function_for_single_requests() -> None:
     plan = plan_of(X86_5_10)
     assert (plan.has_cond, plan.has_inner, plan.has_sent, plan.has_node) == (True, True, False, True)
 
 
-def test_what_a_condition_chose_is_looked_at_in_both_places_or_in_none() -> None:
+def test_chosen_cpus_are_observed_at_both_functions_or_not_at_all() -> None:
     half = symbols(*SINGLES, "smp_call_function_many_cond", "__smp_call_single_queue", "native_send_call_func_ipi")
     plan = plan_of(half)
     assert not plan.has_sent
     assert "calls_sent_many" not in dict(plan.probes)
 
 
-def test_inlined_it_is_blindness_though_its_wrapper_is_there() -> None:
+def test_an_inlined_function_is_an_error_even_with_its_wrapper() -> None:
     with pytest.raises(ObserveError, match="smp_call_function_many_cond"):
         plan_of(symbols(*SINGLES, "smp_call_function_many", "__smp_call_single_queue"))
 
 
 @pytest.mark.parametrize("missing", SINGLES)
-def test_requests_that_could_pass_unseen_are_blindness(missing: str) -> None:
+def test_a_missing_function_for_single_requests_is_an_error(missing: str) -> None:
     kept = [name for name in SINGLES if name != missing]
     with pytest.raises(ObserveError, match=missing):
         plan_of(symbols("smp_call_function_many_cond", *kept))
@@ -109,11 +109,11 @@ def test_requests_that_could_pass_unseen_are_blindness(missing: str) -> None:
     ],
 )
 def test_a_function_is_entered_as_itself_or_as_a_clone(listed: list[str], entered: list[str]) -> None:
-    """A part is entered by the function itself: both would count a call twice."""
+    """A part is entered from the function itself: with probes on both, a call would count twice."""
     assert list(entries_of(symbols(*listed), "fn")) == entered
 
 
-def test_a_name_listed_in_the_kernel_and_in_a_module_is_probed_once() -> None:
+def test_a_name_in_the_kernel_and_in_a_module_is_probed_once() -> None:
     both = Symbols.parse("1000 t fn\n2000 t end\n3000 t fn\t[module]\n")
     assert entries_of(both, "fn") == ("fn",)
 
@@ -126,11 +126,11 @@ def test_a_mask_has_the_bits_of_its_cpus(cpus: set[int]) -> None:
 
 
 @pytest.mark.parametrize(("last", "words"), [(0, 1), (63, 1), (64, 2), (511, 8), (1023, 16)])
-def test_masks_are_as_long_as_the_last_possible_cpu_needs(last: int, words: int) -> None:
+def test_the_length_of_masks_follows_from_the_last_possible_cpu(last: int, words: int) -> None:
     assert mask_words(list(range(last + 1))) == words
 
 
-def test_a_machine_of_more_than_1024_cpus_is_blindness() -> None:
+def test_more_than_1024_cpus_are_an_error() -> None:
     with pytest.raises(ObserveError, match="1024 CPUs"):
         mask_words([0, 1024])
 
@@ -157,9 +157,9 @@ def observer(online: list[int]) -> tuple[KprobeObserver, FakeProbe]:
     return made, probe
 
 
-def test_configuration_as_the_probe_reads_it() -> None:
+def test_the_configuration_has_the_form_that_the_probe_reads() -> None:
     observed, probe = observer([0, 1, 2, 65])
-    observed.know_slab_mutex(0xFFFF)
+    observed.set_slab_mutex(0xFFFF)
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
     assert struct.unpack_from("=4QIIQ", value) == (0x4000, 0, 0x3000, 0, 0, 3, 0xFFFF)
@@ -167,16 +167,15 @@ def test_configuration_as_the_probe_reads_it() -> None:
     assert len(value) == 48 + 8 + 16 * 8
 
 
-def test_as_many_other_cpus_online_are_told_to_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_gets_a_new_mask_if_other_cpus_are_online() -> None:
     observed, probe = observer([0, 1])
-    monkeypatch.setattr("kickwatch.observe.kprobe.kernel.online", lambda: [0, 3])
-    observed.follow_cpus(2)
+    observed.follow_cpus([0, 3])
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
     assert struct.unpack_from("=Q", value, 56) == (0b1001,)
 
 
-def test_totals_become_the_cells_that_the_first_rung_makes() -> None:
+def test_totals_become_the_same_cells_as_on_the_first_rung() -> None:
     observed, probe = observer([0, 1, 2, 3])
     frames = struct.pack("=48Q", 0x1001, 0x7010, 0x6010, *[0] * 45)
     probe.map("stacks").put(struct.pack("=I", 7), frames)
@@ -196,7 +195,7 @@ def test_totals_become_the_cells_that_the_first_rung_makes() -> None:
     assert observed.creation_broadcasts(RequestSample(totals)) == 3
 
 
-def test_where_no_chosen_cpus_can_be_seen_it_is_said() -> None:
+def test_the_text_tells_if_chosen_cpus_cannot_be_observed() -> None:
     assert "no broadcasts" in observer([0, 1])[0].places
     assert "no broadcasts" not in plan_words(X86_6_1)
 
@@ -205,8 +204,8 @@ def plan_words(found: Symbols) -> str:
     return KprobeObserver(cast("BpfObject", FakeProbe()), found, 2, online=[0, 1], possible=[0, 1]).places
 
 
-def test_under_xen_whatever_sends_is_looked_at() -> None:
-    """smp_ops decides at boot which of the two is called; both are in kallsyms."""
+def test_under_xen_both_sending_functions_are_probed() -> None:
+    """smp_ops decides at boot which of them is called; both are in kallsyms."""
     xen = symbols(
         *SINGLES,
         "smp_call_function_many_cond",

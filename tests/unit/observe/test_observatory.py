@@ -1,4 +1,4 @@
-"""What a window says of itself, and what the observatory says it cannot see: without a kernel."""
+"""Windows with their disturbances and losses, and the losses of the observatory: no kernel needed."""
 
 import asyncio
 import struct
@@ -11,13 +11,14 @@ import pytest
 
 from kickwatch.errors import ObserveError
 from kickwatch.model import WindowKind
-from kickwatch.observe import bpf
+from kickwatch.node.roots import HOST, HostRoots
+from kickwatch.observe import bpf, libbpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 KALLSYMS = "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t end\n"
@@ -26,13 +27,13 @@ KEY = struct.pack("=QiI", 0x2000, NO_STACK, 1)
 
 
 class NoProbe:
-    """A probe whose maps are not asked."""
+    """A probe whose maps are not used."""
 
     def map(self, _name: str) -> "NoMap":
         return NoMap()
 
     def close(self) -> None:
-        """Nothing is loaded."""
+        """Nothing to free."""
 
 
 class NoMap:
@@ -41,7 +42,7 @@ class NoMap:
     name = "none"
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Forgotten."""
+        """Ignored."""
 
     def keys(self) -> list[bytes]:
         return []
@@ -50,18 +51,18 @@ class NoMap:
         return bytes(8)
 
     def clear(self) -> None:
-        """Empty already."""
+        """Nothing to clear."""
 
 
-def make(proc: Path = Path("/proc"), *, slab_mutex: int = 0) -> Observatory:
+def make(host: HostRoots = HOST, *, slab_mutex: int = 0) -> Observatory:
     probe, symbols = cast("bpf.BpfObject", NoProbe()), Symbols.parse(KALLSYMS)
-    made = Observatory(proc, 2, symbols)
+    made = Observatory(host, 2, symbols)
     made.requests = CsdObserver(probe, symbols, 2)
     made.contention = ContentionObserver(probe, symbols, slab_mutex, 0)
     return made
 
 
-async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
+async def test_a_cancelled_open_closes_no_probe_that_a_thread_still_uses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
@@ -79,7 +80,7 @@ async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
     monkeypatch.setattr(Observatory, "_arm_probes", arm)
     monkeypatch.setattr(ContentionObserver, "learn", learn)
     monkeypatch.setattr(ContentionObserver, "close", lambda _: done.append("closed"))
-    opening = asyncio.ensure_future(Observatory.open(tmp_path))
+    opening = asyncio.ensure_future(Observatory.open(HostRoots(proc=tmp_path)))
     await asyncio.to_thread(begun.wait)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -87,9 +88,9 @@ async def test_a_cancelled_opening_closes_no_probe_that_a_thread_still_uses(
     assert done == ["learnt", "closed"]
 
 
-def test_a_closed_probe_is_an_error_and_not_the_end_of_the_process() -> None:
+def test_using_a_closed_probe_is_an_error_and_no_crash() -> None:
     closed = object.__new__(bpf.BpfObject)
-    closed.name, closed._lib, closed._links, closed._object = "csd", bpf.library(), [], None
+    closed.name, closed._lib, closed._links, closed._object = "csd", libbpf.library(), [], None
     closed.close()
     with pytest.raises(ObserveError, match="is closed"):
         closed.map("cells")
@@ -114,7 +115,7 @@ def sample(
     )
 
 
-def test_an_undisturbed_window_says_nothing() -> None:
+def test_an_undisturbed_window_has_no_disturbances() -> None:
     window = make().window(WindowKind.QUIET, sample(cal=10), sample(cal=13))
     assert (window.disturbances, window.interrupts.cal) == ((), 6)
 
@@ -129,30 +130,30 @@ def test_an_undisturbed_window_says_nothing() -> None:
         (sample({}), "recycled"),
     ],
 )
-def test_a_window_says_what_disturbed_it(after: Sample, disturbance: str) -> None:
+def test_a_window_has_its_disturbance(after: Sample, disturbance: str) -> None:
     window = make().window(WindowKind.QUIET, sample({KEY: Totals(5, 1, 1)}), after)
     assert window.disturbances == (disturbance,)
     assert disturbance == "recycled" or window.interrupts.cal is None
 
 
-def test_two_disturbances_are_both_said() -> None:
+def test_a_window_has_both_of_two_disturbances() -> None:
     window = make().window(WindowKind.QUIET, sample({KEY: Totals(5, 1, 1)}), sample(cpus=(0,)))
     assert window.disturbances == ("cpus_changed", "recycled")
 
 
-def test_losses_of_both_probes_reach_the_window() -> None:
+def test_the_losses_of_both_probes_are_in_the_window() -> None:
     after = sample(requests=(1, 20, 300, 0), misses=4000, contention=(50000, 600000, 0, 7000000))
     window = make().window(WindowKind.QUIET, sample(), after)
     assert window.lost_events == 1 + 300 + 4000 + 50000 + 7000000
     assert window.stackless_events == 20 + 600000
 
 
-def test_misses_of_the_contention_probe_are_other_locks() -> None:
+def test_misses_of_the_contention_probe_are_no_loss() -> None:
     assert unseen(ContentionSample({}), ContentionSample({}, recursion_misses=5)) == (0, 0)
     assert unseen(RequestSample({}), RequestSample({}, recursion_misses=5)) == (5, 0)
 
 
-def test_a_loss_is_gone_once_it_is_made_good() -> None:
+def test_a_loss_ends_when_the_mutex_is_known() -> None:
     observatory = make()
     observatory._lost_rungs.append("something for good")
     assert not observatory.slab_mutex_known
@@ -164,14 +165,14 @@ def test_a_loss_is_gone_once_it_is_made_good() -> None:
     assert observatory.observers.contention == "tracepoint"
 
 
-def test_without_a_contention_probe_an_unknown_mutex_is_no_loss_of_its_own() -> None:
+def test_without_a_contention_probe_an_unknown_mutex_is_no_separate_loss() -> None:
     observatory = make()
     observatory.contention = None
     assert observatory.losses == []
     assert not observatory.slab_mutex_known
 
 
-async def test_the_mutex_learnt_reaches_the_csd_probe() -> None:
+async def test_the_request_probe_gets_the_address_of_the_learnt_mutex() -> None:
     observatory = make(slab_mutex=0x8000)
     assert observatory.requests is not None
     assert observatory.requests.slab_mutex == 0
@@ -181,7 +182,7 @@ async def test_the_mutex_learnt_reaches_the_csd_probe() -> None:
 
 async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
-    observatory = make(tmp_path)
+    observatory = make(HostRoots(proc=tmp_path))
     observatory.symbols = await Symbols.load(tmp_path)
     assert observatory.requests is not None
     assert observatory.contention is not None
@@ -197,7 +198,7 @@ async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
     assert not observatory.contention._stacks
 
 
-def test_waits_of_a_sample_before_are_subtracted() -> None:
+def test_waits_of_the_earlier_sample_are_subtracted() -> None:
     observatory = make(slab_mutex=0x8000)
     assert observatory.contention is not None
     key, other = (struct.pack("=QiI16s", lock, NO_STACK, 0, b"cat") for lock in (0x8000, 0x9000))
@@ -208,20 +209,20 @@ def test_waits_of_a_sample_before_are_subtracted() -> None:
 
 
 class NoFunctions:
-    """A library too old."""
+    """A library that is too old."""
 
 
-def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, **_: object) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(bpf.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(libbpf.ctypes, "CDLL", refuse)
     with pytest.raises(ObserveError, match=r"libbpf\.so\.1 cannot be loaded") as failure:
-        bpf._Libbpf()
+        libbpf._Libbpf()
     assert "libbpf0" in failure.value.remedy
 
 
-def test_a_library_without_a_function_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpf.ctypes, "CDLL", lambda *_, **__: NoFunctions())
+def test_a_library_without_a_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf.ctypes, "CDLL", lambda *_, **__: NoFunctions())
     with pytest.raises(ObserveError, match="lacks a function"):
-        bpf._Libbpf()
+        libbpf._Libbpf()

@@ -1,4 +1,4 @@
-"""What the verifier of old kernels asks of the objects, as far as the objects alone can tell."""
+"""The limits of old kernels' verifiers, as far as they can be checked in the objects."""
 
 import struct
 from collections import Counter
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from elf import sections
 from kickwatch.observe.bpf import PROBES
 
 OBJECTS = sorted(PROBES.glob("*.bpf.o"))
@@ -20,19 +21,6 @@ _OWN_FUNCTION = 1  # BPF_PSEUDO_CALL
 _NEWEST_HELPER = 67  # bpf_get_stack, 4.18
 
 
-def sections(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, contents) of each section of a 64-bit little-endian ELF file."""
-    data = path.read_bytes()
-    (table,) = struct.unpack_from("<Q", data, 0x28)
-    size, count, names_at = struct.unpack_from("<HHH", data, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQ", data, table + size * index) for index in range(count)]
-    names = headers[names_at]
-    for name, kind, _flags, _address, offset, length in headers:
-        start = names[4] + name
-        told = data[start : data.index(b"\0", start)].decode()
-        yield told, b"" if kind == 8 else data[offset : offset + length]
-
-
 def programs(path: Path) -> Iterator[tuple[str, list[bytes]]]:
     for name, contents in sections(path):
         if name.startswith(("raw_tp/", "kprobe", "kretprobe")) and contents:
@@ -40,7 +28,7 @@ def programs(path: Path) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def successors(code: list[bytes]) -> dict[int, list[int]]:
-    """Which instructions may come after each; those of one section, whose programs never run into each other."""
+    """The possible successors of each instruction of a section, whose programs never jump into each other."""
     following: dict[int, list[int]] = {}
     at = 0
     while at < len(code):
@@ -55,7 +43,7 @@ def successors(code: list[bytes]) -> dict[int, list[int]]:
 
 
 def has_cycle(following: dict[int, list[int]]) -> bool:
-    """Kahn's way: what cannot be taken off one by one, always one without a predecessor, is a cycle."""
+    """Kahn's algorithm: remove nodes without predecessors one by one; what cannot be removed contains a cycle."""
     entered = Counter(chain.from_iterable(following.values()))
     free = [at for at in following if not entered[at]]
     taken = 0
@@ -68,14 +56,14 @@ def has_cycle(following: dict[int, list[int]]) -> bool:
     return taken < len(following)
 
 
-def test_a_loop_is_found() -> None:
+def test_loops_are_found() -> None:
     assert has_cycle({0: [1], 1: [2], 2: [1, 3], 3: []})
-    assert not has_cycle({0: [3], 1: [2], 2: [], 3: [1]})  # a jump back is none by itself
+    assert not has_cycle({0: [3], 1: [2], 2: [], 3: [1]})  # a jump back alone is not a loop
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
-def test_programs_are_short_and_know_neither_loops_nor_new_helpers(path: Path) -> None:
-    """A section may hold several programs, so its length bounds each of them."""
+def test_programs_are_short_and_have_neither_loops_nor_new_helpers(path: Path) -> None:
+    """A section may contain several programs; its length is a limit for each of them."""
     found = list(programs(path))
     assert found
     for name, code in found:

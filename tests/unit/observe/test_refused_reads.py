@@ -1,4 +1,4 @@
-"""A map that may not be read is no empty one: only "no such entry" is an answer."""
+"""A map that may not be read does not count as empty: only ENOENT means that there is no entry."""
 
 import errno
 import struct
@@ -13,7 +13,8 @@ from fake_libbpf import FakeLibbpf
 from kickwatch.errors import ObserveError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Control
-from kickwatch.observe import bpf, control
+from kickwatch.node.roots import HOST
+from kickwatch.observe import control, libbpf
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
@@ -27,7 +28,7 @@ SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t end\n")
 
 
 class QuietHelper:
-    """Stands in for the helper that makes the known requests: no count matters here."""
+    """Stands in for the native program that makes the known requests. The counts do not matter here."""
 
     def __init__(self, *_: object, **__: object) -> None:
         self.ready = SimpleNamespace(fields={})
@@ -36,7 +37,7 @@ class QuietHelper:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing was started."""
+        """Nothing to end."""
 
     async def ask(self, *_: object) -> SimpleNamespace:
         return SimpleNamespace(fields={"calls": "23", "requests": "23"})
@@ -46,11 +47,11 @@ class QuietHelper:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeLibbpf:
     made = FakeLibbpf()
     made.maps["some"] = {key: struct.pack("=Q", 7) for key in KEYS}
-    monkeypatch.setattr(bpf, "_library", made)
+    monkeypatch.setattr(libbpf, "_library", made)
     return made
 
 
-def test_what_is_there_is_read_and_what_is_not_is_missing(fake: FakeLibbpf) -> None:
+def test_existing_entries_are_read_and_others_are_missing(fake: FakeLibbpf) -> None:
     assert dict(fake.map("some").items()) == dict.fromkeys(KEYS, struct.pack("=Q", 7))
     assert fake.map("some").get(b"none") is None
     fake.map("some").delete(b"none")
@@ -73,7 +74,7 @@ def test_what_is_there_is_read_and_what_is_not_is_missing(fake: FakeLibbpf) -> N
         ("update", lambda fake: fake.map("some").put(KEYS[0], bytes(8))),
     ],
 )
-def test_any_other_errno_is_an_error_that_names_map_and_errno(
+def test_any_other_errno_is_an_error_with_map_and_errno(
     fake: FakeLibbpf, code: int, call: str, does: Callable[[FakeLibbpf], Any]
 ) -> None:
     fake.refusals[call] = code
@@ -84,7 +85,7 @@ def test_any_other_errno_is_an_error_that_names_map_and_errno(
     assert raised.value.remedy
 
 
-def test_a_walk_that_breaks_off_is_no_short_map(fake: FakeLibbpf) -> None:
+def test_a_walk_that_fails_halfway_is_an_error(fake: FakeLibbpf) -> None:
     walk = fake.map("some").keys()
     assert next(walk) == KEYS[0]
     fake.refusals["next"] = errno.EPERM
@@ -92,14 +93,14 @@ def test_a_walk_that_breaks_off_is_no_short_map(fake: FakeLibbpf) -> None:
         next(walk)
 
 
-def test_statistics_that_are_refused_are_no_zeros(fake: FakeLibbpf) -> None:
+def test_refused_statistics_are_an_error(fake: FakeLibbpf) -> None:
     assert fake.probe().run_statistics("csd_queue_cpu") == (0, 0, 0)
     fake.refusals["info"] = errno.EPERM
     with pytest.raises(ObserveError, match=r"csd_queue_cpu.*EPERM"):
         fake.probe().run_statistics("csd_queue_cpu")
 
 
-def test_health_that_is_not_there_is_no_health(fake: FakeLibbpf) -> None:
+def test_missing_health_counters_are_an_error(fake: FakeLibbpf) -> None:
     fake.maps["health"] = {struct.pack("=I", number): struct.pack("=Q", number) for number in range(4)}
     assert read_health(fake.map("health")) == Health(0, 1, 2, 3)
     del fake.maps["health"][KEYS[0]]
@@ -107,25 +108,25 @@ def test_health_that_is_not_there_is_no_health(fake: FakeLibbpf) -> None:
         read_health(fake.map("health"))
 
 
-def test_a_stack_that_is_gone_is_empty_and_one_that_is_refused_an_error(fake: FakeLibbpf) -> None:
+def test_a_deleted_stack_is_empty_and_a_refused_one_an_error(fake: FakeLibbpf) -> None:
     assert read_stack(fake.map("stacks"), 9, SYMBOLS) == ()
     fake.refusals["lookup"] = errno.EPERM
     with pytest.raises(ObserveError, match="stacks"):
         read_stack(fake.map("stacks"), 9, SYMBOLS)
 
 
-# --- what arming asks before it gives CAP_BPF up: nothing was counted yet, and nobody waited
+# --- the check before CAP_BPF is dropped, when nothing is counted yet
 
 
 @pytest.fixture
 def armed(fake: FakeLibbpf) -> ArmedObservers:
-    observatory = Observatory(Path("/proc"), 2, SYMBOLS)
+    observatory = Observatory(HOST, 2, SYMBOLS)
     observatory.requests = CsdObserver(fake.probe(), SYMBOLS, 2)
     observatory.contention = ContentionObserver(fake.probe("contention"), SYMBOLS, 0x8000, 0)
     return ArmedObservers(observatory, Control(passed=True, detail=""))
 
 
-def test_probes_that_may_be_read_and_written_work(fake: FakeLibbpf, armed: ArmedObservers) -> None:
+def test_probes_work_if_their_maps_may_be_read_and_written(fake: FakeLibbpf, armed: ArmedObservers) -> None:
     assert _works(armed)
     assert set(fake.calls) == CALLS
 
@@ -136,13 +137,13 @@ def test_one_refused_call_is_enough_to_keep_the_capability(fake: FakeLibbpf, arm
     assert not _works(armed)
 
 
-def test_all_refused_is_not_taken_for_maps_without_an_entry(fake: FakeLibbpf, armed: ArmedObservers) -> None:
-    """As before 5.19 without CAP_BPF."""
+def test_maps_that_refuse_every_call_are_not_taken_for_empty_ones(fake: FakeLibbpf, armed: ArmedObservers) -> None:
+    """So it is before 5.19 without CAP_BPF."""
     fake.refusals = dict.fromkeys(CALLS, errno.EPERM)
     assert not _works(armed)
 
 
-async def test_a_control_says_why_it_fails(
+async def test_a_failed_control_has_its_reason(
     fake: FakeLibbpf, armed: ArmedObservers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "control_cpus", lambda: (0, 1))

@@ -1,20 +1,20 @@
-"""Which rung is chosen: the first that can be armed, unless the environment asks for one."""
+"""The first rung that can be armed is used, unless the environment asks for one."""
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from kickwatch.errors import ObserveError
 from kickwatch.model import ContentionRung, IpiRung
-from kickwatch.observe import observatory as rooms
+from kickwatch.node.roots import HOST
+from kickwatch.observe import observatory as observatory_module
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
-from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, asked, climb
+from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, climb, requested_rung
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def test_the_first_that_can_be_armed_is_used() -> None:
     assert climb(ladder) == ("tracepoint", [])
 
 
-def test_what_stands_above_it_is_said() -> None:
+def test_the_reasons_why_better_rungs_failed_are_returned() -> None:
     found, lost = climb([(IpiRung.CSD, refuse("no tracepoint")), (IpiRung.KPROBE, lambda: "kprobes")])
     assert found == "kprobes"
     assert [loss.partition(":")[0] for loss in lost] == ["no tracepoint"]
 
 
-def test_at_the_end_of_the_ladder_every_rung_was_said() -> None:
+def test_no_rung_can_be_armed_and_all_reasons_are_returned() -> None:
     found, lost = climb([(IpiRung.CSD, refuse("first")), (IpiRung.KPROBE, refuse("second"))])
     assert found is None
     assert [loss.partition(":")[0] for loss in lost] == ["first", "second"]
@@ -61,21 +61,21 @@ def test_the_rung_asked_for_is_the_only_one_tried() -> None:
     assert len(lost) == 1
 
 
-def test_nothing_may_be_asked_for() -> None:
+def test_the_environment_may_ask_for_no_probe_at_all() -> None:
     found, lost = climb([(IpiRung.CSD, refuse("not tried"))], "counters")
     assert found is None
     assert lost == ["nothing was armed: counters was asked for"]
 
 
-def test_a_word_that_is_no_rung_is_an_error() -> None:
-    assert asked({}, IPI_VARIABLE, IpiRung) is None
-    assert asked({CONTENTION_VARIABLE: "kprobe"}, CONTENTION_VARIABLE, ContentionRung) == "kprobe"
+def test_an_unknown_rung_is_an_error() -> None:
+    assert requested_rung({}, IPI_VARIABLE, IpiRung) is None
+    assert requested_rung({CONTENTION_VARIABLE: "kprobe"}, CONTENTION_VARIABLE, ContentionRung) == "kprobe"
     with pytest.raises(ObserveError, match="may be csd, kprobe, counters"):
-        asked({IPI_VARIABLE: "tracepoint"}, IPI_VARIABLE, IpiRung)
+        requested_rung({IPI_VARIABLE: "tracepoint"}, IPI_VARIABLE, IpiRung)
 
 
 class NoProbe:
-    """A probe that keeps what is attached."""
+    """A probe that records what is attached."""
 
     def __init__(self) -> None:
         self.attached: list[tuple[str, str, bool]] = []
@@ -84,13 +84,13 @@ class NoProbe:
         return self
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Forgotten."""
+        """Ignored."""
 
     def attach_kprobe(self, program: str, function: str, *, at_return: bool = False) -> None:
         self.attached.append((program, function, at_return))
 
     def close(self) -> None:
-        """Nothing is loaded."""
+        """Nothing to free."""
 
 
 @pytest.fixture
@@ -105,10 +105,10 @@ def old_kernel(monkeypatch: pytest.MonkeyPatch) -> Observatory:
 
     monkeypatch.setattr(CsdObserver, "arm", refuse_tracepoint)
     monkeypatch.setattr(KprobeObserver, "arm", arm)
-    monkeypatch.setattr(rooms.ContentionObserver, "_attach", refuse_tracepoint)
+    monkeypatch.setattr(observatory_module.ContentionObserver, "_attach", refuse_tracepoint)
     monkeypatch.setattr("kickwatch.observe.contention.BpfObject", lambda _name: NoProbe())
-    monkeypatch.setattr(rooms, "learn_comm_offset", lambda: 0)
-    return Observatory(Path("/proc"), 2, Symbols.parse(KALLSYMS))
+    monkeypatch.setattr(observatory_module, "learn_comm_offset", lambda: 0)
+    return Observatory(HOST, 2, Symbols.parse(KALLSYMS))
 
 
 def test_an_old_kernel_is_observed_by_kprobes(old_kernel: Observatory) -> None:
@@ -117,7 +117,7 @@ def test_an_old_kernel_is_observed_by_kprobes(old_kernel: Observatory) -> None:
     assert len([loss for loss in old_kernel.losses if loss.startswith("no such tracepoint")]) == 2
 
 
-def test_the_environment_may_ask_for_the_bottom(old_kernel: Observatory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_may_ask_for_the_last_rungs(old_kernel: Observatory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, IPI_VARIABLE, "counters")
     monkeypatch.setitem(os.environ, CONTENTION_VARIABLE, "none")
     old_kernel._arm_probes()
@@ -125,7 +125,7 @@ def test_the_environment_may_ask_for_the_bottom(old_kernel: Observatory, monkeyp
 
 
 def test_the_end_of_a_wait_is_probed_before_its_begin() -> None:
-    """Of two probes in one place the later comes first, and it is the begin that takes the stack."""
+    """Of two probes on a function the one attached later runs first, and the begin must take the stack first."""
     probe = NoProbe()
     waits = MutexObserver(cast("BpfObject", probe), Symbols.parse(KALLSYMS), 0, 0)
     waits._attach()
@@ -134,7 +134,7 @@ def test_the_end_of_a_wait_is_probed_before_its_begin() -> None:
     assert waits.places == f"kprobes on {place}"
 
 
-def test_without_the_slow_path_there_is_no_place_to_time_waits() -> None:
+def test_without_the_slow_path_waits_cannot_be_observed() -> None:
     waits = MutexObserver(cast("BpfObject", NoProbe()), Symbols.parse("1000 t mutex_lock\n2000 t end\n"), 0, 0)
     with pytest.raises(ObserveError, match="__mutex_lock"):
         waits._attach()

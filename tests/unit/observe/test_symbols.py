@@ -1,4 +1,4 @@
-"""Symbols: what is kept of /proc/kallsyms, and how addresses and names are found in it."""
+"""Symbols: what is kept of /proc/kallsyms, and how addresses and names are found."""
 
 from pathlib import Path
 
@@ -44,13 +44,13 @@ def symbols() -> Symbols:
         (0xFFFFFFFF81000110 + 0x7F, "do_one"),
         (0xFFFFFFFF81000210, "do_two.isra.0"),
         (0xFFFFFFFF81000301, "do_two.isra.0.cold"),
-        (0xFFFFFFFF81000000, "_stext"),  # of two names the first, as the kernel itself chooses
+        (0xFFFFFFFF81000000, "_stext"),  # the first of two names, as in the kernel itself
         (0xFFFFFFFFC0201010, "early_in_module"),
         (0xFFFFFFFFC0202010, "bpf_prog_6deef7357e7b4530_sd_devices"),
         (0xFFFFFFFFC0203FFF, "late_in_module"),
     ],
 )
-def test_resolves_text(symbols: Symbols, address: int, name: str) -> None:
+def test_text_addresses_have_names(symbols: Symbols, address: int, name: str) -> None:
     assert symbols.resolve(address) == name
 
 
@@ -58,25 +58,25 @@ def test_resolves_text(symbols: Symbols, address: int, name: str) -> None:
     "address",
     [
         0,
-        0x30000,  # a percpu offset is no function
+        0x30000,  # a percpu offset, not a function
         0xFFFFFFFF80FFFFFF,  # below all text
-        0xFFFFFFFF82000001,  # data behind the kernel's text
+        0xFFFFFFFF82000001,  # data after the kernel's text
         0xFFFFFFFFC0000000,  # nothing between kernel and modules
-        0xFFFFFFFFC0204010,  # data behind a module's text
+        0xFFFFFFFFC0204010,  # data after a module's text
         0xFFFFFFFFFFFFFFFF,
     ],
 )
-def test_shows_in_hex_what_is_no_text(symbols: Symbols, address: int) -> None:
+def test_other_addresses_are_shown_in_hex(symbols: Symbols, address: int) -> None:
     assert symbols.resolve(address) == f"{address:#x}"
 
 
-def test_far_behind_the_last_symbol_there_is_no_function() -> None:
+def test_far_after_the_last_symbol_there_is_no_function() -> None:
     last = Symbols.parse("ffffffff81000000 T only\n")
     assert last.resolve(0xFFFFFFFF81000FFF) == "only"
     assert last.resolve(0xFFFFFFFF82000000) == "0xffffffff82000000"
 
 
-def test_ranges_hold_every_clone_and_no_other_function(symbols: Symbols) -> None:
+def test_ranges_include_every_clone_and_no_other_function(symbols: Symbols) -> None:
     assert symbols.ranges("do_two") == [
         (0xFFFFFFFF81000210, 0xFFFFFFFF81000300),
         (0xFFFFFFFF81000300, 0xFFFFFFFF81000380),
@@ -87,44 +87,44 @@ def test_ranges_hold_every_clone_and_no_other_function(symbols: Symbols) -> None
 
 
 @pytest.mark.parametrize("name", ["", "do_tw", "do", "slab_mutex", "__pfx_do_one", "absent"])
-def test_ranges_of_what_is_no_text_symbol_are_none(symbols: Symbols, name: str) -> None:
+def test_a_name_that_is_not_a_text_symbol_has_no_ranges(symbols: Symbols, name: str) -> None:
     assert symbols.ranges(name) == []
 
 
-def test_keeps_the_address_of_wanted_data_of_the_kernel_alone(symbols: Symbols) -> None:
+def test_only_wanted_data_of_the_kernel_itself_has_an_address(symbols: Symbols) -> None:
     assert symbols.address_of("slab_mutex") == 0xFFFFFFFF82000000
     assert symbols.address_of("other_data") is None
     assert Symbols.parse(KALLSYMS, {"other_data"}).address_of("other_data") == 0xFFFFFFFF82000100
 
 
 @pytest.mark.parametrize("text", ["", "\n", "0000000000000000 T _stext\n0000000000000000 T do_one\n", "garbage\n"])
-def test_hidden_when_no_address_is_shown(text: str) -> None:
+def test_symbols_are_hidden_if_no_address_is_shown(text: str) -> None:
     hidden = Symbols.parse(text)
     assert hidden.hidden
     assert hidden.resolve(0xFFFFFFFF81000000) == "0xffffffff81000000"
     assert hidden.ranges("do_one") == []
 
 
-def test_not_hidden_with_addresses(symbols: Symbols) -> None:
+def test_symbols_with_addresses_are_not_hidden(symbols: Symbols) -> None:
     assert not symbols.hidden
 
 
-def test_modules_below_the_kernel_are_sorted_in() -> None:
-    """arm64 keeps modules below the kernel's own text."""
+def test_modules_below_the_kernel_are_found() -> None:
+    """On arm64 modules are below the kernel's own text."""
     text = "ffff800080000000 T _text\nffff800080001000 T kernel_fn\nffff80007a000000 t module_fn\t[overlay]\n"
     symbols = Symbols.parse(text)
     assert symbols.resolve(0xFFFF80007A000010) == "module_fn"
     assert symbols.resolve(0xFFFF800080001010) == "kernel_fn"
 
 
-async def test_load_reads_the_file_below_the_given_root(tmp_path: Path) -> None:
+async def test_the_file_is_read_below_the_given_root(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
     symbols = await Symbols.load(tmp_path)
     assert symbols.resolve(0xFFFFFFFF81000111) == "do_one"
     assert symbols.address_of("slab_mutex") == 0xFFFFFFFF82000000
 
 
-async def test_load_names_the_file_it_cannot_read(tmp_path: Path) -> None:
+async def test_an_unreadable_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(ObserveError, match="kallsyms") as failure:
         await Symbols.load(tmp_path)
     assert "ProtectKernelTunables" in failure.value.remedy
@@ -134,7 +134,7 @@ addresses = st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=40, unique=
 
 
 @given(addresses)
-def test_every_symbol_resolves_to_itself_in_any_order(found: list[int]) -> None:
+def test_every_symbol_has_its_own_name_in_any_order(found: list[int]) -> None:
     text = "".join(f"{address:016x} t fn{index}\n" for index, address in enumerate(found))
     symbols = Symbols.parse(text)
     for index, address in enumerate(found):
@@ -145,7 +145,7 @@ def test_every_symbol_resolves_to_itself_in_any_order(found: list[int]) -> None:
 
 
 @given(addresses, st.integers(0, 2**64 - 1))
-def test_resolve_names_the_nearest_symbol_below_or_none(found: list[int], address: int) -> None:
+def test_an_address_has_the_nearest_symbol_below_or_none(found: list[int], address: int) -> None:
     text = "".join(f"{value:016x} T fn{index}\n" for index, value in enumerate(found))
     below = [(value, index) for index, value in enumerate(found) if value <= address]
     name = Symbols.parse(text).resolve(address)
@@ -156,7 +156,7 @@ def test_resolve_names_the_nearest_symbol_below_or_none(found: list[int], addres
 
 
 @given(st.text(alphabet="0123456789abcdef tTwWdD_.x\t[]\n", max_size=300))
-def test_parse_survives_any_text(text: str) -> None:
+def test_any_text_can_be_parsed(text: str) -> None:
     symbols = Symbols.parse(text)
     assert symbols.hidden == (len(symbols) == 0)
     symbols.resolve(0x1000)
@@ -176,13 +176,13 @@ def test_parse_survives_any_text(text: str) -> None:
         "lto_priv.0.cold",
     ],
 )
-def test_ranges_know_what_compilers_append(suffix: str) -> None:
+def test_ranges_include_names_with_compiler_suffixes(suffix: str) -> None:
     text = f"1000 t many.{suffix}\n2000 t many.{suffix}.fn\n3000 t many_{suffix}\n4000 t end\n"
     assert Symbols.parse(text).ranges("many") == [(0x1000, 0x2000)]
 
 
-def test_entries_are_what_a_pointer_points_to() -> None:
-    """Not the part that is seldom run, nor a clone for one caller."""
+def test_entries_are_the_addresses_of_function_pointers() -> None:
+    """Neither a part that rarely runs nor a clone for one caller."""
     symbols = Symbols.parse(
         "1000 t fn.cold\n2000 t fn.part.0\n3000 t fn.constprop.0\n4000 t fn\n5000 t other.llvm.77\n"
         "6000 t twice.__uniq.1\n7000 t twice.__uniq.2.cold\nf000 t twice\t[veth]\n"
@@ -191,7 +191,7 @@ def test_entries_are_what_a_pointer_points_to() -> None:
     assert entries == {"fn": [0x4000], "other": [0x5000], "twice": [0x6000, 0xF000], "absent": [], "": []}
 
 
-def test_one_function_has_one_string(symbols: Symbols) -> None:
+def test_a_function_has_one_string_object(symbols: Symbols) -> None:
     assert symbols.resolve(0xFFFFFFFF81000110) is symbols.resolve(0xFFFFFFFF81000150)
 
 
@@ -200,14 +200,14 @@ bridge 311296 1 br_netfilter, Live 0xffffffffc0300000 (OE)
 """
 
 
-async def test_follows_modules(tmp_path: Path) -> None:
+async def test_symbols_are_read_again_when_modules_change(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
     (tmp_path / "modules").write_text(MODULES)
     symbols = await Symbols.load(tmp_path)
     assert not await symbols.follow_modules()
     (tmp_path / "kallsyms").write_text(KALLSYMS + "ffffffffc0206000 t br_fn\t[br]\n")
     (tmp_path / "modules").write_text(MODULES.replace("veth 40960 0", "veth 40960 17"))
-    assert not await symbols.follow_modules()  # only its users changed, as with every container
+    assert not await symbols.follow_modules()  # only the use count changed, as with every container
     (tmp_path / "modules").write_text(MODULES + "br 4096 0 - Live 0xffffffffc0206000\n")
     assert await symbols.follow_modules()
     assert not await symbols.follow_modules()
@@ -217,7 +217,7 @@ async def test_follows_modules(tmp_path: Path) -> None:
     assert symbols.address_of("slab_mutex") == 0xFFFFFFFF82000000
 
 
-async def test_a_module_that_is_gone_has_no_names(tmp_path: Path) -> None:
+async def test_a_removed_module_has_no_names(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
     (tmp_path / "modules").write_text(MODULES)
     symbols = await Symbols.load(tmp_path)
@@ -235,8 +235,8 @@ async def test_a_kernel_without_modules_never_changes(tmp_path: Path) -> None:
     assert not await Symbols.parse(KALLSYMS).follow_modules()
 
 
-async def test_a_list_of_many_pieces_is_read_whole(tmp_path: Path) -> None:
-    """Longer than what is read at once, so that lines lie across the seams."""
+async def test_a_file_of_many_pieces_is_read_completely(tmp_path: Path) -> None:
+    """It is longer than one read, and lines cross the ends of the pieces."""
     count = 20_000
     lines = [f"{0xFFFFFFFF81000000 + 64 * index:x} t function_number_{index}\n" for index in range(count)]
     (tmp_path / "kallsyms").write_text("".join(lines).removesuffix("\n"))

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from builders import containers, kick, trial, window
+from kickwatch.attribution.reasons import REASONS
 from kickwatch.detect.figures import above_quiet, total_requests
 from kickwatch.model import Cell, ContentionRung, Control, IpiRung, Observers, Origin, Path, Trial
-from kickwatch.observe.reasons import REASONS
 from kickwatch.outlets.metrics.bill import MOST_CELLS, REST, Bill, CellLabels, bill_of
 from kickwatch.outlets.metrics.label_values import ORIGINS, PATHS, REQUEST_REASONS
 

@@ -8,7 +8,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
 from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
-from kickwatch.observe.requests import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 from kickwatch.outlets.metrics.live import Live, live_of
 
@@ -30,7 +30,7 @@ class NoProbe:
 
 
 def observatory(*, slab_mutex: int = 0x8000) -> Observatory:
-    made = Observatory(proc=None, cpus_online=2, symbols=SYMBOLS)  # type: ignore[arg-type]
+    made = Observatory(host=None, cpus_online=2, symbols=SYMBOLS)  # type: ignore[arg-type]
     probe: Any = NoProbe()
     made.requests = CsdObserver(probe, SYMBOLS, 2)
     made.contention = ContentionObserver(probe, SYMBOLS, slab_mutex, 0)

@@ -11,6 +11,7 @@ import pytest
 
 import kickwatch.workload.oci_support as module
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
+from kickwatch.node.roots import HostRoots
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.oci_engine import OciEngine
@@ -57,7 +58,9 @@ class Node:
         return proc
 
     def engine(self, timeout_s: float = 10) -> OciEngine:
-        return OciEngine(str(self.here / "runc"), timeout_s=timeout_s, root=self.here / "oci", proc=self.proc())
+        return OciEngine(
+            str(self.here / "runc"), timeout_s=timeout_s, root=self.here / "oci", host=HostRoots(proc=self.proc())
+        )
 
     def calls(self) -> str:
         return (self.here / "calls").read_text()
@@ -119,7 +122,7 @@ async def test_the_cgroup_parent_is_below_a_delegated_unit(node: Node, monkeypat
 
 
 async def test_a_missing_runtime_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    engine = OciEngine(str(tmp_path / "none"), timeout_s=1, proc=Node(tmp_path).proc())
+    engine = OciEngine(str(tmp_path / "none"), timeout_s=1, host=HostRoots(proc=Node(tmp_path).proc()))
     with pytest.raises(EngineAbsentError, match=r"none on PATH.*install runc or crun.*engine\.runtime"):
         await engine.info()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kickwatch.node.cgroups import Cgroups
-from kickwatch.node.handed_on import Noted
+from kickwatch.node.subtree_control import SubtreeState
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.oci_store import BundleStore
 
@@ -78,8 +78,8 @@ def cgroup_with(directory: Path, controllers: str) -> Path:
     return directory
 
 
-def record_of(cgroup: Path, *controllers: str) -> dict[Path, Noted]:
-    return {cgroup: Noted(frozenset(controllers))}
+def record_of(cgroup: Path, *controllers: str) -> dict[Path, SubtreeState]:
+    return {cgroup: SubtreeState(frozenset(controllers))}
 
 
 def test_the_record_of_a_killed_kickwatch_is_kept(store: BundleStore, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from kickwatch.errors import CgroupError, EngineError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.node.roots import HostRoots
 from kickwatch.workload import reaper
 from kickwatch.workload.names import CONTAINERS_SLICE, cgroup_parent, instance_of, new_trial_id, read_instance
 from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
@@ -137,7 +138,7 @@ class SystemdNode:
         self.systemctl.chmod(0o755)
 
     def stop(self, name: str = CONTAINERS_SLICE) -> bool:
-        return stop_slice(name, proc=self.root / "proc", root=self.root, systemctl=self.systemctl)
+        return stop_slice(name, host=HostRoots.below(self.root), systemctl=self.systemctl)
 
     def calls(self) -> str:
         return (self.root / "calls").read_text() if (self.root / "calls").exists() else ""

@@ -1,40 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Why the kernel interrupts other CPUs, on kernels without csd:csd_queue_cpu (before 6.5): kprobes on the functions
- * that every call-function request passes, summed by (func, stack) as csd.bpf.c does.
+ * Why the kernel interrupts other CPUs, on kernels without csd:csd_queue_cpu (before 6.5): kprobes on the functions that
+ * every call-function request passes. As in csd.bpf.c, requests are summed by (func, stack).
  *
  * A multi-CPU call is one entry of smp_call_function_many_cond(mask, func, info, flags, cond_func), before "smp: Add a
  * smp_cond_func_t argument to smp_call_function_many()" (5.6) of smp_call_function_many(mask, func, info, wait). Its
- * requests are the CPUs of the mask that are online, without the sender: preemption is off, so the sender stays where
- * it is. A single request is one entry of smp_call_function_single(cpu, func, ...) or
- * smp_call_function_single_async(cpu, csd) for another CPU; since "irq_work, smp: Allow irq_work on call_single_queue"
- * (5.8) remote wakeups and irq_work come to __smp_call_single_queue(cpu, node) by themselves. Those of the two others go
- * through it as well, unless the compiler inlined it: there only the type of a node tells whose it is.
+ * requests are the online CPUs of the mask without the sender's: preemption is off, so the sender stays on its CPU.
  * kick_all_cpus_sync() is a multi-CPU call for do_nothing.
  *
+ * A single request is one entry of smp_call_function_single(cpu, func, ...) or smp_call_function_single_async(cpu, csd)
+ * for another CPU. Since "irq_work, smp: Allow irq_work on call_single_queue" (5.8) remote wakeups and irq_work enter
+ * __smp_call_single_queue(cpu, node) directly. The requests of those two functions pass it as well, unless the compiler
+ * inlined it: only the type of the node tells what a request is.
+ *
  * Until "smp: Run functions concurrently in smp_call_function_many_cond()" (5.13) a call with one target calls
- * smp_call_function_single(): the inner request is that call's, and is not counted again.
+ * smp_call_function_single(): this inner request belongs to the call and is not counted again.
  *
- * Where there is a cond_func, the call itself asks it of each CPU. The CPUs it chose are those in the mask that is
- * handed to the interrupt controller; where that can be probed the call is counted there (a CPU whose queue was not
- * empty needs no interrupt and is missing). Elsewhere every CPU of the mask counts as asked, and it is no broadcast.
+ * If there is a cond_func, the call itself evaluates it for each CPU. The CPUs that it chose are in the mask that is
+ * handed to the interrupt controller. If that can be probed, the call is counted there (a CPU whose queue was not empty
+ * needs no interrupt, and is missing). Otherwise every CPU of the mask counts as chosen, and the call is no broadcast.
  *
- * No BTF of the kernel, no loops (unrolled), no global data, less than 4096 instructions: for the verifier of 4.18.
+ * Without BTF of the kernel, loops (they are unrolled) and global data, and in less than 4096 instructions: for the
+ * verifier of 4.18.
  */
-#include "cells.h"
+#include "calls.h"
 
 #include <asm/ptrace.h>
 #include <bpf/bpf_tracing.h>
 
-#define CELL_CONDITIONAL 4 /* every CPU that cond_func might choose counts as asked */
-
-#define MASK_WORDS 16 /* 1024 CPUs */
-
-#define HAS_COND 1  /* the fifth argument is cond_func */
-#define HAS_INNER 2 /* a multi-CPU call with one target calls the function for single requests */
-#define HAS_SENT 4  /* the mask handed to the interrupt controller is probed too */
-
-#define HAS_NODE 8  /* call_single_data begins with __call_single_node, since 5.8 */
+#define CELL_CONDITIONAL 4 /* every CPU that cond_func might choose counts as chosen */
 
 /* include/linux/smp_types.h, since 5.8 */
 #define NODE_LOCKED 0x01U
@@ -42,18 +36,11 @@
 #define NODE_TYPE_IRQ_WORK 0x20U
 #define NODE_TYPE_TTWU 0x30U
 
-struct calls_config {
-	struct cells_config cells;
-	__u32 words; /* of the kernel's CPU masks, at most MASK_WORDS */
-	__u32 has;
-	__u64 online[MASK_WORDS];
-};
-
-/* What the last multi-CPU call of this CPU left to be counted by what it calls. */
+/* The state of this CPU's last multi-CPU call, for the functions that it calls. */
 struct under_way {
-	__u64 conditional; /* its func, 0 for none: it is counted when its interrupts are sent */
-	__u64 inner;       /* its func, 0 for none: the next single request for it is this call's own */
-	__u64 single;      /* not zero: a single request was queued, and may send an interrupt of its own */
+	__u64 conditional; /* its func if it is counted when its interrupts are sent, else 0 */
+	__u64 inner;       /* its func if the next single request for it belongs to this call, else 0 */
+	__u64 single;      /* not zero: a single request was queued, and may send a separate interrupt */
 };
 
 struct {
@@ -70,7 +57,7 @@ struct {
 	__type(value, struct under_way);
 } calls_under_way SEC(".maps");
 
-/* __call_single_node and what follows it in __call_single_data, irq_work and task_struct.wake_entry. */
+/* __call_single_node and the member that follows it in __call_single_data, irq_work and task_struct.wake_entry. */
 struct queued_node {
 	__u64 next;
 	__u32 type;
@@ -91,35 +78,6 @@ static __always_inline struct under_way *this_cpu_call(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&calls_under_way, &zero);
-}
-
-static __always_inline __u32 hweight64(__u64 word)
-{
-	word -= (word >> 1) & 0x5555555555555555ULL;
-	word = (word & 0x3333333333333333ULL) + ((word >> 2) & 0x3333333333333333ULL);
-	word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
-	return (__u32)((word * 0x0101010101010101ULL) >> 56);
-}
-
-/* Other CPUs that are online and in the mask. A mask has as many words as the kernel has CPUs for, and no more. */
-static __always_inline __u32 others_in(struct calls_config *cfg, __u64 mask)
-{
-	__u32 self = bpf_get_smp_processor_id(), found = 0;
-	__u64 word;
-	int i;
-
-#pragma unroll
-	for (i = 0; i < MASK_WORDS; i++) {
-		if (i < cfg->words) {
-			word = 0;
-			bpf_probe_read(&word, sizeof(word), (void *)(mask + i * sizeof(word)));
-			word &= cfg->online[i];
-			if (self >> 6 == i)
-				word &= ~(1ULL << (self & 63));
-			found += hweight64(word);
-		}
-	}
-	return found;
 }
 
 static __always_inline int count_requests(void *ctx, struct calls_config *cfg, __u64 func, __u32 flags, __u32 requests)
@@ -165,7 +123,7 @@ int calls_many(struct pt_regs *ctx)
 	return count_requests(ctx, cfg, func, conditional ? CELL_MULTI | CELL_CONDITIONAL : CELL_MULTI, targets);
 }
 
-/* Counts what a conditional call chose, now that it is known. */
+/* Counts a conditional call, once it is known which CPUs it chose. */
 static __always_inline int count_conditional(void *ctx, struct calls_config *cfg, struct under_way *call, __u32 targets)
 {
 	__u64 func = call->conditional;
@@ -201,7 +159,7 @@ int calls_queued(struct pt_regs *ctx)
 	return type == NODE_TYPE_IRQ_WORK ? count_single(ctx, cfg, call, node.func) : 0;
 }
 
-/* smp_call_function_single(int cpu, smp_call_func_t func, void *info, int wait): on this CPU it just calls func. */
+/* smp_call_function_single(int cpu, smp_call_func_t func, void *info, int wait). For this CPU it only calls func. */
 SEC("kprobe")
 int calls_single(struct pt_regs *ctx)
 {
@@ -214,8 +172,8 @@ int calls_single(struct pt_regs *ctx)
 }
 
 /*
- * smp_call_function_single_async(int cpu, call_single_data_t *csd). Before 5.8: {llist_node, func, info, flags}. One
- * that is still under way is refused since "smp: Allow smp_call_function_single_async() to insert locked csd" (5.7).
+ * smp_call_function_single_async(int cpu, call_single_data_t *csd). Before 5.8 a csd is {llist_node, func, info, flags}.
+ * A csd that is still in use is refused since "smp: Allow smp_call_function_single_async() to insert locked csd" (5.7).
  */
 SEC("kprobe")
 int calls_async(struct pt_regs *ctx)
@@ -246,8 +204,8 @@ int calls_sent_many(struct pt_regs *ctx)
 }
 
 /*
- * send_call_function_single_ipi(int cpu), call_function_single_prep_ipi(int cpu) since "sched, smp: Trace smp
- * callback causing an IPI" (6.4): also the end of a call of whose CPUs one was chosen, since 5.13.
+ * send_call_function_single_ipi(int cpu), call_function_single_prep_ipi(int cpu) since "sched, smp: Trace smp callback
+ * causing an IPI" (6.4). Since 5.13 this is also the end of a multi-CPU call that chose one CPU.
  */
 SEC("kprobe")
 int calls_sent_one(struct pt_regs *ctx)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the two rungs of the IPI ladder share: requests summed by (func, stack). The layouts are read by requests.py.
+ * What both rungs of the IPI ladder share: requests summed by (func, stack). layouts.py has the same structs.
  */
 #ifndef KICKWATCH_CELLS_H
 #define KICKWATCH_CELLS_H
@@ -13,28 +13,28 @@
 #define OWNER_FLAGS 7UL /* low bits of mutex.owner: waiters, handoff, pickup (kernel/locking/mutex.c) */
 
 /*
- * The busy and harmless functions, thousands of requests a second: counted by function alone, found by comparing four
- * addresses, since on a node that idles between them every map look-up is a cache miss. The first two are remote
- * wakeups, never part of a multi-CPU call.
+ * The busy, harmless functions with thousands of requests a second are counted by function alone. They are found by
+ * comparing four addresses: on an idle node every map look-up between two requests would be a cache miss. The first two
+ * are remote wakeups, which are never part of a multi-CPU call.
  */
 #define BUSY_SINGLES 2
 #define BUSY_FUNCS 4
 
 struct cells_config {
-	__u64 busy[BUSY_FUNCS];  /* 0: no such function in this kernel */
-	__u32 paused;            /* not zero: count nothing, the maps are being emptied */
+	__u64 busy[BUSY_FUNCS];  /* 0: this kernel has no such function */
+	__u32 paused;            /* not zero: count nothing, since the maps are being emptied */
 	__u32 broadcast_targets; /* requests that make a call a broadcast: 90 % of the other online CPUs */
 	__u64 slab_mutex;        /* address, 0 while unknown */
 };
 
-/* What is kept of a function whose reason and origin it settles itself: the first stack seen, as an example. */
+/* For a function that tells reason and origin without a stack: its first stack, as an example. */
 struct example {
 	__s32 stack_plus_one; /* its id + 1; 0 while there is none */
 };
 
 struct cell_key {
 	__u64 func;
-	__s32 stack; /* id in `stacks`, negative errno when it could not be taken */
+	__s32 stack; /* id in `stacks`, or a negative errno if it could not be taken */
 	__u32 flags;
 };
 
@@ -45,8 +45,9 @@ struct cell {
 };
 
 /*
- * func -> example, for the functions that settle reason and origin (expedited RCU): unwinding costs microseconds,
- * everything else here tens of nanoseconds, so their requests share one stack. Every other function's are unwound.
+ * func -> example, for the functions that tell reason and origin themselves (expedited RCU). Unwinding costs
+ * microseconds, everything else here tens of nanoseconds: the requests of such a function share one stack. All others
+ * are unwound.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -55,7 +56,7 @@ struct {
 	__type(value, struct example);
 } certain_funcs SEC(".maps");
 
-/* Per CPU, since they may rise a million times a second on every CPU at once; the index is that of `busy`. */
+/* Per CPU, since all CPUs may count a million requests a second at the same time; the index is that of `busy`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, BUSY_FUNCS);
@@ -82,13 +83,13 @@ static __always_inline int holds_slab_mutex(struct cells_config *cfg)
 	return (owner & ~OWNER_FLAGS) == bpf_get_current_task();
 }
 
-/* `grown`: a call opened in bit 0, a broadcast completed in bit 1. */
+/* `grown`: bit 0 if a call begins, bit 1 if a broadcast is complete. */
 static __always_inline int count(struct cell_key *key, __u32 requests, __u32 grown)
 {
 	struct cell *cell = bpf_map_lookup_elem(&cells, key), empty = {};
 
 	if (!cell) {
-		bpf_map_update_elem(&cells, key, &empty, BPF_NOEXIST); /* another CPU may have been first: that is fine */
+		bpf_map_update_elem(&cells, key, &empty, BPF_NOEXIST); /* no matter if another CPU was faster */
 		cell = bpf_map_lookup_elem(&cells, key);
 	}
 	if (!cell) {
@@ -115,7 +116,7 @@ static __always_inline int count_busy(__u32 index, __u32 requests, __u32 grown)
 	return 0;
 }
 
-/* Index in `busy`, BUSY_FUNCS for any other function. */
+/* The index in `busy`, BUSY_FUNCS for any other function. */
 static __always_inline __u32 busy_index(struct cells_config *cfg, __u64 func)
 {
 	if (func == cfg->busy[0])

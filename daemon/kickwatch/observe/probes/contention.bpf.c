@@ -7,7 +7,7 @@
  */
 #include "waits.h"
 
-#define LCB_F_MUTEX 32 /* include/trace/events/lock.h; most begins carry further bits */
+#define LCB_F_MUTEX 32 /* include/trace/events/lock.h; most begins have further bits */
 
 SEC("raw_tp/contention_begin")
 int contention_begin(struct bpf_raw_tracepoint_args *ctx)
@@ -19,7 +19,7 @@ int contention_begin(struct bpf_raw_tracepoint_args *ctx)
 	cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg || cfg->paused)
 		return 0;
-	/* PREEMPT_RT's mutexes bear another flag (LCB_F_RT), as its spinlocks do; a known address needs none. */
+	/* On PREEMPT_RT mutexes and spinlocks have another flag (LCB_F_RT); a known address needs no flag. */
 	if (cfg->slab_mutex ? lock != cfg->slab_mutex : !(ctx->args[1] & LCB_F_MUTEX))
 		return 0;
 	return wait_begins(ctx, cfg, lock);

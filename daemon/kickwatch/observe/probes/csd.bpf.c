@@ -6,18 +6,19 @@
  * TP_PROTO(const unsigned int cpu, unsigned long callsite, smp_call_func_t func, call_single_data_t *csd).
  * It fires once per request, on the sending CPU, with preemption disabled: per-CPU state needs no lock.
  *
- * Which requests belong to a multi-CPU call? Those whose *innermost* frame is smp_call_function_many_cond; deeper in
- * the stack it may be a spin-wait that an interrupt broke into. `callsite` is the return address of the function
- * that queued the request, so one call site always means one kind: it is learnt from the first frames of one stack,
- * after which a request costs no unwinding to tell. (The csd address tells as much, but there are CPUs x (CPUs - 1)
- * of those, CPU hotplug frees and reuses them, and each single-CPU request on a stack brings a new one.)
+ * A request belongs to a multi-CPU call if its *innermost* frame is smp_call_function_many_cond; further out in the stack
+ * that function may be a spin-wait which an interrupt broke into. `callsite` is the return address of the function that
+ * queued the request, so all requests of a call site are of one kind. The kind is learnt from the first frames of one
+ * stack; after that no request of the call site is unwound for it. (The csd address would do, too. But there are
+ * CPUs x (CPUs - 1) of them, CPU hotplug frees and reuses them, and each single request from a csd on a stack has a new
+ * one.)
  *
- * In one call the targets ascend (for_each_cpu over the mask), the sender cannot be preempted between them, and no
- * multi-CPU call may be made from interrupts. So a request continues the open call of its CPU only when func and
- * call site are the same and the target rises. Single-CPU requests are never grouped. Two calls in a row for one CPU
- * each, the second for a higher one, look like one: TLB shootdowns do that, whose calls are therefore a lower bound.
+ * In one call the targets ascend (for_each_cpu over the mask), the sender cannot be preempted between them, and
+ * interrupts make no multi-CPU calls. So a request continues the open call of its CPU only if func and call site are the
+ * same and the target is higher. Single requests are never grouped. Two calls in a row for one CPU each, the second for a
+ * higher CPU, look like one call. This happens with TLB shootdowns, whose number of calls is therefore a lower bound.
  *
- * No BTF of the kernel, no loops, no global data: the verifier of 4.18 can read it.
+ * Without BTF of the kernel, loops and global data: for the verifier of 4.18.
  */
 #include "cells.h"
 
@@ -35,7 +36,7 @@ struct csd_config {
 struct open_call {
 	__u64 func;
 	__u64 callsite;
-	__u32 target;  /* the last one, plus one: 0 is "no call open" */
+	__u32 target;  /* the last one, plus one; 0: no call is open */
 	__u32 targets; /* so far */
 };
 
@@ -69,13 +70,13 @@ static __always_inline int in_many(struct csd_config *cfg, __u64 ip)
 }
 
 /*
- * A raw tracepoint's stack begins with this program and the kernel's glue (bpf_trace_run4, on some kernels
- * __bpf_trace_csd_queue_cpu, with a second tracer __traceiter_csd_queue_cpu); the sender is the third to fifth frame.
- * An interrupt that broke into a spin-wait puts at least its entry, its handler, the queueing function and its caller
- * in between: five frames never reach that far.
+ * A raw tracepoint's stack begins with this program and its callers (bpf_trace_run4, on some kernels
+ * __bpf_trace_csd_queue_cpu, with a second tracer __traceiter_csd_queue_cpu); the sender is the third to fifth frame. An
+ * interrupt that breaks into a spin-wait puts at least its entry, its handler, the queueing function and its caller in
+ * between: the spin-wait is never among the first five frames.
  *
- * What is learnt stays: a call site is taken for a single-CPU one only when all five frames were seen. After a shorter
- * stack the request counts as a single one, its kind as unknown, and the next request of the call site is unwound too.
+ * The kind of a call site is not learnt again, so it is taken as single only if all five frames were seen. After a
+ * shorter stack the request counts as a single one of unknown kind, and the next request of the call site is unwound.
  */
 static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 callsite)
 {
@@ -97,7 +98,7 @@ static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 ca
 	return kind;
 }
 
-/* Does this request open a new call, and does it complete a broadcast? Returns calls in bit 0, broadcasts in bit 1. */
+/* Bit 0 of the result: the request begins a new call; bit 1: it completes a broadcast. */
 static __always_inline __u32 group(struct csd_config *cfg, __u64 func, __u64 callsite, __u32 target)
 {
 	__u32 zero = 0, grown = 0;

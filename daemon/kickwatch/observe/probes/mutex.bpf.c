@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who waits for slab_mutex, for how long, and who holds it, on kernels without lock:contention_begin (before 5.19):
- * entry and return of __mutex_lock(struct mutex *lock, ...), the one slow path of all ways to lock a mutex. It is where
- * the tracepoints were put later: a task enters it when the fast path found an owner, and leaves it with the mutex.
+ * Who waits for slab_mutex, for how long, and who holds it, on kernels without lock:contention_begin (before 5.19): entry
+ * and return of __mutex_lock(struct mutex *lock, ...), the common slow path of all functions that lock a mutex. Later
+ * kernels have the tracepoints there. A task enters it if the fast path found an owner, and leaves it with the mutex.
  *
- * The return does not tell which mutex it was: a task waits for one at a time, so its own begin does.
+ * The return does not tell which mutex it was, but a task waits for one at a time: the begin of its wait tells.
  *
- * No BTF of the kernel, no loops, no global data: for the verifier of 4.18.
+ * Without BTF of the kernel, loops and global data: for the verifier of 4.18.
  */
 #include "waits.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the probes share: kernel types, stacks, and counters of their own health. */
+/* What all probes share: kernel types, stacks, and health counters. */
 #ifndef KICKWATCH_PROBE_H
 #define KICKWATCH_PROBE_H
 
@@ -18,12 +18,12 @@
 		__uint(value_size, MAX_FRAMES * sizeof(__u64));   \
 	} name SEC(".maps")
 
-/* What the probe could not do, per CPU. The order is that of `Health` in readings.py. */
+/* Events that the probe could not count in full, per CPU; in the order of `Health` in readings.py. */
 enum health_index {
 	HEALTH_LOST,         /* a map was full: the event is missing from every figure */
-	HEALTH_STACKLESS,    /* counted, but its stack could not be taken */
-	HEALTH_UNKNOWN_KIND, /* counted as a single-CPU request, since too few frames could be taken to tell */
-	HEALTH_UNMATCHED,    /* the begin or the end of a wait never came: the wait is missing from every figure */
+	HEALTH_STACKLESS,    /* counted, but without its stack */
+	HEALTH_UNKNOWN_KIND, /* counted as a single request: the stack had too few frames to tell */
+	HEALTH_UNMATCHED,    /* the begin or the end of a wait was missed: the wait is missing from every figure */
 	HEALTH_INDEXES,
 };
 
@@ -36,10 +36,11 @@ enum health_index {
 	} name SEC(".maps")
 
 /*
- * The id of the current stack, negative when it could not be taken. A stack map has one stack per hash bucket and
- * refuses a second one with EEXIST: with a hundred stacks in 16384 buckets one clash in four runs, and a clash lasts.
- * So a refused stack is offered again without its innermost glue: the first two frames are this program and its
- * caller, at a kprobe the function that sends and its caller, of little interest, and without them the hash is another.
+ * The id of the current stack, negative if it could not be taken. A stack map has room for one stack per hash bucket and
+ * refuses a second one with EEXIST. With a hundred stacks in 16384 buckets there is such a clash in one run out of four,
+ * and it lasts. So a refused stack is offered again without one or two of its innermost frames, which gives another
+ * hash. These frames matter little: they are this program and its caller, for a kprobe the sending function and its
+ * caller.
  */
 #define STACK_ID(ctx, stacks)                                                  \
 	({                                                                     \

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Where task_struct keeps the name of a task, learnt without BTF: a copy of our own task, taken when we rename
- * ourselves to something no other field can hold. Tracepoint task:task_rename(struct task_struct *task,
- * const char *comm), since 3.4; it fires before the new name is written, so the reader renames twice.
+ * Where task_struct keeps the name of a task, without BTF: copies our own task when it renames itself to a random name
+ * that no other field contains. Tracepoint task:task_rename(struct task_struct *task, const char *comm), since 3.4; it
+ * fires before the new name is written, so the reader renames twice.
  */
 #include "probe.h"
 

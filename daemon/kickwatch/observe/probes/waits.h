@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the two rungs of the contention ladder share: waits for mutexes, by lock, stack and holder. The layouts are read
- * by contention.py.
+ * What both rungs of the contention ladder share: waits for mutexes, by lock, stack and holder. layouts.py has the same
+ * structs.
  *
- * One wait is one end, measured from its *first* begin: a waiter that spins, sleeps and spins again emits a begin each
- * time at the tracepoint. The holder is read from the owner word (first 8 bytes of struct mutex) at the first begin.
+ * A wait is counted at its end, and measured from its *first* begin: at the tracepoint, a waiter that spins, sleeps and
+ * spins again has a begin each time. The holder is read from the owner word (first 8 bytes of struct mutex) at the first
+ * begin.
  *
- * A begin that continues a wait is told from one whose predecessor lost its end (a missed program, a full map) by the
- * task and by age: the same tid in another task, or a first begin more than STALE_NS ago, is a new wait, and the old
- * one is counted as unmatched. Waits do last long, and the begins of one wait are as far apart as its time in the queue; but the
- * kernel itself reports a task that hangs for 120 s (kernel.hung_task_timeout_secs), so that is where patience ends.
- * What a wait without a further begin lasted is taken as it is, however long.
+ * A further begin continues the wait, unless the end of the earlier wait was missed (the program did not run, or a map
+ * was full). That is assumed if another task has the tid now, or if the first begin is older than STALE_NS: then the
+ * begin is a new wait, and the old one is counted as unmatched. Waits can last long, and then their begins are far apart;
+ * but the kernel itself reports a task that hangs for 120 s (kernel.hung_task_timeout_secs), so that is the limit. A wait
+ * without a further begin has no limit.
  *
- * While the address of slab_mutex is unknown every contended mutex is recorded with its stack, so that the reader can
- * tell which one it is; once it is known, every other lock costs one comparison.
+ * While the address of slab_mutex is unknown every contended mutex is recorded with its stack, and the reader finds out
+ * which one it is. Once it is known, every other lock costs one comparison.
  */
 #ifndef KICKWATCH_WAITS_H
 #define KICKWATCH_WAITS_H
@@ -27,8 +28,8 @@
 
 struct contention_config {
 	__u64 slab_mutex;  /* address, 0 while unknown */
-	__u32 comm_offset; /* of task_struct.comm, 0 when unknown */
-	__u32 paused;      /* not zero: count nothing, the maps are being emptied */
+	__u32 comm_offset; /* of task_struct.comm, 0 if unknown */
+	__u32 paused;      /* not zero: count nothing, since the maps are being emptied */
 };
 
 struct waiting {
@@ -91,7 +92,7 @@ static __always_inline void name_holder(struct contention_config *cfg, __u64 loc
 	if (!cfg->comm_offset || bpf_probe_read(&owner, sizeof(owner), (void *)lock))
 		return;
 	owner &= ~OWNER_FLAGS;
-	if (owner) /* to its end: behind it may stand an earlier, longer name, and would make another key of it */
+	if (owner) /* as a string: after its end may be the rest of a longer name, which would make it another key */
 		bpf_probe_read_str(holder, COMM_LEN, (void *)(owner + cfg->comm_offset));
 }
 
@@ -120,7 +121,7 @@ static __always_inline int wait_begins(void *ctx, struct contention_config *cfg,
 	return 0;
 }
 
-/* floor(log2(ns)) without a loop: five halvings. */
+/* floor(log2(ns)) without a loop. */
 static __always_inline __u32 bucket_of(__u64 ns)
 {
 	__u32 bucket = 0;

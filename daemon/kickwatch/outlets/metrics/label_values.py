@@ -7,12 +7,12 @@ stack, whatever a record holds.
 from collections.abc import Collection
 from enum import StrEnum
 
+from kickwatch.attribution.reasons import REASONS
 from kickwatch.detect.streams import StreamName
 from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import Condition, Disturbance, Origin, Path, Verdict
 from kickwatch.node.pressure import Cause
 from kickwatch.observe.interrupts import IpiKind
-from kickwatch.observe.reasons import REASONS
 from kickwatch.outlets.events import Off
 
 OTHER = "other"

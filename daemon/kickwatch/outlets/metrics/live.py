@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from kickwatch.attribution.reasons import reason_of
 from kickwatch.observe.contention import ContentionSample
 from kickwatch.observe.observatory import Observatory, Sample, unseen
-from kickwatch.observe.reasons import reason_of
-from kickwatch.observe.requests import RequestSample
+from kickwatch.observe.request_cells import RequestSample
 from kickwatch.observe.symbols import Symbols
 from kickwatch.outlets.metrics.label_values import REQUEST_REASONS, Observer, known
 from kickwatch.outlets.metrics.rising import Counts

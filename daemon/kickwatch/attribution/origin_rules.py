@@ -1,28 +1,17 @@
-"""Who asked: the part of the kernel, and the end of a container's life, that a stack names.
+"""Which part of the kernel, and which end of a container's life, each kernel function tells: the table of origins.
 
-One table. Each frame of the stack is looked up in it, first match wins; then the frames are weighed:
-
-- **Rank first.** An owner answers for whatever it runs (a module that creates slab caches while it loads). An asker
-  outranks the services it uses (the percpu allocator, the network stack on behalf of a namespace), and these outrank
-  mere mechanisms: a static key flipped under `mem_cgroup_write` is memcg's, `static-key` is what is left.
-- **Innermost second.** Among equals the frame nearest to the request explains it: a memcg freed under `cgroup_mkdir`
-  is a creation that failed and cleans up (`destroy`); caches destroyed under `cleanup_net` are slab's.
-
-Origin and path are read independently, by the same two rules, since a frame may tell only one of them:
-`__kmem_cache_shrink` says slab, and what it is called from says why. Where no frame tells a path it is `other`.
+Each frame of a stack is looked up here, the first match wins; `origins` weighs what the frames tell.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 
+from kickwatch.attribution.stacks import Matcher, matcher
 from kickwatch.model import Origin, Path
-from kickwatch.observe.stacks import Matcher, matcher
 
 
 class Rank(IntEnum):
-    """Who answers before whom."""
+    """Which frames of a stack explain a request first: the lowest rank."""
 
     OWNER = 0
     ASKER = 1
@@ -32,7 +21,7 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True)
 class OriginRule:
-    """What one of the named functions tells about a request that it stands above."""
+    """What a frame of one of these functions tells about the request. None: nothing, other frames may tell."""
 
     rank: Rank
     origin: Origin | None
@@ -48,8 +37,8 @@ _CREATE, _DESTROY, _OTHER = Path.CREATE, Path.DESTROY, Path.OTHER
 _OWNER, _ASKER, _SERVICE, _MECHANISM = Rank.OWNER, Rank.ASKER, Rank.SERVICE, Rank.MECHANISM
 
 RULES: tuple[OriginRule, ...] = (
-    # A module loads once, whoever needed it first. On arm64 every load interrupts all CPUs: "arm64: IPI each CPU after
-    # invalidating the I-cache for kernel mappings" (4.19).
+    # A module loads once, whichever task needs it first. On arm64 every load interrupts all CPUs: "arm64: IPI each CPU
+    # after invalidating the I-cache for kernel mappings" (4.19).
     _rule(
         _OWNER,
         Origin.MODULE,
@@ -57,9 +46,9 @@ RULES: tuple[OriginRule, ...] = (
         "load_module do_init_module init_module_from_file idempotent_init_module free_module do_free_init"
         " *_sys_init_module *_sys_finit_module *_sys_delete_module complete_formation",
     ),
-    # Somebody arms or disarms a probe: each tracepoint is a static key, and a static call since "tracepoint: Optimize
-    # using static_call()" (5.10). Listed by name: ftrace_*, kprobe_* and bpf_trampoline_<n> also stand in the stacks
-    # of functions that are merely being traced.
+    # A probe is armed or disarmed: each tracepoint is a static key, and also a static call since "tracepoint: Optimize
+    # using static_call()" (5.10). Listed one by one, since ftrace_*, kprobe_* and bpf_trampoline_<n> are also in the
+    # stacks of functions that are being traced.
     _rule(
         _ASKER,
         Origin.TRACING,
@@ -74,7 +63,7 @@ RULES: tuple[OriginRule, ...] = (
         " bpf_trampoline_link_cgroup_shim klp_*",
     ),
     # Slab caches. Until "mm: memcg/slab: use a single set of kmem_caches for all accounted allocations" (5.9) each
-    # memcg had its own, made by a kworker.
+    # memcg had its own caches, created by a kworker.
     _rule(
         _ASKER,
         Origin.SLAB,
@@ -82,7 +71,7 @@ RULES: tuple[OriginRule, ...] = (
         "kmem_cache_create* __kmem_cache_create* do_kmem_cache_create create_cache memcg_create_kmem_cache"
         " memcg_kmem_cache_create_func setup_cpu_cache enable_cpucache",
     ),
-    # Deactivation at offline is "slab: introduce __kmemcg_cache_deactivate()" (4.11).
+    # Caches are deactivated when a memcg goes offline since "slab: introduce __kmemcg_cache_deactivate()" (4.11).
     _rule(
         _ASKER,
         Origin.SLAB,
@@ -105,7 +94,7 @@ RULES: tuple[OriginRule, ...] = (
         "__kmem_cache_shrink __kmem_cache_do_shrink kmem_cache_shrink do_tune_cpucache __do_tune_cpucache"
         " drain_cpu_caches flush_all flush_all_cpus_locked flush_rcu_sheaves_on_cache",
     ),
-    # Memory pressure, whoever ran into it, and processes' own memory.
+    # Memory pressure, whichever task runs into it, and the memory of processes.
     _rule(
         _ASKER,
         Origin.MM_USER,
@@ -136,10 +125,10 @@ RULES: tuple[OriginRule, ...] = (
         " free_shrinker_info memcg_free_shrinker_maps",
     ),
     _rule(_ASKER, Origin.MEMCG, _OTHER, "memory_reclaim mem_cgroup_out_of_memory drain_all_stock"),
-    # BPF programs and their JIT. Before "bpf: Introduce bpf_prog_pack allocator" (5.18) each program of x86 had pages
-    # of its own, made read-only and given back by broadcasts: four for a container's seccomp filter. arm64 still
-    # interrupts all CPUs for each program. runc attaches a device program to each container's cgroup (v2): that flips
-    # cgroup_bpf_enabled_key where nobody else has one attached, which is BPF's doing, not the cgroup's.
+    # BPF programs and their JIT. Before "bpf: Introduce bpf_prog_pack allocator" (5.18) each program on x86 had its own
+    # pages, and making them read-only and freeing them broadcast: four times for a container's seccomp filter. arm64
+    # still interrupts all CPUs for each program. runc attaches a device program to each container's cgroup (v2): if it
+    # is the only one attached, that flips cgroup_bpf_enabled_key, which is a cost of BPF, not of the cgroup.
     _rule(
         _ASKER,
         Origin.BPF,
@@ -150,7 +139,7 @@ RULES: tuple[OriginRule, ...] = (
     _rule(_ASKER, Origin.BPF, _CREATE, "seccomp_* do_seccomp prctl_set_seccomp *cgroup_bpf_*attach cgroup_bpf_replace"),
     _rule(_ASKER, Origin.BPF, None, "bpf_prepare_filter bpf_prog_create* bpf_migrate_filter sk_attach_filter"),
     _rule(_ASKER, Origin.BPF, _OTHER, "bpf_prog_load bpf_check __sys_bpf bpf_stats_handler bpf_enable_stats"),
-    # Perf: cgroup events are switched on every CPU that runs the moved task: "perf: Add cgroup support" (2.6.39).
+    # Perf: cgroup events are switched on each CPU that runs a task which is moved: "perf: Add cgroup support" (2.6.39).
     _rule(_ASKER, Origin.CGROUP, _CREATE, "perf_cgroup_css_alloc perf_cgroup_css_online"),
     _rule(_ASKER, Origin.CGROUP, _DESTROY, "perf_cgroup_css_free"),
     _rule(_ASKER, Origin.PERF, None, "perf_cgroup_attach perf_cgroup_switch"),
@@ -161,9 +150,9 @@ RULES: tuple[OriginRule, ...] = (
         "perf_* _perf_ioctl __perf_event_* event_function_call *_sys_perf_event_open account_event unaccount_event",
     ),
     _rule(_ASKER, Origin.MEMBARRIER, _OTHER, "membarrier_* *_sys_membarrier sync_runqueues_membarrier_state"),
-    # Pause and resume flip a key of the freezer; that is no container's beginning or end.
+    # Pausing and resuming flips a key of the freezer; no container begins or ends.
     _rule(_ASKER, Origin.CGROUP, _OTHER, "freezer_write freezer_change_state freezer_apply_state cgroup_freeze_write"),
-    # Other cgroup controllers, and cgroups as such. Limits are written when a container starts.
+    # Other cgroup controllers, and cgroups themselves. Limits are written when a container starts.
     _rule(
         _ASKER,
         Origin.CGROUP,
@@ -208,9 +197,9 @@ RULES: tuple[OriginRule, ...] = (
     ),
     _rule(_ASKER, Origin.NAMESPACE, None, "namespace_unlock"),
     # A block device's buffers, on mount, umount and page migration: only CPUs that hold some are asked, "fs: only send
-    # IPI to invalidate LRU BH when needed" (3.4). Never a container's fault, whatever mount it serves.
+    # IPI to invalidate LRU BH when needed" (3.4). Never a fault of creating containers, whichever mount it serves.
     _rule(_OWNER, None, _OTHER, "invalidate_bh_lrus"),
-    # The percpu allocator's own worker gives chunks back: a known, harmless class, no container's creation.
+    # The percpu allocator's own worker frees chunks: known, harmless, and not part of a container's creation.
     _rule(_ASKER, Origin.PERCPU, _OTHER, "pcpu_balance_workfn"),
     _rule(_SERVICE, Origin.PERCPU, _CREATE, "pcpu_alloc pcpu_alloc_noprof __alloc_percpu*"),
     _rule(_SERVICE, Origin.PERCPU, None, "pcpu_* free_percpu"),
@@ -248,8 +237,8 @@ RULES: tuple[OriginRule, ...] = (
         "static_key_* __static_key_* jump_label_* __jump_label_update arch_jump_label_* static_call_*"
         " __static_call_* arch_static_call_*",
     ),
-    # Mappings of the kernel itself: lazily unmapped since "mm: rewrite vmap layer" (2.6.28), flushed on all CPUs when
-    # enough has gathered, in whichever task's name that happens.
+    # Mappings of the kernel itself: unmapped lazily since "mm: rewrite vmap layer" (2.6.28), and flushed on all CPUs
+    # once enough have been collected, by whichever task adds the last one.
     _rule(
         _MECHANISM,
         Origin.VMALLOC,
@@ -260,24 +249,3 @@ RULES: tuple[OriginRule, ...] = (
         " __change_page_attr* set_memory_* cpa_flush change_memory_common",
     ),
 )
-
-# Recorders cut stacks. One that ends at a frame which never ends a stack lacks the asker. Page attributes of kernel
-# mappings change in ordinary life when a BPF program is made or freed, before 5.18 (see above): on 4.19 such stacks
-# and those that name the JIT were equally frequent, two and two for each container.
-_CUT_AT = {"change_page_attr_set_clr": Origin.BPF}
-
-
-@lru_cache(maxsize=8192)
-def rule_of(function: str) -> OriginRule | None:
-    """The first rule that names a function; None for one that explains nothing."""
-    return next((rule for rule in RULES if rule.functions.match(function)), None)
-
-
-def asked_by(frames: Sequence[str]) -> tuple[Origin, Path]:
-    """Origin and path that plain frames, innermost first and cut at the interrupt, tell; UNKNOWN and OTHER if none."""
-    rules = sorted(filter(None, map(rule_of, frames)), key=lambda rule: rule.rank)
-    origin = next((rule.origin for rule in rules if rule.origin), Origin.UNKNOWN)
-    path = next((rule.path for rule in rules if rule.path), Path.OTHER)
-    if origin is Origin.VMALLOC:
-        origin = _CUT_AT.get(frames[-1], origin)
-    return origin, path

@@ -1,8 +1,8 @@
-"""Stacks: plain names, the border of an interrupt, and the questions about innermost frames."""
+"""Stacks: plain names, where an interrupt began, and what the innermost frames are."""
 
 import pytest
 
-from kickwatch.observe.stacks import is_multi_cpu, is_slab_mutex_stack, own_part, plain, top_of_stack
+from kickwatch.attribution.stacks import frames_of, is_slab_mutex_stack, own_part, plain, top_of_stack
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_plain_name(frame: str, name: str) -> None:
         "__flush_smp_call_function_queue",
     ],
 )
-def test_interrupt_ends_the_own_part(entry: str) -> None:
+def test_frames_end_at_the_entry_of_an_interrupt(entry: str) -> None:
     assert own_part(["try_to_wake_up+1", "a_handler", entry, "cgroup_mkdir"]) == (("try_to_wake_up", "a_handler"), True)
 
 
@@ -63,12 +63,12 @@ def test_interrupt_ends_the_own_part(entry: str) -> None:
         "kthread",
     ],
 )
-def test_exceptions_system_calls_and_senders_are_no_interrupts(frame: str) -> None:
+def test_exceptions_system_calls_and_senders_are_not_interrupts(frame: str) -> None:
     assert own_part([frame, "cgroup_mkdir"]) == ((frame, "cgroup_mkdir"), False)
 
 
-def test_task_at_work_on_the_way_out_of_an_interrupt_is_a_task_again() -> None:
-    """A container's init killed while it computes: its exit runs below the timer's entry, and not in the timer."""
+def test_a_task_works_for_itself_on_the_way_out_of_an_interrupt() -> None:
+    """A container's init is killed while it computes: it exits behind the timer interrupt, not in it."""
     stack = [
         "static_key_slow_dec",
         "exit_task_namespaces",
@@ -81,22 +81,15 @@ def test_task_at_work_on_the_way_out_of_an_interrupt_is_a_task_again() -> None:
     assert own_part(stack) == (tuple(stack[:-1]), False)
 
 
-def test_softirq_on_the_way_out_of_an_interrupt_is_still_an_interrupt() -> None:
+def test_a_softirq_on_the_way_out_of_an_interrupt_is_an_interrupt() -> None:
     stack = ["try_to_wake_up", "run_timer_softirq", "handle_softirqs", "__irq_exit_rcu", "sysvec_apic_timer_interrupt"]
     assert own_part(stack) == (("try_to_wake_up", "run_timer_softirq"), True)
 
 
-def test_multi_cpu_is_asked_of_the_direct_caller_alone() -> None:
-    assert is_multi_cpu(["smp_call_function_many_cond+800", "on_each_cpu_cond_mask"])
-    assert is_multi_cpu(["smp_call_function_many", "on_each_cpu"])
-    assert not is_multi_cpu(["__smp_call_single_queue", "smp_call_function_many_cond"])
-    assert not is_multi_cpu([])
-
-
 @pytest.mark.parametrize("recorder", ["__traceiter_csd_queue_cpu+65", "bpf_prog_0123456789abcdef_csd [bpf]"])
-def test_frames_of_the_recorder_are_passed_over(recorder: str) -> None:
-    """With a second tracer on the same tracepoint the kernel's iterator comes first."""
-    assert is_multi_cpu([recorder, "smp_call_function_many_cond+800"])
+def test_frames_of_the_recorder_are_skipped(recorder: str) -> None:
+    """With a second tracer on the tracepoint the kernel's iterator comes first."""
+    assert frames_of([recorder, "smp_call_function_many_cond+800"]) == ("smp_call_function_many_cond",)
     assert is_slab_mutex_stack([recorder, "__mutex_lock.constprop.0+497", "slab_start+21"])
     assert top_of_stack([recorder, "smp_call_function_many_cond+800", "mem_cgroup_write+1"]) == "mem_cgroup_write"
 
@@ -114,7 +107,7 @@ def test_frames_of_the_recorder_are_passed_over(recorder: str) -> None:
         "rt_mutex_slowlock_block __rt_mutex_slowlock_locked kmem_cache_destroy",
     ],
 )
-def test_slab_mutex_by_its_takers(stack: str) -> None:
+def test_slab_mutex_is_recognised_by_the_functions_that_take_it(stack: str) -> None:
     assert is_slab_mutex_stack(stack.split())
 
 
@@ -124,14 +117,14 @@ def test_slab_mutex_by_its_takers(stack: str) -> None:
         "",
         "__mutex_lock",
         "slab_start seq_read_iter",  # no lock at all
-        "schedule kmem_cache_destroy",  # sleeps for something else
+        "schedule kmem_cache_destroy",  # sleeps for another reason
         "__mutex_lock get_online_cpus kmem_cache_create",  # another lock, taken on the way
         "__mutex_lock pcpu_alloc memcg_create_kmem_cache",
         "__mutex_lock rcu_barrier kmem_cache_destroy",
         "__mutex_lock seq_read_iter slab_start",
     ],
 )
-def test_other_mutexes(stack: str) -> None:
+def test_other_mutexes_are_not_slab_mutex(stack: str) -> None:
     assert not is_slab_mutex_stack(stack.split())
 
 

@@ -1,4 +1,4 @@
-"""The csd probe's totals in words, without a kernel: what the maps would hold is written down here."""
+"""From the totals of a request probe to cells: no kernel needed, the contents of the maps are given here."""
 
 import struct
 from typing import TYPE_CHECKING, cast
@@ -11,7 +11,8 @@ from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Cell
 from kickwatch.observe.csd import CsdObserver, many_ranges
-from kickwatch.observe.requests import RequestSample, Totals, broadcast_targets, fell
+from kickwatch.observe.request_cells import RequestSample, Totals, fell
+from kickwatch.observe.requests import broadcast_targets
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -53,44 +54,44 @@ def cells_of(observed: CsdObserver, totals: dict[bytes, Totals]) -> dict[str, Ce
 
 
 @given(st.integers(1, 4096))
-def test_a_broadcast_is_the_least_number_that_reaches_nine_in_ten(cpus_online: int) -> None:
+def test_a_broadcast_needs_nine_tenths_of_the_other_cpus(cpus_online: int) -> None:
     least = broadcast_targets(cpus_online)
     assert 10 * least >= 9 * (cpus_online - 1)
     assert least == 1 or 10 * (least - 1) < 9 * (cpus_online - 1)
 
 
-def test_the_multi_cpu_caller_is_found_with_its_parts() -> None:
+def test_the_function_for_multi_cpu_calls_is_found_with_its_parts() -> None:
     text = "1000 t smp_call_function_many_cond.constprop.0\n1800 T smp_call_function_many\n"
     cold = "1900 T __smp_call_single_queue\n9000 t smp_call_function_many_cond.constprop.0.cold\n9100 t end\n"
     assert many_ranges(Symbols.parse(text + cold)) == [(0x1000, 0x1800), (0x9000, 0x9100)]
 
 
-def test_inlined_it_is_blindness_though_its_wrapper_is_there() -> None:
+def test_an_inlined_function_is_an_error_even_with_its_wrapper() -> None:
     text = "1800 T smp_call_function_many\n1900 T __smp_call_single_queue\n2000 T end\n"
     with pytest.raises(ObserveError, match="smp_call_function_many_cond"):
         many_ranges(Symbols.parse(text))
 
 
-def test_before_5_8_its_older_name_counts() -> None:
+def test_before_5_8_the_older_name_counts() -> None:
     text = "1800 T smp_call_function_many\n1900 t generic_exec_single\n"
     assert many_ranges(Symbols.parse(text)) == [(0x1800, 0x1900)]
 
 
-def test_more_pieces_than_the_probe_can_hold_are_not_cut() -> None:
+def test_more_pieces_than_the_probe_has_room_for_are_an_error() -> None:
     text = "".join(f"{0x1000 * n:x} t smp_call_function_many_cond.isra.{n}\n" for n in range(1, 6))
     with pytest.raises(ObserveError, match="5 pieces"):
         many_ranges(Symbols.parse(text))
 
 
-def test_without_the_multi_cpu_caller_there_is_no_observer() -> None:
+def test_without_the_function_for_multi_cpu_calls_there_is_no_observer() -> None:
     with pytest.raises(ObserveError):
         observer("3000 t flush_tlb_func\n")
 
 
-def test_configuration_as_the_probe_reads_it() -> None:
-    """Busy functions by their entry, not by the part that is seldom run."""
+def test_the_configuration_has_the_form_that_the_probe_reads() -> None:
+    """Busy functions are found by their entry, not by the part that rarely runs."""
     observed, probe = observer(cpus_online=16)
-    observed.know_slab_mutex(0xFFFF)
+    observed.set_slab_mutex(0xFFFF)
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
     busy, (paused, targets, mutex), ranges = value[:32], struct.unpack("=IIQ", value[32:48]), value[48:]
@@ -99,21 +100,21 @@ def test_configuration_as_the_probe_reads_it() -> None:
     assert struct.unpack("=8Q", ranges) == (0x1000, 0, 0, 0, 0x1800, 0, 0, 0)
 
 
-def test_what_follows_a_task_is_on_the_bill_without_broadcasts() -> None:
+def test_calls_that_follow_a_task_are_counted_without_broadcasts() -> None:
     observed, _ = observer()
     cells = cells_of(observed, {key(0x8000): Totals(9, 3, 3), key(0x5000): Totals(6, 2, 2)})
     assert (cells["ipi_mb"].calls, cells["ipi_mb"].broadcasts) == (3, 0)
     assert (cells["do_sync_core"].calls, cells["do_sync_core"].broadcasts) == (2, 2)
 
 
-def test_creation_broadcasts_come_from_the_stack() -> None:
+def test_creation_broadcasts_follow_from_the_stack() -> None:
     observed, probe = observer()
     put_stack(probe, 7, 0x7010, 0x6010)
     totals = {key(0x5000, 7): Totals(6, 2, 2), key(0x5000): Totals(3, 1, 1), key(0x8000, 7): Totals(3, 1, 1)}
     assert observed.creation_broadcasts(RequestSample(totals)) == 2
 
 
-def test_a_stack_that_could_not_be_read_is_looked_for_again() -> None:
+def test_a_stack_that_could_not_be_read_is_read_again_later() -> None:
     observed, probe = observer()
     totals = {key(0x5000, 7): Totals(3, 1, 1)}
     assert cells_of(observed, totals)["do_sync_core"].stack == ()
@@ -122,7 +123,7 @@ def test_a_stack_that_could_not_be_read_is_looked_for_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "emptied"),
     [
         ({}, {b"a": (1, 0)}, False),
         ({b"a": (1, 0)}, {b"a": (1, 0)}, False),
@@ -132,7 +133,7 @@ def test_a_stack_that_could_not_be_read_is_looked_for_again() -> None:
         ({b"a": (1, 0)}, {}, True),
     ],
 )
-def test_totals_that_fell_are_noticed(
-    before: dict[bytes, tuple[int, ...]], after: dict[bytes, tuple[int, ...]], *, told: bool
+def test_totals_that_fell_show_that_the_maps_were_emptied(
+    before: dict[bytes, tuple[int, ...]], after: dict[bytes, tuple[int, ...]], *, emptied: bool
 ) -> None:
-    assert fell(before, after) is told
+    assert fell(before, after) is emptied

@@ -1,4 +1,4 @@
-"""The csd probe against known events: a prime number of them must be counted exactly, by reason, kind and call."""
+"""The request probe and known events: a prime number must be counted exactly, by reason, kind and call."""
 
 import asyncio
 import os
@@ -16,6 +16,7 @@ from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.request_cells import RequestSample, fell
 from kickwatch.observe.symbols import Symbols
 from needs import ipi_rung
 from refused import refused
@@ -34,8 +35,8 @@ async def observatory() -> AsyncIterator[Observatory]:
 
 @pytest.fixture
 def tracepoint(tracefs: Path) -> Iterator[Path]:
-    """The switch of a tracepoint in a tracefs instance of our own, armed once before so that its set-up is over."""
-    instance = tracefs / "instances" / f"kickwatch-test-{os.getpid()}"  # what a killed session left is not in the way
+    """The switch of a tracepoint in a tracefs instance of the test; armed once before, which completes its set-up."""
+    instance = tracefs / "instances" / f"kickwatch-test-{os.getpid()}"  # what a killed run left has another name
     instance.mkdir()
     try:
         switch = instance / "events/sched/sched_switch/enable"
@@ -76,7 +77,7 @@ async def test_23_toggles_send_23_times_the_requests_of_one(observatory: Observa
 async def test_the_rise_of_cal_agrees_with_the_requests_on_an_idle_machine(
     observatory: Observatory, tracepoint: Path
 ) -> None:
-    """Requests are intents, CAL receipts: under load they coalesce. So: the best of several tries, all shown."""
+    """CAL counts received interrupts, and under load several requests share one: hence the best of several tries."""
     ratios = []
     for _ in range(8):
         before = await observatory.sample()
@@ -106,7 +107,7 @@ async def test_membarriers_are_counted_by_call_and_by_kind(observatory: Observat
     assert (single["ipi_rseq"].requests, single["ipi_rseq"].calls, single["ipi_rseq"].broadcasts) == (7, 0, 0)
 
 
-# One thread computes on CPU 1 outside the interpreter's lock; the other gives pages back on CPU 0: a shootdown each.
+# One thread computes on CPU 1 without the interpreter's lock, the other frees pages on CPU 0: a shootdown each time.
 SHOOTDOWNS = """
 import hashlib, mmap, os, threading, time
 def compute():
@@ -135,7 +136,7 @@ async def test_busy_reasons_are_counted_without_a_stack(observatory: Observatory
     assert cells["flush_tlb_func"].origin is Origin.MM_USER
 
 
-# Two frames above the program when an event is made up: the kernel's own function for that.
+# The caller of the program's caller when an event is synthetic: the kernel's function for test runs.
 TEST_RUN = "bpf_prog_test_run_raw_tp"
 SITE, FUNC = 0x1000, 0x2000
 
@@ -149,7 +150,7 @@ async def names() -> Symbols:
 
 
 def learnt_kind(symbols: Symbols) -> int:
-    """What the probe learns of a call site by one event whose sender is below `TEST_RUN`."""
+    """What the probe learns about a call site from one event that `TEST_RUN` sends."""
     observer = CsdObserver(BpfObject("csd"), symbols, 2)
     try:
         observer.configure()
@@ -161,7 +162,7 @@ def learnt_kind(symbols: Symbols) -> int:
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_any_of_four_pieces_of_text_makes_a_multi_cpu_call(names: Symbols, place: int) -> None:
+def test_a_sender_in_any_of_four_pieces_of_text_makes_multi_cpu_calls(names: Symbols, place: int) -> None:
     (start, end), *_ = names.ranges(TEST_RUN)
     starts = [0x1000, 0x2000, 0x3000, 0x4000]
     starts[place] = start
@@ -170,7 +171,7 @@ def test_any_of_four_pieces_of_text_makes_a_multi_cpu_call(names: Symbols, place
     assert learnt_kind(Symbols.parse("".join(lines + ends))) == 2
 
 
-def test_other_text_makes_a_single_request(names: Symbols) -> None:
+def test_a_sender_in_other_text_makes_single_requests(names: Symbols) -> None:
     assert learnt_kind(Symbols.parse("1000 t smp_call_function_many_cond\n2000 t end\n")) == 1
 
 
@@ -193,9 +194,9 @@ def test_full_maps_are_emptied_between_windows() -> None:
         assert observer.recycle_if_full()
         assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []
         assert examples.get(struct.pack("=Q", 0x2000)) == bytes(4)
-        assert requests.fell(before.totals, observer.read().totals)
-        replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)  # and the probe counts again, with a new example
-        (cell,) = observer.cells(requests.RequestSample({}), observer.read())
+        assert fell(before.totals, observer.read().totals)
+        replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)  # the probe counts again, with a new example
+        (cell,) = observer.cells(RequestSample({}), observer.read())
         assert (cell.func, cell.requests) == ("rcu_exp_handler", 1)
         assert cell.stack
     finally:

@@ -1,4 +1,4 @@
-"""Controllers that a runtime switched on above our cgroups are switched off again, and no others."""
+"""Controllers that a runtime enabled above our cgroups are disabled again, and no others."""
 
 from collections.abc import Callable
 from errno import EBUSY
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kickwatch.node.cgroups import Cgroups
-from kickwatch.node.handed_on import Noted, handed_on, take_back
+from kickwatch.node.roots import HostRoots
+from kickwatch.node.subtree_control import SubtreeState, disable_added, subtree_states
 
 
 def v2(root: Path) -> Cgroups:
@@ -19,7 +20,7 @@ def v2(root: Path) -> Cgroups:
     (root / "cgroup/a.service").mkdir(parents=True)
     (root / "cgroup/cgroup.controllers").write_text("cpu memory hugetlb pids\n")
     (root / "cgroup/cgroup.subtree_control").write_text("memory pids\n")
-    return Cgroups.read(root / "proc")
+    return Cgroups.read(HostRoots(proc=root / "proc"))
 
 
 def made(cgroup: Path, controllers: str) -> Path:
@@ -28,32 +29,34 @@ def made(cgroup: Path, controllers: str) -> Path:
     return cgroup
 
 
-def test_what_a_runtime_added_is_taken_back(tmp_path: Path) -> None:
-    before = handed_on(v2(tmp_path))
+def test_controllers_that_a_runtime_enabled_are_disabled(tmp_path: Path) -> None:
+    before = subtree_states(v2(tmp_path))
     control = tmp_path / "cgroup/cgroup.subtree_control"
-    assert before == {tmp_path / "cgroup": Noted(frozenset({"memory", "pids"}), frozenset({"a.service"}))}
+    assert before == {tmp_path / "cgroup": SubtreeState(frozenset({"memory", "pids"}), frozenset({"a.service"}))}
     control.write_text("hugetlb memory pids\n")
-    take_back(before)
+    disable_added(before)
     assert control.read_text() == "-hugetlb"
 
 
-def test_memory_stays_and_so_does_what_was_there(tmp_path: Path) -> None:
+def test_memory_and_earlier_controllers_stay_enabled(tmp_path: Path) -> None:
     cgroups = v2(tmp_path)
     control = tmp_path / "cgroup/cgroup.subtree_control"
     control.write_text("pids\n")
-    before = handed_on(cgroups)
+    before = subtree_states(cgroups)
     control.write_text("memory pids\n")
-    take_back(before)
+    disable_added(before)
     assert control.read_text() == "memory pids\n"
 
 
-def test_a_cgroup_that_is_gone_is_not_tried_again(tmp_path: Path) -> None:
-    assert take_back({tmp_path / "gone": Noted(frozenset())}) == {}
+def test_a_removed_cgroup_is_not_tried_again(tmp_path: Path) -> None:
+    assert disable_added({tmp_path / "gone": SubtreeState(frozenset())}) == {}
     assert not (tmp_path / "gone").exists()
 
 
-def test_one_that_refuses_is_told_and_the_next_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = Noted(frozenset())
+def test_a_cgroup_that_refuses_is_returned_and_the_next_one_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = SubtreeState(frozenset())
     refusing, next_one = (made(tmp_path / name, "pids") for name in ("refusing", "next"))
     write = Path.write_text
 
@@ -64,7 +67,7 @@ def test_one_that_refuses_is_told_and_the_next_is_cleared(tmp_path: Path, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", refuse)
-        assert take_back({refusing: nothing, next_one: nothing}) == {refusing: nothing}
+        assert disable_added({refusing: nothing, next_one: nothing}) == {refusing: nothing}
     assert (next_one / "cgroup.subtree_control").read_text() == "-pids"
 
 
@@ -88,21 +91,21 @@ def limited_by_another(child: Path) -> None:
     ("use", "last"),
     [(limited, "-cpu"), (handing_on, "-cpu"), (pressed, "-hugetlb"), (limited_by_another, "-hugetlb")],
 )
-def test_what_a_child_has_come_to_use_stays_and_no_more(tmp_path: Path, use: Callable[[Path], None], last: str) -> None:
-    before = handed_on(v2(tmp_path))
+def test_a_controller_that_a_child_uses_by_now_stays(tmp_path: Path, use: Callable[[Path], None], last: str) -> None:
+    before = subtree_states(v2(tmp_path))
     control = tmp_path / "cgroup/cgroup.subtree_control"
     control.write_text("cpu hugetlb memory pids\n")
     use(tmp_path / "cgroup/a.service")
-    assert take_back(before) == {}
-    assert control.read_text() == last  # of what is switched off, in the order of the alphabet
+    assert disable_added(before) == {}
+    assert control.read_text() == last  # controllers are disabled in alphabetical order
 
 
 @pytest.mark.parametrize(("name", "left"), [("b.scope", "hugetlb memory pids\n"), ("kickwatch", "-hugetlb")])
-def test_one_that_has_come_since_may_use_all(tmp_path: Path, name: str, left: str) -> None:
-    before = handed_on(v2(tmp_path))
+def test_a_new_child_may_use_all_controllers(tmp_path: Path, name: str, left: str) -> None:
+    before = subtree_states(v2(tmp_path))
     control = tmp_path / "cgroup/cgroup.subtree_control"
     control.write_text("hugetlb memory pids\n")
     (tmp_path / "cgroup" / name).mkdir()
-    assert take_back(before) == {}
+    assert disable_added(before) == {}
     assert control.read_text() == left
     assert sorted(path.name for path in (tmp_path / "cgroup").iterdir() if path.is_dir()) == ["a.service", name]

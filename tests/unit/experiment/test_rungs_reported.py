@@ -1,9 +1,9 @@
 """How `doctor` names the rung in use, without a kernel."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kickwatch.experiment.capabilities import _contention, _ipis, blind
+from kickwatch.node.roots import HOST
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
@@ -27,7 +27,7 @@ NO_PROBE = cast("BpfObject", None)
 
 
 def test_the_tracepoint() -> None:
-    seen = Observatory(Path("/proc"), 2, SYMBOLS, requests=CsdObserver(NO_PROBE, SYMBOLS, 2))
+    seen = Observatory(HOST, 2, SYMBOLS, requests=CsdObserver(NO_PROBE, SYMBOLS, 2))
     assert seen.observers.ipis == "csd"
     told = _ipis(seen)
     assert (told.satisfied, told.detail, told.remedy) == (True, "tracepoint csd:csd_queue_cpu", "")
@@ -35,7 +35,7 @@ def test_the_tracepoint() -> None:
 
 def test_kprobes_by_the_names_that_the_compiler_gave() -> None:
     kprobes = KprobeObserver(NO_PROBE, SYMBOLS, 2, online=[0, 1], possible=[0, 1])
-    seen = Observatory(Path("/proc"), 2, SYMBOLS, requests=kprobes, contention=MutexObserver(NO_PROBE, SYMBOLS, 0, 0))
+    seen = Observatory(HOST, 2, SYMBOLS, requests=kprobes, contention=MutexObserver(NO_PROBE, SYMBOLS, 0, 0))
     assert (seen.observers.ipis, seen.observers.contention) == ("kprobe", "kprobe")
     told = _ipis(seen)
     assert told.satisfied
@@ -46,7 +46,7 @@ def test_kprobes_by_the_names_that_the_compiler_gave() -> None:
 
 
 def test_counters_alone_are_blindness_and_say_what_is_missing() -> None:
-    seen = Observatory(Path("/proc"), 2, SYMBOLS)
+    seen = Observatory(HOST, 2, SYMBOLS)
     seen._lost_rungs.append("no tracepoint")
     assert (seen.observers.ipis, seen.observers.contention) == ("counters", "none")
     told = _ipis(seen)

@@ -1,7 +1,7 @@
-"""Reading a kernel stack: plain function names, where an interrupt begins, and questions about the innermost frames.
+"""Reads a kernel stack: plain function names, where an interrupt began, and what the innermost frames are.
 
 A stack is a sequence of frames, innermost first, as kallsyms, bpftrace or an oops name them: `name`, `name+176`,
-`name+0x1f/0x260 [module]`, `name.constprop.0`. Only the plain name counts.
+`name+0x1f/0x260 [module]`, `name.constprop.0`. Only the plain name is compared.
 """
 
 import re
@@ -14,14 +14,14 @@ Matcher = re.Pattern[str]
 
 
 def matcher(globs: str) -> Matcher:
-    """Pattern for `match` of any of the blank-separated globs: a whole plain name."""
+    """A pattern whose `match` accepts a plain name that fits one of the globs, which are separated by blanks."""
     return re.compile("|".join(map(translate, globs.split())))
 
 
-# Where an interrupt or a softirq begins. An exception does not end the task's doing: a page fault inside mkdir() is
-# mkdir's. In this order: x86 since "x86/entry: Provide IDTENTRY_SYSVEC" (5.8); x86 before; Xen; NMI; arm64, newer and
-# older names; other architectures; the generic layer, which all of them pass through; softirqs; requests received,
-# which an idle CPU also runs without an interrupt.
+# Where an interrupt or a softirq begins. An exception is not one of them: a page fault inside mkdir() is part of
+# mkdir(). In this order: x86 since "x86/entry: Provide IDTENTRY_SYSVEC" (5.8); x86 before; Xen; NMI; arm64, newer and
+# older names; other architectures; the generic layer, which all of them pass through; softirqs; the handling of
+# received requests, which an idle CPU also does without an interrupt.
 _ENTRIES = matcher(
     """
     asm_sysvec_* sysvec_* __sysvec_* instr_sysvec_* fred_sysvec_* fred_extint asm_common_interrupt common_interrupt
@@ -44,8 +44,8 @@ _ENTRIES = matcher(
     generic_smp_call_function_single_interrupt generic_smp_call_function_interrupt
     """
 )
-# The way out of an interrupt on which a task works again, for itself: signals, exit, task work, preemption. A
-# container's init killed while it computes leaves its namespaces below the timer interrupt's entry.
+# The way out of an interrupt, where a task works for itself again: signals, exit, task work, preemption. A container's
+# init that is killed while it computes leaves its namespaces with the timer interrupt's entry further out in the stack.
 _BACK_IN_TASK = matcher(
     """
     irqentry_exit irqentry_exit_* exit_to_user_mode_loop exit_to_user_mode_prepare exit_to_usermode_loop
@@ -53,7 +53,7 @@ _BACK_IN_TASK = matcher(
     preempt_schedule_irq arm64_preempt_schedule_irq raw_irqentry_exit_cond_resched
     """
 )
-# Ways to send and ways to patch text: they carry a request, they do not ask for one.
+# Functions that send requests or patch text for others: they never ask for a request themselves.
 _MECHANISM = matcher(
     """
     smp_call_* on_each_cpu* generic_exec_single __smp_call_single_queue __smp_call_function_single
@@ -63,8 +63,8 @@ _MECHANISM = matcher(
     static_key_* __static_key_* arch_static_call_* __static_call_*
     """
 )
-# The recorder itself: with two probes on a tracepoint the kernel calls them from `__traceiter_<event>`, and that frame
-# comes first; with one it does not show.
+# The recorder itself. With two probes on a tracepoint the kernel calls them from `__traceiter_<event>`, and that frame
+# comes first; with one probe it is not in the stack.
 _RECORDER = matcher(
     """
     __traceiter_* __bpf_trace_* bpf_trace_run* perf_trace_* trace_event_raw_event_* bpf_trampoline_[0-9]*
@@ -72,7 +72,6 @@ _RECORDER = matcher(
     bpf_get_stack* kprobe_ftrace_handler aggr_pre_handler pre_handler_kretprobe ftrace_trampoline ftrace_*caller
     """
 )
-_MULTI_CPU_CALLERS = frozenset({"smp_call_function_many_cond", "smp_call_function_many"})
 _MUTEX_LOCK = matcher(
     """
     __mutex_lock* _mutex_lock* mutex_lock* mutex_optimistic_spin __ww_mutex_lock* rt_mutex_* __rt_mutex_* osq_lock
@@ -91,13 +90,13 @@ _SLAB_MUTEX_TAKERS = matcher(
 
 @lru_cache(maxsize=8192)
 def plain(frame: str) -> str:
-    """The function's own name: no offset, no module, no compiler suffix."""
+    """The name of the function alone, without offset, module and compiler suffix."""
     name = frame.split("+", 1)[0].split(maxsplit=1)[0] if frame.strip() else ""
     return name.split(".", 1)[0]
 
 
 def frames_of(stack: Sequence[str]) -> tuple[str, ...]:
-    """The plain names of a stack without the recorder's own innermost frames."""
+    """The plain names of a stack, without the innermost frames of the recorder."""
     return tuple(dropwhile(_is_recorder, map(plain, stack)))
 
 
@@ -114,8 +113,8 @@ def _border(name: str) -> str:
 def own_part(stack: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     """(plain names of the frames that explain the request, whether an interrupt sent it).
 
-    The frames end where the innermost interrupt was entered: what lies below was merely broken into. If the task was
-    at work again on the way out of that interrupt, the frames are the task's, and it was not the interrupt.
+    The frames end where the innermost interrupt was entered; the frames beyond belong to the task that it interrupted.
+    If the task already worked for itself on the way out of that interrupt, the task sent the request.
     """
     frames: list[str] = []
     back = False
@@ -128,17 +127,8 @@ def own_part(stack: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     return tuple(frames), False
 
 
-def is_multi_cpu(stack: Sequence[str]) -> bool:
-    """True if the request belongs to a multi-CPU call: its direct caller, not one deeper, is smp_call_function_many*.
-
-    Deeper it may be a spin-wait that an interrupt broke into. The name is smp_call_function_many before "smp: Add a
-    smp_cond_func_t argument to smp_call_function_many()" (5.6), smp_call_function_many_cond since.
-    """
-    return bool(_MULTI_CPU_CALLERS.intersection(frames_of(stack)[:1]))
-
-
 def is_slab_mutex_stack(stack: Sequence[str]) -> bool:
-    """True if the mutex waited for is slab_mutex: one of its takers is the direct caller of the lock functions."""
+    """True for a wait for slab_mutex: the direct caller of the lock functions is one that takes no other mutex."""
     names = frames_of(stack)
     depth = next((index for index, name in enumerate(names) if not _MUTEX_LOCK.match(name)), len(names))
     locked = any(_MUTEX_ENTRY.match(name) for name in names[:depth])
@@ -146,7 +136,7 @@ def is_slab_mutex_stack(stack: Sequence[str]) -> bool:
 
 
 def top_of_stack(stack: Sequence[str]) -> str:
-    """The one frame to show: the innermost that neither sends, patches text nor takes a mutex; empty for no stack."""
+    """The frame to show: the innermost that neither sends, patches text nor takes a mutex; empty for no stack."""
     names = frames_of(stack)
     return next(
         (name for name in names if not (_MECHANISM.match(name) or _MUTEX_ENTRY.match(name))), "".join(names[-1:])

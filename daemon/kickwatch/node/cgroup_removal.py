@@ -1,0 +1,84 @@
+"""Removes cgroups of ours, and on request ends the processes in them.
+
+All calls are short and synchronous: from the event loop use `asyncio.to_thread`. Source: cgroups(7).
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from errno import EBUSY, ENOSYS
+from pathlib import Path
+
+from kickwatch.errors import CgroupError
+from kickwatch.node.cgroups import own_name, read_text
+
+_RMDIR_ATTEMPTS = 20
+_RMDIR_PAUSE_S = 0.05
+
+
+def remove_tree(directory: Path, *, kill: bool = False, attempts: int = _RMDIR_ATTEMPTS) -> tuple[Path, ...]:
+    """Remove one of our cgroups with all below it, deepest first; returns the directories that remain.
+
+    On EBUSY it tries again, at most `attempts` times with pauses of 50 ms for the whole tree: a process leaves its
+    cgroup shortly after its exit. A cgroup that still contains processes remains; `kill` ends them. Raises CgroupError
+    if the name is not one of ours.
+    """
+    own_name(directory.name)
+    remaining: list[Path] = []
+    for path in _deepest_first(directory):
+        while not _rmdir(path, kill=kill):
+            attempts -= 1
+            if attempts <= 0:
+                remaining.append(path)
+                break
+            time.sleep(_RMDIR_PAUSE_S)
+    return tuple(remaining)
+
+
+def _rmdir(path: Path, *, kill: bool) -> bool:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != EBUSY:
+            raise CgroupError(f"{path} cannot be removed ({error.strerror})", "remove it with rmdir") from error
+        if kill:
+            _kill_members(path)
+        return False
+    return True
+
+
+def _kill_members(cgroup: Path) -> None:
+    """Send SIGKILL through a pidfd, and check membership after opening it: a reused process id cannot be hit."""
+    procs = cgroup / "cgroup.procs"
+    for pid in (read_text(procs) or "").split():
+        if int(pid) in {0, os.getpid()}:
+            continue
+        with suppress(ProcessLookupError):
+            try:
+                pidfd = os.pidfd_open(int(pid))
+            except OSError as error:
+                if error.errno != ENOSYS:  # "pid: add pidfd_open()", 5.3
+                    raise
+                if pid in (read_text(procs) or "").split():
+                    os.kill(int(pid), signal.SIGKILL)
+                continue
+            try:
+                if pid in (read_text(procs) or "").split():
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+
+
+def _deepest_first(directory: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            children = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    for child in sorted(children):
+        yield from _deepest_first(child)
+    yield directory

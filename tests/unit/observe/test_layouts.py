@@ -1,0 +1,110 @@
+"""What Python packs and unpacks against what the programs were compiled with: the debug information of each object."""
+
+import re
+import struct
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+
+from btf import Btf, Member
+from kickwatch.observe import kprobe, layouts, request_cells
+from kickwatch.observe.bpf import PROBES
+from kickwatch.observe.contention import ContentionObserver
+from kickwatch.observe.csd import CsdObserver
+from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.layouts import CALLS_CONFIG, CONTENTION_CONFIG, CSD_CONFIG, Layout
+from kickwatch.observe.mutex import MutexObserver
+from kickwatch.observe.readings import Health
+
+LAYOUTS = {name: value for name, value in vars(layouts).items() if isinstance(value, Layout)}
+OBJECTS = sorted(path.name.removesuffix(".bpf.o") for path in PROBES.glob("*.bpf.o"))
+COUNTER, INDEX = "unsigned long long", "unsigned int"
+REQUEST_MAPS = {
+    "cells": ("cell_key", "cell"),
+    "busy_cells": (INDEX, "cell"),
+    "certain_funcs": (COUNTER, "example"),
+    "health": (INDEX, COUNTER),
+}
+WAIT_MAPS = {
+    "waits": ("wait_key", "wait"),
+    "waiting": (INDEX, "waiting"),
+    "histogram": (INDEX, COUNTER),
+    "health": (INDEX, COUNTER),
+}
+MAPS = {
+    CsdObserver.OBJECT: REQUEST_MAPS | {"config": (INDEX, CSD_CONFIG.name), "callsites": (COUNTER, INDEX)},
+    KprobeObserver.OBJECT: REQUEST_MAPS | {"config": (INDEX, CALLS_CONFIG.name)},
+    ContentionObserver.OBJECT: WAIT_MAPS | {"config": (INDEX, CONTENTION_CONFIG.name)},
+    MutexObserver.OBJECT: WAIT_MAPS | {"config": (INDEX, CONTENTION_CONFIG.name)},
+}
+
+
+@cache
+def types_of(name: str) -> Btf:
+    return Btf.of(PROBES / f"{name}.bpf.o")
+
+
+def packed_members(layout: Layout) -> list[Member]:
+    """The members as Python packs them. Only for numbers it matters whether they are signed."""
+    sizes = [struct.calcsize(f"={code}") for code in layout.members.values()]
+    offsets = accumulate(sizes, initial=0)
+    signed = [code[-1].islower() for code in layout.members.values()]
+    return [Member(*member) for member in zip(layout.members, offsets, sizes, signed, strict=False)]
+
+
+def compiled_members(name: str, layout: Layout) -> list[Member]:
+    codes = layout.members
+    return [
+        member._replace(signed=True) if codes.get(member.name, "").endswith("s") else member
+        for member in types_of(name).members(layout.name)
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_each_struct_is_as_python_packs_it(layout: Layout) -> None:
+    users = [name for name in OBJECTS if layout.name in types_of(name).structs()]
+    assert users, "no object has such a struct"
+    for name in users:
+        assert compiled_members(name, layout) == packed_members(layout), name
+        assert types_of(name).structs()[layout.name].size == layout.size, name
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_each_map_holds_what_python_reads(name: str) -> None:
+    found = types_of(name).maps()
+    assert {wanted: found[wanted] for wanted in MAPS[name]} == MAPS[name]
+
+
+def defined(constant: str) -> set[int]:
+    """The values with which the sources of the probes define a constant."""
+    sources = [path.read_text(encoding="utf-8") for path in (*PROBES.glob("*.h"), *PROBES.glob("*.bpf.c"))]
+    pattern = re.compile(rf"^#define {constant}\s+(\d+)", re.MULTILINE)
+    return {int(value) for source in sources for value in pattern.findall(source)}
+
+
+@pytest.mark.parametrize(
+    ("constant", "value"),
+    [
+        ("MAX_FRAMES", layouts.MAX_FRAMES),
+        ("HISTOGRAM_BUCKETS", layouts.HISTOGRAM_BUCKETS),
+        ("CELL_MULTI", request_cells._MULTI),
+        ("CELL_UNDER_SLAB_MUTEX", request_cells._UNDER_SLAB_MUTEX),
+        ("HAS_COND", kprobe._HAS_COND),
+        ("HAS_INNER", kprobe._HAS_INNER),
+        ("HAS_SENT", kprobe._HAS_SENT),
+        ("HAS_NODE", kprobe._HAS_NODE),
+    ],
+)
+def test_constants_are_those_of_the_c_sources(constant: str, value: int) -> None:
+    assert defined(constant) == {value}
+
+
+def test_health_has_the_order_of_the_c_enum() -> None:
+    names = re.findall(r"^\tHEALTH_(\w+),", (PROBES / "probe.h").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name.lower() for name in names] == [*Health._fields, "indexes"]
+
+
+def test_every_object_is_known() -> None:
+    assert {*MAPS, "task_layout"} == set(OBJECTS) == {Path(path.stem).stem for path in PROBES.glob("*.bpf.c")}
