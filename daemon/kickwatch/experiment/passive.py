@@ -5,10 +5,12 @@ average over a span in which much else went on, so nothing is judged: cells of t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kickwatch.configuration.types import Config
+from kickwatch.detect.bill import share, window_rows
 from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge_windows, milliseconds, total_waits
 from kickwatch.errors import EngineError
 from kickwatch.experiment.armed_observers import ArmedObservers
@@ -68,9 +70,9 @@ class Passive:
             "engine": self._name,
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
-            "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]] if seen else None,
+            "bill": _bill(window.cells, containers) if seen else None,
             "creation_path_broadcasts_per_container": (
-                _per(creation_broadcasts(window.cells), containers) if seen else None
+                share(creation_broadcasts(window.cells), containers) if seen else None
             ),
             "slab_mutex_waits": waits,
             "slab_mutex_wait_ms": milliseconds(wait_ns),
@@ -119,17 +121,17 @@ class Passive:
         return f"{self._containers} containers"
 
 
-def _row(cell: Cell, containers: int | None) -> dict[str, Any]:
-    return {
-        "reason": cell.reason,
-        "origin": cell.origin.value,
-        "path": cell.path.value,
-        "requests": cell.requests,
-        "broadcasts": cell.broadcasts,
-        "requests_per_container": _per(cell.requests, containers),
-        "broadcasts_per_container": _per(cell.broadcasts, containers),
-    }
-
-
-def _per(amount: int, containers: int | None) -> float | None:
-    return round(amount / containers, 3) if containers else None
+def _bill(cells: Iterable[Cell], containers: int | None) -> list[dict[str, Any]]:
+    rows = window_rows(cells, lambda cell: cell.identity)
+    return [
+        {
+            "reason": reason,
+            "origin": origin.value,
+            "path": path.value,
+            "requests": row.requests,
+            "broadcasts": row.broadcasts,
+            "requests_per_container": share(row.requests, containers),
+            "broadcasts_per_container": share(row.broadcasts, containers),
+        }
+        for (reason, _, origin, path), row in islice(rows.items(), _MOST_CELLS)
+    ]

@@ -10,22 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from kickwatch.detect.bill import BillRow, share, trial_rows
 from kickwatch.detect.figures import (
-    above_quiet,
     attributed,
     counted,
     creation_broadcasts,
     longest_wait_ns,
-    merge_cells,
     milliseconds,
-    per,
     total_waits,
     waits_known,
 )
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.detect.verdict import void_reasons
 from kickwatch.model import Cell, Container, Trial, Verdict
-from kickwatch.outlets.broadcast import share
 
 MOST_CELLS = 12
 _STEPS = ("create", "start", "wait", "remove")
@@ -57,13 +54,6 @@ class Percentiles:
 
 
 @dataclass
-class _Row:
-    requests: float = 0.0  # of the churn windows; in the totals above the quiet windows' rate
-    broadcasts: int = 0
-    churned: bool = False  # whether a churn window had any
-
-
-@dataclass
 class _Waits:
     waits: int = 0
     wait_ns: int = 0
@@ -80,7 +70,7 @@ class _Totals:
     failed: int = 0
     attributed: int = 0  # containers of trials whose probe attributed
     creation_broadcasts: int = 0
-    rows: dict[Key, _Row] = field(default_factory=dict)
+    rows: dict[Key, BillRow] = field(default_factory=dict)
     waits: _Waits | None = None
     latencies: dict[str, Percentiles] = field(default_factory=lambda: {step: Percentiles() for step in _STEPS})
     paused_s: float = 0.0
@@ -116,7 +106,8 @@ class Bill:
         if attributed(trial):
             totals.attributed += len(lives)
             totals.creation_broadcasts += creation_broadcasts(trial.churn.cells)
-            _add_cells(totals.rows, trial)
+            for key, row in trial_rows(trial, _key).items():
+                totals.rows[key] = totals.rows.get(key, BillRow()).plus(row)
         if waits_known(trial):
             totals.waits = _added(totals.waits or _Waits(), trial)
 
@@ -157,39 +148,23 @@ def _add_latencies(latencies: dict[str, Percentiles], lives: Iterable[Container]
             latencies[step].add(getattr(life, f"{step}_ms"))
 
 
-def _add_cells(rows: dict[Key, _Row], trial: Trial) -> None:
-    """Cells that only the quiet window had are subtracted too, or the sum would lean upwards."""
-    churn, quiet = _by_key(trial.churn.cells), _by_key(trial.quiet.cells)
-    for key in churn.keys() | quiet.keys():
-        row = rows.setdefault(key, _Row())
-        with_containers, without = churn.get(key, _Row()), quiet.get(key, _Row())
-        row.requests += above_quiet(trial, with_containers.requests, without.requests)
-        row.broadcasts += with_containers.broadcasts
-        row.churned |= key in churn
+def _key(cell: Cell) -> Key:
+    return cell.reason, cell.origin.value, cell.path.value
 
 
-def _by_key(cells: Iterable[Cell]) -> dict[Key, _Row]:
-    rows: dict[Key, _Row] = {}
-    for cell in merge_cells(cells):
-        row = rows.setdefault((cell.reason, cell.origin.value, cell.path.value), _Row())
-        row.requests += cell.requests
-        row.broadcasts += cell.broadcasts
-    return rows
-
-
-def _top(rows: dict[Key, _Row], containers: int) -> list[dict[str, Any]]:
-    """Broadcasts first, then the dearest; ties in the order of their names."""
-    churned = ((key, row) for key, row in rows.items() if row.churned)
-    dearest = sorted(churned, key=lambda item: (-item[1].broadcasts, -item[1].requests, item[0]))
+def _top(rows: dict[Key, BillRow], containers: int) -> list[dict[str, Any]]:
+    """The rows with the most broadcasts, then those with the most requests; ties in the order of their names."""
+    churned = ((key, row) for key, row in rows.items() if row.with_containers)
+    ordered = sorted(churned, key=lambda item: (-item[1].broadcasts, -item[1].above_quiet, item[0]))
     return [
         {
             "reason": reason,
             "origin": origin,
             "path": path,
-            "requests_per_container": per(row.requests, containers),
-            "broadcasts_per_container": per(row.broadcasts, containers),
+            "requests_per_container": share(row.above_quiet, containers),
+            "broadcasts_per_container": share(row.broadcasts, containers),
         }
-        for (reason, origin, path), row in dearest[:MOST_CELLS]
+        for (reason, origin, path), row in ordered[:MOST_CELLS]
     ]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kickwatch.detect.bill import share
 from kickwatch.detect.figures import (
     attributed,
     counted,
@@ -146,11 +147,6 @@ def bpftrace_line(cell: Cell | None, rung: str = "csd") -> str:
     only = f'/{func} == kaddr("{cell.func}")/ ' if cell is not None else ""
     program = f"{place} {only}{{ @[ksym({func}), kstack(12)] = count(); }}"
     return f"bpftrace -e '{program} interval:s:60 {{ exit(); }}'"
-
-
-def share(amount: float, units: int) -> float | None:
-    """The same; None where there was nothing to share among."""
-    return per(amount, units) if units else None
 
 
 def identity(trials: Sequence[Trial]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What one container costs, cell by cell, in a bounded number of series. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from kickwatch.detect.figures import above_quiet, attributed, counted
+from kickwatch.detect.bill import trial_rows
+from kickwatch.detect.figures import attributed, counted
 from kickwatch.model import Cell, Origin, Path, Trial, on_creation_path
 from kickwatch.outlets.metrics.label_values import OTHER, REQUEST_REASONS, known
 
@@ -43,11 +44,8 @@ def bill_of(trial: Trial) -> Bill | None:
     containers = len(counted(trial))
     if not containers or not attributed(trial):
         return None
-    churn, quiet = _merged(trial.churn.cells), _merged(trial.quiet.cells)
-    costs = {
-        row: Cost(above_quiet(trial, sent.requests, quiet.get(row, Cost()).requests), sent.broadcasts)
-        for row, sent in churn.items()
-    }
+    rows = trial_rows(trial, _labels)
+    costs = {labels: Cost(row.above_quiet, row.broadcasts) for labels, row in rows.items() if row.with_containers}
     rest = costs.pop(REST, Cost())
     ordered = sorted(costs.items(), key=lambda item: _weight(*item), reverse=True)
     for _, cost in ordered[MOST_CELLS:]:
@@ -56,13 +54,9 @@ def bill_of(trial: Trial) -> Bill | None:
     return {row: Cost(cost.requests / containers, cost.broadcasts / containers) for row, cost in shown}
 
 
-def _merged(cells: Iterable[Cell]) -> dict[CellLabels, Cost]:
-    """The cells of a window without their functions; a reason that is in no table is `other`, whoever asked."""
-    found: dict[CellLabels, Cost] = {}
-    for cell in cells:
-        row = CellLabels(known(cell.reason, REQUEST_REASONS), cell.origin.value, cell.path.value)
-        found[row] = _sum(found.get(row, Cost()), Cost(cell.requests, cell.broadcasts))
-    return found
+def _labels(cell: Cell) -> CellLabels:
+    """The cell without its function; a reason that kickwatch has no name for is `other`, whatever its origin."""
+    return CellLabels(known(cell.reason, REQUEST_REASONS), cell.origin.value, cell.path.value)
 
 
 def _sum(one: Cost, other: Cost) -> Cost:
