@@ -30,7 +30,7 @@ async def sweep(config: Config) -> int:
         instance = await asyncio.to_thread(read_instance)
         reaped = await reap_everything(chosen.engine, chosen.info, instance, cgroups)
         if chosen.info.cgroup_parent:  # its containers are gone: so may be what it kept for them
-            await tell_failure(_swept(instance, cgroups))
+            await log_failure(_swept(instance, cgroups))
         return reaped
     finally:
         await chosen.engine.close()
@@ -41,13 +41,13 @@ async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgrou
 
     Returns how many containers there were.
     """
-    reaped = await tell_failure(reap_containers(engine, instance)) or 0
+    reaped = await log_failure(reap_containers(engine, instance)) or 0
     if not info.cgroup_parent:  # the engine before this one may have been none
-        reaped += await tell_failure(_swept(instance, cgroups)) or 0
+        reaped += await log_failure(_swept(instance, cgroups)) or 0
     parent = (info.cgroup_parent or cgroup_parent(info.cgroup_driver)).lstrip("/")
     if parent.endswith(".slice"):
-        await tell_failure(asyncio.to_thread(stop_slice, parent))
-    await tell_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
+        await log_failure(asyncio.to_thread(stop_slice, parent))
+    await log_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
     return reaped
 
 
@@ -59,15 +59,15 @@ async def _swept(instance: str, cgroups: Cgroups) -> int:
         raise EngineError(f"{ROOT} cannot be cleared ({error.strerror})", f"remove {ROOT}") from error
 
 
-async def tell_failure(work: Awaitable[T]) -> T | None:
+async def log_failure(work: Awaitable[T]) -> T | None:
     """What `work` returns; a failure is said, and None."""
     try:
         return await work
     except KickwatchError as error:
-        say_clean_up_failed(error)
+        log_clean_up_failed(error)
         return None
 
 
-def say_clean_up_failed(error: KickwatchError) -> None:
+def log_clean_up_failed(error: KickwatchError) -> None:
     """Something of ours stays."""
     logger().error(Event.CLEAN_UP_FAILED, what=error.what, remedy=error.remedy)
