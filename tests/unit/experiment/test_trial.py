@@ -257,11 +257,11 @@ async def test_disturbances_of_the_node_and_of_both_windows_make_it_void() -> No
     virtual = VirtualTrial()
     virtual.workload.moments = [Moment(0, (1, 1)), Moment(10**9, (1, 1))]
     virtual.observers.disturbances = {
-        WindowKind.CHURN: (Disturbance.RECYCLED,),
+        WindowKind.CHURN: (Disturbance.ROWS_CHANGED, Disturbance.RECYCLED),
         WindowKind.QUIET: (Disturbance.RECYCLED, Disturbance.COUNTER_FELL),
     }
     virtual.observers.cells = {WindowKind.QUIET: (replace(kick(3), origin=Origin.TRACING),)}
-    assert (await virtual.run()).void == "suspended,recycled,counter_fell,tracing_toggled"
+    assert (await virtual.run()).void == "suspended,rows_changed,recycled,counter_fell,tracing_toggled"
 
 
 async def test_a_tracer_that_does_not_broadcast_does_not_disturb() -> None:
