@@ -6,12 +6,9 @@ allocations") make the caches of a memcg in kworkers, until 8 to 31 s after the 
 """
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from kickwatch.errors import KickwatchError
@@ -22,17 +19,10 @@ from kickwatch.experiment.reproduce_report import (
     Reproduction,
     call_rise,
     estimate_bytes,
-    parse_meminfo,
     too_much_memory,
 )
-from kickwatch.native.driver import Helper
-from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
-from kickwatch.observe.interrupts import read_interrupts
-from kickwatch.process.cancellation import run_shielded
-from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
 
 PILOT_LOOPS = 20
-_DEADLINE_S, _DEADLINE_PER_LOOP_S = 60.0, 0.05
 
 Sample = Callable[[], Awaitable[Reading]]
 Sleep = Callable[[float], Awaitable[object]]
@@ -75,67 +65,6 @@ class Loops(Protocol):
 
     async def memory(self) -> Memory:
         """What the node and the parent cgroup use now."""
-
-
-@dataclass(frozen=True)
-class NativeLoops:
-    """The native child in its group."""
-
-    helper: Helper
-    parent: Path
-    proc: Path
-
-    async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
-        """Do so many further loops. Raises HelperError."""
-        every = max(1, loops // 100)
-        answer = await self.helper.ask(f"create {loops} {every}", _deadline_s(loops), progress)
-        return Created(answer.value or 0, answer.fields.get("limit", ""), answer.fields.get("kmem", ""))
-
-    async def remove(self, loops: int) -> int:
-        """Remove all. Raises HelperError."""
-        return (await self.helper.ask("remove", _deadline_s(loops))).value or 0
-
-    async def memory(self) -> Memory:
-        """Read /proc/meminfo and the parent's account. Raises KickwatchError."""
-        return await asyncio.to_thread(self._memory)
-
-    def _memory(self) -> Memory:
-        path = self.proc / "meminfo"
-        try:
-            memory = parse_meminfo(path.read_text(encoding="ascii"))
-        except OSError as error:
-            raise KickwatchError(
-                f"{path} cannot be read ({error.strerror})", "see that proc is mounted there"
-            ) from error
-        return replace(memory, parent_kmem_bytes=kmem_usage_bytes(self.parent))
-
-
-def _deadline_s(loops: int) -> float:
-    return _DEADLINE_S + _DEADLINE_PER_LOOP_S * loops
-
-
-@asynccontextmanager
-async def native_loops(
-    cgroups: Cgroups, *, scratch: Path | None = None, group: str = REPRODUCE_GROUP
-) -> AsyncIterator[NativeLoops]:
-    """The child and its group, both gone afterwards, whatever happens; what a killed run left is removed first."""
-
-    try:
-        parent, home, directory = await run_shielded(asyncio.to_thread(prepare_group, cgroups, group, scratch))
-        async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
-            yield NativeLoops(helper, parent, cgroups.proc)
-    finally:
-        await clear_group(cgroups, group)
-
-
-def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> Sample:
-    """Reads `proc`/interrupts and, where a probe attributes, the creation path's broadcasts since it was armed."""
-
-    async def sample() -> Reading:
-        interrupts = await read_interrupts(proc)
-        return Reading(time.monotonic_ns(), interrupts, broadcasts())
-
-    return sample
 
 
 async def until_still(
@@ -263,23 +192,3 @@ def _too_much(loops: int, bytes_per_memcg: int, available_bytes: int) -> Kickwat
         f"more than a tenth of the {available_bytes >> 20} MiB available",
         "take fewer loops (-n), or insist (--force)",
     )
-
-
-async def run(
-    cgroups: Cgroups,
-    settings: Settings,
-    *,
-    progress: Progress = lambda _what, _done, _of: None,
-    broadcasts: Callable[[], int | None] = lambda: None,
-    group: str = REPRODUCE_GROUP,
-) -> Reproduction:
-    """The test on this node, by the native child. `broadcasts`: the probe's count, where one is armed."""
-    command_line = await asyncio.to_thread((cgroups.proc / "cmdline").read_text, encoding="utf-8", errors="replace")
-    async with native_loops(cgroups, group=group) as loops:
-        return await reproduce(
-            loops,
-            sampler(cgroups.proc, broadcasts),
-            settings,
-            progress=progress,
-            kmem_accounted=not nokmem(command_line),
-        )
