@@ -1,4 +1,4 @@
-"""An engine that is ready for containers: how it named itself, which image they run, and below which cgroup."""
+"""An engine that is ready for containers: its name and version, the image, and the cgroup above the containers."""
 
 import asyncio
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class EngineSetup:
         return Churn(self.engine, plan, barrier, knobs, after)
 
     async def restore_image(self) -> str:
-        """Make our own image again if somebody has removed it. Returns what was done; empty for nothing.
+        """Restore our own image if it was removed. Returns a text about it, empty if nothing was done.
 
         Raises ImageAbsentError for a user's image, which only the user can restore.
         """
@@ -90,7 +90,7 @@ class EngineSetup:
             if not self.own_image:
                 raise
             await self.engine.prepare_image(await own_program())
-            return f"the image {self.image} was removed, in whole or in part; it is made again"
+            return f"the image {self.image} was removed, completely or in part: restored"
         return ""
 
 

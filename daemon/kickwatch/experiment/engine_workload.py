@@ -15,7 +15,7 @@ from kickwatch.node.continuity import Moment, moment
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.churn import AfterContainer, Churn
 
-SETTLE_S = 1.0  # after something was made: its asynchronous work must not fall into a window
+SETTLE_S = 1.0  # asynchronous work of what was just made must not fall into a window
 
 
 @dataclass
@@ -34,27 +34,27 @@ class EngineWorkload:
 
     @property
     def begun(self) -> int:
-        """Containers that the engine was asked for so far."""
+        """Containers requested from the engine so far."""
         return self._churn.begun if self._churn is not None else 0
 
     @property
     def notes(self) -> list[str]:
-        """The remarks on the set-up and on this trial."""
+        """The remarks about the setup and about this trial."""
         return texts_of((*self.setup_remarks, *self.remarks))
 
     async def restore(self) -> None:
-        """Make again what other processes have removed, and log each. The engine itself makes its cgroup parent again.
+        """Restore what other processes have removed, and log each. The engine restores its cgroup parent by itself.
 
-        Raises KickwatchError or OSError if something cannot be made again, for example a user's image.
+        Raises KickwatchError or OSError if something cannot be restored, for example a user's image.
         """
-        made = [what for what in (await self.setup.restore_image(), await self.canary.restore()) if what]
-        for what in made:
+        restored = [what for what in (await self.setup.restore_image(), await self.canary.restore()) if what]
+        for what in restored:
             logger().info(Event.RESTORED, what=what)
-        if made:
+        if restored:
             await asyncio.sleep(SETTLE_S)
 
     async def churn(self, containers: int) -> tuple[Container, ...]:
-        """See `workload.churn.Churn.run`."""
+        """Run the configured churn. See `Churn.run`."""
         knobs, after = self.setup.knobs(), broadcasts_since(self.creation_broadcasts)
         self._churn = self.setup.churn(self.setup.plan(self.trial_id, containers), knobs, after)
         done = await self._churn.run()
@@ -62,19 +62,19 @@ class EngineWorkload:
         return done
 
     async def create_batch(self, memcgs: int) -> None:
-        """See Canary."""
+        """See Canary.create_batch."""
         await self.canary.create_batch(memcgs)
 
     async def remove_batch(self) -> None:
-        """See Canary."""
+        """See Canary.remove_batch."""
         await self.canary.remove_batch()
 
     async def reclaim(self) -> None:
         """Reclaim the memory of dying memcgs below our cgroup parent."""
-        _ = await asyncio.to_thread(reclaim, self.setup.parent_memcg)  # the next trial tries again what is left
+        _ = await asyncio.to_thread(reclaim, self.setup.parent_memcg)  # the next trial tries the rest again
 
     async def moment(self) -> Moment:
-        """What must not change during the trial: the engine, the CPUs, time asleep."""
+        """What must not change during the trial: the engine, the CPUs, the time spent in suspend."""
         return await asyncio.to_thread(moment, self.setup.endpoint)
 
     async def node(self) -> Node:

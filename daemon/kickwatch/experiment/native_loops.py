@@ -21,24 +21,24 @@ _DEADLINE_S, _DEADLINE_PER_LOOP_S = 60.0, 0.05
 
 @dataclass(frozen=True)
 class NativeLoops:
-    """The native child in its group."""
+    """The native child and its cgroup."""
 
     helper: Helper
     parent: Path
     proc: Path
 
     async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
-        """Do so many further loops. Raises HelperError."""
+        """Do `loops` more loops. Raises HelperError."""
         every = max(1, loops // 100)
         answer = await self.helper.ask(f"create {loops} {every}", _deadline_s(loops), progress)
         return Created(answer.value or 0, answer.fields.get("limit", ""), answer.fields.get("kmem", ""))
 
     async def remove(self, loops: int) -> int:
-        """Remove all. Raises HelperError."""
+        """Remove all memory cgroups. Raises HelperError."""
         return (await self.helper.ask("remove", _deadline_s(loops))).value or 0
 
     async def memory(self) -> Memory:
-        """Read /proc/meminfo and the parent's account. Raises KickwatchError."""
+        """From /proc/meminfo and the parent's kmem counter. Raises KickwatchError."""
         return await asyncio.to_thread(self._memory)
 
     def _memory(self) -> Memory:
@@ -47,7 +47,7 @@ class NativeLoops:
             memory = parse_meminfo(path.read_text(encoding="ascii"))
         except OSError as error:
             raise KickwatchError(
-                f"{path} cannot be read ({error.strerror})", "see that proc is mounted there"
+                f"cannot read {path} ({error.strerror})", "check that proc is mounted there"
             ) from error
         return replace(memory, parent_kmem_bytes=kmem_usage_bytes(self.parent))
 
@@ -60,8 +60,7 @@ def _deadline_s(loops: int) -> float:
 async def native_loops(
     cgroups: Cgroups, *, scratch: Path | None = None, group: str = REPRODUCE_GROUP
 ) -> AsyncIterator[NativeLoops]:
-    """The child and its group, both gone afterwards, whatever happens; what a killed run left is removed first."""
-
+    """Start the child in its cgroup. Both are gone afterwards. First removes what a killed run left."""
     try:
         parent, home, directory = await run_shielded(asyncio.to_thread(prepare_group, cgroups, group, scratch))
         async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
@@ -71,7 +70,7 @@ async def native_loops(
 
 
 def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> Sample:
-    """Reads `proc`/interrupts and, where a probe attributes, the creation path's broadcasts since it was armed."""
+    """Reads `proc`/interrupts. `broadcasts`: those of the creation path since a probe was armed; None without one."""
 
     async def sample() -> Reading:
         interrupts = await read_interrupts(proc)
@@ -88,7 +87,7 @@ async def run(
     broadcasts: Callable[[], int | None] = lambda: None,
     group: str = REPRODUCE_GROUP,
 ) -> Reproduction:
-    """The test on this node, by the native child. `broadcasts`: the probe's count, where one is armed."""
+    """Run the test on this node with the native child. `broadcasts`: see `sampler`."""
     command_line = await asyncio.to_thread((cgroups.proc / "cmdline").read_text, encoding="utf-8", errors="replace")
     async with native_loops(cgroups, group=group) as loops:
         return await reproduce(

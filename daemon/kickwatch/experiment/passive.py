@@ -1,7 +1,8 @@
-"""Passive mode: no container of ours, no experiment; the bill of the containers that others start.
+"""Passive mode: no experiment; the bill of the containers that other programs start.
 
-The probes run as ever and the engine is asked how many containers were started. What a container costs is then an
-average over a span in which much else went on, so nothing is judged: cells of the creation path are told as they are.
+The probes run as usual, and the engine is asked how many containers were started. The cost of a container is then an
+average over a time in which much else happened, so there is no verdict: cells of the creation path are reported as they
+are.
 """
 
 import time
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
     from kickwatch.workload.engine import Engine
 
 _CUT_EVERY_S = 60.0
-_COUNT_EVERY_S = 10  # an engine remembers its newest 256 events: about four containers a second are all counted
+_COUNT_EVERY_S = 10  # an engine keeps its newest 256 events: enough for about four containers per second
 _MOST_CELLS = 12
 
 
 class Passive:
-    """The bill so far. `look` takes it on, `summary_if_due` tells it and begins anew."""
+    """The bill so far. `look` extends it; `summary_if_due` returns it and resets it."""
 
     def __init__(self, config: Config, armed: ArmedObservers, step: Callable[[str], None]) -> None:
-        """`step` hears what goes on."""
+        """`step` gets a text about the progress."""
         self._config = config
         self._armed = armed
         self._observatory = armed.observatory
@@ -46,18 +47,18 @@ class Passive:
         self._why_unknown = ""
 
     async def look(self) -> None:
-        """Count the containers that came since the last look; once a minute add what the probes saw to the bill."""
+        """Count the containers started since the last look. Once a minute, add what the probes saw to the bill."""
         await self._count()
         if self._before is None:
             self._before = await self._observatory.sample()
         elif time.monotonic_ns() - self._before.at_ns >= self._cut_every_s * 1e9:
             await self._cut()
-        self._step(f"passive: {self._told()} started by others")
+        self._step(f"passive: {self._count_text()} started by others")
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
-        """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before.
+        """The fields of `kickwatch.summary`, once the bill covers `period_s`; None before. Resets the bill.
 
-        A figure is None where nobody looked, or not all the time.
+        A figure is None if it was not observed during the whole time.
         """
         window, containers, watched = self._windows, self._containers, self._waits_watched
         if window is None or window.duration_ns < period_s * 1e9:
@@ -80,17 +81,17 @@ class Passive:
         }
 
     async def _cut(self) -> None:
-        """One more window; housekeeping is between two, and in none."""
+        """Add a window to the bill. Housekeeping falls between two windows."""
         if self._before is None:
             return
         window = self._observatory.window(WindowKind.PASSIVE, self._before, await self._observatory.sample())
         self._windows = window if self._windows is None else merge_windows([self._windows, window])
-        self._waits_watched &= self._observatory.waits_known  # before it is learnt, below
+        self._waits_watched &= self._observatory.waits_known  # asked before the address may be learned, below
         await self._observatory.between_windows()
         self._before = await self._observatory.sample()
 
     async def _count(self) -> None:
-        """Ask the engine now and then; one that does not tell makes the number unknown, not zero."""
+        """Ask the engine now and then. If it does not answer, the number is unknown, not zero."""
         until = int(time.time())
         if until - self._asked_until < _COUNT_EVERY_S:
             return
@@ -104,18 +105,21 @@ class Passive:
             self._containers, self._why_unknown = None, error.what
         else:
             if started is None:
-                self._containers, self._why_unknown = None, f"{self._name} knows no other's containers"
+                self._containers, self._why_unknown = (
+                    None,
+                    f"{self._name} does not report other containers",
+                )
             elif self._containers is not None:
                 self._containers += started
         self._asked_until = until
 
     async def aclose(self) -> None:
-        """Let go of the engine."""
+        """Close the connection to the engine."""
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
 
-    def _told(self) -> str:
+    def _count_text(self) -> str:
         if self._containers is None:
             return f"an unknown number of containers ({self._why_unknown})"
         return f"{self._containers} containers"

@@ -34,13 +34,13 @@ class TrialSettings:
 
 
 class Clock(Protocol):
-    """Time, as far as a trial uses it."""
+    """What a trial uses of time."""
 
     def monotonic_s(self) -> float:
-        """Seconds of the clock that also dates samples (CLOCK_MONOTONIC)."""
+        """Seconds of CLOCK_MONOTONIC, the clock of `Sample.at_ns`."""
 
     def unix_s(self) -> float:
-        """Wall clock time, for the record."""
+        """Seconds since 1970, for the record."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -50,15 +50,12 @@ class SystemClock:
     """The clocks of this machine."""
 
     def monotonic_s(self) -> float:
-        """See Clock."""
         return time.monotonic()
 
     def unix_s(self) -> float:
-        """See Clock."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """See Clock."""
         await asyncio.sleep(seconds)
 
 
@@ -67,7 +64,7 @@ class TrialObservers(Protocol):
 
     @property
     def rungs(self) -> Observers:
-        """Which kind of observer is armed."""
+        """The armed rungs."""
 
     @property
     def control(self) -> Control:
@@ -102,17 +99,17 @@ class TrialWorkload(Protocol):
 
     @property
     def begun(self) -> int:
-        """Containers that the engine was asked for so far. Also valid after `churn` failed or was cancelled."""
+        """Containers requested from the engine so far. Also valid after `churn` failed or was cancelled."""
 
     @property
     def notes(self) -> Sequence[str]:
         """Remarks for the record, complete once `churn` has returned."""
 
     async def restore(self) -> None:
-        """Make again what other processes have removed since the start. Raises KickwatchError or OSError."""
+        """Restore what other processes have removed since the start. Raises KickwatchError or OSError."""
 
     async def churn(self, containers: int) -> tuple[Container, ...]:
-        """Create, start and remove so many containers. None is left, even if it fails or is cancelled."""
+        """Create, start and remove containers. None is left, even if the churn fails or is cancelled."""
 
     async def create_batch(self, memcgs: int) -> None:
         """Create a canary batch. If it fails or is cancelled, part of the batch may exist."""

@@ -1,8 +1,8 @@
-"""Runs the 2017 test: memory cgroups made in a loop by a native child, the counters read around it, a verdict.
+"""The script of the 2017 test: memory cgroups are made in a loop, and the counters are read before and after it.
 
-The asynchronous part matters: kernels before 5.9 ("mm: memcg/slab: use a single set of kmem_caches for all accounted
+Asynchronous work matters: kernels before 5.9 ("mm: memcg/slab: use a single set of kmem_caches for all accounted
 allocations") make the caches of a memcg in kworkers, until 8 to 31 s after the loop (measured on 4.19), so a reading
-2 s after it sees a fifth. What samples, sleeps and makes the cgroups comes in as arguments.
+2 s after it sees a fifth of them. What samples, sleeps and makes the cgroups is passed in as arguments.
 """
 
 import asyncio
@@ -26,14 +26,13 @@ PILOT_LOOPS = 20
 
 Sample = Callable[[], Awaitable[Reading]]
 Sleep = Callable[[float], Awaitable[object]]
-Progress = Callable[[str, int, int], None]  # what is done ("create", "settle", ...), how much of it, of how much
+Progress = Callable[[str, int, int], None]  # the step ("create", "settle", ...), how much of it is done, of how much
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much and how long. `quiet_s`: how long the counters must rest; `settle_s`: when waiting for it ends.
-
-    `watch_s`: how long creation is watched at the least, since kworkers may start late.
+    """How many loops, and how long to watch. `quiet_s`: how long the counters must stay still. `settle_s`: the longest
+    wait for that. `watch_s`: how long creation is watched at least, since kworkers may start late.
     """
 
     loops: int = 10_000
@@ -47,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Created:
-    """Some loops done: their duration and what became of the limits."""
+    """Loops that are done: their duration, and what the kernel did with the limits."""
 
     loop_ns: int
     limit: str
@@ -55,16 +54,16 @@ class Created:
 
 
 class Loops(Protocol):
-    """What makes the memory cgroups of the test."""
+    """Makes the memory cgroups of the test."""
 
     async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
-        """Do so many further loops."""
+        """Do `loops` more loops."""
 
     async def remove(self, loops: int) -> int:
-        """Remove all that were made, `loops` of them; the duration in nanoseconds."""
+        """Remove all memory cgroups, `loops` of them. Returns the duration in nanoseconds."""
 
     async def memory(self) -> Memory:
-        """What the node and the parent cgroup use now."""
+        """The memory that the node and the parent cgroup use now."""
 
 
 async def until_still(
@@ -76,10 +75,10 @@ async def until_still(
     attributed: bool = False,
     sleep: Sleep = asyncio.sleep,
 ) -> tuple[Reading, bool]:
-    """Wait until the counters rest; returns the last reading and whether they came to rest before `settle_s`.
+    """Wait until the counters are at rest. Returns the last reading, and whether that was before `settle_s`.
 
-    At rest: over the last `quiet_s` CAL - TLB rose by at most `still`; or, if `attributed` and a probe tells, no
-    broadcast was attributed, whatever else interrupts the node's CPUs.
+    At rest: over the last `quiet_s` CAL - TLB rose by at most `still`. With `attributed` and an armed probe: no
+    broadcast was attributed, whatever else interrupts the CPUs of this node.
     """
     first = last = await sample()
     recent = deque([first])
@@ -103,9 +102,9 @@ def _at_rest(before: Reading, after: Reading, still: int, attributed: bool) -> b
 
 
 def still_below(settings: Settings, background_hz: float, other_cpus: int) -> int:
-    """How many function call interrupts in `quiet_s` count as rest: twice the background, and what cannot matter.
+    """How many function call interrupts in `quiet_s` count as rest: twice the background, plus a negligible number.
 
-    A hundredth of an interrupt per loop and other CPU in each quiet span is a fiftieth of what is judged.
+    A hundredth of an interrupt per loop and other CPU in `quiet_s` is a fiftieth of the threshold of the verdict.
     """
     return round(2 * background_hz * settings.quiet_s + max(5.0, 0.01 * settings.loops * other_cpus))
 
@@ -121,8 +120,8 @@ async def reproduce(
 ) -> Reproduction:
     """The whole test: background, creation, its asynchronous work, removal, its asynchronous work.
 
-    Raises KickwatchError when the memory cgroups would take more than a tenth of the available memory (not with
-    `force`), HelperError when the child fails.
+    Raises KickwatchError if the memory cgroups would take more than a tenth of the available memory (not with `force`),
+    HelperError if the child fails.
     """
     background_hz, other_cpus = await _background(sample, settings, sleep)
     still = still_below(settings, background_hz, other_cpus)
@@ -153,7 +152,7 @@ async def reproduce(
 
 
 async def _background(sample: Sample, settings: Settings, sleep: Sleep) -> tuple[float, int]:
-    """Function call interrupts a second, TLB shootdowns aside, before anything is made; and the other CPUs."""
+    """(function call interrupts per second without TLB shootdowns, other CPUs), before any memory cgroup is made."""
     before = await sample()
     await sleep(settings.background_s)
     after = await sample()
@@ -163,10 +162,11 @@ async def _background(sample: Sample, settings: Settings, sleep: Sleep) -> tuple
 
 
 async def _create(loops: Loops, settings: Settings, empty: Memory, progress: Progress) -> tuple[Created, int]:
-    """All loops, in stages: 20, then ten times as many, and so on; also the bytes of one memory cgroup.
+    """Do all loops, in stages: until 20 are done, 200, 2000, and so on. Also returns the bytes of one memory cgroup.
 
-    After each stage the memory of all is estimated anew: the first 20 show what a memcg is charged for, the larger
-    stages what the node's per-CPU and batched counters show late (18 KiB from the first 20, 27 KiB in the end).
+    Each stage ends with a new estimate of the memory that all loops will take. The first 20 show what a memcg is
+    charged. The per-CPU and batched counters of the node lag behind, so larger stages give a larger figure (18 KiB
+    after the first 20, 27 KiB in the end).
     """
     done, loop_ns, bytes_per_memcg = 0, 0, 0
     created = Created(0, "", "")
@@ -175,10 +175,10 @@ async def _create(loops: Loops, settings: Settings, empty: Memory, progress: Pro
             raise _too_much(settings.loops, bytes_per_memcg, empty.available_bytes)
         stage = min(max(PILOT_LOOPS, done * 9), settings.loops - done)
 
-        def tell(of_stage: int, before: int = done) -> None:
+        def report(of_stage: int, before: int = done) -> None:
             progress("create", before + of_stage, settings.loops)
 
-        created = await loops.create(stage, tell)
+        created = await loops.create(stage, report)
         loop_ns += created.loop_ns
         done += stage
         bytes_per_memcg = estimate_bytes(empty, await loops.memory(), done)
@@ -190,5 +190,5 @@ def _too_much(loops: int, bytes_per_memcg: int, available_bytes: int) -> Kickwat
     return KickwatchError(
         f"{loops} memory cgroups of {bytes_per_memcg >> 10} KiB would take {bytes_per_memcg * loops >> 20} MiB, "
         f"more than a tenth of the {available_bytes >> 20} MiB available",
-        "take fewer loops (-n), or insist (--force)",
+        "use fewer loops (-n), or --force",
     )

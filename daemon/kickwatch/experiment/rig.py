@@ -55,7 +55,7 @@ class Rig:
 
     @property
     def info(self) -> EngineInfo:
-        """How the engine named itself."""
+        """Name, version and cgroup driver of the engine."""
         return self.setup.info
 
     @property
@@ -81,7 +81,7 @@ class Rig:
         )
 
     def node(self) -> Node:
-        """The node as records describe it: trials are compared only if these fields are equal."""
+        """The node as records describe it. Trials are compared only if these fields are equal."""
         return Node(
             kernel=kernel.release(),
             arch=kernel.architecture(),
@@ -108,10 +108,10 @@ class Rig:
         return completed(await self.engine.info(), Known(str(self.info), self.info.runtime)) != self.info
 
     async def tidy(self) -> int:
-        """Between two trials: remove containers whose removal failed, or whose creation was given up but happened.
+        """Between two trials: remove containers whose removal failed, or that appeared after their creation timed out.
 
-        Returns how many there were. What cannot be removed is logged, and tried again after the next trial. If the
-        engine is gone, the next trial finds out.
+        Returns their number. What cannot be removed is logged, and tried again after the next trial. If the engine is
+        gone, the next trial finds out.
         """
         try:
             return await reap_containers(self.engine, self.setup.instance)
@@ -122,7 +122,7 @@ class Rig:
             return 0
 
     async def recover(self) -> None:
-        """After a failed trial: remove what it may have left, and start the canary's child again."""
+        """After a failed trial: remove what it may have left, and restart the canary's child."""
         await reap_everything(self.engine, self.info, self.setup.instance, self.cgroups)
         await log_failure(self.canary.restart())
 
@@ -158,7 +158,7 @@ class Rig:
 
 
 class _Opening:
-    """The two-phase start and the bounded stop of a Rig. `begun`: containers that the start asked for."""
+    """The two-phase start and the bounded stop of a Rig. `begun`: containers that the start requested."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class _Opening:
         except TimeoutError:
             what = f"clean-up did not end within {_CLEAN_UP_S:.0f} s"
             logger().error(Event.CLEAN_UP_FAILED, what=what, remedy="the next start of kickwatch removes the rest")
-        except KickwatchError as error:  # must not replace what ended the session: a signal, an engine that is gone
+        except KickwatchError as error:  # must not hide what ended the session: a signal, an engine that is gone
             log_clean_up_failed(error)
 
     async def _set_up(self) -> Rig:
@@ -210,7 +210,7 @@ class _Opening:
         image = await self._image(engine)
         reap = partial(reap_everything, engine, info, instance, cgroups)
         reaped = await reap()
-        self._stack.push_async_callback(reap)  # undone last to first: containers before the image they use
+        self._stack.push_async_callback(reap)  # runs in reverse order: containers are removed before the image they use
         armed = self._armed or await ArmedObservers.open()
         if self._armed is None:
             self._stack.callback(armed.close)

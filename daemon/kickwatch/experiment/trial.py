@@ -36,7 +36,7 @@ async def run_trial(
     """Run one trial and return its record. `progress` gets a text at each step; `alive` is called while it waits.
 
     Raises KickwatchError or OSError if it cannot be completed. However it ends, no container and no canary batch is
-    left, and `workload.begun` says how many containers were asked for.
+    left, and `workload.begun` is the number of containers requested from the engine.
     """
     return await _Script(settings, observers, workload, clock, progress, alive).run()
 
@@ -50,7 +50,7 @@ def order_of(seed: int) -> tuple[WindowKind, WindowKind]:
 
 @dataclass(frozen=True)
 class _Churned:
-    """The churn window. `quiesced`: the creation path came to rest before `settle_s` was over."""
+    """The churn window. `quiesced`: two seconds without a broadcast of the creation path came before `settle_s`."""
 
     window: Window
     containers: tuple[Container, ...]
@@ -74,7 +74,7 @@ class _Script:
         churned, quiet = await self._windows()
         canary = await self._canary()
         disturbances = before.disturbances(await self.workload.moment())
-        await self.workload.reclaim()  # outside all windows: removing memcgs may broadcast on a healthy kernel
+        await self.workload.reclaim()  # after all windows: removing memcgs may broadcast on a healthy kernel
         return await self._record(started_unix_s, churned, quiet, canary, disturbances)
 
     async def _record(
@@ -148,7 +148,7 @@ class _Script:
         return _Churned(self.observers.window(WindowKind.CHURN, before, after), containers, quiesced)
 
     async def _settle(self) -> bool:
-        """Wait until the creation path has sent no broadcast for two seconds. False if `settle_s` is over before."""
+        """Wait until the creation path has sent no broadcast for two seconds; False if `settle_s` passed first."""
         now_s = self.clock.monotonic_s()
         deadline_s = now_s + self.settings.settle_s
         still_since_s, last = now_s, self.observers.creation_broadcasts()
@@ -163,7 +163,7 @@ class _Script:
         return True
 
     async def _canary(self) -> CanaryBatch | None:
-        """A batch of bare memcgs between two samples. It is removed outside: removing may broadcast when healthy."""
+        """A batch of bare memcgs between two samples. It is removed later, which may broadcast on a healthy kernel."""
         memcgs = self.settings.canary_memcgs
         if not memcgs:
             return None
@@ -174,7 +174,7 @@ class _Script:
             after = await self.observers.sample()
             window = self.observers.window(WindowKind.CANARY, before, after)
         finally:
-            await run_shielded(self.workload.remove_batch())  # even if a second cancellation comes meanwhile
+            await run_shielded(self.workload.remove_batch())  # also if a second cancellation comes during the removal
         lost, stackless = self.observers.requests_lost(before, after)
         return CanaryBatch(
             memcgs=memcgs,
@@ -187,6 +187,6 @@ class _Script:
 
 
 def _disturbances(window: Window) -> tuple[Disturbance, ...]:
-    """Those of the window, and `tracing_toggled` if it has broadcasts of a tracer: switching one broadcasts."""
+    """Those of the window, plus `tracing_toggled` if a tracer broadcast: another process switched it on or off."""
     toggled = any(cell.origin is Origin.TRACING and cell.broadcasts for cell in window.cells)
     return (*window.disturbances, Disturbance.TRACING_TOGGLED) if toggled else window.disturbances

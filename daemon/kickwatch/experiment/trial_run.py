@@ -1,4 +1,4 @@
-"""A trial on a rig: settings from the configuration, the rig's observers and workload, the clocks of this machine."""
+"""Runs a trial on a rig, with the settings of the configuration and the clocks of this machine."""
 
 import secrets
 from collections.abc import Callable
@@ -25,12 +25,12 @@ class TrialRun:
     _workload: EngineWorkload = field(init=False)
 
     def __post_init__(self) -> None:
-        """Nothing has begun yet."""
+        """Nothing starts before `run`."""
         self._workload = self.rig.workload(self.trial_id)
 
     @property
     def begun(self) -> int:
-        """Containers that the engine was asked for, however the trial ended."""
+        """Containers requested from the engine so far. Also valid after the trial failed or was cancelled."""
         return self._workload.begun
 
     @property

@@ -278,7 +278,7 @@ async def test_storm_without_end_is_given_up() -> None:
     run = await run_on(FakeNode(lambda since: 1.0 if since is None else 5000.0))
     assert not run.creation.quiesced
     assert 40 <= run.creation.elapsed_s <= 42
-    assert "not still at the end" in report(run)
+    assert "not at rest at the end" in report(run)
 
 
 @pytest.mark.parametrize("noise_hz", [0.0, 500.0])
