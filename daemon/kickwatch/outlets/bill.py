@@ -1,7 +1,8 @@
-"""The bill of an hour: trials added up to the fields of `kickwatch.summary`. Pure, and its memory is bounded.
+"""The bill of an hour: the sum over its trials, as the fields of `kickwatch.summary`. Pure, in bounded memory.
 
-Requests are above the rate of the quiet windows; broadcasts and waits are as counted, since the stack is the proof.
-Void trials prove nothing: only their reasons are counted. A trial whose probe did not attribute has no cells to add.
+Requests are those above the rate of the quiet windows. Broadcasts and waits are as counted, since their stacks prove
+where they come from. A void trial proves nothing: only its reasons are counted. A trial whose probe did not attribute
+requests adds no cells.
 """
 
 import math
@@ -26,25 +27,25 @@ from kickwatch.model import Cell, Container, Trial, Verdict
 
 MOST_CELLS = 12
 _STEPS = ("create", "start", "wait", "remove")
-_BUCKETS_PER_OCTAVE = 16  # a percentile is within 2.2 % of the true one
-_SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: 512 buckets at most
+_BUCKETS_PER_OCTAVE = 16  # a percentile is off by at most 2.2 %
+_SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: at most 512 buckets
 
 Key = tuple[str, str, str]  # reason, origin, path
 
 
 @dataclass
 class Percentiles:
-    """Durations in buckets of equal ratio."""
+    """Durations in logarithmic buckets."""
 
     buckets: Counter[int] = field(default_factory=Counter)
 
     def add(self, duration_ms: float) -> None:
-        """One more duration."""
-        kept = min(max(duration_ms, _SHORTEST_MS), _LONGEST_MS)
-        self.buckets[round(math.log2(kept) * _BUCKETS_PER_OCTAVE)] += 1
+        """Add one duration."""
+        bounded_ms = min(max(duration_ms, _SHORTEST_MS), _LONGEST_MS)
+        self.buckets[round(math.log2(bounded_ms) * _BUCKETS_PER_OCTAVE)] += 1
 
     def at(self, percent: float) -> float | None:
-        """The duration that `percent` of them do not exceed, ms; None where there are none."""
+        """The duration in ms that `percent` of the durations do not exceed. None if there are none."""
         wanted = math.ceil(self.buckets.total() * percent / 100)
         for bucket in sorted(self.buckets):
             wanted -= self.buckets[bucket]
@@ -57,12 +58,12 @@ class Percentiles:
 class _Waits:
     waits: int = 0
     wait_ns: int = 0
-    longest_ns: int | None = 0  # None: somebody waited, and how long the longest was is not known
+    longest_ns: int | None = 0  # None: there were waits, but the longest is unknown
 
 
 @dataclass
 class _Totals:
-    """What is forgotten when the bill is told."""
+    """Totals, reset after each summary."""
 
     trials: int = 0
     void: Counter[str] = field(default_factory=Counter)
@@ -77,34 +78,34 @@ class _Totals:
 
 
 class Bill:
-    """Adds trials up until it is told; the verdict and the node outlive that, since conditions do."""
+    """The sum of the trials since the last summary. The verdict and the node are kept, since they still hold."""
 
     def __init__(self) -> None:
-        """Nothing to tell yet: the verdict is unknown."""
+        """No trial yet: the verdict is unknown."""
         self._totals = _Totals()
         self._verdict = Verdict.UNKNOWN
         self._node: dict[str, Any] = {}
 
     def add(self, trial: Trial, outcome: TrialOutcome) -> None:
-        """One trial, and what the evidence said of it."""
+        """Add a trial and its outcome."""
         totals = self._totals
         self._node = {
             "kernel": trial.node.kernel,
             "engine": trial.node.engine,
             "cpus_online": trial.node.cpus_online,
         }
-        lives = counted(trial)
-        totals.failed += len(trial.containers) - len(lives)
+        containers = counted(trial)
+        totals.failed += len(trial.containers) - len(containers)
         void = [each.value for each in trial.disturbances] or void_reasons([trial])
         if void:
             totals.void.update(void)
             return
         self._verdict = outcome.verdict
         totals.trials += 1
-        totals.containers += len(lives)
-        _add_latencies(totals.latencies, lives)
+        totals.containers += len(containers)
+        _add_latencies(totals.latencies, containers)
         if attributed(trial):
-            totals.attributed += len(lives)
+            totals.attributed += len(containers)
             totals.creation_broadcasts += creation_broadcasts(trial.churn.cells)
             for key, row in trial_rows(trial, _key).items():
                 totals.rows[key] = totals.rows.get(key, BillRow()).plus(row)
@@ -112,13 +113,14 @@ class Bill:
             totals.waits = _added(totals.waits or _Waits(), trial)
 
     def paused(self, seconds: float) -> None:
-        """So long the guard kept the churn from the node."""
+        """Add seconds in which the guard blocked trials."""
         self._totals.paused_s += seconds
 
     def take(self, period_s: float) -> dict[str, Any]:
-        """The fields of `kickwatch.summary`, and an empty bill. `period_s`: since the last one was taken.
+        """The fields of `kickwatch.summary`. Resets the bill. `period_s`: the time since the last summary.
 
-        None stands for what no trial could know. `kernel`, `engine` and `cpus_online` are missing before the first one.
+        A field is None if no trial could measure it. `kernel`, `engine` and `cpus_online` are missing before the first
+        trial.
         """
         totals, self._totals = self._totals, _Totals()
         waits = totals.waits
@@ -142,10 +144,10 @@ class Bill:
         } | self._node
 
 
-def _add_latencies(latencies: dict[str, Percentiles], lives: Iterable[Container]) -> None:
-    for life in lives:
+def _add_latencies(latencies: dict[str, Percentiles], containers: Iterable[Container]) -> None:
+    for container in containers:
         for step in _STEPS:
-            latencies[step].add(getattr(life, f"{step}_ms"))
+            latencies[step].add(getattr(container, f"{step}_ms"))
 
 
 def _key(cell: Cell) -> Key:
@@ -153,9 +155,9 @@ def _key(cell: Cell) -> Key:
 
 
 def _top(rows: dict[Key, BillRow], containers: int) -> list[dict[str, Any]]:
-    """The rows with the most broadcasts, then those with the most requests; ties in the order of their names."""
-    churned = ((key, row) for key, row in rows.items() if row.with_containers)
-    ordered = sorted(churned, key=lambda item: (-item[1].broadcasts, -item[1].above_quiet, item[0]))
+    """At most MOST_CELLS rows: by broadcasts, then by requests, then by name."""
+    billed = ((key, row) for key, row in rows.items() if row.with_containers)
+    ordered = sorted(billed, key=lambda item: (-item[1].broadcasts, -item[1].above_quiet, item[0]))
     return [
         {
             "reason": reason,
@@ -170,6 +172,6 @@ def _top(rows: dict[Key, BillRow], containers: int) -> list[dict[str, Any]]:
 
 def _added(waits: _Waits, trial: Trial) -> _Waits:
     count, wait_ns = total_waits(trial.churn.waits)
-    both = (waits.longest_ns, longest_wait_ns(trial.churn.waits))
-    longest_ns = max([each for each in both if each], default=None if None in both else 0)
+    longest = (waits.longest_ns, longest_wait_ns(trial.churn.waits))
+    longest_ns = max([each for each in longest if each], default=None if None in longest else 0)
     return _Waits(waits.waits + count, waits.wait_ns + wait_ns, longest_ns)

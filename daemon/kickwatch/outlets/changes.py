@@ -1,4 +1,4 @@
-"""From changes of the detectors' conditions to log records: which event, how severe, with which fields."""
+"""Log records for the changes of the detectors' conditions: event, level, fields."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from kickwatch.journal.journal import Event
 from kickwatch.model import AlarmKind, Trial
 from kickwatch.outlets.broadcast import broadcast_fields, contention_fields, identity
 
-# Per condition: the event that raises it, its level, the event that ends it.
+# For each condition: the event when it begins, the level of that event, and the event when it ends.
 _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
     AlarmKind.BROADCASTING: (Event.BROADCAST_DETECTED, "error", Event.BROADCAST_ENDED),
     AlarmKind.CONTENDED: (Event.CONTENTION_DETECTED, "warning", Event.CONTENTION_ENDED),
@@ -21,11 +21,11 @@ _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
 
 
 def alerts(outcome: TrialOutcome, recent: Sequence[Trial]) -> list[Alert]:
-    """The log records of one trial's outcome; `recent` are the newest trials, for the figures of an alert."""
-    told = [_alert(change, outcome, recent) for change in outcome.changes]
+    """The log records for the outcome of one trial. `recent`: the newest trials, for the figures of an alert."""
+    records = [_alert(change, outcome, recent) for change in outcome.changes]
     if outcome.anew:
-        told.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": f"evidence begins anew: {outcome.anew}"}))
-    return told
+        records.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": f"evidence starts again: {outcome.anew}"}))
+    return records
 
 
 def _alert(change: Change, outcome: TrialOutcome, recent: Sequence[Trial]) -> Alert:

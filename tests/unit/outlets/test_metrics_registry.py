@@ -410,7 +410,7 @@ def test_what_stands_at_zero_because_nobody_looks_names_the_series_that_says_so(
         "kickwatch_bill_requests_per_container": "kickwatch_bill_known",
         "kickwatch_bill_broadcasts_per_container": "kickwatch_bill_known",
     }.items():
-        assert "Not known while" in told[name], name
+        assert "Unknown while" in told[name], name
         assert other in told[name], name
 
 
