@@ -187,7 +187,7 @@ class _Opening:
         await self._take_down()
 
     async def _take_down(self) -> None:
-        """Runs to its end even if a second signal comes. If the engine hangs, the next start removes what is left."""
+        """Runs to its end even if a second signal comes. If the engine hangs, the next start removes the rest."""
         try:
             await run_shielded(self._stack.aclose(), _CLEAN_UP_S)
         except TimeoutError:
