@@ -5,7 +5,7 @@ of the bill are shown. No label holds a container, a trial or a stack.
 """
 
 from collections.abc import Iterable, Mapping
-from math import inf, nan
+from math import nan
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics import disable_created_metrics
@@ -19,10 +19,10 @@ from kickwatch.outlets.metrics.bill import bill_of
 from kickwatch.outlets.metrics.collectors import Billed, Children, ChoiceGauge, ObserverCounters, Several
 from kickwatch.outlets.metrics.label_values import known
 from kickwatch.outlets.metrics.live import Live
+from kickwatch.outlets.metrics.streams import StreamSeries
 
 # On a healthy node creation takes 10 to 20 ms and a start about 200 ms. No call takes longer than its deadline, 30 s.
 _STEP_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_NOTHING = Figures(alerted=False, evidence=0.0, threshold=inf, e_process=1.0)
 
 
 class Metrics:
@@ -53,10 +53,9 @@ class Metrics:
             self._own.register(collector)
         self._make_doubts()
         self._gauge("build_info", "The version of kickwatch: always 1.", version=(version,)).labels(version).set(1)
-        self._make_evidence()
+        self._streams = StreamSeries(self._gauge)
         self._make_trials()
         self._make_health()
-        self.evidence(dict.fromkeys(words.STREAMS, _NOTHING))
         self.registry = self._with_process("")
 
     def _make_doubts(self) -> None:
@@ -89,32 +88,6 @@ class Metrics:
         self._verdict_age.set(nan)
         self._regressed = self._gauge(
             "regressed_cells", "Cells that cost more than under the previous kernel, by an alarm that holds."
-        )
-
-    def _make_evidence(self) -> None:
-        self._alerted = self._gauge("stream_alerted", "1 while the stream's alarm holds.", stream=words.STREAMS)
-        self._evidence = self._gauge(
-            "evidence",
-            "How strongly the observations speak against a healthy kernel: the value of an e-detector, at most 1e300."
-            " The alarm is raised when it reaches kickwatch_evidence_threshold.",
-            stream=words.STREAMS,
-        )
-        self._threshold = self._gauge(
-            "evidence_threshold",
-            "The evidence at which the stream raises its alarm: at most one false alarm per 1000 node-years, all"
-            " streams together. +Inf before the first trial.",
-            stream=words.STREAMS,
-        )
-        self._e_process = self._gauge(
-            "e_process",
-            "The e-process since the start of the fleet's 90-day epoch; 1 is no evidence. The mean over nodes is an"
-            " e-process, too.",
-            stream=words.STREAMS,
-        )
-        self._epoch = self._gauge(
-            "e_process_start_timestamp_seconds",
-            "Unix time at which this node's e-processes of the epoch began; 0 before. A node that loses its state"
-            " begins again, and then counts as one more node of the fleet.",
         )
 
     def _make_trials(self) -> None:
@@ -179,12 +152,7 @@ class Metrics:
 
     def evidence(self, figures: Mapping[str, Figures]) -> None:
         """The streams after a trial, or as the previous daemon left them. A stream not named keeps its values."""
-        for stream, shown in figures.items():
-            if stream in words.STREAMS:
-                self._alerted.labels(stream).set(shown.alerted)
-                self._evidence.labels(stream).set(shown.evidence)
-                self._threshold.labels(stream).set(shown.threshold)
-                self._e_process.labels(stream).set(shown.e_process)
+        self._streams.show(figures)
 
     def failed(self) -> None:
         """A trial could not be completed."""
@@ -221,7 +189,7 @@ class Metrics:
 
     def epoch(self, since_unix_s: float) -> None:
         """When the e-processes began, in whole seconds; 0 if they have not."""
-        self._epoch.set(int(since_unix_s))
+        self._streams.epoch.set(int(since_unix_s))
 
     def guarded(self, causes: Iterable[str]) -> None:
         """The causes of the guard's pause; none if there is no pause."""
