@@ -56,7 +56,7 @@ class ArmedObservers:
         return self.observatory.window(kind, before, after)
 
     def requests_lost(self, before: Sample, after: Sample) -> tuple[int, int]:
-        """(requests that were not counted, requests that were counted without a stack) between two samples."""
+        """Requests between two samples that were not counted, and requests that were counted without a stack."""
         return self.observatory.requests_lost(before, after)
 
     def creation_broadcasts(self) -> int | None:

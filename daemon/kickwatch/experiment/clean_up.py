@@ -37,7 +37,7 @@ async def sweep(config: Config) -> int:
 
 
 async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:
-    """Remove our containers and our cgroup parents. What stays is logged, and tried again at the next start.
+    """Remove our containers and our cgroup parents. What cannot be removed is logged, and tried at the next start.
 
     Returns the number of containers found.
     """

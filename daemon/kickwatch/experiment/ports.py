@@ -85,7 +85,7 @@ class TrialObservers(Protocol):
         """What rose between two samples."""
 
     def requests_lost(self, before: Sample, after: Sample) -> tuple[int, int]:
-        """(requests that were not counted, requests that were counted without a stack) between two samples."""
+        """Requests between two samples that were not counted, and requests that were counted without a stack."""
 
     def creation_broadcasts(self) -> int | None:
         """Broadcasts of the creation path since the probes were armed. None without a probe."""
