@@ -30,10 +30,10 @@ BARE_COMMAND = ["--deadline-ms", "1"]
 
 
 async def observed(rig: Rig, containers: int) -> float:
-    """Seconds for `containers` containers with probes, barrier, accounting check and counters per container."""
-    churn = rig.churn(rig.plan(new_trial_id(), containers), rig.knobs())
+    """Seconds for `containers` containers with probes armed, barrier, accounting check and counters per container."""
+    workload = rig.workload(new_trial_id())
     since = time.perf_counter()
-    done = await churn.run()
+    done = await workload.churn(containers)
     elapsed_s = time.perf_counter() - since
     failed = [container.failure for container in done if container.failure]
     if failed:
@@ -83,7 +83,7 @@ async def measure(concurrency: int, blocks: int, containers: int) -> bool:
     config = load(None, [f"workload.concurrency={concurrency}"]).config
     against_sdk, against_shell = [], []
     async with Rig.open(config) as rig:
-        image, parent = rig.image, rig.parent_name
+        image, parent = rig.setup.image, rig.setup.parent_name
         for block in range(blocks + 1):
             ours = await observed(rig, containers)
             sdk = await asyncio.to_thread(bare_sdk, image, containers, concurrency, parent)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from statistics import median
 
 from kickwatch.configuration.loading import load
@@ -63,12 +64,11 @@ async def main() -> int:
     """Measure both mixes, several rounds each."""
     with NodeLock():
         async with Rig.open(load(None).config) as rig:
-            plan = rig.plan(new_trial_id(), CONTAINERS)
             statistics = enable_statistics()
             try:
                 churn, storm = [], []
                 for _ in range(ROUNDS):
-                    churn.append(await cost(rig, rig.churn(plan, rig.knobs()).run))
+                    churn.append(await cost(rig, partial(rig.workload(new_trial_id()).churn, CONTAINERS)))
                     storm.append(await cost(rig, shootdowns))
             finally:
                 os.close(statistics)

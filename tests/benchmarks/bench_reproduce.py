@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from kickwatch.experiment.reproduce import native_loops
+from kickwatch.experiment.native_loops import native_loops
 from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.lock import NodeLock

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kickwatch.errors import KickwatchError
-from kickwatch.experiment.reproduce import Settings, native_loops, run
+from kickwatch.experiment.native_loops import native_loops, run
+from kickwatch.experiment.reproduce import Settings
 from kickwatch.experiment.reproduce_report import Memory, report, verdict
 from kickwatch.native.driver import Helper, HelperError
 from kickwatch.node.cgroup_removal import remove_tree

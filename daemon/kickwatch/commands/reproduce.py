@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 import click
 
 from kickwatch.commands.common import run
+from kickwatch.experiment.native_loops import run as run_loops
 from kickwatch.experiment.reproduce import Settings
-from kickwatch.experiment.reproduce import run as run_loops
 from kickwatch.experiment.reproduce_report import Patch, Reproduction, report, verdict
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.lock import NodeLock

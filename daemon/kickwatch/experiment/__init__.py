@@ -1,4 +1,4 @@
-"""One experiment: the rig set up for it, the trial, a run of trials, the test of 2017, what doctor asks.
+"""Experiments: the setup, the trial and its ports, runs of trials, passive mode, the 2017 test, the checks of `doctor`.
 
 Imports `workload`, `observe`, `node`, `detect`, `journal`; never `service` or `outlets`.
 """

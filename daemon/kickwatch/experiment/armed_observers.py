@@ -1,22 +1,22 @@
-"""The armed observers, proved by a positive control."""
+"""The armed observers with their latest positive control: what a trial reads."""
 
 from dataclasses import dataclass
 
-from kickwatch.model import Control
+from kickwatch.model import Control, Observers, Window, WindowKind
 from kickwatch.observe.control import positive_control
-from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.observatory import Observatory, Sample
 
 
 @dataclass
 class ArmedObservers:
-    """The armed observers, and what their newest positive control says of them."""
+    """Implements `ports.TrialObservers`. `control`: how the latest positive control ended."""
 
     observatory: Observatory
     control: Control
 
     @classmethod
     async def open(cls) -> "ArmedObservers":
-        """Arm them and prove them once. `close` disarms."""
+        """Arm the observers and run a positive control. `close` disarms."""
         observatory = await Observatory.open()
         try:
             return cls(observatory, await positive_control(observatory))
@@ -25,9 +25,44 @@ class ArmedObservers:
             raise
 
     async def prove(self) -> None:
-        """Repeat the positive control; between windows only."""
+        """Run another positive control. Only between windows."""
         self.control = await positive_control(self.observatory)
 
     def close(self) -> None:
         """Disarm everything."""
         self.observatory.close()
+
+    @property
+    def rungs(self) -> Observers:
+        """The rungs in use."""
+        return self.observatory.observers
+
+    @property
+    def slab_mutex_known(self) -> bool:
+        """True if the armed probes know the address of slab_mutex."""
+        return self.observatory.slab_mutex_known
+
+    @property
+    def losses(self) -> list[str]:
+        """What cannot be observed now, each with its reason."""
+        return self.observatory.losses
+
+    async def sample(self) -> Sample:
+        """Cumulative figures, now. Raises ObserveError."""
+        return await self.observatory.sample()
+
+    def window(self, kind: WindowKind, before: Sample, after: Sample) -> Window:
+        """What rose between two samples."""
+        return self.observatory.window(kind, before, after)
+
+    def requests_lost(self, before: Sample, after: Sample) -> tuple[int, int]:
+        """Requests between two samples that were not counted, and requests that were counted without a stack."""
+        return self.observatory.requests_lost(before, after)
+
+    def creation_broadcasts(self) -> int | None:
+        """Broadcasts of the creation path since the probes were armed. None without a probe. Raises ObserveError."""
+        return self.observatory.creation_broadcasts()
+
+    async def between_windows(self) -> None:
+        """Housekeeping that must not happen during a window."""
+        await self.observatory.between_windows()

@@ -1,4 +1,4 @@
-"""What this node lets us do, found by trying: each capability satisfied or missed, with its reason and its remedy."""
+"""What this node supports, found by trying. A missing capability has a reason and a remedy."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ _COST_EVENTS = 2003
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing a node allows or not. `needed` ones make kickwatch blind when they are missing."""
+    """One thing that kickwatch uses. Without a `needed` one kickwatch is blind."""
 
     name: str
     satisfied: bool
@@ -30,7 +30,7 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def examine(config: Config, *, control: bool = False) -> list[Capability]:
-    """Try everything once. Arms the probes for a moment, which itself interrupts every CPU some tens of times."""
+    """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times."""
     found = [_cgroup(), _kmem_accounting(), await _engine(config)]
     try:
         observatory = await Observatory.open()
@@ -69,7 +69,7 @@ def _kmem_accounting() -> Capability:
     return Capability(
         name="kmem accounting",
         satisfied=not off,
-        detail="switched off by cgroup.memory=nokmem" if off else "on (verified per container in every trial)",
+        detail="off: booted with cgroup.memory=nokmem" if off else "on (each trial verifies it for each container)",
         remedy="remove cgroup.memory=nokmem from the kernel command line and reboot" if off else "",
         needed=True,
     )
@@ -83,7 +83,7 @@ async def _engine(config: Config) -> Capability:
     await chosen.engine.close()
     info = chosen.info
     endpoint = info.endpoint or config.engine.socket
-    detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {endpoint}, since {chosen.why}"
+    detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {endpoint}, because {chosen.why}"
     return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
 
 
@@ -103,7 +103,7 @@ def _names(observatory: Observatory) -> Capability:
         detail="/proc/kallsyms shows no addresses"
         if hidden
         else f"/proc/kallsyms, with {functions_found(observatory.symbols)}",
-        remedy="CAP_SYSLOG; under systemd ProtectKernelLogs=no and ProtectKernelTunables=no" if hidden else "",
+        remedy="needs CAP_SYSLOG; under systemd ProtectKernelLogs=no and ProtectKernelTunables=no" if hidden else "",
         needed=True,
     )
 
@@ -121,15 +121,17 @@ def _contention(observatory: Observatory) -> Capability:
 def _slab_mutex(observatory: Observatory) -> Capability:
     contention = observatory.contention
     address = contention.slab_mutex if contention is not None else 0
-    how = "from kallsyms" if observatory.symbols.address_of("slab_mutex") else "learnt from its waiters"
-    holder = "holders are named" if contention is not None and contention.comm_offset else "holders cannot be named"
+    how = "from kallsyms" if observatory.symbols.address_of("slab_mutex") else "learned from tasks that waited for it"
+    holders = "known" if contention is not None and contention.comm_offset else "unknown"
     return Capability(
         name="slab_mutex",
         satisfied=bool(address),
-        detail=f"at {address:#x}, {how}; {holder}" if address else "not recognised: nobody waited for it yet",
+        detail=f"at {address:#x}, {how}; names of its holders {holders}"
+        if address
+        else "address unknown: no task has waited for it yet",
         remedy=""
         if address
-        else "a kernel with CONFIG_KALLSYMS_ALL tells it at once; else it is learnt at the first wait",
+        else "the address is in kallsyms with CONFIG_KALLSYMS_ALL; otherwise kickwatch learns it at the first wait",
     )
 
 
@@ -139,20 +141,20 @@ async def _control(observatory: Observatory) -> Capability:
         name="positive control",
         satisfied=outcome.passed,
         detail=f"counted {outcome.detail}" if outcome.calls is not None else outcome.detail,
-        remedy="" if outcome.passed else "no figure of this node can be trusted: report it with `doctor --json`",
+        remedy="" if outcome.passed else "do not trust any figure of this node: report a bug with `doctor --json`",
         needed=True,
     )
 
 
 async def _make_events(cpus_online: int) -> None:
-    """Known harmless requests: barriers among our own threads."""
+    """Send a known number of harmless requests: memory barriers between our own threads."""
     cpus = ",".join(map(str, range(min(cpus_online, 2))))
     async with Helper(["barriers", str(_COST_EVENTS), "1", cpus]) as helper:
         await helper.ask("many", 30)
 
 
 async def _cost(observatory: Observatory) -> Capability:
-    """Mean cost of the IPI probe per event, by the kernel's own accounting; switching that on broadcasts itself."""
+    """Mean cost of the IPI probe per event, from the kernel's own statistics. Enabling those broadcasts."""
     name = "cost per event"
     if observatory.requests is None:
         return Capability(name=name, satisfied=False, detail="no probe is armed")
@@ -169,10 +171,10 @@ async def _cost(observatory: Observatory) -> Capability:
     finally:
         os.close(descriptor)
     runs = runs1 - runs0
-    mean = f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events" if runs else "no event came"
+    mean = f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events" if runs else "no events"
     return Capability(name=name, satisfied=True, detail=mean)
 
 
 def blind(found: list[Capability]) -> bool:
-    """True when a needed capability is missing."""
+    """True if a needed capability is missing."""
     return any(capability.needed and not capability.satisfied for capability in found)

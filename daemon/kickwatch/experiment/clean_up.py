@@ -1,4 +1,4 @@
-"""What is removed before, between and after: containers and cgroups of ours; what stays is said and tried again."""
+"""Removes our containers and cgroups before, between and after trials. What cannot be removed is logged."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -20,54 +20,54 @@ T = TypeVar("T")
 
 
 async def sweep(config: Config) -> int:
-    """Remove what a killed kickwatch left, where nothing is to be started now; returns how many containers there were.
+    """Remove what a killed kickwatch left, for when no trial starts now. Returns the number of containers found.
 
-    Raises KickwatchError where no engine answers.
+    Raises KickwatchError if no engine answers.
     """
     cgroups = await asyncio.to_thread(Cgroups.read)
     chosen = await choose_engine(config)
     try:
         instance = await asyncio.to_thread(read_instance)
         reaped = await reap_everything(chosen.engine, chosen.info, instance, cgroups)
-        if chosen.info.cgroup_parent:  # its containers are gone: so may be what it kept for them
-            await tell_failure(_swept(instance, cgroups))
+        if chosen.info.cgroup_parent:  # an engine without a daemon: its containers are gone, so their files can go too
+            await log_failure(_sweep_store(instance, cgroups))
         return reaped
     finally:
         await chosen.engine.close()
 
 
 async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:
-    """Remove our containers and our cgroup parents; what stays is said, and tried again at the next start.
+    """Remove our containers and our cgroup parents. What cannot be removed is logged, and tried at the next start.
 
-    Returns how many containers there were.
+    Returns the number of containers found.
     """
-    reaped = await tell_failure(reap_containers(engine, instance)) or 0
-    if not info.cgroup_parent:  # the engine before this one may have been none
-        reaped += await tell_failure(_swept(instance, cgroups)) or 0
+    reaped = await log_failure(reap_containers(engine, instance)) or 0
+    if not info.cgroup_parent:  # an earlier kickwatch may have used an engine without a daemon
+        reaped += await log_failure(_sweep_store(instance, cgroups)) or 0
     parent = (info.cgroup_parent or cgroup_parent(info.cgroup_driver)).lstrip("/")
     if parent.endswith(".slice"):
-        await tell_failure(asyncio.to_thread(stop_slice, parent))
-    await tell_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
+        await log_failure(asyncio.to_thread(stop_slice, parent))
+    await log_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
     return reaped
 
 
-async def _swept(instance: str, cgroups: Cgroups) -> int:
-    """What an engine without a daemon left."""
+async def _sweep_store(instance: str, cgroups: Cgroups) -> int:
+    """Remove what an engine without a daemon left. Returns the number of containers found."""
     try:
         return await asyncio.to_thread(BundleStore(ROOT, HOST.proc).remove_leftovers, instance, cgroups)
     except OSError as error:
-        raise EngineError(f"{ROOT} cannot be cleared ({error.strerror})", f"remove {ROOT}") from error
+        raise EngineError(f"cannot empty {ROOT} ({error.strerror})", f"remove {ROOT} by hand") from error
 
 
-async def tell_failure(work: Awaitable[T]) -> T | None:
-    """What `work` returns; a failure is said, and None."""
+async def log_failure(work: Awaitable[T]) -> T | None:
+    """Await `work`. Returns its result, or None if it failed; the failure is logged."""
     try:
         return await work
     except KickwatchError as error:
-        say_clean_up_failed(error)
+        log_clean_up_failed(error)
         return None
 
 
-def say_clean_up_failed(error: KickwatchError) -> None:
-    """Something of ours stays."""
+def log_clean_up_failed(error: KickwatchError) -> None:
+    """Something of ours could not be removed."""
     logger().error(Event.CLEAN_UP_FAILED, what=error.what, remedy=error.remedy)

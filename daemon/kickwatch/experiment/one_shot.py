@@ -1,4 +1,4 @@
-"""`kickwatch trial`: set up, run one experiment or as many as a verdict needs, take everything down again."""
+"""`kickwatch trial`: set up, run one trial or as many as the verdict needs, then take everything down."""
 
 from collections.abc import Callable
 
@@ -23,16 +23,16 @@ async def decide(
     until_decided: bool = False,
     ending: Shutdown | None = None,
 ) -> tuple[list[Trial], Single]:
-    """The trials of one run and their verdict; with `until_decided` further trials follow while more would decide."""
+    """Run one trial; with `until_decided`, more while they can decide. Returns all of them and their verdict."""
     with NodeLock():
         async with Rig.open(config, ending=ending) as rig:
             trials = [await TrialRun(rig, containers, progress).run()]
             single = one_shot(trials)
             while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
-                if len(trials) >= _MOST_TRIALS or not counted(trials[-1]):  # where none came up, more would not either
+                if len(trials) >= _MOST_TRIALS or not counted(trials[-1]):  # all failed: more would fail too
                     break
                 if await rig.engine_changed():
-                    raise EngineError("the engine has become another one between two trials", "begin anew")
+                    raise EngineError("container engine changed between trials", "run the command again")
                 progress(f"undecided: about {single.more_containers} more containers")
                 more = min(max(single.more_containers, containers), _MOST_CONTAINERS)
                 trials.append(await TrialRun(rig, more, progress, len(trials)).run())

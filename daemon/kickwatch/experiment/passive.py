@@ -1,14 +1,17 @@
-"""Passive mode: no container of ours, no experiment; the bill of the containers that others start.
+"""Passive mode: no experiment; the bill of the containers that other programs start.
 
-The probes run as ever and the engine is asked how many containers were started. What a container costs is then an
-average over a span in which much else went on, so nothing is judged: cells of the creation path are told as they are.
+The probes run as usual, and the engine is asked how many containers were started. The cost of a container is then an
+average over a time in which much else happened, so there is no verdict: cells of the creation path are reported as they
+are.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kickwatch.configuration.types import Config
+from kickwatch.detect.bill import share, window_rows
 from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge_windows, milliseconds, total_waits
 from kickwatch.errors import EngineError
 from kickwatch.experiment.armed_observers import ArmedObservers
@@ -20,15 +23,15 @@ if TYPE_CHECKING:
     from kickwatch.workload.engine import Engine
 
 _CUT_EVERY_S = 60.0
-_COUNT_EVERY_S = 10  # an engine remembers its newest 256 events: about four containers a second are all counted
+_COUNT_EVERY_S = 10  # an engine keeps its newest 256 events: enough for about four containers per second
 _MOST_CELLS = 12
 
 
 class Passive:
-    """The bill so far. `look` takes it on, `summary_if_due` tells it and begins anew."""
+    """The bill so far. `look` extends it; `summary_if_due` returns it and resets it."""
 
     def __init__(self, config: Config, armed: ArmedObservers, step: Callable[[str], None]) -> None:
-        """`step` hears what goes on."""
+        """`step` gets a text about the progress."""
         self._config = config
         self._armed = armed
         self._observatory = armed.observatory
@@ -44,7 +47,7 @@ class Passive:
         self._why_unknown = ""
 
     async def look(self) -> None:
-        """Count the containers that came since the last look; once a minute add what the probes saw to the bill."""
+        """Count the containers started since the last look. Once a minute, add what the probes saw to the bill."""
         await self._count()
         if self._before is None:
             self._before = await self._observatory.sample()
@@ -53,9 +56,9 @@ class Passive:
         self._step(f"passive: {self._count_text()} started by others")
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
-        """The fields of `kickwatch.summary` and an empty bill, once the bill covers so much time; None before.
+        """The fields of `kickwatch.summary`, once the bill covers `period_s`; None before. Resets the bill.
 
-        A figure is None where nobody looked, or not all the time.
+        A figure is None if it was not observed during the whole time.
         """
         window, containers, watched = self._windows, self._containers, self._waits_watched
         if window is None or window.duration_ns < period_s * 1e9:
@@ -68,9 +71,9 @@ class Passive:
             "engine": self._name,
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
-            "bill": [_row(cell, containers) for cell in window.cells[:_MOST_CELLS]] if seen else None,
+            "bill": _bill(window.cells, containers) if seen else None,
             "creation_path_broadcasts_per_container": (
-                _per(creation_broadcasts(window.cells), containers) if seen else None
+                share(creation_broadcasts(window.cells), containers) if seen else None
             ),
             "slab_mutex_waits": waits,
             "slab_mutex_wait_ms": milliseconds(wait_ns),
@@ -78,17 +81,17 @@ class Passive:
         }
 
     async def _cut(self) -> None:
-        """One more window; housekeeping is between two, and in none."""
+        """Add a window to the bill. Housekeeping falls between two windows."""
         if self._before is None:
             return
         window = self._observatory.window(WindowKind.PASSIVE, self._before, await self._observatory.sample())
         self._windows = window if self._windows is None else merge_windows([self._windows, window])
-        self._waits_watched &= self._observatory.waits_known  # before it is learnt, below
+        self._waits_watched &= self._observatory.waits_known  # asked before the address may be learned, below
         await self._observatory.between_windows()
         self._before = await self._observatory.sample()
 
     async def _count(self) -> None:
-        """Ask the engine now and then; one that does not tell makes the number unknown, not zero."""
+        """Ask the engine now and then. If it does not answer, the number is unknown, not zero."""
         until = int(time.time())
         if until - self._asked_until < _COUNT_EVERY_S:
             return
@@ -102,13 +105,16 @@ class Passive:
             self._containers, self._why_unknown = None, error.what
         else:
             if started is None:
-                self._containers, self._why_unknown = None, f"{self._name} knows no other's containers"
+                self._containers, self._why_unknown = (
+                    None,
+                    f"{self._name} does not report other containers",
+                )
             elif self._containers is not None:
                 self._containers += started
         self._asked_until = until
 
     async def aclose(self) -> None:
-        """Let go of the engine."""
+        """Close the connection to the engine."""
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
@@ -119,17 +125,17 @@ class Passive:
         return f"{self._containers} containers"
 
 
-def _row(cell: Cell, containers: int | None) -> dict[str, Any]:
-    return {
-        "reason": cell.reason,
-        "origin": cell.origin.value,
-        "path": cell.path.value,
-        "requests": cell.requests,
-        "broadcasts": cell.broadcasts,
-        "requests_per_container": _per(cell.requests, containers),
-        "broadcasts_per_container": _per(cell.broadcasts, containers),
-    }
-
-
-def _per(amount: int, containers: int | None) -> float | None:
-    return round(amount / containers, 3) if containers else None
+def _bill(cells: Iterable[Cell], containers: int | None) -> list[dict[str, Any]]:
+    rows = window_rows(cells, lambda cell: cell.identity)
+    return [
+        {
+            "reason": reason,
+            "origin": origin.value,
+            "path": path.value,
+            "requests": row.requests,
+            "broadcasts": row.broadcasts,
+            "requests_per_container": share(row.requests, containers),
+            "broadcasts_per_container": share(row.broadcasts, containers),
+        }
+        for (reason, _, origin, path), row in islice(rows.items(), _MOST_CELLS)
+    ]

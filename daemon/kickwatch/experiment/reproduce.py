@@ -1,17 +1,14 @@
-"""Runs the 2017 test: memory cgroups made in a loop by a native child, the counters read around it, a verdict.
+"""The script of the 2017 test: memory cgroups are made in a loop, and the counters are read before and after it.
 
-The asynchronous part matters: kernels before 5.9 ("mm: memcg/slab: use a single set of kmem_caches for all accounted
+Asynchronous work matters: kernels before 5.9 ("mm: memcg/slab: use a single set of kmem_caches for all accounted
 allocations") make the caches of a memcg in kworkers, until 8 to 31 s after the loop (measured on 4.19), so a reading
-2 s after it sees a fifth. What samples, sleeps and makes the cgroups comes in as arguments.
+2 s after it sees a fifth of them. What samples, sleeps and makes the cgroups is passed in as arguments.
 """
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from kickwatch.errors import KickwatchError
@@ -22,28 +19,20 @@ from kickwatch.experiment.reproduce_report import (
     Reproduction,
     call_rise,
     estimate_bytes,
-    parse_meminfo,
     too_much_memory,
 )
-from kickwatch.native.driver import Helper
-from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
-from kickwatch.observe.interrupts import read_interrupts
-from kickwatch.process.cancellation import run_shielded
-from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
 
 PILOT_LOOPS = 20
-_DEADLINE_S, _DEADLINE_PER_LOOP_S = 60.0, 0.05
 
 Sample = Callable[[], Awaitable[Reading]]
 Sleep = Callable[[float], Awaitable[object]]
-Progress = Callable[[str, int, int], None]  # what is done ("create", "settle", ...), how much of it, of how much
+Progress = Callable[[str, int, int], None]  # the step ("create", "settle", ...), how much of it is done, of how much
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much and how long. `quiet_s`: how long the counters must rest; `settle_s`: when waiting for it ends.
-
-    `watch_s`: how long creation is watched at the least, since kworkers may start late.
+    """How many loops, and how long to watch. `quiet_s`: how long the counters must stay still. `settle_s`: the longest
+    wait for that. `watch_s`: how long creation is watched at least, since kworkers may start late.
     """
 
     loops: int = 10_000
@@ -57,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Created:
-    """Some loops done: their duration and what became of the limits."""
+    """Loops that are done: their duration, and what the kernel did with the limits."""
 
     loop_ns: int
     limit: str
@@ -65,77 +54,16 @@ class Created:
 
 
 class Loops(Protocol):
-    """What makes the memory cgroups of the test."""
+    """Makes the memory cgroups of the test."""
 
     async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
-        """Do so many further loops."""
+        """Do `loops` more loops."""
 
     async def remove(self, loops: int) -> int:
-        """Remove all that were made, `loops` of them; the duration in nanoseconds."""
+        """Remove all memory cgroups, `loops` of them. Returns the duration in nanoseconds."""
 
     async def memory(self) -> Memory:
-        """What the node and the parent cgroup use now."""
-
-
-@dataclass(frozen=True)
-class NativeLoops:
-    """The native child in its group."""
-
-    helper: Helper
-    parent: Path
-    proc: Path
-
-    async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
-        """Do so many further loops. Raises HelperError."""
-        every = max(1, loops // 100)
-        answer = await self.helper.ask(f"create {loops} {every}", _deadline_s(loops), progress)
-        return Created(answer.value or 0, answer.fields.get("limit", ""), answer.fields.get("kmem", ""))
-
-    async def remove(self, loops: int) -> int:
-        """Remove all. Raises HelperError."""
-        return (await self.helper.ask("remove", _deadline_s(loops))).value or 0
-
-    async def memory(self) -> Memory:
-        """Read /proc/meminfo and the parent's account. Raises KickwatchError."""
-        return await asyncio.to_thread(self._memory)
-
-    def _memory(self) -> Memory:
-        path = self.proc / "meminfo"
-        try:
-            memory = parse_meminfo(path.read_text(encoding="ascii"))
-        except OSError as error:
-            raise KickwatchError(
-                f"{path} cannot be read ({error.strerror})", "see that proc is mounted there"
-            ) from error
-        return replace(memory, parent_kmem_bytes=kmem_usage_bytes(self.parent))
-
-
-def _deadline_s(loops: int) -> float:
-    return _DEADLINE_S + _DEADLINE_PER_LOOP_S * loops
-
-
-@asynccontextmanager
-async def native_loops(
-    cgroups: Cgroups, *, scratch: Path | None = None, group: str = REPRODUCE_GROUP
-) -> AsyncIterator[NativeLoops]:
-    """The child and its group, both gone afterwards, whatever happens; what a killed run left is removed first."""
-
-    try:
-        parent, home, directory = await run_shielded(asyncio.to_thread(prepare_group, cgroups, group, scratch))
-        async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
-            yield NativeLoops(helper, parent, cgroups.proc)
-    finally:
-        await clear_group(cgroups, group)
-
-
-def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> Sample:
-    """Reads `proc`/interrupts and, where a probe attributes, the creation path's broadcasts since it was armed."""
-
-    async def sample() -> Reading:
-        interrupts = await read_interrupts(proc)
-        return Reading(time.monotonic_ns(), interrupts, broadcasts())
-
-    return sample
+        """The memory that the node and the parent cgroup use now."""
 
 
 async def until_still(
@@ -147,10 +75,10 @@ async def until_still(
     attributed: bool = False,
     sleep: Sleep = asyncio.sleep,
 ) -> tuple[Reading, bool]:
-    """Wait until the counters rest; returns the last reading and whether they came to rest before `settle_s`.
+    """Wait until the counters are at rest. Returns the last reading, and whether that was before `settle_s`.
 
-    At rest: over the last `quiet_s` CAL - TLB rose by at most `still`; or, if `attributed` and a probe tells, no
-    broadcast was attributed, whatever else interrupts the node's CPUs.
+    At rest: over the last `quiet_s` CAL - TLB rose by at most `still`. With `attributed` and an armed probe: no
+    broadcast was attributed, whatever else interrupts the CPUs of this node.
     """
     first = last = await sample()
     recent = deque([first])
@@ -174,9 +102,9 @@ def _at_rest(before: Reading, after: Reading, still: int, attributed: bool) -> b
 
 
 def still_below(settings: Settings, background_hz: float, other_cpus: int) -> int:
-    """How many function call interrupts in `quiet_s` count as rest: twice the background, and what cannot matter.
+    """How many function call interrupts in `quiet_s` count as rest: twice the background, plus a negligible number.
 
-    A hundredth of an interrupt per loop and other CPU in each quiet span is a fiftieth of what is judged.
+    A hundredth of an interrupt per loop and other CPU in `quiet_s` is a fiftieth of the threshold of the verdict.
     """
     return round(2 * background_hz * settings.quiet_s + max(5.0, 0.01 * settings.loops * other_cpus))
 
@@ -192,8 +120,8 @@ async def reproduce(
 ) -> Reproduction:
     """The whole test: background, creation, its asynchronous work, removal, its asynchronous work.
 
-    Raises KickwatchError when the memory cgroups would take more than a tenth of the available memory (not with
-    `force`), HelperError when the child fails.
+    Raises KickwatchError if the memory cgroups would take more than a tenth of the available memory (not with `force`),
+    HelperError if the child fails.
     """
     background_hz, other_cpus = await _background(sample, settings, sleep)
     still = still_below(settings, background_hz, other_cpus)
@@ -224,7 +152,7 @@ async def reproduce(
 
 
 async def _background(sample: Sample, settings: Settings, sleep: Sleep) -> tuple[float, int]:
-    """Function call interrupts a second, TLB shootdowns aside, before anything is made; and the other CPUs."""
+    """(function call interrupts per second without TLB shootdowns, other CPUs), before any memory cgroup is made."""
     before = await sample()
     await sleep(settings.background_s)
     after = await sample()
@@ -234,10 +162,11 @@ async def _background(sample: Sample, settings: Settings, sleep: Sleep) -> tuple
 
 
 async def _create(loops: Loops, settings: Settings, empty: Memory, progress: Progress) -> tuple[Created, int]:
-    """All loops, in stages: 20, then ten times as many, and so on; also the bytes of one memory cgroup.
+    """Do all loops, in stages: until 20 are done, 200, 2000, and so on. Also returns the bytes of one memory cgroup.
 
-    After each stage the memory of all is estimated anew: the first 20 show what a memcg is charged for, the larger
-    stages what the node's per-CPU and batched counters show late (18 KiB from the first 20, 27 KiB in the end).
+    Each stage ends with a new estimate of the memory that all loops will take. The first 20 show what a memcg is
+    charged. The per-CPU and batched counters of the node lag behind, so larger stages give a larger figure (18 KiB
+    after the first 20, 27 KiB in the end).
     """
     done, loop_ns, bytes_per_memcg = 0, 0, 0
     created = Created(0, "", "")
@@ -246,10 +175,10 @@ async def _create(loops: Loops, settings: Settings, empty: Memory, progress: Pro
             raise _too_much(settings.loops, bytes_per_memcg, empty.available_bytes)
         stage = min(max(PILOT_LOOPS, done * 9), settings.loops - done)
 
-        def tell(of_stage: int, before: int = done) -> None:
+        def report(of_stage: int, before: int = done) -> None:
             progress("create", before + of_stage, settings.loops)
 
-        created = await loops.create(stage, tell)
+        created = await loops.create(stage, report)
         loop_ns += created.loop_ns
         done += stage
         bytes_per_memcg = estimate_bytes(empty, await loops.memory(), done)
@@ -261,25 +190,5 @@ def _too_much(loops: int, bytes_per_memcg: int, available_bytes: int) -> Kickwat
     return KickwatchError(
         f"{loops} memory cgroups of {bytes_per_memcg >> 10} KiB would take {bytes_per_memcg * loops >> 20} MiB, "
         f"more than a tenth of the {available_bytes >> 20} MiB available",
-        "take fewer loops (-n), or insist (--force)",
+        "use fewer loops (-n), or --force",
     )
-
-
-async def run(
-    cgroups: Cgroups,
-    settings: Settings,
-    *,
-    progress: Progress = lambda _what, _done, _of: None,
-    broadcasts: Callable[[], int | None] = lambda: None,
-    group: str = REPRODUCE_GROUP,
-) -> Reproduction:
-    """The test on this node, by the native child. `broadcasts`: the probe's count, where one is armed."""
-    command_line = await asyncio.to_thread((cgroups.proc / "cmdline").read_text, encoding="utf-8", errors="replace")
-    async with native_loops(cgroups, group=group) as loops:
-        return await reproduce(
-            loops,
-            sampler(cgroups.proc, broadcasts),
-            settings,
-            progress=progress,
-            kmem_accounted=not nokmem(command_line),
-        )

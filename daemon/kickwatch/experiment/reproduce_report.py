@@ -1,8 +1,8 @@
-"""The 2017 test, judged and told: memory estimate, patched or unpatched, and the lines of the report. All pure.
+"""The result of the 2017 test: memory estimate, verdict (patched or unpatched), and the lines of the report. Pure.
 
 The published figures (linux-mm, "slab: avoid IPIs when creating kmem caches", 4.12) are CPU0's share for 10000 loops:
-+47741 function call interrupts without the patch, +101 with it, so 4.77 and 0.0101 per loop. CPU0's column depends on
-where the kernel's workers run (2.95 to 4.40 per loop on a 4-CPU 4.19), the sum over CPUs does not: it is judged.
++47741 function call interrupts without the patch, +101 with it, so 4.77 and 0.0101 per loop. CPU0's share depends on
+where the kernel's workers run (2.95 to 4.40 per loop on a 4-CPU 4.19), so the verdict uses the sum over all CPUs.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from math import sqrt
 
 from kickwatch.observe.interrupts import InterruptSample, IpiKind, Reset, rise
 
-UNPATCHED_FROM = 0.5  # per loop; a tenth of the fault, fifty times the published patched figure
+UNPATCHED_FROM = 0.5  # per loop: a tenth of the fault, fifty times the published figure with the patch
 MEMORY_SHARE = 0.10
 NOISE_SIGMAS = 3.0
 _FATES = {
@@ -21,7 +21,7 @@ _FATES = {
 
 
 class Patch(StrEnum):
-    """What the test says of the kernel."""
+    """What the test says about the kernel."""
 
     PATCHED = "patched"
     UNPATCHED = "unpatched"
@@ -30,7 +30,7 @@ class Patch(StrEnum):
 
 @dataclass(frozen=True)
 class Reading:
-    """One sample: cumulative since boot. `broadcasts`: by the creation path, attributed; None when no probe tells."""
+    """One sample, cumulative since boot. `broadcasts`: attributed to the creation path; None without a probe."""
 
     at_ns: int
     interrupts: InterruptSample
@@ -39,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Phase:
-    """Creation or removal: readings before and after, the loop itself, and whether the counters came to rest."""
+    """Creation or removal: readings before and after, the loop's duration, and whether the counters came to rest."""
 
     before: Reading
     after: Reading
@@ -54,7 +54,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Memory:
-    """From /proc/meminfo, and the kernel memory charged to the parent of the memcgs (None: not told). Bytes."""
+    """From /proc/meminfo, and the kernel memory charged to the parent of the memcgs (None: unknown). Bytes."""
 
     available_bytes: int
     percpu_bytes: int
@@ -64,7 +64,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """One run of the test. `limit` and `kmem`: what became of the two limits (see native/reproduce.c)."""
+    """One run of the test. `limit` and `kmem`: what the kernel did with the two limits (see native/reproduce.c)."""
 
     loops: int
     background_hz: float
@@ -78,7 +78,7 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class PatchVerdict:
-    """`low` and `high` bound the broadcasts per loop; `why` says what they rest on."""
+    """`low` and `high` are bounds of the broadcasts per loop; `why` says where they come from."""
 
     patch: Patch
     low: float
@@ -87,7 +87,7 @@ class PatchVerdict:
 
 
 def parse_meminfo(text: str) -> Memory:
-    """The three lines of /proc/meminfo that matter; a line that a kernel lacks counts as 0 (Percpu: 4.20)."""
+    """Three lines of /proc/meminfo. A line that the kernel does not have counts as 0 (Percpu exists since 4.20)."""
     kib = {line.partition(":")[0]: int(line.split()[1]) for line in text.splitlines() if len(line.split()) > 1}
     return Memory(
         available_bytes=kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024,
@@ -97,10 +97,11 @@ def parse_meminfo(text: str) -> Memory:
 
 
 def estimate_bytes(before: Memory, after: Memory, memcgs: int) -> int:
-    """Memory of one memcg, from a few: the larger of what the node and what the parent's account grew by.
+    """Memory of one memcg: the growth of the node's figures or of the parent's counter, whichever is larger.
 
-    The parent is charged exactly, but not on every kernel ("mm: memcg: charge memcg percpu memory to the parent
-    cgroup", 5.9; struct and kernfs nodes later); the node's figures miss nothing, and see others' work too.
+    The parent's counter is exact, but older kernels do not charge everything to it ("mm: memcg: charge memcg percpu
+    memory to the parent cgroup", 5.9; struct and kernfs nodes later). The node's figures miss nothing, but include
+    other programs.
     """
     node = after.percpu_bytes - before.percpu_bytes + after.slab_bytes - before.slab_bytes
     parent = 0
@@ -110,12 +111,12 @@ def estimate_bytes(before: Memory, after: Memory, memcgs: int) -> int:
 
 
 def too_much_memory(bytes_per_memcg: int, memcgs: int, available_bytes: int) -> bool:
-    """True when so many memcgs would take more than a tenth of the available memory."""
+    """True if `memcgs` memory cgroups would take more than a tenth of the available memory."""
     return bytes_per_memcg * memcgs > MEMORY_SHARE * available_bytes
 
 
 def call_rise(before: Reading, after: Reading) -> int | None:
-    """Function call interrupts that were no TLB shootdowns (x86 counts those in CAL too), all CPUs; None: not told."""
+    """Function call interrupts of all CPUs without TLB shootdowns, which x86 counts in CAL too. None: unknown."""
     change = rise(before.interrupts, after.interrupts)
     if isinstance(change, Reset) or change.cal is None:
         return None
@@ -123,9 +124,9 @@ def call_rise(before: Reading, after: Reading) -> int | None:
 
 
 def judge(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
-    """Patched when less than half a broadcast per loop is proven, unpatched when at least that is, else unknown.
+    """Patched below 0.5 broadcasts per loop, unpatched from 0.5 on, unknown if neither is proven.
 
-    What was attributed to the creation path counts as it is and outranks the counters.
+    If a probe attributed broadcasts to the creation path, their number decides. Otherwise the counters do.
     """
     counted = judge_counters(phase, loops, background_hz)
     if phase.before.broadcasts is None or phase.after.broadcasts is None:
@@ -139,10 +140,11 @@ def judge(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
 
 
 def judge_counters(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
-    """The same from /proc/interrupts alone: a broadcast interrupts every other CPU once.
+    """The verdict from /proc/interrupts alone.
 
-    So CAL - TLB, summed over CPUs, is divided by loops and other CPUs, less the background measured before. That may
-    change by half meanwhile, and counts scatter by their square root (3 sigma).
+    A broadcast interrupts every other CPU once. So the figure is CAL - TLB over all CPUs, minus the background measured
+    before, divided by the number of loops and of other CPUs. The bounds allow for a background that changes by half,
+    and for counts that scatter by their square root (3 sigma).
     """
     others = len(phase.after.interrupts.cpus) - 1
     calls = call_rise(phase.before, phase.after)
@@ -158,11 +160,11 @@ def judge_counters(phase: Phase, loops: int, background_hz: float) -> PatchVerdi
         return PatchVerdict(Patch.PATCHED, low, high, "from the counters")
     if low >= UNPATCHED_FROM:
         return PatchVerdict(Patch.UNPATCHED, low, high, "from the counters")
-    return PatchVerdict(Patch.UNKNOWN, low, high, "too few loops for what else interrupts this node's CPUs")
+    return PatchVerdict(Patch.UNKNOWN, low, high, "too few loops: other interrupts on this node hide the result")
 
 
 def verdict(run: Reproduction) -> PatchVerdict:
-    """The creation phase judged; without kernel memory accounting the test cannot show the fault."""
+    """The verdict on the creation phase. Without kernel memory accounting the test cannot show the fault."""
     if not run.kmem_accounted:
         return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
     return judge(run.creation, run.loops, run.background_hz)
@@ -176,7 +178,7 @@ def _why_uncounted(phase: Phase) -> str:
 
 
 def published_line(loops: int, phase: Phase) -> str:
-    """`10000 loops: A => B (+C ipis)`: the first CPU's column; B is read after the asynchronous work."""
+    """`10000 loops: A => B (+C ipis)` of the first CPU. B is read after the asynchronous work."""
     before, after = phase.before.interrupts.row(IpiKind.CAL), phase.after.interrupts.row(IpiKind.CAL)
     if not before or not after:
         return f"{loops} loops: no row of function call interrupts"
@@ -187,7 +189,7 @@ def published_line(loops: int, phase: Phase) -> str:
 
 
 def all_cpus_line(name: str, loops: int, phase: Phase, background_hz: float) -> str:
-    """One phase over all CPUs, as published and per loop and other CPU."""
+    """One phase over all CPUs: as published, and per loop and other CPU."""
     change = rise(phase.before.interrupts, phase.after.interrupts)
     if isinstance(change, Reset) or change.cal is None:
         return f"{name}, all CPUs: not counted ({_why_uncounted(phase)})"
@@ -202,14 +204,14 @@ def all_cpus_line(name: str, loops: int, phase: Phase, background_hz: float) -> 
 
 
 def duration_line(name: str, phase: Phase) -> str:
-    """How long the loop took and how long its asynchronous work was watched."""
-    rest = "then still" if phase.quiesced else "and not still at the end"
+    """How long the loop took, and for how long its asynchronous work was watched."""
+    rest = "then at rest" if phase.quiesced else "not at rest at the end"
     loop_s = phase.loop_ns / 1e9
     return f"{name}: {loop_s:.2f} s, watched for {max(0.0, phase.elapsed_s - loop_s):.1f} s more, {rest}"
 
 
 def limits_line(limit: str, kmem: str) -> str:
-    """What became of the limits that the published test sets."""
+    """What the kernel did with the limits that the published test sets."""
     return f"Limits: memory {_fate(limit)}; kernel memory {_fate(kmem)}"
 
 
@@ -221,9 +223,9 @@ def _fate(fate: str) -> str:
 
 
 def report(run: Reproduction) -> str:
-    """The report; its first line is the published one."""
-    said = verdict(run)
-    bounds = f"{said.low:.4f}" if said.low == said.high else f"{said.low:.4f} to {said.high:.4f}"
+    """The report. Its first line has the published form."""
+    found = verdict(run)
+    bounds = f"{found.low:.4f}" if found.low == found.high else f"{found.low:.4f} to {found.high:.4f}"
     removal = published_line(run.loops, run.removal)
     return "\n".join(
         (
@@ -233,10 +235,10 @@ def report(run: Reproduction) -> str:
             f"Removal, as above: {removal.partition(': ')[2]}",
             all_cpus_line("Removal", run.loops, run.removal, run.background_hz),
             duration_line("Removal", run.removal),
-            f"Background before: {run.background_hz:.1f} function call interrupts a second, TLB shootdowns aside",
+            f"Background before: {run.background_hz:.1f} function call interrupts per second, without TLB shootdowns",
             limits_line(run.limit, run.kmem),
-            f"Memory: {run.bytes_per_memcg / 1024:.0f} KiB a memory cgroup",
-            f"Verdict: {said.patch} ({bounds} broadcasts per loop by creation, from {UNPATCHED_FROM} on unpatched; "
-            f"{said.why}). Published, on CPU0: 4.77 without the patch, 0.0101 with it.",
+            f"Memory: {run.bytes_per_memcg / 1024:.0f} KiB per memory cgroup",
+            f"Verdict: {found.patch} ({bounds} broadcasts per loop during creation, unpatched from {UNPATCHED_FROM}; "
+            f"{found.why}). Published, on CPU0: 4.77 without the patch, 0.0101 with it.",
         )
     )

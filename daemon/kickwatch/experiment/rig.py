@@ -1,106 +1,87 @@
-"""Everything a trial needs, set up once and taken down whatever happens: engine, image, cgroups, observers, warm-up."""
+"""What all trials of a session share: engine, image, cgroups, observers, canary. Set up once, always taken down."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
 
 from kickwatch.configuration.types import Config
-from kickwatch.errors import EngineAnswerLostError, EngineError, ImageAbsentError, KickwatchError
+from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
-from kickwatch.experiment.clean_up import reap_everything, say_clean_up_failed, tell_failure
+from kickwatch.experiment.clean_up import log_clean_up_failed, log_failure, reap_everything
+from kickwatch.experiment.engine_setup import EngineSetup, own_program
+from kickwatch.experiment.engine_workload import SETTLE_S, EngineWorkload, broadcasts_since
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Remark, RemarkKind
-from kickwatch.model import Control, Node
-from kickwatch.native import binary
+from kickwatch.model import Node
 from kickwatch.node import kernel
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, nokmem, reclaim
+from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.observe.observatory import Observatory
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
-from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.canary import Canary
-from kickwatch.workload.churn import Churn, ChurnPlan
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.engine_choice import EngineNames, choose_engine, fill_unnamed, resolve_names
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
-from kickwatch.workload.names import cgroup_parent, new_trial_id, read_instance
+from kickwatch.workload.names import new_trial_id, read_instance
 from kickwatch.workload.reaper import reap_containers
 
-T = TypeVar("T")
-WARM_UP_CONTAINERS = 1  # each start makes so many before its first trial
+WARM_UP_CONTAINERS = 1  # each session starts this many before its first trial
 _WARM_UP_MEMCGS = 5
-_WARM_UP_SETTLE_S = 1.0
 _CLEAN_UP_S = 60.0
-_UNNAMED_REMEDY = "does `docker info` show them? A name that comes later is another set-up where none was known"
+_UNNAMED_REMEDY = "does `docker info` show them? If they appear later, trials are compared as on a different engine"
 
 
 @dataclass
 class Rig:
     """An armed node. Use as `async with Rig.open(config) as rig`."""
 
-    config: Config
-    engine: Engine
-    info: EngineInfo
-    instance: str
-    cgroups: Cgroups
-    image: str
+    setup: EngineSetup
     armed: ArmedObservers
     canary: Canary
-    reaped: int = 0
+    reaped: int = 0  # containers of an earlier kickwatch that were removed
     alive: Callable[[], None] = lambda: None
     remarks: list[Remark] = field(default_factory=list)
-    kernel_memory_paid: bool = False  # on cgroup v2, whether the canary's parent was charged for a bare child
-    boot_id: str = ""  # read once: it stays, and a read can fail
+    kernel_memory_paid: bool = False  # on cgroup v2: the canary's group was charged for a bare child
+    boot_id: str = ""  # read once: it does not change, and a read can fail
     rcu_expedited: bool = False
+
+    @property
+    def engine(self) -> Engine:
+        """The container engine."""
+        return self.setup.engine
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, version and cgroup driver of the engine."""
+        return self.setup.info
+
+    @property
+    def cgroups(self) -> Cgroups:
+        """The memory cgroups of this node."""
+        return self.setup.cgroups
 
     @property
     def observatory(self) -> Observatory:
         """The armed observers."""
         return self.armed.observatory
 
-    @property
-    def control(self) -> Control:
-        """The newest positive control."""
-        return self.armed.control
-
-    async def engine_changed(self) -> bool:
-        """Whether the engine has become another one: upgraded, or with another cgroup driver. Raises EngineAbsentError.
-
-        An engine under load may not be able to ask its runtime for its version: that is no change.
-        """
-        return fill_unnamed(await self.engine.info(), EngineNames(str(self.info), self.info.runtime)) != self.info
-
-    @property
-    def parent_name(self) -> str:
-        """The cgroup parent as the engine is told."""
-        return self.info.cgroup_parent or cgroup_parent(self.info.cgroup_driver)
-
-    @property
-    def endpoint(self) -> Path:
-        """The engine's socket, or the program it is."""
-        return Path(self.info.endpoint or self.config.engine.socket)
-
-    @property
-    def parent_memcg(self) -> Path:
-        """The memcg directory above our containers."""
-        return self.cgroups.memory_root / self.parent_name.lstrip("/")
-
-    def kmem_disabled(self) -> bool:
-        """True when the kernel was told not to account kernel memory."""
-        return nokmem(kernel.command_line())
-
-    @property
-    def own_image(self) -> bool:
-        """True with our own program in the containers, False with a user's image."""
-        return not self.config.workload.image
+    def workload(self, trial_id: str) -> EngineWorkload:
+        """The containers and memory cgroups of one trial."""
+        return EngineWorkload(
+            setup=self.setup,
+            canary=self.canary,
+            trial_id=trial_id,
+            creation_broadcasts=self.armed.creation_broadcasts,
+            read_node=self.node,
+            kernel_memory_paid=self.kernel_memory_paid,
+            setup_remarks=self.remarks,
+        )
 
     def node(self) -> Node:
-        """What stratum this is."""
+        """The node as records describe it. Trials are compared only if these fields are equal."""
         return Node(
             kernel=kernel.release(),
             arch=kernel.architecture(),
@@ -108,116 +89,55 @@ class Rig:
             cgroup=self.cgroups.version,
             engine=str(self.info),
             runtime=self.info.runtime,
-            network=self.config.workload.network,
+            network=self.setup.config.workload.network,
             boot_id=self.boot_id or kernel.boot_id(),
             rcu_expedited=self._rcu_expedited(),
         )
 
     def _rcu_expedited(self) -> bool:
-        """As it was last read where it cannot be read now: that is no other stratum."""
+        """The previous value if it cannot be read now: a failed read must not look like a different node."""
         with suppress(OSError):
             self.rcu_expedited = kernel.rcu_expedited()
         return self.rcu_expedited
 
-    def plan(self, trial_id: str, containers: int) -> ChurnPlan:
-        """The churn the configuration asks for."""
-        workload = self.config.workload
-        own = ("--deadline-ms", str(int((workload.hold_s + self.config.engine.timeout_s) * 1000)))
-        return ChurnPlan(
-            image=self.image,
-            command=own if self.own_image else tuple(workload.command),
-            network=workload.network,
-            instance=self.instance,
-            trial=trial_id,
-            cgroup_parent=self.parent_name,
-            containers=containers,
-            concurrency=1 if workload.kmem_tcp_limit_bytes else workload.concurrency,
-            rate_hz=workload.rate_hz,
-            hold_s=workload.hold_s,
-            wait_s=self.config.engine.timeout_s,
-            own_program=self.own_image,
-        )
+    async def engine_changed(self) -> bool:
+        """True if the engine was upgraded, or has another cgroup driver. Raises EngineAbsentError.
 
-    def knobs(self) -> Knobs:
-        """The kmem knobs the configuration asks for."""
-        workload = self.config.workload
-        return Knobs(
-            kmem_limit_bytes=workload.kmem_limit_bytes,
-            kmem_tcp_limit_bytes=workload.kmem_tcp_limit_bytes,
-            parent=self.parent_memcg,
-        )
-
-    def churn(self, plan: ChurnPlan, knobs: Knobs) -> Churn:
-        """A churn of that plan, with the creation path read after each container."""
-        barrier = Barrier(self.cgroups, self.parent_memcg, own_program=self.own_image)
-
-        last = self.observatory.creation_broadcasts()
-
-        async def broadcasts() -> int | None:
-            nonlocal last
-            before, last = last, self.observatory.creation_broadcasts()
-            return None if before is None or last is None else last - before
-
-        return Churn(self.engine, plan, barrier, knobs, broadcasts)
-
-    async def reclaim(self) -> None:
-        """Push the dying memcgs below our own parent out, so that churn does not pile them up."""
-        _ = await asyncio.to_thread(reclaim, self.parent_memcg)  # what stays is tried again after the next trial
+        Under load an engine may be unable to ask its runtime for its version. That is not a change.
+        """
+        return fill_unnamed(await self.engine.info(), EngineNames(str(self.info), self.info.runtime)) != self.info
 
     async def tidy(self) -> int:
-        """Between two trials: remove what could not be removed, or was made after its call was given up.
+        """Between two trials: remove containers whose removal failed, or that appeared after their creation timed out.
 
-        Returns how many containers there were. What stays is said, and tried again after the next trial; an engine
-        that is gone is found out by that one.
+        Returns their number. What cannot be removed is logged, and tried again after the next trial. If the engine is
+        gone, the next trial finds out.
         """
         try:
-            return await reap_containers(self.engine, self.instance)
+            return await reap_containers(self.engine, self.setup.instance)
         except EngineAnswerLostError:
             return 0
         except EngineError as error:
-            say_clean_up_failed(error)
+            log_clean_up_failed(error)
             return 0
 
     async def recover(self) -> None:
-        """After a trial that failed: remove what it may have left, and give the canary a new child."""
-        await reap_everything(self.engine, self.info, self.instance, self.cgroups)
-        await tell_failure(self.canary.restart())
-
-    async def restore(self) -> None:
-        """Before a trial: make again what others have removed since it was made. Each is logged.
-
-        A cgroup parent that is gone is made again by the engine. Raises KickwatchError or OSError where something
-        cannot be made again, a user's image above all.
-        """
-        made = [what for what in (await self._restore_image(), await self.canary.restore()) if what]
-        for what in made:
-            logger().info(Event.RESTORED, what=what)
-        if made:
-            await asyncio.sleep(_WARM_UP_SETTLE_S)
-
-    async def _restore_image(self) -> str:
-        """What was done, empty for nothing."""
-        try:
-            await self.engine.require_image(self.image)
-        except ImageAbsentError:
-            if not self.own_image:
-                raise
-            await self.engine.prepare_image(await _own_program())
-            return f"the image {self.image} was removed, in whole or in part; it is made again"
-        return ""
+        """After a failed trial: remove what it may have left, and restart the canary's child."""
+        await reap_everything(self.engine, self.info, self.setup.instance, self.cgroups)
+        await log_failure(self.canary.restart())
 
     async def warm_up(self) -> None:
         """One container and a few bare memcgs without limits: the first kmem memcg of a boot flips static keys."""
-        plan = self.plan(new_trial_id(), 1)
-        knobs = Knobs(parent=self.parent_memcg)
-        (container,) = await self.churn(plan, knobs).run()
+        plan = self.setup.plan(new_trial_id(), WARM_UP_CONTAINERS)
+        knobs, after = Knobs(parent=self.setup.parent_memcg), broadcasts_since(self.armed.creation_broadcasts)
+        (container,) = await self.setup.churn(plan, knobs, after).run()
         if container.failure:
             self.remarks.append(Remark(RemarkKind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
         if self.cgroups.version is CgroupVersion.V2:
             self.kernel_memory_paid = await self.canary.charges_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
         await self.canary.remove_batch()
-        await asyncio.sleep(_WARM_UP_SETTLE_S)
+        await asyncio.sleep(SETTLE_S)
 
     @classmethod
     def open(
@@ -228,17 +148,17 @@ class Rig:
         ending: Shutdown | None = None,
         known: EngineNames | None = None,
     ) -> "_Opening":
-        """Set everything up; on the way out containers, cgroups, image and probes are gone again.
+        """Set everything up. On exit containers, cgroups, image and probes are removed.
 
-        Observers that are given (`armed`) stay open. `alive` is called whenever a call to the engine has ended, however
-        it did. Once `ending` begins, an engine that hangs is not waited for with all the time its calls have. `known`:
-        how the engine named itself before, for one that cannot name its runtime now.
+        Observers passed as `armed` stay open. `alive` is called at the end of each call to the engine, failed or not.
+        Once `ending` has begun, calls to an engine that does not answer are cut short. `known`: how the engine named
+        itself before, in case it cannot name its runtime now.
         """
         return _Opening(config, armed, alive, ending or Shutdown(), known)
 
 
 class _Opening:
-    """The two-phase start and the bounded stop of a Rig. `begun`: containers that the start asked for."""
+    """The two-phase start and the bounded stop of a Rig. `begun`: containers that the start requested."""
 
     def __init__(
         self,
@@ -267,14 +187,14 @@ class _Opening:
         await self._take_down()
 
     async def _take_down(self) -> None:
-        """To its end even if a second signal comes; what an engine that hangs keeps is the next start's to reap."""
+        """Runs to its end even if a second signal comes. If the engine hangs, the next start removes the rest."""
         try:
             await run_shielded(self._stack.aclose(), _CLEAN_UP_S)
         except TimeoutError:
             what = f"clean-up did not end within {_CLEAN_UP_S:.0f} s"
             logger().error(Event.CLEAN_UP_FAILED, what=what, remedy="the next start of kickwatch removes the rest")
-        except KickwatchError as error:  # whatever ends the rig, a signal or an engine that is gone, goes on
-            say_clean_up_failed(error)
+        except KickwatchError as error:  # must not hide what ended the session: a signal, an engine that is gone
+            log_clean_up_failed(error)
 
     async def _set_up(self) -> Rig:
         config = self._config
@@ -290,13 +210,13 @@ class _Opening:
         image = await self._image(engine)
         reap = partial(reap_everything, engine, info, instance, cgroups)
         reaped = await reap()
-        self._stack.push_async_callback(reap)  # undone last to first: containers before the image they use
+        self._stack.push_async_callback(reap)  # runs in reverse order: containers are removed before the image they use
         armed = self._armed or await ArmedObservers.open()
         if self._armed is None:
             self._stack.callback(armed.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))
-        rig = Rig(config, engine, info, instance, cgroups, image, armed, canary, reaped, self._alive)
-        rig.remarks += chosen.remarks
+        setup = EngineSetup(config, engine, info, instance, cgroups, image)
+        rig = Rig(setup, armed, canary, reaped, self._alive, list(chosen.remarks))
         rig.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS
         await rig.warm_up()
@@ -307,14 +227,10 @@ class _Opening:
         if wanted:
             await engine.require_image(wanted)
             return wanted
-        program = await _own_program()
+        program = await own_program()
 
         async def remove() -> None:
-            await tell_failure(engine.remove_image(image_reference(program)))
+            await log_failure(engine.remove_image(image_reference(program)))
 
         self._stack.push_async_callback(remove)
         return await engine.prepare_image(program)
-
-
-async def _own_program() -> bytes:
-    return await asyncio.to_thread(lambda: binary("workload").read_bytes())

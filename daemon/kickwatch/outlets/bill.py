@@ -1,7 +1,8 @@
-"""The bill of an hour: trials added up to the fields of `kickwatch.summary`. Pure, and its memory is bounded.
+"""The bill of an hour: the sum over its trials, as the fields of `kickwatch.summary`. Pure, in bounded memory.
 
-Requests are above the rate of the quiet windows; broadcasts and waits are as counted, since the stack is the proof.
-Void trials prove nothing: only their reasons are counted. A trial whose probe did not attribute has no cells to add.
+Requests are those above the rate of the quiet windows. Broadcasts and waits are as counted, since their stacks prove
+where they come from. A void trial proves nothing: only its reasons are counted. A trial whose probe did not attribute
+requests adds no cells.
 """
 
 import math
@@ -10,44 +11,41 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from kickwatch.detect.bill import BillRow, share, trial_rows
 from kickwatch.detect.figures import (
-    above_quiet,
     attributed,
     counted,
     creation_broadcasts,
     longest_wait_ns,
-    merge_cells,
     milliseconds,
-    per,
     total_waits,
     waits_known,
 )
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.detect.verdict import void_reasons
 from kickwatch.model import Cell, Container, Trial, Verdict
-from kickwatch.outlets.broadcast import share
 
 MOST_CELLS = 12
 _STEPS = ("create", "start", "wait", "remove")
-_BUCKETS_PER_OCTAVE = 16  # a percentile is within 2.2 % of the true one
-_SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: 512 buckets at most
+_BUCKETS_PER_OCTAVE = 16  # a percentile is off by at most 2.2 %
+_SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: at most 512 buckets
 
 Key = tuple[str, str, str]  # reason, origin, path
 
 
 @dataclass
 class Percentiles:
-    """Durations in buckets of equal ratio."""
+    """Durations in logarithmic buckets."""
 
     buckets: Counter[int] = field(default_factory=Counter)
 
     def add(self, duration_ms: float) -> None:
-        """One more duration."""
-        kept = min(max(duration_ms, _SHORTEST_MS), _LONGEST_MS)
-        self.buckets[round(math.log2(kept) * _BUCKETS_PER_OCTAVE)] += 1
+        """Add one duration."""
+        bounded_ms = min(max(duration_ms, _SHORTEST_MS), _LONGEST_MS)
+        self.buckets[round(math.log2(bounded_ms) * _BUCKETS_PER_OCTAVE)] += 1
 
     def at(self, percent: float) -> float | None:
-        """The duration that `percent` of them do not exceed, ms; None where there are none."""
+        """The duration in ms that `percent` of the durations do not exceed. None if there are none."""
         wanted = math.ceil(self.buckets.total() * percent / 100)
         for bucket in sorted(self.buckets):
             wanted -= self.buckets[bucket]
@@ -57,22 +55,15 @@ class Percentiles:
 
 
 @dataclass
-class _Row:
-    requests: float = 0.0  # of the churn windows; in the totals above the quiet windows' rate
-    broadcasts: int = 0
-    churned: bool = False  # whether a churn window had any
-
-
-@dataclass
 class _Waits:
     waits: int = 0
     wait_ns: int = 0
-    longest_ns: int | None = 0  # None: somebody waited, and how long the longest was is not known
+    longest_ns: int | None = 0  # None: there were waits, but the longest is unknown
 
 
 @dataclass
 class _Totals:
-    """What is forgotten when the bill is told."""
+    """Totals, reset after each summary."""
 
     trials: int = 0
     void: Counter[str] = field(default_factory=Counter)
@@ -80,54 +71,56 @@ class _Totals:
     failed: int = 0
     attributed: int = 0  # containers of trials whose probe attributed
     creation_broadcasts: int = 0
-    rows: dict[Key, _Row] = field(default_factory=dict)
+    rows: dict[Key, BillRow] = field(default_factory=dict)
     waits: _Waits | None = None
     latencies: dict[str, Percentiles] = field(default_factory=lambda: {step: Percentiles() for step in _STEPS})
     paused_s: float = 0.0
 
 
 class Bill:
-    """Adds trials up until it is told; the verdict and the node outlive that, since conditions do."""
+    """The sum of the trials since the last summary. The verdict and the node are kept, since they still hold."""
 
     def __init__(self) -> None:
-        """Nothing to tell yet: the verdict is unknown."""
+        """No trial yet: the verdict is unknown."""
         self._totals = _Totals()
         self._verdict = Verdict.UNKNOWN
         self._node: dict[str, Any] = {}
 
     def add(self, trial: Trial, outcome: TrialOutcome) -> None:
-        """One trial, and what the evidence said of it."""
+        """Add a trial and its outcome."""
         totals = self._totals
         self._node = {
             "kernel": trial.node.kernel,
             "engine": trial.node.engine,
             "cpus_online": trial.node.cpus_online,
         }
-        lives = counted(trial)
-        totals.failed += len(trial.containers) - len(lives)
+        containers = counted(trial)
+        totals.failed += len(trial.containers) - len(containers)
         void = [each.value for each in trial.disturbances] or void_reasons([trial])
         if void:
             totals.void.update(void)
             return
         self._verdict = outcome.verdict
         totals.trials += 1
-        totals.containers += len(lives)
-        _add_latencies(totals.latencies, lives)
+        totals.containers += len(containers)
+        _add_latencies(totals.latencies, containers)
         if attributed(trial):
-            totals.attributed += len(lives)
+            totals.attributed += len(containers)
             totals.creation_broadcasts += creation_broadcasts(trial.churn.cells)
-            _add_cells(totals.rows, trial)
+            for key, row in trial_rows(trial, _key).items():
+                totals.rows[key] = totals.rows.get(key, BillRow()).plus(row)
         if waits_known(trial):
             totals.waits = _added(totals.waits or _Waits(), trial)
 
     def paused(self, seconds: float) -> None:
-        """So long the guard kept the churn from the node."""
+        """Add seconds in which the guard blocked trials."""
         self._totals.paused_s += seconds
 
     def take(self, period_s: float) -> dict[str, Any]:
-        """The fields of `kickwatch.summary`, and an empty bill. `period_s`: since the last one was taken.
+        """The fields of `kickwatch.summary`. Resets the bill. `period_s`: the time since the last summary.
 
-        None stands for what no trial could know. `kernel`, `engine` and `cpus_online` are missing before the first one.
+        A field is None if no trial could measure it. `kernel`, `engine` and `cpus_online` are missing before the first
+        trial.
         """
         totals, self._totals = self._totals, _Totals()
         waits = totals.waits
@@ -151,50 +144,34 @@ class Bill:
         } | self._node
 
 
-def _add_latencies(latencies: dict[str, Percentiles], lives: Iterable[Container]) -> None:
-    for life in lives:
+def _add_latencies(latencies: dict[str, Percentiles], containers: Iterable[Container]) -> None:
+    for container in containers:
         for step in _STEPS:
-            latencies[step].add(getattr(life, f"{step}_ms"))
+            latencies[step].add(getattr(container, f"{step}_ms"))
 
 
-def _add_cells(rows: dict[Key, _Row], trial: Trial) -> None:
-    """Cells that only the quiet window had are subtracted too, or the sum would lean upwards."""
-    churn, quiet = _by_key(trial.churn.cells), _by_key(trial.quiet.cells)
-    for key in churn.keys() | quiet.keys():
-        row = rows.setdefault(key, _Row())
-        with_containers, without = churn.get(key, _Row()), quiet.get(key, _Row())
-        row.requests += above_quiet(trial, with_containers.requests, without.requests)
-        row.broadcasts += with_containers.broadcasts
-        row.churned |= key in churn
+def _key(cell: Cell) -> Key:
+    return cell.reason, cell.origin.value, cell.path.value
 
 
-def _by_key(cells: Iterable[Cell]) -> dict[Key, _Row]:
-    rows: dict[Key, _Row] = {}
-    for cell in merge_cells(cells):
-        row = rows.setdefault((cell.reason, cell.origin.value, cell.path.value), _Row())
-        row.requests += cell.requests
-        row.broadcasts += cell.broadcasts
-    return rows
-
-
-def _top(rows: dict[Key, _Row], containers: int) -> list[dict[str, Any]]:
-    """Broadcasts first, then the dearest; ties in the order of their names."""
-    churned = ((key, row) for key, row in rows.items() if row.churned)
-    dearest = sorted(churned, key=lambda item: (-item[1].broadcasts, -item[1].requests, item[0]))
+def _top(rows: dict[Key, BillRow], containers: int) -> list[dict[str, Any]]:
+    """At most MOST_CELLS rows: by broadcasts, then by requests, then by name."""
+    billed = ((key, row) for key, row in rows.items() if row.with_containers)
+    ordered = sorted(billed, key=lambda item: (-item[1].broadcasts, -item[1].above_quiet, item[0]))
     return [
         {
             "reason": reason,
             "origin": origin,
             "path": path,
-            "requests_per_container": per(row.requests, containers),
-            "broadcasts_per_container": per(row.broadcasts, containers),
+            "requests_per_container": share(row.above_quiet, containers),
+            "broadcasts_per_container": share(row.broadcasts, containers),
         }
-        for (reason, origin, path), row in dearest[:MOST_CELLS]
+        for (reason, origin, path), row in ordered[:MOST_CELLS]
     ]
 
 
 def _added(waits: _Waits, trial: Trial) -> _Waits:
     count, wait_ns = total_waits(trial.churn.waits)
-    both = (waits.longest_ns, longest_wait_ns(trial.churn.waits))
-    longest_ns = max([each for each in both if each], default=None if None in both else 0)
+    longest = (waits.longest_ns, longest_wait_ns(trial.churn.waits))
+    longest_ns = max([each for each in longest if each], default=None if None in longest else 0)
     return _Waits(waits.waits + count, waits.wait_ns + wait_ns, longest_ns)

@@ -1,10 +1,11 @@
-"""What an alert says: the cell to blame, a headline a person understands, and how to confirm it without kickwatch."""
+"""The fields of an alert: the cell to blame, a headline for people, a command that confirms it without kickwatch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kickwatch.attribution.reasons import explain
+from kickwatch.detect.bill import share
 from kickwatch.detect.figures import (
     attributed,
     counted,
@@ -22,7 +23,7 @@ from kickwatch.model import Cell, MutexWait, Trial
 
 @dataclass(frozen=True)
 class Blame:
-    """The creation-path cell with the most broadcasts, and what it is counted by: `container` or `memory cgroup`."""
+    """The creation-path cell with the most broadcasts. `unit`: `container` or `memory cgroup`; `units`: how many."""
 
     cell: Cell
     units: int
@@ -30,7 +31,7 @@ class Blame:
 
 
 def blame(trials: Sequence[Trial]) -> Blame | None:
-    """The worst cell of the containers, of the canaries when the containers have none; None when no probe tells."""
+    """The worst cell of the containers, or else of the canaries. None if no creation-path broadcast was attributed."""
     canaries = [trial.canary for trial in trials if trial.canary is not None]
     containers = sum(len(counted(trial)) for trial in trials)
     memcgs = sum(canary.memcgs for canary in canaries)
@@ -45,13 +46,13 @@ def blame(trials: Sequence[Trial]) -> Blame | None:
 
 
 def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The fields of `kickwatch.broadcast_detected`, from the trials the verdict was computed from.
+    """The fields of `kickwatch.broadcast_detected`. `trials`: those that the verdict is computed from.
 
-    None is what none of them could know.
+    A field is None if none of them could measure it.
     """
     node = trials[-1].node
-    seen = [trial for trial in trials if attributed(trial)]
-    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in seen)
+    probed = [trial for trial in trials if attributed(trial)]
+    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in probed)
     worst = blame(trials)
     fields: dict[str, Any] = {
         "headline": headline(trials),
@@ -60,7 +61,7 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
         "cpus_online": node.cpus_online,
         "engine": node.engine,
         "containers": sum(len(counted(trial)) for trial in trials),
-        "broadcasts_per_container": share(broadcasts, sum(len(counted(trial)) for trial in seen)),
+        "broadcasts_per_container": share(broadcasts, sum(len(counted(trial)) for trial in probed)),
         **_wait_fields(trials),
         "trials": [trial.trial_id for trial in trials],
         "confirm": bpftrace_line(worst.cell if worst is not None else None, trials[-1].observers.ipis),
@@ -81,7 +82,7 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _wait_fields(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The waits for slab_mutex, of the trials that looked for them; None where none did."""
+    """The waits for slab_mutex, over the trials that observed them. None if none did."""
     waits = watched_waits(trials)
     count, wait_ns = (None, None) if waits is None else total_waits(waits)
     return {
@@ -92,21 +93,21 @@ def _wait_fields(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def watched_waits(trials: Sequence[Trial]) -> list[MutexWait] | None:
-    """Those of the churn windows of the trials that looked for them; None where none did."""
-    looked = [trial for trial in trials if waits_known(trial)]
-    return [wait for trial in looked for wait in trial.churn.waits] if looked else None
+    """The waits in the churn windows of the trials that observed them. None if no trial did."""
+    observed = [trial for trial in trials if waits_known(trial)]
+    return [wait for trial in observed for wait in trial.churn.waits] if observed else None
 
 
 def _share_under_slab_mutex(cell: Cell, trials: Sequence[Trial]) -> float | None:
-    """Of the cell's requests; None unless all trials could tell."""
+    """The share of the cell's requests. None unless all trials observed it."""
     return per(cell.under_slab_mutex, cell.requests) if all(map(under_slab_mutex_known, trials)) else None
 
 
 def headline(trials: Sequence[Trial]) -> str:
-    """One sentence: how often, what, by whom, at whose cost."""
+    """One sentence: how often, what, sent by whom, and who had to wait."""
     worst = blame(trials)
     if worst is None:
-        return "bare memory cgroups make the kernel interrupt every CPU; no probe tells why"
+        return "bare memory cgroups make the kernel interrupt every CPU; the reason is unknown without a probe"
     cell = worst.cell
     held = " holding slab_mutex" if cell.under_slab_mutex * 2 >= cell.requests else ""
     often = f"{per(cell.broadcasts, worst.units):g} x {cell.reason} per {worst.unit}"
@@ -115,11 +116,11 @@ def headline(trials: Sequence[Trial]) -> str:
 
 def _waiting(trials: Sequence[Trial]) -> str:
     count, wait_ns = total_waits(watched_waits(trials) or ())
-    return f", while slab_mutex was waited for {count} times, {wait_ns / 1e6:.0f} ms in all" if count else ""
+    return f", with {count} waits for slab_mutex, {wait_ns / 1e6:.0f} ms in total" if count else ""
 
 
 def sender(cell: Cell) -> str:
-    """Who made the call, from the root of its stack."""
+    """Which kind of task made the call, from the root of its stack."""
     frames = set(cell.stack)
     if "worker_thread" in frames:
         return "a kworker"
@@ -129,7 +130,7 @@ def sender(cell: Cell) -> str:
 
 
 def holders(waits: Sequence[MutexWait]) -> list[str]:
-    """The tasks that held slab_mutex, the one that cost most first."""
+    """The tasks that held slab_mutex while others waited: at most five, by waiting time."""
     cost: dict[str, int] = {}
     for wait in waits:
         cost[wait.holder] = cost.get(wait.holder, 0) + wait.wait_ns
@@ -137,9 +138,9 @@ def holders(waits: Sequence[MutexWait]) -> list[str]:
 
 
 def bpftrace_line(cell: Cell | None, rung: str = "csd") -> str:
-    """A command that shows the same requests by stack for a minute, without kickwatch; all requests without a cell.
+    """A command that shows the requests of `cell` by stack for a minute; all requests if it is None.
 
-    Where kprobes were the rung, the innermost frame is the function they were on.
+    On the kprobe rung, the innermost frame of the stack is the probed function.
     """
     place, func = "tracepoint:csd:csd_queue_cpu", "args->func"
     if rung == "kprobe":
@@ -150,13 +151,8 @@ def bpftrace_line(cell: Cell | None, rung: str = "csd") -> str:
     return f"bpftrace -e '{program} interval:s:60 {{ exit(); }}'"
 
 
-def share(amount: float, units: int) -> float | None:
-    """The same; None where there was nothing to share among."""
-    return per(amount, units) if units else None
-
-
 def identity(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Which node, and which trials: what every alert says."""
+    """The fields that every alert has: the node and the trials."""
     node = trials[-1].node
     return {"kernel": node.kernel, "engine": node.engine, "trials": [trial.trial_id for trial in trials]}
 

@@ -21,12 +21,12 @@ _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
 
 
 def alerts(outcome: TrialOutcome, recent: Sequence[Trial]) -> list[Alert]:
-    """The log records of one trial's outcome; `recent` are the newest trials, for the figures of an alert."""
-    told = [_alert(change, outcome, recent) for change in outcome.changes]
+    """The log records for the outcome of one trial. `recent`: the newest trials, for the figures of an alert."""
+    records = [_alert(change, outcome, recent) for change in outcome.changes]
     if outcome.restart_reason:
         what = f"evidence starts again: {outcome.restart_reason}"
-        told.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": what}))
-    return told
+        records.insert(0, Alert("info", Event.EVIDENCE_DROPPED, {"what": what}))
+    return records
 
 
 def _alert(change: Change, outcome: TrialOutcome, recent: Sequence[Trial]) -> Alert:

@@ -1,4 +1,4 @@
-"""The log records of one run's verdict (`kickwatch trial`); the daemon's come from the changes of its conditions."""
+"""The log records for the verdict of `kickwatch trial`. The daemon logs changes of its conditions instead."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from kickwatch.outlets.broadcast import broadcast_fields, contention_fields
 
 
 def alerts_of(trials: Sequence[Trial], judgement: ReasonedVerdict) -> list[Alert]:
-    """What a verdict over the trials of one run has to say to the log; a quiet one says nothing."""
-    told = []
+    """The log records for the verdict over the trials of one run; none for a quiet one without findings."""
+    alerts = []
     verdict = {"verdict": judgement.verdict.value}
     if judgement.verdict is Verdict.BROADCASTING:
-        told.append(Alert("error", Event.BROADCAST_DETECTED, broadcast_fields(trials) | verdict))
+        alerts.append(Alert("error", Event.BROADCAST_DETECTED, broadcast_fields(trials) | verdict))
     if Finding.SLAB_MUTEX_CONTENTION in judgement.findings:
-        told.append(Alert("warning", Event.CONTENTION_DETECTED, contention_fields(trials) | verdict))
-    return told
+        alerts.append(Alert("warning", Event.CONTENTION_DETECTED, contention_fields(trials) | verdict))
+    return alerts

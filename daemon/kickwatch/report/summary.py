@@ -3,6 +3,7 @@
 from statistics import quantiles
 from typing import Any
 
+from kickwatch.detect.bill import BillRow, share, trial_rows
 from kickwatch.detect.figures import (
     above_quiet,
     attributed,
@@ -78,8 +79,7 @@ def per_container(trial: Trial) -> dict[str, float | None]:
 
 def _each(trial: Trial, amount: float | None, digits: int = _DIGITS) -> float | None:
     """`amount` per container that counts."""
-    containers = len(counted(trial))
-    return None if amount is None or not containers else round(amount / containers, digits)
+    return None if amount is None else share(amount, len(counted(trial)), digits)
 
 
 def _above(trial: Trial, churn: float | None, quiet: float | None) -> float | None:
@@ -117,11 +117,11 @@ def bill(trial: Trial) -> list[dict[str, Any]] | None:
     """
     if trial.observers.ipis is IpiRung.COUNTERS:
         return None
-    quiet = {cell.identity: cell.requests for cell in trial.quiet.cells}
-    return [_bill_row(trial, cell, quiet.get(cell.identity, 0)) for cell in trial.churn.cells]
+    rows = trial_rows(trial, lambda cell: cell.identity)
+    return [_bill_row(trial, cell, rows[cell.identity]) for cell in trial.churn.cells]
 
 
-def _bill_row(trial: Trial, cell: Cell, quiet_requests: int) -> dict[str, Any]:
+def _bill_row(trial: Trial, cell: Cell, row: BillRow) -> dict[str, Any]:
     others = max(1, trial.node.cpus_online - 1)
     return {
         "reason": cell.reason,
@@ -132,8 +132,8 @@ def _bill_row(trial: Trial, cell: Cell, quiet_requests: int) -> dict[str, Any]:
         "calls": cell.calls,
         "broadcasts": cell.broadcasts,
         "under_slab_mutex": cell.under_slab_mutex if under_slab_mutex_known(trial) else None,
-        "sweeps_per_container": _each(trial, above_quiet(trial, cell.requests, quiet_requests) / others),
-        "quiet_rate_hz": round(quiet_rate_hz(trial, quiet_requests), _DIGITS),
+        "sweeps_per_container": _each(trial, row.above_quiet / others),
+        "quiet_rate_hz": round(quiet_rate_hz(trial, row.quiet_requests), _DIGITS),
         "stack": list(cell.stack),
     }
 

@@ -18,10 +18,15 @@ Step = Callable[[str], None]  # takes what a trial does now
 
 
 class TrialUnderWay(Protocol):
-    """One trial. `begun`: containers that the engine was asked for, however the trial ends."""
+    """One trial."""
 
-    begun: int
-    remarks: list[Remark]
+    @property
+    def begun(self) -> int:
+        """Containers requested from the engine so far, however the trial ends."""
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What a person should know about it."""
 
     async def run(self) -> Trial:
         """Run it to its end. Raises KickwatchError, OSError."""

@@ -1,4 +1,4 @@
-"""The bill of other people's containers: what nobody saw is not known, and no zero."""
+"""The bill in passive mode: a figure that was not observed is unknown, not zero."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +15,11 @@ WAITS = ("slab_mutex_waits", "slab_mutex_wait_ms", "slab_mutex_longest_ms")
 
 
 class Observed:
-    """An observatory whose windows are made beforehand; the mutex may be learnt after the first of them."""
+    """An observatory with given windows. `learns`: the address of slab_mutex is found after the first one."""
 
-    def __init__(self, *windows: Window, csd: bool = True, waits: bool = True, learns: bool = False) -> None:
+    def __init__(self, *windows: Window, requests: bool = True, waits: bool = True, learns: bool = False) -> None:
         self.windows = list(windows)
-        self.requests = object() if csd else None
+        self.requests = object() if requests else None
         self.waits_known = waits
         self._learns = learns
 
@@ -34,39 +34,39 @@ class Observed:
 
 
 async def summary(observed: Observed, *, control: bool = True) -> dict[str, Any]:
-    """What is told when all its windows were seen."""
+    """The summary after all its windows."""
     armed: Any = SimpleNamespace(observatory=observed, control=SimpleNamespace(passed=control))
     passive = Passive(replace(Config(), service=ServiceConfig(summary_period_s=1.0)), armed, lambda _: None)
     passive._containers = 2
     await passive.look()
     while observed.windows:
         await passive.look()
-    told = passive.summary_if_due(1.0)
-    assert told is not None
-    return told
+    fields = passive.summary_if_due(1.0)
+    assert fields is not None
+    return fields
 
 
-async def test_what_was_seen_is_billed() -> None:
-    told = await summary(Observed(window("passive", TLB, kick(4), waits=(wait(3),))))
-    assert told["creation_path_broadcasts_per_container"] == 2.0
-    assert [row["reason"] for row in told["bill"]] == ["flush_tlb_func", "kick_all_cpus_sync"]
-    assert [told[key] for key in WAITS] == [3, 18.0, 9.0]
-    silent = await summary(Observed(window("passive", TLB)))
-    assert [silent[key] for key in WAITS] == [0, 0.0, 0.0]
-    assert silent["creation_path_broadcasts_per_container"] == 0.0
+async def test_the_bill_has_what_the_probes_saw() -> None:
+    fields = await summary(Observed(window("passive", TLB, kick(4), waits=(wait(3),))))
+    assert fields["creation_path_broadcasts_per_container"] == 2.0
+    assert [row["reason"] for row in fields["bill"]] == ["flush_tlb_func", "kick_all_cpus_sync"]
+    assert [fields[key] for key in WAITS] == [3, 18.0, 9.0]
+    without = await summary(Observed(window("passive", TLB)))
+    assert [without[key] for key in WAITS] == [0, 0.0, 0.0]
+    assert without["creation_path_broadcasts_per_container"] == 0.0
 
 
-@pytest.mark.parametrize(("csd", "control"), [(False, True), (True, False)])
-async def test_without_a_probe_that_is_proved_there_is_no_bill(csd: bool, control: bool) -> None:
-    told = await summary(Observed(window("passive", TLB), csd=csd), control=control)
-    assert told["bill"] is None
-    assert told["creation_path_broadcasts_per_container"] is None
-    assert told["slab_mutex_waits"] == 0  # another probe's
+@pytest.mark.parametrize(("requests", "control"), [(False, True), (True, False)])
+async def test_without_a_working_probe_there_is_no_bill(requests: bool, control: bool) -> None:
+    fields = await summary(Observed(window("passive", TLB), requests=requests), control=control)
+    assert fields["bill"] is None
+    assert fields["creation_path_broadcasts_per_container"] is None
+    assert fields["slab_mutex_waits"] == 0  # from the other probe
 
 
-async def test_waits_that_were_not_watched_all_the_time_are_not_known() -> None:
+async def test_waits_that_were_not_observed_all_the_time_are_unknown() -> None:
     one = window("passive", TLB)
     for observed in (Observed(one, waits=False), Observed(one, one, waits=False, learns=True)):
-        told = await summary(observed)
-        assert [told[key] for key in WAITS] == [None] * 3
-        assert told["bill"]
+        fields = await summary(observed)
+        assert [fields[key] for key in WAITS] == [None] * 3
+        assert fields["bill"]

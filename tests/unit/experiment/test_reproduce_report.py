@@ -34,7 +34,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "interrupts"
 
 
 def sample(cal: tuple[int, ...], tlb: tuple[int, ...] | None = None) -> InterruptSample:
-    """Counters of as many CPUs as `cal` has."""
+    """Counters, one CPU for each figure in `cal`."""
     counts = {IpiKind.CAL: cal} if tlb is None else {IpiKind.CAL: cal, IpiKind.TLB: tlb}
     return InterruptSample(tuple(range(len(cal))), counts)
 
@@ -46,18 +46,18 @@ def phase(cal: tuple[int, ...], *, tlb: tuple[int, ...] | None = None, broadcast
     return Phase(start, Reading(20 * S, end, None if broadcasts is None else 5 + broadcasts), 3 * S, quiesced=True)
 
 
-def test_published_figures_are_told_apart() -> None:
+def test_published_figures_give_the_published_verdicts() -> None:
     assert judge(phase((47741, 47741)), 10_000, 0.0).patch is Patch.UNPATCHED
     assert judge(phase((101, 101)), 10_000, 0.0).patch is Patch.PATCHED
 
 
-def test_recorded_kernels_are_told_apart() -> None:
+def test_recorded_kernels_give_the_right_verdicts() -> None:
     """4.19 on 4 CPUs: 5 calls for each of 2000 memcgs reach 3 CPUs, against 198 interrupts in all."""
     assert judge(phase((7000, 8000, 8000, 7204)), 2000, 0.0).patch is Patch.UNPATCHED
     assert judge(phase((50, 48, 50, 50)), 2000, 0.0).patch is Patch.PATCHED
 
 
-def test_sum_over_cpus_is_judged_not_the_first_cpu() -> None:
+def test_the_verdict_uses_the_sum_over_all_cpus() -> None:
     assert judge(phase((0, 20_000)), 10_000, 0.0).patch is Patch.UNPATCHED
 
 
@@ -65,7 +65,7 @@ def test_tlb_shootdowns_do_not_count() -> None:
     assert judge(phase((9000, 9000), tlb=(8990, 8990)), 10_000, 0.0).patch is Patch.PATCHED
 
 
-def test_background_is_taken_off_with_doubt() -> None:
+def test_the_background_is_subtracted_with_a_margin() -> None:
     busy = phase((5000, 5000))  # 500 a second for 20 s
     assert judge(busy, 10_000, 500.0).patch is Patch.UNKNOWN
     assert judge(busy, 10_000, 250.0).patch is Patch.UNKNOWN
@@ -79,9 +79,9 @@ def test_few_loops_prove_nothing() -> None:
 
 @pytest.mark.parametrize(("broadcasts", "patch"), [(0, Patch.PATCHED), (4999, Patch.PATCHED), (5000, Patch.UNPATCHED)])
 def test_attribution_outranks_the_counters(broadcasts: int, patch: Patch) -> None:
-    said = judge(phase((47741, 47741), broadcasts=broadcasts), 10_000, 0.0)
-    assert said.patch is patch
-    assert ("the counters alone would say unpatched" in said.why) == (patch is Patch.PATCHED)
+    found = judge(phase((47741, 47741), broadcasts=broadcasts), 10_000, 0.0)
+    assert found.patch is patch
+    assert ("the counters alone would say unpatched" in found.why) == (patch is Patch.PATCHED)
 
 
 def test_attribution_needs_no_counters() -> None:
@@ -93,10 +93,10 @@ def test_attribution_needs_no_counters() -> None:
 @pytest.mark.parametrize(
     ("run", "why"), [(phase((5,)), "no other CPU"), (phase((-50, 3)), "counters were reset: CAL of CPU 0 fell")]
 )
-def test_what_cannot_be_known_is_unknown(run: Phase, why: str) -> None:
-    said = judge(run, 10_000, 0.0)
-    assert said.patch is Patch.UNKNOWN
-    assert why in said.why
+def test_without_usable_counters_it_is_unknown(run: Phase, why: str) -> None:
+    found = judge(run, 10_000, 0.0)
+    assert found.patch is Patch.UNKNOWN
+    assert why in found.why
 
 
 @given(
@@ -116,7 +116,7 @@ def test_more_interrupts_never_make_a_kernel_look_better(
 
 
 def a_run(creation: Phase, loops: int = 10_000) -> Reproduction:
-    """A reproduction with that creation."""
+    """A reproduction with this creation phase."""
     return Reproduction(
         loops=loops,
         background_hz=0.0,
@@ -169,7 +169,7 @@ def test_without_kernel_memory_accounting_nothing_is_proven() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fate", "said"),
+    ("fate", "text"),
     [
         ("set", "kernel memory set"),
         ("noop", "accepted and ignored"),
@@ -178,8 +178,8 @@ def test_without_kernel_memory_accounting_nothing_is_proven() -> None:
         ("absent", "absent"),
     ],
 )
-def test_fate_of_the_kmem_limit_is_told(fate: str, said: str) -> None:
-    assert said in limits_line("set", fate)
+def test_the_report_says_what_became_of_the_kmem_limit(fate: str, text: str) -> None:
+    assert text in limits_line("set", fate)
 
 
 def test_meminfo() -> None:
@@ -216,7 +216,7 @@ class FakeNode:
     removed: int = 0
 
     async def sleep(self, duration_s: float) -> None:
-        """Time passes in steps of 0.1 s."""
+        """Advance the clock, in steps of 0.1 s."""
         for _ in range(round(duration_s * 10)):
             since = None if self.created_at_s is None else self.now_s - self.created_at_s
             self.calls += self.rate_hz(since) / 10
@@ -241,7 +241,7 @@ class FakeNode:
         return S // 10
 
     async def memory(self) -> Memory:
-        """Only the parent's account shows the memcgs."""
+        """Only the parent's counter shows the memcgs."""
         return Memory(1000 * MIB, 0, 0, self.live * self.bytes_per_memcg)
 
 
@@ -274,16 +274,16 @@ async def test_still_node_is_watched_no_longer_than_needed() -> None:
     assert verdict(run).patch is Patch.PATCHED
 
 
-async def test_storm_without_end_is_given_up() -> None:
+async def test_settling_gives_up_on_an_endless_storm() -> None:
     run = await run_on(FakeNode(lambda since: 1.0 if since is None else 5000.0))
     assert not run.creation.quiesced
     assert 40 <= run.creation.elapsed_s <= 42
-    assert "not still at the end" in report(run)
+    assert "not at rest at the end" in report(run)
 
 
 @pytest.mark.parametrize("noise_hz", [0.0, 500.0])
-async def test_attributed_count_tells_of_rest_on_a_noisy_node_too(noise_hz: float) -> None:
-    """The creation path broadcasts for 12 s; whatever else the counters count is no matter where a probe tells."""
+async def test_attributed_broadcasts_show_rest_even_on_a_noisy_node(noise_hz: float) -> None:
+    """The creation path broadcasts for 12 s. With a probe, other interrupts do not matter."""
     node = FakeNode(lambda _: noise_hz)
 
     async def attributing() -> Reading:

@@ -1,78 +1,77 @@
-"""What the containers' memcgs say of kernel memory accounting, and what a canary batch says of its probe."""
+"""A trial as the daemon runs it: the settings from the configuration, and what remains known however it ends."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
-from builders import containers, window
-from kickwatch.experiment.trial_run import TrialRun, kmem_accounting
-from kickwatch.model import Container, KmemAccounting
-from kickwatch.observe.interrupts import InterruptSample
-from kickwatch.observe.observatory import Observatory, Sample
-from kickwatch.observe.readings import Health
-from kickwatch.observe.request_cells import RequestSample
+from kickwatch.configuration.types import Config, TrialConfig
+from kickwatch.errors import EngineError
+from kickwatch.experiment import trial_run
+from kickwatch.experiment.trial import order_of
+from kickwatch.experiment.trial_run import TrialRun
+from kickwatch.journal.remark import Remark, RemarkKind
+from virtual_trial import FakeObservers, FakeWorkload, Stage, VirtualClock
 
-
-def charged(*kmem_bytes: int | None) -> tuple[Container, ...]:
-    """Containers whose memcgs told these figures."""
-    lives = containers(len(kmem_bytes))
-    return tuple(replace(life, kmem_bytes=told) for life, told in zip(lives, kmem_bytes, strict=True))
+REMARK = Remark(RemarkKind.KNOB_IGNORED, "the kernel ignores this knob")
+CONFIG = TrialConfig(window_s=3.0, settle_s=7.0, seed=40, canary_memcgs=9)
 
 
-def test_a_counter_must_be_above_zero_in_every_container() -> None:
-    assert kmem_accounting(charged(1, 2), disabled=False, deferred=False) is KmemAccounting.ON
-    assert kmem_accounting(charged(1, 0), disabled=False, deferred=False) is KmemAccounting.OFF
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    stage = Stage()
+    monkeypatch.setattr(trial_run, "SystemClock", lambda: VirtualClock(stage))
+    return stage
 
 
-def test_a_deferred_statistic_tells_by_one_container_that_was_charged() -> None:
-    assert kmem_accounting(charged(0, 4096, 0), disabled=False, deferred=True) is KmemAccounting.ON
-    assert kmem_accounting(charged(0, 0, 0), disabled=False, deferred=True) is KmemAccounting.UNKNOWN
-    assert kmem_accounting(charged(0, 0, 0), disabled=False, deferred=True, paid=True) is KmemAccounting.ON
-    assert kmem_accounting(charged(0, 0, 0), disabled=True, deferred=True, paid=True) is KmemAccounting.OFF
+def rig(stage: Stage, config: TrialConfig = CONFIG) -> Any:
+    def workload(trial_id: str) -> FakeWorkload:
+        assert trial_id
+        made = FakeWorkload(stage)
+        made.remarks = [REMARK]  # type: ignore[attr-defined]
+        return made
 
-
-def test_what_no_container_tells_is_unknown_and_the_command_line_outranks_all() -> None:
-    for deferred in (False, True):
-        assert kmem_accounting(charged(None), disabled=False, deferred=deferred) is KmemAccounting.UNKNOWN
-        assert kmem_accounting(charged(4096), disabled=True, deferred=deferred) is KmemAccounting.OFF
-
-
-class Batches:
-    """Stands in for the canary."""
-
-    async def create_batch(self, _memcgs: int) -> int:
-        return 1
-
-    async def remove_batch(self) -> int:
-        return 1
-
-
-@pytest.mark.parametrize(
-    ("health", "misses", "told"),
-    [
-        (Health(), 0, (0, 0)),
-        (Health(lost=2, unknown_kind=3, stackless=5), 0, (5, 5)),
-        (Health(), 9, (0, 0)),  # single requests, by interrupts
-    ],
-)
-async def test_a_batch_tells_what_its_probe_lost(health: Health, misses: int, told: tuple[int, int]) -> None:
-    samples = [
-        Sample(at, InterruptSample((0, 1), {}), RequestSample({}, seen, missed), None)
-        for at, seen, missed in ((0, Health(), 0), (1, health, misses))
-    ]
-
-    async def sample() -> Sample:
-        return samples.pop(0)
-
-    observatory: Any = SimpleNamespace(
-        sample=sample,
-        window=lambda kind, *_: window(kind),
-        requests_lost=Observatory.requests_lost,
+    plan = SimpleNamespace(concurrency=2, hold_s=0.25)
+    return SimpleNamespace(
+        setup=SimpleNamespace(config=Config(trial=config), plan=lambda *_: plan),
+        armed=FakeObservers(stage),
+        workload=workload,
+        alive=lambda: stage.alive_at_s.append(stage.now_s),
     )
-    config = SimpleNamespace(trial=SimpleNamespace(canary_memcgs=100))
-    rig: Any = SimpleNamespace(observatory=observatory, canary=Batches(), config=config)
-    batch = await TrialRun(rig, 1, lambda _: None)._canary()
-    assert batch is not None
-    assert (batch.memcgs, batch.lost_events, batch.stackless_events) == (100, *told)
+
+
+async def test_the_settings_are_the_configurations(stage: Stage) -> None:
+    run = TrialRun(rig(stage), 4, stage.texts.append, 3)
+    settings = run._settings()
+    assert (settings.containers, settings.window_s, settings.settle_s) == (4, 3.0, 7.0)
+    assert (settings.canary_memcgs, settings.concurrency, settings.hold_s) == (9, 2, 0.25)
+    record = await run.run()
+    assert record.trial_id == settings.trial_id == run.trial_id
+    assert (record.seed, record.order) == (43, order_of(43))
+    assert record.concurrency == 2
+    assert record.canary is not None
+    assert record.canary.memcgs == 9
+    assert stage.texts[-1] == "canary, 9 memory cgroups"
+    assert stage.alive_at_s
+
+
+async def test_each_trial_of_a_daemon_has_another_order_under_one_seed(stage: Stage) -> None:
+    runs = [TrialRun(rig(stage), 1, stage.texts.append, number) for number in range(20)]
+    seeds = [run._settings().seed for run in runs]
+    assert seeds == list(range(40, 60))
+    assert len({order_of(seed) for seed in seeds}) == 2
+
+
+def test_without_a_seed_each_trial_draws_one(stage: Stage) -> None:
+    runs = [TrialRun(rig(stage, TrialConfig(seed=0)), 1, stage.texts.append) for _ in range(3)]
+    assert len({run._settings().seed for run in runs}) == 3
+
+
+async def test_what_began_is_known_after_a_failure(stage: Stage) -> None:
+    run = TrialRun(rig(stage), 4, stage.texts.append)
+    assert run.begun == 0
+    stage.fail_at = "container"
+    with pytest.raises(EngineError):
+        await run.run()
+    assert run.begun == 1
+    assert run.remarks == [REMARK]

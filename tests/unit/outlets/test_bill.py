@@ -1,4 +1,4 @@
-"""The hour's bill: what is added up, what is left out, and that telling it empties it."""
+"""The bill of an hour: what it adds up, what it leaves out, and that each summary resets it."""
 
 from statistics import quantiles
 
@@ -24,87 +24,89 @@ from kickwatch.model import (
 from kickwatch.outlets.bill import MOST_CELLS, Bill, Percentiles
 
 QUIET = TrialOutcome(trial="0badcafe", verdict=Verdict.QUIET)
-SICK = TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING)
+BROADCASTING = TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING)
 
 
 def bill(*trials: Trial, outcome: TrialOutcome = QUIET) -> Bill:
-    """A bill with those trials."""
+    """A bill of these trials."""
     one = Bill()
     for each in trials:
         one.add(each, outcome)
     return one
 
 
-def test_before_the_first_trial_nothing_is_claimed() -> None:
-    told = Bill().take(3600.04)
-    assert told["verdict"] == "unknown"
-    assert told["period_s"] == 3600.0
-    assert told["trials"] == told["containers"] == told["failed"] == 0
-    assert told["creation_path_broadcasts_per_container"] is None
-    assert told["slab_mutex_waits"] is None
-    assert told["bill"] is None
-    assert told["latency_ms"]["create"] == {"p50": None, "p99": None}
-    assert "kernel" not in told
+def test_before_the_first_trial_the_fields_are_empty() -> None:
+    fields = Bill().take(3600.04)
+    assert fields["verdict"] == "unknown"
+    assert fields["period_s"] == 3600.0
+    assert fields["trials"] == fields["containers"] == fields["failed"] == 0
+    assert fields["creation_path_broadcasts_per_container"] is None
+    assert fields["slab_mutex_waits"] is None
+    assert fields["bill"] is None
+    assert fields["latency_ms"]["create"] == {"p50": None, "p99": None}
+    assert "kernel" not in fields
 
 
-def test_trials_add_up_per_container_of_them_all() -> None:
-    told = bill(trial(kick(46), count=23), trial(count=17, containers=containers(17, failed=2)), outcome=SICK).take(60)
-    assert told["verdict"] == "broadcasting"
-    assert told["mode"] == "experiment"
-    assert (told["trials"], told["containers"], told["failed"]) == (2, 40, 2)
-    assert told["creation_path_broadcasts_per_container"] == 1.15
-    assert told["bill"][0] == {
+def test_figures_are_per_container_of_all_trials() -> None:
+    fields = bill(
+        trial(kick(46), count=23), trial(count=17, containers=containers(17, failed=2)), outcome=BROADCASTING
+    ).take(60)
+    assert fields["verdict"] == "broadcasting"
+    assert fields["mode"] == "experiment"
+    assert (fields["trials"], fields["containers"], fields["failed"]) == (2, 40, 2)
+    assert fields["creation_path_broadcasts_per_container"] == 1.15
+    assert fields["bill"][0] == {
         "reason": "kick_all_cpus_sync",
         "origin": "slab",
         "path": "create",
         "requests_per_container": 3.45,
         "broadcasts_per_container": 1.15,
     }
-    assert (told["kernel"], told["engine"], told["cpus_online"]) == ("6.18.0", "docker 20.10.24", 4)
+    assert (fields["kernel"], fields["engine"], fields["cpus_online"]) == ("6.18.0", "docker 20.10.24", 4)
 
 
-def test_requests_are_above_the_quiet_rate_also_where_only_the_quiet_window_had_them() -> None:
-    """One trial has 1200 - 100, the other 0 - 100: 1000 over 40 containers; each alone would lean upwards."""
+def test_requests_of_a_quiet_window_are_subtracted_even_if_the_churn_window_has_none() -> None:
+    """1200 - 100 in one trial and 0 - 100 in the other: 1000 over 40 containers."""
     other = trial(count=17, churn=window("churn", RCU))
     (tlb,) = [row for row in bill(trial(count=23), other).take(60)["bill"] if row["reason"] == "flush_tlb_func"]
     assert tlb["requests_per_container"] == 25.0
 
 
-def test_a_cell_of_quiet_windows_alone_is_not_on_the_bill() -> None:
-    silent = trial(churn=window("churn", RCU), quiet=window("quiet", TLB))
-    assert [row["reason"] for row in bill(silent).take(60)["bill"]] == ["rcu_exp_handler"]
+def test_a_cell_that_only_quiet_windows_have_is_not_on_the_bill() -> None:
+    quiet_only = trial(churn=window("churn", RCU), quiet=window("quiet", TLB))
+    assert [row["reason"] for row in bill(quiet_only).take(60)["bill"]] == ["rcu_exp_handler"]
 
 
-def test_cells_that_differ_in_their_function_alone_are_one_row() -> None:
-    told = bill(trial(churn=window("churn", TLB, replace(TLB, func="other")), quiet=window("quiet"))).take(60)
-    assert [row["requests_per_container"] for row in told["bill"]] == [round(2400 / 23, 3)]
+def test_cells_that_differ_only_in_their_function_are_one_row() -> None:
+    fields = bill(trial(churn=window("churn", TLB, replace(TLB, func="other")), quiet=window("quiet"))).take(60)
+    assert [row["requests_per_container"] for row in fields["bill"]] == [round(2400 / 23, 3)]
 
 
-def test_the_dearest_cells_are_told_those_that_broadcast_first() -> None:
+def test_the_most_expensive_cells_are_shown_those_with_broadcasts_first() -> None:
     cells = [
         Cell(reason=f"f{i:02}", func="f", origin=Origin.SCHED, path=Path.OTHER, requests=1000 + i) for i in range(30)
     ]
-    told = bill(trial(churn=window("churn", *cells, kick(1)), quiet=window("quiet"))).take(60)["bill"]
-    assert len(told) == MOST_CELLS
-    assert [row["reason"] for row in told[:3]] == ["kick_all_cpus_sync", "f29", "f28"]
+    fields = bill(trial(churn=window("churn", *cells, kick(1)), quiet=window("quiet"))).take(60)["bill"]
+    assert len(fields) == MOST_CELLS
+    assert [row["reason"] for row in fields[:3]] == ["kick_all_cpus_sync", "f29", "f28"]
 
 
-def test_void_trials_count_by_reason_and_for_nothing_else() -> None:
+def test_only_the_reasons_of_void_trials_are_counted() -> None:
     void = trial(kick(1000), containers=containers(20, failed=3), void="cpus_changed,tracing_toggled")
-    one = bill(trial(count=23), outcome=SICK)
+    one = bill(trial(count=23), outcome=BROADCASTING)
     one.add(void, QUIET)
     one.add(replace(void, void="cpus_changed"), QUIET)
     one.add(trial(kmem_accounting=KmemAccounting.OFF), QUIET)
-    told = one.take(60)
-    assert told["void"] == {"cpus_changed": 2, "tracing_toggled": 1, "kmem_accounting_off": 1}
-    assert (told["trials"], told["containers"], told["failed"]) == (1, 23, 6)
-    assert told["creation_path_broadcasts_per_container"] == 0
-    assert told["verdict"] == "broadcasting"
+    fields = one.take(60)
+    assert fields["void"] == {"cpus_changed": 2, "tracing_toggled": 1, "kmem_accounting_off": 1}
+    assert (fields["trials"], fields["containers"], fields["failed"]) == (1, 23, 6)
+    assert fields["creation_path_broadcasts_per_container"] == 0
+    assert fields["verdict"] == "broadcasting"
 
 
-def test_void_trials_for_reasons_of_another_release_are_counted_together() -> None:
-    told = bill(*(trial(void=f"reason_{number}") for number in range(40))).take(60)["void"]
-    assert told == {"other": 40}
+def test_reasons_of_another_release_are_counted_together() -> None:
+    fields = bill(*(trial(void=f"reason_{number}") for number in range(40))).take(60)["void"]
+    assert fields == {"other": 40}
 
 
 @pytest.mark.parametrize(
@@ -114,36 +116,36 @@ def test_void_trials_for_reasons_of_another_release_are_counted_together() -> No
         trial(kick(9), control=Control(passed=False, detail="0 of 23")),
     ],
 )
-def test_a_trial_whose_probe_did_not_attribute_claims_no_cells(blind: Trial) -> None:
-    told = bill(blind).take(60)
-    assert told["containers"] == 23
-    assert told["creation_path_broadcasts_per_container"] is None
-    assert told["bill"] is None
+def test_a_trial_whose_probe_did_not_attribute_adds_no_cells(blind: Trial) -> None:
+    fields = bill(blind).take(60)
+    assert fields["containers"] == 23
+    assert fields["creation_path_broadcasts_per_container"] is None
+    assert fields["bill"] is None
     mixed = bill(blind, trial(kick(23))).take(60)
     assert mixed["containers"] == 46
     assert mixed["creation_path_broadcasts_per_container"] == 1
 
 
-def test_waits_add_up_and_an_unknown_mutex_is_not_zero_waits() -> None:
+def test_waits_add_up_and_are_unknown_without_the_address_of_the_mutex() -> None:
     contended = trial(churn=window("churn", TLB, waits=(wait(7), wait(3, holder="cat"))))
-    told = bill(contended, contended, trial(slab_mutex_known=False)).take(60)
-    assert told["slab_mutex_waits"] == 20
-    assert told["slab_mutex_wait_ms"] == 120
-    assert told["slab_mutex_longest_ms"] == 9
+    fields = bill(contended, contended, trial(slab_mutex_known=False)).take(60)
+    assert fields["slab_mutex_waits"] == 20
+    assert fields["slab_mutex_wait_ms"] == 120
+    assert fields["slab_mutex_longest_ms"] == 9
     assert bill(trial(slab_mutex_known=False)).take(60)["slab_mutex_waits"] is None
     assert bill(trial()).take(60)["slab_mutex_waits"] == 0
 
 
-def test_waits_that_no_probe_sees_are_not_zero_though_the_ipi_probe_knows_the_mutex() -> None:
-    told = bill(
+def test_waits_are_unknown_without_a_contention_probe_even_if_the_ipi_probe_knows_the_mutex() -> None:
+    fields = bill(
         trial(observers=Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE), slab_mutex_known=True)
     ).take(60)
-    assert told["slab_mutex_waits"] is told["slab_mutex_wait_ms"] is told["slab_mutex_longest_ms"] is None
-    assert told["bill"]
+    assert fields["slab_mutex_waits"] is fields["slab_mutex_wait_ms"] is fields["slab_mutex_longest_ms"] is None
+    assert fields["bill"]
 
 
-def test_the_longest_wait_is_not_zero_where_an_earlier_one_was_longer() -> None:
-    """The probe tells the longest since it was armed, so a window whose waits were shorter does not know its own."""
+def test_the_longest_wait_is_unknown_if_an_earlier_one_was_longer() -> None:
+    """The probe keeps the longest wait since it was armed, so a window with shorter waits does not know its own."""
     shorter = trial(churn=window("churn", TLB, waits=(replace(wait(3), max_wait_ns=0),)))
     assert bill(shorter).take(60)["slab_mutex_longest_ms"] is None
     longer = trial(churn=window("churn", TLB, waits=(wait(1),)))
@@ -152,14 +154,14 @@ def test_the_longest_wait_is_not_zero_where_an_earlier_one_was_longer() -> None:
     assert bill(trial()).take(60)["slab_mutex_longest_ms"] == 0
 
 
-def test_latencies_are_those_of_the_containers_that_count() -> None:
-    told = bill(trial(containers=containers(23, failed=5))).take(60)["latency_ms"]
-    assert told["start"]["p50"] == pytest.approx(200, rel=0.03)
-    assert told["create"]["p99"] == pytest.approx(12, rel=0.03)
+def test_latencies_are_those_of_the_containers_that_succeeded() -> None:
+    fields = bill(trial(containers=containers(23, failed=5))).take(60)["latency_ms"]
+    assert fields["start"]["p50"] == pytest.approx(200, rel=0.03)
+    assert fields["create"]["p99"] == pytest.approx(12, rel=0.03)
 
 
-def test_telling_the_bill_empties_it_but_for_what_lasts() -> None:
-    one = bill(trial(kick(46)), outcome=SICK)
+def test_a_summary_resets_the_totals_and_keeps_verdict_and_node() -> None:
+    one = bill(trial(kick(46)), outcome=BROADCASTING)
     one.paused(12.34)
     one.paused(7)
     assert one.take(60)["paused_s"] == 19.3
@@ -171,7 +173,7 @@ def test_telling_the_bill_empties_it_but_for_what_lasts() -> None:
 
 
 @given(st.lists(st.floats(0.01, 1e6), min_size=200, max_size=400))
-def test_percentiles_are_within_three_percent_of_the_true_ones(durations_ms: list[float]) -> None:
+def test_percentiles_are_off_by_at_most_three_percent(durations_ms: list[float]) -> None:
     sketch = Percentiles()
     for duration_ms in durations_ms:
         sketch.add(duration_ms)
@@ -192,7 +194,7 @@ def test_percentiles_agree_with_the_report_on_many_durations() -> None:
 
 
 @given(st.lists(st.floats(-1e9, 1e12), max_size=300))
-def test_percentiles_take_bounded_memory_whatever_comes(durations_ms: list[float]) -> None:
+def test_percentiles_take_bounded_memory(durations_ms: list[float]) -> None:
     sketch = Percentiles()
     for duration_ms in durations_ms:
         sketch.add(duration_ms)

@@ -1,4 +1,4 @@
-"""The bill as series: bounded, complete in its sum, and the guilty never among the rest."""
+"""The bill as series: bounded, with a complete sum, and with a row for each broadcasting creation-path cell."""
 
 import pytest
 from hypothesis import given
@@ -55,19 +55,19 @@ def test_nothing_is_left_out_of_the_sum(churn: list[Cell]) -> None:
 
 
 @given(st.lists(CELLS, min_size=MOST_CELLS, max_size=80), st.integers(1, 5))
-def test_a_broadcast_of_the_creation_path_has_a_row_of_its_own(churn: list[Cell], broadcasts: int) -> None:
-    loud = [replace(cell, origin=Origin.NET, path=Path.OTHER) for cell in churn]
-    bill = billed(with_cells([*loud, kick(broadcasts)], []))
+def test_a_broadcast_of_the_creation_path_has_its_own_row(churn: list[Cell], broadcasts: int) -> None:
+    elsewhere = [replace(cell, origin=Origin.NET, path=Path.OTHER) for cell in churn]
+    bill = billed(with_cells([*elsewhere, kick(broadcasts)], []))
     assert bill[CellLabels("kick_all_cpus_sync", "slab", "create")].broadcasts == broadcasts / 10
 
 
-def test_requests_are_those_above_the_quiet_rate_and_may_be_below_zero() -> None:
+def test_requests_are_above_the_quiet_rate_and_can_be_negative() -> None:
     cell = Cell(reason="do_sync_core", func="do_sync_core", origin=Origin.NET, path=Path.OTHER, requests=50)
     bill = billed(with_cells([cell], [replace(cell, requests=70)]))
     assert bill[CellLabels("do_sync_core", "net", "other")].requests == -2.0
 
 
-def test_functions_of_one_reason_are_one_cell() -> None:
+def test_functions_with_the_same_reason_are_one_cell() -> None:
     bill = billed(with_cells([kick(1), replace(kick(2), func="kick_all_cpus_sync")], []))
     assert bill[CellLabels("kick_all_cpus_sync", "slab", "create")].broadcasts == 0.3
 
@@ -78,8 +78,8 @@ def test_functions_of_one_reason_are_one_cell() -> None:
         trial(kick(5), containers=containers(0, failed=3)),
         trial(kick(5), control=Control(passed=False, detail="0 of 23")),
         trial(churn=window("churn"), observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)),
-        trial(churn=window("churn")),  # containers lived, and the probe saw nothing at all
+        trial(churn=window("churn")),  # containers ran, and the probe saw nothing
     ],
 )
-def test_what_nobody_knows_is_no_bill_of_zeros(made: Trial) -> None:
+def test_an_unknown_bill_is_not_a_bill_of_zeros(made: Trial) -> None:
     assert bill_of(made) is None

@@ -1,4 +1,4 @@
-"""From what the observers hold to figures by label and source, without a kernel."""
+"""From the readings of the observers to figures by label and source, without a kernel."""
 
 import struct
 from typing import Any
@@ -20,13 +20,13 @@ INTERRUPTS = InterruptSample((0, 3), {IpiKind.CAL: (10, 20), IpiKind.RES: (5, 6)
 
 
 class NoProbe:
-    """A probe whose maps take what is written and are not read."""
+    """A probe whose maps accept writes and are not read."""
 
     def map(self, _name: str) -> "NoProbe":
         return self
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Forgotten."""
+        """Accepted, and not kept."""
 
 
 def observatory(*, slab_mutex: int = 0x8000) -> Observatory:
@@ -49,7 +49,7 @@ def sample(csd: RequestSample | None = None, contention: ContentionSample | None
     return Sample(0, INTERRUPTS, csd, contention)
 
 
-def test_requests_are_by_reason_and_those_of_no_name_are_other() -> None:
+def test_requests_are_by_reason_and_those_without_a_name_are_other() -> None:
     totals = {
         cell(0x2000): Totals(6, 2, 2),
         cell(0x2000, 9): Totals(3, 1, 1),
@@ -75,13 +75,13 @@ def test_only_waits_for_slab_mutex_have_a_time() -> None:
     assert live.waits == {0: {0: 0}, 1: {0: 2}, 2: {0: 1}}
 
 
-def test_while_the_mutex_is_unknown_no_wait_is_one_for_it() -> None:
+def test_without_the_address_of_the_mutex_no_wait_counts() -> None:
     made = observatory(slab_mutex=0)
     live = live_of(made, sample(contention=ContentionSample({wait(0): WaitTotals(2, 300, 200)})))
     assert (live.wait_ns, live.waits_known) == ({}, False)
 
 
-def test_a_mutex_that_only_the_ipi_probe_knows_makes_no_wait_known() -> None:
+def test_waits_are_unknown_if_only_the_ipi_probe_knows_the_mutex() -> None:
     made = observatory()
     assert live_of(made, sample(contention=ContentionSample({}))).waits_known
     assert made.requests is not None
@@ -96,7 +96,7 @@ def test_lost_events_are_those_that_a_window_counts_as_lost() -> None:
     assert live_of(observatory(), sample(csd, contention)).lost == {"csd": {0: 16}, "contention": {0: 6}}
 
 
-def test_what_is_not_there_is_down_and_counts_nothing() -> None:
+def test_an_observer_that_is_not_armed_is_down_and_has_no_figures() -> None:
     made = observatory()
     made.requests = made.contention = None
     live = live_of(made, sample())

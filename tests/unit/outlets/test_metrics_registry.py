@@ -1,4 +1,4 @@
-"""The series: all there from the start, bounded, monotone, and free of names that identify anything."""
+"""The series: all exist from the start, in a bounded number; counters never fall; no label identifies anything."""
 
 import sys
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def samples(text: bytes) -> Iterator[Sample]:
 
 
 def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    """Everything shown: (name, label value, ...) in the order of the labels' names, to value."""
+    """All samples: (name, label values in the order of the label names) to value."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for sample in samples(metrics.text())
@@ -72,7 +72,7 @@ def metrics() -> Metrics:
     return Metrics("1.2.3")
 
 
-def test_everything_is_there_from_the_start() -> None:
+def test_all_series_exist_from_the_start() -> None:
     shown = values(metrics())
     zero = [
         *(("kickwatch_interrupts_total", kind) for kind in ("CAL", "TLB", "RES")),
@@ -115,14 +115,14 @@ def test_everything_is_there_from_the_start() -> None:
     assert isnan(shown[("kickwatch_verdict_age_seconds",)])
 
 
-def test_the_process_shows_itself() -> None:
+def test_the_process_has_its_standard_series() -> None:
     shown = values(metrics())
     assert shown[("process_cpu_seconds_total",)] > 0.0
     assert shown[("process_resident_memory_bytes",)] > 2**20
     assert ("kickwatch_children_cpu_seconds_total",) in shown
 
 
-def test_a_textfile_has_no_series_that_node_exporter_has_too() -> None:
+def test_a_textfile_has_no_series_that_node_exporter_also_has() -> None:
     made = metrics()
     scraped, filed = ({sample.name for sample in samples(text)} for text in (made.text(), made.textfile()))
     own = {name for name in scraped if name.startswith("process_")}
@@ -130,7 +130,7 @@ def test_a_textfile_has_no_series_that_node_exporter_has_too() -> None:
     assert filed == scraped - own | {f"kickwatch_{name}" for name in own}
 
 
-def test_no_series_says_when_a_counter_was_made() -> None:
+def test_counters_have_no_creation_time() -> None:
     assert not [sample.name for sample in samples(metrics().text()) if sample.name.endswith("_created")]
 
 
@@ -146,7 +146,7 @@ def test_a_trial_is_counted_with_its_containers_and_their_steps() -> None:
     assert shown["kickwatch_container_step_seconds_bucket", "0.01", "create"] == 0.0
 
 
-def test_a_void_trial_is_counted_by_reason_and_leaves_the_bill() -> None:
+def test_a_void_trial_is_counted_by_reason_and_does_not_change_the_bill() -> None:
     made = metrics()
     made.trial(trial(kick(23)), outcome(), {})
     before = values(made)
@@ -161,7 +161,7 @@ def test_a_void_trial_is_counted_by_reason_and_leaves_the_bill() -> None:
     assert [shown["kickwatch_trials_total", verdict] for verdict in verdicts] == [1.0, 0.0, 1.0]
 
 
-def test_a_trial_without_accounting_is_void_too() -> None:
+def test_a_trial_without_kmem_accounting_is_void() -> None:
     made = metrics()
     made.trial(trial(kick(23), kmem_accounting=KmemAccounting.OFF), outcome(Verdict.UNKNOWN), {})
     shown = values(made)
@@ -169,18 +169,18 @@ def test_a_trial_without_accounting_is_void_too() -> None:
     assert ("kickwatch_bill_broadcasts_per_container", "slab", "create", "kick_all_cpus_sync") not in shown
 
 
-def test_a_cell_that_is_no_longer_billed_vanishes() -> None:
+def test_a_cell_that_is_no_longer_on_the_bill_vanishes() -> None:
     made = metrics()
     made.trial(trial(kick(23)), outcome(), {})
     made.trial(trial(), outcome(), {})
     assert not [key for key in values(made) if key[-1] == "kick_all_cpus_sync" and key[0].startswith("kickwatch_bill")]
 
 
-def test_the_evidence_is_that_of_the_monitor() -> None:
+def test_the_evidence_comes_from_the_monitor() -> None:
     monitor, made = Monitor(PACE), metrics()
     one = trial()
-    state, said = monitor.step(monitor.start(), one)
-    made.trial(one, said, monitor.figures(state))
+    state, result = monitor.step(monitor.start(), one)
+    made.trial(one, result, monitor.figures(state))
     shown, figures = values(made), monitor.figures(state)
     assert set(figures) == set(words.STREAMS)
     for stream, figure in figures.items():
@@ -191,7 +191,7 @@ def test_the_evidence_is_that_of_the_monitor() -> None:
 
 
 @given(st.one_of(st.sampled_from(words.CONDITIONS), st.text()))
-def test_one_condition_holds(condition: str) -> None:
+def test_exactly_one_condition_holds(condition: str) -> None:
     made = metrics()
     made.condition(condition)
     shown = values(made)
@@ -199,13 +199,13 @@ def test_one_condition_holds(condition: str) -> None:
     assert holding == [condition if condition in words.CONDITIONS else "unknown"]
 
 
-def test_the_small_ones() -> None:
+def test_counters_and_gauges_of_single_events() -> None:
     made = metrics()
     made.failed()
     made.reaped(3)
     made.pauses("load")
     made.paused("load", 2.5)
-    made.paused("load", -1.0)  # a clock that was set must not raise
+    made.paused("load", -1.0)  # negative after the clock was set: must not raise
     made.pauses("whatever comes next")
     made.control(passed=True)
     made.trials_off("drained")
@@ -226,7 +226,7 @@ def holding(made: Metrics, name: str) -> set[str]:
     return {key[1] for key, value in values(made).items() if key[0] == name and value}
 
 
-def test_every_reason_of_unknown_is_shown_and_goes() -> None:
+def test_reasons_of_unknown_are_shown_and_cleared() -> None:
     made = metrics()
     assert set(words.UNKNOWN_REASONS) == {*DOUBTS, "other"}
     for reason in DOUBTS:
@@ -238,13 +238,13 @@ def test_every_reason_of_unknown_is_shown_and_goes() -> None:
     assert holding(made, "kickwatch_unknown") == set()
 
 
-def test_why_it_broadcasts_is_no_reason_of_unknown() -> None:
+def test_the_reason_of_a_broadcast_is_not_a_reason_of_unknown() -> None:
     made = metrics()
     made.condition("unknown", ("creation_path_broadcasts",))
     assert holding(made, "kickwatch_unknown") == {"other"}
 
 
-def test_a_pause_of_the_guard_is_shown_while_it_goes_on() -> None:
+def test_a_pause_of_the_guard_is_shown_while_it_lasts() -> None:
     made = metrics()
     made.guarded(("load", "disk"))
     assert holding(made, "kickwatch_guard_paused") == {"load", "disk"}
@@ -252,7 +252,7 @@ def test_a_pause_of_the_guard_is_shown_while_it_goes_on() -> None:
     assert holding(made, "kickwatch_guard_paused") == set()
 
 
-def test_each_trouble_comes_and_goes_by_itself() -> None:
+def test_troubles_are_independent() -> None:
     made = metrics()
     made.trouble("engine", lasts=True)
     made.trouble("history", lasts=True)
@@ -262,7 +262,7 @@ def test_each_trouble_comes_and_goes_by_itself() -> None:
     assert holding(made, "kickwatch_trouble") == {"history"}
 
 
-def test_the_age_of_the_verdict_is_known_once_there_is_one() -> None:
+def test_the_verdict_age_is_nan_without_a_verdict() -> None:
     made = metrics()
     made.verdict_age(90_000.5)
     made.regressed(3)
@@ -289,7 +289,7 @@ def test_waits_are_a_histogram_in_seconds() -> None:
     assert shown["kickwatch_observer_up", "csd"] == 0.0
 
 
-def test_time_waited_before_the_mutex_was_known_is_in_neither_count_nor_sum() -> None:
+def test_waits_before_the_mutex_was_known_are_in_neither_count_nor_sum() -> None:
     made = metrics()
     made.observe(Live(waits={20: {0: 0}}, wait_ns={"k": 500}))
     made.observe(Live(waits={20: {0: 1}}, wait_ns={"k": 1_500_500}))
@@ -298,7 +298,7 @@ def test_time_waited_before_the_mutex_was_known_is_in_neither_count_nor_sum() ->
     assert shown[("kickwatch_slab_mutex_wait_seconds_sum",)] == pytest.approx(0.0015)
 
 
-def test_interrupts_begin_with_the_first_reading_and_requests_with_the_probe() -> None:
+def test_interrupts_count_from_the_first_reading_and_requests_from_arming() -> None:
     made = metrics()
     made.observe(Live(interrupts={"CAL": {0: 10**9}}, requests={"do_sync_core": {b"k": 66}}))
     made.observe(Live(interrupts={"CAL": {0: 10**9 + 5, 1: 7}}, requests={"do_sync_core": {b"k": 70}}))
@@ -325,7 +325,7 @@ LIVES = st.builds(
 @given(st.lists(LIVES, min_size=1, max_size=6))
 @settings(max_examples=40)
 def test_no_counter_ever_falls(lives: list[Live]) -> None:
-    """Whatever maps are emptied, CPUs go and counters wrap between two scrapes."""
+    """Even if maps are emptied, CPUs go offline or counters wrap between two scrapes."""
     made = metrics()
     before: dict[tuple[str, ...], float] = {}
     for live in lives:
@@ -368,8 +368,8 @@ NAMED_TRIALS = st.builds(
 
 @given(st.lists(NAMED_TRIALS, max_size=4), IDENTITIES)
 @settings(max_examples=40)
-def test_nothing_that_a_record_names_is_shown(trials: list[Trial], word: str) -> None:
-    """No container, trial, kernel function or stack; and a bounded number of series."""
+def test_names_in_records_are_never_shown(trials: list[Trial], word: str) -> None:
+    """No container, trial, kernel function or stack, and a bounded number of series."""
     made = metrics()
     for one in trials:
         made.trial(one, TrialOutcome(trial=one.trial_id, verdict=Verdict.QUIET, reasons=(word,)), {word: figures()})
@@ -391,7 +391,7 @@ def figures() -> StreamFigures:
     return StreamFigures(alerted=True, evidence=1.0, threshold=1.0, e_process=1.0)
 
 
-def test_a_bill_of_zeros_says_whether_it_is_known() -> None:
+def test_whether_a_bill_of_zeros_is_known() -> None:
     made = metrics()
     made.trial(trial(kick(23)), outcome(), {})
     assert values(made)["kickwatch_bill_broadcasts_per_container", "slab", "create", "kick_all_cpus_sync"] == 1.0
@@ -401,9 +401,9 @@ def test_a_bill_of_zeros_says_whether_it_is_known() -> None:
     assert values(made)[("kickwatch_bill_known",)] == 0.0
 
 
-def test_what_stands_at_zero_because_nobody_looks_names_the_series_that_says_so() -> None:
+def test_the_help_of_a_figure_that_can_be_unknown_names_the_series_that_tells() -> None:
     text = metrics().text().decode()
-    told = {name: line for line in text.splitlines() if line.startswith("# HELP ") for name in line.split()[2:3]}
+    help_of = {name: line for line in text.splitlines() if line.startswith("# HELP ") for name in line.split()[2:3]}
     for name, other in {
         "kickwatch_csd_requests_total": "kickwatch_observer_up",
         "kickwatch_observer_lost_events_total": "kickwatch_observer_up",
@@ -411,11 +411,11 @@ def test_what_stands_at_zero_because_nobody_looks_names_the_series_that_says_so(
         "kickwatch_bill_requests_per_container": "kickwatch_bill_known",
         "kickwatch_bill_broadcasts_per_container": "kickwatch_bill_known",
     }.items():
-        assert "Not known while" in told[name], name
-        assert other in told[name], name
+        assert "Unknown while" in help_of[name], name
+        assert other in help_of[name], name
 
 
-def test_a_refused_reading_makes_no_wait_known() -> None:
+def test_after_a_refused_reading_waits_are_unknown() -> None:
     made = metrics()
     made.observe(Live(up={"csd": True}, waits_known=True))
     assert values(made)[("kickwatch_slab_mutex_known",)] == 1.0

@@ -1,4 +1,4 @@
-"""The server against clients that are slow, mute, many, odd or late; and the file that is always whole."""
+"""The server with slow, silent, many or malformed clients, and the file that is always complete."""
 
 import asyncio
 import gzip
@@ -25,7 +25,7 @@ GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"
 
 
 async def nothing() -> None:
-    """No figures to refresh."""
+    """Nothing to refresh."""
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def served(
 
 
 async def ask(server: Server, request: bytes = GET) -> tuple[int, bytes]:
-    """(status, body) of one exchange."""
+    """Send one request. Returns status and body."""
     reader, writer = await asyncio.open_connection(*server.address)
     try:
         writer.write(request)
@@ -64,7 +64,7 @@ def value(text: bytes, name: str, **labels: str) -> float:
 
 
 def handlers() -> list[asyncio.Task[object]]:
-    """The server's tasks that are left."""
+    """The server's remaining tasks."""
     return [task for task in asyncio.all_tasks() if "Server." in repr(task.get_coro())]
 
 
@@ -77,7 +77,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])
-async def test_it_answers_on_both_families(listen: str) -> None:
+async def test_it_answers_on_ipv4_and_ipv6(listen: str) -> None:
     async with served(listen=listen) as server:
         status, text = await ask(server)
         assert status == 200
@@ -89,7 +89,7 @@ async def test_it_answers_on_both_families(listen: str) -> None:
         assert value(gzip.decompress(packed), "kickwatch_build_info", version="1") == 1.0
 
 
-async def test_a_scrape_shows_figures_of_its_own_moment() -> None:
+async def test_a_scrape_shows_fresh_figures() -> None:
     metrics, calls = await asyncio.to_thread(Metrics, "1"), 0
 
     async def refresh() -> None:
@@ -103,7 +103,7 @@ async def test_a_scrape_shows_figures_of_its_own_moment() -> None:
             assert value(text, "kickwatch_csd_requests_total", reason="do_sync_core") == 10 * scrape
 
 
-async def test_scrapes_that_come_together_share_one_refresh() -> None:
+async def test_simultaneous_scrapes_share_one_refresh() -> None:
     begun, go = 0, asyncio.Event()
 
     async def refresh() -> None:
@@ -123,7 +123,7 @@ async def test_scrapes_that_come_together_share_one_refresh() -> None:
         assert begun == 2
 
 
-async def test_figures_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refresh_that_hangs_does_not_block_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "REFRESH_S", 0.2)
     begun = 0
 
@@ -138,11 +138,11 @@ async def test_figures_that_do_not_come_are_not_waited_for(monkeypatch: pytest.M
             status, text = await ask(server)
             assert (status, value(text, "kickwatch_refreshes_failed_total")) == (200, scrape)
         assert time.monotonic() - start >= 0.6
-        assert begun == 1  # the one that hangs is waited for again, not begun anew
+        assert begun == 1  # the next scrapes wait for the refresh that hangs, and start no other
     assert not handlers()
 
 
-async def test_figures_that_cannot_be_read_leave_the_last_ones() -> None:
+async def test_a_refused_reading_leaves_the_previous_figures() -> None:
     metrics = await asyncio.to_thread(Metrics, "1")
 
     async def refresh() -> None:
@@ -157,7 +157,7 @@ async def test_figures_that_cannot_be_read_leave_the_last_ones() -> None:
     assert value(text, "kickwatch_observer_up", observer="interrupts") == 0.0
 
 
-async def test_a_reading_that_only_takes_long_does_not_put_an_observer_down(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_reading_does_not_mark_an_observer_as_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "REFRESH_S", 0.05)
     metrics = await asyncio.to_thread(Metrics, "1")
     metrics.observe(Live(up={"csd": True}))
@@ -167,35 +167,35 @@ async def test_a_reading_that_only_takes_long_does_not_put_an_observer_down(monk
     assert value(text, "kickwatch_observer_up", observer="csd") == 1.0
 
 
-async def test_clients_that_say_nothing_are_dropped_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_clients_are_dropped_and_block_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_REQUEST_S", 1.5)
     async with served() as server:
-        mute = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS - 1)]
-        mute[0][1].write(b"GET /met")  # and never goes on
+        silent = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS - 1)]
+        silent[0][1].write(b"GET /met")  # and nothing more
         start = time.monotonic()
         assert (await ask(server))[0] == 200
         assert time.monotonic() - start < 1.5
-        answers = [await asyncio.wait_for(reader.read(), 5) for reader, _ in mute]
+        answers = [await asyncio.wait_for(reader.read(), 5) for reader, _ in silent]
         assert all(b" 408 " in answer for answer in answers)
-        for _, writer in mute:
+        for _, writer in silent:
             writer.close()
         assert not await _gone(handlers)
 
 
-async def test_more_clients_than_there_is_room_for_are_told_so() -> None:
+async def test_too_many_clients_get_status_503() -> None:
     async with served() as server:
-        mute = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS)]
+        silent = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS)]
         await asyncio.sleep(0.05)
         reader, writer = await asyncio.open_connection(*server.address)
         assert b" 503 " in await asyncio.wait_for(reader.read(), 5)
         writer.close()
-        for _, client in mute:
+        for _, client in silent:
             client.close()
         assert not await _gone(handlers)
         assert (await ask(server))[0] == 200
 
 
-async def test_a_head_without_end_is_cut_off() -> None:
+async def test_an_endless_head_gets_status_431() -> None:
     async with served() as server:
         reader, writer = await asyncio.open_connection(*server.address)
         writer.write(b"GET /metrics HTTP/1.1\r\nX: " + b"y" * (MOST_HEAD_BYTES + 1))
@@ -205,7 +205,7 @@ async def test_a_head_without_end_is_cut_off() -> None:
 
 
 async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is larger than what the kernel takes for the two ends of a connection."""
+    """The response is larger than the socket buffers of both ends."""
     monkeypatch.setattr(serve, "_EXCHANGE_S", 0.5 * SLOWNESS)
     metrics = await asyncio.to_thread(Metrics, "1")
     metrics.text = lambda: b"#" * 30_000_000  # type: ignore[method-assign]
@@ -219,7 +219,7 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
             assert not await _gone(handlers)
 
 
-async def test_clients_that_hang_up_leave_nothing() -> None:
+async def test_clients_that_close_the_connection_leave_no_task() -> None:
     async with served() as server:
         for request in (b"", b"GET", GET):
             for _ in range(5):
@@ -229,7 +229,7 @@ async def test_clients_that_hang_up_leave_nothing() -> None:
         assert (await ask(server))[0] == 200
 
 
-async def test_closing_is_prompt_and_leaves_no_task_no_thread_and_no_descriptor() -> None:
+async def test_closing_takes_less_than_a_second_and_leaves_no_task_and_no_descriptor() -> None:
     metrics = await asyncio.to_thread(Metrics, "1")
 
     async def refresh() -> None:
@@ -239,7 +239,7 @@ async def test_closing_is_prompt_and_leaves_no_task_no_thread_and_no_descriptor(
     server = Server(metrics, "127.0.0.1:0", refresh)
     await server.start()
     address = server.address
-    mute = [await asyncio.open_connection(*address) for _ in range(5)]
+    silent = [await asyncio.open_connection(*address) for _ in range(5)]
     asking = asyncio.create_task(ask(server))
     await asyncio.sleep(0.1)
     start = time.monotonic()
@@ -248,7 +248,7 @@ async def test_closing_is_prompt_and_leaves_no_task_no_thread_and_no_descriptor(
     assert not handlers()
     with pytest.raises((IndexError, ConnectionError)):
         await asking
-    for reader, writer in mute:
+    for reader, writer in silent:
         assert await _ended(reader)
         writer.close()
     with pytest.raises(ConnectionRefusedError):
@@ -258,7 +258,7 @@ async def test_closing_is_prompt_and_leaves_no_task_no_thread_and_no_descriptor(
 
 
 def test_no_thread_outlives_the_loop() -> None:
-    """The server has none of its own: the text is made in the loop's."""
+    """The server starts no thread: it uses those of the event loop."""
 
     async def scrape() -> None:
         async with served() as server:
@@ -277,17 +277,17 @@ async def test_the_port_is_free_once_closed() -> None:
         assert (await ask(second))[0] == 200
 
 
-async def test_closing_what_never_started_is_nothing() -> None:
+async def test_close_without_start_does_nothing() -> None:
     server = Server(await asyncio.to_thread(Metrics, "1"), "127.0.0.1:0", nothing)
     await server.close()
     with pytest.raises(KickwatchError, match="does not listen"):
         _ = server.address
 
 
-async def test_an_address_that_is_taken_is_said_with_its_key() -> None:
+async def test_an_address_in_use_is_an_error_that_names_the_key() -> None:
     async with served() as first:
         host, port = first.address
-        with pytest.raises(ConfigError, match=rf"metrics\.listen: {host}:{port} .*in use") as refused:
+        with pytest.raises(ConfigError, match=rf"metrics\.listen: .*{host}:{port} .*in use") as refused:
             async with served(listen=f"{host}:{port}"):
                 pass
     assert "choose another port" in refused.value.remedy
@@ -305,18 +305,18 @@ async def test_an_address_that_is_taken_is_said_with_its_key() -> None:
         ("localhost:9893", "give an address"),
     ],
 )
-async def test_an_address_that_cannot_be_is_said_with_its_key(listen: str, why: str) -> None:
+async def test_an_impossible_address_is_an_error_that_names_the_key(listen: str, why: str) -> None:
     with pytest.raises(ConfigError, match=rf"metrics\.listen: .*({why})"):
         async with served(listen=listen):
             pass
 
 
-def test_addresses_are_read() -> None:
+def test_valid_addresses_are_parsed() -> None:
     assert parse_listen("127.0.0.1:9893") == ("127.0.0.1", 9893)
     assert parse_listen("[::]:80") == ("::", 80)
 
 
-async def test_a_file_is_whole_readable_by_all_and_alone(tmp_path: Path) -> None:
+async def test_the_file_is_complete_and_readable_by_all_and_leaves_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "kickwatch.prom"
     file = Textfile(await asyncio.to_thread(Metrics, "1"), str(path))
     before = os.umask(0o077)
@@ -352,29 +352,29 @@ async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert not torn
 
 
-async def test_what_a_killed_daemon_left_beside_is_no_obstacle(tmp_path: Path) -> None:
+async def test_a_file_left_by_a_killed_daemon_is_no_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "kickwatch.prom"
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_text("somebody's")
+    elsewhere.write_text("foreign")
     (tmp_path / ".kickwatch.prom.new").symlink_to(elsewhere)
     await Textfile(await asyncio.to_thread(Metrics, "1"), str(path)).write()
-    assert elsewhere.read_text() == "somebody's"
+    assert elsewhere.read_text() == "foreign"
     assert not path.is_symlink()
 
 
-async def test_a_file_that_cannot_be_written_is_said_and_the_old_one_stays(tmp_path: Path) -> None:
+async def test_a_failed_write_is_an_error_and_leaves_no_new_file(tmp_path: Path) -> None:
     metrics = await asyncio.to_thread(Metrics, "1")
-    with pytest.raises(KickwatchError, match=r"metrics\.textfile: /nowhere/at/all/k\.prom cannot be written"):
+    with pytest.raises(KickwatchError, match=r"metrics\.textfile: cannot write /nowhere/at/all/k\.prom"):
         await Textfile(metrics, "/nowhere/at/all/k.prom").write()
     path = tmp_path / "kickwatch.prom"
     path.mkdir()  # a rename over it fails, root or not
-    with pytest.raises(KickwatchError, match="see that its directory"):
+    with pytest.raises(KickwatchError, match="check that its directory"):
         await Textfile(metrics, str(path)).write()
     assert files(tmp_path) == [path]
 
 
 async def _gone(left: Callable[[], list[asyncio.Task[object]]]) -> list[asyncio.Task[object]]:
-    """What is left after at most five seconds."""
+    """What remains after at most five seconds."""
     end = time.monotonic() + 5.0
     while left() and time.monotonic() < end:  # noqa: ASYNC110 -- a task that ends sets no event
         await asyncio.sleep(0.02)
@@ -382,7 +382,7 @@ async def _gone(left: Callable[[], list[asyncio.Task[object]]]) -> list[asyncio.
 
 
 async def _ended(reader: asyncio.StreamReader) -> bool:
-    """Whether the connection is over, with a reset or without."""
+    """True if the peer closed or reset the connection."""
     try:
         return await asyncio.wait_for(reader.read(), 2) == b""
     except ConnectionError:

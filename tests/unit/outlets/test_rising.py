@@ -1,4 +1,4 @@
-"""Counters made of figures that fall: never less, never a jump, and exact where nothing was missed."""
+"""Counters from figures that can fall: they never fall or jump, and are exact if no reading was missed."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ COUNTS = st.dictionaries(st.sampled_from(["x", "y"]), st.dictionaries(KEYS, st.i
 
 
 @given(st.lists(COUNTS), st.booleans())
-def test_it_never_falls_whatever_it_is_fed(readings: list[dict[str, dict[str, int]]], returns: bool) -> None:
+def test_totals_never_fall(readings: list[dict[str, dict[str, int]]], returns: bool) -> None:
     rising: Rising[str] = Rising(["x", "y"], sources_return=returns)
     before = dict(rising.totals)
     for counts in readings:
@@ -23,7 +23,7 @@ STEPS = st.lists(st.one_of(st.tuples(KEYS, st.integers(0, 1000)), st.sampled_fro
 
 
 class Map:
-    """A model of a probe's map: it counts, is read, and is emptied at any moment."""
+    """A model of a probe's map: it counts, is read, and can be emptied at any time."""
 
     def __init__(self) -> None:
         self.entries: dict[str, int] = {}
@@ -40,7 +40,7 @@ class Map:
 
 
 @given(STEPS)
-def test_nothing_is_counted_twice_whenever_a_map_is_emptied(steps: list[str | tuple[str, int]]) -> None:
+def test_nothing_is_counted_twice_when_a_map_is_emptied(steps: list[str | tuple[str, int]]) -> None:
     model = Map()
     for step in steps:
         if step == "read":
@@ -53,7 +53,7 @@ def test_nothing_is_counted_twice_whenever_a_map_is_emptied(steps: list[str | tu
 
 
 @given(STEPS)
-def test_nothing_is_missing_when_a_map_is_read_around_each_emptying(steps: list[str | tuple[str, int]]) -> None:
+def test_nothing_is_lost_if_a_map_is_read_before_and_after_it_is_emptied(steps: list[str | tuple[str, int]]) -> None:
     model = Map()
     for step in steps:
         if step == "read":
@@ -67,14 +67,14 @@ def test_nothing_is_missing_when_a_map_is_read_around_each_emptying(steps: list[
     assert model.read() == model.counted
 
 
-def test_what_an_emptied_map_counts_anew_is_added() -> None:
+def test_counts_after_a_map_was_emptied_are_added() -> None:
     rising: Rising[str] = Rising(["requests"])
     for entries in ({"a": 100, "b": 7}, {"a": 130, "b": 7}, {"b": 3}, {"a": 2, "b": 4}):
         rising.feed({"requests": entries})
     assert rising.totals == {"requests": 107 + 30 + 3 + 2 + 1}
 
 
-def test_a_cpu_that_was_offline_comes_back_with_its_figure() -> None:
+def test_a_cpu_that_was_offline_keeps_its_figure() -> None:
     rising: Rising[str] = Rising(["CAL"], sources_return=True)
     for cpus in ({0: 10, 1: 1000}, {0: 20}, {0: 30, 1: 1005}):
         rising.feed({"CAL": cpus})
@@ -88,7 +88,7 @@ def test_a_32_bit_counter_that_wraps_loses_little() -> None:
     assert rising.totals == {"CAL": 2**32 - 5 + 20}
 
 
-def test_what_is_skipped_is_not_counted_and_not_counted_later() -> None:
+def test_a_skipped_rise_is_never_counted() -> None:
     rising: Rising[str] = Rising(["spent"])
     rising.skip({"spent": {"k": 500}})
     rising.feed({"spent": {"k": 510}})

@@ -1,4 +1,4 @@
-"""The head of a request and the bytes of an answer."""
+"""The head of a request and the bytes of a response."""
 
 import gzip
 from http import HTTPStatus
@@ -12,7 +12,7 @@ from kickwatch.outlets.metrics.wire import Request, metrics, parse, refused
 GET = "GET /metrics HTTP/1.1\r\nHost: node\r\n"
 
 
-def test_prometheus_asks() -> None:
+def test_a_request_of_prometheus() -> None:
     head = f"{GET}Accept: application/openmetrics-text;version=1.0.0\r\nAccept-Encoding: gzip\r\n\r\n"
     assert parse(head.encode()) == Request(None, head_only=False, gzipped=True)
 
@@ -31,7 +31,7 @@ def test_prometheus_asks() -> None:
         ("", HTTPStatus.BAD_REQUEST),
     ],
 )
-def test_what_is_asked_for(line: str, refusal: HTTPStatus | None) -> None:
+def test_path_method_and_version(line: str, refusal: HTTPStatus | None) -> None:
     assert parse(f"{line}\r\n\r\n".encode()).refusal is refusal
 
 
@@ -47,12 +47,12 @@ def test_what_is_asked_for(line: str, refusal: HTTPStatus | None) -> None:
         ("", False),
     ],
 )
-def test_what_packing_is_understood(codings: str, gzipped: bool) -> None:
+def test_accepted_encodings(codings: str, gzipped: bool) -> None:
     assert parse(f"{GET}accept-encoding: {codings}\r\n\r\n".encode()).gzipped is gzipped
 
 
 @given(st.binary())
-def test_any_bytes_are_understood_or_refused(head: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(head: bytes) -> None:
     request = parse(head)
     assert request.refusal is None or request.refusal in {
         HTTPStatus.BAD_REQUEST,
@@ -62,7 +62,7 @@ def test_any_bytes_are_understood_or_refused(head: bytes) -> None:
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-def test_the_answer_carries_the_text_and_its_length(gzipped: bool) -> None:
+def test_the_response_has_the_text_and_its_length(gzipped: bool) -> None:
     text = b"kickwatch_condition 1\n" * 100
     head, _, body = metrics(Request(None, gzipped=gzipped), text).partition(b"\r\n\r\n")
     assert (gzip.decompress(body) if gzipped else body) == text

@@ -1,4 +1,4 @@
-"""Prometheus series, and how they are served; loaded only where metrics are on.
+"""The Prometheus series, and how they are served. Loaded only if metrics are on.
 
 Imports `configuration`, `detect`, `observe`, `node`; never `service`.
 """

@@ -1,9 +1,10 @@
-"""What one container costs, cell by cell, in a bounded number of series. Pure."""
+"""The bill as metrics: the cost of one container, cell by cell, in a bounded number of series. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from kickwatch.detect.figures import above_quiet, attributed, counted
+from kickwatch.detect.bill import trial_rows
+from kickwatch.detect.figures import attributed, counted
 from kickwatch.model import Cell, Origin, Path, Trial, on_creation_path
 from kickwatch.outlets.metrics.label_values import OTHER, REQUEST_REASONS, known
 
@@ -11,7 +12,7 @@ MOST_CELLS = 16
 
 
 class CellLabels(NamedTuple):
-    """The cell of a series; all three are `other` in the row of what has none of its own."""
+    """The labels of a cell. All three are `other` in the row that sums up the cells not shown."""
 
     reason: str
     origin: str
@@ -19,9 +20,9 @@ class CellLabels(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Per container, of the whole machine. Requests are above the quiet window's rate, so noise may make them negative.
+    """Per container, all CPUs together. Requests are above the quiet window's rate, so noise can make them negative.
 
-    Broadcasts are as counted: the stack is the proof.
+    Broadcasts are as counted: their stacks prove where they come from.
     """
 
     requests: float = 0.0
@@ -35,19 +36,16 @@ EMPTY: Bill = {REST: Cost()}
 
 
 def bill_of(trial: Trial) -> Bill | None:
-    """At most MOST_CELLS cells of the churn window and the row `other`, which is always there and last.
+    """At most MOST_CELLS cells of the churn window, then the row `other`, which is always there.
 
-    Those of the creation path that broadcast come first, then what broadcasts otherwise, then what sends most. None
-    where it is not known: no container counts, or nothing attributed.
+    Order: creation-path cells with broadcasts, other cells with broadcasts, cells with the most requests. None if the
+    bill is unknown: all containers failed, or no probe attributed requests.
     """
     containers = len(counted(trial))
     if not containers or not attributed(trial):
         return None
-    churn, quiet = _merged(trial.churn.cells), _merged(trial.quiet.cells)
-    costs = {
-        row: Cost(above_quiet(trial, sent.requests, quiet.get(row, Cost()).requests), sent.broadcasts)
-        for row, sent in churn.items()
-    }
+    rows = trial_rows(trial, _labels)
+    costs = {labels: Cost(row.above_quiet, row.broadcasts) for labels, row in rows.items() if row.with_containers}
     rest = costs.pop(REST, Cost())
     ordered = sorted(costs.items(), key=lambda item: _weight(*item), reverse=True)
     for _, cost in ordered[MOST_CELLS:]:
@@ -56,13 +54,9 @@ def bill_of(trial: Trial) -> Bill | None:
     return {row: Cost(cost.requests / containers, cost.broadcasts / containers) for row, cost in shown}
 
 
-def _merged(cells: Iterable[Cell]) -> dict[CellLabels, Cost]:
-    """The cells of a window without their functions; a reason that is in no table is `other`, whoever asked."""
-    found: dict[CellLabels, Cost] = {}
-    for cell in cells:
-        row = CellLabels(known(cell.reason, REQUEST_REASONS), cell.origin.value, cell.path.value)
-        found[row] = _sum(found.get(row, Cost()), Cost(cell.requests, cell.broadcasts))
-    return found
+def _labels(cell: Cell) -> CellLabels:
+    """The cell without its function. A reason without a name in kickwatch is `other`, with any origin."""
+    return CellLabels(known(cell.reason, REQUEST_REASONS), cell.origin.value, cell.path.value)
 
 
 def _sum(one: Cost, other: Cost) -> Cost:
@@ -70,5 +64,5 @@ def _sum(one: Cost, other: Cost) -> Cost:
 
 
 def _weight(row: CellLabels, cost: Cost) -> tuple[float, float, float]:
-    guilty = on_creation_path(Origin(row.origin), Path(row.path))
-    return (cost.broadcasts if guilty else 0.0, cost.broadcasts, cost.requests)
+    creation = on_creation_path(Origin(row.origin), Path(row.path))
+    return (cost.broadcasts if creation else 0.0, cost.broadcasts, cost.requests)

@@ -1,4 +1,4 @@
-"""The series that are no plain counter or gauge of the library: made at each scrape of figures kept elsewhere."""
+"""Series that need more than a plain counter or gauge of prometheus_client: made at each scrape from stored figures."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.rising import Rising
 
 _NS = 1e9
-_BUCKETS = range(40)  # of the probe: bucket i is [2**i, 2**(i+1)) ns
+_BUCKETS = range(40)  # the probe's: bucket i is [2**i, 2**(i+1)) ns
 _FIRST_BOUND, _LAST_BOUND = 10, 34  # as powers of two: 1 us, 17 s
 _CELL = ("reason", "origin", "path")
 _TIME = "spent"
@@ -25,7 +25,7 @@ class ObserverCounters(Collector):
 
     def __init__(self) -> None:
         """All at zero."""
-        self._lock = Lock()  # a scrape is put into words in a thread, while the event loop goes on
+        self._lock = Lock()  # a scrape is formatted in a thread, while the event loop goes on
         self._interrupts: Rising[str] = Rising(KINDS, sources_return=True)
         self._begun = False
         self._requests: Rising[str] = Rising(REQUEST_REASONS)
@@ -36,7 +36,7 @@ class ObserverCounters(Collector):
         self._waits_known = False
 
     def take(self, live: Live) -> None:
-        """One more reading."""
+        """Take a reading."""
         with self._lock:
             self._take_interrupts(live)
             self._requests.feed(live.requests)
@@ -47,13 +47,13 @@ class ObserverCounters(Collector):
             self._waits_known = live.waits_known
 
     def refused(self) -> None:
-        """A reading was refused: the counters stay where they are, and nothing is seen now."""
+        """The kernel refused a reading: the counters keep their values, and no observer is up."""
         with self._lock:
             self._up = dict.fromkeys(OBSERVERS, False)
             self._waits_known = False
 
     def _take_interrupts(self, live: Live) -> None:
-        """They are counted from the first reading on: what came since the node's boot would be a jump."""
+        """Count from the first reading on: the count since boot would be a jump."""
         if self._begun:
             self._interrupts.feed(live.interrupts)
         else:
@@ -61,7 +61,7 @@ class ObserverCounters(Collector):
             self._begun = bool(live.interrupts)
 
     def _take_wait_time(self, live: Live) -> None:
-        """What was waited before the mutex was known is in no bucket, so its time is not counted either."""
+        """Waits before the address of slab_mutex was known are in no bucket, so their time does not count either."""
         spent = {_TIME: live.wait_ns}
         if any(map(any, (sources.values() for sources in live.waits.values()))):
             self._wait_ns.feed(spent)
@@ -74,38 +74,39 @@ class ObserverCounters(Collector):
             return [
                 _counter(
                     "kickwatch_interrupts",
-                    "Inter-processor interrupts received, all CPUs together, since the first scrape, from"
-                    " /proc/interrupts: CAL function calls (on x86 they include TLB), TLB shootdowns, RES reschedules."
-                    " Not known, and 0, where the architecture has no such row (TLB on arm64).",
+                    "Inter-processor interrupts received by all CPUs together since the first scrape, from"
+                    " /proc/interrupts: CAL function calls (on x86 including TLB), TLB shootdowns, RES reschedules."
+                    " Always 0 if the architecture does not count them (TLB on arm64).",
                     "kind",
                     self._interrupts,
                 ),
                 _counter(
                     "kickwatch_csd_requests",
-                    "Call-function requests sent, by what the other CPU is asked to run; other is what kickwatch has no"
-                    " name for. Bounded: the reasons it knows. Those in the last seconds before the probe's map was"
-                    ' emptied may be missing. Not known while kickwatch_observer_up{observer="csd"} is 0.',
+                    "Call-function requests sent, by the function that the other CPU is asked to run; other: kickwatch"
+                    " has no name for it. Requests in the last seconds before the probe's map is emptied can be"
+                    ' missing. Unknown while kickwatch_observer_up{observer="csd"} is 0.',
                     "reason",
                     self._requests,
                 ),
                 self._waits_family(),
                 _counter(
                     "kickwatch_observer_lost_events",
-                    "Events that a probe saw and could not count. Not known while kickwatch_observer_up of it is 0.",
+                    "Events that a probe saw but did not count. Unknown while kickwatch_observer_up of the probe is 0.",
                     "observer",
                     self._lost,
                 ),
                 _gauge(
                     "kickwatch_observer_up",
-                    "Whether this kernel lets us look: csd at requests, contention at waits, interrupts at counters;"
-                    " all 0 after a scrape whose reading was refused. What is not up is not known: its counters rest.",
+                    "1 if the observer works: csd for requests, contention for waits, interrupts for /proc/interrupts."
+                    " All are 0 after a scrape in which the kernel refused a reading. While it is 0, its"
+                    " counters stand still, and their values are unknown.",
                     "observer",
                     self._up,
                 ),
                 GaugeMetricFamily(
                     "kickwatch_slab_mutex_known",
-                    "Whether waits for slab_mutex are counted: a probe sees them, and knows its address. While 0,"
-                    " kickwatch_slab_mutex_wait_seconds is not known, whatever it shows.",
+                    "1 if waits for slab_mutex are counted: a probe is armed and knows the address of slab_mutex. While"
+                    " 0, kickwatch_slab_mutex_wait_seconds is unknown, whatever it shows.",
                     value=float(self._waits_known),
                 ),
             ]
@@ -118,7 +119,7 @@ class ObserverCounters(Collector):
                 bounds.append((str(2 ** (bucket + 1) / _NS), float(so_far)))
         return HistogramMetricFamily(
             "kickwatch_slab_mutex_wait_seconds",
-            "How long tasks waited for slab_mutex, whoever they are, trials or not. Not known while"
+            "How long tasks waited for slab_mutex: all tasks, during trials and between them. Unknown while"
             " kickwatch_slab_mutex_known is 0.",
             buckets=[*bounds, ("+Inf", float(so_far))],
             sum_value=self._wait_ns.totals[_TIME] / _NS,
@@ -126,44 +127,45 @@ class ObserverCounters(Collector):
 
 
 class Billed(Collector):
-    """The bill of the last trial that was not void. A cell that is no longer on it vanishes."""
+    """The bill of the last trial that was not void. A cell that is no longer on the bill vanishes."""
 
     def __init__(self) -> None:
-        """Nothing was billed."""
+        """No bill yet."""
         self.bill: bill.Bill | None = None
 
     def collect(self) -> Iterable[Metric]:
-        """Two families with the same cells, and whether they are known."""
+        """Two families with the same cells, and whether the bill is known."""
         of = (
-            f"by each container of the last trial that was not void, all CPUs together, by cell: the {bill.MOST_CELLS}"
-            " that matter most (the creation path's broadcasts first); all others are summed up in other, and one that"
-            " is no longer among them vanishes. Not known while kickwatch_bill_known is 0."
+            "per container, in the last trial that was not void, all CPUs together, by cell. The"
+            f" {bill.MOST_CELLS} most important cells are shown (first those of the creation path with broadcasts); the"
+            " others are summed up in other. A cell vanishes when it is no longer shown. Unknown while"
+            " kickwatch_bill_known is 0."
         )
         requests = GaugeMetricFamily(
             "kickwatch_bill_requests_per_container",
-            f"Call-function requests caused {of} Above the rate without containers: noise can be negative.",
+            f"Call-function requests above the rate without containers (noise can be negative), {of}",
             labels=_CELL,
         )
         broadcasts = GaugeMetricFamily(
-            "kickwatch_bill_broadcasts_per_container", f"Broadcasts to all other CPUs made {of}", labels=_CELL
+            "kickwatch_bill_broadcasts_per_container", f"Broadcasts to all other CPUs {of}", labels=_CELL
         )
         for row, cost in (self.bill or bill.EMPTY).items():
             requests.add_metric(row, cost.requests)
             broadcasts.add_metric(row, cost.broadcasts)
         known = GaugeMetricFamily(
             "kickwatch_bill_known",
-            "Whether the bill is known: the last trial that was not void had containers that count, and a probe that"
-            " attributed what they caused.",
+            "1 if the bill is known: in the last trial that was not void, at least one container succeeded, and a probe"
+            " attributed requests.",
             value=float(self.bill is not None),
         )
         return [requests, broadcasts, known]
 
 
 class ChoiceGauge(Collector):
-    """One of a closed set of words, or none: 1 for it, 0 for every other."""
+    """One word of a closed set, or none: 1 for that word, 0 for the others."""
 
     def __init__(self, name: str, documentation: str, label: str, words: tuple[str, ...], chosen: str = "") -> None:
-        """`chosen` is what holds from the start; a word that is none of `words` is none."""
+        """`chosen`: the initial word. A word that is not in `words` counts as none."""
         self._name, self._documentation, self._label, self._words = name, documentation, label, words
         self.chosen = chosen
 
@@ -174,10 +176,10 @@ class ChoiceGauge(Collector):
 
 
 class Several(Collector):
-    """Those of a closed set of words that hold: 1 for each of them, 0 for every other."""
+    """Any number of words of a closed set: 1 for each word that holds, 0 for the others."""
 
     def __init__(self, name: str, documentation: str, label: str, words: tuple[str, ...]) -> None:
-        """None holds from the start."""
+        """No word holds at the start."""
         self._name, self._documentation, self._label, self._words = name, documentation, label, words
         self.holding: frozenset[str] = frozenset()
 
@@ -188,7 +190,7 @@ class Several(Collector):
 
 
 class Children(Collector):
-    """CPU time of the programs that were started and have ended."""
+    """CPU time of child processes that have ended."""
 
     def collect(self) -> Iterable[Metric]:
         """One family."""

@@ -1,7 +1,7 @@
-"""The values that labels may take: closed sets. What is in none of them is `other`.
+"""The values of labels: closed sets, and `other` for everything else.
 
-So no name from a kernel, an engine or a configuration makes a series, and no label can carry a container, a trial or a
-stack, whatever a record holds.
+So no name from a kernel, an engine or a configuration makes a new series, and no label can hold a container, a trial or
+a stack.
 """
 
 from collections.abc import Collection
@@ -19,7 +19,7 @@ OTHER = "other"
 
 
 class Observer(StrEnum):
-    """What watches the kernel: the two probes, and the counters of /proc/interrupts."""
+    """What observes the kernel: the two probes, and the counters of /proc/interrupts."""
 
     REQUESTS = "csd"
     CONTENTION = "contention"
@@ -27,14 +27,14 @@ class Observer(StrEnum):
 
 
 class ContainerOutcome(StrEnum):
-    """What became of a container of ours."""
+    """How the life of a container of ours ended."""
 
     CREATED = "created"
     FAILED = "failed"
 
 
 class FailingPart(StrEnum):
-    """What fails for a while and is tried again: the engine, and what is written down."""
+    """What can fail for a while and is tried again: the engine, and writing files."""
 
     ENGINE = "engine"
     HISTORY = "history"
@@ -63,5 +63,5 @@ VOID_REASONS = (*(disturbance.value for disturbance in Disturbance), VerdictReas
 
 
 def known(word: str, words: Collection[str]) -> str:
-    """The word if it is one of `words`, else `other`."""
+    """`word` if it is in `words`, else `other`."""
     return word if word in words else OTHER

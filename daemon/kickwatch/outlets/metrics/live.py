@@ -1,7 +1,7 @@
-"""What the observers have counted so far, as the metrics need it: cumulative figures, read at every scrape.
+"""What the observers have counted so far, for the metrics: cumulative figures, read at every scrape.
 
-They rise whether a trial goes on or not. Each figure keeps its source (a CPU, a key of a probe's map), since a source
-can fall: maps are emptied when they are full, CPUs come and go. `rising` makes counters of them that do not.
+They rise during trials and between them. Each figure keeps its source (a CPU, a key of a probe's map), since a source
+can fall: full maps are emptied, CPUs go offline. `rising` turns them into counters that never fall.
 """
 
 import sys
@@ -18,23 +18,23 @@ from kickwatch.observe.symbols import Symbols
 from kickwatch.outlets.metrics.label_values import REQUEST_REASONS, Observer, known
 from kickwatch.outlets.metrics.rising import Counts
 
-_WHOLE = 0  # the one source of a figure that is read as a whole
+_WHOLE = 0  # the source of a figure that has only one
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """Cumulative figures of one moment, by label and source; an observer that is not there has none."""
+    """Cumulative figures of one moment, by label and source. An observer that is not armed has none."""
 
     interrupts: Counts[str] = {}  # kind, CPU: since boot
     requests: Counts[str] = {}  # reason, key of the probe's map: since the probe was armed
     waits: Counts[int] = {}  # i: waits for slab_mutex in [2**i, 2**(i+1)) ns
     wait_ns: Mapping[Any, int] = {}  # time spent waiting for slab_mutex, by key of the probe's map
-    lost: Counts[str] = {}  # observer: events that it could not count
+    lost: Counts[str] = {}  # observer: events that it did not count
     up: Mapping[str, bool] = {}
     waits_known: bool = False
 
 
 def live_of(observatory: Observatory, sample: Sample) -> Live:
-    """The figures of `sample`, named. Asks the kernel nothing: addresses are looked up in a table held in memory."""
+    """The figures of `sample`, with names. Does not read from the kernel: symbols are in memory."""
     mutex = observatory.contention.slab_mutex if observatory.contention is not None else 0
     requests, contention = sample.requests, sample.contention
     return Live(
@@ -80,5 +80,5 @@ def _lost(requests: RequestSample | None, contention: ContentionSample | None) -
 
 
 def _first_word(key: bytes) -> int:
-    """The func of `struct cell_key`, the lock of `struct wait_key`."""
+    """`func` of `struct cell_key`, `lock` of `struct wait_key`."""
     return int.from_bytes(key[:8], sys.byteorder)

@@ -1,32 +1,32 @@
-"""Counters that never fall, made of cumulative figures that sometimes do."""
+"""Counters that never fall, from cumulative figures that sometimes do."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 Label = TypeVar("Label", bound=Hashable)
 Counts = Mapping[Label, Mapping[Any, int]]
-"""Cumulative figures: by label, and below it by the source that counts (a CPU, an entry of a probe's map): hashable."""
+"""Cumulative figures by label and source. A source is a CPU, or an entry of a probe's map; it must be hashable."""
 
 
 class Rising(Generic[Label]):
-    """Adds up what rose between two readings, source by source.
+    """Adds up the rise between two readings, source by source.
 
-    A source that fell, or is new, has counted from zero: its whole figure rose. What it counted between the last
-    reading and its fall was never read and is missing: a counter here is a lower bound, and never a jump.
+    A source that is new, or has fallen, started again from zero, so its whole figure counts as rise. What it counted
+    between the last reading and its reset is missing: the counter is a lower bound, and never jumps.
     """
 
     def __init__(self, labels: Iterable[Label], *, sources_return: bool = False) -> None:
-        """All `labels` are there at zero.
+        """All `labels` exist from the start, at zero.
 
-        `sources_return`: a source that is missing for a while comes back with the figure it had, as a CPU that was
-        offline does; otherwise it begins anew, as an entry of a map that was emptied does, and is forgotten.
+        `sources_return`: a missing source keeps its figure and can come back with it, like a CPU that was offline.
+        Otherwise it starts from zero when it comes back, like an entry of a map that was emptied, and is forgotten.
         """
         self.totals: dict[Label, int] = dict.fromkeys(labels, 0)
         self._last: dict[Label, dict[Any, int]] = {}
         self._sources_return = sources_return
 
     def feed(self, counts: Counts[Label]) -> None:
-        """Take one more reading. Figures of a source are never negative."""
+        """Take a reading. Figures are never negative."""
         for label, sources in counts.items():
             last = self._last.get(label, {})
             rise = sum(_rise(last.get(source, 0), count) for source, count in sources.items())
@@ -34,7 +34,7 @@ class Rising(Generic[Label]):
         self._remember(counts)
 
     def skip(self, counts: Counts[Label]) -> None:
-        """Take a reading whose rise is not to be counted."""
+        """Take a reading without counting its rise."""
         self._remember(counts)
 
     def _remember(self, counts: Counts[Label]) -> None:

@@ -1,8 +1,8 @@
-"""How the metrics are handed out: over HTTP to whoever scrapes, or as a file for node_exporter's textfile collector.
+"""Publishes the metrics: over HTTP, or as a file for node_exporter's textfile collector.
 
-The server lives in the daemon's event loop: no thread of its own, and each exchange is bounded in bytes, in time and in
-number, so that a client that is slow, mute or many costs a few kilobytes. The library's server has a thread for each
-client and none of these bounds.
+The server runs in the daemon's event loop and starts no thread. The number of connections, the size of a request and
+the time of an exchange are limited, so slow, silent or many clients cost only a few kilobytes. The server of
+prometheus_client has a thread for each client and no such limits.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _EXCHANGE_S = 15.0
 _CLOSE_S = 1.0
 
 _REMEDIES = {
-    errno.EADDRINUSE: "it is taken: see who listens there with `ss -ltnp`, or choose another port",
+    errno.EADDRINUSE: "another process listens there: find it with `ss -ltnp`, or choose another port",
     errno.EADDRNOTAVAIL: "this node has no such address",
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose a higher one",
 }
@@ -37,10 +37,10 @@ class Server:
     """Answers GET /metrics at `listen`. `start` and `close` once each."""
 
     def __init__(self, metrics: Metrics, listen: str, refresh: Callable[[], Awaitable[None]]) -> None:
-        """`listen` is `127.0.0.1:9893` or `[::1]:9893`; port 0 is any that is free.
+        """`listen` is like `127.0.0.1:9893` or `[::1]:9893`; port 0 means any free port.
 
-        `refresh` brings the observers' figures up to date. It is awaited in the event loop, once for all scrapes that
-        come meanwhile; after REFRESH_S, or when it raises KickwatchError or OSError, the last figures are shown.
+        `refresh` updates the observers' figures. It is awaited in the event loop, once for all scrapes that arrive
+        meanwhile. After REFRESH_S, or if it raises KickwatchError or OSError, the previous figures are shown.
         """
         self._metrics = metrics
         self._listen = listen
@@ -52,25 +52,25 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens, once started."""
+        """Host and port, after `start`."""
         if self._server is None:
-            raise KickwatchError("the server of metrics does not listen", "start it first")
+            raise KickwatchError("the metrics server does not listen", "start it first")
         host, port, *_ = self._server.sockets[0].getsockname()
         return host, port
 
     async def start(self) -> None:
-        """Listen. Raises ConfigError that names metrics.listen when that cannot be."""
+        """Listen. Raises a ConfigError that names metrics.listen if that fails."""
         host, port = parse_listen(self._listen)
         try:
             self._server = await asyncio.start_server(self._serve, host, port, limit=MOST_HEAD_BYTES)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            what = f"metrics.listen: {self._listen} cannot be listened at ({reason})"
+            what = f"metrics.listen: cannot listen on {self._listen} ({reason})"
             kind = AddressTakenError if error.errno == errno.EADDRINUSE else ConfigError
             raise kind(what, _REMEDIES.get(error.errno or 0, "choose another address")) from error
 
     async def close(self) -> None:
-        """Stop listening and drop whoever is still connected, within a second. The port is free when this returns."""
+        """Stop listening and drop all connections, within a second. The port is free when this returns."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -81,9 +81,9 @@ class Server:
             await asyncio.wait(tasks, timeout=_CLOSE_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end; the library of streams starts a task for each."""
+        """Serve one connection. asyncio starts a task for each."""
         task = asyncio.current_task()
-        if task is None or self._server is None:  # it came in the moment of closing
+        if task is None or self._server is None:  # the connection came while the server was closing
             writer.transport.abort()
             return
         self._connections.add(task)
@@ -94,9 +94,9 @@ class Server:
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError):
-            pass  # the client went away, or is too slow: it will come again
+            pass  # the client went away or is too slow: it will try again
         finally:
-            writer.transport.abort()  # nothing is left to be sent, or nobody takes it
+            writer.transport.abort()  # everything is sent, or the client does not read it
             self._connections.discard(task)
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
@@ -110,14 +110,14 @@ class Server:
         except TimeoutError:
             return wire.refused(HTTPStatus.REQUEST_TIMEOUT)
         except asyncio.IncompleteReadError:
-            return b""  # the client hung up, or asked nothing: a check whether the port is open
+            return b""  # the client closed the connection, such as a check that the port is open
         request = wire.parse(head)
         if request.refusal is not None:
             return wire.refused(request.refusal, head_only=request.head_only)
         return await asyncio.to_thread(wire.metrics, request, await self._scrape())
 
     async def _scrape(self) -> bytes:
-        """The text, with fresh figures; scrapes that come together share one."""
+        """The text with fresh figures. Scrapes that arrive at the same time share one."""
         if self._scraping is None or self._scraping.done():
             self._scraping = asyncio.create_task(self._text())
         return await asyncio.shield(self._scraping)
@@ -127,7 +127,7 @@ class Server:
             self._refreshing = asyncio.create_task(self._refreshed())
         await asyncio.wait({self._refreshing}, timeout=REFRESH_S)
         if not self._refreshing.done():
-            self._metrics.stale()  # it goes on, and the next scrape waits for the same one
+            self._metrics.stale()  # it goes on; the next scrape waits for it too
         elif error := self._refreshing.exception():
             raise error
         return await asyncio.to_thread(self._metrics.text)
@@ -140,28 +140,28 @@ class Server:
 
 
 class Textfile:
-    """A file of metrics that is always whole: written beside, then renamed over."""
+    """A file of metrics that is always complete: a new file is written and renamed over the old one."""
 
     def __init__(self, metrics: Metrics, path: str) -> None:
-        """`path` should end in `.prom`: node_exporter's textfile collector reads no other files."""
+        """`path` should end in `.prom`: node_exporter's textfile collector ignores other files."""
         self._metrics = metrics
         self._path = Path(path)
 
     async def write(self) -> None:
-        """Write it anew, readable by all. Raises KickwatchError naming the file; the old one is then still there."""
+        """Replace the file; everybody can read it. Raises KickwatchError if that fails, and the old file stays."""
         await asyncio.to_thread(self._write)
 
     def _write(self) -> None:
         text = self._metrics.textfile()
-        beside = self._path.with_name(f".{self._path.name}.new")  # one writer on a node: a fixed name leaves no litter
+        new = self._path.with_name(f".{self._path.name}.new")  # one writer per node: a fixed name leaves no litter
         try:
-            beside.unlink(missing_ok=True)
-            with beside.open("xb") as file:
+            new.unlink(missing_ok=True)
+            with new.open("xb") as file:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(text)
-            beside.replace(self._path)
+            new.replace(self._path)
         except OSError as error:
             with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            what = f"metrics.textfile: {self._path} cannot be written ({error.strerror})"
-            raise KickwatchError(what, "see that its directory is there and has room") from error
+                new.unlink(missing_ok=True)
+            what = f"metrics.textfile: cannot write {self._path} ({error.strerror})"
+            raise KickwatchError(what, "check that its directory exists and has free space") from error

@@ -1,6 +1,6 @@
-"""As much of HTTP/1.1 as a scrape needs: the head of a request, the bytes of an answer. Pure.
+"""The part of HTTP/1.1 that a scrape needs: the head of a request, the bytes of a response. Pure.
 
-Source: RFC 9112. A connection carries one request; what else a client sends is not read.
+Source: RFC 9112. A connection serves one request; anything else that a client sends is not read.
 """
 
 import gzip
@@ -11,11 +11,11 @@ PATH = "/metrics"
 _ALLOWED = ("GET", "HEAD")
 _TEXT = "text/plain; charset=utf-8"
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
-_FAST = 1  # level of gzip: a tenth of the size for half a millisecond
+_FAST = 1  # gzip level: a tenth of the size, in half a millisecond
 
 
 class Request(NamedTuple):
-    """What matters of a request. `refusal` is why it gets no metrics, None where it does."""
+    """A parsed request. `refusal`: the status if it gets no metrics, None if it does."""
 
     refusal: HTTPStatus | None
     head_only: bool = False
@@ -23,7 +23,7 @@ class Request(NamedTuple):
 
 
 def parse(head: bytes) -> Request:
-    """The request line and the headers, up to the empty line; anything that is no HTTP is a bad request."""
+    """Parse the request line and the headers, up to the empty line. Anything that is not HTTP is a bad request."""
     first, *headers = head.decode("latin-1").split("\r\n")
     method, _, rest = first.partition(" ")
     target, _, version = rest.rpartition(" ")
@@ -41,13 +41,13 @@ def _accepts_gzip(header: str) -> bool:
 
 
 def _is_gzip(coding: str) -> bool:
-    """`gzip`, or with a weight that is not 0."""
+    """True for `gzip`, unless its weight is 0."""
     name, _, weight = coding.replace(" ", "").lower().partition(";q=")
     return name == "gzip" and (not weight or weight.strip("0.") != "")
 
 
 def metrics(request: Request, text: bytes) -> bytes:
-    """The answer that carries the metrics. Packing takes half a millisecond."""
+    """The response with the metrics. Compression takes half a millisecond."""
     extra = ["Vary: Accept-Encoding"]
     if request.gzipped:
         text = gzip.compress(text, _FAST, mtime=0)
@@ -56,7 +56,7 @@ def metrics(request: Request, text: bytes) -> bytes:
 
 
 def refused(status: HTTPStatus, *, head_only: bool = False) -> bytes:
-    """An answer without metrics, one line of text that says where they are."""
+    """A response without metrics: one line of text that says where they are."""
     text = f"{status.value} {status.phrase}: the metrics are at {PATH}\n".encode()
     extra = [f"Allow: {', '.join(_ALLOWED)}"] if status is HTTPStatus.METHOD_NOT_ALLOWED else []
     return _answer(status, _TEXT, b"" if head_only else text, len(text), extra)

@@ -1,0 +1,99 @@
+"""The 2017 test on this node: a native child makes the memory cgroups, /proc/interrupts is read around it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kickwatch.errors import KickwatchError
+from kickwatch.experiment.reproduce import Created, Progress, Sample, Settings, reproduce
+from kickwatch.experiment.reproduce_report import Memory, Reading, Reproduction, parse_meminfo
+from kickwatch.native.driver import Helper
+from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
+from kickwatch.observe.interrupts import read_interrupts
+from kickwatch.process.cancellation import run_shielded
+from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
+
+_DEADLINE_S, _DEADLINE_PER_LOOP_S = 60.0, 0.05
+
+
+@dataclass(frozen=True)
+class NativeLoops:
+    """The native child and its cgroup."""
+
+    helper: Helper
+    parent: Path
+    proc: Path
+
+    async def create(self, loops: int, progress: Callable[[int], None]) -> Created:
+        """Do `loops` more loops. Raises HelperError."""
+        every = max(1, loops // 100)
+        answer = await self.helper.ask(f"create {loops} {every}", _deadline_s(loops), progress)
+        return Created(answer.value or 0, answer.fields.get("limit", ""), answer.fields.get("kmem", ""))
+
+    async def remove(self, loops: int) -> int:
+        """Remove all memory cgroups. Raises HelperError."""
+        return (await self.helper.ask("remove", _deadline_s(loops))).value or 0
+
+    async def memory(self) -> Memory:
+        """From /proc/meminfo and the parent's kmem counter. Raises KickwatchError."""
+        return await asyncio.to_thread(self._memory)
+
+    def _memory(self) -> Memory:
+        path = self.proc / "meminfo"
+        try:
+            memory = parse_meminfo(path.read_text(encoding="ascii"))
+        except OSError as error:
+            raise KickwatchError(
+                f"cannot read {path} ({error.strerror})", "check that proc is mounted there"
+            ) from error
+        return replace(memory, parent_kmem_bytes=kmem_usage_bytes(self.parent))
+
+
+def _deadline_s(loops: int) -> float:
+    return _DEADLINE_S + _DEADLINE_PER_LOOP_S * loops
+
+
+@asynccontextmanager
+async def native_loops(
+    cgroups: Cgroups, *, scratch: Path | None = None, group: str = REPRODUCE_GROUP
+) -> AsyncIterator[NativeLoops]:
+    """Start the child in its cgroup. Both are gone afterwards. First removes what a killed run left."""
+    try:
+        parent, home, directory = await run_shielded(asyncio.to_thread(prepare_group, cgroups, group, scratch))
+        async with Helper(["reproduce", parent, cgroups.version.value, home, directory]) as helper:
+            yield NativeLoops(helper, parent, cgroups.proc)
+    finally:
+        await clear_group(cgroups, group)
+
+
+def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> Sample:
+    """Reads `proc`/interrupts. `broadcasts`: those of the creation path since a probe was armed; None without one."""
+
+    async def sample() -> Reading:
+        interrupts = await read_interrupts(proc)
+        return Reading(time.monotonic_ns(), interrupts, broadcasts())
+
+    return sample
+
+
+async def run(
+    cgroups: Cgroups,
+    settings: Settings,
+    *,
+    progress: Progress = lambda _what, _done, _of: None,
+    broadcasts: Callable[[], int | None] = lambda: None,
+    group: str = REPRODUCE_GROUP,
+) -> Reproduction:
+    """Run the test on this node with the native child. `broadcasts`: see `sampler`."""
+    command_line = await asyncio.to_thread((cgroups.proc / "cmdline").read_text, encoding="utf-8", errors="replace")
+    async with native_loops(cgroups, group=group) as loops:
+        return await reproduce(
+            loops,
+            sampler(cgroups.proc, broadcasts),
+            settings,
+            progress=progress,
+            kmem_accounted=not nokmem(command_line),
+        )
