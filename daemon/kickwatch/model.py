@@ -1,6 +1,6 @@
 """The words of kickwatch as types: what is measured, what is recorded, what is decided.
 
-Every record is immutable and serialises with msgspec; a verdict can be computed again from records alone.
+Every record is immutable and serialises with msgspec. A verdict can be recomputed from records alone.
 """
 
 from enum import StrEnum
@@ -50,7 +50,7 @@ def on_creation_path(origin: Origin, path: Path) -> bool:
 
 
 class Verdict(StrEnum):
-    """What an experiment says."""
+    """The result of an experiment."""
 
     QUIET = "quiet"
     BROADCASTING = "broadcasting"
@@ -58,7 +58,7 @@ class Verdict(StrEnum):
 
 
 class Condition(StrEnum):
-    """What the daemon believes. It changes seldom; `unknown` has reasons."""
+    """What the daemon believes about the node. `unknown` comes with reasons."""
 
     QUIET = "quiet"
     BROADCASTING = "broadcasting"
@@ -67,7 +67,7 @@ class Condition(StrEnum):
 
 
 class AlarmKind(StrEnum):
-    """What an alarm of a stream says of the node."""
+    """The kinds of alarm: what a stream found."""
 
     BROADCASTING = "broadcasting"
     CONTENDED = "contended"
@@ -129,11 +129,11 @@ class KmemAccounting(StrEnum):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all records."""
+    """The base class of all records."""
 
 
 class Cell(Record, frozen=True, kw_only=True):
-    """What one (func, stack) sent during a window; cumulative counters subtracted at the window's edges."""
+    """What one (func, stack) sent during a window: the rise of cumulative counters between the window's edges."""
 
     reason: str
     func: str
@@ -149,19 +149,19 @@ class Cell(Record, frozen=True, kw_only=True):
 
     @property
     def single_requests(self) -> int:
-        """Requests that were part of no multi-CPU call; of an older record, all of a cell that has no calls."""
+        """Requests outside multi-CPU calls. In an older record: all requests of a cell without calls, else 0."""
         if self.singles is not None:
             return self.singles
         return 0 if self.calls else self.requests
 
     @property
     def on_creation_path(self) -> bool:
-        """See the function of that name."""
+        """As `on_creation_path(origin, path)`."""
         return on_creation_path(self.origin, self.path)
 
     @property
     def identity(self) -> tuple[str, str, Origin, Path]:
-        """What makes two cells the same one."""
+        """Two cells with equal identity are one cell."""
         return (self.reason, self.func, self.origin, self.path)
 
 
@@ -236,7 +236,7 @@ class Observers(Record, frozen=True, kw_only=True):
 
 
 class Node(Record, frozen=True, kw_only=True):
-    """Where the trial ran: what a stratum is made of."""
+    """Where the trial ran; the stratum is made of these fields."""
 
     kernel: str
     arch: str
@@ -250,7 +250,7 @@ class Node(Record, frozen=True, kw_only=True):
 
 
 class Count(Record, frozen=True, kw_only=True):
-    """Known events of the positive control: done (a range where the kernel may have skipped some), and seen."""
+    """Events of the positive control: how many were made (a range if the kernel may skip some), and how many counted."""
 
     expected_low: int
     expected_high: int
@@ -258,7 +258,7 @@ class Count(Record, frozen=True, kw_only=True):
 
     @property
     def right(self) -> bool:
-        """Seen exactly, and not nothing."""
+        """True if all were counted and there was at least one."""
         return 0 < self.expected_low <= self.seen <= self.expected_high
 
 
@@ -274,7 +274,7 @@ class Control(Record, frozen=True, kw_only=True):
 
 
 class Trial(Record, frozen=True, kw_only=True):
-    """One experiment whole: everything a verdict is computed from."""
+    """One experiment: everything a verdict is computed from."""
 
     schema: int = SCHEMA_VERSION
     trial_id: str
@@ -290,7 +290,7 @@ class Trial(Record, frozen=True, kw_only=True):
     kmem_accounting: KmemAccounting
     concurrency: int
     unsettled: bool = False
-    slab_mutex_known: bool = True  # to the probes that are armed
+    slab_mutex_known: bool = True  # whether the armed probes know the address of slab_mutex
     control: Control | None = None
     void: str = ""  # the disturbances as records store them: joined by commas; empty for a valid trial
     notes: tuple[str, ...] = ()

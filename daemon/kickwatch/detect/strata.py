@@ -6,7 +6,7 @@ from kickwatch.model import Trial
 
 
 class Stratum(msgspec.Struct, frozen=True):
-    """What a trial's figures depend on, apart from the fault that is looked for."""
+    """Everything that a trial's figures depend on, apart from the fault it looks for."""
 
     kernel: str
     arch: str
@@ -20,7 +20,7 @@ class Stratum(msgspec.Struct, frozen=True):
 
     @property
     def yardstick(self) -> tuple[object, ...]:
-        """What must be equal for two records to be comparable.
+        """The fields that must be equal in two comparable records.
 
         On a healthy kernel the number of IPIs depends on the network, the CPU count and the concurrency: a rise that
         comes with a change of these is no regression of the kernel or the engine.

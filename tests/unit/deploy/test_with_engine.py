@@ -50,7 +50,7 @@ class World:
         }
         self.processes: list[subprocess.Popen[str]] = []
         self.write_dockerd("")
-        self.write_program("systemctl", "#!/bin/sh\nexit 1\n")  # where systemd knows a docker.service, that would be it
+        self.write_program("systemctl", "#!/bin/sh\nexit 1\n")  # as if systemd knew no docker.service
 
     def write_dockerd(self, prelude: str) -> None:
         self.write_program("dockerd", DOCKERD.format(python=sys.executable, prelude=prelude))
@@ -208,7 +208,7 @@ def test_probe_says_why_not(world: World) -> None:
 
 
 def without_dockerd(world: World, *command: str | Path) -> subprocess.Popen[str]:
-    """Run it where no dockerd can be started, be it through systemd, and where no package can be installed."""
+    """Run it where no dockerd can be started, by hand or through systemd, and no package can be installed."""
     (world.root / "bin" / "dockerd").unlink()
     for name in ("apt-get", "runc"):
         program = world.root / "bin" / name

@@ -1,4 +1,4 @@
-"""`quiet` has to be established: cases in which it was once said too early, each with the right verdict."""
+"""`quiet` has to be established: cases in which it once came too early, each with the right verdict."""
 
 from collections.abc import Iterable
 

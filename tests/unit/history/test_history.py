@@ -166,7 +166,7 @@ def test_50_kills_lose_nothing_but_the_open_trial(tmp_path: Path) -> None:
         history = History(tmp_path)
         found = history.load()
         assert found.notes == ()
-        assert told <= int(found.state) <= told + 1  # the one whose commit was not told of yet
+        assert told <= int(found.state) <= told + 1  # one commit may not have been reported yet
     assert len(kept(history)) == int(found.state)
 
 

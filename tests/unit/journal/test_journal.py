@@ -45,7 +45,7 @@ def journal_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def journald(tmp_path: Path) -> Iterator[Callable[[], socket.socket]]:
-    """Begins to listen at `tmp_path / "socket"`, each time anew."""
+    """Listens on `tmp_path / "socket"`; each call starts a new listener."""
     made = []
 
     def listen() -> socket.socket:

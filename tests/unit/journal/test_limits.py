@@ -9,7 +9,7 @@ from kickwatch.journal.limits import Limiter, Rate
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

@@ -16,23 +16,23 @@ LOOKS = """
 import signal, sys, time
 from pathlib import Path
 from kickwatch.process.terminal import Terminal
-terminal, said = Terminal(), Path(sys.argv[1])
-said.write_text(f"{terminal.was_there} {terminal.is_closed()}\\n")
-signal.signal(signal.SIGHUP, lambda *_: said.open("a").write(f"{terminal.is_closed()}\\n"))
+terminal, report = Terminal(), Path(sys.argv[1])
+report.write_text(f"{terminal.was_there} {terminal.is_closed()}\\n")
+signal.signal(signal.SIGHUP, lambda *_: report.open("a").write(f"{terminal.is_closed()}\\n"))
 print("looks", flush=True)
-while said.read_text().count("\\n") < 2:
+while report.read_text().count("\\n") < 2:
     time.sleep(0.01)
 """
 
 
 def test_a_terminal_that_closes_is_gone_when_the_signal_comes(tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    with AtATerminal([sys.executable, "-c", LOOKS, said], errors=tmp_path / "errors") as command:
+    report = tmp_path / "report"
+    with AtATerminal([sys.executable, "-c", LOOKS, report], errors=tmp_path / "errors") as command:
         command.shows("looks")
-        assert said.read_text() == "True False\n"
+        assert report.read_text() == "True False\n"
         command.close()
         assert command.ended() == 0
-    assert said.read_text() == "True False\nTrue\n"
+    assert report.read_text() == "True False\nTrue\n"
 
 
 def test_a_session_without_a_terminal_has_none_to_lose() -> None:
