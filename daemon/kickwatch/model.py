@@ -250,7 +250,7 @@ class Node(Record, frozen=True, kw_only=True):
 
 
 class Count(Record, frozen=True, kw_only=True):
-    """Events of the positive control: how many were made (a range if the kernel may skip some), and how many counted."""
+    """Events of the positive control: how many were made (a range if the kernel may skip some), how many counted."""
 
     expected_low: int
     expected_high: int
