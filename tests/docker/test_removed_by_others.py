@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.m
 CONTAINERS = FAST["workload.containers_per_trial"]
 PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
 USERS_IMAGE = "users-image:1"
-PAUSE = {"trial.interval_s": 3.0, "trial.jitter": 0.0, "trial.canary_memcgs": 10}
+PAUSE_S, FRESH_S = 2.0, 0.5
+PAUSE = {"trial.interval_s": PAUSE_S, "trial.jitter": 0.0, "trial.canary_memcgs": 10}
 Remove = Callable[[NodeDaemon], None]
 
 
@@ -45,9 +47,34 @@ def is_valid(record: Record) -> bool:
     return bool((record["containers"], record["failed"]) == (CONTAINERS, 0))
 
 
+@pytest.fixture(scope="module")
+def daemon(
+    request: pytest.FixtureRequest, engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NodeDaemon]:
+    """One daemon on each engine, shared by all tests of that engine."""
+    which = {"engine.kind": "oci"} if request.param == "oci" else {"engine.socket": str(engine.socket)}
+    with NodeDaemon(tmp_path_factory.mktemp("daemon"), {**PAUSE, **which}) as daemon:
+        yield daemon
+    assert not ROOT.exists()
+    assert engine.docker("images", "-q") == ""
+
+
+ON_EACH_ENGINE = pytest.mark.parametrize("daemon", ["docker", "oci"], indirect=True, scope="module")
+ON_DOCKER = pytest.mark.parametrize("daemon", ["docker"], indirect=True, scope="module")
+ON_OCI = pytest.mark.parametrize("daemon", ["oci"], indirect=True, scope="module")
+
+
+def just_finished(daemon: NodeDaemon) -> Record:
+    """A trial that has just ended, after which most of the pause is left."""
+    finished = daemon.events("trial_finished")
+    if finished and time.time() - datetime.fromisoformat(finished[-1]["timestamp"]).timestamp() < FRESH_S:
+        return finished[-1]
+    return daemon.wait("trial_finished", daemon.mark())
+
+
 def after_removal(daemon: NodeDaemon, remove: Remove) -> tuple[Record, int]:
     """Remove something between two trials; return the next trial and the mark before it."""
-    assert is_valid(daemon.wait("trial_finished", daemon.mark()))
+    assert is_valid(just_finished(daemon))
     daemon.wait_status("between two trials")
     mark = daemon.mark()
     remove(daemon)
@@ -60,22 +87,6 @@ def restored(daemon: NodeDaemon, mark: int) -> list[str]:
 
 
 # --- images
-
-
-def test_a_prune_between_two_trials_costs_no_container(engine: PrivateEngine, tmp_path: Path) -> None:
-    with NodeDaemon(tmp_path, {**PAUSE, "engine.socket": str(engine.socket)}) as daemon:
-
-        def prune(_: NodeDaemon) -> None:
-            assert "kickwatch-workload" in engine.docker("image", "prune", "-af")
-            assert engine.docker("images", "-q") == ""
-
-        finished, mark = after_removal(daemon, prune)
-        assert is_valid(finished), finished
-        (what,) = restored(daemon, mark)
-        assert "localhost/kickwatch-workload:" in what
-        assert is_valid(daemon.wait("trial_finished", daemon.mark()))
-        assert len(restored(daemon, mark)) == 1
-    assert engine.docker("images", "-q") == ""
 
 
 def test_a_missing_users_image_fails_the_trial_and_is_named(engine: PrivateEngine, tmp_path: Path) -> None:
@@ -95,48 +106,54 @@ def test_a_missing_users_image_fails_the_trial_and_is_named(engine: PrivateEngin
     engine.docker("rmi", "-f", USERS_IMAGE)
 
 
+# --- what a runtime needs
+
+
+@ON_OCI
 @pytest.mark.parametrize("part", ["", "bundles", "state", "images", "*rootfs", "*rootfs/proc", "*rootfs/workload"])
-def test_files_that_runc_needs_are_made_again(tmp_path: Path, part: str) -> None:
-    with NodeDaemon(tmp_path, {**PAUSE, "engine.kind": "oci"}) as daemon:
+def test_files_that_runc_needs_are_made_again(daemon: NodeDaemon, part: str) -> None:
+    def remove(_: NodeDaemon) -> None:
+        (path,) = ROOT.glob(f"images/*/{part[1:]}") if part.startswith("*") else [ROOT / part]
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-        def remove(_: NodeDaemon) -> None:
-            (path,) = ROOT.glob(f"images/*/{part[1:]}") if part.startswith("*") else [ROOT / part]
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-        finished, mark = after_removal(daemon, remove)
-        assert is_valid(finished), finished
-        (what,) = restored(daemon, mark)
-        assert "localhost/kickwatch-workload:" in what
-    assert not ROOT.exists()
+    finished, mark = after_removal(daemon, remove)
+    assert is_valid(finished), finished
+    (what,) = restored(daemon, mark)
+    assert "localhost/kickwatch-workload:" in what
 
 
+@ON_OCI
 @pytest.mark.parametrize("damage", ["removed", "cut off", "not executable"])
-def test_the_containers_program_is_written_again(tmp_path: Path, damage: str) -> None:
-    with NodeDaemon(tmp_path, {**PAUSE, "engine.kind": "oci"}) as daemon:
+def test_the_containers_program_is_written_again(daemon: NodeDaemon, damage: str) -> None:
+    def remove(_: NodeDaemon) -> None:
+        (program,) = ROOT.glob("images/*/program")
+        if damage == "removed":
+            program.unlink()
+        elif damage == "cut off":
+            os.truncate(program, 1000)
+        else:
+            program.chmod(0o644)
 
-        def remove(_: NodeDaemon) -> None:
-            (program,) = ROOT.glob("images/*/program")
-            if damage == "removed":
-                program.unlink()
-            elif damage == "cut off":
-                os.truncate(program, 1000)
-            else:
-                program.chmod(0o644)
+    finished, mark = after_removal(daemon, remove)
+    assert is_valid(finished), finished
+    assert len(restored(daemon, mark)) == 1
 
-        finished, mark = after_removal(daemon, remove)
-        assert is_valid(finished), finished
-        assert len(restored(daemon, mark)) == 1
+
+@ON_DOCKER
+def test_a_prune_between_two_trials_costs_no_container(engine: PrivateEngine, daemon: NodeDaemon) -> None:
+    def prune(_: NodeDaemon) -> None:
+        assert "kickwatch-workload" in engine.docker("image", "prune", "-af")
+        assert engine.docker("images", "-q") == ""
+
+    finished, mark = after_removal(daemon, prune)
+    assert is_valid(finished), finished
+    (what,) = restored(daemon, mark)
+    assert "localhost/kickwatch-workload:" in what
+    assert is_valid(daemon.wait("trial_finished", daemon.mark()))
+    assert len(restored(daemon, mark)) == 1
 
 
 # --- cgroups and the canary
-
-
-@pytest.fixture(params=["docker", "oci"])
-def daemon(request: pytest.FixtureRequest, engine: PrivateEngine, tmp_path: Path) -> Iterator[NodeDaemon]:
-    """A daemon on each engine."""
-    which = {"engine.kind": "oci"} if request.param == "oci" else {"engine.socket": str(engine.socket)}
-    with NodeDaemon(tmp_path, {**PAUSE, **which}) as daemon:
-        yield daemon
 
 
 def rmdirs(name: str) -> None:
@@ -154,6 +171,7 @@ def rmdirs(name: str) -> None:
         assert not directory.exists()
 
 
+@ON_EACH_ENGINE
 def test_the_engine_makes_the_cgroup_parent_again(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda _: rmdirs(CGROUP_NAME))
     assert is_valid(finished), finished
@@ -161,6 +179,7 @@ def test_the_engine_makes_the_cgroup_parent_again(daemon: NodeDaemon) -> None:
     assert restored(daemon, mark) == []  # by the engine, so it is not logged
 
 
+@ON_EACH_ENGINE
 def test_the_canarys_cgroup_is_made_again(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda _: rmdirs(CANARY_GROUP))
     assert is_valid(finished), finished
@@ -168,6 +187,7 @@ def test_the_canarys_cgroup_is_made_again(daemon: NodeDaemon) -> None:
     assert f"{CANARY_GROUP} was removed" in what
 
 
+@ON_EACH_ENGINE
 def test_a_replaced_canary_cgroup_is_detected(daemon: NodeDaemon) -> None:
     """The child still has the removed cgroup open."""
 
@@ -180,6 +200,7 @@ def test_a_replaced_canary_cgroup_is_detected(daemon: NodeDaemon) -> None:
     assert len(restored(daemon, mark)) == 1
 
 
+@ON_EACH_ENGINE
 def test_the_canarys_child_is_started_again(daemon: NodeDaemon) -> None:
     def kill(_: NodeDaemon) -> None:
         for pid in native_children():
@@ -191,6 +212,7 @@ def test_the_canarys_child_is_started_again(daemon: NodeDaemon) -> None:
     assert "child" in what
 
 
+@ON_EACH_ENGINE
 def test_the_scratch_directory_is_replaced(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda daemon: daemon.scratch.rmdir())
     assert is_valid(finished), finished
@@ -202,6 +224,7 @@ def test_the_scratch_directory_is_replaced(daemon: NodeDaemon) -> None:
 # --- directories of the daemon
 
 
+@ON_EACH_ENGINE
 def test_the_state_directory_is_made_again_and_the_evidence_stays(daemon: NodeDaemon) -> None:
     state = daemon.directory / "state"
     finished, mark = after_removal(daemon, lambda _: shutil.rmtree(state))
@@ -213,6 +236,7 @@ def test_the_state_directory_is_made_again_and_the_evidence_stays(daemon: NodeDa
     assert daemon.events("evidence_dropped") == []
 
 
+@ON_EACH_ENGINE
 def test_the_status_directory_is_made_again(daemon: NodeDaemon) -> None:
     def remove(_: NodeDaemon) -> None:
         STATUS_PATH.unlink()
@@ -224,6 +248,7 @@ def test_the_status_directory_is_made_again(daemon: NodeDaemon) -> None:
     daemon.until(STATUS_PATH.is_file, "the status")
 
 
+@ON_EACH_ENGINE
 def test_the_lock_is_made_and_held_again(daemon: NodeDaemon) -> None:
     finished, mark = after_removal(daemon, lambda _: LOCK_PATH.unlink())
     assert is_valid(finished), finished

@@ -218,20 +218,23 @@ def test_controllers_enabled_by_a_killed_run_are_disabled_by_the_next(bench: Ben
     if bench.wanted == "v1":
         pytest.skip("feature: cgroup v1 has no cgroup.subtree_control")
     enabled_before = _subtree_control(bench)
+    used = "/sys/fs/cgroup/others/cpuset.cpus"
     short = ("--set", "trial.window_s=0.5")
     trial = " ".join(("kickwatch", "trial", *ENGINE, *short, "--containers", "60"))
     bench.guest.shell(
         f"""mkdir /sys/fs/cgroup/others; systemd-run --quiet --collect --unit=victim /usr/local/bin/{trial}
         # A controller is listed a moment before its files exist.
-        until echo 0 >/sys/fs/cgroup/others/cpuset.cpus; do sleep 0.1; done 2>/dev/null
+        until echo 0 >{used}; do sleep 0.1; done 2>/dev/null
         systemctl kill --signal=KILL victim; while systemctl --quiet is-active victim; do sleep 0.1; done"""
     )
     on = _subtree_control(bench) - enabled_before - {"memory"}
     assert on > {"cpuset"}
+    assert bench.guest.out("cat", used) == "0"  # it really uses the controller: a lost write would look like a fault
     bench.trial("after_a_kill", *short, containers=1)
     left = _subtree_control(bench) - enabled_before - {"memory"}
+    setting = bench.guest.shell(f"cat {used}", check=False).output.strip()
     bench.guest.shell("rmdir /sys/fs/cgroup/others; echo -cpuset >/sys/fs/cgroup/cgroup.subtree_control")
-    assert left == {"cpuset"}
+    assert (left, setting) == ({"cpuset"}, "0")
 
 
 def _subtree_control(bench: Bench) -> set[str]:
