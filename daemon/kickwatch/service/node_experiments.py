@@ -108,7 +108,7 @@ class NodeExperiments:
         """As in `NodeRigOpening`. The observers in `armed` stay armed."""
         self._armed = armed
         self._heartbeat = heartbeat
-        self._ending = shutdown
+        self._shutdown = shutdown
 
     @property
     def cpus_online(self) -> int:
@@ -127,7 +127,7 @@ class NodeExperiments:
 
     def open_rig(self, config: Config, known: EngineNames | None) -> NodeRigOpening:
         """A rig with the configured engine."""
-        return NodeRigOpening(config, self._armed, self._heartbeat, self._ending, known)
+        return NodeRigOpening(config, self._armed, self._heartbeat, self._shutdown, known)
 
     def passive(self, config: Config, step: Step) -> Passive:
         """The bill of containers that others start."""
