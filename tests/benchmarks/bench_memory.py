@@ -59,6 +59,9 @@ def sizes_of(settings: dict[str, object]) -> list[tuple[int, int]]:
         assert daemon.stderr is not None
         containers = 0
         for line in daemon.stderr:
+            if not line.startswith("{"):  # why it could not start
+                print(line, end="", flush=True)
+                continue
             record = json.loads(line)
             if record["event"] == "kickwatch.trial_finished":
                 containers += record["containers"]
