@@ -50,7 +50,7 @@ class LogLevel(StrEnum):
 
 
 AbsolutePath = Annotated[str, Meta(pattern="^/", description="an absolute path")]
-OptionalPath = Annotated[str, Meta(pattern="^(/.*)?$", description="an absolute path, or an empty string")]
+OptionalPath = Annotated[str, Meta(pattern="^(?![^/])", description="an absolute path, or an empty string")]
 Address = Annotated[
     str, Meta(pattern=r"^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", description="an address and a port, 127.0.0.1:9893")
 ]

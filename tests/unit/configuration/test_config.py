@@ -74,6 +74,18 @@ def test_set_takes_toml_values_and_bare_strings(assignment: str, section: str, n
     assert getattr(getattr(load(None, [assignment]).config, section), name) == value
 
 
+@pytest.mark.parametrize("path", ["", "/run/drain", "/with a space", "/a line\nand another"])
+def test_a_path_may_hold_any_character(file: Path, path: str) -> None:
+    file.write_text(f"[metrics]\ntextfile = {msgspec.json.encode(path).decode()}\n")
+    assert load(file).config.metrics.textfile == path
+
+
+@pytest.mark.parametrize("path", ["run/drain", " /run/drain", "\n/run/drain", "\n"])
+def test_a_path_is_absolute_or_empty(file: Path, path: str) -> None:
+    file.write_text(f"[metrics]\ntextfile = {msgspec.json.encode(path).decode()}\n")
+    assert "metrics.textfile" in error_of(file)
+
+
 def test_set_takes_a_list() -> None:
     sets = ["workload.image=busybox", 'workload.command=["sleep", "1"]']
     assert load(None, sets).config.workload.command == ("sleep", "1")
