@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from kickwatch.workload.oci_engine import ROOT
 from leftovers import leftovers
 from node_daemon import STOP_S, NodeDaemon
 
 pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(400)]
 
-MOMENTS = 50
+MOMENTS = 25  # with each engine
 TERM, INT, KILL, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1
 IN_TURN = (TERM, INT, KILL, TERM, HUP, INT, TERM, KILL, INT, USR1)
 ASKING = (HUP, USR1)
@@ -37,10 +38,10 @@ def catches(pid: int, number: signal.Signals) -> bool:
 class Run:
     """One short run, and the signals sent to it."""
 
-    def __init__(self, directory: Path, before: dict[str, list[str]]) -> None:
-        """`before`: the result of `leftovers()` without a kickwatch."""
+    def __init__(self, directory: Path, before: dict[str, list[str]], engine: str) -> None:
+        """`before`: the result of `leftovers()` without a kickwatch. `engine`: the value of `engine.kind`."""
         self.since = time.monotonic()
-        self.daemon = NodeDaemon(directory, trials=1, before=before)
+        self.daemon = NodeDaemon(directory, {"engine.kind": engine}, trials=1, before=before)
 
     def sleep_until(self, moment_s: float) -> None:
         """Sleep until `moment_s` seconds after the start."""
@@ -77,25 +78,27 @@ class Run:
         return self.end(TERM)
 
 
-def test_signals_at_random_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["docker", "oci"])
+def test_signals_at_random_times(tmp_path: Path, engine: str) -> None:
     """SIGTERM and SIGINT leave nothing; what SIGKILL leaves, the next start removes."""
     seed = int(os.environ.get("KICKWATCH_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
     draw = random.Random(seed)  # noqa: S311 -- times, no secrets
     before = leftovers()
-    undisturbed = Run(tmp_path, before)
+    undisturbed = Run(tmp_path, before, engine)
     assert undisturbed.daemon.ended() == 0
     length_s = time.monotonic() - undisturbed.since
     print(f"KICKWATCH_TEST_SEED={seed}; an undisturbed run takes {length_s:.1f} s")  # noqa: T201 -- to repeat it
     for index, (number, moment_s) in enumerate(moments(draw, length_s)):
-        run = Run(tmp_path, before)
+        run = Run(tmp_path, before, engine)
         run.sleep_until(moment_s)
         what = run.ask(number) if number in ASKING else run.end(number)
         print(f"{index}: {number.name} after {moment_s:.2f} s: {what}")  # noqa: T201 -- as above
         if number is KILL:
-            run = Run(tmp_path, before)
+            run = Run(tmp_path, before, engine)
             run.daemon.wait_status("churn window")
             assert run.daemon.stop() == 0, run.daemon.summary()
         assert run.daemon.left() == {}, f"{number.name} after {moment_s:.2f} s"
+        assert not ROOT.exists(), f"{number.name} after {moment_s:.2f} s"
         assert run.daemon.events("history_trouble") == []
 
 

@@ -205,6 +205,7 @@ def restart_with_short_watchdog(node: Node) -> dict[str, str]:
     return node.show("kickwatch")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("alone")
 def test_an_engine_that_hangs_longer_than_the_watchdog_does_not_restart_it(running: Node) -> None:
     shown, since = restart_with_short_watchdog(running), running.now()
@@ -273,6 +274,7 @@ def between_two_trials(node: Node) -> None:
     time.sleep(1)  # until the trial is stored
 
 
+@pytest.mark.long
 def test_what_others_remove_is_made_again_inside_the_sandbox(running: Node) -> None:
     between_two_trials(running)
     since = running.now()
@@ -288,6 +290,7 @@ def test_what_others_remove_is_made_again_inside_the_sandbox(running: Node) -> N
     assert {"history.db", "spent.json", "status.json"} <= set(kept)
 
 
+@pytest.mark.long
 def test_with_the_systemd_driver_containers_are_in_their_slice(running: Node) -> None:
     running.write("/etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=systemd"]}')
     running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=running.now())  # no reload is in progress
