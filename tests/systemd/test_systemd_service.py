@@ -258,7 +258,7 @@ def test_an_installation_that_changes_the_unit_restarts_it(running: Node) -> Non
     pid = running.show("kickwatch")["MainPID"]
     unit = running.path("/usr/local/lib/systemd/system/kickwatch.service")
     unit.write_text(unit.read_text() + "# changed\n")
-    assert "service: restarting it" in running.install()
+    assert "service: restarting" in running.install()
     shown = running.show("kickwatch")
     assert (shown["ActiveState"], shown["NeedDaemonReload"]) == ("active", "no")
     assert shown["MainPID"] != pid
