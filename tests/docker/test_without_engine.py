@@ -69,7 +69,7 @@ def test_doctor_reports_the_engine_and_why() -> None:
     )
     assert engine_of(with_docker)["detail"].startswith("docker ")
     assert engine_of(with_oci)["detail"].startswith("oci ")
-    assert engine_of(with_oci)["detail"].endswith("since engine.kind is oci")
+    assert engine_of(with_oci)["detail"].endswith("because engine.kind is oci")
     assert engine_of(without)["detail"].startswith("oci ")
     assert str(SOCKET) in engine_of(without)["detail"]
 
