@@ -49,8 +49,12 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def _remove_others() -> None:
-    for command in (("rm", "-f", "-v"), ("network", "rm"), ("volume", "rm")):
+    for command in (("rm", "-f", "-v"), ("volume", "rm")):
         subprocess.run(["docker", *command, "kickwatch-others"], capture_output=True, check=False)
+    # By id: Docker allows several networks of one name, and refuses to remove one by that name.
+    networks = _docker("network", "ls", "-q", "--filter", "name=^kickwatch-others$").split()
+    if networks:
+        subprocess.run(["docker", "network", "rm", *networks], capture_output=True, check=False)
     subprocess.run(["docker", "rmi", "-f", "kickwatch-others:1", "foreign-test:1"], capture_output=True, check=False)
 
 

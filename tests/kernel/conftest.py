@@ -1,12 +1,24 @@
-"""tracefs for the kernel tests: kickwatch does not need it, and without systemd it is not mounted."""
+"""For the kernel tests: armed observers, and tracefs, which kickwatch does not need and only systemd mounts."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from kickwatch.observe.observatory import Observatory
+from needs import ipi_rung
+
 TRACEFS = Path("/sys/kernel/tracing")
+
+
+@pytest.fixture
+async def observatory() -> AsyncIterator[Observatory]:
+    """Armed on the rung that is asked for, and disarmed after the test."""
+    armed = await Observatory.open()
+    assert armed.observers.ipis == ipi_rung(), armed.losses
+    yield armed
+    armed.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The positive control on the real kernel: it passes, and it fails if the probe is broken on purpose."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +12,6 @@ from kickwatch.observe.observatory import Observatory
 from needs import ipi_rung
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-async def observatory() -> AsyncIterator[Observatory]:
-    armed = await Observatory.open()
-    assert armed.observers.ipis == ipi_rung(), armed.losses
-    yield armed
-    armed.close()
 
 
 async def test_it_passes_20_times_of_20(observatory: Observatory) -> None:

@@ -5,7 +5,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,10 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.request_cells import RequestSample, fell
 from kickwatch.observe.symbols import Symbols
-from needs import ipi_rung
 from refused import refused
 from replay import Replay
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-async def observatory() -> AsyncIterator[Observatory]:
-    armed = await Observatory.open()
-    assert armed.observers.ipis == ipi_rung(), armed.losses
-    yield armed
-    armed.close()
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class Rig:
 
         Under load an engine may be unable to ask its runtime for its version. That is not a change.
         """
-        return fill_unnamed(await self.engine.info(), EngineNames(str(self.info), self.info.runtime)) != self.info
+        return fill_unnamed(await self.engine.info(), EngineNames.of(self.info)) != self.info
 
     async def tidy(self) -> int:
         """Between two trials: remove containers whose removal failed, or that appeared after their creation timed out.
@@ -147,17 +147,17 @@ class Rig:
         alive: Callable[[], None] = lambda: None,
         ending: Shutdown | None = None,
         known: EngineNames | None = None,
-    ) -> "_Opening":
+    ) -> "Opening":
         """Set everything up. On exit containers, cgroups, image and probes are removed.
 
         Observers passed as `armed` stay open. `alive` is called at the end of each call to the engine, failed or not.
         Once `ending` has begun, calls to an engine that does not answer are cut short. `known`: how the engine named
         itself before, in case it cannot name its runtime now.
         """
-        return _Opening(config, armed, alive, ending or Shutdown(), known)
+        return Opening(config, armed, alive, ending or Shutdown(), known)
 
 
-class _Opening:
+class Opening:
     """The two-phase start and the bounded stop of a Rig. `begun`: containers that the start requested."""
 
     def __init__(

@@ -41,4 +41,4 @@ class DaemonState:
         """How that engine named itself and its runtime; None if it could not."""
         if self.engine is None or self.engine.unnamed_fields:
             return None
-        return EngineNames(str(self.engine), self.engine.runtime)
+        return EngineNames.of(self.engine)

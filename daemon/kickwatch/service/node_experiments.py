@@ -9,7 +9,7 @@ from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import sweep
 from kickwatch.experiment.passive import Passive
-from kickwatch.experiment.rig import Rig
+from kickwatch.experiment.rig import Opening, Rig
 from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Observers
@@ -76,16 +76,9 @@ class NodeRig:
 class NodeRigOpening:
     """Sets a rig up, and takes it down."""
 
-    def __init__(
-        self,
-        config: Config,
-        armed: ArmedObservers,
-        heartbeat: Callable[[], None],
-        shutdown: Shutdown,
-        known: EngineNames | None,
-    ) -> None:
-        """`heartbeat` is called after each call to the engine. Once `shutdown` begins, a hanging engine is given up."""
-        self._opening = Rig.open(config, armed, heartbeat, shutdown, known)
+    def __init__(self, opening: Opening) -> None:
+        """As `Rig.open` returns it."""
+        self._opening = opening
 
     @property
     def begun(self) -> int:
@@ -105,7 +98,7 @@ class NodeExperiments:
     """This node."""
 
     def __init__(self, armed: ArmedObservers, heartbeat: Callable[[], None], shutdown: Shutdown) -> None:
-        """As in `NodeRigOpening`. The observers in `armed` stay armed."""
+        """The observers in `armed` stay armed. `heartbeat` and `shutdown`: `alive` and `ending` of `Rig.open`."""
         self._armed = armed
         self._heartbeat = heartbeat
         self._shutdown = shutdown
@@ -127,7 +120,7 @@ class NodeExperiments:
 
     def open_rig(self, config: Config, known: EngineNames | None) -> NodeRigOpening:
         """A rig with the configured engine."""
-        return NodeRigOpening(config, self._armed, self._heartbeat, self._shutdown, known)
+        return NodeRigOpening(Rig.open(config, self._armed, self._heartbeat, self._shutdown, known))
 
     def passive(self, config: Config, step: Step) -> Passive:
         """The bill of containers that others start."""

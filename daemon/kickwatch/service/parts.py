@@ -10,6 +10,7 @@ from kickwatch.outlets.events import Beat
 from kickwatch.outlets.outlet import Report
 from kickwatch.service.budget_ledger import BudgetLedger
 from kickwatch.service.daemon_state import DaemonState
+from kickwatch.service.drain import DrainSource
 from kickwatch.service.experiments import Experiments
 from kickwatch.service.heartbeat import Heartbeat
 from kickwatch.service.watch import Watch
@@ -18,14 +19,11 @@ T = TypeVar("T")
 _BLIND_RETRY_S = 60.0  # a control can fail for a reason that passes, such as no free file descriptor
 
 
-class DaemonSwitches(Protocol):
+class DaemonSwitches(DrainSource, Protocol):
     """What signals and the drain file ask for: reload and drain. On a node this is `process.signals.Switches`."""
 
     drain_file: str
     reload_asked: bool
-
-    async def drained_by(self) -> str:
-        """`signal`, `file`, or an empty string."""
 
     async def sleep(self, seconds: float) -> None:
         """Return early when something is asked for."""

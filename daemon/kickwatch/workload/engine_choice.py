@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -38,6 +38,11 @@ class EngineNames(NamedTuple):
 
     engine: str
     runtime: str
+
+    @classmethod
+    def of(cls, info: EngineInfo) -> Self:
+        """The names that an engine reported."""
+        return cls(str(info), info.runtime)
 
 
 def fill_unnamed(info: EngineInfo, known: EngineNames | None) -> EngineInfo:

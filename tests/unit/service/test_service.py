@@ -22,7 +22,7 @@ from kickwatch.configuration.types import (
     WorkloadConfig,
 )
 from kickwatch.errors import CgroupError, ConfigError, EngineAbsentError, KickwatchError, ObserveError
-from kickwatch.experiment.rig import Rig, _Opening
+from kickwatch.experiment.rig import Opening, Rig
 from kickwatch.outlets.events import (
     Beat,
     ConfigWarning,
@@ -336,7 +336,7 @@ class StuckCanary:
         raise CgroupError("/sys/fs/cgroup/kickwatch-canary is in use and stays", "end what is in it")
 
 
-class StuckOpening(_Opening):
+class StuckOpening(Opening):
     """The real take-down of a rig, with that canary in it and nothing else."""
 
     async def _set_up(self) -> Rig:

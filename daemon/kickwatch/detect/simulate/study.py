@@ -31,11 +31,6 @@ class NullResult(msgspec.Struct, frozen=True):
     runs: int
     method: str
 
-    @property
-    def within_bound(self) -> bool:
-        """Whether false alarms are as rare as promised, even at the lower limit of the run length."""
-        return self.arl_lower95 >= self.arl_bound
-
 
 class DelayResult(msgspec.Struct, frozen=True):
     """Observations to an alarm or a recovery, with 95 % bounds of both quantiles."""

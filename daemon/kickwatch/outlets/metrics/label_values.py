@@ -10,7 +10,7 @@ from enum import StrEnum
 from kickwatch.attribution.reasons import REASONS
 from kickwatch.detect.streams import StreamName
 from kickwatch.detect.verdict import VerdictReason
-from kickwatch.model import Condition, Disturbance, Origin, Path, Verdict
+from kickwatch.model import Condition, Disturbance, Verdict
 from kickwatch.node.pressure import Cause
 from kickwatch.observe.interrupts import IpiKind
 from kickwatch.outlets.events import Off
@@ -56,8 +56,6 @@ OUTCOMES = tuple(outcome.value for outcome in ContainerOutcome)
 OFF = tuple(off.value for off in Off)
 STEPS = ("create", "start", "wait", "remove")
 REQUEST_REASONS = (*(reason.name for reason in REASONS), OTHER)
-ORIGINS = (*(origin.value for origin in Origin), OTHER)
-PATHS = tuple(path.value for path in Path)
 PAUSE_REASONS = (*(cause.value for cause in Cause), OTHER)
 VOID_REASONS = (*(disturbance.value for disturbance in Disturbance), VerdictReason.KMEM_ACCOUNTING_OFF.value)
 
