@@ -11,6 +11,7 @@ from node_daemon import CHURN_FIRST
 
 # Only the first test leaves the order of the windows to chance, as a user does.
 SHORT = ["--set", "trial.window_s=0.5", "--set", f"trial.seed={CHURN_FIRST}"]
+UNSETTLED = [*SHORT, "--set", "trial.settle_s=0"]
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
 
@@ -42,7 +43,7 @@ def test_a_healthy_node_is_quiet_and_its_bill_names_reasons() -> None:
 
 def test_a_bridge_network_and_concurrency_work_and_tables_are_printed() -> None:
     arguments = ["--set", "workload.network=bridge", "--set", "workload.concurrency=4"]
-    outcome = kickwatch("trial", "--containers", "23", *arguments, *SHORT)
+    outcome = kickwatch("trial", "--containers", "23", *arguments, *UNSETTLED)
     assert outcome.status == 0, outcome.err
     assert "23 containers on docker" in outcome.out
     assert "(bridge)" in outcome.out
@@ -75,7 +76,7 @@ def test_a_static_key_flipped_by_each_container_is_broadcasting() -> None:
 
 
 def test_unobserved_figures_are_unknown_and_not_zero() -> None:
-    short = ["--containers", "2", "--set", "trial.settle_s=0", *SHORT]
+    short = ["--containers", "2", *UNSETTLED]
     without_waits = kickwatch("trial", "--json", *short, KICKWATCH_RUNG_CONTENTION="none").json
     assert without_waits["per_container"]["slab_mutex_waits"] is None
     assert without_waits["waits"] is None
@@ -90,14 +91,14 @@ def test_unobserved_figures_are_unknown_and_not_zero() -> None:
 
 
 def test_too_few_containers_are_undecided_and_the_missing_number_is_printed() -> None:
-    outcome = kickwatch("trial", "--containers", "8", *SHORT)
+    outcome = kickwatch("trial", "--containers", "8", *UNSETTLED)
     assert outcome.status == 4, outcome.err
     assert "verdict: unknown (insufficient_evidence)" in outcome.out
     assert "about 15 more containers decide" in outcome.out
 
 
 def test_until_decided_runs_as_many_trials_as_needed() -> None:
-    outcome = kickwatch("trial", "--containers", "12", "--until-decided", "--json", *SHORT)
+    outcome = kickwatch("trial", "--containers", "12", "--until-decided", "--json", *UNSETTLED)
     evidence = outcome.json["evidence"]
     assert (outcome.status, outcome.json["verdict"], evidence["verdict"]) == (0, "quiet", "quiet"), outcome.json
     assert evidence["containers"] >= 23
@@ -106,7 +107,7 @@ def test_until_decided_runs_as_many_trials_as_needed() -> None:
 
 
 def test_bisect_skips_an_undecided_commit() -> None:
-    assert kickwatch("trial", "--bisect", "--containers", "3", *SHORT).status == 125
+    assert kickwatch("trial", "--bisect", "--containers", "3", *UNSETTLED).status == 125
 
 
 @pytest.mark.parametrize(("hold_s", "counted"), [(0.2, 2), (3, 0)])
@@ -118,7 +119,7 @@ def test_a_users_image_runs_for_hold_s_without_a_barrier(own_image: str, hold_s:
         f"workload.hold_s={hold_s}",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
-    outcome = kickwatch("trial", "--containers", "2", "--json", *words, *SHORT)
+    outcome = kickwatch("trial", "--containers", "2", "--json", *words, *UNSETTLED)
     assert outcome.status == 4
     result = outcome.json
     assert result["containers"] == counted
