@@ -11,7 +11,7 @@ import click
 from kickwatch.commands.common import config_options, load_config, read_config, run
 from kickwatch.errors import InterruptedRunError, KickwatchError
 from kickwatch.journal.journal import Event, configure_logging, logger, reaches_journal
-from kickwatch.process.allocator import share_one_arena
+from kickwatch.process.allocator import keep_malloc_small
 from kickwatch.service.daemon import run_daemon
 
 
@@ -26,7 +26,7 @@ def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) 
     SIGHUP reloads the configuration. SIGUSR1 stops starting containers (drain); a second SIGUSR1 ends the drain. If
     the daemon was started from a terminal, it ends when that terminal closes, unless nohup or setsid is used.
     """
-    share_one_arena()
+    keep_malloc_small()
     configure_logging()
     with _failures_logged():
         read_config(config_path, sets, strict=False)  # raises what is wrong with it, and sets up the log

@@ -17,6 +17,7 @@ from kickwatch.errors import KickwatchError
 APPLICATION_ID = 0x6B69636B  # "kick"
 BUSY_S = 5.0
 _LEAST_FREE_BYTES = 64 * 1024  # the index of the write-ahead log takes 32 KiB at a time
+_CACHE_KIB = 256  # of pages; the default, 2 MiB, fills up over months. A trial is written in a few pages
 # Never changed once released; a new version appends a script. user_version counts the scripts that have run.
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -145,6 +146,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = _check(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         with transaction(connection):
             for statement in script.split(";"):
