@@ -40,6 +40,14 @@ class Preset(StrEnum):
     STRESS = "stress"
 
 
+class Design(StrEnum):
+    """What trials compare: `paired` halves with and without a container, `whole` windows, or both in turn (`mixed`)."""
+
+    MIXED = "mixed"
+    PAIRED = "paired"
+    WHOLE = "whole"
+
+
 class LogLevel(StrEnum):
     """The lowest severity that is logged."""
 
@@ -99,6 +107,7 @@ class TrialConfig(msgspec.Struct, frozen=True):
     jitter: Share = 0.2
     canary_memcgs: Annotated[int, Meta(ge=0, le=10_000)] = 100
     control_period_s: Annotated[float, Meta(ge=1, le=604_800)] = 3600.0
+    design: Design = Design.MIXED
 
 
 class BudgetConfig(msgspec.Struct, frozen=True):

@@ -43,6 +43,11 @@ class ArmedObservers:
         return self.observatory.slab_mutex_known
 
     @property
+    def isolated_cpus(self) -> tuple[int, ...]:
+        """CPUs that are isolated from ordinary work."""
+        return self.observatory.isolated_cpus
+
+    @property
     def losses(self) -> list[str]:
         """What cannot be observed now, each with its reason."""
         return self.observatory.losses

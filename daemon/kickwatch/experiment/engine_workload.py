@@ -29,6 +29,7 @@ class EngineWorkload:
     read_node: Callable[[], Node]  # blocks
     kernel_memory_paid: bool = False
     setup_remarks: Sequence[Remark] = ()
+    containers: int = 0  # of the whole trial
     remarks: list[Remark] = field(default_factory=list)  # of this trial
     _churn: Churn | None = field(default=None, init=False)
 
@@ -54,11 +55,12 @@ class EngineWorkload:
             await asyncio.sleep(SETTLE_S)
 
     async def churn(self, containers: int) -> tuple[Container, ...]:
-        """Run the configured churn. See `Churn.run`."""
-        knobs, after = self.setup.knobs(), broadcasts_since(self.creation_broadcasts)
-        self._churn = self.setup.churn(self.setup.plan(self.trial_id, containers), knobs, after)
-        done = await self._churn.run()
-        self.remarks += knobs.remarks
+        """Run that many more containers of the configured churn. See `Churn.run`."""
+        if self._churn is None:
+            plan = self.setup.plan(self.trial_id, max(self.containers, containers))
+            self._churn = self.setup.churn(plan, self.setup.knobs(), broadcasts_since(self.creation_broadcasts))
+        done = await self._churn.run(containers)
+        self.remarks = self._churn.remarks
         return done
 
     async def create_batch(self, memcgs: int) -> None:

@@ -12,9 +12,10 @@ from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import log_clean_up_failed, log_failure, reap_everything
 from kickwatch.experiment.engine_setup import EngineSetup, own_program
 from kickwatch.experiment.engine_workload import SETTLE_S, EngineWorkload, broadcasts_since
+from kickwatch.experiment.whole_windows import EXPECTED_CONTAINER_S
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Remark, RemarkKind
-from kickwatch.model import Node
+from kickwatch.model import Container, Node
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.observe.observatory import Observatory
@@ -47,6 +48,7 @@ class Rig:
     kernel_memory_paid: bool = False  # on cgroup v2: the canary's group was charged for a bare child
     boot_id: str = ""  # read once: it does not change, and a read can fail
     rcu_expedited: bool = False
+    life_s: float = EXPECTED_CONTAINER_S  # of a container: three of four of the latest trial were as short
 
     @property
     def engine(self) -> Engine:
@@ -68,7 +70,7 @@ class Rig:
         """The armed observers."""
         return self.armed.observatory
 
-    def workload(self, trial_id: str) -> EngineWorkload:
+    def workload(self, trial_id: str, containers: int) -> EngineWorkload:
         """The containers and memory cgroups of one trial."""
         return EngineWorkload(
             setup=self.setup,
@@ -78,6 +80,7 @@ class Rig:
             read_node=self.node,
             kernel_memory_paid=self.kernel_memory_paid,
             setup_remarks=self.remarks,
+            containers=containers,
         )
 
     def node(self) -> Node:
@@ -133,6 +136,8 @@ class Rig:
         (container,) = await self.setup.churn(plan, knobs, after).run()
         if container.failure:
             self.remarks.append(Remark(RemarkKind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
+        else:
+            self.life_s = life_s(container)
         if self.cgroups.version is CgroupVersion.V2:
             self.kernel_memory_paid = await self.canary.charges_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
@@ -155,6 +160,11 @@ class Rig:
         itself before, in case it cannot name its runtime now.
         """
         return Opening(config, armed, alive, ending or Shutdown(), known)
+
+
+def life_s(container: Container) -> float:
+    """How long a container lived, from the call that created it to the end of its removal."""
+    return (container.create_ms + container.start_ms + container.wait_ms + container.remove_ms) / 1e3
 
 
 class Opening:

@@ -49,6 +49,7 @@ class Observatory:
     symbols: Symbols
     requests: RequestObserver | None = None
     contention: ContentionObserver | None = None
+    isolated_cpus: tuple[int, ...] = ()
     _lost_rungs: list[str] = field(default_factory=list)
 
     @property

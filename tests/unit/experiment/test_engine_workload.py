@@ -205,6 +205,17 @@ async def test_cancelled_at_any_call_it_leaves_no_container_and_knows_what_it_be
         assert here.remarks == []
 
 
+async def test_bursts_of_one_trial_are_one_churn() -> None:
+    """Their containers are numbered through, and the first burst's remarks are not repeated."""
+    engine = Engine()
+    here = workload(engine)
+    here.containers = 5
+    done = [container.index for _ in range(3) for container in await here.churn(2)]
+    assert done == [0, 1, 2, 3, 4]
+    assert here.begun == engine.created == 5
+    assert here.remarks == [KNOB_REMARK]
+
+
 async def test_an_engine_that_goes_away_leaves_the_number_of_containers_begun() -> None:
     engine = Engine()
     here = workload(engine)
