@@ -1,7 +1,7 @@
 """How long a trial in pairs of halves takes beside one with two whole windows, in a process that is set up once.
 
 Both designs run in turn on the same rig, with 23 containers, on Docker and on runc or crun without an engine; what goes
-first alternates. Prints each round, and the median of the rounds' ratios with its spread. Needs root and a Docker Engine.
+first alternates. Prints each round, and the median of the rounds' ratios with its spread. Needs root and Docker.
 
     usage: bench_trial.py [--rounds N]
 """
