@@ -115,8 +115,8 @@ class _Halves:
 
     async def run(self, bursts: Sequence[int], coins: Sequence[bool]) -> Compared:
         context = self.context
-        each = "a container" if max(bursts) == 1 else f"{bursts[0]} containers"
-        context.progress(f"{len(bursts)} pairs of halves of about {self.length.seconds():.2f} s, one with {each}")
+        halves = f"{len(bursts)} pairs of halves of about {self.length.seconds():.2f} s"
+        context.progress(f"churn window, {sum(bursts)} containers, and quiet window in {halves}")
         edge = await context.observers.sample()
         for containers, churn_first in zip(bursts, coins, strict=True):
             edge = await self._pair(edge, containers, self.length.seconds(), churn_first=churn_first)
