@@ -66,7 +66,7 @@ def _trial(node: Healthy, random: Random) -> Examined:
     observed = TrialObservations(
         containers=node.containers,
         amounts={StreamName.ATTRIBUTED: lives} | dict.fromkeys(_ZEROS, (0.0,)),
-        pairs={StreamName.ELSEWHERE: beyond_margin(churn, quiet, node.containers)},
+        windows={StreamName.ELSEWHERE: beyond_margin(churn, quiet, node.containers)},
         cell_costs={},
         churned=Churned(lives),
         elsewhere_above_quiet=churn - quiet,
