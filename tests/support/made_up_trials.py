@@ -210,7 +210,7 @@ def random_story(trials: int = 1620) -> Iterator[dict[str, Any]]:
 
 
 def paired_story(trials: int = 600) -> Iterator[dict[str, Any]]:
-    """Two trials of pairs and a whole one, in turn: phases of 60 trials, with and without what comes with containers."""
+    """Two trials of pairs and a whole one, in turn: phases of 60 trials, with and without an effect of containers."""
     random = Random(13)  # noqa: S311 -- a load, no secret
     for number in range(trials):
         phase = number // 60

@@ -75,11 +75,11 @@ class OneShot:
         allowance: Allowance = CREATION_PATH,
         canary: Allowance | None = None,
         signature: Allowance | None = None,
-        pairs: bool = False,
+        pairs: PairWager | None = None,
     ) -> None:
         """`alpha`: the probability of a wrong verdict on each side.
 
-        `canary`, `signature`: their allowances; None where the run has no stake on them. `pairs`: it has one on pairs.
+        `canary`, `signature`: their allowances; `pairs`: the bets on them. None where the run has no stake on these.
         """
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"an error rate lies between 0 and 1; it is {alpha}")
@@ -88,7 +88,7 @@ class OneShot:
         self._quiet = EProcess(Wager(Null(1.0 - FAULTY_SHARE, 1.0), NONE_AT_ALL))
         self._canary = EProcess(Wager(Null(canary.mean, canary.clip))) if canary else None
         self._signature = EProcess(Wager(Null(signature.mean, signature.clip), AT_ONCE)) if signature else None
-        self._pairs = PairWager() if pairs else None
+        self._pairs = pairs
 
     def start(self) -> Run:
         """Nothing observed."""

@@ -8,6 +8,7 @@ from kickwatch.detect.classes import broadcasts_of
 from kickwatch.detect.lives import churned_of, lives_of
 from kickwatch.detect.observations import observations_of
 from kickwatch.detect.oneshot import ALPHA, OneShot, Run
+from kickwatch.detect.pairs import PairWager
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.sentences import height
 from kickwatch.detect.streams import StreamName, allowance_of
@@ -33,7 +34,8 @@ def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
     """The verdict over the trials of one run; at least one. Each wrong verdict has a probability of at most `alpha`."""
     # The configuration decides whether there is a canary and whether there are pairs: before the first observation.
     canary = allowance_of(StreamName.CANARY) if trials[0].canary is not None else None
-    test = OneShot(alpha, canary=canary, signature=allowance_of(StreamName.SIGNATURE), pairs=bool(trials[0].pairs))
+    pairs = PairWager() if trials[0].pairs else None
+    test = OneShot(alpha, canary=canary, signature=allowance_of(StreamName.SIGNATURE), pairs=pairs)
     run = test.start()
     for trial in trials:
         run = _after(test, run, trial)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kickwatch.detect import oneshot
 from kickwatch.detect.lives import Churned
 from kickwatch.detect.oneshot import OneShot, Run
+from kickwatch.detect.pairs import PairWager
 from kickwatch.detect.streams import Allowance, StreamName, allowance_of
 from kickwatch.model import Verdict
 
@@ -41,7 +42,7 @@ def test_4_containers_with_1_broadcast_each_or_3_with_3_are_broadcasting_and_no_
 ) -> None:
     test = OneShot(canary=CANARY, signature=SIGNATURE)  # as `kickwatch trial` runs it; both may stay at zero
     if pairs:
-        test = OneShot(canary=canary, signature=SIGNATURE, pairs=True)
+        test = OneShot(canary=canary, signature=SIGNATURE, pairs=PairWager())
     assert after(test, [1.0] * 4).verdict is Verdict.BROADCASTING
     assert after(test, [1.0] * 3).verdict is Verdict.UNKNOWN
     assert after(test, [3.0] * 3).verdict is Verdict.BROADCASTING
@@ -78,7 +79,7 @@ def test_a_signature_without_a_stake_is_refused() -> None:
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_a_signature_decides_at_once(pairs: bool) -> None:
-    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=pairs)
+    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=PairWager() if pairs else None)
     assert test.signature(test.start(), 32.0).verdict is Verdict.BROADCASTING
     assert test.signature(test.start(), 5.0).verdict is Verdict.UNKNOWN
 
@@ -91,14 +92,14 @@ def test_pairs_without_a_stake_are_refused() -> None:
 
 @pytest.mark.parametrize(("canary", "containers"), [(None, 19), (CANARY, 20)])
 def test_pairs_alone_decide_after_20_containers(canary: Allowance | None, containers: int) -> None:
-    test = OneShot(canary=canary, signature=SIGNATURE, pairs=True)
+    test = OneShot(canary=canary, signature=SIGNATURE, pairs=PairWager())
     run = test.paired(test.start(), (1.0,) * containers)
     assert (run.verdict, run.elsewhere) == (Verdict.BROADCASTING, True)
     assert test.paired(test.start(), (1.0,) * (containers - 1)).verdict is Verdict.UNKNOWN
 
 
 def test_pairs_convict_after_the_creation_path_was_acquitted() -> None:
-    test = OneShot(pairs=True)
+    test = OneShot(pairs=PairWager())
     run = after(test, [0.0] * 23)
     assert run.verdict is Verdict.QUIET
     run = test.paired(run, (1.0,) * 23)
@@ -107,20 +108,20 @@ def test_pairs_convict_after_the_creation_path_was_acquitted() -> None:
 
 
 def test_pairs_that_were_not_needed_are_no_reason() -> None:
-    test = OneShot(pairs=True)
+    test = OneShot(pairs=PairWager())
     run = test.paired(after(test, [3.0] * 8), (1.0,) * 23)
     assert (run.verdict, run.elsewhere) == (Verdict.BROADCASTING, False)
 
 
 def test_ties_do_not_delay_the_creation_path() -> None:
-    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=True)
+    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=PairWager())
     run = test.paired(test.start(), (0.0,) * 40)
     assert after(test, [1.0] * 4, run).verdict is Verdict.BROADCASTING
 
 
 @given(st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=25))
 def test_the_evidence_is_the_mean_of_its_stakes(xs: list[float]) -> None:
-    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=True)
+    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=PairWager())
     run = test.paired(test.start(), tuple(xs))
     assert run.pairs is not None
     money = run.pairs.total().capped(1e300)
@@ -128,7 +129,7 @@ def test_the_evidence_is_the_mean_of_its_stakes(xs: list[float]) -> None:
 
 
 def test_pairs_need_as_many_containers_as_they_say() -> None:
-    test = OneShot(pairs=True)
+    test = OneShot(pairs=PairWager())
     run = test.paired(after(test, [0.0] * 23), (1.0, 0.0) * 11)
     more = test.needs(run, convicted=True)
     assert test.needs(run) == 0
@@ -139,7 +140,7 @@ def test_pairs_need_as_many_containers_as_they_say() -> None:
 
 
 def test_pairs_that_never_decide_need_no_number() -> None:
-    test = OneShot(pairs=True)
+    test = OneShot(pairs=PairWager())
     run = test.paired(after(test, [0.0] * 23), (1.0, -1.0) * 11)
     assert test.needs(run, convicted=True) is None
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kickwatch.detect.pair_detector import PairDetector
 from kickwatch.detect.pairs import (
     DIFFERENT_SHARE,
     LARGEST_DIFFERENCE,
@@ -19,7 +20,7 @@ from kickwatch.detect.wager import HIGHEST, NINE, NOTHING, PART, SPREAD, Null, S
 from kickwatch.model import HalfFigures
 from watching import pair
 
-WAGER = PairWager()
+WAGER, THRESHOLD = PairWager(), 4.1e8
 SIZES = st.integers(0, 50)
 TRIALS = st.lists(st.integers(-9, 9).map(float), min_size=1, max_size=40).map(tuple)
 
@@ -42,6 +43,15 @@ def test_a_pair_with_an_unknown_half_is_no_observation() -> None:
 def test_a_pair_that_was_outlasted_may_lose_or_tie_but_not_win() -> None:
     pairs = [pair(3, 0, outlasted=True), pair(0, 3, outlasted=True), pair(0, 0, outlasted=True)]
     assert differences(pairs, elsewhere) == (0.0, -3.0, 0.0)
+
+
+def test_pairs_that_were_outlasted_must_not_be_left_out() -> None:
+    """Lives are slow in calm times, and half of each pair is busy: of the pairs that are left, churn wins every one."""
+    busy, calm = pair(6, 0), pair(0, 6, outlasted=True)
+    assert differences([busy, calm] * 9, elsewhere) == (6.0, -6.0) * 9
+    kept = [one for one in [busy, calm] * 40 if not one.outlasted]
+    assert PairDetector(THRESHOLD).scan(Wealth(0, NOTHING), differences(kept, elsewhere))[1]
+    assert not PairDetector(THRESHOLD).scan(Wealth(0, NOTHING), differences([busy, calm] * 40, elsewhere))[1]
 
 
 def test_each_further_container_of_a_burst_is_a_tie() -> None:
