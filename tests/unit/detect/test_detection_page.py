@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from itertools import cycle, islice
 from pathlib import Path
+from random import Random
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +14,8 @@ from kickwatch.detect.detectors import RELATIVE
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.pairs import DIFFERENT_SHARE, LARGEST_DIFFERENCE, PAIR_BETS
 from kickwatch.detect.rates import Pace
+from kickwatch.detect.simulate.pair_effects import EXACT, PairEffect
+from kickwatch.detect.simulate.pair_nulls import NONE_DIFFERENT
 from kickwatch.detect.state import ChangeKind, State
 from kickwatch.detect.streams import STREAMS, StreamName, allowance_of
 from kickwatch.experiment.trial_run import is_paired
@@ -81,6 +84,21 @@ def test_what_pairs_allow_is_that_of_the_code() -> None:
     assert f"min(|d|, {LARGEST_DIFFERENCE})" in PAGE
     shared = [share for share in MONITOR.shares if share.name in {"elsewhere", "elsewhere_pairs"}]
     assert shared[1].threshold == 1.5 * shared[0].threshold
+
+
+def test_the_delay_by_pairs_is_that_of_the_code() -> None:
+    """Of the fault without chance; `kickwatch simulate` measures the others."""
+    head = (
+        "| broadcasts per container from elsewhere, by pairs | background per half | one run, 1e4: median / p95"
+        " | with no allowance | daemon, 4.1e8 | with no allowance |"
+    )
+    (row,) = [row for row in rows(head) if row[:2] == ["exactly 1", "none"]]
+    delays = [
+        PairEffect(1.0, EXACT, 0.0, one_run=one_run, allowed=allowed).containers()(Random(1))  # noqa: S311 - no secret
+        for one_run in (True, False)
+        for allowed in (DIFFERENT_SHARE, NONE_DIFFERENT)
+    ]
+    assert row[2:] == [f"{containers} / {containers}" for containers in delays]
 
 
 # --- how long faults take

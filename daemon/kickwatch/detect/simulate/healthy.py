@@ -55,6 +55,7 @@ HEALTHY = (
     Healthy("1 elsewhere in 20 halves", background=0.05, paired=True),
     Healthy("1 elsewhere in each half", background=1.0, paired=True),
     Healthy("1 container in 23 with 6 elsewhere", paired=True, different=1 / 23),
+    Healthy("1 container in 100 with 6 elsewhere", paired=True, different=0.01),
 )
 
 
