@@ -12,7 +12,7 @@ from kickwatch.model import Trial, Verdict
 from kickwatch.node.lock import NodeLock
 from kickwatch.process.signals import Shutdown
 
-_MOST_TRIALS, _MOST_CONTAINERS = 20, 200
+_MOST_TRIALS, _LEAST_CONTAINERS, _MOST_CONTAINERS = 20, 10, 200
 
 
 async def decide(
@@ -26,7 +26,7 @@ async def decide(
     """Run one trial; with `until_decided`, more while they can decide. Returns all of them and their verdict."""
     with NodeLock():
         async with Rig.open(config, ending=ending) as rig:
-            trials = [await TrialRun(rig, containers, progress).run()]
+            trials = [await TrialRun(rig, containers, progress, one_shot=True).run()]
             single = one_shot(trials)
             while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
                 if len(trials) >= _MOST_TRIALS or not counted(trials[-1]):  # all failed: more would fail too
@@ -34,7 +34,7 @@ async def decide(
                 if await rig.engine_changed():
                     raise EngineError("container engine changed between trials", "run the command again")
                 progress(f"undecided: about {single.more_containers} more containers")
-                more = min(max(single.more_containers, containers), _MOST_CONTAINERS)
-                trials.append(await TrialRun(rig, more, progress, len(trials)).run())
+                more = min(max(single.more_containers, _LEAST_CONTAINERS), _MOST_CONTAINERS)
+                trials.append(await TrialRun(rig, more, progress, len(trials), one_shot=True).run())
                 single = one_shot(trials)
     return trials, single

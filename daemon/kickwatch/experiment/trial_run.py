@@ -19,12 +19,16 @@ WHOLE_EVERY = 3  # trials of a mixed design
 
 @dataclass
 class TrialRun:
-    """One trial. `number`: how many trials this process has begun before. `run` once."""
+    """One trial. `number`: how many trials this process has begun before. `run` once.
+
+    `one_shot`: no daemon watches on, so there is no use for a whole trial in between: a run's verdict rests on pairs.
+    """
 
     rig: Rig
     containers: int
     progress: Callable[[str], None]
     number: int = 0
+    one_shot: bool = False
     trial_id: str = field(default_factory=new_trial_id)
     _workload: EngineWorkload = field(init=False)
 
@@ -71,7 +75,7 @@ class TrialRun:
             canary_memcgs=config.canary_memcgs,
             concurrency=plan.concurrency,
             hold_s=plan.hold_s,
-            paired=is_paired(config.design, self.number),
+            paired=is_paired(config.design, 0 if self.one_shot else self.number),
             life_s=self.rig.life_s,
         )
 

@@ -87,6 +87,8 @@ def test_two_trials_of_three_are_paired(stage: Stage) -> None:
     assert designs(Design.MIXED) == [True, True, False, True, True, False]
     assert designs(Design.PAIRED) == [True] * 6
     assert designs(Design.WHOLE) == [False] * 6
+    run = TrialRun(rig(stage, TrialConfig()), 1, stage.texts.append, 2, one_shot=True)
+    assert run._settings().paired
 
 
 async def test_the_next_trial_expects_lives_as_long_as_most_of_this_one(stage: Stage) -> None:
