@@ -1,6 +1,6 @@
 """1000 healthy containers in each network mode, with a load that starts and stops at random: no alert is allowed.
 
-    usage: soak_healthy.py [--containers N] [--concurrency N] [--seed N] [--design mixed|paired|whole] [--network none bridge]
+    usage: soak_healthy.py [--containers N] [--concurrency N] [--seed N] [--design NAME] [--network NAME...]
 
 Needs root, a Docker Engine and stress-ng. Prints a summary per mode and exits with 1 after any alert.
 """
