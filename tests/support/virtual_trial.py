@@ -93,6 +93,7 @@ class FakeObservers:
     control: Control = field(default=Control(passed=True, detail="23 of 23"))
     slab_mutex_known: bool = False
     losses: tuple[str, ...] = ("slab_mutex not found yet",)
+    isolated_cpus: tuple[int, ...] = ()
     requests_lost = staticmethod(Observatory.requests_lost)
     last_broadcast_s: float = 0.0
     _broadcasts: int = 0

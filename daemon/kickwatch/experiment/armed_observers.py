@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from kickwatch.model import Control, Observers, Window, WindowKind
+from kickwatch.configuration.types import Config
+from kickwatch.experiment.half_figures import half_figures
+from kickwatch.model import Control, HalfFigures, Observers, Window, WindowKind
+from kickwatch.node.kernel import parse_cpu_list
 from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory, Sample
 
@@ -15,9 +18,9 @@ class ArmedObservers:
     control: Control
 
     @classmethod
-    async def open(cls) -> "ArmedObservers":
+    async def open(cls, config: Config | None = None) -> "ArmedObservers":
         """Arm the observers and run a positive control. `close` disarms."""
-        observatory = await Observatory.open()
+        observatory = await Observatory.open(listed=listed_cpus(config or Config()))
         try:
             return cls(observatory, await positive_control(observatory))
         except BaseException:
@@ -27,6 +30,10 @@ class ArmedObservers:
     async def prove(self) -> None:
         """Run another positive control. Only between windows."""
         self.control = await positive_control(self.observatory)
+
+    def follow(self, config: Config) -> None:
+        """Use another configuration, from the next window on."""
+        self.observatory.listed = listed_cpus(config)
 
     def close(self) -> None:
         """Disarm everything."""
@@ -43,6 +50,11 @@ class ArmedObservers:
         return self.observatory.slab_mutex_known
 
     @property
+    def isolated_cpus(self) -> tuple[int, ...]:
+        """The CPUs whose requests are counted separately, because their owner has set them apart."""
+        return self.observatory.isolated_cpus
+
+    @property
     def losses(self) -> list[str]:
         """What cannot be observed now, each with its reason."""
         return self.observatory.losses
@@ -55,6 +67,15 @@ class ArmedObservers:
         """What rose between two samples."""
         return self.observatory.window(kind, before, after)
 
+    def half_figures(self, before: Sample, after: Sample) -> HalfFigures:
+        """What one half of a pair had, between the samples at its edges."""
+        return half_figures(
+            self.window(WindowKind.CHURN, before, after),
+            requests_seen=self.observatory.requests is not None,
+            waits_seen=self.observatory.waits_known,
+            some_isolated=bool(self.isolated_cpus),
+        )
+
     def requests_lost(self, before: Sample, after: Sample) -> tuple[int, int]:
         """Requests between two samples that were not counted, and requests that were counted without a stack."""
         return self.observatory.requests_lost(before, after)
@@ -66,3 +87,8 @@ class ArmedObservers:
     async def between_windows(self) -> None:
         """Housekeeping that must not happen during a window."""
         await self.observatory.between_windows()
+
+
+def listed_cpus(config: Config) -> tuple[int, ...]:
+    """The CPUs that the configuration adds to the isolated ones."""
+    return tuple(parse_cpu_list(config.node.isolated_cpus))

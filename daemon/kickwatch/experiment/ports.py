@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kickwatch.experiment.kmem_accounting import KmemFacts
-from kickwatch.model import Container, Control, Node, Observers, Window, WindowKind
+from kickwatch.model import Container, Control, HalfFigures, Node, Observers, Window, WindowKind
 from kickwatch.node.continuity import Moment
 from kickwatch.observe.observatory import Sample
 
@@ -75,6 +75,10 @@ class TrialObservers(Protocol):
         """True if the armed probes know the address of slab_mutex."""
 
     @property
+    def isolated_cpus(self) -> tuple[int, ...]:
+        """The CPUs that are isolated, and whose requests are counted separately."""
+
+    @property
     def losses(self) -> Sequence[str]:
         """What cannot be observed, each with its reason."""
 
@@ -83,6 +87,9 @@ class TrialObservers(Protocol):
 
     def window(self, kind: WindowKind, before: Sample, after: Sample) -> Window:
         """What rose between two samples."""
+
+    def half_figures(self, before: Sample, after: Sample) -> HalfFigures:
+        """What one half of a pair had, between the samples at its edges."""
 
     def requests_lost(self, before: Sample, after: Sample) -> tuple[int, int]:
         """Requests between two samples that were not counted, and requests that were counted without a stack."""
