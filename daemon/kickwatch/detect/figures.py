@@ -29,7 +29,13 @@ def _merge_two(one: Window, other: Window) -> Window:
         stackless_events=one.stackless_events + other.stackless_events,
         disturbances=tuple(dict.fromkeys((*one.disturbances, *other.disturbances))),
         per_cpu=_add_per_cpu(one.per_cpu, other.per_cpu),
+        isolated_ipis=_add(one.isolated_ipis, other.isolated_ipis),
     )
+
+
+def _add(one: int | None, other: int | None) -> int | None:
+    """None where one of them is not known."""
+    return None if one is None or other is None else one + other
 
 
 def _add_per_cpu(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -39,10 +45,7 @@ def _add_per_cpu(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> 
 
 
 def _add_interrupts(one: Interrupts, other: Interrupts) -> Interrupts:
-    def add(a: int | None, b: int | None) -> int | None:
-        return None if a is None or b is None else a + b
-
-    return Interrupts(cal=add(one.cal, other.cal), tlb=add(one.tlb, other.tlb), res=add(one.res, other.res))
+    return Interrupts(cal=_add(one.cal, other.cal), tlb=_add(one.tlb, other.tlb), res=_add(one.res, other.res))
 
 
 def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
@@ -64,8 +67,9 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
         calls=one.calls + other.calls,
         broadcasts=one.broadcasts + other.broadcasts,
         singles=one.single_requests + other.single_requests,
-        patches=None if one.patches is None or other.patches is None else one.patches + other.patches,
-        isolated=None if one.isolated is None or other.isolated is None else one.isolated + other.isolated,
+        patches=_add(one.patches, other.patches),
+        isolated=_add(one.isolated, other.isolated),
+        isolated_cpus=tuple(sorted({*one.isolated_cpus, *other.isolated_cpus})),
         under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
         stack=one.stack or other.stack,
     )
