@@ -14,9 +14,9 @@ from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.experiment.one_shot import decide
 from kickwatch.journal.journal import logger
 from kickwatch.model import Trial, Verdict
+from kickwatch.outlets.elsewhere import other_broadcasts
 from kickwatch.outlets.one_run import alerts_of
 from kickwatch.process.signals import Shutdown, until_signalled
-from kickwatch.report.sentence import other_broadcasts
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
 
