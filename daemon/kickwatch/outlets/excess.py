@@ -10,7 +10,7 @@ Figure = Callable[[Cell], int]
 
 
 class Excess(NamedTuple):
-    """One cell, as the churn window with the most of its requests has it, and its figure above quiet over all trials."""
+    """A cell, as the churn window with most of its requests has it, and its figure above quiet over all trials."""
 
     cell: Cell
     above_quiet: float

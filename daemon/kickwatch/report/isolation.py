@@ -1,0 +1,44 @@
+"""What reached isolated CPUs in a trial: the keys of `trial --json`, and a line of the text."""
+
+from typing import Any
+
+from kickwatch.detect.figures import attributed
+from kickwatch.model import Trial
+from kickwatch.outlets.excess import per_cpu_above_quiet
+from kickwatch.outlets.isolation import cpu_list, isolated_per_container
+
+_DIGITS = 4
+_MOST_CPUS = 8  # in the text
+
+
+def isolation_summary(trial: Trial) -> dict[str, Any]:
+    """`per_cpu`: requests to each CPU in the churn window above the quiet window's rate, item i is CPU i's.
+
+    None: not counted, or no probe attributes requests.
+    """
+    per_cpu = per_cpu_above_quiet(trial) if attributed(trial) else None
+    return {
+        "isolated_cpus": list(trial.isolated_cpus),
+        "per_cpu": None if per_cpu is None else [round(requests, _DIGITS) for requests in per_cpu],
+    }
+
+
+def isolation_text(trial: Trial, summary: dict[str, Any]) -> str:
+    """How many requests per container the isolated CPUs got, and which of them most; empty where none is isolated."""
+    if not trial.isolated_cpus:
+        return ""
+    cpus = f"isolated CPUs {cpu_list(trial.isolated_cpus)}"
+    each = isolated_per_container([trial])
+    if each is None:
+        return f"{cpus}: requests not known"
+    return f"{cpus}: {each:.3g} requests per container above the quiet window{_by_cpu(trial, summary)}"
+
+
+def _by_cpu(trial: Trial, summary: dict[str, Any]) -> str:
+    per_cpu, containers = summary["per_cpu"], summary["containers"]
+    if per_cpu is None or not containers:
+        return ""
+    each = {cpu: per_cpu[cpu] / containers for cpu in trial.isolated_cpus if cpu < len(per_cpu)}
+    most = sorted(each, key=lambda cpu: (-each[cpu], cpu))[:_MOST_CPUS]
+    shown = ", ".join(f"CPU {cpu} {each[cpu]:.3g}" for cpu in sorted(most))
+    return f" ({'most: ' if len(each) > len(most) else ''}{shown})" if shown else ""
