@@ -1,12 +1,13 @@
 """What comes with containers: a figure of each cell in the churn windows, above the rate of the quiet windows. Pure."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple, TypeVar
 
 from kickwatch.detect.figures import above_quiet, churn_by_quiet, counted
 from kickwatch.model import Cell, Trial
 
 Figure = Callable[[Cell], int]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Excess(NamedTuple):
@@ -16,19 +17,30 @@ class Excess(NamedTuple):
     above_quiet: float
 
 
+def above_quiet_by(trial: Trial, key: Callable[[Cell], Key], figure: Figure) -> dict[Key, float]:
+    """`figure` above quiet by `key`, which says how much of a cell makes one sum. Noise can make it negative.
+
+    Also the keys that only the quiet window has: a sum over trials needs them.
+    """
+    above: dict[Key, float] = {}
+    for cells, weight in ((trial.churn.cells, 1.0), (trial.quiet.cells, -churn_by_quiet(trial))):
+        for cell in cells:
+            of = key(cell)
+            above[of] = above.get(of, 0.0) + weight * figure(cell)
+    return above
+
+
 def excesses(trials: Sequence[Trial], figure: Figure) -> list[Excess]:
-    """The cells of the churn windows by `figure` above quiet, largest first. Noise can make it negative."""
+    """The cells of the churn windows by `figure` above quiet, largest first."""
     largest: dict[tuple[object, ...], Cell] = {}
     above: dict[tuple[object, ...], float] = {}
     for trial in trials:
-        ratio = churn_by_quiet(trial)
         for cell in trial.churn.cells:
             known = largest.get(cell.identity)
             if known is None or cell.requests > known.requests:
                 largest[cell.identity] = cell
-            above[cell.identity] = above.get(cell.identity, 0.0) + figure(cell)
-        for cell in trial.quiet.cells:
-            above[cell.identity] = above.get(cell.identity, 0.0) - figure(cell) * ratio
+        for identity, amount in above_quiet_by(trial, lambda cell: cell.identity, figure).items():
+            above[identity] = above.get(identity, 0.0) + amount
     found = [Excess(cell, above[identity]) for identity, cell in largest.items()]
     return sorted(found, key=lambda one: -one.above_quiet)
 
