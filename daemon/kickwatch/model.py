@@ -146,6 +146,7 @@ class Cell(Record, frozen=True, kw_only=True):
     singles: int | None = None  # requests that were part of no multi-CPU call; None in records of older releases
     patches: int | None = None  # broadcasts that patched kernel text, by their stacks; None in older records
     isolated: int | None = None  # requests to isolated CPUs; None where none is isolated, and in older records
+    isolated_cpus: tuple[int, ...] = ()  # isolated CPUs that any cell of this func reached in the window
     under_slab_mutex: int = 0
     stack: tuple[str, ...] = ()
 
@@ -201,6 +202,7 @@ class Window(Record, frozen=True, kw_only=True):
     stackless_events: int = 0
     disturbances: tuple[Disturbance, ...] = ()
     per_cpu: tuple[int, ...] | None = None  # requests by target: item i is CPU i's; None where not counted
+    isolated_ipis: int | None = None  # IPIs sent to isolated CPUs, of every kind; None where not counted
 
 
 class HalfFigures(Record, frozen=True, kw_only=True):

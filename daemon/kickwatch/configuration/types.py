@@ -62,6 +62,13 @@ OptionalPath = Annotated[str, Meta(pattern="^(?![^/])", description="an absolute
 Address = Annotated[
     str, Meta(pattern=r"^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", description="an address and a port, 127.0.0.1:9893")
 ]
+CpuList = Annotated[
+    str,
+    Meta(
+        pattern=r"\A([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?\Z",
+        description="a list of CPUs (2,4-7), or an empty string",
+    ),
+]
 LimitBytes = Annotated[int, Meta(ge=0, le=2**50)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -74,6 +81,12 @@ class EngineConfig(msgspec.Struct, frozen=True):
     socket: AbsolutePath = "/var/run/docker.sock"
     runtime: str = ""
     timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 30.0
+
+
+class NodeConfig(msgspec.Struct, frozen=True):
+    """What the node does not tell. `isolated_cpus` are added to those that the kernel shows as isolated."""
+
+    isolated_cpus: CpuList = ""
 
 
 class WorkloadConfig(msgspec.Struct, frozen=True):
@@ -178,6 +191,7 @@ class Config(msgspec.Struct, frozen=True):
     """The whole configuration."""
 
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
+    node: NodeConfig = msgspec.field(default_factory=NodeConfig)
     workload: WorkloadConfig = msgspec.field(default_factory=WorkloadConfig)
     trial: TrialConfig = msgspec.field(default_factory=TrialConfig)
     budget: BudgetConfig = msgspec.field(default_factory=BudgetConfig)

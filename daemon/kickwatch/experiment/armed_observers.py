@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from kickwatch.configuration.types import Config
 from kickwatch.model import Control, Observers, Window, WindowKind
+from kickwatch.node.kernel import parse_cpu_list
 from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory, Sample
 
@@ -15,9 +17,9 @@ class ArmedObservers:
     control: Control
 
     @classmethod
-    async def open(cls) -> "ArmedObservers":
+    async def open(cls, config: Config | None = None) -> "ArmedObservers":
         """Arm the observers and run a positive control. `close` disarms."""
-        observatory = await Observatory.open()
+        observatory = await Observatory.open(listed=listed_cpus(config or Config()))
         try:
             return cls(observatory, await positive_control(observatory))
         except BaseException:
@@ -27,6 +29,10 @@ class ArmedObservers:
     async def prove(self) -> None:
         """Run another positive control. Only between windows."""
         self.control = await positive_control(self.observatory)
+
+    def follow(self, config: Config) -> None:
+        """Use another configuration, from the next window on."""
+        self.observatory.listed = listed_cpus(config)
 
     def close(self) -> None:
         """Disarm everything."""
@@ -44,7 +50,7 @@ class ArmedObservers:
 
     @property
     def isolated_cpus(self) -> tuple[int, ...]:
-        """CPUs that are isolated from ordinary work."""
+        """The CPUs whose requests are counted separately, because their owner has set them apart."""
         return self.observatory.isolated_cpus
 
     @property
@@ -71,3 +77,8 @@ class ArmedObservers:
     async def between_windows(self) -> None:
         """Housekeeping that must not happen during a window."""
         await self.observatory.between_windows()
+
+
+def listed_cpus(config: Config) -> tuple[int, ...]:
+    """The CPUs that the configuration adds to the isolated ones."""
+    return tuple(parse_cpu_list(config.node.isolated_cpus))

@@ -7,6 +7,7 @@ import msgspec
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment.armed_observers import listed_cpus
 from kickwatch.experiment.known_reasons import functions_found
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
@@ -33,7 +34,7 @@ async def examine(config: Config, *, control: bool = False) -> list[Capability]:
     """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times."""
     found = [_cgroup(), _kmem_accounting(), await _engine(config)]
     try:
-        observatory = await Observatory.open()
+        observatory = await Observatory.open(listed=listed_cpus(config))
     except KickwatchError as error:
         return [
             *found,

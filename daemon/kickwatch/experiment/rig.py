@@ -221,7 +221,7 @@ class Opening:
         reap = partial(reap_everything, engine, info, instance, cgroups)
         reaped = await reap()
         self._stack.push_async_callback(reap)  # runs in reverse order: containers are removed before the image they use
-        armed = self._armed or await ArmedObservers.open()
+        armed = self._armed or await ArmedObservers.open(config)
         if self._armed is None:
             self._stack.callback(armed.close)
         canary = await self._stack.enter_async_context(Canary(cgroups))

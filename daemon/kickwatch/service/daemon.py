@@ -63,7 +63,7 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, shutdow
         heartbeat = Heartbeat(notifier)
         heartbeat.status("arming the probes")
         await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
-        armed = await arm(keep=await asyncio.to_thread(drives_runtime, config))
+        armed = await arm(config, keep=await asyncio.to_thread(drives_runtime, config))
         stack.callback(armed.close)
         outlets = Outlets([PrometheusOutlet(armed.observatory), JournalOutlet(), SummaryOutlet(), StatusFileOutlet()])
         stack.push_async_callback(outlets.close)
