@@ -7,6 +7,7 @@ import pytest
 
 from kickwatch.model import Cell, Origin, Path
 from kickwatch.native.driver import Helper
+from kickwatch.node.isolation import isolated_cpus
 from kickwatch.observe.control import control_cpus
 from kickwatch.outlets.broadcast import bpftrace_line
 from needs import ipi_rung
@@ -25,7 +26,7 @@ async def test_bpftrace_accepts_the_command_and_shows_the_function() -> None:
     assert shown.stdout is not None
     output = await shown.stdout.readuntil(b"Attaching 2 probes...\n")
     await asyncio.sleep(3)  # its first line comes before its probes are armed
-    cpus = await asyncio.to_thread(control_cpus)
+    cpus = await asyncio.to_thread(control_cpus, isolated_cpus())
     async with Helper(["barriers", "23", "7", ",".join(map(str, cpus))]) as helper:
         await helper.ask("many", 20)
         await helper.ask("single", 20)

@@ -11,28 +11,34 @@ from kickwatch.observe.observatory import Observatory, Sample
 
 @dataclass
 class ArmedObservers:
-    """Implements `ports.TrialObservers`. `control`: how the latest positive control ended."""
+    """Implements `ports.TrialObservers`.
+
+    `control`: how the latest positive control ended; `control_cpus`: the CPUs that are configured for it.
+    """
 
     observatory: Observatory
     control: Control
+    control_cpus: tuple[int, ...] = ()
 
     @classmethod
     async def open(cls, config: Config | None = None) -> "ArmedObservers":
         """Arm the observers and run a positive control. `close` disarms."""
-        observatory = await Observatory.open(listed=listed_cpus(config or Config()))
+        config = config or Config()
+        observatory, chosen = await Observatory.open(listed=listed_cpus(config)), chosen_cpus(config)
         try:
-            return cls(observatory, await positive_control(observatory))
+            return cls(observatory, await positive_control(observatory, chosen), chosen)
         except BaseException:
             observatory.close()
             raise
 
     async def prove(self) -> None:
         """Run another positive control. Only between windows."""
-        self.control = await positive_control(self.observatory)
+        self.control = await positive_control(self.observatory, self.control_cpus)
 
     def follow(self, config: Config) -> None:
-        """Use another configuration, from the next window on."""
+        """Use another configuration, from the next window and the next control on."""
         self.observatory.listed = listed_cpus(config)
+        self.control_cpus = chosen_cpus(config)
 
     def close(self) -> None:
         """Disarm everything."""
@@ -82,3 +88,8 @@ class ArmedObservers:
 def listed_cpus(config: Config) -> tuple[int, ...]:
     """The CPUs that the configuration adds to the isolated ones."""
     return tuple(parse_cpu_list(config.node.isolated_cpus))
+
+
+def chosen_cpus(config: Config) -> tuple[int, ...]:
+    """The CPUs that are configured for the positive control, in their order."""
+    return tuple(parse_cpu_list(config.control.cpus))
