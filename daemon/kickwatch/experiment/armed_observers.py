@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kickwatch.configuration.types import Config
+from kickwatch.experiment.own_work import OwnWork, Work
 from kickwatch.model import Control, Observers, Window, WindowKind
 from kickwatch.node.kernel import parse_cpu_list
 from kickwatch.observe.control import positive_control
@@ -21,12 +22,15 @@ class ArmedObservers:
     control_cpus: tuple[int, ...] = ()
 
     @classmethod
-    async def open(cls, config: Config | None = None) -> "ArmedObservers":
-        """Arm the observers and run a positive control. `close` disarms."""
-        config = config or Config()
-        observatory, chosen = await Observatory.open(listed=listed_cpus(config)), chosen_cpus(config)
+    async def open(cls, config: Config | None = None, own: OwnWork | None = None) -> "ArmedObservers":
+        """Arm the observers and run a positive control. `close` disarms. `own`: counts what both send."""
+        config, own = config or Config(), own or OwnWork()
+        async with own.during(Work.ARMING):
+            observatory, chosen = await Observatory.open(listed=listed_cpus(config)), chosen_cpus(config)
         try:
-            return cls(observatory, await positive_control(observatory, chosen), chosen)
+            async with own.during(Work.CONTROL, observatory):
+                control = await positive_control(observatory, chosen)
+            return cls(observatory, control, chosen)
         except BaseException:
             observatory.close()
             raise

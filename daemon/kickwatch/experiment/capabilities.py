@@ -13,6 +13,9 @@ from kickwatch.experiment.known_reasons import functions_found
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem
+from kickwatch.node.housekeeping import leave_isolated_cpus
+from kickwatch.node.isolation import isolated_cpus
+from kickwatch.node.roots import HOST
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.observe.control import control_cpus, positive_control, too_few_cpus
 from kickwatch.observe.observatory import Observatory
@@ -33,6 +36,7 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
 
 async def examine(config: Config, *, control: bool = False) -> list[Capability]:
     """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times."""
+    leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
     found = [_cgroup(), _kmem_accounting(), await _engine(config)]
     try:
         observatory = await Observatory.open(listed=listed_cpus(config))

@@ -1,5 +1,6 @@
 """What reached isolated CPUs in a trial: the keys of `trial --json`, and a line of the text."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kickwatch.detect.figures import attributed
@@ -9,6 +10,7 @@ from kickwatch.outlets.isolation import cpu_list, isolated_per_container
 
 _DIGITS = 4
 _MOST_CPUS = 8  # in the text
+_ALL = "start_to_stop"
 
 
 def isolation_summary(trial: Trial) -> dict[str, Any]:
@@ -42,3 +44,15 @@ def _by_cpu(trial: Trial, summary: dict[str, Any]) -> str:
     most = sorted(each, key=lambda cpu: (-each[cpu], cpu))[:_MOST_CPUS]
     shown = ", ".join(f"CPU {cpu} {each[cpu]:.3g}" for cpu in sorted(most))
     return f" ({'most: ' if len(each) > len(most) else ''}{shown})" if shown else ""
+
+
+def own_work_text(isolated: Sequence[int], reached: Mapping[str, Mapping[str, int | None]]) -> str:
+    """What reached isolated CPUs while kickwatch worked outside halves and windows, by kind of work; then all of it."""
+    parts = [f"{work.replace('_', ' ')} {_amounts(figures)}" for work, figures in reached.items() if work != _ALL]
+    whole = f"; from start to stop {_amounts(reached[_ALL])}, halves and windows included" if _ALL in reached else ""
+    return f"isolated CPUs {cpu_list(isolated)}, outside halves and windows, by any sender: {'; '.join(parts)}{whole}"
+
+
+def _amounts(figures: Mapping[str, int | None]) -> str:
+    known = [f"{amount} {what}" for what, amount in figures.items() if amount is not None]
+    return ", ".join(known) or "not known"

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from builders import RCU, TLB, kick, trial, window, with_isolated
 from kickwatch.detect.verdict import judge
 from kickwatch.model import Trial
+from kickwatch.report.isolation import own_work_text
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
 
@@ -79,3 +80,16 @@ def test_of_many_isolated_cpus_the_line_shows_those_that_are_hit_most() -> None:
 
 def test_a_built_trial_is_whole() -> None:
     assert "isolated CPUs 2-3:" in shown(with_isolated(trial(kick(23))))
+
+
+def test_what_kickwatch_sends_outside_the_halves_is_printed_by_kind_of_work() -> None:
+    reached = {
+        "start_to_stop": {"requests": None, "interrupts": 260},
+        "arming": {"requests": None, "interrupts": 132},
+        "warm_up": {"requests": 4, "interrupts": 2},
+        "reclaim": {"requests": None, "interrupts": None},
+    }
+    assert own_work_text((2, 3), reached) == (
+        "isolated CPUs 2-3, outside halves and windows, by any sender: arming 132 interrupts; warm up 4 requests,"
+        " 2 interrupts; reclaim not known; from start to stop 260 interrupts, halves and windows included"
+    )
