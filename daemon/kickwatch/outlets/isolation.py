@@ -85,7 +85,7 @@ def isolation_fields(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _headline(trials: Sequence[Trial], found: Sequence[Excess], containers: int) -> str:
-    cpus = f"isolated CPUs {cpu_list(trials[-1].isolated_cpus)}"
+    cpus = isolated_name(trials[-1].isolated_cpus)
     if not found or not containers:
         return f"requests to {cpus} come with containers"
     cell, each = found[0].cell, found[0].above_quiet / containers
@@ -132,6 +132,11 @@ def ranges(cpus: Iterable[int]) -> list[tuple[int, int]]:
         else:
             found.append((cpu, cpu))
     return found
+
+
+def isolated_name(cpus: Sequence[int]) -> str:
+    """`isolated CPUs 4-5,7`, or `isolated CPU 4`."""
+    return f"isolated CPU{'s' if len(cpus) > 1 else ''} {cpu_list(cpus)}"
 
 
 def cpu_list(cpus: Iterable[int]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from kickwatch.detect.figures import attributed
 from kickwatch.model import Trial
 from kickwatch.outlets.excess import per_cpu_above_quiet
-from kickwatch.outlets.isolation import cpu_list, isolated_per_container
+from kickwatch.outlets.isolation import isolated_name, isolated_per_container
 
 _DIGITS = 4
 _MOST_CPUS = 8  # in the text
@@ -29,7 +29,7 @@ def isolation_text(trial: Trial, summary: dict[str, Any]) -> str:
     """How many requests per container the isolated CPUs got, and which of them most; empty where none is isolated."""
     if not trial.isolated_cpus:
         return ""
-    cpus = f"isolated CPUs {cpu_list(trial.isolated_cpus)}"
+    cpus = isolated_name(trial.isolated_cpus)
     each = isolated_per_container([trial])
     if each is None:
         return f"{cpus}: requests not known"
@@ -50,7 +50,7 @@ def own_work_text(isolated: Sequence[int], reached: Mapping[str, Mapping[str, in
     """What reached isolated CPUs while kickwatch worked outside halves and windows, by kind of work; then all of it."""
     parts = [f"{work.replace('_', ' ')} {_amounts(figures)}" for work, figures in reached.items() if work != _ALL]
     whole = f"; from start to stop {_amounts(reached[_ALL])}, halves and windows included" if _ALL in reached else ""
-    return f"isolated CPUs {cpu_list(isolated)}, outside halves and windows, by any sender: {'; '.join(parts)}{whole}"
+    return f"{isolated_name(isolated)}, outside halves and windows, by any sender: {'; '.join(parts)}{whole}"
 
 
 def _amounts(figures: Mapping[str, int | None]) -> str:

@@ -11,6 +11,7 @@ from kickwatch.outlets.isolation import (
     cpu_list,
     hit_field,
     isolated_cpus_hit,
+    isolated_name,
     isolated_per_container,
     isolation_fields,
 )
@@ -122,6 +123,7 @@ def test_the_command_shows_the_isolated_cpus_alone_where_the_tracepoint_names_th
 def test_a_list_of_cpus_is_in_the_kernels_form() -> None:
     assert cpu_list(()) == ""
     assert cpu_list((7,)) == "7"
+    assert (isolated_name((7,)), isolated_name((6, 7))) == ("isolated CPU 7", "isolated CPUs 6-7")
     assert cpu_list((8, 0, 1, 2, 3, 6, 7)) == "0-3,6-8"
 
 
