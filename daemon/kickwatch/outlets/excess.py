@@ -55,6 +55,12 @@ def per_cpu_above_quiet(trial: Trial) -> list[float] | None:
     return [above_quiet(trial, sent, background) for sent, background in pairs]
 
 
+def isolated_ipis_above_quiet(trial: Trial) -> float | None:
+    """IPIs of every kind to isolated CPUs above the quiet window's rate; None unless both windows counted them."""
+    churn, quiet = trial.churn.isolated_ipis, trial.quiet.isolated_ipis
+    return None if churn is None or quiet is None else above_quiet(trial, churn, quiet)
+
+
 def _padded(counts: Sequence[int], width: int) -> list[int]:
     """A CPU that came online later has no count in the earlier window: it got nothing there."""
     return [*counts, *(0,) * (width - len(counts))]

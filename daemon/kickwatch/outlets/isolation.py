@@ -103,6 +103,7 @@ def _function(one: Excess, containers: int) -> dict[str, Any]:
         "origin": cell.origin.value,
         "path": cell.path.value,
         "asked_by": top_of_stack(cell.stack),
+        "cpus": list(cell.isolated_cpus),
         "requests_per_container": round(one.above_quiet / containers, _DIGITS),
     }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from kickwatch.detect.figures import attributed
 from kickwatch.model import Trial
-from kickwatch.outlets.excess import per_cpu_above_quiet
+from kickwatch.outlets.excess import isolated_ipis_above_quiet, per_cpu_above_quiet
 from kickwatch.outlets.isolation import isolated_name, isolated_per_container
 
 _DIGITS = 4
@@ -16,12 +16,15 @@ _ALL = "start_to_stop"
 def isolation_summary(trial: Trial) -> dict[str, Any]:
     """`per_cpu`: requests to each CPU in the churn window above the quiet window's rate, item i is CPU i's.
 
-    None: not counted, or no probe attributes requests.
+    `isolated_ipis`: IPIs of every kind to isolated CPUs, also above that rate. None: not counted, or no probe
+    attributes requests.
     """
     per_cpu = per_cpu_above_quiet(trial) if attributed(trial) else None
+    ipis = isolated_ipis_above_quiet(trial) if trial.isolated_cpus else None
     return {
         "isolated_cpus": list(trial.isolated_cpus),
         "per_cpu": None if per_cpu is None else [round(requests, _DIGITS) for requests in per_cpu],
+        "isolated_ipis": None if ipis is None else round(ipis, _DIGITS),
     }
 
 
@@ -33,7 +36,9 @@ def isolation_text(trial: Trial, summary: dict[str, Any]) -> str:
     each = isolated_per_container([trial])
     if each is None:
         return f"{cpus}: requests not known"
-    return f"{cpus}: {each:.3g} requests per container above the quiet window{_by_cpu(trial, summary)}"
+    shown = f"{cpus}: {each:.3g} requests per container above the quiet window{_by_cpu(trial, summary)}"
+    ipis, containers = summary["isolated_ipis"], summary["containers"]
+    return shown if ipis is None else f"{shown}; {ipis / containers:.3g} IPIs of every kind"
 
 
 def _by_cpu(trial: Trial, summary: dict[str, Any]) -> str:

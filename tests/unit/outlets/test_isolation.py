@@ -16,7 +16,7 @@ from kickwatch.outlets.isolation import (
     isolation_fields,
 )
 
-KICK = replace(kick(23), isolated=46)
+KICK = replace(kick(23), isolated=46, isolated_cpus=(2, 3))
 BACKGROUND = replace(RCU, requests=160, isolated=0)
 
 
@@ -42,6 +42,7 @@ def test_each_kick_counts_once_for_each_isolated_cpu_it_reaches() -> None:
             "origin": "slab",
             "path": "create",
             "asked_by": "__do_tune_cpucache",
+            "cpus": [2, 3],
             "requests_per_container": 2.0,
         }
     ]

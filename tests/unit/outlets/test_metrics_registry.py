@@ -94,6 +94,7 @@ def test_all_series_exist_from_the_start() -> None:
         *(("kickwatch_trouble", kind) for kind in ("engine", "history", "budget", "textfile")),
         *(("kickwatch_trial_requests_total", cpus, of) for cpus in ("isolated", "other") for of in ("churn", "quiet")),
         *(("kickwatch_trial_window_seconds_total", of) for of in ("churn", "quiet")),
+        *(("kickwatch_trial_isolated_ipis_total", of) for of in ("churn", "quiet")),
         *(("kickwatch_trial_pairs_total", outcome) for outcome in ("in_time", "outlasted")),
         ("kickwatch_trials_total", "void"),
         ("kickwatch_regressed_cells",),
@@ -132,6 +133,7 @@ def test_requests_in_trials_are_counted_by_class_of_cpu() -> None:
         quiet=window("quiet", replace(RCU, requests=90, isolated=1), duration_ns=9_500_000_000),
         isolated_cpus=(2, 3),
     )
+    one = replace(one, churn=replace(one.churn, isolated_ipis=7), quiet=replace(one.quiet, isolated_ipis=1))
     made.trial(one, outcome(), {})
     made.trial(one, outcome(), {})
     assert requests_of(made) == {
@@ -141,6 +143,7 @@ def test_requests_in_trials_are_counted_by_class_of_cpu() -> None:
         ("other", "quiet"): 2 * 89.0,
     }
     shown = values(made)
+    assert [shown["kickwatch_trial_isolated_ipis_total", of] for of in ("churn", "quiet")] == [14.0, 2.0]
     assert shown["kickwatch_trial_window_seconds_total", "churn"] == 20.0
     assert shown["kickwatch_trial_window_seconds_total", "quiet"] == 19.0
     assert shown[("kickwatch_isolated_cpus",)] == 2.0

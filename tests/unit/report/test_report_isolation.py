@@ -56,6 +56,17 @@ def test_json_has_requests_by_cpu_above_quiet() -> None:
     assert summary["per_container"]["isolated_requests"] == round(53 / 23, 3)  # type: ignore[index]
 
 
+def test_ipis_of_every_kind_are_shown_where_they_were_counted() -> None:
+    counted = replace(
+        KICKED, churn=replace(KICKED.churn, isolated_ipis=100), quiet=replace(KICKED.quiet, isolated_ipis=4)
+    )
+    assert figures(counted)["isolated_ipis"] == 92
+    assert "CPU 3 1.22); 4 IPIs of every kind" in shown(counted)
+    assert figures(KICKED)["isolated_ipis"] is None
+    assert "IPIs of every kind" not in shown(KICKED)
+    assert figures(replace(counted, isolated_cpus=()))["isolated_ipis"] is None
+
+
 def test_null_where_nobody_counted() -> None:
     old = figures(trial(kick(23)))
     assert (old["isolated_cpus"], old["per_cpu"]) == ([], None)

@@ -14,7 +14,7 @@ from kickwatch.report.tables import table, trial_text
 CONTRACT = {
     "schema", "verdict", "reasons", "findings", "containers", "failures", "kmem_accounting", "kernel", "cpus_online",
     "engine", "cgroup", "observers", "per_container", "canary", "bill", "latency_ms", "overhead", "pairs",
-    "isolated_cpus", "per_cpu",
+    "isolated_cpus", "per_cpu", "isolated_ipis",
 }  # fmt: skip
 
 
