@@ -179,6 +179,8 @@ def _build(given: Mapping[str, _Given]) -> Config:
     config = msgspec.convert(sections, Config)
     _check_together(config.workload, given)
     _check_cpus("node.isolated_cpus", config.node.isolated_cpus, given)
+    _check_cpus("control.cpus", config.control.cpus, given)
+    _check_two_cpus(config.control.cpus, given)
     return config
 
 
@@ -189,6 +191,15 @@ def _check_cpus(key: str, cpus: str, given: Mapping[str, _Given]) -> None:
         if dash and int(first) > int(last):
             what = f"{given[key].source}: {key} cannot be {_shown(cpus)}"
             raise ConfigError(what, f"{part} ends before it begins: write {last}-{first}")
+
+
+def _check_two_cpus(cpus: str, given: Mapping[str, _Given]) -> None:
+    """Raises ConfigError for a list with one CPU: one sends, and another one must be there to be asked."""
+    ranges = [part.partition("-") for part in cpus.split(",") if part]
+    named = {cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)}
+    if len(named) == 1:
+        what = f"{given['control.cpus'].source}: control.cpus cannot be {_shown(cpus)}"
+        raise ConfigError(what, "give at least two CPUs: one asks the others")
 
 
 def _check_together(workload: WorkloadConfig, given: Mapping[str, _Given]) -> None:

@@ -123,6 +123,12 @@ class TrialConfig(msgspec.Struct, frozen=True):
     design: Design = Design.MIXED
 
 
+class ControlConfig(msgspec.Struct, frozen=True):
+    """The positive control. Empty `cpus`: those that are not isolated; the first of a list sends to the others."""
+
+    cpus: CpuList = ""
+
+
 class BudgetConfig(msgspec.Struct, frozen=True):
     """What the daemon may cost. A key that is 0 takes the preset's value; `limits.py` has the presets.
 
@@ -194,6 +200,7 @@ class Config(msgspec.Struct, frozen=True):
     node: NodeConfig = msgspec.field(default_factory=NodeConfig)
     workload: WorkloadConfig = msgspec.field(default_factory=WorkloadConfig)
     trial: TrialConfig = msgspec.field(default_factory=TrialConfig)
+    control: ControlConfig = msgspec.field(default_factory=ControlConfig)
     budget: BudgetConfig = msgspec.field(default_factory=BudgetConfig)
     guard: GuardConfig = msgspec.field(default_factory=GuardConfig)
     service: ServiceConfig = msgspec.field(default_factory=ServiceConfig)
