@@ -112,6 +112,7 @@ class FakeObservers:
     control: Control = field(default=Control(passed=True, detail="23 of 23"))
     slab_mutex_known: bool = False
     isolated_cpus: tuple[int, ...] = ()
+    counts_targets: bool = True
     losses: tuple[str, ...] = ("slab_mutex not found yet",)
     requests_lost = staticmethod(Observatory.requests_lost)
     last_broadcast_s: float = 0.0
@@ -130,6 +131,7 @@ class FakeObservers:
                 *(self.of_windows.pop(0) if self.of_windows else self.cells.get(kind, (TLB,))),
                 duration_ns=after.at_ns - before.at_ns,
                 disturbances=self.disturbances.get(kind, ()),
+                per_cpu=(0, 1200) if self.counts_targets else None,
             )
         )
         return self.windows[-1]

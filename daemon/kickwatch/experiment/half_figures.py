@@ -12,7 +12,7 @@ def half_figures(window: Window, observers: TrialObservers) -> HalfFigures:
     """The figures of one half. None for what the observers do not show."""
     probed = observers.rungs.ipis is not IpiRung.COUNTERS and observers.control.passed
     waits_known = observers.rungs.contention is not ContentionRung.NONE and observers.slab_mutex_known
-    isolated = probed and bool(observers.isolated_cpus)
+    isolated = probed and bool(observers.isolated_cpus) and window.per_cpu is not None
     return HalfFigures(
         elsewhere=broadcasts_of(window.cells).elsewhere if probed else None,
         other_waits=sum(wait.waits for wait in window.waits if wait.path is not Path.CREATE) if waits_known else None,

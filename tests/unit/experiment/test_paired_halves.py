@@ -195,6 +195,14 @@ def test_what_is_not_observed_is_not_zero(
     assert record.isolated_cpus == isolated
 
 
+def test_requests_to_isolated_cpus_are_unknown_where_targets_are_not_counted() -> None:
+    virtual = paired(containers=1)
+    virtual.observers.isolated_cpus, virtual.observers.counts_targets = (3,), False
+    (pair,) = run(virtual).pairs
+    assert pair.churn.isolated is None
+    assert pair.quiet.isolated is None
+
+
 def test_what_was_done_for_a_container_belongs_to_the_churn_window_whenever_it_was_done() -> None:
     virtual = paired(containers=4)
     virtual.observers.cells = {WindowKind.QUIET: (TLB, kick(1), LATE, ELSEWHERE)}
@@ -206,7 +214,13 @@ def test_what_was_done_for_a_container_belongs_to_the_churn_window_whenever_it_w
     assert sum(cell.broadcasts for cell in record.quiet.cells) == 4
 
 
-def test_targets_and_isolated_requests_are_added_up() -> None:
+def test_the_targets_of_halves_are_added_up() -> None:
+    record = run(paired(containers=2))
+    assert record.churn.per_cpu == (0, 3600)  # two halves and the settling
+    assert record.quiet.per_cpu == (0, 2400)
+
+
+def test_isolated_requests_are_added_up() -> None:
     def cell(isolated: int | None) -> Cell:
         return replace(TLB, isolated=isolated)
 
