@@ -74,6 +74,7 @@ class AlarmKind(StrEnum):
     DESTROYING = "destroying"
     EXCESSIVE = "excessive"
     ELSEWHERE = "elsewhere"
+    ISOLATION = "isolation"
     REGRESSED = "regressed"
 
 
@@ -144,6 +145,8 @@ class Cell(Record, frozen=True, kw_only=True):
     broadcasts: int = 0
     singles: int | None = None  # requests that were part of no multi-CPU call; None in records of older releases
     patches: int | None = None  # broadcasts that patched kernel text, by their stacks; None in older records
+    isolated: int | None = None  # requests to isolated CPUs; None where none is isolated, and in older records
+    isolated_cpus: tuple[int, ...] = ()  # isolated CPUs that any cell of this func reached in the window
     under_slab_mutex: int = 0
     stack: tuple[str, ...] = ()
 
@@ -198,6 +201,31 @@ class Window(Record, frozen=True, kw_only=True):
     lost_events: int = 0
     stackless_events: int = 0
     disturbances: tuple[Disturbance, ...] = ()
+    per_cpu: tuple[int, ...] | None = None  # requests by target: item i is CPU i's; None where not counted
+    isolated_ipis: int | None = None  # IPIs sent to isolated CPUs, of every kind; None where not counted
+
+
+class HalfFigures(Record, frozen=True, kw_only=True):
+    """What one half of a pair had of the figures that are compared with the other half. None: not known."""
+
+    elsewhere: int | None = None  # broadcasts from outside the creation path
+    other_waits: int | None = None  # waits for slab_mutex on other paths
+    isolated: int | None = None  # requests to isolated CPUs
+
+
+class Pair(Record, frozen=True, kw_only=True):
+    """Two halves of equal length, one with the lives of `containers`, one without. A coin decided which came first.
+
+    `half_ns` was fixed before the coin was tossed, and both figures were read at the halves' planned ends. `outlasted`:
+    a container lived longer than its half, so its end lies in the other half, or after the pair.
+    """
+
+    churn_first: bool
+    half_ns: int
+    churn: HalfFigures
+    quiet: HalfFigures
+    containers: int = 1
+    outlasted: bool = False
 
 
 class Container(Record, frozen=True, kw_only=True):
@@ -292,6 +320,8 @@ class Trial(Record, frozen=True, kw_only=True):
     unsettled: bool = False
     slab_mutex_known: bool = True  # whether the armed probes know the address of slab_mutex
     control: Control | None = None
+    pairs: tuple[Pair, ...] = ()  # empty where the two windows were not divided into halves, and in older records
+    isolated_cpus: tuple[int, ...] = ()
     void: str = ""  # the disturbances as records store them: joined by commas; empty for a valid trial
     notes: tuple[str, ...] = ()
 

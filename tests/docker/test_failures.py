@@ -79,7 +79,14 @@ def test_a_full_disk_while_the_image_is_imported(engine: PrivateEngine) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_engine_that_dies_during_a_trial(engine: PrivateEngine, number: signal.Signals) -> None:
-    at = ["--set", f"engine.socket={engine.socket}", "--set", f"trial.seed={CHURN_FIRST}"]
+    at = [
+        "--set",
+        f"engine.socket={engine.socket}",
+        "--set",
+        f"trial.seed={CHURN_FIRST}",
+        "--set",
+        "trial.design=whole",
+    ]
     trial = start("trial", "--containers", "500", *at)
     deadline = time.monotonic() + 60 * SLOWNESS
     while time.monotonic() < deadline and not engine.docker("ps", "-q"):

@@ -15,6 +15,8 @@ from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
+CHURN_FIRST = ("--set", "trial.seed=5", "--set", "trial.design=whole")  # containers from its beginning on
+
 
 def _ours() -> list[str]:
     label = f"label=kickwatch.instance={read_instance()}"
@@ -36,7 +38,7 @@ def foreign(own_image: str) -> Iterator[str]:
 
 def test_leftovers_of_kill_9_are_removed_by_the_next_start(foreign: str) -> None:
     before = leftovers()
-    victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4", "--set", "trial.seed=5")
+    victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4", *CHURN_FIRST)
     deadline = time.monotonic() + 60 * SLOWNESS
     while not _ours() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -57,7 +59,7 @@ def test_leftovers_of_kill_9_are_removed_by_the_next_start(foreign: str) -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_a_trial_cleans_up_at_once(number: signal.Signals) -> None:
     before = leftovers()
-    stopped = start("run", "--set", "workload.concurrency=2", "--set", "trial.seed=5")
+    stopped = start("run", "--set", "workload.concurrency=2", *CHURN_FIRST)
     deadline = time.monotonic() + 60 * SLOWNESS
     while not _ours() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -41,7 +41,8 @@ class Run:
     def __init__(self, directory: Path, before: dict[str, list[str]], engine: str) -> None:
         """`before`: the result of `leftovers()` without a kickwatch. `engine`: the value of `engine.kind`."""
         self.since = time.monotonic()
-        self.daemon = NodeDaemon(directory, {"engine.kind": engine}, trials=1, before=before)
+        settings = {"engine.kind": engine, "trial.design": "paired"}
+        self.daemon = NodeDaemon(directory, settings, trials=1, before=before)
 
     def sleep_until(self, moment_s: float) -> None:
         """Sleep until `moment_s` seconds after the start."""

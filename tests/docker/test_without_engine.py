@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.m
 SOCKET = Path("/var/run/docker.sock")
 OCI = ("--set", "engine.kind=oci")
 SHORT = ("--set", "trial.window_s=0.5")
-CHURN_FIRST = ("--set", "trial.seed=5")  # a seed whose order begins with the churn window
+CHURN_FIRST = ("--set", "trial.seed=5", "--set", "trial.design=whole")  # begins with the churn window
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """The positive control on the real kernel: it passes, and it fails if the probe is broken on purpose."""
 
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -48,10 +47,9 @@ async def test_it_fails_without_a_probe_and_tells_so(observatory: Observatory) -
     assert "no probe is armed" in (await positive_control(blind)).detail
 
 
-def test_isolated_and_tickless_cpus_are_not_used(tmp_path: Path) -> None:
-    cpu = tmp_path / "devices/system/cpu"
-    cpu.mkdir(parents=True)
-    everyone = control_cpus(tmp_path)
-    (cpu / "isolated").write_text(f"{everyone[0]}\n")
-    (cpu / "nohz_full").write_text("(null)\n")
-    assert control_cpus(tmp_path) == everyone[1:]
+async def test_it_passes_on_chosen_cpus_in_any_order_though_they_are_isolated(observatory: Observatory) -> None:
+    first, second, *_ = control_cpus()
+    observatory.isolated_cpus = (first, second)
+    control = await positive_control(observatory, (second, first))
+    assert control.passed, control
+    assert control.cpus == (second, first)

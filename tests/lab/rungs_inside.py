@@ -23,6 +23,7 @@ from kickwatch.errors import KickwatchError
 from kickwatch.experiment.capabilities import examine
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
+from kickwatch.node.isolation import isolated_cpus
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
@@ -72,7 +73,7 @@ def flip_static_keys() -> None:
 
 async def make_barriers() -> None:
     """Membarriers among the helper's threads, to many CPUs and to one."""
-    cpus = ",".join(map(str, control_cpus()))
+    cpus = ",".join(map(str, control_cpus(isolated_cpus())))
     async with Helper(["barriers", str(BARRIERS), str(SINGLES), cpus]) as helper:
         await helper.ask("many", 120)
         if helper.ready.fields.get("rseq") == "yes":

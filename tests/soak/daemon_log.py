@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ALERTS = ("kickwatch.broadcast_detected", "kickwatch.contention_detected", "kickwatch.observer_blind")
+ALERTS = (
+    "kickwatch.broadcast_detected",
+    "kickwatch.contention_detected",
+    "kickwatch.elsewhere_detected",
+    "kickwatch.isolation_broken",
+    "kickwatch.observer_blind",
+)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """1000 healthy containers in each network mode, with a load that starts and stops at random: no alert is allowed.
 
-    usage: soak_healthy.py [--containers N] [--concurrency N] [--seed N]
+    usage: soak_healthy.py [--containers N] [--concurrency N] [--seed N] [--design NAME] [--network NAME...]
 
 Needs root, a Docker Engine and stress-ng. Prints a summary per mode and exits with 1 after any alert.
 """
@@ -14,8 +14,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 from daemon_log import ALERTS, daemon
+
+from kickwatch.history.record_reader import open_records
 
 LOADS = (
     ["--cpu", "2"],
@@ -40,7 +43,7 @@ def load_at_random(seed: int, stop: threading.Event) -> None:
         stop.wait(draw.uniform(0, 15))
 
 
-def soak(network: str, containers: int, concurrency: int, seed: int) -> int:
+def soak(network: str, containers: int, concurrency: int, seed: int, design: str) -> int:
     """Run one network mode; return the number of alerts."""
     stop, events, done, failed = threading.Event(), Counter[str](), 0, 0
     loader = threading.Thread(target=load_at_random, args=(seed, stop))
@@ -51,6 +54,7 @@ def soak(network: str, containers: int, concurrency: int, seed: int) -> int:
             f"workload.network={network}",
             f"workload.concurrency={concurrency}",
             "workload.containers_per_trial=25",
+            f"trial.design={design}",
             "trial.window_s=1",
             "trial.interval_s=0",
             f"state.directory={state}",
@@ -68,23 +72,40 @@ def soak(network: str, containers: int, concurrency: int, seed: int) -> int:
         finally:
             stop.set()
             loader.join()
+        pairs = pairs_of(Path(state) / "history.db")
     alerts = sum(events[name] for name in ALERTS)
     counted = ", ".join(f"{name.removeprefix('kickwatch.')} {count}" for name, count in sorted(events.items()))
     minutes = (time.monotonic() - since) / 60
-    print(f"{network}: {done} containers, {failed} failed, {minutes:.1f} min, {alerts} alerts ({counted})", flush=True)
+    print(f"{network}: {done} containers, {failed} failed, {minutes:.1f} min, {alerts} alerts ({counted})")
+    print(f"{network}: {pairs}", flush=True)
     return alerts
 
 
+def pairs_of(history: Path) -> str:
+    """How many pairs were compared, how many containers outlasted their half, and which half had more broadcasts."""
+    with open_records(history) as records:
+        pairs = [pair for record in records for pair in record.trial.pairs]
+    known = [(pair.churn.elsewhere, pair.quiet.elsewhere) for pair in pairs]
+    signs = Counter(
+        (churn > quiet) - (churn < quiet) for churn, quiet in known if churn is not None and quiet is not None
+    )
+    outlasted = sum(pair.outlasted for pair in pairs)
+    share = f"{outlasted} of {len(pairs)} pairs outlasted ({outlasted / max(1, len(pairs)):.1%})"
+    return f"{share}; broadcasts elsewhere: more with containers {signs[1]}, equal {signs[0]}, fewer {signs[-1]}"
+
+
 def main() -> int:
-    """Run both modes; 1 after any alert."""
+    """Run the modes in turn; 1 after any alert."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--containers", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--design", default="mixed")
+    parser.add_argument("--network", nargs="+", default=["none", "bridge"])
     given = parser.parse_args()
     if shutil.which("stress-ng") is None:
         sys.exit("soak_healthy: stress-ng is missing: apt-get install stress-ng")
-    alerts = [soak(network, given.containers, given.concurrency, given.seed) for network in ("none", "bridge")]
+    alerts = [soak(network, given.containers, given.concurrency, given.seed, given.design) for network in given.network]
     return 1 if any(alerts) else 0
 
 

@@ -9,6 +9,7 @@ from kickwatch.model import (
     Cell,
     Container,
     ContentionRung,
+    HalfFigures,
     Interrupts,
     IpiRung,
     KmemAccounting,
@@ -16,6 +17,7 @@ from kickwatch.model import (
     Node,
     Observers,
     Origin,
+    Pair,
     Path,
     Trial,
     Window,
@@ -98,3 +100,26 @@ def trial(*cells: Cell, count: int = 23, **fields: Any) -> Trial:
         concurrency=1,
     )
     return replace(healthy, **fields)
+
+
+def pair(*, churn: int = 0, quiet: int = 0, half_ms: int = 350, **fields: Any) -> Pair:
+    """A pair whose halves had so many broadcasts from elsewhere, and as many requests to isolated CPUs."""
+    halves = {
+        "churn": HalfFigures(elsewhere=churn, other_waits=0, isolated=churn),
+        "quiet": HalfFigures(elsewhere=quiet, other_waits=0, isolated=quiet),
+    }
+    return Pair(**({"churn_first": True, "half_ns": half_ms * 1_000_000} | halves | fields))
+
+
+def with_isolated(one: Trial, *, isolated: tuple[int, ...] = (2, 3)) -> Trial:
+    """The same trial on a node with isolated CPUs: requests spread evenly over CPUs, which a kick of all CPUs does."""
+    cpus = one.node.cpus_online
+    share = len(isolated) / cpus
+
+    def counted(of: Window) -> Window:
+        cells = tuple(replace(cell, isolated=round(cell.requests * share)) for cell in of.cells)
+        total = sum(cell.requests for cell in of.cells)
+        spread = tuple(total * (cpu + 1) // cpus - total * cpu // cpus for cpu in range(cpus))
+        return replace(of, cells=cells, per_cpu=spread)
+
+    return replace(one, churn=counted(one.churn), quiet=counted(one.quiet), isolated_cpus=isolated)

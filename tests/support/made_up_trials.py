@@ -209,6 +209,34 @@ def random_story(trials: int = 1620) -> Iterator[dict[str, Any]]:
         yield trial(number, **given)
 
 
+def paired_story(trials: int = 600) -> Iterator[dict[str, Any]]:
+    """Two trials of pairs and a whole one, in turn: phases of 60 trials, with and without an effect of containers."""
+    random = Random(13)  # noqa: S311 -- a load, no secret
+    for number in range(trials):
+        phase = number // 60
+        background = (0, 0, 0, 0, 1, 2)[: 1 if phase % 5 == 0 else 6]
+        effect = (0, 0, 1, 6)[phase % 4]
+        pairs = [_pair(random, background, effect) for _ in range(CONTAINERS)]
+        given: dict[str, Any] = {"boot": f"boot {phase // 5}", "lost": random.choice((0,) * 30 + (500,))}
+        sums = [sum(pair[half]["elsewhere"] for pair in pairs) for half in ("churn", "quiet")]
+        given["churn"], given["quiet"] = {"elsewhere": sums[0]}, {"elsewhere": sums[1]}
+        one = trial(number, **given)
+        yield one if number % 3 == 2 else one | {"pairs": pairs, "isolated_cpus": [3] if phase < 8 else []}
+
+
+def _pair(random: Random, background: tuple[int, ...], effect: int) -> dict[str, Any]:
+    """A pair; every figure has the same background and effect."""
+    figures = ("elsewhere", "other_waits", "isolated")
+    with_container = random.random() < 0.9 and effect
+    return {
+        "churn_first": random.random() < 0.5,
+        "half_ns": 400_000_000,
+        "churn": {name: random.choice(background) + with_container for name in figures},
+        "quiet": {name: random.choice(background) for name in figures},
+        "outlasted": random.random() < 0.03,
+    }
+
+
 def _change_at_random(given: dict[str, Any], phase: int, random: Random) -> None:
     if phase % 3 == 1:
         given["lives"] = [int(random.random() < 0.3) * random.randint(1, 3) for _ in range(CONTAINERS)]

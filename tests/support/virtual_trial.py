@@ -1,6 +1,8 @@
 """A node on a virtual clock for trials: observers and a workload that remember every call and can fail or be cancelled.
 
-No call takes real time. Each `await` of a trial ends in `Stage.at`, so that a test can cancel the trial at any of them.
+No call takes real time. A paired trial waits while its containers live, so it runs on a `virtual_loop`.
+
+Each `await` of a trial ends in `Stage.at`, so that a test can cancel the trial at any of them.
 """
 
 import asyncio
@@ -63,6 +65,22 @@ class Stage:
         await asyncio.sleep(0)
 
 
+class LoopStage(Stage):
+    """The time is that of a VirtualLoop."""
+
+    @property
+    def now_s(self) -> float:  # type: ignore[override]
+        return asyncio.get_running_loop().time()
+
+    @now_s.setter
+    def now_s(self, _: float) -> None:
+        """Only the loop lets time pass."""
+
+    async def at(self, call: str, takes_s: float = 0.0) -> None:
+        await super().at(call)
+        await asyncio.sleep(takes_s)
+
+
 @dataclass
 class VirtualClock:
     stage: Stage
@@ -89,9 +107,12 @@ class FakeObservers:
     cells: dict[WindowKind, tuple[Cell, ...]] = field(default_factory=dict)
     disturbances: dict[WindowKind, tuple[Disturbance, ...]] = field(default_factory=dict)
     windows: list[Window] = field(default_factory=list)
+    of_windows: list[tuple[Cell, ...]] = field(default_factory=list)  # cells of the next windows, before `cells`
     rungs: Observers = field(default=Observers(ipis=IpiRung.KPROBE, contention=ContentionRung.TRACEPOINT))
     control: Control = field(default=Control(passed=True, detail="23 of 23"))
     slab_mutex_known: bool = False
+    isolated_cpus: tuple[int, ...] = ()
+    counts_targets: bool = True
     losses: tuple[str, ...] = ("slab_mutex not found yet",)
     requests_lost = staticmethod(Observatory.requests_lost)
     last_broadcast_s: float = 0.0
@@ -107,9 +128,10 @@ class FakeObservers:
         self.windows.append(
             window(
                 kind,
-                *self.cells.get(kind, (TLB,)),
+                *(self.of_windows.pop(0) if self.of_windows else self.cells.get(kind, (TLB,))),
                 duration_ns=after.at_ns - before.at_ns,
                 disturbances=self.disturbances.get(kind, ()),
+                per_cpu=(0, 1200) if self.counts_targets else None,
             )
         )
         return self.windows[-1]
@@ -128,6 +150,8 @@ class FakeObservers:
 class FakeWorkload:
     stage: Stage
     container_s: float = 0.5
+    lives_s: list[float] = field(default_factory=list)  # of the next containers, before `container_s`
+    lived: list[tuple[float, float]] = field(default_factory=list)  # begin and end of each churn
     begun: int = 0
     batch: int = 0  # memcgs of the canary that exist
     notes: tuple[str, ...] = ("runc is driven directly",)
@@ -138,9 +162,11 @@ class FakeWorkload:
         await self.stage.at("restore")
 
     async def churn(self, number: int) -> tuple[Container, ...]:
+        began_s = self.stage.now_s
         for _ in range(number):
             self.begun += 1
-            await self.stage.at("container", self.container_s)
+            await self.stage.at("container", self.lives_s.pop(0) if self.lives_s else self.container_s)
+        self.lived.append((began_s, self.stage.now_s))
         return containers(number)
 
     async def create_batch(self, memcgs: int) -> None:
@@ -172,7 +198,7 @@ class VirtualTrial:
 
     def __init__(self, settings: TrialSettings = SETTINGS, **changes: object) -> None:
         self.settings = replace(settings, **changes)
-        self.stage = Stage()
+        self.stage = LoopStage() if self.settings.paired else Stage()
         self.observers = FakeObservers(self.stage)
         self.workload = FakeWorkload(self.stage)
 

@@ -1,5 +1,6 @@
 """`kickwatch reproduce`: the test of 2017, as published."""
 
+import asyncio
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,6 +11,8 @@ from kickwatch.experiment.native_loops import run as run_loops
 from kickwatch.experiment.reproduce import Settings
 from kickwatch.experiment.reproduce_report import Patch, Reproduction, report, verdict
 from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.housekeeping import leave_isolated_cpus
+from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.lock import NodeLock
 from kickwatch.observe.observatory import Observatory
 from kickwatch.process.signals import until_signalled
@@ -42,6 +45,7 @@ def reproduce(loops: int, force: bool) -> None:
 
 async def _reproduce(settings: Settings) -> Reproduction:
     with NodeLock(), _Bar(settings.loops) as bar:
+        leave_isolated_cpus(await asyncio.to_thread(isolated_cpus))
         observatory = await Observatory.open()
         for loss in observatory.losses:
             click.echo(f"note: {loss}", err=True)

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -12,11 +13,13 @@ from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.experiment.one_shot import decide
+from kickwatch.experiment.own_work import OwnWork
 from kickwatch.journal.journal import logger
 from kickwatch.model import Trial, Verdict
+from kickwatch.outlets.elsewhere import other_broadcasts
 from kickwatch.outlets.one_run import alerts_of
 from kickwatch.process.signals import Shutdown, until_signalled
-from kickwatch.report.sentence import other_broadcasts
+from kickwatch.report.isolation import own_work_text
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import trial_text
 
@@ -49,9 +52,10 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
     Exit status: 0 quiet, 3 broadcasting, 4 unknown.
     """
     try:
-        trials, single = _decided(config_path, sets, containers, until_decided=until_decided)
+        own = OwnWork()
+        trials, single = _decided(config_path, sets, containers, until_decided=until_decided, own=own)
         judgement = ReasonedVerdict(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
-        _report(trials, single, judgement, as_json=as_json)
+        _report(trials, single, judgement, own, as_json=as_json)
     except Exception as error:  # git takes any other status for a bad kernel
         if not bisect:
             raise
@@ -61,41 +65,47 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
 
 
 def _decided(
-    config_path: Path | None, sets: tuple[str, ...], containers: int | None, *, until_decided: bool
+    config_path: Path | None, sets: tuple[str, ...], containers: int | None, *, until_decided: bool, own: OwnWork
 ) -> tuple[list[Trial], Single]:
     config = read_config(config_path, sets)
     count = containers or config.workload.containers_per_trial
     ending = Shutdown()
-    work = decide(config, count, say, until_decided=until_decided, ending=ending)
+    work = decide(config, count, say, until_decided=until_decided, ending=ending, own=own)
     return run(until_signalled(work, stopping=ending.begin))
 
 
-def _report(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *, as_json: bool) -> None:
+def _report(trials: list[Trial], single: Single, judgement: ReasonedVerdict, own: OwnWork, *, as_json: bool) -> None:
     """Print the verdict, and log its alerts even if the verdict cannot be printed."""
     try:
-        click.echo(_rendered(trials, single, judgement, as_json=as_json))
+        click.echo(_rendered(trials, single, judgement, own, as_json=as_json))
     finally:
         for alert in alerts_of(trials, judgement):
             getattr(logger(), alert.level)(alert.event, **alert.fields)
 
 
-def _rendered(trials: list[Trial], single: Single, judgement: ReasonedVerdict, *, as_json: bool) -> str:
+def _rendered(trials: list[Trial], single: Single, judgement: ReasonedVerdict, own: OwnWork, *, as_json: bool) -> str:
     """The figures of the last trial, and the verdict over all trials."""
+    own_work = msgspec.to_builtins(own.reached) if own.isolated else None
     if as_json:
-        evidence = {
-            "trials": [trial.trial_id for trial in trials],
-            "verdict": single.verdict.value,
-            "containers": sum(len(counted(trial)) for trial in trials),
-            "error_rate": single.error_rate,
-            "broadcasting": single.evidence_broadcasting,
-            "quiet": single.evidence_quiet,
-            "needed": single.evidence_needed,
-            "more_containers": single.more_containers,
-            "beside": msgspec.to_builtins(other_broadcasts(trials)),
-        }
-        return json.dumps(summarise(trials[-1], judgement) | {"evidence": evidence}, indent=1)
+        found = summarise(trials[-1], judgement)
+        return json.dumps(found | {"own_work": own_work, "evidence": _evidence(trials, single)}, indent=1)
     rate = f"error rate at most {single.error_rate:g} per run"
-    return f"{trial_text(trials[-1], judgement, trials)}\n{single.text}; {rate}"
+    spared = f"\n{own_work_text(own.isolated, own_work)}" if own_work else ""
+    return f"{trial_text(trials[-1], judgement, trials)}\n{single.text}; {rate}{spared}"
+
+
+def _evidence(trials: list[Trial], single: Single) -> dict[str, Any]:
+    return {
+        "trials": [trial.trial_id for trial in trials],
+        "verdict": single.verdict.value,
+        "containers": sum(len(counted(trial)) for trial in trials),
+        "error_rate": single.error_rate,
+        "broadcasting": single.evidence_broadcasting,
+        "quiet": single.evidence_quiet,
+        "needed": single.evidence_needed,
+        "more_containers": single.more_containers,
+        "beside": msgspec.to_builtins(other_broadcasts(trials)),
+    }
 
 
 def _status(judgement: ReasonedVerdict, *, strict: bool, bisect: bool) -> int:

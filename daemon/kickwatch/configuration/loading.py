@@ -155,8 +155,16 @@ def _value_of(key: str, text: str) -> object:
     except (ValueError, RecursionError):
         return text
     value = document["value"]
-    takes_text = known_keys().get(key) is str and not isinstance(value, str)
+    takes_text = _takes_text(key) and not isinstance(value, str)
     return text if takes_text or len(document) > 1 else value
+
+
+def _takes_text(key: str) -> bool:
+    """True for a key whose value is a string of any kind, such as a CPU list: `4` is one, and TOML's number 4."""
+    if key not in known_keys():
+        return False
+    info = msgspec.inspect.type_info(known_keys()[key])
+    return isinstance(info.type if isinstance(info, msgspec.inspect.Metadata) else info, msgspec.inspect.StrType)
 
 
 def _build(given: Mapping[str, _Given]) -> Config:
@@ -170,7 +178,28 @@ def _build(given: Mapping[str, _Given]) -> Config:
             raise ConfigError(f"{item.source}: {key} cannot be {_shown(item.value)}", f"give {allowed(key)}") from error
     config = msgspec.convert(sections, Config)
     _check_together(config.workload, given)
+    _check_cpus("node.isolated_cpus", config.node.isolated_cpus, given)
+    _check_cpus("control.cpus", config.control.cpus, given)
+    _check_two_cpus(config.control.cpus, given)
     return config
+
+
+def _check_cpus(key: str, cpus: str, given: Mapping[str, _Given]) -> None:
+    """Raises ConfigError for a range that ends before it begins: it would be read as no CPU at all."""
+    for part in cpus.split(","):
+        first, dash, last = part.partition("-")
+        if dash and int(first) > int(last):
+            what = f"{given[key].source}: {key} cannot be {_shown(cpus)}"
+            raise ConfigError(what, f"{part} ends before it begins: write {last}-{first}")
+
+
+def _check_two_cpus(cpus: str, given: Mapping[str, _Given]) -> None:
+    """Raises ConfigError for a list with one CPU: one sends, and another one must be there to be asked."""
+    ranges = [part.partition("-") for part in cpus.split(",") if part]
+    named = {cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)}
+    if len(named) == 1:
+        what = f"{given['control.cpus'].source}: control.cpus cannot be {_shown(cpus)}"
+        raise ConfigError(what, "give at least two CPUs: one asks the others")
 
 
 def _check_together(workload: WorkloadConfig, given: Mapping[str, _Given]) -> None:

@@ -40,6 +40,14 @@ class Preset(StrEnum):
     STRESS = "stress"
 
 
+class Design(StrEnum):
+    """What trials compare: `paired` halves with and without a container, `whole` windows, or both in turn (`mixed`)."""
+
+    MIXED = "mixed"
+    PAIRED = "paired"
+    WHOLE = "whole"
+
+
 class LogLevel(StrEnum):
     """The lowest severity that is logged."""
 
@@ -54,6 +62,13 @@ OptionalPath = Annotated[str, Meta(pattern="^(?![^/])", description="an absolute
 Address = Annotated[
     str, Meta(pattern=r"^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", description="an address and a port, 127.0.0.1:9893")
 ]
+CpuList = Annotated[
+    str,
+    Meta(
+        pattern=r"\A([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?\Z",
+        description="a list of CPUs (2,4-7), or an empty string",
+    ),
+]
 LimitBytes = Annotated[int, Meta(ge=0, le=2**50)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -66,6 +81,12 @@ class EngineConfig(msgspec.Struct, frozen=True):
     socket: AbsolutePath = "/var/run/docker.sock"
     runtime: str = ""
     timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 30.0
+
+
+class NodeConfig(msgspec.Struct, frozen=True):
+    """What the node does not tell. `isolated_cpus` are added to those that the kernel shows as isolated."""
+
+    isolated_cpus: CpuList = ""
 
 
 class WorkloadConfig(msgspec.Struct, frozen=True):
@@ -99,6 +120,13 @@ class TrialConfig(msgspec.Struct, frozen=True):
     jitter: Share = 0.2
     canary_memcgs: Annotated[int, Meta(ge=0, le=10_000)] = 100
     control_period_s: Annotated[float, Meta(ge=1, le=604_800)] = 3600.0
+    design: Design = Design.MIXED
+
+
+class ControlConfig(msgspec.Struct, frozen=True):
+    """The positive control. Empty `cpus`: those that are not isolated; the first of a list sends to the others."""
+
+    cpus: CpuList = ""
 
 
 class BudgetConfig(msgspec.Struct, frozen=True):
@@ -169,8 +197,10 @@ class Config(msgspec.Struct, frozen=True):
     """The whole configuration."""
 
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
+    node: NodeConfig = msgspec.field(default_factory=NodeConfig)
     workload: WorkloadConfig = msgspec.field(default_factory=WorkloadConfig)
     trial: TrialConfig = msgspec.field(default_factory=TrialConfig)
+    control: ControlConfig = msgspec.field(default_factory=ControlConfig)
     budget: BudgetConfig = msgspec.field(default_factory=BudgetConfig)
     guard: GuardConfig = msgspec.field(default_factory=GuardConfig)
     service: ServiceConfig = msgspec.field(default_factory=ServiceConfig)

@@ -12,9 +12,9 @@ from kickwatch.detect.track import Turn
 from kickwatch.model import AlarmKind
 
 
-def of_stream(stream: Stream, turn: Turn, *, counters: bool) -> Change:
-    """The turn of one stream. `counters`: no probe attributes, so the canary observed CAL - TLB."""
-    text = sentences.raised(stream, turn, counters=counters) if turn.raised else sentences.ended(stream, turn)
+def of_stream(stream: Stream, turn: Turn, beside: sentences.Beside) -> Change:
+    """The turn of one stream."""
+    text = sentences.raised(stream, turn, beside) if turn.raised else sentences.ended(stream, turn)
     return _turned(stream.alarm, stream.name.value, turn, text)
 
 

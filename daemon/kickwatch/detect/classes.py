@@ -12,6 +12,7 @@ from functools import lru_cache
 import msgspec
 
 from kickwatch.detect.figures import churn_by_quiet, counted
+from kickwatch.detect.pairs import clipped_excess
 from kickwatch.detect.strata import Stratum
 from kickwatch.model import Cell, Node, Origin, Path, Trial, on_creation_path
 
@@ -97,9 +98,23 @@ def _struct(by_class: Mapping[BroadcastClass, int], kicks: int, patched: int) ->
     )
 
 
+def is_elsewhere(cell: Cell) -> bool:
+    """Whether broadcasts of the cell belong to no attributed class."""
+    return class_of(cell.origin, cell.path) is BroadcastClass.ELSEWHERE
+
+
 def elsewhere_above_quiet(trial: Trial, churn: Broadcasts, quiet: Broadcasts) -> float:
-    """Broadcasts elsewhere in the churn window above the quiet window's rate. Can be negative."""
-    return churn.elsewhere - quiet.elsewhere * churn_by_quiet(trial)
+    """Broadcasts elsewhere in the churn window above the quiet window's rate. Can be negative.
+
+    Where the trial has pairs, they decide about what falls into their halves. What comes after the last of them, while
+    the kernel's work runs out, is compared by its rate.
+    """
+    by_pairs, longer = clipped_excess(trial.pairs, lambda half: half.elsewhere), churn_by_quiet(trial)
+    if by_pairs is None:
+        return churn.elsewhere - quiet.elsewhere * longer
+    excess, in_halves = by_pairs
+    late = churn.elsewhere - in_halves - quiet.elsewhere * max(0.0, longer - 1.0)
+    return excess + max(0.0, late)
 
 
 # Where no other process has a device program attached, the runtime's program switches cgroup_bpf_enabled_key on and

@@ -2,6 +2,7 @@
 
 from kickwatch.detect.comparison import MOST_RULES
 from kickwatch.detect.edetector import EDetector
+from kickwatch.detect.pair_detector import PairHysteresis
 from kickwatch.detect.rates import ObservationRate, Pace, Share, observations_per_year, split
 from kickwatch.detect.recovery import LEAST_CEILING, MOST_CLIP, Ceiling, Hysteresis
 from kickwatch.detect.streams import STREAMS, Stream, StreamName
@@ -13,10 +14,21 @@ FEW_ALLOWANCES = 5.0
 
 
 def shares_of(pace: Pace) -> tuple[Share, ...]:
-    """The threshold of every stream and of each relative rule: one false alarm in 1000 node-years, all together."""
+    """The threshold of every stream and of each relative rule: one false alarm in 1000 node-years, all together.
+
+    A trial has pairs of halves or two whole windows, never both, so what is left to the streams of either kind is the
+    same share, each trial's being spent on one of them. With S streams of pairs in the place of W of windows, a
+    threshold of S / W times as much keeps the sum, however many trials of each kind there are.
+    """
     trials = observations_per_year(pace.period_s)
-    rates = [_rate(STREAMS[name], trials, pace) for name in StreamName]
-    return split((*rates, ObservationRate(RELATIVE, trials * MOST_RULES)))
+    paired = [name for name in StreamName if STREAMS[name].paired]
+    windows = [name for name in StreamName if STREAMS[name].coin and not STREAMS[name].paired]
+    rates = [_rate(STREAMS[name], trials, pace) for name in StreamName if name not in paired]
+    *shares, relative = split((*rates, ObservationRate(RELATIVE, trials * MOST_RULES)))
+    (of_windows,) = {share.threshold for share in shares if share.name in windows}
+    height = of_windows * len(paired) / len(windows)
+    shares += [Share(name.value, trials, height, trials / height) for name in paired]
+    return (*shares, relative)
 
 
 def _rate(stream: Stream, trials: float, pace: Pace) -> ObservationRate:
@@ -29,6 +41,8 @@ def detectors(thresholds: dict[str, float]) -> dict[StreamName, Hysteresis]:
 
 
 def _detector(stream: Stream, threshold: float) -> Hysteresis:
+    if stream.paired:
+        return PairHysteresis(threshold)
     if stream.allowance is None:
         return SwapTest(threshold).hysteresis
     detector = EDetector(Wager(Null(stream.allowance.mean, stream.allowance.clip)), threshold)

@@ -3,9 +3,7 @@
 One is for a single run; the other is for pooling over a fleet, and begins with an epoch that all nodes share.
 """
 
-from collections.abc import Sequence
-
-from kickwatch.detect.wager import NOTHING, Bets, Wager, Wealth
+from kickwatch.detect.wager import NOTHING, Bets, Nine, Wager, Wealth
 
 
 class EProcess:
@@ -27,8 +25,8 @@ class EProcess:
         return self.wager.step(wealth, x)
 
 
-# The latest run of zeros by bets: where it began, how long it was, where it ended.
-_LATEST_ZEROS: dict[Bets, tuple[tuple[Wealth, int], Wealth]] = {}
+# The latest run of zeros by bets: where it began, how many trials of how many zeros it had, where it ended.
+_LATEST_ZEROS: dict[Bets, tuple[tuple[Wealth, int, int], Wealth]] = {}
 
 
 class EpochEProcess:
@@ -50,29 +48,36 @@ class EpochEProcess:
 
     def step(self, wealth: Wealth, x: float) -> Wealth:
         """The staked part of the wealth after one more observation."""
-        t = wealth.steps + 1
+        return self.wager.step(wealth, x, self._portion(wealth.steps + 1))
+
+    def _portion(self, t: int) -> Nine:
+        """What is staked before observation t."""
         p = float(t * (t + 1))
         a, b, c, d, e, f, g, h, i = self.wager.stakes
-        return self.wager.step(wealth, x, (a / p, b / p, c / p, d / p, e / p, f / p, g / p, h / p, i / p))
+        return a / p, b / p, c / p, d / p, e / p, f / p, g / p, h / p, i / p
 
-    def step_mean(self, wealth: Wealth, observations: Sequence[float]) -> Wealth:
-        """One step with the mean of several clipped observations, which the null bounds as it bounds each of them."""
+    def step_trial(self, wealth: Wealth, observations: tuple[float, ...]) -> Wealth:
+        """One step with the mean of a trial's clipped observations, which the null bounds as it bounds each of them."""
         clip, total = self.wager.null.clip, 0.0
         for x in observations:
             total += min(x, clip)
         return self.step(wealth, total / len(observations))
 
-    def step_zeros(self, wealth: Wealth, steps: int) -> Wealth:
-        """`steps` observations of 0.
+    def step_zeros(self, wealth: Wealth, steps: int, zeros: int = 1) -> Wealth:  # noqa: ARG002 - their mean is 0
+        """`steps` trials with as many observations of 0 each as `zeros`."""
+        return self._step_alike(wealth, steps, (0.0,))
 
-        A zero costs a bet the same against any null, so streams that had equally many zeros share the result.
+    def _step_alike(self, wealth: Wealth, steps: int, zeros: tuple[float, ...]) -> Wealth:
+        """That many trials with these zeros.
+
+        A zero costs a bet the same against any null, so streams that had equally many trials of zeros share the result.
         """
-        known = _LATEST_ZEROS.get(self.wager.bets)
-        if known is None or known[0] != (wealth, steps):
+        known, run = _LATEST_ZEROS.get(self.wager.bets), (wealth, steps, len(zeros))
+        if known is None or known[0] != run:
             after = wealth
             for _ in range(steps):
-                after = self.step(after, 0.0)
-            known = _LATEST_ZEROS[self.wager.bets] = ((wealth, steps), after)
+                after = self.step_trial(after, zeros)
+            known = _LATEST_ZEROS[self.wager.bets] = (run, after)
         return known[1]
 
     def published(self, wealth: Wealth) -> float:

@@ -1,6 +1,7 @@
 """From windows to figures: merging windows, totals per container, rates against quiet. Pure."""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, IpiRung, MutexWait, Origin, Trial, Window
 
@@ -22,19 +23,29 @@ def _merge_two(one: Window, other: Window) -> Window:
         duration_ns=one.duration_ns + other.duration_ns,
         interrupts=_add_interrupts(one.interrupts, other.interrupts),
         cells=merge_cells((*one.cells, *other.cells)),
-        waits=_merge_waits((*one.waits, *other.waits)),
+        waits=merge_waits((*one.waits, *other.waits)),
         wait_histogram_ns=tuple(a + b for a, b in zip(*padded, strict=True)),
         lost_events=one.lost_events + other.lost_events,
         stackless_events=one.stackless_events + other.stackless_events,
         disturbances=tuple(dict.fromkeys((*one.disturbances, *other.disturbances))),
+        per_cpu=_add_per_cpu(one.per_cpu, other.per_cpu),
+        isolated_ipis=_add(one.isolated_ipis, other.isolated_ipis),
     )
 
 
-def _add_interrupts(one: Interrupts, other: Interrupts) -> Interrupts:
-    def add(a: int | None, b: int | None) -> int | None:
-        return None if a is None or b is None else a + b
+def _add(one: int | None, other: int | None) -> int | None:
+    """None where one of them is not known."""
+    return None if one is None or other is None else one + other
 
-    return Interrupts(cal=add(one.cal, other.cal), tlb=add(one.tlb, other.tlb), res=add(one.res, other.res))
+
+def _add_per_cpu(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if one is None or other is None:
+        return None
+    return tuple(a + b for a, b in zip_longest(one, other, fillvalue=0))
+
+
+def _add_interrupts(one: Interrupts, other: Interrupts) -> Interrupts:
+    return Interrupts(cal=_add(one.cal, other.cal), tlb=_add(one.tlb, other.tlb), res=_add(one.res, other.res))
 
 
 def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
@@ -56,13 +67,16 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
         calls=one.calls + other.calls,
         broadcasts=one.broadcasts + other.broadcasts,
         singles=one.single_requests + other.single_requests,
-        patches=None if one.patches is None or other.patches is None else one.patches + other.patches,
+        patches=_add(one.patches, other.patches),
+        isolated=_add(one.isolated, other.isolated),
+        isolated_cpus=tuple(sorted({*one.isolated_cpus, *other.isolated_cpus})),
         under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
         stack=one.stack or other.stack,
     )
 
 
-def _merge_waits(waits: Iterable[MutexWait]) -> tuple[MutexWait, ...]:
+def merge_waits(waits: Iterable[MutexWait]) -> tuple[MutexWait, ...]:
+    """Waits of the same stack and holder added up, longest first."""
     merged: dict[tuple[object, ...], MutexWait] = {}
     for wait in waits:
         key = (wait.stack, wait.holder)

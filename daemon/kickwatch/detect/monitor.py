@@ -15,12 +15,12 @@ from kickwatch.detect import track as tracks
 from kickwatch.detect.classes import bpf_allowance
 from kickwatch.detect.comparison import Comparer, Comparison
 from kickwatch.detect.detectors import RELATIVE, detectors, shares_of
-from kickwatch.detect.eprocess import EpochEProcess
 from kickwatch.detect.examine import Examined, examine
 from kickwatch.detect.judgement import ends_quiet, evidence_of, outcome_of
 from kickwatch.detect.observations import TrialObservations
 from kickwatch.detect.quiet import FAILED_TRIALS, QuietEvidence, QuietTest, with_recent
 from kickwatch.detect.rates import Pace, Share
+from kickwatch.detect.sentences import Beside
 from kickwatch.detect.state import Change, State, StreamFigures, TrialOutcome, ZeroTrials
 from kickwatch.detect.streams import STREAMS, TIE, Stream, StreamName
 from kickwatch.detect.track import Given, Track
@@ -40,7 +40,7 @@ class Monitor:
         self.comparer = Comparer(thresholds[RELATIVE])
         self.tests = detectors(thresholds)
         self.quiet_test = QuietTest()
-        self._epochs = {name: EpochEProcess(test.detector.wager) for name, test in self.tests.items()}
+        self._epochs = {name: test.since_epoch() for name, test in self.tests.items()}
 
     def start(self) -> State:
         """Nothing observed."""
@@ -75,8 +75,9 @@ class Monitor:
         own, published = dict(state.tracks), dict(state.published)
         for name, count in state.zeros.counts:
             test, process = self.tests[name], self._epochs[name]
-            own[name] = tracks.step_zeros(test, own.get(name) or tracks.start(test), count * state.zeros.trials)
-            published[name] = process.step_zeros(published.get(name) or process.start(), state.zeros.trials)
+            trials = state.zeros.trials
+            own[name] = tracks.step_zeros(test, own.get(name) or tracks.start(test), count, trials)
+            published[name] = process.step_zeros(published.get(name) or process.start(), trials, count)
         return replace(state, tracks=own, published=published, zeros=None)
 
     def figures(self, state: State) -> dict[str, StreamFigures]:
@@ -167,9 +168,9 @@ class Monitor:
             if not xs:
                 continue
             process = self._epochs[name]
-            published[name] = process.step_mean(published.get(name) or process.start(), xs)
+            published[name] = process.step_trial(published.get(name) or process.start(), xs)
             own[name], turns = tracks.advance(test, track, feed.given(stream, xs))
-            turned += [changes.of_stream(stream, turn, counters=feed.seen.counters) for turn in turns]
+            turned += [changes.of_stream(stream, turn, feed.beside(stream)) for turn in turns]
         calm = all(map(tracks.is_calm, own.values()))
         return replace(state, tracks=own, published=published, calm=calm), turned
 
@@ -202,17 +203,27 @@ class _Feed(msgspec.Struct, frozen=True):
 
     def observations(self, stream: Stream, track: Track) -> tuple[float, ...]:
         """The observations of the stream; empty for none."""
+        if stream.paired:
+            return self.observed.differences.get(stream.name, ())
         if not stream.coin:
             return self.observed.amounts.get(stream.name, ())
-        pair = self.observed.pairs.get(stream.name)
-        if pair is None or (pair[0] == pair[1] and not track.watched.alerted):
+        windows = self.observed.windows.get(stream.name)
+        if windows is None or (windows[0] == windows[1] and not track.watched.alerted):
             return ()  # a tie is no toss; but once there is an alarm, it is a sign that the cause may have gone
-        return (1.0,) if pair[0] > pair[1] else (0.0,) if pair[0] < pair[1] else (TIE,)
+        return (1.0,) if windows[0] > windows[1] else (0.0,) if windows[0] < windows[1] else (TIE,)
 
     def given(self, stream: Stream, observations: tuple[float, ...]) -> Given:
         """The observations, with what explains them."""
         longest_wait_ns = self.observed.longest_wait_ns
         return Given(self.seen.trial, observations, stream.hit_above, longest_wait_ns, self.seen.complete)
+
+    def beside(self, stream: Stream) -> Beside:
+        """What the sentence of an alarm needs to know of the trial."""
+        return Beside(
+            counters=self.seen.counters,
+            bursts=self.seen.stratum.concurrency > 1,
+            mostly=self.observed.mostly.get(stream.name, ""),
+        )
 
 
 def _voided(state: State, seen: Examined) -> State:

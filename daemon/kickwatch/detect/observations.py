@@ -1,62 +1,79 @@
 """From a trial to the observations of every stream, in the order in which they are made. Pure."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
 
-from kickwatch.detect.classes import BpfCost, Broadcasts, bpf_cost, broadcasts_of, elsewhere_above_quiet
+from kickwatch.detect.classes import (
+    BpfCost,
+    Broadcasts,
+    bpf_cost,
+    broadcasts_of,
+    elsewhere_above_quiet,
+    is_elsewhere,
+)
 from kickwatch.detect.figures import churn_by_quiet
 from kickwatch.detect.lives import Churned, churned_of, lives_of
 from kickwatch.detect.quantities import Observations, TrialFigures
 from kickwatch.detect.streams import STREAMS, StreamName
-from kickwatch.model import IpiRung, Origin, Path, Trial
+from kickwatch.model import Cell, IpiRung, Origin, Path, Trial
 
 
 class TrialObservations(msgspec.Struct, frozen=True):
-    """What one trial gives to the streams. A stream without an observation is missing from both dictionaries.
+    """What one trial gives to the streams. A stream without an observation is in none of the dictionaries.
 
     What the stream `bpf` observes is here in broadcasts per container, until the monitor divides it by its allowance.
     """
 
     containers: int  # that count
     amounts: dict[StreamName, Observations]
-    pairs: dict[StreamName, tuple[float, float]]  # of the coins: churn and quiet window
+    windows: dict[StreamName, tuple[float, float]]  # of streams that compare them: churn and quiet window
     cell_costs: dict[str, float]  # by cell: requests per container and other CPU, above the quiet window's
     longest_wait_ns: int = 0
     churned: Churned | None = None  # for the test of `quiet`; None where no probe attributed
     bpf: BpfCost | None = None
     elsewhere_above_quiet: float = 0.0  # broadcasts
+    differences: dict[StreamName, Observations] = {}  # of streams of pairs, one for each container
+    mostly: dict[StreamName, str] = {}  # the function with the largest excess, of streams of pairs with differences
 
     @property
     def zeros(self) -> tuple[tuple[StreamName, int], ...]:
         """How many zeros each stream observed, if none observed anything else and no windows differ; else empty."""
-        if any(map(any, self.amounts.values())) or any(churn != quiet for churn, quiet in self.pairs.values()):
+        if any(map(any, self.amounts.values())) or any(churn != quiet for churn, quiet in self.windows.values()):
             return ()
-        return tuple((name, len(observed)) for name, observed in self.amounts.items())
+        if any(map(any, self.differences.values())):
+            return ()
+        return tuple((name, len(observed)) for name, observed in (*self.amounts.items(), *self.differences.items()))
 
 
 def observations_of(trial: Trial) -> TrialObservations:
     """The observations of one trial, void or not: the monitor decides whether they may be used."""
     seen = figures_of(trial)
     amounts: dict[StreamName, Observations] = {}
-    pairs: dict[StreamName, tuple[float, float]] = {}
+    windows: dict[StreamName, tuple[float, float]] = {}
+    differences: dict[StreamName, Observations] = {}
     for name, stream in STREAMS.items():
         if observed := stream.observes(seen):
-            if stream.coin:
+            if stream.paired:
+                differences[name] = observed
+            elif stream.coin:
                 churn, quiet = observed
-                pairs[name] = (churn, quiet)
+                windows[name] = (churn, quiet)
             else:
                 amounts[name] = observed
     lives, probed = seen.lives, seen.probed
     return TrialObservations(
         containers=lives.count,
         amounts=amounts,
-        pairs=pairs,
+        windows=windows,
         cell_costs=_cell_costs(trial, lives.count) if probed else {},
         longest_wait_ns=max([wait.max_wait_ns for wait in trial.churn.waits], default=0),
         churned=churned_of(lives) if probed and not lives.in_failed else None,
         bpf=seen.bpf,
         elsewhere_above_quiet=elsewhere_above_quiet(trial, seen.churn, seen.quiet) if probed else 0.0,
+        differences=differences,
+        mostly={name: _largest_excess(trial, name) for name, observed in differences.items() if any(observed)},
     )
 
 
@@ -74,6 +91,25 @@ def figures_of(trial: Trial) -> TrialFigures:
         probed=probed,
         bpf=bpf_cost(trial.node, lives.count, churn) if all_count else None,
     )
+
+
+_EXCESS: dict[StreamName, Callable[[Cell], int]] = {
+    StreamName.ELSEWHERE_PAIRS: lambda cell: cell.broadcasts if is_elsewhere(cell) else 0,
+    StreamName.ISOLATION: lambda cell: cell.isolated or 0,
+}
+
+
+def _largest_excess(trial: Trial, name: StreamName) -> str:
+    """The function of which churn had most above quiet, as the stream counts; empty if there is none."""
+    figure = _EXCESS.get(name)
+    if figure is None:
+        return ""
+    excess: dict[str, int] = {}
+    for cells, sign in ((trial.churn.cells, 1), (trial.quiet.cells, -1)):
+        for cell in cells:
+            excess[cell.func] = excess.get(cell.func, 0) + sign * figure(cell)
+    func = max(excess, key=lambda func: excess[func], default="")
+    return func if excess.get(func, 0) > 0 else ""
 
 
 @lru_cache(maxsize=1024)

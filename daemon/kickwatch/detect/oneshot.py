@@ -10,10 +10,15 @@ Why one in three: it is the smallest share that 23 containers without a broadcas
 = 0.9e-4. Half a broadcast per container is covered in any ordinary form (0, 1, 0, 1...; Poisson, where 39 % of the
 containers have one), but not as bursts in fewer than a third of the containers.
 
-The signature and the canary, if the run has them, have stakes that are placed before the start: the mean of e-values is
-an e-value however they depend on each other. If the run has all three, half of the money bets on the signature, since
-one observation of it must be able to decide a trial (slab caches made by a kworker after the last container was gone:
-32 kicks for each container), and a quarter each on the containers and on the batches.
+The signature, the canary and the pairs of halves, if the run has them, have stakes that are placed before the start:
+the mean of e-values is an e-value however they depend on each other. Half of the money bets on the signature, since one
+observation of it must be able to decide a trial (slab caches made by a kworker after the last container was gone: 32
+kicks for each container). A quarter bets on the containers, as little as lets 4 broadcasts of 4 containers decide, and
+the rest on the batches and the pairs, an eighth each if the run has both.
+
+The pairs are evidence for `broadcasting` alone, and `quiet` says nothing of them: containers whose creation path is
+quiet may still come with broadcasts from elsewhere. So of a run with pairs, `quiet` is not final: as long as it goes
+on, the evidence for `broadcasting` may still reach 1/alpha, with the same error rate.
 
 Broadcasts that lie in no single container's life count as a burst. Against the allowance a burst is one observation. In
 the test for `quiet` it counts as the largest number of containers it can have come from: no other way to share it out
@@ -21,16 +26,17 @@ makes the product of the wagers smaller.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import cycle, islice
 
 import msgspec
 from msgspec.structs import replace
 
 from kickwatch.detect.eprocess import EProcess
 from kickwatch.detect.lives import Churned
+from kickwatch.detect.pairs import PairWager
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.streams import CREATION_PATH, Allowance
-from kickwatch.detect.wager import Bets, Null, Wager, Wealth
+from kickwatch.detect.wager import NOTHING, Bets, Null, Wager, Wealth
 from kickwatch.model import Verdict
 
 ALPHA = 1e-4
@@ -44,7 +50,10 @@ AT_ONCE = NONE_AT_ALL
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run so far. A verdict other than `unknown` is final."""
+    """One run so far. `broadcasting` is final, and so is `quiet` without a stake on pairs.
+
+    `elsewhere`: without the pairs the evidence would not have been enough for `broadcasting`.
+    """
 
     verdict: Verdict
     broadcasting: Wealth
@@ -52,6 +61,9 @@ class Run(msgspec.Struct, frozen=True):
     canary: Wealth | None
     signature: Wealth | None
     seen: tuple[Churned, ...] = ()
+    pairs: Wealth | None = None
+    differences: tuple[float, ...] = ()  # of pairs, as `pairs.differences` gives them
+    elsewhere: bool = False
 
 
 class OneShot:
@@ -63,10 +75,11 @@ class OneShot:
         allowance: Allowance = CREATION_PATH,
         canary: Allowance | None = None,
         signature: Allowance | None = None,
+        pairs: PairWager | None = None,
     ) -> None:
         """`alpha`: the probability of a wrong verdict on each side.
 
-        `canary`, `signature`: their allowances; None where the run has no stake on them.
+        `canary`, `signature`: their allowances; `pairs`: the bets on them. None where the run has no stake on these.
         """
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"an error rate lies between 0 and 1; it is {alpha}")
@@ -75,12 +88,14 @@ class OneShot:
         self._quiet = EProcess(Wager(Null(1.0 - FAULTY_SHARE, 1.0), NONE_AT_ALL))
         self._canary = EProcess(Wager(Null(canary.mean, canary.clip))) if canary else None
         self._signature = EProcess(Wager(Null(signature.mean, signature.clip), AT_ONCE)) if signature else None
+        self._pairs = pairs
 
     def start(self) -> Run:
         """Nothing observed."""
         canary = self._canary.start() if self._canary else None
         signature = self._signature.start() if self._signature else None
-        return Run(Verdict.UNKNOWN, self._broadcasting.start(), self._quiet.start(), canary, signature)
+        pairs = Wealth(0, self._pairs.stakes) if self._pairs else None
+        return Run(Verdict.UNKNOWN, self._broadcasting.start(), self._quiet.start(), canary, signature, pairs=pairs)
 
     def container(self, run: Run, broadcasts: float) -> Run:
         """The run after one more container whose life is known."""
@@ -112,37 +127,58 @@ class OneShot:
             raise ValueError("the signature needs a stake before the run: its allowance is missing")
         return self._judge(replace(run, signature=self._signature.step(run.signature, per_container)))
 
+    def paired(self, run: Run, differences: tuple[float, ...]) -> Run:
+        """The run after the pairs of one trial, at least one.
+
+        Raises ValueError if the run has no stake on them.
+        """
+        if self._pairs is None or run.pairs is None:
+            raise ValueError("pairs need a stake before the run")
+        seen = (*run.differences, *differences)
+        return self._judge(replace(run, pairs=self._pairs.step_trial(run.pairs, differences), differences=seen))
+
     def evidence(self, run: Run) -> tuple[Scaled, Scaled]:
-        """The evidence for `broadcasting` (containers, canary and signature together) and for `quiet`."""
+        """The evidence for `broadcasting` (containers, canary, pairs and signature together) and for `quiet`."""
         broadcasting = run.broadcasting.total()
-        if run.canary is not None:
-            broadcasting = broadcasting.mean_with(run.canary.total())
+        beside = [wealth.total() for wealth in (run.canary, run.pairs) if wealth is not None]
+        if beside:
+            first, *second = beside
+            broadcasting = broadcasting.mean_with(first.mean_with(second[0]) if second else first)
         if run.signature is not None:
             broadcasting = broadcasting.mean_with(run.signature.total())
         return broadcasting, run.quiet.total()
 
-    def needs(self, run: Run) -> int | None:
+    def needs(self, run: Run, *, convicted: bool = False) -> int | None:
         """How many more containers decide, if they are like those before; None if 10,000 would not.
 
-        Before the first container, containers without a broadcast are assumed.
+        Before the first container, containers without a broadcast are assumed. `convicted`: only `broadcasting` decides
+        (too many broadcasts elsewhere for `quiet`).
         """
-        if run.verdict is not Verdict.UNKNOWN:
+        undecided = {Verdict.UNKNOWN, Verdict.QUIET} if convicted and run.differences else {Verdict.UNKNOWN}
+        if run.verdict not in undecided:
             return 0
-        more = 0
+        more, differences = 0, cycle(run.differences)
         for churned in _pattern(run.seen):
-            run = self.churn(replace(run, seen=()), churned)
+            run = self._repeated(run, churned, tuple(islice(differences, churned.containers)))
             more += churned.containers
-            if run.verdict is not Verdict.UNKNOWN:
+            if run.verdict not in undecided:
                 return more
             if more >= MOST_MORE:
                 break
         return None
 
+    def _repeated(self, run: Run, churned: Churned, differences: tuple[float, ...]) -> Run:
+        """The run after more containers that are like others before, and are not remembered."""
+        run = self.churn(replace(run, seen=()), churned)
+        return self.paired(replace(run, differences=()), differences) if differences else run
+
     def _judge(self, run: Run) -> Run:
-        if run.verdict is not Verdict.UNKNOWN:
+        if run.verdict is Verdict.BROADCASTING or (run.verdict is Verdict.QUIET and run.pairs is None):
             return run
         if self.evidence(run)[0].reaches(self.evidence_needed):
-            return replace(run, verdict=Verdict.BROADCASTING)
+            without = self.evidence(replace(run, pairs=Wealth(0, NOTHING)))[0]
+            elsewhere = run.pairs is not None and not without.reaches(self.evidence_needed)
+            return replace(run, verdict=Verdict.BROADCASTING, elsewhere=elsewhere)
         if run.quiet.reaches(self.evidence_needed):
             return replace(run, verdict=Verdict.QUIET)
         return run

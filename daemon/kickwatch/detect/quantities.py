@@ -1,7 +1,8 @@
 """What each stream observes in a trial: one function for each, from the trial's figures to its observations. Pure.
 
-A stream that is a coin observes a pair: the figure of the churn window and that of the quiet window. A function returns
-an empty tuple where the trial gives its stream no observation.
+A stream that compares whole windows observes two figures, that of the churn window and that of the quiet window. A
+stream of pairs observes a difference for each pair of halves. A trial has either, never both. A function returns an
+empty tuple where the trial gives its stream no observation.
 """
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from kickwatch.detect.classes import BpfCost, Broadcasts
 from kickwatch.detect.figures import creation_broadcasts, waits_known, zero_is_certain
 from kickwatch.detect.lives import Lives
+from kickwatch.detect.pairs import differences
 from kickwatch.detect.verdict import (
     BROADCASTS_PER_MEMCG,
     LEAST_CPUS_TO_SWEEP,
@@ -80,7 +82,7 @@ def sweeps(seen: TrialFigures) -> Observations:
 
 def elsewhere(seen: TrialFigures) -> Observations:
     """Broadcasts from outside the creation path in both windows."""
-    if not seen.probed:
+    if not seen.probed or seen.trial.pairs:
         return ()
     return beyond_margin(float(seen.churn.elsewhere), float(seen.quiet.elsewhere), seen.lives.created)
 
@@ -104,9 +106,28 @@ def waits_on_creation_path(seen: TrialFigures) -> Observations:
 
 def other_waits(seen: TrialFigures) -> Observations:
     """Waits for slab_mutex on all other paths, whose cause the waiter does not show, in both windows."""
-    if not seen.lives.count or not waits_known(seen.trial):
+    if not seen.lives.count or not waits_known(seen.trial) or seen.trial.pairs:
         return ()
     return (_waits(seen.trial.churn.waits, create=False), _waits(seen.trial.quiet.waits, create=False))
+
+
+def elsewhere_by_pairs(seen: TrialFigures) -> Observations:
+    """Broadcasts from outside the creation path, by pairs of halves."""
+    return differences(seen.trial.pairs, lambda half: half.elsewhere) if seen.probed else ()
+
+
+def other_waits_by_pairs(seen: TrialFigures) -> Observations:
+    """Waits for slab_mutex on all other paths, by pairs of halves."""
+    if not seen.lives.count or not waits_known(seen.trial):
+        return ()
+    return differences(seen.trial.pairs, lambda half: half.other_waits)
+
+
+def isolated_by_pairs(seen: TrialFigures) -> Observations:
+    """Requests to isolated CPUs, by pairs of halves; none where no CPU is isolated."""
+    if not seen.probed or not seen.trial.isolated_cpus:
+        return ()
+    return differences(seen.trial.pairs, lambda half: half.isolated)
 
 
 def in_canary_batch(seen: TrialFigures) -> Observations:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kickwatch.detect.edetector import EDetector
+from kickwatch.detect.eprocess import EpochEProcess
 from kickwatch.detect.wager import Bets, Null, SavedWealth, Wager, Wealth
 
 RECOVERY_THRESHOLD = 1e4  # observations to a wrong recovery while the mean stays at the ceiling or above
@@ -91,11 +92,16 @@ class Hysteresis:
             return state, used
         return self._scanned(state, *self.detector.scan(state.alarm, observations))
 
-    def step_zeros(self, state: Watched, observations: int) -> tuple[Watched, int]:
-        """As `scan` of that many zeros, bit for bit, but in no time after many of them."""
+    def step_zeros(self, state: Watched, observations: int, trials: int = 1) -> tuple[Watched, int]:
+        """As `scan` of that many zeros in each of `trials`, bit for bit, but in no time after many of them."""
+        zeros = observations * trials
         if state.alerted:
-            return self.scan(state, [0.0] * observations)
-        return self._scanned(state, *self.detector.step_zeros(state.alarm, observations))
+            return self.scan(state, [0.0] * zeros)
+        return self._scanned(state, *self.detector.step_zeros(state.alarm, zeros))
+
+    def since_epoch(self) -> EpochEProcess:
+        """The same bets as an e-process, for pooling."""
+        return EpochEProcess(self.detector.wager)
 
     def _scanned(self, state: Watched, alarm: Wealth, alarmed: bool) -> tuple[Watched, int]:
         calm = Watched(False, state.weak, alarm, state.recovery)

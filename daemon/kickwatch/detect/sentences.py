@@ -2,27 +2,55 @@
 
 from math import frexp
 
+import msgspec
+
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.streams import Stream
 from kickwatch.detect.track import Turn
 
 
-def raised(stream: Stream, turn: Turn, *, counters: bool = False) -> str:
-    """The sentence of an alarm. `counters`: no probe attributes."""
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sentence needs beside the turn.
+
+    `counters`: no probe attributes, so the canary observed CAL - TLB; `bursts`: several containers start at once;
+    `mostly`: the function with the largest excess, empty where it is not known.
+    """
+
+    counters: bool = False
+    bursts: bool = False
+    mostly: str = ""
+
+
+def raised(stream: Stream, turn: Turn, beside: Beside = Beside()) -> str:  # noqa: B008 - immutable
+    """The sentence of an alarm."""
     onset = turn.onset
-    observed = f"{stream.unit} with unequal windows" if stream.coin else stream.unit
-    sentence = stream.sentence_by_counters if counters and stream.sentence_by_counters else stream.sentence
+    by_counters = beside.counters and stream.sentence_by_counters
+    sentence = stream.sentence_by_counters if by_counters else stream.sentence
     filled = sentence.format(
         allowed=allowed(stream.allowance.mean) if stream.allowance else "",
         each=number(onset.total / onset.observations if onset.observations else 0.0),
         longest_ms=number(onset.longest_wait_ns / 1e6),
+        mostly=f" (mostly {beside.mostly})" if beside.mostly else "",
     )
-    return f"{onset.hits} of the last {onset.observations} {observed} {filled}; {_evidence(turn)}"
+    return f"{_share(stream, turn, bursts=beside.bursts)} {filled}; {_evidence(turn)}"
+
+
+def _share(stream: Stream, turn: Turn, *, bursts: bool) -> str:
+    """`7 of the last 9 trials`. A burst is one observation of as many containers as it has."""
+    if stream.paired and bursts:
+        return f"{turn.onset.hits} bursts among the last {turn.onset.observations} {stream.unit}"
+    observed = f"{stream.unit} with unequal windows" if stream.coin and not stream.paired else stream.unit
+    return f"{turn.onset.hits} of the last {turn.onset.observations} {observed}"
 
 
 def ended(stream: Stream, turn: Turn) -> str:
     """The sentence of a recovery."""
-    return _ended(stream.unit, turn)
+    if not stream.paired:
+        return _ended(stream.unit, turn)
+    return (
+        f"over {turn.recovered_in} trials, {stream.unit} came with no more than as much time without them (the last"
+        f" {turn.since_hit} never with more); {_recovery(turn)}"
+    )
 
 
 def risen(cell: str, turn: Turn, *, before: float, bound: float, since: str) -> str:
@@ -62,5 +90,9 @@ def _evidence(turn: Turn) -> str:
 def _ended(unit: str, turn: Turn) -> str:
     return (
         f"the last {turn.since_hit} {unit} were within bounds, of {turn.recovered_in} since the alarm;"
-        f" evidence of recovery {turn.evidence} against a threshold of {height(turn.threshold)}"
+        f" {_recovery(turn)}"
     )
+
+
+def _recovery(turn: Turn) -> str:
+    return f"evidence of recovery {turn.evidence} against a threshold of {height(turn.threshold)}"

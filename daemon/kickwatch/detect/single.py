@@ -8,6 +8,7 @@ from kickwatch.detect.classes import broadcasts_of
 from kickwatch.detect.lives import churned_of, lives_of
 from kickwatch.detect.observations import observations_of
 from kickwatch.detect.oneshot import ALPHA, OneShot, Run
+from kickwatch.detect.pairs import PairWager
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.sentences import height
 from kickwatch.detect.streams import StreamName, allowance_of
@@ -31,17 +32,18 @@ class Single(msgspec.Struct, frozen=True, kw_only=True):
 
 def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
     """The verdict over the trials of one run; at least one. Each wrong verdict has a probability of at most `alpha`."""
-    canary = (
-        allowance_of(StreamName.CANARY) if trials[0].canary is not None else None
-    )  # staked on or not by the configuration, hence before
-    test = OneShot(alpha, canary=canary, signature=allowance_of(StreamName.SIGNATURE))
+    # The configuration decides whether there is a canary and whether there are pairs: before the first observation.
+    canary = allowance_of(StreamName.CANARY) if trials[0].canary is not None else None
+    pairs = PairWager() if trials[0].pairs else None
+    test = OneShot(alpha, canary=canary, signature=allowance_of(StreamName.SIGNATURE), pairs=pairs)
     run = test.start()
     for trial in trials:
         run = _after(test, run, trial)
     doubts = [doubt for doubt in doubts_of(trials) if doubt != VerdictReason.TOO_FEW_CONTAINERS]
     void = void_reasons(trials)
-    verdict, reasons = _verdict(run.verdict, trials, void, doubts)
-    more = None if void or doubts else test.needs(run)
+    verdict, reasons = _verdict(run, trials, void, doubts)
+    convicted = VerdictReason.BROADCASTS_ELSEWHERE in reasons
+    more = None if void or doubts else test.needs(run, convicted=convicted)
     broadcasting, quiet = test.evidence(run)
     return Single(
         verdict=verdict,
@@ -67,17 +69,20 @@ def _after(test: OneShot, run: Run, trial: Trial) -> Run:
     if run.canary is not None:
         for batch in observations_of(trial).amounts.get(StreamName.CANARY, ()):
             run = test.canary(run, batch)
+    if run.pairs is not None:
+        differences = observations_of(trial).differences.get(StreamName.ELSEWHERE_PAIRS)
+        run = test.paired(run, differences) if differences else run
     return run
 
 
-def _verdict(
-    decided: Verdict, trials: Sequence[Trial], void: list[str], doubts: list[str]
-) -> tuple[Verdict, list[str]]:
+def _verdict(run: Run, trials: Sequence[Trial], void: list[str], doubts: list[str]) -> tuple[Verdict, list[str]]:
+    decided = run.verdict
     if void:
         return Verdict.UNKNOWN, [*void, *doubts]
     if decided is Verdict.BROADCASTING and not _untrusted(trials):
-        seen = judge(trials).reasons if judge(trials).verdict is Verdict.BROADCASTING else ()
-        return decided, list(seen) or [VerdictReason.CREATION_PATH.value]
+        seen = list(judge(trials).reasons) if judge(trials).verdict is Verdict.BROADCASTING else []
+        by_pairs = [VerdictReason.BROADCASTS_ELSEWHERE.value] if run.elsewhere else []
+        return decided, [*seen, *by_pairs] or [VerdictReason.CREATION_PATH.value]
     if doubts:
         return Verdict.UNKNOWN, doubts
     elsewhere = [VerdictReason.BROADCASTS_ELSEWHERE.value] if broadcasts_elsewhere(trials) else []

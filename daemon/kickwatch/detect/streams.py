@@ -29,6 +29,9 @@ class StreamName(StrEnum):
     BPF = "bpf"
     SWEEPS = "sweeps"
     ELSEWHERE = "elsewhere"
+    ELSEWHERE_PAIRS = "elsewhere_pairs"
+    CONTENTION_PAIRS = "contention_pairs"
+    ISOLATION = "isolation"
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -41,13 +44,15 @@ class Allowance(msgspec.Struct, frozen=True):
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """One row.
 
-    `sentence` continues "7 of the last 9 trials ..." in an alarm; {each} is the mean since the first hit.
+    `sentence` continues "7 of the last 9 trials ..." in an alarm; {each} is the mean since the first hit, and {mostly}
+    names the function with the largest excess.
     """
 
     name: StreamName
     alarm: AlarmKind  # what its alarm says of the node
     observes: Callable[[TrialFigures], Observations]
-    allowance: Allowance | None  # None for a coin: which of the two windows has more
+    allowance: Allowance | None  # None for a coin: which of the two windows, or of two halves, has more
+    paired: bool = False  # a coin for each pair of halves, not one for each trial with two whole windows
     hit_above: float = 0.0  # an observation above it is a hit: it counts towards an alarm
     per_container: bool = False  # one observation per container of a trial, not one per trial
     unit: str = "trials"  # what the observations are of
@@ -58,12 +63,12 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def coin(self) -> bool:
-        """True for a stream that compares the two windows."""
+        """True for a stream that compares time with containers and time without."""
         return self.allowance is None
 
 
 CREATION_PATH = Allowance(0.05, 4.0)
-TIE = 0.5  # as an observation of a coin: churn has more is 1, quiet has more is 0
+TIE = 0.5  # as an observation of a coin of whole windows: churn has more is 1, quiet has more is 0
 
 _ROWS = (
     Stream(
@@ -165,6 +170,42 @@ _ROWS = (
         hit_above=TIE,
         sentence=(
             "had more broadcasts from outside the creation path with containers than without (by chance: half of them)"
+        ),
+    ),
+    Stream(
+        name=StreamName.ELSEWHERE_PAIRS,
+        alarm=AlarmKind.ELSEWHERE,
+        observes=quantities.elsewhere_by_pairs,
+        allowance=None,
+        paired=True,
+        unit="containers",
+        sentence=(
+            "came with more broadcasts from outside the creation path{mostly} than as much time without a container"
+            " (by chance: half of them at most)"
+        ),
+    ),
+    Stream(
+        name=StreamName.CONTENTION_PAIRS,
+        alarm=AlarmKind.CONTENDED,
+        observes=quantities.other_waits_by_pairs,
+        allowance=None,
+        paired=True,
+        unit="containers",
+        sentence=(
+            "came with more waits for slab_mutex off the creation path than as much time without a container (by"
+            " chance: half of them at most), the longest {longest_ms} ms"
+        ),
+    ),
+    Stream(
+        name=StreamName.ISOLATION,
+        alarm=AlarmKind.ISOLATION,
+        observes=quantities.isolated_by_pairs,
+        allowance=None,
+        paired=True,
+        unit="containers",
+        sentence=(
+            "came with more requests to isolated CPUs{mostly} than as much time without a container (by chance: half of"
+            " them at most)"
         ),
     ),
 )

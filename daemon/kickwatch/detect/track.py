@@ -66,9 +66,10 @@ def start(test: Hysteresis) -> Track:
     return Track(test.start())
 
 
-def step_zeros(test: Hysteresis, track: Track, zeros: int) -> Track:
-    """`advance` through that many zeros, for a stream that is calm. Zeros raise no alarm."""
-    return Track(test.step_zeros(track.watched, zeros)[0], None, track.since_hit + zeros)
+def step_zeros(test: Hysteresis, track: Track, zeros: int, trials: int = 1) -> Track:
+    """`advance` through trials of that many zeros each, for a stream that is calm. Zeros raise no alarm."""
+    watched, used = test.step_zeros(track.watched, zeros, trials)
+    return Track(watched, None, track.since_hit + used)
 
 
 def is_calm(track: Track) -> bool:

@@ -174,8 +174,9 @@ def _findings(trials: Sequence[Trial]) -> list[str]:
 def broadcasts_elsewhere(trials: Sequence[Trial]) -> bool:
     """Do broadcasts from outside the creation path, such as a worker's, come with containers?
 
-    Yes if churn windows have at least 0.5 per container more than quiet windows. One run is no proof: other activity on
-    the node can do as much. The daemon's swap test can prove it.
+    Yes if churn has at least 0.5 per container more than quiet: by the pairs of halves, in which one container counts
+    for at most 3, or where a trial has none, by the windows. That is no proof, since other activity on the node can do
+    as much. The evidence of the pairs proves it (`oneshot`), or that of the daemon's streams.
     """
     containers = sum(len(counted(trial)) for trial in trials)
     above = sum(map(unallowed_above_quiet, trials))

@@ -53,6 +53,11 @@ class Bets(msgspec.Struct, frozen=True):
         if min(self.shares) < 0 or sum(self.shares) != SHARE:
             raise ValueError(f"shares must add up to {SHARE}; they are {self.shares}")
 
+    @property
+    def shape(self) -> str:
+        """Both as a word, for the key under which evidence is saved."""
+        return ",".join(f"{part}:{share}" for part, share in zip(self.parts, self.shares, strict=True))
+
 
 # Chosen by measuring delays from 0.1 to 32 broadcasts per container (DETECTION.md): for no effect in between does it
 # take two containers more than the best single bet does.
@@ -106,38 +111,40 @@ class Wager:
         """Prepare the factors `keep + slope * x` of every bet."""
         self.null = null
         self.bets = bets
-        self.stakes = _nine(share / SHARE for share in bets.shares)
-        self._keeps = _nine((PART - part) / PART for part in bets.parts)
-        self._slopes = _nine(part / PART / null.mean * ROUNDING_GUARD for part in bets.parts)
+        self.stakes = nine(share / SHARE for share in bets.shares)
+        self._keeps = nine((PART - part) / PART for part in bets.parts)
+        self._slopes = nine(part / PART / null.mean * ROUNDING_GUARD for part in bets.parts)
         self._cache: dict[float, Nine] = {}
 
     @property
     def key(self) -> str:
         """The null and the bets, exactly: saved evidence continues only under the same key."""
-        shape = ",".join(f"{part}:{share}" for part, share in zip(self.bets.parts, self.bets.shares, strict=True))
-        return f"{float(self.null.mean).hex()} {float(self.null.clip).hex()} {shape}"
+        return f"{float(self.null.mean).hex()} {float(self.null.clip).hex()} {self.bets.shape}"
 
     def factors(self, x: float) -> Nine:
         """The factor of each bet when `x` is observed. Raises ValueError for a negative x or NaN."""
         known = self._cache.get(x)
         if known is not None:
             return known
-        if not x >= 0.0:
-            raise ValueError(f"an observation is at least 0; it is {x}")
-        clipped = min(float(x), self.null.clip)
-        found = _nine(keep + slope * clipped for keep, slope in zip(self._keeps, self._slopes, strict=True))
+        found = self._computed(x)
         if len(self._cache) < CACHED_FACTORS:
             self._cache[x] = found
         return found
+
+    def _computed(self, x: float) -> Nine:
+        if not x >= 0.0:
+            raise ValueError(f"an observation is at least 0; it is {x}")
+        clipped = min(float(x), self.null.clip)
+        return nine(keep + slope * clipped for keep, slope in zip(self._keeps, self._slopes, strict=True))
 
     def step(self, wealth: Wealth, x: float, stakes: Nine = NOTHING) -> Wealth:
         """Add `stakes` to the gamblers' money, then let each bet on `x`."""
         factors = self.factors(x)
         if wealth.exponents:
-            return _step_scaled(wealth, factors, stakes)
+            return step_scaled(wealth, factors, stakes)
         values, total, _ = play(wealth.values, stakes, (factors,), inf)
         if total >= HIGHEST or (stakes is NOTHING and any(0.0 < value < LOWEST for value in values)):
-            return _step_scaled(wealth, factors, stakes)
+            return step_scaled(wealth, factors, stakes)
         return Wealth(wealth.steps + 1, values)
 
     def save(self, wealth: Wealth) -> SavedWealth:
@@ -148,7 +155,7 @@ class Wager:
         """The inverse of `save`. Raises StaleStateError if it was saved under another null or other bets."""
         if saved.key != self.key:
             raise StaleStateError(f"saved evidence is for the wager {saved.key!r}, not {self.key!r}", "start again")
-        return Wealth(saved.steps, _nine(float.fromhex(value) for value in saved.values), saved.exponents)
+        return Wealth(saved.steps, nine(float.fromhex(value) for value in saved.values), saved.exponents)
 
 
 def play(values: Nine, stakes: Nine, rows: Iterable[Nine], limit: float) -> tuple[Nine, float, int]:
@@ -177,13 +184,15 @@ def play(values: Nine, stakes: Nine, rows: Iterable[Nine], limit: float) -> tupl
     return (v0, v1, v2, v3, v4, v5, v6, v7, v8), total, used
 
 
-def _step_scaled(wealth: Wealth, factors: Nine, stakes: Nine) -> Wealth:
+def step_scaled(wealth: Wealth, factors: Nine, stakes: Nine) -> Wealth:
+    """One step of wealth that is, or may become, too large or too small for doubles."""
     rows = zip(wealth.values, wealth.exponents or UNSCALED, stakes, factors, strict=True)
     moved = [stake_and_multiply(value, exponent, stake, factor) for value, exponent, stake, factor in rows]
     exponents = tuple(exponent for _, exponent in moved)
-    return Wealth(wealth.steps + 1, _nine(value for value, _ in moved), exponents if any(exponents) else ())
+    return Wealth(wealth.steps + 1, nine(value for value, _ in moved), exponents if any(exponents) else ())
 
 
-def _nine(values: Iterable[float]) -> Nine:
+def nine(values: Iterable[float]) -> Nine:
+    """The nine values as a tuple of that length."""
     a, b, c, d, e, f, g, h, i = values
     return a, b, c, d, e, f, g, h, i

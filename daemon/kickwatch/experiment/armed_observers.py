@@ -2,31 +2,47 @@
 
 from dataclasses import dataclass
 
+from kickwatch.configuration.types import Config
+from kickwatch.experiment.own_work import OwnWork, Work
 from kickwatch.model import Control, Observers, Window, WindowKind
+from kickwatch.node.kernel import parse_cpu_list
 from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory, Sample
 
 
 @dataclass
 class ArmedObservers:
-    """Implements `ports.TrialObservers`. `control`: how the latest positive control ended."""
+    """Implements `ports.TrialObservers`.
+
+    `control`: how the latest positive control ended; `control_cpus`: the CPUs that are configured for it.
+    """
 
     observatory: Observatory
     control: Control
+    control_cpus: tuple[int, ...] = ()
 
     @classmethod
-    async def open(cls) -> "ArmedObservers":
-        """Arm the observers and run a positive control. `close` disarms."""
-        observatory = await Observatory.open()
+    async def open(cls, config: Config | None = None, own: OwnWork | None = None) -> "ArmedObservers":
+        """Arm the observers and run a positive control. `close` disarms. `own`: counts what both send."""
+        config, own = config or Config(), own or OwnWork()
+        async with own.during(Work.ARMING):
+            observatory, chosen = await Observatory.open(listed=listed_cpus(config)), chosen_cpus(config)
         try:
-            return cls(observatory, await positive_control(observatory))
+            async with own.during(Work.CONTROL, observatory):
+                control = await positive_control(observatory, chosen)
+            return cls(observatory, control, chosen)
         except BaseException:
             observatory.close()
             raise
 
     async def prove(self) -> None:
         """Run another positive control. Only between windows."""
-        self.control = await positive_control(self.observatory)
+        self.control = await positive_control(self.observatory, self.control_cpus)
+
+    def follow(self, config: Config) -> None:
+        """Use another configuration, from the next window and the next control on."""
+        self.observatory.listed = listed_cpus(config)
+        self.control_cpus = chosen_cpus(config)
 
     def close(self) -> None:
         """Disarm everything."""
@@ -41,6 +57,11 @@ class ArmedObservers:
     def slab_mutex_known(self) -> bool:
         """True if the armed probes know the address of slab_mutex."""
         return self.observatory.slab_mutex_known
+
+    @property
+    def isolated_cpus(self) -> tuple[int, ...]:
+        """The CPUs whose requests are counted separately, because their owner has set them apart."""
+        return self.observatory.isolated_cpus
 
     @property
     def losses(self) -> list[str]:
@@ -66,3 +87,13 @@ class ArmedObservers:
     async def between_windows(self) -> None:
         """Housekeeping that must not happen during a window."""
         await self.observatory.between_windows()
+
+
+def listed_cpus(config: Config) -> tuple[int, ...]:
+    """The CPUs that the configuration adds to the isolated ones."""
+    return tuple(parse_cpu_list(config.node.isolated_cpus))
+
+
+def chosen_cpus(config: Config) -> tuple[int, ...]:
+    """The CPUs that are configured for the positive control, in their order."""
+    return tuple(parse_cpu_list(config.control.cpus))

@@ -2,17 +2,22 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 import msgspec
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment.armed_observers import chosen_cpus, listed_cpus
 from kickwatch.experiment.known_reasons import functions_found
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem
+from kickwatch.node.housekeeping import leave_isolated_cpus
+from kickwatch.node.isolation import isolated_cpus
+from kickwatch.node.roots import HOST
 from kickwatch.observe.bpf import enable_statistics
-from kickwatch.observe.control import positive_control
+from kickwatch.observe.control import control_cpus, positive_control, too_few_cpus
 from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.engine_choice import choose_engine
 
@@ -31,9 +36,10 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
 
 async def examine(config: Config, *, control: bool = False) -> list[Capability]:
     """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times."""
+    leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
     found = [_cgroup(), _kmem_accounting(), await _engine(config)]
     try:
-        observatory = await Observatory.open()
+        observatory = await Observatory.open(listed=listed_cpus(config))
     except KickwatchError as error:
         return [
             *found,
@@ -41,9 +47,12 @@ async def examine(config: Config, *, control: bool = False) -> list[Capability]:
         ]
     try:
         found += [_ipis(observatory), _names(observatory), _contention(observatory), _slab_mutex(observatory)]
-        found.append(await _cost(observatory))
+        chosen = chosen_cpus(config)
+        cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
+        found.append(enough_cpus(cpus, chosen))
+        found.append(await _cost(observatory, cpus))
         if control:
-            found.append(await _control(observatory))
+            found.append(await _control(observatory, chosen))
     finally:
         observatory.close()
     return found
@@ -135,36 +144,53 @@ def _slab_mutex(observatory: Observatory) -> Capability:
     )
 
 
-async def _control(observatory: Observatory) -> Capability:
-    outcome = await positive_control(observatory)
+def enough_cpus(cpus: Sequence[int], chosen: Sequence[int]) -> Capability:
+    """Whether the positive control has the two CPUs that it needs. `chosen`: those that are configured."""
+    enough = len(cpus) > 1
+    which = "of control.cpus" if chosen else "that are not isolated"
     return Capability(
-        name="positive control",
-        satisfied=outcome.passed,
-        detail=f"counted {outcome.detail}" if outcome.calls is not None else outcome.detail,
-        remedy="" if outcome.passed else "do not trust any figure of this node: report a bug with `doctor --json`",
+        name="CPUs for the positive control",
+        satisfied=enough,
+        detail=f"{', '.join(map(str, cpus))} ({which})" if enough else too_few_cpus(chosen).partition(":")[0],
+        remedy="" if enough else "set control.cpus to two CPUs that may be interrupted for some milliseconds an hour",
         needed=True,
     )
 
 
-async def _make_events(cpus_online: int) -> None:
+async def _control(observatory: Observatory, chosen: Sequence[int]) -> Capability:
+    outcome = await positive_control(observatory, chosen)
+    remedy = "do not trust any figure of this node: report a bug with `doctor --json`"
+    if len(outcome.cpus) < 2:
+        remedy = "as for the CPUs above" if observatory.requests is not None else "as for IPIs by reason above"
+    return Capability(
+        name="positive control",
+        satisfied=outcome.passed,
+        detail=f"counted {outcome.detail}" if outcome.calls is not None else outcome.detail,
+        remedy="" if outcome.passed else remedy,
+        needed=True,
+    )
+
+
+async def _make_events(cpus: Sequence[int]) -> None:
     """Send a known number of harmless requests: memory barriers between our own threads."""
-    cpus = ",".join(map(str, range(min(cpus_online, 2))))
-    async with Helper(["barriers", str(_COST_EVENTS), "1", cpus]) as helper:
+    async with Helper(["barriers", str(_COST_EVENTS), "1", ",".join(map(str, cpus[:2]))]) as helper:
         await helper.ask("many", 30)
 
 
-async def _cost(observatory: Observatory) -> Capability:
+async def _cost(observatory: Observatory, cpus: Sequence[int]) -> Capability:
     """Mean cost of the IPI probe per event, from the kernel's own statistics. Enabling those broadcasts."""
     name = "cost per event"
     if observatory.requests is None:
         return Capability(name=name, satisfied=False, detail="no probe is armed")
+    if len(cpus) < 2:
+        return Capability(name=name, satisfied=False, detail="not measured: it takes two CPUs, as the positive control")
     try:
         descriptor = await asyncio.to_thread(enable_statistics)
     except KickwatchError as error:
         return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
     try:
         ns0, runs0 = observatory.requests.cost()
-        await _make_events(observatory.cpus_online)
+        await _make_events(cpus)
         ns1, runs1 = observatory.requests.cost()
     except KickwatchError as error:
         return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)

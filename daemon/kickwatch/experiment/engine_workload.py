@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from kickwatch.experiment.engine_setup import EngineSetup
 from kickwatch.experiment.kmem_accounting import KmemFacts
+from kickwatch.experiment.own_work import OwnWork, Work
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Remark, texts_of
 from kickwatch.model import Container, Node
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import CgroupVersion, nokmem, reclaim
 from kickwatch.node.continuity import Moment, moment
+from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.churn import BroadcastCounter, Churn
 
@@ -29,6 +31,10 @@ class EngineWorkload:
     read_node: Callable[[], Node]  # blocks
     kernel_memory_paid: bool = False
     setup_remarks: Sequence[Remark] = ()
+    containers: int = 0  # of the whole trial
+    own: OwnWork = field(default_factory=OwnWork)  # counts what reaches isolated CPUs meanwhile
+    observatory: Observatory | None = None  # armed
+    reclaims: bool = True  # whether the memory of dying memcgs is reclaimed after this trial
     remarks: list[Remark] = field(default_factory=list)  # of this trial
     _churn: Churn | None = field(default=None, init=False)
 
@@ -54,24 +60,29 @@ class EngineWorkload:
             await asyncio.sleep(SETTLE_S)
 
     async def churn(self, containers: int) -> tuple[Container, ...]:
-        """Run the configured churn. See `Churn.run`."""
-        knobs, after = self.setup.knobs(), broadcasts_since(self.creation_broadcasts)
-        self._churn = self.setup.churn(self.setup.plan(self.trial_id, containers), knobs, after)
-        done = await self._churn.run()
-        self.remarks += knobs.remarks
+        """Run that many more containers of the configured churn. See `Churn.run`."""
+        if self._churn is None:
+            plan = self.setup.plan(self.trial_id, max(self.containers, containers))
+            self._churn = self.setup.churn(plan, self.setup.knobs(), broadcasts_since(self.creation_broadcasts))
+        done = await self._churn.run(containers)
+        self.remarks = self._churn.remarks
         return done
 
     async def create_batch(self, memcgs: int) -> None:
         """See Canary.create_batch."""
-        await self.canary.create_batch(memcgs)
+        async with self.own.during(Work.CANARY, self.observatory):
+            await self.canary.create_batch(memcgs)
 
     async def remove_batch(self) -> None:
         """See Canary.remove_batch."""
-        await self.canary.remove_batch()
+        async with self.own.during(Work.CANARY, self.observatory):
+            await self.canary.remove_batch()
 
     async def reclaim(self) -> None:
-        """Reclaim the memory of dying memcgs below our cgroup parent."""
-        _ = await asyncio.to_thread(reclaim, self.setup.parent_memcg)  # the next trial tries the rest again
+        """Reclaim the memory of dying memcgs below our cgroup parent, if `reclaims`."""
+        if self.reclaims:
+            async with self.own.during(Work.RECLAIM, self.observatory):
+                _ = await asyncio.to_thread(reclaim, self.setup.parent_memcg)  # the next trial tries the rest again
 
     async def moment(self) -> Moment:
         """What must not change during the trial: the engine, the CPUs, the time spent in suspend."""

@@ -20,7 +20,8 @@ class TrialSettings:
     """One trial. `window_s`: the minimum length of a window. `settle_s`: the longest wait for asynchronous work.
 
     `concurrency` and `hold_s` (how long each container is held) are used to estimate the length of the churn window.
-    `canary_memcgs` 0: no canary batch.
+    `canary_memcgs` 0: no canary batch. `paired`: pairs of halves instead of two windows; `life_s`: how long a life or a
+    burst of `concurrency` lives is expected to take.
     """
 
     trial_id: str
@@ -31,6 +32,8 @@ class TrialSettings:
     canary_memcgs: int = 0
     concurrency: int = 1
     hold_s: float = 0.0
+    paired: bool = False
+    life_s: float = 0.35
 
 
 class Clock(Protocol):
@@ -75,6 +78,10 @@ class TrialObservers(Protocol):
         """True if the armed probes know the address of slab_mutex."""
 
     @property
+    def isolated_cpus(self) -> tuple[int, ...]:
+        """CPUs that are isolated from ordinary work; requests to them are counted."""
+
+    @property
     def losses(self) -> Sequence[str]:
         """What cannot be observed, each with its reason."""
 
@@ -109,7 +116,7 @@ class TrialWorkload(Protocol):
         """Restore what other processes have removed since the start. Raises KickwatchError or OSError."""
 
     async def churn(self, containers: int) -> tuple[Container, ...]:
-        """Create, start and remove containers. None is left, even if the churn fails or is cancelled."""
+        """Create, start and remove that many more. None is left, even if the churn fails or is cancelled."""
 
     async def create_batch(self, memcgs: int) -> None:
         """Create a canary batch. If it fails or is cancelled, part of the batch may exist."""

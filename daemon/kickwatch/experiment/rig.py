@@ -12,9 +12,11 @@ from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import log_clean_up_failed, log_failure, reap_everything
 from kickwatch.experiment.engine_setup import EngineSetup, own_program
 from kickwatch.experiment.engine_workload import SETTLE_S, EngineWorkload, broadcasts_since
+from kickwatch.experiment.own_work import OwnWork, Work
+from kickwatch.experiment.whole_windows import EXPECTED_CONTAINER_S
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Remark, RemarkKind
-from kickwatch.model import Node
+from kickwatch.model import Container, Node
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.observe.observatory import Observatory
@@ -29,6 +31,9 @@ from kickwatch.workload.names import new_trial_id, read_instance
 from kickwatch.workload.reaper import reap_containers
 
 WARM_UP_CONTAINERS = 1  # each session starts this many before its first trial
+# Trials, where CPUs are isolated: a reclaim makes every CPU with pages in an LRU batch drain it, whoever they belong to
+# (lru_add_drain_all). Until then some hundred memcgs stay as dying ones.
+RECLAIM_EVERY = 10
 _WARM_UP_MEMCGS = 5
 _CLEAN_UP_S = 60.0
 _UNNAMED_REMEDY = "does `docker info` show them? If they appear later, trials are compared as on a different engine"
@@ -47,6 +52,9 @@ class Rig:
     kernel_memory_paid: bool = False  # on cgroup v2: the canary's group was charged for a bare child
     boot_id: str = ""  # read once: it does not change, and a read can fail
     rcu_expedited: bool = False
+    own: OwnWork = field(default_factory=OwnWork)
+    trials: int = 0  # prepared so far
+    life_s: float = EXPECTED_CONTAINER_S  # of a container: three of four of the latest trial were as short
 
     @property
     def engine(self) -> Engine:
@@ -68,8 +76,9 @@ class Rig:
         """The armed observers."""
         return self.armed.observatory
 
-    def workload(self, trial_id: str) -> EngineWorkload:
+    def workload(self, trial_id: str, containers: int) -> EngineWorkload:
         """The containers and memory cgroups of one trial."""
+        self.trials += 1
         return EngineWorkload(
             setup=self.setup,
             canary=self.canary,
@@ -78,6 +87,10 @@ class Rig:
             read_node=self.node,
             kernel_memory_paid=self.kernel_memory_paid,
             setup_remarks=self.remarks,
+            containers=containers,
+            own=self.own,
+            observatory=self.observatory,
+            reclaims=not self.observatory.isolated_cpus or self.trials % RECLAIM_EVERY == 0,
         )
 
     def node(self) -> Node:
@@ -133,6 +146,8 @@ class Rig:
         (container,) = await self.setup.churn(plan, knobs, after).run()
         if container.failure:
             self.remarks.append(Remark(RemarkKind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
+        else:
+            self.life_s = life_s(container)
         if self.cgroups.version is CgroupVersion.V2:
             self.kernel_memory_paid = await self.canary.charges_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
@@ -147,14 +162,21 @@ class Rig:
         alive: Callable[[], None] = lambda: None,
         ending: Shutdown | None = None,
         known: EngineNames | None = None,
+        *,
+        own: OwnWork | None = None,
     ) -> "Opening":
         """Set everything up. On exit containers, cgroups, image and probes are removed.
 
         Observers passed as `armed` stay open. `alive` is called at the end of each call to the engine, failed or not.
         Once `ending` has begun, calls to an engine that does not answer are cut short. `known`: how the engine named
-        itself before, in case it cannot name its runtime now.
+        itself before, in case it cannot name its runtime now. `own`: counts what reaches isolated CPUs meanwhile.
         """
-        return Opening(config, armed, alive, ending or Shutdown(), known)
+        return Opening(config, armed, alive, ending or Shutdown(), known, own=own)
+
+
+def life_s(container: Container) -> float:
+    """How long a container lived, from the call that created it to the end of its removal."""
+    return (container.create_ms + container.start_ms + container.wait_ms + container.remove_ms) / 1e3
 
 
 class Opening:
@@ -167,8 +189,11 @@ class Opening:
         alive: Callable[[], None],
         ending: Shutdown,
         known: EngineNames | None = None,
+        *,
+        own: OwnWork | None = None,
     ) -> None:
         self._config = config
+        self._own = own or OwnWork()
         self._armed = armed
         self._alive = alive
         self._ending = ending
@@ -211,16 +236,21 @@ class Opening:
         reap = partial(reap_everything, engine, info, instance, cgroups)
         reaped = await reap()
         self._stack.push_async_callback(reap)  # runs in reverse order: containers are removed before the image they use
-        armed = self._armed or await ArmedObservers.open()
+        armed = self._armed or await ArmedObservers.open(config, self._own)
         if self._armed is None:
-            self._stack.callback(armed.close)
+            self._stack.push_async_callback(self._disarm, armed)
         canary = await self._stack.enter_async_context(Canary(cgroups))
         setup = EngineSetup(config, engine, info, instance, cgroups, image)
-        rig = Rig(setup, armed, canary, reaped, self._alive, list(chosen.remarks))
+        rig = Rig(setup, armed, canary, reaped, self._alive, list(chosen.remarks), own=self._own)
         rig.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS
-        await rig.warm_up()
+        async with self._own.during(Work.WARM_UP, armed.observatory):
+            await rig.warm_up()
         return rig
+
+    async def _disarm(self, armed: ArmedObservers) -> None:
+        async with self._own.during(Work.DISARMING):
+            armed.close()
 
     async def _image(self, engine: Engine) -> str:
         wanted = self._config.workload.image

@@ -1,27 +1,18 @@
-"""The script of one trial: a churn and a quiet window of equal length in random order, then a canary batch.
+"""The script of one trial: containers and no containers, compared, then a canary batch.
 
-The churn window includes the time in which the kernel's asynchronous work runs out: until the creation path has sent no
-broadcast for two seconds, or until `settle_s` is over. If the quiet window comes first, that length is not known yet:
-it gets the expected length, and the shorter window is then extended until both are equal.
+Most trials compare pairs of halves (`paired_halves`), some two whole windows (`whole_windows`).
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kickwatch.detect.figures import merge_windows
 from kickwatch.experiment.kmem_accounting import kmem_accounting
+from kickwatch.experiment.paired_halves import paired_halves
 from kickwatch.experiment.ports import Clock, TrialObservers, TrialSettings, TrialWorkload
-from kickwatch.model import CanaryBatch, Container, Disturbance, Origin, Trial, Window, WindowKind
+from kickwatch.experiment.trial_context import Compared, Progress, TrialContext
+from kickwatch.experiment.whole_windows import whole_windows
+from kickwatch.model import CanaryBatch, Disturbance, Origin, Trial, Window, WindowKind
 from kickwatch.process.cancellation import run_shielded
-
-STILL_S = 2.0
-_POLL_S = 0.25
-_SLICE_S = 5.0
-_EXPECTED_CONTAINER_S = 0.35
-_EQUAL_WITHIN_S = 0.05
-
-Progress = Callable[[str], None]
 
 
 async def run_trial(
@@ -38,144 +29,70 @@ async def run_trial(
     Raises KickwatchError or OSError if it cannot be completed. However it ends, no container and no canary batch is
     left, and `workload.begun` is the number of containers requested from the engine.
     """
-    return await _Script(settings, observers, workload, clock, progress, alive).run()
-
-
-def order_of(seed: int) -> tuple[WindowKind, WindowKind]:
-    """The order of the two windows; the same seed always gives the same order."""
-    order = [WindowKind.CHURN, WindowKind.QUIET]
-    random.Random(seed).shuffle(order)  # noqa: S311 -- an experiment's order, not a secret
-    return order[0], order[1]
-
-
-@dataclass(frozen=True)
-class _Churned:
-    """The churn window. `quiesced`: two seconds without a broadcast of the creation path came before `settle_s`."""
-
-    window: Window
-    containers: tuple[Container, ...]
-    quiesced: bool
+    return await _Script(TrialContext(settings, observers, workload, clock, progress, alive)).run()
 
 
 @dataclass(frozen=True)
 class _Script:
-    settings: TrialSettings
-    observers: TrialObservers
-    workload: TrialWorkload
-    clock: Clock
-    progress: Progress
-    alive: Callable[[], None]
+    context: TrialContext
 
     async def run(self) -> Trial:
-        await self.workload.restore()
-        started_unix_s = self.clock.unix_s()
-        before = await self.workload.moment()
-        await self.observers.between_windows()
-        churned, quiet = await self._windows()
+        workload, observers = self.context.workload, self.context.observers
+        await workload.restore()
+        started_unix_s = self.context.clock.unix_s()
+        before = await workload.moment()
+        await observers.between_windows()
+        compared = await (paired_halves if self.context.settings.paired else whole_windows)(self.context)
         canary = await self._canary()
-        disturbances = before.disturbances(await self.workload.moment())
-        await self.workload.reclaim()  # after all windows: removing memcgs may broadcast on a healthy kernel
-        return await self._record(started_unix_s, churned, quiet, canary, disturbances)
+        disturbances = before.disturbances(await workload.moment())
+        await workload.reclaim()  # after all windows: removing memcgs may broadcast on a healthy kernel
+        return await self._record(started_unix_s, compared, canary, disturbances)
 
     async def _record(
         self,
         started_unix_s: float,
-        churned: _Churned,
-        quiet: Window,
+        compared: Compared,
         canary: CanaryBatch | None,
         disturbances: tuple[Disturbance, ...],
     ) -> Trial:
-        void = (*disturbances, *_disturbances(churned.window), *_disturbances(quiet))
+        settings, observers, workload = self.context.settings, self.context.observers, self.context.workload
+        void = (*disturbances, *_disturbances(compared.churn), *_disturbances(compared.quiet))
         return Trial(
-            trial_id=self.settings.trial_id,
-            seed=self.settings.seed,
-            order=order_of(self.settings.seed),
+            trial_id=settings.trial_id,
+            seed=settings.seed,
+            order=compared.order,
             started_unix_s=started_unix_s,
-            node=await self.workload.node(),
-            observers=self.observers.rungs,
-            churn=churned.window,
-            quiet=quiet,
-            containers=churned.containers,
+            node=await workload.node(),
+            observers=observers.rungs,
+            churn=compared.churn,
+            quiet=compared.quiet,
+            containers=compared.containers,
             canary=canary,
-            kmem_accounting=kmem_accounting(churned.containers, await self.workload.kmem_facts()),
-            concurrency=self.settings.concurrency,
-            unsettled=not churned.quiesced,
-            control=self.observers.control,
-            slab_mutex_known=self.observers.slab_mutex_known,
+            kmem_accounting=kmem_accounting(compared.containers, await workload.kmem_facts()),
+            concurrency=settings.concurrency,
+            unsettled=not compared.quiesced,
+            control=observers.control,
+            slab_mutex_known=observers.slab_mutex_known,
+            pairs=compared.pairs,
+            isolated_cpus=observers.isolated_cpus,
             void=",".join(dict.fromkeys(void)),
-            notes=(*self.observers.losses, *self.workload.notes),
+            notes=(*observers.losses, *workload.notes),
         )
-
-    async def _windows(self) -> tuple[_Churned, Window]:
-        if order_of(self.settings.seed)[0] is WindowKind.CHURN:
-            churned = await self._churn(0.0)
-            return churned, await self._quiet(churned.window.duration_ns / 1e9)
-        quiet = await self._quiet(self._expected_s())
-        churned = await self._churn(quiet.duration_ns / 1e9)
-        missing_s = (churned.window.duration_ns - quiet.duration_ns) / 1e9
-        if missing_s > _EQUAL_WITHIN_S:
-            quiet = merge_windows([quiet, await self._quiet(missing_s)])
-        return churned, quiet
-
-    def _expected_s(self) -> float:
-        """The expected length of the churn window, as measured on idle nodes."""
-        settings = self.settings
-        lives_s = settings.containers * (_EXPECTED_CONTAINER_S + settings.hold_s) / settings.concurrency
-        return max(settings.window_s, lives_s + STILL_S)
-
-    async def _quiet(self, duration_s: float) -> Window:
-        self.progress(f"quiet window, {duration_s:.1f} s")
-        before = await self.observers.sample()
-        await self._wait(duration_s)
-        return self.observers.window(WindowKind.QUIET, before, await self.observers.sample())
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait in slices, and call `alive` after each: a window can be longer than the watchdog's timeout."""
-        until_s = self.clock.monotonic_s() + seconds
-        while (left_s := until_s - self.clock.monotonic_s()) > 0:
-            await self.clock.sleep(min(left_s, _SLICE_S))
-            self.alive()
-
-    async def _churn(self, at_least_s: float) -> _Churned:
-        settings = self.settings
-        self.progress(f"churn window, {settings.containers} containers")
-        before = await self.observers.sample()
-        containers = await self.workload.churn(settings.containers)
-        quiesced = await self._settle()
-        elapsed_s = self.clock.monotonic_s() - before.at_ns / 1e9
-        await self._wait(max(at_least_s, settings.window_s) - elapsed_s)
-        after = await self.observers.sample()
-        return _Churned(self.observers.window(WindowKind.CHURN, before, after), containers, quiesced)
-
-    async def _settle(self) -> bool:
-        """Wait until the creation path has sent no broadcast for two seconds; False if `settle_s` passed first."""
-        now_s = self.clock.monotonic_s()
-        deadline_s = now_s + self.settings.settle_s
-        still_since_s, last = now_s, self.observers.creation_broadcasts()
-        while (now_s := self.clock.monotonic_s()) < still_since_s + STILL_S:
-            if now_s > deadline_s:
-                return False
-            await self.clock.sleep(_POLL_S)
-            self.alive()
-            count = self.observers.creation_broadcasts()
-            if count != last:
-                still_since_s, last = self.clock.monotonic_s(), count
-        return True
 
     async def _canary(self) -> CanaryBatch | None:
         """A batch of bare memcgs between two samples. It is removed later, which may broadcast on a healthy kernel."""
-        memcgs = self.settings.canary_memcgs
+        context, memcgs = self.context, self.context.settings.canary_memcgs
         if not memcgs:
             return None
-        self.progress(f"canary, {memcgs} memory cgroups")
-        before = await self.observers.sample()
+        context.progress(f"canary, {memcgs} memory cgroups")
+        before = await context.observers.sample()
         try:
-            await self.workload.create_batch(memcgs)
-            after = await self.observers.sample()
-            window = self.observers.window(WindowKind.CANARY, before, after)
+            await context.workload.create_batch(memcgs)
+            after = await context.observers.sample()
+            window = context.observers.window(WindowKind.CANARY, before, after)
         finally:
-            await run_shielded(self.workload.remove_batch())  # also if a second cancellation comes during the removal
-        lost, stackless = self.observers.requests_lost(before, after)
+            await run_shielded(context.workload.remove_batch())  # also after a second cancellation
+        lost, stackless = context.observers.requests_lost(before, after)
         return CanaryBatch(
             memcgs=memcgs,
             duration_ns=window.duration_ns,

@@ -36,6 +36,8 @@ class Event(StrEnum):
     EXCESS_ENDED = "kickwatch.excess_ended", "0dbb28658b6548539ae3b9c7fcee2819"
     ELSEWHERE_DETECTED = "kickwatch.elsewhere_detected", "89616bfc64d24639a0d6182beab0fa75"
     ELSEWHERE_ENDED = "kickwatch.elsewhere_ended", "a3346609673041bab6d72baa52105336"
+    ISOLATION_BROKEN = "kickwatch.isolation_broken", "719482cc04ff4cd79605b1c0033ec5c1"
+    ISOLATION_RESTORED = "kickwatch.isolation_restored", "cffc31738a1042e782a28a6c8d24f165"
     REGRESSION_DETECTED = "kickwatch.regression_detected", "1100301c951e47ecb175599af530d51e"
     REGRESSION_ENDED = "kickwatch.regression_ended", "f952b4df027443088e3282ca64c02c2d"
     EVIDENCE_CHANGED = "kickwatch.evidence_changed", "1924ff012d904806913888dfde15a5c0"
@@ -82,5 +84,6 @@ RATES: dict[str, Rate] = {Event.TRIAL_FINISHED: Rate(burst=120, period_s=5.0)}
 RATE = Rate(burst=20, period_s=30.0)
 # Conditions are always logged: nobody would ever see a dropped alert.
 NEVER_DROPPED = frozenset(
-    {event for event in Event if event.endswith(("_detected", "_ended"))} | {Event.OBSERVER_BLIND, Event.OBSERVER_SEES}
+    {event for event in Event if event.endswith(("_detected", "_ended"))}
+    | {Event.ISOLATION_BROKEN, Event.ISOLATION_RESTORED, Event.OBSERVER_BLIND, Event.OBSERVER_SEES}
 )

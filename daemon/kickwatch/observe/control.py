@@ -3,17 +3,19 @@
 The native program kw-helper calls membarrier(2): a prime number of private expedited barriers are as many multi-CPU
 `ipi_mb` calls, another prime number with a CPU flag as many single `ipi_rseq` requests. It proves that the probe is
 attached, that its maps have room, and that it distinguishes calls from single requests. It patches no text and
-interrupts only CPUs on which our own threads spin for a moment. Isolated and nohz_full CPUs are left alone.
+interrupts only CPUs on which our own threads spin for a moment. Isolated CPUs are left alone, unless the configuration
+lists the CPUs to use: a node with one other CPU has no second one to interrupt.
 """
 
 import asyncio
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Control, Count, WindowKind
 from kickwatch.native.driver import Answer, Helper
-from kickwatch.node.kernel import parse_cpu_list
+from kickwatch.node.kernel import online
 from kickwatch.node.roots import HOST
 from kickwatch.observe.observatory import Observatory
 
@@ -25,30 +27,36 @@ _DEADLINE_S = 20.0
 _STOP_S = 2.0  # the child has nothing to clean up
 
 
-def control_cpus(sys: Path = HOST.sys) -> tuple[int, ...]:
-    """The CPUs to use: allowed by our affinity, neither isolated nor nohz_full, at most eight."""
-    excluded: set[int] = set()
-    for name in ("isolated", "nohz_full"):
-        path = sys / "devices/system/cpu" / name
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        excluded.update(parse_cpu_list("" if text == "(null)" else text))
-    return tuple(sorted(os.sched_getaffinity(0) - excluded))[:_MOST_CPUS]
+def control_cpus(isolated: Collection[int] = (), chosen: Sequence[int] = (), sys: Path = HOST.sys) -> tuple[int, ...]:
+    """The CPUs to use, at most eight; the first one sends.
+
+    Those of `chosen` that are online, isolated or not; if none is chosen, those that our affinity allows, except the
+    isolated ones.
+    """
+    if chosen:
+        present = set(online(sys))
+        return tuple(cpu for cpu in dict.fromkeys(chosen) if cpu in present)[:_MOST_CPUS]
+    return tuple(sorted(os.sched_getaffinity(0).difference(isolated)))[:_MOST_CPUS]
 
 
-async def positive_control(observatory: Observatory) -> Control:
-    """Make the requests and count them.
+def too_few_cpus(chosen: Sequence[int] = ()) -> str:
+    """Why the control cannot run with fewer than two CPUs, and what to do."""
+    if chosen:
+        return "fewer than two CPUs of control.cpus are online: set control.cpus to others"
+    return "fewer than two CPUs that are neither isolated nor nohz_full: set control.cpus"
+
+
+async def positive_control(observatory: Observatory, chosen: Sequence[int] = ()) -> Control:
+    """Make the requests and count them. `chosen`: see `control_cpus`.
 
     If another process's barrier came in between, or events were lost, there is another attempt; if a full map lost
     them, the maps are emptied first.
     """
     if observatory.requests is None:
         return Control(passed=False, detail="no probe is armed: " + "; ".join(observatory.losses))
-    cpus = await asyncio.to_thread(control_cpus)
+    cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
     if len(cpus) < 2:
-        return Control(passed=False, detail="fewer than two CPUs that are neither isolated nor nohz_full", cpus=cpus)
+        return Control(passed=False, detail=too_few_cpus(chosen), cpus=cpus)
     control = Control(passed=False, detail="not tried", cpus=cpus)
     for _ in range(_ATTEMPTS):
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic_ns
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
+from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe.contention import ContentionObserver, ContentionSample
 from kickwatch.observe.csd import CsdObserver
@@ -40,6 +41,9 @@ class Sample:
 class Observatory:
     """The armed observers. Construct with `open`; `close` disarms them.
 
+    `isolated_cpus`: the CPUs isolated when the observers were armed, or between the latest two windows. `listed`: CPUs
+    that the configuration adds to them, from the next `between_windows` on if it is set later.
+
     Work on the probes in a thread is awaited to its end even if the caller is cancelled: a thread cannot be cancelled,
     and `close` frees what it uses.
     """
@@ -49,6 +53,8 @@ class Observatory:
     symbols: Symbols
     requests: RequestObserver | None = None
     contention: ContentionObserver | None = None
+    listed: Sequence[int] = ()
+    isolated_cpus: tuple[int, ...] = ()
     _lost_rungs: list[str] = field(default_factory=list)
 
     @property
@@ -70,10 +76,11 @@ class Observatory:
         return self.contention is not None and bool(self.contention.slab_mutex)
 
     @classmethod
-    async def open(cls, host: HostRoots = HOST) -> "Observatory":
+    async def open(cls, host: HostRoots = HOST, listed: Sequence[int] = ()) -> "Observatory":
         """Arm what this kernel allows. `losses` has what it does not allow, each with its reason."""
         symbols = await Symbols.load(host.proc)
-        observatory = cls(host, await asyncio.to_thread(kernel.cpus_online, host.sys), symbols)
+        observatory = cls(host, await asyncio.to_thread(kernel.cpus_online, host.sys), symbols, listed=listed)
+        observatory.isolated_cpus = await asyncio.to_thread(isolated_cpus, host, listed)
         if symbols.hidden:
             needs = "needs CAP_SYSLOG and ProtectKernelLogs=no"
             observatory._lost_rungs.append(f"{host.proc}/kallsyms shows no addresses: {needs}; reasons have no names")
@@ -150,7 +157,7 @@ class Observatory:
         return self.requests.creation_broadcasts(self.requests.read()) if self.requests is not None else None
 
     async def between_windows(self) -> None:
-        """Do what would disturb a window: follow modules and CPU hotplug, learn the mutex, clear full maps."""
+        """Do what would disturb a window: follow modules, CPUs and isolation, learn the mutex, clear full maps."""
         await self._follow_modules()
         await run_shielded(asyncio.to_thread(self._maintain))
 
@@ -167,6 +174,7 @@ class Observatory:
 
     def _maintain(self) -> None:
         self._share_slab_mutex()
+        self.isolated_cpus = isolated_cpus(self.host, self.listed)
         if online := kernel.online(self.host.sys):
             self.cpus_online = len(online)
             if self.requests is not None:

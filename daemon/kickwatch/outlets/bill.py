@@ -2,7 +2,7 @@
 
 Requests are those above the rate of the quiet windows. Broadcasts and waits are as counted, since their stacks prove
 where they come from. A void trial proves nothing: only its reasons are counted. A trial whose probe did not attribute
-requests adds no cells.
+requests adds no cells. Requests to isolated CPUs are those of the trials that counted them.
 """
 
 import math
@@ -24,6 +24,8 @@ from kickwatch.detect.figures import (
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.detect.verdict import void_reasons
 from kickwatch.model import Cell, Container, Trial, Verdict
+from kickwatch.outlets.excess import above_quiet_by
+from kickwatch.outlets.isolation import isolated_known
 
 MOST_CELLS = 12
 _STEPS = ("create", "start", "wait", "remove")
@@ -72,6 +74,8 @@ class _Totals:
     attributed: int = 0  # containers of trials whose probe attributed
     creation_broadcasts: int = 0
     rows: dict[Key, BillRow] = field(default_factory=dict)
+    split: int = 0  # containers of trials that counted requests to isolated CPUs
+    isolated: dict[Key, float] = field(default_factory=dict)  # these requests, above quiet
     waits: _Waits | None = None
     latencies: dict[str, Percentiles] = field(default_factory=lambda: {step: Percentiles() for step in _STEPS})
     paused_s: float = 0.0
@@ -109,6 +113,10 @@ class Bill:
             totals.creation_broadcasts += creation_broadcasts(trial.churn.cells)
             for key, row in trial_rows(trial, _key).items():
                 totals.rows[key] = totals.rows.get(key, BillRow()).plus(row)
+        if isolated_known(trial):
+            totals.split += len(containers)
+            for key, above in above_quiet_by(trial, _key, lambda cell: cell.isolated or 0).items():
+                totals.isolated[key] = totals.isolated.get(key, 0.0) + above
         if waits_known(trial):
             totals.waits = _added(totals.waits or _Waits(), trial)
 
@@ -137,7 +145,7 @@ class Bill:
             "slab_mutex_longest_ms": milliseconds(waits.longest_ns) if waits else None,
             "paused_s": round(totals.paused_s, 1),
             "void": dict(totals.void),
-            "bill": _top(totals.rows, totals.attributed) if totals.attributed else None,
+            "bill": _top(totals) if totals.attributed else None,
             "latency_ms": {
                 step: {"p50": durations.at(50), "p99": durations.at(99)} for step, durations in totals.latencies.items()
             },
@@ -154,20 +162,28 @@ def _key(cell: Cell) -> Key:
     return cell.reason, cell.origin.value, cell.path.value
 
 
-def _top(rows: dict[Key, BillRow], containers: int) -> list[dict[str, Any]]:
+def _top(totals: _Totals) -> list[dict[str, Any]]:
     """At most MOST_CELLS rows: by broadcasts, then by requests, then by name."""
-    billed = ((key, row) for key, row in rows.items() if row.with_containers)
+    billed = ((key, row) for key, row in totals.rows.items() if row.with_containers)
     ordered = sorted(billed, key=lambda item: (-item[1].broadcasts, -item[1].above_quiet, item[0]))
     return [
         {
-            "reason": reason,
-            "origin": origin,
-            "path": path,
-            "requests_per_container": share(row.above_quiet, containers),
-            "broadcasts_per_container": share(row.broadcasts, containers),
+            "reason": key[0],
+            "origin": key[1],
+            "path": key[2],
+            "requests_per_container": share(row.above_quiet, totals.attributed),
+            "broadcasts_per_container": share(row.broadcasts, totals.attributed),
+            **_isolated(totals, key),
         }
-        for (reason, origin, path), row in ordered[:MOST_CELLS]
+        for key, row in ordered[:MOST_CELLS]
     ]
+
+
+def _isolated(totals: _Totals, key: Key) -> dict[str, Any]:
+    """One more key where CPUs are isolated."""
+    if not totals.split:
+        return {}
+    return {"isolated_per_container": share(totals.isolated.get(key, 0.0), totals.split)}
 
 
 def _added(waits: _Waits, trial: Trial) -> _Waits:

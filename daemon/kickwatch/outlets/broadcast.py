@@ -119,14 +119,12 @@ def _waiting(trials: Sequence[Trial]) -> str:
     return f", with {count} waits for slab_mutex, {wait_ns / 1e6:.0f} ms in total" if count else ""
 
 
-def sender(cell: Cell) -> str:
-    """Which kind of task made the call, from the root of its stack."""
+def sender(cell: Cell, otherwise: str = "the task that creates the container") -> str:
+    """Which kind of task made the call, from the root of its stack; `otherwise` if it is no kernel thread."""
     frames = set(cell.stack)
     if "worker_thread" in frames:
         return "a kworker"
-    if "kthread" in frames:
-        return "a kernel thread"
-    return "the task that creates the container"
+    return "a kernel thread" if "kthread" in frames else otherwise
 
 
 def holders(waits: Sequence[MutexWait]) -> list[str]:

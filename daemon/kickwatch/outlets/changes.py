@@ -8,6 +8,8 @@ from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import Event
 from kickwatch.model import AlarmKind, Trial
 from kickwatch.outlets.broadcast import broadcast_fields, contention_fields, identity
+from kickwatch.outlets.elsewhere import elsewhere_fields
+from kickwatch.outlets.isolation import hit_field, isolation_fields
 
 # Per alarm: the event that raises it, its level, the event that ends it.
 _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
@@ -16,6 +18,7 @@ _EVENTS: dict[AlarmKind, tuple[Event, str, Event]] = {
     AlarmKind.DESTROYING: (Event.DESTROY_DETECTED, "warning", Event.DESTROY_ENDED),
     AlarmKind.EXCESSIVE: (Event.EXCESS_DETECTED, "warning", Event.EXCESS_ENDED),
     AlarmKind.ELSEWHERE: (Event.ELSEWHERE_DETECTED, "warning", Event.ELSEWHERE_ENDED),
+    AlarmKind.ISOLATION: (Event.ISOLATION_BROKEN, "warning", Event.ISOLATION_RESTORED),
     AlarmKind.REGRESSED: (Event.REGRESSION_DETECTED, "warning", Event.REGRESSION_ENDED),
 }
 
@@ -50,8 +53,13 @@ def _alert(change: Change, outcome: TrialOutcome, recent: Sequence[Trial]) -> Al
 
 
 def _figures(alarm: AlarmKind, recent: Sequence[Trial]) -> dict[str, Any]:
-    if alarm is AlarmKind.BROADCASTING:
-        return broadcast_fields(recent)
-    if alarm is AlarmKind.CONTENDED:
-        return contention_fields(recent)
+    match alarm:
+        case AlarmKind.BROADCASTING:
+            return broadcast_fields(recent) | hit_field(recent)
+        case AlarmKind.CONTENDED:
+            return contention_fields(recent)
+        case AlarmKind.ELSEWHERE:
+            return elsewhere_fields(recent)
+        case AlarmKind.ISOLATION:
+            return isolation_fields(recent)
     return identity(recent)

@@ -116,6 +116,8 @@ def _trial_finished(event: events.TrialTaken) -> None:
         more_containers=outcome.more_containers,
         seed=trial.seed,
         order=list(trial.order),
+        pairs=len(trial.pairs),
+        pairs_outlasted=sum(pair.outlasted for pair in trial.pairs),
         kmem_accounting=trial.kmem_accounting.value,
         verdict_age_s=rounded(event.verdict_age_s),
     )

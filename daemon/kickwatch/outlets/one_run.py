@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from kickwatch.detect.verdict import Finding, ReasonedVerdict
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.journal import Event
 from kickwatch.model import Trial, Verdict
 from kickwatch.outlets.broadcast import broadcast_fields, contention_fields
+from kickwatch.outlets.elsewhere import elsewhere_fields
+from kickwatch.outlets.isolation import hit_field
 
 
 def alerts_of(trials: Sequence[Trial], judgement: ReasonedVerdict) -> list[Alert]:
@@ -14,7 +16,12 @@ def alerts_of(trials: Sequence[Trial], judgement: ReasonedVerdict) -> list[Alert
     alerts = []
     verdict = {"verdict": judgement.verdict.value}
     if judgement.verdict is Verdict.BROADCASTING:
-        alerts.append(Alert("error", Event.BROADCAST_DETECTED, broadcast_fields(trials) | verdict))
+        elsewhere = VerdictReason.BROADCASTS_ELSEWHERE in judgement.reasons
+        if not elsewhere or len(judgement.reasons) > 1:
+            fields = broadcast_fields(trials) | hit_field(trials)
+            alerts.append(Alert("error", Event.BROADCAST_DETECTED, fields | verdict))
+        if elsewhere:
+            alerts.append(Alert("warning", Event.ELSEWHERE_DETECTED, elsewhere_fields(trials) | verdict))
     if Finding.SLAB_MUTEX_CONTENTION in judgement.findings:
         alerts.append(Alert("warning", Event.CONTENTION_DETECTED, contention_fields(trials) | verdict))
     return alerts

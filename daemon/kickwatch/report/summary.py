@@ -20,6 +20,9 @@ from kickwatch.detect.figures import (
 )
 from kickwatch.detect.verdict import ReasonedVerdict, cal_minus_tlb_per_memcg
 from kickwatch.model import SCHEMA_VERSION, Cell, IpiRung, Trial
+from kickwatch.outlets.isolation import isolated_per_container
+from kickwatch.report.isolation import isolation_summary
+from kickwatch.report.pairs import pairs_summary
 
 _DIGITS = 4
 
@@ -46,7 +49,9 @@ def summarise(trial: Trial, judgement: ReasonedVerdict) -> dict[str, Any]:
         "observers": {"ipis": trial.observers.ipis, "contention": trial.observers.contention},
         "control": {"passed": trial.control.passed, "detail": trial.control.detail} if trial.control else None,
         "window_s": round(trial.churn.duration_ns / 1e9, 3),
+        "pairs": pairs_summary(trial),
         "per_container": per_container(trial),
+        **isolation_summary(trial),
         "canary": canary(trial),
         "bill": bill(trial),
         "waits": waits(trial),
@@ -70,6 +75,7 @@ def per_container(trial: Trial) -> dict[str, float | None]:
         "tlb": _above(trial, rise.tlb, base.tlb),
         "res": _above(trial, rise.res, base.res),
         "requests": _above(trial, *requests),
+        "isolated_requests": isolated_per_container([trial]),
         "broadcasts": _each(trial, broadcasts),
         "creation_path_broadcasts": _each(trial, known_creation_broadcasts(trial)),
         "slab_mutex_waits": _each(trial, count),
@@ -129,6 +135,7 @@ def _bill_row(trial: Trial, cell: Cell, row: BillRow) -> dict[str, Any]:
         "origin": cell.origin.value,
         "path": cell.path.value,
         "requests": cell.requests,
+        "isolated": cell.isolated if trial.isolated_cpus else None,
         "calls": cell.calls,
         "broadcasts": cell.broadcasts,
         "under_slab_mutex": cell.under_slab_mutex if under_slab_mutex_known(trial) else None,

@@ -6,10 +6,13 @@ from typing import Any
 from kickwatch.attribution.stacks import top_of_stack
 from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.model import Trial
+from kickwatch.report.isolation import isolation_text
+from kickwatch.report.pairs import windows_text
 from kickwatch.report.sentence import sentence
 from kickwatch.report.summary import summarise
 
-_BILL_HEAD = ("reason", "origin", "path", "requests", "calls", "broadcasts", "sweeps/container", "quiet/s", "asked by")
+_CELL_HEAD, _ISOLATED_HEAD = ("reason", "origin", "path", "requests"), "isolated"
+_COST_HEAD = ("calls", "broadcasts", "sweeps/container", "quiet/s", "asked by")
 _WAIT_HEAD = ("waiter", "held by", "waits", "total ms", "longest ms")
 
 
@@ -31,7 +34,7 @@ def _head(trial: Trial, summary: dict[str, Any]) -> str:
     lines = [
         f"trial {trial.trial_id}: {summary['containers']} containers on {trial.node.engine} ({trial.node.network}), "
         f"Linux {trial.node.kernel}, {trial.node.cpus_online} CPUs, cgroup {trial.node.cgroup}",
-        f"two windows of {summary['window_s']:.1f} s ({', then '.join(trial.order)}), seed {trial.seed}; "
+        f"{windows_text(trial, summary)}; "
         f"kmem accounting {summary['kmem_accounting']}; "
         f"observers: IPIs {observers.ipis}, contention {observers.contention}",
     ]
@@ -47,23 +50,28 @@ def _head(trial: Trial, summary: dict[str, Any]) -> str:
 def _bill(summary: dict[str, Any]) -> str:
     if summary["bill"] is None:
         return "what the other CPUs were made to run is not known: no probe is armed"
-    rows = [
-        (
-            row["reason"],
-            row["origin"],
-            row["path"],
-            str(row["requests"]),
-            str(row["calls"] or ""),
-            str(row["broadcasts"] or ""),
-            _known(row["sweeps_per_container"], ".2f"),
-            f"{row['quiet_rate_hz']:.1f}",
-            top_of_stack(row["stack"]) if row["stack"] else "",
-        )
-        for row in summary["bill"]
-    ]
-    if not rows:
+    if not summary["bill"]:
         return ""
-    return "what the other CPUs were made to run while containers came and went:\n" + table(_BILL_HEAD, rows)
+    split = bool(summary["isolated_cpus"])
+    head = (*_CELL_HEAD, *((_ISOLATED_HEAD,) if split else ()), *_COST_HEAD)
+    rows = [_bill_row(row, split=split) for row in summary["bill"]]
+    return "what the other CPUs were made to run while containers came and went:\n" + table(head, rows)
+
+
+def _bill_row(row: dict[str, Any], *, split: bool) -> tuple[str, ...]:
+    """`split`: the requests to isolated CPUs are shown, too."""
+    return (
+        row["reason"],
+        row["origin"],
+        row["path"],
+        str(row["requests"]),
+        *((_known(row["isolated"]),) if split else ()),
+        str(row["calls"] or ""),
+        str(row["broadcasts"] or ""),
+        _known(row["sweeps_per_container"], ".2f"),
+        f"{row['quiet_rate_hz']:.1f}",
+        top_of_stack(row["stack"]) if row["stack"] else "",
+    )
 
 
 def _waits(summary: dict[str, Any]) -> str:
@@ -89,6 +97,7 @@ def _costs(trial: Trial, summary: dict[str, Any]) -> str:
     lines = [
         f"per container, all CPUs, above the quiet window: {counters}; requests {_known(each['requests'], '.1f')}",
         f"creation path: {_amount(each['creation_path_broadcasts'], 'broadcasts per container')}",
+        *filter(None, [isolation_text(trial, summary)]),
     ]
     batch = summary["canary"]
     if batch:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.journal.journal import Event, logger
@@ -13,7 +14,7 @@ _THREADS_END_WITHIN_S = 5.0
 _POLL_S = 0.01
 
 
-async def arm(*, keep: bool = False) -> ArmedObservers:
+async def arm(config: Config, *, keep: bool = False) -> ArmedObservers:
     """Arm the probes, then drop the capabilities that only arming needed.
 
     Worker threads end before that, since each thread has its own capabilities. `keep` drops nothing: a process that
@@ -22,7 +23,7 @@ async def arm(*, keep: bool = False) -> ArmedObservers:
     loop = asyncio.get_running_loop()
     arming = ThreadPoolExecutor(thread_name_prefix="arming")
     loop.set_default_executor(arming)
-    armed = await ArmedObservers.open()
+    armed = await ArmedObservers.open(config)
     arming.shutdown()  # returns at once: its threads are idle
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
     if not keep:

@@ -7,12 +7,15 @@ from contextlib import AsyncExitStack
 
 from kickwatch.configuration.limits import check_budget
 from kickwatch.configuration.types import Config
-from kickwatch.experiment.armed_observers import ArmedObservers
+from kickwatch.experiment.armed_observers import ArmedObservers, listed_cpus
 from kickwatch.journal.journal import Event, logger
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import enter_leaf
+from kickwatch.node.housekeeping import leave_isolated_cpus
+from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.lock import NodeLock
+from kickwatch.node.roots import HOST
 from kickwatch.outlets.journal_outlet import JournalOutlet
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 from kickwatch.outlets.outlet import Outlets, Report
@@ -63,7 +66,8 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, shutdow
         heartbeat = Heartbeat(notifier)
         heartbeat.status("arming the probes")
         await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
-        armed = await arm(keep=await asyncio.to_thread(drives_runtime, config))
+        leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
+        armed = await arm(config, keep=await asyncio.to_thread(drives_runtime, config))
         stack.callback(armed.close)
         outlets = Outlets([PrometheusOutlet(armed.observatory), JournalOutlet(), SummaryOutlet(), StatusFileOutlet()])
         stack.push_async_callback(outlets.close)

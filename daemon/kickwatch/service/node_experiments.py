@@ -120,10 +120,12 @@ class NodeExperiments:
 
     def open_rig(self, config: Config, known: EngineNames | None) -> NodeRigOpening:
         """A rig with the configured engine."""
+        self._armed.follow(config)
         return NodeRigOpening(Rig.open(config, self._armed, self._heartbeat, self._shutdown, known))
 
     def passive(self, config: Config, step: Step) -> Passive:
         """The bill of containers that others start."""
+        self._armed.follow(config)
         return Passive(config, self._armed, step)
 
     async def sweep(self, config: Config) -> int:

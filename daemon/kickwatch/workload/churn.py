@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from kickwatch.errors import EngineAnswerLostError, KickwatchError
+from kickwatch.journal.remark import Remark
 from kickwatch.model import Container
 from kickwatch.process.cancellation import detached_group, run_shielded
 from kickwatch.workload.barrier import Barrier, ContainerProcess
@@ -109,24 +110,34 @@ class Churn:
         self._next_start_s = 0.0
         self.attempted = 0  # containers that the engine was asked to create
 
-    async def run(self) -> tuple[Container, ...]:
-        """Run all containers and return them in order. A cancellation removes those in progress before it takes effect.
+    @property
+    def remarks(self) -> list[Remark]:
+        """What the kernel did not accept of the configured limits."""
+        return self._knobs.remarks
+
+    async def run(self, containers: int | None = None) -> tuple[Container, ...]:
+        """Run the next `containers` of the plan, or all that are left, and return them in order.
+
+        A cancellation removes those in progress before it takes effect.
 
         An error that is not a single container's, such as an engine that is gone, hits all workers. The first such
         KickwatchError is raised, without an exception group.
         """
         done: list[Container] = []
         failed: KickwatchError | None = None
+        left = self._plan.containers - self._next_index
+        count = left if containers is None else min(containers, left)
+        end = self._next_index + count
 
         async def work() -> None:
-            while self._next_index < self._plan.containers:
+            while self._next_index < end:
                 index, self._next_index = self._next_index, self._next_index + 1
                 await self._pace()
                 done.append(await self._run_one(index))
 
         async def workers() -> None:
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(min(self._plan.concurrency, self._plan.containers)):
+                for _ in range(min(self._plan.concurrency, count)):
                     tasks.create_task(work())
 
         try:

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from at_a_terminal import AtATerminal
+from builders import kick, trial
 from command import DIES_WITH_US, CommandResult
+from kickwatch.commands.trial import _rendered
+from kickwatch.detect.single import one_shot
+from kickwatch.detect.verdict import ReasonedVerdict
+from kickwatch.experiment.own_work import OwnWork, Reached, Work
 from slowness import SLOWNESS
 
 ROOT = Path(__file__).parents[3]
@@ -93,3 +98,25 @@ def test_a_full_standard_error_does_not_change_the_verdict(environment: Mapping[
     for where in ("/dev/full", "&-"):
         done = run(f"trial 2>{where}", environment)
         assert (done.status, "verdict: broadcasting" in done.out) == (3, True)
+
+
+@pytest.mark.parametrize("isolated", [(), (2, 3)])
+def test_what_kickwatch_sent_to_isolated_cpus_is_in_the_output_where_there_are_some(isolated: tuple[int, ...]) -> None:
+    trials = [trial(kick(36), count=12)]
+    single = one_shot(trials)
+    judgement = ReasonedVerdict(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
+    own = OwnWork(isolated)
+    if isolated:
+        own.reached[Work.ARMING] = Reached(interrupts=132)
+        own.reached[Work.CONTROL] = Reached(requests=0, interrupts=2)
+    figures = json.loads(_rendered(trials, single, judgement, own, as_json=True))["own_work"]
+    text = _rendered(trials, single, judgement, own, as_json=False)
+    if isolated:
+        assert figures == {
+            "arming": {"requests": None, "interrupts": 132},
+            "control": {"requests": 0, "interrupts": 2},
+        }
+        assert text.endswith("by any sender: arming 132 interrupts; control 0 requests, 2 interrupts")
+    else:
+        assert figures is None
+        assert "by any sender" not in text

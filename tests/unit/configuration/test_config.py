@@ -68,6 +68,12 @@ def test_file_and_sets_override_in_turn(file: Path) -> None:
         ("workload.kmem_tcp_limit_bytes=33554432", "workload", "kmem_tcp_limit_bytes", 33554432),
         ("workload.kmem_limit_bytes=0x1000", "workload", "kmem_limit_bytes", 4096),
         ("trial.window_s=1e1", "trial", "window_s", 10.0),
+        ("node.isolated_cpus=4-7,12", "node", "isolated_cpus", "4-7,12"),
+        ("node.isolated_cpus=4", "node", "isolated_cpus", "4"),
+        ("node.isolated_cpus=", "node", "isolated_cpus", ""),
+        ("control.cpus=3,4", "control", "cpus", "3,4"),
+        ("control.cpus=0-1", "control", "cpus", "0-1"),
+        ("control.cpus=", "control", "cpus", ""),
     ],
 )
 def test_set_takes_toml_values_and_bare_strings(assignment: str, section: str, name: str, value: object) -> None:
@@ -115,6 +121,14 @@ def test_set_takes_a_list() -> None:
         ("state.directory=", "state.directory cannot be '': give an absolute path"),
         ("workload.command=sleep", "cannot be 'sleep': give a list of strings"),
         ("workload.command=[1]", "cannot be [1]: give a list of strings"),
+        ("node.isolated_cpus=all", "cannot be 'all': give a list of CPUs (2,4-7), or an empty string"),
+        ("node.isolated_cpus=4-", "cannot be '4-': give a list of CPUs"),
+        ("control.cpus=any", "cannot be 'any': give a list of CPUs"),
+        ("control.cpus=5", "control.cpus cannot be '5': give at least two CPUs: one asks the others"),
+        ("control.cpus=5-5", "give at least two CPUs"),
+        ("control.cpus=5,5-5", "give at least two CPUs"),
+        ("control.cpus=4-3", "4-3 ends before it begins"),
+        ("node.isolated_cpus=0,7-4", "cannot be '0,7-4': 7-4 ends before it begins: write 4-7"),
         ("workload.concurrency", "is not KEY=VALUE: write --set trial.window_s=5"),
         ("=5", "is not KEY=VALUE"),
         ("workload=5", "unknown key workload: valid keys are workload.enabled, workload.image"),
@@ -126,7 +140,8 @@ def test_set_takes_a_list() -> None:
         ("trail.qqqqqqq=5", "unknown key trail.qqqqqqq: did you mean trial?"),
         (
             "zzz=5",
-            "unknown key zzz: valid sections are engine, workload, trial, budget, guard, service, metrics, state, log",
+            "unknown key zzz: valid sections are "
+            "engine, node, workload, trial, control, budget, guard, service, metrics, state, log",
         ),
         ("a\nb=5", "unknown key 'a\\nb'"),
         ("workload.command=[]]", "cannot be '[]]': give a list of strings"),
@@ -181,7 +196,7 @@ def test_unknown_keys_are_warnings_where_asked(file: Path) -> None:
     assert loaded.warnings == (
         f"{file}: unknown key workload.concurency: did you mean workload.concurrency?",
         f"{file}: unknown key future: valid sections are "
-        "engine, workload, trial, budget, guard, service, metrics, state, log",
+        "engine, node, workload, trial, control, budget, guard, service, metrics, state, log",
         "--set trial.windows=5: unknown key trial.windows: did you mean trial.window_s?",
     )
 

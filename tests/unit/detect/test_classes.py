@@ -54,7 +54,7 @@ def observed_by(cell: Cell) -> set[StreamName]:
     """The streams that observe the broadcasts of a cell in the churn window."""
     seen = observations_of(trial(cell))
     observed = {name for name, amounts in seen.amounts.items() if any(amounts)}
-    return observed | {name for name, (churn, quiet) in seen.pairs.items() if churn != quiet}
+    return observed | {name for name, (churn, quiet) in seen.windows.items() if churn != quiet}
 
 
 @pytest.mark.parametrize("path", Path)

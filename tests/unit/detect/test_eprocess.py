@@ -228,7 +228,7 @@ def test_the_cache_changes_nothing() -> None:
 def test_the_mean_of_a_trial_is_one_step(xs: list[float]) -> None:
     process = EpochEProcess(Wager(Null(0.05, 4.0)))
     mean = sum(min(x, 4.0) for x in xs) / len(xs)
-    assert process.step_mean(process.start(), xs) == process.step(process.start(), mean)
+    assert process.step_trial(process.start(), xs) == process.step(process.start(), mean)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 1.0])), max_size=6))

@@ -88,7 +88,7 @@ def test_late_broadcasts_are_never_negative(rises: list[int | None], created: in
 def test_no_container_no_observation() -> None:
     seen = observations_of(trial(kick(5), containers=()))
     assert set(seen.amounts) == {StreamName.CANARY}
-    assert seen.pairs == seen.cell_costs == {}
+    assert seen.windows == seen.cell_costs == {}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_broadcasts_of_no_attributed_stream_are_compared_with_the_quiet_window(o
     strange = cell(origin, path, 9)
     seen = observations_of(trial(strange, quiet=window("quiet", replace(strange, broadcasts=2))))
     assert not any(map(any, seen.amounts.values()))
-    assert seen.pairs[StreamName.ELSEWHERE] == (9.0, 2.0)
+    assert seen.windows[StreamName.ELSEWHERE] == (9.0, 2.0)
     assert seen.elsewhere_above_quiet == 7.0
 
 
@@ -149,7 +149,7 @@ def test_a_key_switched_or_mappings_purged_now_and_then_is_no_toss(
     strange = cell(Origin.VMALLOC, Path.OTHER, churn)
     one = trial(strange, quiet=window("quiet", replace(strange, broadcasts=quiet)), count=containers)
     seen = observations_of(one)
-    assert (seen.pairs[StreamName.ELSEWHERE] != (0.0, 0.0)) is toss
+    assert (seen.windows[StreamName.ELSEWHERE] != (0.0, 0.0)) is toss
     assert seen.elsewhere_above_quiet == churn - quiet
 
 
@@ -183,7 +183,7 @@ def test_failed_containers_with_broadcasts_are_no_evidence_for_quiet() -> None:
 def test_a_tracers_broadcasts_are_in_no_stream_since_they_void_the_trial() -> None:
     seen = observations_of(trial(cell(Origin.TRACING, Path.OTHER, 46)))
     assert not any(map(any, seen.amounts.values()))
-    assert seen.pairs[StreamName.ELSEWHERE] == (0.0, 0.0)
+    assert seen.windows[StreamName.ELSEWHERE] == (0.0, 0.0)
 
 
 def single_requests(requests: int, **fields: object) -> Cell:
@@ -220,7 +220,7 @@ def test_waits_on_the_create_path_count_and_the_others_are_compared() -> None:
     churn = window("churn", TLB, waits=(wait(46, path=Path.CREATE), wait(9)))
     seen = observations_of(trial(churn=churn, quiet=window("quiet", waits=(wait(4),))))
     assert seen.amounts[StreamName.CONTENTION] == (2.0,)
-    assert seen.pairs[StreamName.CONTENTION_EXCESS] == (9.0, 4.0)
+    assert seen.windows[StreamName.CONTENTION_EXCESS] == (9.0, 4.0)
     assert seen.longest_wait_ns == 9_000_000
 
 
@@ -230,7 +230,7 @@ def test_waits_on_the_create_path_count_and_the_others_are_compared() -> None:
 def test_waits_that_could_not_be_seen_are_no_observation(unknown: dict[str, object]) -> None:
     seen = observations_of(trial(**unknown))
     assert StreamName.CONTENTION not in seen.amounts
-    assert StreamName.CONTENTION_EXCESS not in seen.pairs
+    assert StreamName.CONTENTION_EXCESS not in seen.windows
 
 
 def _batch(**fields: object) -> CanaryBatch:

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from kickwatch.detect import oneshot
 from kickwatch.detect.lives import Churned
 from kickwatch.detect.oneshot import OneShot, Run
-from kickwatch.detect.streams import StreamName, allowance_of
+from kickwatch.detect.pairs import PairWager
+from kickwatch.detect.streams import Allowance, StreamName, allowance_of
 from kickwatch.model import Verdict
 
 CANARY, SIGNATURE = allowance_of(StreamName.CANARY), allowance_of(StreamName.SIGNATURE)
 
 
-def after(test: OneShot, containers: list[float]) -> Run:
-    run = test.start()
+def after(test: OneShot, containers: list[float], run: Run | None = None) -> Run:
+    run = run or test.start()
     for x in containers:
         run = test.container(run, x)
     return run
@@ -34,8 +35,14 @@ def test_8_containers_with_3_each_are_broadcasting(canary: object) -> None:
     assert after(test, [3.0] * 8).verdict is Verdict.BROADCASTING
 
 
-def test_4_containers_with_1_broadcast_each_or_3_with_3_are_broadcasting_and_no_fewer() -> None:
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("canary", [None, CANARY])
+def test_4_containers_with_1_broadcast_each_or_3_with_3_are_broadcasting_and_no_fewer(
+    pairs: bool, canary: Allowance | None
+) -> None:
     test = OneShot(canary=CANARY, signature=SIGNATURE)  # as `kickwatch trial` runs it; both may stay at zero
+    if pairs:
+        test = OneShot(canary=canary, signature=SIGNATURE, pairs=PairWager())
     assert after(test, [1.0] * 4).verdict is Verdict.BROADCASTING
     assert after(test, [1.0] * 3).verdict is Verdict.UNKNOWN
     assert after(test, [3.0] * 3).verdict is Verdict.BROADCASTING
@@ -70,10 +77,72 @@ def test_a_signature_without_a_stake_is_refused() -> None:
         test.signature(test.start(), 32.0)
 
 
-def test_a_signature_decides_at_once() -> None:
-    test = OneShot(canary=CANARY, signature=SIGNATURE)
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_signature_decides_at_once(pairs: bool) -> None:
+    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=PairWager() if pairs else None)
     assert test.signature(test.start(), 32.0).verdict is Verdict.BROADCASTING
     assert test.signature(test.start(), 5.0).verdict is Verdict.UNKNOWN
+
+
+def test_pairs_without_a_stake_are_refused() -> None:
+    test = OneShot()
+    with pytest.raises(ValueError, match="before the run"):
+        test.paired(test.start(), (1.0,))
+
+
+@pytest.mark.parametrize(("canary", "containers"), [(None, 19), (CANARY, 20)])
+def test_pairs_alone_decide_after_20_containers(canary: Allowance | None, containers: int) -> None:
+    test = OneShot(canary=canary, signature=SIGNATURE, pairs=PairWager())
+    run = test.paired(test.start(), (1.0,) * containers)
+    assert (run.verdict, run.elsewhere) == (Verdict.BROADCASTING, True)
+    assert test.paired(test.start(), (1.0,) * (containers - 1)).verdict is Verdict.UNKNOWN
+
+
+def test_pairs_convict_after_the_creation_path_was_acquitted() -> None:
+    test = OneShot(pairs=PairWager())
+    run = after(test, [0.0] * 23)
+    assert run.verdict is Verdict.QUIET
+    run = test.paired(run, (1.0,) * 23)
+    assert (run.verdict, run.elsewhere) == (Verdict.BROADCASTING, True)
+    assert test.paired(run, (-3.0,) * 500).verdict is Verdict.BROADCASTING
+
+
+def test_pairs_that_were_not_needed_are_no_reason() -> None:
+    test = OneShot(pairs=PairWager())
+    run = test.paired(after(test, [3.0] * 8), (1.0,) * 23)
+    assert (run.verdict, run.elsewhere) == (Verdict.BROADCASTING, False)
+
+
+def test_ties_do_not_delay_the_creation_path() -> None:
+    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=PairWager())
+    run = test.paired(test.start(), (0.0,) * 40)
+    assert after(test, [1.0] * 4, run).verdict is Verdict.BROADCASTING
+
+
+@given(st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=25))
+def test_the_evidence_is_the_mean_of_its_stakes(xs: list[float]) -> None:
+    test = OneShot(canary=CANARY, signature=SIGNATURE, pairs=PairWager())
+    run = test.paired(test.start(), tuple(xs))
+    assert run.pairs is not None
+    money = run.pairs.total().capped(1e300)
+    assert test.evidence(run)[0].capped(1e300) == pytest.approx(1 / 2 + 1 / 4 + 1 / 8 + money / 8)
+
+
+def test_pairs_need_as_many_containers_as_they_say() -> None:
+    test = OneShot(pairs=PairWager())
+    run = test.paired(after(test, [0.0] * 23), (1.0, 0.0) * 11)
+    more = test.needs(run, convicted=True)
+    assert test.needs(run) == 0
+    assert more
+    pattern = ((1.0, 0.0) * 40)[:more]
+    assert test.paired(run, pattern).verdict is Verdict.BROADCASTING
+    assert test.paired(run, pattern[:-1]).verdict is Verdict.QUIET
+
+
+def test_pairs_that_never_decide_need_no_number() -> None:
+    test = OneShot(pairs=PairWager())
+    run = test.paired(after(test, [0.0] * 23), (1.0, -1.0) * 11)
+    assert test.needs(run, convicted=True) is None
 
 
 @settings(max_examples=50)

@@ -3,6 +3,7 @@
 import pytest
 
 from kickwatch.detect import sentences
+from kickwatch.detect.sentences import Beside
 from kickwatch.detect.streams import STREAMS, Stream, StreamName
 from kickwatch.detect.track import Onset, Turn
 
@@ -20,12 +21,30 @@ def test_the_sentence_of_an_alarm() -> None:
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("counters", [False, True])
 def test_every_stream_has_its_sentences(stream: Stream, counters: bool) -> None:
-    text = sentences.raised(stream, ALARM, counters=counters)
+    text = sentences.raised(stream, ALARM, Beside(counters=counters))
     assert text.startswith("12 of the last 12 ")
     assert "{" not in text
     assert ("half of them" in text) is stream.coin
     assert ("(allowed: 1 in " in text) is (not stream.coin and stream.name is not StreamName.BPF)
-    assert sentences.ended(stream, END).startswith("the last 37 ")
+    assert sentences.ended(stream, END).startswith("over 40 trials, " if stream.paired else "the last 37 ")
+
+
+def test_the_sentences_of_pairs_count_containers_and_name_the_function() -> None:
+    stream = STREAMS[StreamName.ELSEWHERE_PAIRS]
+    assert sentences.raised(stream, ALARM, Beside(mostly="do_sync_core")) == (
+        "12 of the last 12 containers came with more broadcasts from outside the creation path (mostly do_sync_core)"
+        " than as much time without a container (by chance: half of them at most);"
+        " evidence 3.1e9 against a threshold of 5.3e8; first seen at trial 0badcafe"
+    )
+    assert sentences.ended(stream, END) == (
+        "over 40 trials, containers came with no more than as much time without them (the last 37 never with more);"
+        " evidence of recovery 1.2e4 against a threshold of 1.0e4"
+    )
+
+
+def test_a_burst_is_not_taken_for_a_container() -> None:
+    text = sentences.raised(STREAMS[StreamName.ISOLATION], ALARM, Beside(bursts=True))
+    assert text.startswith("12 bursts among the last 12 containers came with more requests to isolated CPUs than")
 
 
 def test_the_sentence_of_a_recovery() -> None:

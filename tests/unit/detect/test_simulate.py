@@ -3,13 +3,15 @@
 # ruff: noqa: S311 - random numbers of a study, no secrets
 
 import json
-from itertools import islice
+from collections import Counter
+from itertools import chain, islice
 from random import Random
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 
+from kickwatch.detect.pairs import PairWager
 from kickwatch.detect.simulate import run_simulation, study, to_json
 from kickwatch.detect.simulate.bounds import mean_lower, mean_upper, quantile, quantile_bounds
 from kickwatch.detect.simulate.command import simulate
@@ -18,10 +20,13 @@ from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_
 from kickwatch.detect.simulate.laws import draws, poisson, poisson_masses, two_point
 from kickwatch.detect.simulate.nulls import NULLS, Scenario
 from kickwatch.detect.simulate.outside import OUTSIDE
+from kickwatch.detect.simulate.pair_effects import PairEffect
+from kickwatch.detect.simulate.pair_nulls import PAIR_NULLS, PairScenario
 from kickwatch.detect.simulate.plot import to_svg
 from kickwatch.detect.simulate.report import to_text
 from kickwatch.detect.simulate.study import SimulationResult
 from kickwatch.detect.simulate.tasks import THRESHOLD, Task, TaskKind, run_task
+from kickwatch.detect.wager import NINE
 
 # Each kind of work once, small enough for a unit test.
 TINY = (
@@ -35,6 +40,8 @@ TINY = (
     (TaskKind.RECOVERY, THRESHOLD, 3, 1),
     (TaskKind.START, THRESHOLD, 2, 1),
     (TaskKind.UNKNOWN, THRESHOLD, 1, 1),
+    (TaskKind.PAIR_NULL, 20.0, 2, 1),
+    (TaskKind.PAIR_EFFECT, THRESHOLD, 3, 1),
 )
 
 
@@ -95,14 +102,32 @@ def test_a_weight_is_at_most_horizon_over_threshold() -> None:
 
 
 def test_rare_nulls_are_at_the_edge_and_errors_within_the_null() -> None:
+    """At the edge, the factor of every bet has a mean of 1; within the null, of at most 1."""
     for rare in (*RARE_NULLS, *RARE_ERRORS):
-        null = rare.wager().null
-        mean = sum(min(x, null.clip) * mass for x, mass in rare.masses.items())
         assert sum(rare.masses.values()) == pytest.approx(1.0)
-        assert mean <= null.mean * (1.0 + 1e-9)
-    for edge in RARE_NULLS:
-        mean = sum(min(x, edge.wager().null.clip) * mass for x, mass in edge.masses.items())
-        assert mean == pytest.approx(edge.wager().null.mean, rel=1e-6)
+        rows = [(mass, rare.wager().factors(x)) for x, mass in rare.masses.items()]
+        means = [sum(mass * factors[bet] for mass, factors in rows) for bet in range(NINE)]
+        assert max(means) <= 1.0 + 1e-9
+        if rare in RARE_NULLS:
+            assert means == pytest.approx([1.0] * NINE, rel=1e-5)
+
+
+@pytest.mark.parametrize("scenario", PAIR_NULLS, ids=lambda s: s.name)
+def test_pairs_of_healthy_nodes_take_money_from_every_bet(scenario: PairScenario) -> None:
+    """Or leave it as it is: the mean factor of each bet, within what chance does in 200,000 pairs."""
+    differences = Counter(chain.from_iterable(islice(scenario.node.trials(Random(7)), 50_000)))
+    wager = PairWager(scenario.allowed)
+    for bet in range(NINE):
+        mean = sum(wager.factors(x)[bet] * count for x, count in differences.items()) / differences.total()
+        assert mean < 1.0 + 4.5 / 200_000**0.5
+
+
+@pytest.mark.parametrize(
+    ("effect", "containers"),
+    [(PairEffect(1.0, "exact", 0.0, one_run=True), 20), (PairEffect(1.0, "exact", 0.0, one_run=False), 34)],
+)
+def test_a_broadcast_with_each_container_takes_as_many_containers(effect: PairEffect, containers: int) -> None:
+    assert effect.containers()(Random(1)) == containers
 
 
 def test_importance_sampling_agrees_with_plain_runs() -> None:
@@ -128,7 +153,10 @@ def test_progress_counts_to_the_end(tiny: None) -> None:
 
 def test_json_has_the_agreed_shape(result: SimulationResult) -> None:
     decoded = json.loads(to_json(result))
-    assert set(decoded) == {"nulls", "effects", "quiet"}
+    assert set(decoded) == {"nulls", "effects", "quiet", "pairs"}
+    keys = {"broadcasts_per_container", "background", "law", "one_run", "allowed", "median", "p95"}
+    assert {frozenset(pairs) for pairs in decoded["pairs"]} == {frozenset(keys)}
+    assert {null.name for null in PAIR_NULLS} <= {null["name"] for null in decoded["nulls"]}
     assert {frozenset(null) for null in decoded["nulls"]} == {
         frozenset({"name", "threshold", "arl_bound", "arl_lower95"})
     }
@@ -146,10 +174,17 @@ def test_json_has_the_agreed_shape(result: SimulationResult) -> None:
 def test_text_and_picture_name_everything(result: SimulationResult) -> None:
     text, picture = to_text(result), ElementTree.fromstring(to_svg(result))  # noqa: S314 - our own picture
     words = " ".join(picture.itertext())
-    for null in result.nulls:
+    for null in (*result.nulls, *result.pair_nulls):
         assert null.name in text
         assert null.name in words
-    for name in ("Outside the promise", "without clipping", "Wrong verdicts", "Recovery", "share of time"):
+    for name in (
+        "Outside the promise",
+        "without clipping",
+        "Wrong verdicts",
+        "Recovery",
+        "share of time",
+        "no allowance",
+    ):
         assert name in text
 
 
@@ -157,7 +192,7 @@ def test_the_command_prints_json_and_draws(tiny: None, tmp_path_factory: pytest.
     picture = tmp_path_factory.mktemp("plot") / "study.svg"
     done = CliRunner().invoke(simulate, ["--quick", "--json", "--jobs", "1", "--plot", str(picture)])
     assert done.exit_code == 0, done.output
-    assert set(json.loads(done.stdout)) == {"nulls", "effects", "quiet"}
+    assert set(json.loads(done.stdout)) == {"nulls", "effects", "quiet", "pairs"}
     assert picture.read_text().startswith("<svg")
 
 

@@ -19,7 +19,8 @@ from kickwatch.model import (
     Trial,
     Verdict,
 )
-from watching import lives, serial
+from watching import flips as flips_elsewhere
+from watching import lives, paired, serial
 
 FLIP = Cell(
     reason="do_sync_core", func="do_sync_core", origin=Origin.MEMCG, path=Path.CREATE, requests=9, calls=3, broadcasts=3
@@ -110,6 +111,78 @@ def test_doubt_keeps_the_broadcasts_that_were_seen_and_prevents_quiet() -> None:
     doubt = {"kmem_accounting": KmemAccounting.UNKNOWN}
     assert one_shot([replace(flips(23), **doubt)]).verdict is Verdict.BROADCASTING
     assert one_shot([replace(serial(number=23), **doubt)]).reasons == ("kmem_accounting_unknown",)
+
+
+# --- pairs of halves
+
+
+def test_a_broadcast_that_comes_with_each_container_is_proven_in_one_trial() -> None:
+    """From elsewhere, at one each: no stack attributes it, and 23 quiet lives do not acquit it."""
+    for batch in (None, CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts())):
+        single = one_shot([paired(*[1] * 23, canary=batch)])
+        assert (single.verdict, single.reasons) == (Verdict.BROADCASTING, ("broadcasts_elsewhere",))
+        assert single.more_containers == 0
+        assert single.evidence_needed == "1.0e4"
+
+
+def test_undecided_pairs_say_how_many_more_containers_decide() -> None:
+    often = paired(*[1, 0] * 11, 1)
+    single = one_shot([often])
+    assert (single.verdict, single.reasons) == (Verdict.UNKNOWN, ("broadcasts_elsewhere",))
+    assert single.more_containers == 15
+    assert single.text.endswith("about 15 more containers decide")
+    assert one_shot([often, paired(*[1, 0] * 8)]).reasons == ("broadcasts_elsewhere",)
+    assert one_shot([often, paired(*[1, 0] * 8)]).verdict is Verdict.BROADCASTING
+
+
+def test_pairs_acquit_once_the_difference_is_small() -> None:
+    often = paired(*[1, 0] * 11, 1)
+    assert one_shot([often, paired(*[0] * 23)]).verdict is Verdict.QUIET
+
+
+def test_one_busy_half_is_no_broadcast_with_each_container() -> None:
+    """The rule for whole windows leaves the verdict open."""
+    busy = paired(30, *[0] * 22)
+    assert one_shot([busy]).verdict is Verdict.QUIET
+    assert one_shot([replace(busy, pairs=())]).reasons == ("broadcasts_elsewhere",)
+
+
+def test_what_comes_after_the_last_half_is_compared_by_its_rate() -> None:
+    """Work that containers leave for later, while the kernel's work runs out: no pair can see it."""
+    late = paired(*[0] * 23)
+    late = replace(late, churn=replace(late.churn, cells=(*late.churn.cells, flips_elsewhere(23))))
+    assert one_shot([late]).reasons == ("broadcasts_elsewhere",)
+    longer = replace(late, churn=replace(late.churn, duration_ns=2 * late.quiet.duration_ns))
+    known = replace(longer, quiet=replace(late.quiet, cells=(*late.quiet.cells, flips_elsewhere(20))))
+    assert one_shot([known]).verdict is Verdict.QUIET
+
+
+def test_pairs_that_were_outlasted_convict_nobody() -> None:
+    one = paired(*[1] * 23)
+    outlasted = replace(one, pairs=tuple(replace(pair, outlasted=True) for pair in one.pairs))
+    single = one_shot([outlasted] * 5)
+    assert (single.verdict, single.more_containers) == (Verdict.UNKNOWN, None)
+
+
+def test_the_creation_path_and_the_pairs_are_both_reasons() -> None:
+    one = paired(*[1] * 23)
+    cells = (*one.churn.cells, replace(FLIP, broadcasts=69))
+    both = replace(one, churn=replace(one.churn, cells=cells), containers=lives(23, 3))
+    assert one_shot([both]).reasons == ("creation_path_broadcasts",)  # which decides long before
+    late = replace(both, containers=lives(23, 0))
+    assert one_shot([late]).reasons == ("creation_path_broadcasts", "broadcasts_elsewhere")
+
+
+def test_pairs_of_a_void_or_blind_trial_prove_nothing() -> None:
+    one = paired(*[1] * 23)
+    assert one_shot([replace(one, void="suspended")]).reasons == ("disturbed",)
+    assert one_shot([replace(one, control=Control(passed=False, detail="counted 0"))]).reasons == ("blind",)
+
+
+def test_a_whole_trial_among_paired_ones_keeps_its_rule() -> None:
+    whole = serial(0, flips_elsewhere(40), number=23)
+    assert one_shot([paired(*[0] * 23), whole]).reasons == ("broadcasts_elsewhere",)
+    assert one_shot([paired(*[0] * 60), whole]).verdict is Verdict.QUIET
 
 
 def test_failed_containers_do_not_count() -> None:

@@ -1,7 +1,8 @@
 """The workload of a trial on a fake engine: what it restores, what it began however it ends, what it notes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, ImageAbse
 from kickwatch.experiment.engine_setup import EngineSetup
 from kickwatch.experiment.engine_workload import EngineWorkload, broadcasts_since
 from kickwatch.experiment.kmem_accounting import KmemFacts
+from kickwatch.experiment.own_work import OwnWork, Work
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
@@ -115,10 +117,17 @@ class Canary:
     """Has something to restore, or not."""
 
     gone = ""
+    batch = 0
 
     async def restore(self) -> str:
         gone, self.gone = self.gone, ""
         return gone
+
+    async def create_batch(self, memcgs: int) -> None:
+        self.batch = memcgs
+
+    async def remove_batch(self) -> None:
+        self.batch = 0
 
 
 def workload(engine: Engine, image: str = "", version: CgroupVersion = CgroupVersion.V1) -> EngineWorkload:
@@ -205,6 +214,17 @@ async def test_cancelled_at_any_call_it_leaves_no_container_and_knows_what_it_be
         assert here.remarks == []
 
 
+async def test_bursts_of_one_trial_are_one_churn() -> None:
+    """Their containers are numbered through, and the first burst's remarks are not repeated."""
+    engine = Engine()
+    here = workload(engine)
+    here.containers = 5
+    done = [container.index for _ in range(3) for container in await here.churn(2)]
+    assert done == [0, 1, 2, 3, 4]
+    assert here.begun == engine.created == 5
+    assert here.remarks == [KNOB_REMARK]
+
+
 async def test_an_engine_that_goes_away_leaves_the_number_of_containers_begun() -> None:
     engine = Engine()
     here = workload(engine)
@@ -233,3 +253,32 @@ async def test_the_facts_on_kernel_memory(
     here.kernel_memory_paid = True
     deferred = version is CgroupVersion.V2
     assert await here.kmem_facts() == KmemFacts(disabled=disabled, deferred=deferred, paid=True)
+
+
+async def test_memory_is_reclaimed_only_if_it_is_this_trials_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    reclaimed: list[Path] = []
+    monkeypatch.setattr("kickwatch.experiment.engine_workload.reclaim", reclaimed.append)
+    here = workload(Engine())
+    await here.reclaim()
+    assert len(reclaimed) == 1
+    here.reclaims = False
+    await here.reclaim()
+    assert len(reclaimed) == 1
+
+
+async def test_what_reaches_isolated_cpus_during_canary_and_reclaim_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kickwatch.experiment.engine_workload.reclaim", lambda _: "")
+    begun: list[tuple[Work, object]] = []
+
+    class Own(OwnWork):
+        @asynccontextmanager
+        async def during(self, work: Work, observatory: object = None) -> AsyncIterator[None]:
+            begun.append((work, observatory))
+            yield
+
+    here, armed = workload(Engine()), object()
+    here.own, here.observatory = Own(), armed  # type: ignore[assignment]
+    await here.create_batch(9)
+    await here.remove_batch()
+    await here.reclaim()
+    assert begun == [(Work.CANARY, armed), (Work.CANARY, armed), (Work.RECLAIM, armed)]

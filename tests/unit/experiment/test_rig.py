@@ -8,7 +8,7 @@ import pytest
 
 from kickwatch.configuration.types import Config
 from kickwatch.experiment.engine_setup import EngineSetup
-from kickwatch.experiment.rig import Rig
+from kickwatch.experiment.rig import RECLAIM_EVERY, Rig
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.workload.engine import EngineInfo
@@ -64,3 +64,16 @@ def test_files_that_cannot_be_read_make_no_other_node(monkeypatch: pytest.Monkey
     monkeypatch.setattr(kernel, "rcu_expedited", refused)
     monkeypatch.setattr(kernel, "boot_id", lambda: "")
     assert here.node() == before
+
+
+def test_where_cpus_are_isolated_dying_memcgs_are_reclaimed_seldom() -> None:
+    """A reclaim makes other CPUs drain their LRU batches, isolated ones too."""
+    here: Any = make_rig(Engine())
+    here.armed.creation_broadcasts = lambda: None
+    here.armed.observatory.isolated_cpus = ()
+    assert [here.workload("0badcafe", 1).reclaims for _ in range(12)] == [True] * 12
+    here = make_rig(Engine())
+    here.armed.creation_broadcasts = lambda: None
+    here.armed.observatory.isolated_cpus = (3,)
+    reclaims = [here.workload("0badcafe", 1).reclaims for _ in range(2 * RECLAIM_EVERY)]
+    assert [number for number, one in enumerate(reclaims, 1) if one] == [RECLAIM_EVERY, 2 * RECLAIM_EVERY]

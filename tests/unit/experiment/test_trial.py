@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from builders import TLB, containers, kick, trial
 from kickwatch.errors import EngineError
 from kickwatch.experiment.kmem_accounting import KmemFacts
-from kickwatch.experiment.trial import order_of
+from kickwatch.experiment.whole_windows import order_of
 from kickwatch.model import (
     CanaryBatch,
     ContentionRung,

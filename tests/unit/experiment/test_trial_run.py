@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from kickwatch.configuration.types import Config, TrialConfig
+from kickwatch.configuration.types import Config, Design, TrialConfig
 from kickwatch.errors import EngineError
 from kickwatch.experiment import trial_run
-from kickwatch.experiment.trial import order_of
 from kickwatch.experiment.trial_run import TrialRun
+from kickwatch.experiment.whole_windows import order_of
 from kickwatch.journal.remark import Remark, RemarkKind
 from virtual_trial import FakeObservers, FakeWorkload, Stage, VirtualClock
 
 REMARK = Remark(RemarkKind.KNOB_IGNORED, "the kernel ignores this knob")
-CONFIG = TrialConfig(window_s=3.0, settle_s=7.0, seed=40, canary_memcgs=9)
+CONFIG = TrialConfig(window_s=3.0, settle_s=7.0, seed=40, canary_memcgs=9, design=Design.WHOLE)
 
 
 @pytest.fixture
@@ -25,8 +25,9 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def rig(stage: Stage, config: TrialConfig = CONFIG) -> Any:
-    def workload(trial_id: str) -> FakeWorkload:
+    def workload(trial_id: str, containers: int) -> FakeWorkload:
         assert trial_id
+        assert containers
         made = FakeWorkload(stage)
         made.remarks = [REMARK]  # type: ignore[attr-defined]
         return made
@@ -37,6 +38,7 @@ def rig(stage: Stage, config: TrialConfig = CONFIG) -> Any:
         armed=FakeObservers(stage),
         workload=workload,
         alive=lambda: stage.alive_at_s.append(stage.now_s),
+        life_s=0.3,
     )
 
 
@@ -75,3 +77,23 @@ async def test_what_began_is_known_after_a_failure(stage: Stage) -> None:
         await run.run()
     assert run.begun == 1
     assert run.remarks == [REMARK]
+
+
+def test_two_trials_of_three_are_paired(stage: Stage) -> None:
+    def designs(design: Design) -> list[bool]:
+        here = rig(stage, TrialConfig(design=design))
+        return [TrialRun(here, 1, stage.texts.append, number)._settings().paired for number in range(6)]
+
+    assert designs(Design.MIXED) == [True, True, False, True, True, False]
+    assert designs(Design.PAIRED) == [True] * 6
+    assert designs(Design.WHOLE) == [False] * 6
+    run = TrialRun(rig(stage, TrialConfig()), 1, stage.texts.append, 2, one_shot=True)
+    assert run._settings().paired
+
+
+async def test_the_next_trial_expects_lives_as_long_as_most_of_this_one(stage: Stage) -> None:
+    here = rig(stage)
+    first = TrialRun(here, 4, stage.texts.append)
+    assert first._settings().life_s == 0.3
+    await first.run()
+    assert TrialRun(here, 4, stage.texts.append)._settings().life_s == pytest.approx(0.227)

@@ -18,12 +18,12 @@ from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
 from beliefs import believing
-from builders import TLB, containers, kick, trial, wait, window
+from builders import TLB, containers, kick, trial, wait, window, with_isolated
 from kickwatch.configuration.types import Config, StateConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.rates import Pace
 from kickwatch.detect.state import Change, ChangeKind, TrialOutcome
-from kickwatch.detect.verdict import judge
+from kickwatch.detect.verdict import ReasonedVerdict, judge
 from kickwatch.journal.alert import Alert
 from kickwatch.journal.events import RATE, RATES, Event
 from kickwatch.journal.journal import (
@@ -45,9 +45,11 @@ from kickwatch.model import (
     IpiRung,
     KmemAccounting,
     Observers,
+    Origin,
     Trial,
     Verdict,
 )
+from kickwatch.model import Path as KernelPath
 from kickwatch.outlets.belief import belief_fields
 from kickwatch.outlets.bill import Bill
 from kickwatch.outlets.changes import alerts
@@ -198,8 +200,10 @@ def test_every_change_of_every_alarm_is_valid(alarm: AlarmKind, kind: ChangeKind
         hits=8,
     )
     outcome = TrialOutcome(trial="0badcafe", verdict=Verdict.BROADCASTING, changes=(change,))
-    (record,) = logged(*alerts(outcome, [trial(kick(12), churn=window("churn", TLB, kick(9), waits=(wait(),)))]))
-    assert_valid(record)
+    one = trial(kick(12), churn=window("churn", TLB, kick(9), waits=(wait(),)))
+    for recent in (one, with_isolated(one), replace(one, isolated_cpus=(2, 3))):
+        (record,) = logged(*alerts(outcome, [recent]))
+        assert_valid(record)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +226,19 @@ def test_the_alerts_of_a_single_trial_are_valid(one: Trial) -> None:
     assert records
     for record in records:
         assert_valid(record)
+
+
+@pytest.mark.parametrize("reasons", [("broadcasts_elsewhere",), ("creation_path_broadcasts", "broadcasts_elsewhere")])
+@pytest.mark.parametrize("isolated", [False, True])
+def test_the_alerts_of_a_trial_that_its_pairs_convict_are_valid(reasons: tuple[str, ...], isolated: bool) -> None:
+    judgement = ReasonedVerdict(verdict=Verdict.BROADCASTING, reasons=reasons, findings=())
+    stray = replace(kick(23), origin=Origin.NET, path=KernelPath.OTHER)
+    one = with_isolated(trial(stray)) if isolated else trial(stray)
+    records = logged(*alerts_of([one], judgement))
+    assert len(records) == len(reasons)
+    for record in records:
+        assert_valid(record)
+        assert ("isolated_cpus_hit" in record) is isolated
 
 
 def test_the_summary_is_valid_with_trials_without_and_in_doubt() -> None:
@@ -374,7 +391,8 @@ def test_the_catalog_names_only_fields_that_are_always_there(event: Event) -> No
 
 
 @pytest.mark.parametrize(
-    "event", [event for event in Event if event.endswith("_detected") or event == "observer_blind"]
+    "event",
+    [*(event for event in Event if event.endswith("_detected")), Event.ISOLATION_BROKEN, Event.OBSERVER_BLIND],
 )
 def test_the_catalog_says_what_an_alert_means_how_to_confirm_it_and_what_to_do(event: Event) -> None:
     _, text = catalog()[event.message_id]

@@ -1,6 +1,7 @@
 """The positive control while requests are lost: even an exact count proves nothing, and is repeated."""
 
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import pytest
 
 from fake_probe import FakeProbe
 from kickwatch.observe import bpf, control
-from kickwatch.observe.control import positive_control
+from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Observatory, Sample
@@ -65,12 +66,58 @@ class Losing(Observatory):
 
 @pytest.fixture(autouse=True)
 def on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "control_cpus", lambda: (0, 1))
+    monkeypatch.setattr(control, "control_cpus", lambda *_: (0, 1))
     monkeypatch.setattr(control, "Helper", Helper)
 
 
 async def passed(observatory: Losing) -> Any:
     return await positive_control(observatory)
+
+
+@pytest.fixture
+def eight_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The sysfs of a machine whose CPUs 0 to 8 are online. Our affinity allows 1 to 8."""
+    (tmp_path / "devices/system/cpu").mkdir(parents=True)
+    (tmp_path / "devices/system/cpu/online").write_text("0-8\n")
+    monkeypatch.setattr(control.os, "sched_getaffinity", lambda _: set(range(1, 9)))
+    return tmp_path
+
+
+def test_isolated_cpus_are_left_alone(eight_cpus: Path) -> None:
+    assert control_cpus((), (), eight_cpus) == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert control_cpus((4, 5, 6, 7), (), eight_cpus) == (1, 2, 3, 8)
+    assert control_cpus(range(2, 9), (), eight_cpus) == (1,)
+
+
+def test_chosen_cpus_are_used_in_their_order_isolated_or_not_if_they_are_online(eight_cpus: Path) -> None:
+    assert control_cpus((4, 5), (5, 0, 5, 4), eight_cpus) == (5, 0, 4)
+    assert control_cpus((), (9, 3), eight_cpus) == (3,)
+    assert control_cpus((), tuple(range(9)), eight_cpus) == tuple(range(8))  # never more than eight
+
+
+async def test_a_single_cpu_that_is_not_isolated_is_not_enough_and_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(control, "control_cpus", lambda _, chosen: chosen[:1] or (0,))
+    outcome = await positive_control(Losing([]))
+    assert not outcome.passed
+    assert outcome.cpus == (0,)
+    assert outcome.detail == "fewer than two CPUs that are neither isolated nor nohz_full: set control.cpus"
+    offline = await positive_control(Losing([]), (3, 4))
+    assert offline.detail == "fewer than two CPUs of control.cpus are online: set control.cpus to others"
+
+
+async def test_chosen_cpus_make_the_control_possible_where_all_others_are_isolated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observatory = Losing([])
+    observatory.isolated_cpus = (1,)
+    monkeypatch.setattr(control, "control_cpus", control_cpus)
+    monkeypatch.setattr(control, "online", lambda _: [0, 1])
+    monkeypatch.setattr(control.os, "sched_getaffinity", lambda _: {0, 1})
+    assert (await positive_control(observatory)).cpus == (0,)
+    outcome = await positive_control(observatory, (1, 0))
+    assert (outcome.passed, outcome.cpus) == (True, (1, 0))
 
 
 async def test_it_passes_at_once_if_the_count_is_exact_and_nothing_is_lost() -> None:

@@ -146,7 +146,7 @@ def test_maps_that_refuse_every_call_are_not_taken_for_empty_ones(fake: FakeLibb
 async def test_a_failed_control_has_its_reason(
     fake: FakeLibbpf, armed: ArmedObservers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "control_cpus", lambda: (0, 1))
+    monkeypatch.setattr(control, "control_cpus", lambda *_: (0, 1))
     monkeypatch.setattr(control, "Helper", QuietHelper)
     fake.refusals["lookup"] = errno.EPERM
     await armed.prove()

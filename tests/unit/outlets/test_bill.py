@@ -77,6 +77,24 @@ def test_a_cell_that_only_quiet_windows_have_is_not_on_the_bill() -> None:
     assert [row["reason"] for row in bill(quiet_only).take(60)["bill"]] == ["rcu_exp_handler"]
 
 
+def test_requests_to_isolated_cpus_are_per_container_of_the_trials_that_counted_them() -> None:
+    """92 of 23 containers, 10 of them at the rate of the quiet window; the other trial counted none."""
+    tlb = replace(TLB, isolated=92)
+    one = trial(
+        churn=window("churn", tlb, replace(RCU, isolated=0)),
+        quiet=window("quiet", replace(TLB, isolated=5), duration_ns=5_000_000_000),
+        isolated_cpus=(2, 3),
+    )
+    rows = {row["reason"]: row for row in bill(one, trial(kick(46), count=23)).take(60)["bill"]}
+    assert rows["flush_tlb_func"]["isolated_per_container"] == round(82 / 23, 3)
+    assert rows["rcu_exp_handler"]["isolated_per_container"] == 0.0
+    only_quiet = replace(one, churn=window("churn", replace(RCU, isolated=0)))
+    rows = {row["reason"]: row for row in bill(one, only_quiet).take(60)["bill"]}
+    assert rows["flush_tlb_func"]["isolated_per_container"] == round((82 - 10) / 46, 3)
+    uncounted = replace(one, control=Control(passed=False, detail="0 of 23"))
+    assert "isolated_per_container" not in bill(uncounted, trial()).take(60)["bill"][0]
+
+
 def test_cells_that_differ_only_in_their_function_are_one_row() -> None:
     fields = bill(trial(churn=window("churn", TLB, replace(TLB, func="other")), quiet=window("quiet"))).take(60)
     assert [row["requests_per_container"] for row in fields["bill"]] == [round(2400 / 23, 3)]

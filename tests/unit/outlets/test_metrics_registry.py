@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from builders import containers, kick, trial, wait, window
+from builders import RCU, containers, kick, pair, trial, wait, window
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.model import (
@@ -33,7 +33,7 @@ from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 from watching import PACE
 
-SERIES_AT_MOST = 300
+SERIES_AT_MOST = 320
 COUNTING = ("_total", "_bucket", "_count", "_sum")
 IDENTITY = "1de4717y"
 DOUBTS = (
@@ -92,6 +92,10 @@ def test_all_series_exist_from_the_start() -> None:
         *(("kickwatch_unknown", reason) for reason in (*DOUBTS, "other")),
         *(("kickwatch_guard_paused", reason) for reason in words.PAUSE_REASONS),
         *(("kickwatch_trouble", kind) for kind in ("engine", "history", "budget", "textfile")),
+        *(("kickwatch_trial_requests_total", cpus, of) for cpus in ("isolated", "other") for of in ("churn", "quiet")),
+        *(("kickwatch_trial_window_seconds_total", of) for of in ("churn", "quiet")),
+        *(("kickwatch_trial_isolated_ipis_total", of) for of in ("churn", "quiet")),
+        *(("kickwatch_trial_pairs_total", outcome) for outcome in ("in_time", "outlasted")),
         ("kickwatch_trials_total", "void"),
         ("kickwatch_regressed_cells",),
         ("kickwatch_e_process_start_timestamp_seconds",),
@@ -113,6 +117,67 @@ def test_all_series_exist_from_the_start() -> None:
     assert {shown["kickwatch_e_process", stream] for stream in words.STREAMS} == {1.0}
     assert {shown["kickwatch_evidence_threshold", stream] for stream in words.STREAMS} == {inf}
     assert isnan(shown[("kickwatch_verdict_age_seconds",)])
+    assert isnan(shown[("kickwatch_isolated_cpus",)])
+
+
+def requests_of(made: Metrics) -> dict[tuple[str, ...], float]:
+    """Requests in trials by class of CPU and window."""
+    shown = values(made)
+    return {key[1:]: value for key, value in shown.items() if key[0] == "kickwatch_trial_requests_total"}
+
+
+def test_requests_in_trials_are_counted_by_class_of_cpu() -> None:
+    made = metrics()
+    one = trial(
+        churn=window("churn", replace(RCU, isolated=40), replace(kick(23), isolated=46)),
+        quiet=window("quiet", replace(RCU, requests=90, isolated=1), duration_ns=9_500_000_000),
+        isolated_cpus=(2, 3),
+    )
+    one = replace(one, churn=replace(one.churn, isolated_ipis=7), quiet=replace(one.quiet, isolated_ipis=1))
+    made.trial(one, outcome(), {})
+    made.trial(one, outcome(), {})
+    assert requests_of(made) == {
+        ("isolated", "churn"): 2 * 86.0,
+        ("other", "churn"): 2 * (160 + 69 - 86.0),
+        ("isolated", "quiet"): 2 * 1.0,
+        ("other", "quiet"): 2 * 89.0,
+    }
+    shown = values(made)
+    assert [shown["kickwatch_trial_isolated_ipis_total", of] for of in ("churn", "quiet")] == [14.0, 2.0]
+    assert shown["kickwatch_trial_window_seconds_total", "churn"] == 20.0
+    assert shown["kickwatch_trial_window_seconds_total", "quiet"] == 19.0
+    assert shown[("kickwatch_isolated_cpus",)] == 2.0
+
+
+def test_without_isolated_cpus_all_requests_are_to_other_cpus() -> None:
+    made = metrics()
+    made.trial(trial(churn=window("churn", RCU), quiet=window("quiet")), outcome(), {})
+    assert requests_of(made)["other", "churn"] == 160.0
+    assert requests_of(made)["isolated", "churn"] == 0.0
+    assert values(made)[("kickwatch_isolated_cpus",)] == 0.0
+
+
+def test_a_trial_that_cannot_tell_the_classes_apart_adds_nothing() -> None:
+    made = metrics()
+    uncounted = trial(isolated_cpus=(2, 3), pairs=(pair(),))
+    for one in (
+        uncounted,
+        trial(observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)),
+        trial(void="cpus_changed", pairs=(pair(),)),
+    ):
+        made.trial(one, outcome(), {})
+    assert set(requests_of(made).values()) == {0.0}
+    assert values(made)["kickwatch_trial_window_seconds_total", "churn"] == 0.0
+    assert values(made)["kickwatch_trial_pairs_total", "in_time"] == 1.0
+
+
+def test_the_share_of_outlasted_pairs() -> None:
+    made = metrics()
+    made.trial(trial(pairs=(*(pair() for _ in range(21)), pair(outlasted=True), pair(outlasted=True))), outcome(), {})
+    made.trial(trial(), outcome(), {})
+    shown = values(made)
+    outcomes = ("in_time", "outlasted")
+    assert [shown["kickwatch_trial_pairs_total", word] for word in outcomes] == [21.0, 2.0]
 
 
 def test_the_process_has_its_standard_series() -> None:

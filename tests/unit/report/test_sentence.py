@@ -6,7 +6,8 @@ from builders import RCU, TLB, kick, trial, window
 from kickwatch.detect.single import one_shot
 from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.model import Cell, Origin, Path, Trial, Verdict
-from kickwatch.report.sentence import other_broadcasts, sentence
+from kickwatch.outlets.elsewhere import other_broadcasts
+from kickwatch.report.sentence import sentence
 from kickwatch.report.tables import trial_text
 from watching import lives, serial
 
@@ -58,10 +59,29 @@ def test_six_broadcasts_for_each_container_from_a_worker_are_not_quiet() -> None
     judgement, text = judged(one)
     assert (judgement.verdict, judgement.reasons) == (Verdict.UNKNOWN, ("broadcasts_elsewhere",))
     assert "6 do_sync_core (static-key, other) per container" in text
-    assert "next: `kickwatch run`" in text
-    assert "bpftrace -e" in text
+    assert "`kickwatch trial --until-decided`, or `kickwatch run`; to see who asks: bpftrace -e" in text
     shown = trial_text(one, judgement)
     assert "verdict: unknown (broadcasts_elsewhere): with 23 containers the kernel broadcast 6 do_sync" in shown
+
+
+def test_a_conviction_by_the_pairs_names_the_function_and_claims_nothing_of_the_creation_path() -> None:
+    reasons = ("broadcasts_elsewhere",)
+    judgement = ReasonedVerdict(verdict=Verdict.BROADCASTING, reasons=reasons, findings=())
+    text = sentence([silent(TIMESTAMP)], judgement)
+    assert text.startswith("with 23 containers the kernel broadcast 6 do_sync_core (static-key, other) per container")
+    assert "the pairs prove that the containers are the cause" in text
+    assert "next: see who asks: bpftrace -e" in text
+    assert "creating containers makes" not in text
+    both = replace(judgement, reasons=("creation_path_broadcasts", *reasons))
+    text = sentence([silent(TIMESTAMP, kick(23))], both)
+    assert text.startswith("creating containers makes this kernel interrupt every other CPU; with 23 containers")
+    assert "6 do_sync_core" in text
+
+
+def test_what_the_pairs_acquit_is_listed_as_such() -> None:
+    judgement = ReasonedVerdict(verdict=Verdict.QUIET, reasons=(), findings=())
+    text = sentence([silent(TIMESTAMP)], judgement)
+    assert "6 do_sync_core per container from elsewhere, as often without a container by the test of the pairs" in text
 
 
 def test_a_short_run_says_both_that_it_is_short_and_what_came_with_it() -> None:

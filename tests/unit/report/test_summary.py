@@ -13,7 +13,8 @@ from kickwatch.report.tables import table, trial_text
 
 CONTRACT = {
     "schema", "verdict", "reasons", "findings", "containers", "failures", "kmem_accounting", "kernel", "cpus_online",
-    "engine", "cgroup", "observers", "per_container", "canary", "bill", "latency_ms", "overhead",
+    "engine", "cgroup", "observers", "per_container", "canary", "bill", "latency_ms", "overhead", "pairs",
+    "isolated_cpus", "per_cpu", "isolated_ipis",
 }  # fmt: skip
 
 
@@ -29,10 +30,10 @@ def test_every_key_of_the_contract_is_there() -> None:
     assert summary["schema"] == 1
     assert set(summary["per_container"]) == {  # type: ignore[call-overload]
         "cal", "tlb", "res", "requests", "broadcasts", "creation_path_broadcasts", "slab_mutex_waits",
-        "slab_mutex_wait_ns",
+        "slab_mutex_wait_ns", "isolated_requests",
     }  # fmt: skip
     assert set(summary["bill"][0]) == {  # type: ignore[index]
-        "reason", "func", "origin", "path", "requests", "calls", "broadcasts", "under_slab_mutex",
+        "reason", "func", "origin", "path", "requests", "isolated", "calls", "broadcasts", "under_slab_mutex",
         "sweeps_per_container", "quiet_rate_hz", "stack",
     }  # fmt: skip
 
@@ -57,6 +58,7 @@ COUNTERS = trial(
     slab_mutex_known=False,
 )
 REQUESTS = {"requests", "broadcasts", "creation_path_broadcasts"}
+ISOLATED = {"isolated_requests"}  # known only where CPUs are isolated
 WAITS = {"slab_mutex_waits", "slab_mutex_wait_ns"}
 INTERRUPTS = {"cal", "tlb", "res"}
 
@@ -84,7 +86,7 @@ def unknown(one: Trial) -> set[str]:
     ],
 )
 def test_no_zero_where_nobody_looked(one: Trial, figures: set[str]) -> None:
-    assert unknown(one) == figures
+    assert unknown(one) == figures | ISOLATED
     assert trial_text(one, judge([one]))
 
 

@@ -16,6 +16,7 @@ import msgspec
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.eprocess import EProcess
 from kickwatch.detect.oneshot import FAULTY_SHARE, NONE_AT_ALL
+from kickwatch.detect.pairs import DIFFERENT_SHARE, LARGEST_DIFFERENCE, PairWager
 from kickwatch.detect.simulate.laws import draws, from_masses, poisson_masses
 from kickwatch.detect.simulate.nulls import attributed, fair_coin, signature
 from kickwatch.detect.streams import CREATION_PATH, StreamName, allowance_of
@@ -50,11 +51,18 @@ def _quiet() -> Wager:
     return Wager(Null(1.0 - FAULTY_SHARE, 1.0), NONE_AT_ALL)
 
 
+# Differences of pairs, in trials of one. In the second, halves differ without containers as much as bets can see.
+_DIFFER = _two(float(LARGEST_DIFFERENCE), DIFFERENT_SHARE * LARGEST_DIFFERENCE)
+_FAIR = (1.0 - DIFFERENT_SHARE) / 2.0
+_DIFFER_BESIDE_NOISE = {-float(LARGEST_DIFFERENCE): _FAIR, float(LARGEST_DIFFERENCE): _FAIR + DIFFERENT_SHARE}
+
 RARE_NULLS = (
     RareNull("attributed: poisson at the allowance", attributed, poisson_masses(CREATION_PATH.mean)),
     RareNull("attributed: bursty", attributed, _two(CREATION_PATH.clip, CREATION_PATH.mean)),
     RareNull("signature: bursts at the clip", signature, _two(SIGNATURE.clip, SIGNATURE.mean)),
     RareNull("swap: fair coin", fair_coin, _two(1.0, 0.5)),
+    RareNull("pairs: 1 container in 20 differs", PairWager, _DIFFER),
+    RareNull("pairs: the same, a busy background", PairWager, _DIFFER_BESIDE_NOISE),
 )
 
 _HALF = poisson_masses(0.5)
@@ -63,6 +71,7 @@ RARE_ERRORS = (
     RareError("broadcasting, though 0.05 per container (bursts of 4)", attributed, _two(4.0, CREATION_PATH.mean)),
     RareError("quiet, though one container in three broadcasts", _quiet, {0.0: FAULTY_SHARE, 1.0: 1 - FAULTY_SHARE}),
     RareError("quiet, though 0.5 per container (poisson)", _quiet, {1.0: _HALF[0.0], 0.0: 1.0 - _HALF[0.0]}),
+    RareError("broadcasting by pairs, though 1 container in 20 differs", PairWager, _DIFFER),
 )
 
 

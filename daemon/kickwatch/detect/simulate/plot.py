@@ -14,6 +14,8 @@ STYLE = "text{font:12px sans-serif;fill:#777}.bold{font-weight:bold}rect{fill:#3
 def to_svg(result: SimulationResult) -> str:
     """Median to 95th percentile of the delay per effect, and run length over bound per null, on logarithmic axes."""
     delays = [e.delay for e in result.effects] + list(result.others) + list(result.recoveries)
+    delays += [p.delay for p in result.pair_delays]
+    nulls = (*result.nulls, *result.pair_nulls)
     parts, y = [_text(10, 24, "Observations until the alarm (or recovery): median to 95 %", "bold")], 40
     parts += _axis(y, len(delays), DECADES_OF_DELAY, 0)
     for delay in delays:
@@ -24,8 +26,8 @@ def to_svg(result: SimulationResult) -> str:
     y += 3 * ROW
     parts.append(_text(10, y, "Mean run length to a false alarm, lower 95 % limit, over the bound", "bold"))
     y += 16
-    parts += _axis(y, len(result.nulls), DECADES_OF_BOUND, 0)
-    for null in result.nulls:
+    parts += _axis(y, len(nulls), DECADES_OF_BOUND, 0)
+    for null in nulls:
         y += ROW
         ratio = null.arl_lower95 / null.arl_bound
         parts.append(_text(LEFT - 8, y + 4, f"{null.name}, {null.threshold:.0e}", anchor="end"))

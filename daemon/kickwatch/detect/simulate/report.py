@@ -8,10 +8,13 @@ from kickwatch.detect.simulate.study import DelayResult, NullResult, SimulationR
 
 
 def to_json(result: SimulationResult) -> str:
-    """Nulls (run lengths in observations) and effects (delays in containers, at threshold 5.3e8)."""
+    """Nulls (run lengths in observations, of pairs in trials) and effects (delays in containers, at threshold 5.3e8).
+
+    Delays by pairs are those of `kickwatch trial`, and of the daemon by default.
+    """
     nulls = [
         {"name": n.name, "threshold": n.threshold, "arl_bound": n.arl_bound, "arl_lower95": n.arl_lower95}
-        for n in result.nulls
+        for n in (*result.nulls, *result.pair_nulls)
     ]
     effects = [
         {
@@ -27,7 +30,19 @@ def to_json(result: SimulationResult) -> str:
         {"name": q.name, "start_median": q.start and q.start.median, "unknown_share": q.unknown_mean}
         for q in result.quiet_node
     ]
-    return msgspec.json.encode({"nulls": nulls, "effects": effects, "quiet": quiet}).decode()
+    pairs = [
+        {
+            "broadcasts_per_container": p.effect.broadcasts_per_container,
+            "background": p.effect.background,
+            "law": p.effect.law,
+            "one_run": p.effect.one_run,
+            "allowed": p.effect.allowed,
+            "median": p.delay.median,
+            "p95": p.delay.p95,
+        }
+        for p in result.pair_delays
+    ]
+    return msgspec.json.encode({"nulls": nulls, "effects": effects, "quiet": quiet, "pairs": pairs}).decode()
 
 
 def to_text(result: SimulationResult) -> str:
@@ -37,10 +52,12 @@ def to_text(result: SimulationResult) -> str:
             "False alarms: mean run length in observations, at least the threshold by proof (runs end at 8 thresholds)",
             result.nulls,
         ),
+        _nulls("Pairs of halves: mean run length in trials, at least the threshold by proof", result.pair_nulls),
         _nulls("Outside the promise (the mean given the past exceeds the allowance): measured only", result.outside),
         _delays("Delay in containers at threshold 5.3e8", (e.delay for e in result.effects)),
         _delays("The same without clipping", (e.delay for e in result.without_clip)),
         _delays("Delay of the other tests, in observations at threshold 5.3e8", result.others),
+        _delays("Delay in containers by pairs of halves, of one run and of the daemon by default", _pairs(result)),
         _delays("Recovery: healthy containers after the fault", result.recoveries),
         _errors(result),
         _steady(result),
@@ -89,6 +106,10 @@ def _delays(title: str, results: Iterable[DelayResult]) -> str:
         for d in results
     ]
     return _table(title, ("", "median", "95 %", "p95", "95 %", "runs"), rows)
+
+
+def _pairs(result: SimulationResult) -> Iterable[DelayResult]:
+    return (p.delay for p in result.pair_delays)
 
 
 def _errors(result: SimulationResult) -> str:

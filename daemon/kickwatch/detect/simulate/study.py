@@ -8,12 +8,15 @@ from os import sched_getaffinity
 import msgspec
 
 from kickwatch.detect.oneshot import ALPHA
+from kickwatch.detect.pairs import DIFFERENT_SHARE
 from kickwatch.detect.simulate.bounds import mean_lower, mean_upper, quantile, quantile_bounds
 from kickwatch.detect.simulate.effects import EFFECTS, OTHERS, RECOVERIES, STEADY_MEANS, WITHOUT_CLIP, Effect
 from kickwatch.detect.simulate.healthy import HEALTHY
 from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS
 from kickwatch.detect.simulate.nulls import NULLS, Scenario
 from kickwatch.detect.simulate.outside import OUTSIDE
+from kickwatch.detect.simulate.pair_effects import PAIR_EFFECTS, PairEffect
+from kickwatch.detect.simulate.pair_nulls import PAIR_NULLS, PairScenario
 from kickwatch.detect.simulate.tasks import HORIZONS, RARE_HORIZON, SCENARIOS, THRESHOLD, Task, TaskKind, run_task
 
 WORST_WEIGHT = 1.001 * ALPHA  # of a wrong verdict: at most alpha but for rounding
@@ -50,6 +53,13 @@ class EffectResult(msgspec.Struct, frozen=True):
     delay: DelayResult
 
 
+class PairDelayResult(msgspec.Struct, frozen=True):
+    """Containers until the pairs prove a fault."""
+
+    effect: PairEffect
+    delay: DelayResult
+
+
 class ErrorResult(msgspec.Struct, frozen=True):
     """Probability of a wrong verdict of `kickwatch trial`."""
 
@@ -78,7 +88,7 @@ class QuietResult(msgspec.Struct, frozen=True):
 
 
 class SimulationResult(msgspec.Struct, frozen=True):
-    """Everything that was measured."""
+    """Everything that was measured. Run lengths under `pair_nulls` are trials, of four pairs each."""
 
     quick: bool
     seed: int
@@ -91,6 +101,8 @@ class SimulationResult(msgspec.Struct, frozen=True):
     recoveries: tuple[DelayResult, ...]
     steady: tuple[SteadyResult, ...]
     quiet_node: tuple[QuietResult, ...]
+    pair_nulls: tuple[NullResult, ...]
+    pair_delays: tuple[PairDelayResult, ...]
 
 
 # (kind, threshold, runs, tasks into which they are cut): the quick study takes at most 50 s on two busy CPUs, the full
@@ -99,6 +111,8 @@ QUICK = (
     (TaskKind.NULL, 1e3, 200, 4),
     (TaskKind.EFFECT, THRESHOLD, 2000, 1),
     (TaskKind.RARE_NULL, THRESHOLD, 400, 4),
+    (TaskKind.PAIR_NULL, 1e3, 16, 1),
+    (TaskKind.PAIR_EFFECT, THRESHOLD, 200, 1),
 )
 FULL = (
     (TaskKind.NULL, 1e3, 500, 4),
@@ -114,6 +128,8 @@ FULL = (
     (TaskKind.STEADY, THRESHOLD, 10, 5),
     (TaskKind.START, THRESHOLD, 200, 1),
     (TaskKind.UNKNOWN, THRESHOLD, 400, 4),
+    (TaskKind.PAIR_NULL, 1e3, 100, 4),
+    (TaskKind.PAIR_EFFECT, THRESHOLD, 2000, 2),
 )
 
 
@@ -144,6 +160,7 @@ def _plan(plan: Iterable[tuple[TaskKind, float, int, int]], seed: int) -> Iterab
                 if threshold > scenario.highest_threshold:
                     continue
                 effort = scenario.effort
+            effort = scenario.effort if isinstance(scenario, PairScenario) else effort
             for chunk in range(pieces):
                 yield Task(kind, index, threshold, effort * runs // pieces, chunk, seed)
 
@@ -184,6 +201,10 @@ def _conclude(samples: Samples, quick: bool, seed: int) -> SimulationResult:
             {index: values for index, _, values in of(TaskKind.START)},
             {index: values for index, _, values in of(TaskKind.UNKNOWN)},
         ),
+        pair_nulls=tuple(
+            _run_length(PAIR_NULLS[index].name, height, values) for index, height, values in of(TaskKind.PAIR_NULL)
+        ),
+        pair_delays=tuple(_pair_delay(PAIR_EFFECTS[index], values) for index, _, values in of(TaskKind.PAIR_EFFECT)),
     )
 
 
@@ -211,6 +232,13 @@ def _effect(effect: Effect, values: list[float]) -> EffectResult:
     allowance = effect.allowance
     name = f"{effect.law} {effect.broadcasts_per_container:g} against {allowance.mean:g}, clipped at {allowance.clip:g}"
     return EffectResult(effect, _delay(name, values))
+
+
+def _pair_delay(effect: PairEffect, values: list[float]) -> PairDelayResult:
+    where = "one run" if effect.one_run else "daemon"
+    allowed = "" if effect.allowed == DIFFERENT_SHARE else ", no allowance"
+    name = f"{effect.law} {effect.broadcasts_per_container:g} beside {effect.background:g}, {where}{allowed}"
+    return PairDelayResult(effect, _delay(name, values))
 
 
 def _recovery(index: int, values: list[float]) -> DelayResult:

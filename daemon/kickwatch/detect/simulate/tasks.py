@@ -9,6 +9,7 @@ import msgspec
 
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.oneshot import ALPHA
+from kickwatch.detect.pair_detector import PairDetector
 from kickwatch.detect.simulate.effects import (
     EFFECTS,
     OTHERS,
@@ -25,6 +26,8 @@ from kickwatch.detect.simulate.importance import RARE_ERRORS, RARE_NULLS, alarm_
 from kickwatch.detect.simulate.laws import Source
 from kickwatch.detect.simulate.nulls import NULLS
 from kickwatch.detect.simulate.outside import OUTSIDE
+from kickwatch.detect.simulate.pair_effects import PAIR_EFFECTS
+from kickwatch.detect.simulate.pair_nulls import PAIR_NULLS, PairScenario
 from kickwatch.detect.wager import Wager
 
 THRESHOLD = 5.3e8  # one stream, one observation a minute, one false alarm in 1000 years
@@ -48,6 +51,8 @@ class TaskKind(StrEnum):
     STEADY = "steady"
     START = "start"
     UNKNOWN = "unknown"
+    PAIR_NULL = "pair-null"
+    PAIR_EFFECT = "pair-effect"
 
 
 SCENARIOS: dict[TaskKind, Sequence[object]] = {
@@ -62,6 +67,8 @@ SCENARIOS: dict[TaskKind, Sequence[object]] = {
     TaskKind.STEADY: STEADY_MEANS,
     TaskKind.START: HEALTHY,
     TaskKind.UNKNOWN: HEALTHY,
+    TaskKind.PAIR_NULL: PAIR_NULLS,
+    TaskKind.PAIR_EFFECT: PAIR_EFFECTS,
 }
 
 
@@ -110,9 +117,26 @@ def _sampler(task: Task, random: Random) -> Callable[[], float]:
         scenario = (NULLS if task.kind is TaskKind.NULL else OUTSIDE)[task.index]
         wager, horizon = scenario.wager(), int(HORIZONS * task.threshold)
         return lambda: _observations_to_alarm(wager, scenario.source, task.threshold, horizon, random)
+    if task.kind is TaskKind.PAIR_NULL:
+        pairs = PAIR_NULLS[task.index]
+        detector = pairs.detector(task.threshold)
+        return lambda: _trials_to_alarm(detector, pairs, int(HORIZONS * task.threshold), random)
+    if task.kind is TaskKind.PAIR_EFFECT:
+        containers = PAIR_EFFECTS[task.index].containers()
+        return lambda: containers(random)
     effect = FAULTS[task.kind][task.index]
     wager = effect.wager()
     return lambda: _observations_to_alarm(wager, effect.source, task.threshold, LONGEST_DELAY, random)
+
+
+def _trials_to_alarm(detector: PairDetector, pairs: PairScenario, horizon: int, random: Random) -> int:
+    """Trials to the alarm from a fresh start, or the horizon."""
+    state = detector.start()
+    for trial in islice(pairs.node.trials(random), horizon):
+        state, alarmed = detector.scan(state, trial)
+        if alarmed:
+            break
+    return state.steps
 
 
 def _observations_to_alarm(wager: Wager, source: Source, threshold: float, horizon: int, random: Random) -> int:

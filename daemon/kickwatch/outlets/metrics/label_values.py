@@ -10,7 +10,7 @@ from enum import StrEnum
 from kickwatch.attribution.reasons import REASONS
 from kickwatch.detect.streams import StreamName
 from kickwatch.detect.verdict import VerdictReason
-from kickwatch.model import Condition, Disturbance, Verdict
+from kickwatch.model import Condition, Disturbance, Verdict, WindowKind
 from kickwatch.node.pressure import Cause
 from kickwatch.observe.interrupts import IpiKind
 from kickwatch.outlets.events import Off
@@ -33,6 +33,20 @@ class ContainerOutcome(StrEnum):
     FAILED = "failed"
 
 
+class CpuClass(StrEnum):
+    """The CPUs of a node in two classes: those that are isolated, and all others."""
+
+    ISOLATED = "isolated"
+    OTHER = "other"
+
+
+class PairOutcome(StrEnum):
+    """Whether the containers of a pair ended within their half."""
+
+    IN_TIME = "in_time"
+    OUTLASTED = "outlasted"
+
+
 class FailingPart(StrEnum):
     """What can fail for a while and is tried again: the engine, and writing files."""
 
@@ -52,6 +66,9 @@ TROUBLES = tuple(trouble.value for trouble in FailingPart)
 KINDS = tuple(kind.value for kind in IpiKind)
 OBSERVERS = tuple(observer.value for observer in Observer)
 PROBES = (Observer.REQUESTS.value, Observer.CONTENTION.value)
+CPU_CLASSES = tuple(cpus.value for cpus in CpuClass)
+WINDOWS = (WindowKind.CHURN.value, WindowKind.QUIET.value)
+PAIR_OUTCOMES = tuple(outcome.value for outcome in PairOutcome)
 OUTCOMES = tuple(outcome.value for outcome in ContainerOutcome)
 OFF = tuple(off.value for off in Off)
 STEPS = ("create", "start", "wait", "remove")

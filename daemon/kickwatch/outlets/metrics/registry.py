@@ -5,7 +5,9 @@ of the bill are shown. No label holds a container, a trial or a stack.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from math import nan
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics import disable_created_metrics
@@ -20,7 +22,9 @@ from kickwatch.outlets.metrics.collectors import Billed, Children, ChoiceGauge, 
 from kickwatch.outlets.metrics.label_values import known
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.streams import StreamSeries
+from kickwatch.outlets.metrics.trial_requests import TrialRequests
 
+Made = TypeVar("Made", Counter, Gauge)
 # On a healthy node creation takes 10 to 20 ms and a start about 200 ms. No call takes longer than its deadline, 30 s.
 _STEP_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -54,6 +58,7 @@ class Metrics:
         self._make_doubts()
         self._gauge("build_info", "The version of kickwatch: always 1.", version=(version,)).labels(version).set(1)
         self._streams = StreamSeries(self._gauge)
+        self._trial_requests = TrialRequests(self._counter, self._gauge)
         self._make_trials()
         self._make_health()
         self.registry = self._with_process("")
@@ -147,6 +152,7 @@ class Metrics:
         for container in containers:
             for step in words.STEPS:
                 self._steps.labels(step).observe(getattr(container, f"{step}_ms") / 1e3)
+        self._trial_requests.take(trial, void=bool(void))
         if not void:
             self._billed.bill = bill_of(trial)
 
@@ -231,16 +237,17 @@ class Metrics:
         return registry
 
     def _counter(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Counter:
-        made = Counter(f"kickwatch_{name}", documentation, list(labels), registry=self._own)
-        for (word,) in zip(*labels.values(), strict=True):
-            made.labels(word)
-        return made
+        return _complete(Counter(f"kickwatch_{name}", documentation, list(labels), registry=self._own), labels)
 
     def _gauge(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Gauge:
-        made = Gauge(f"kickwatch_{name}", documentation, list(labels), registry=self._own)
-        for (word,) in zip(*labels.values(), strict=True):
-            made.labels(word)
-        return made
+        return _complete(Gauge(f"kickwatch_{name}", documentation, list(labels), registry=self._own), labels)
+
+
+def _complete(made: Made, labels: Mapping[str, tuple[str, ...]]) -> Made:
+    """With a series for every combination of label values: all of them exist from the start."""
+    for values in product(*labels.values()) if labels else ():
+        made.labels(*values)
+    return made
 
 
 def _void_words(trial: Trial) -> set[str]:
