@@ -27,6 +27,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 DESCRIBED = {
     "an absolute path": TEXT.map("/{}".format),
     "an absolute path, or an empty string": st.just("") | TEXT.map("/{}".format),
+    "a list of CPUs (2,4-7), or an empty string": st.sampled_from(["", "2,3", "0-1", "4-7,12"]),
     "an address and a port, 127.0.0.1:9893": st.sampled_from(["192.0.2.1:1", "[::1]:9893"]),
 }
 
