@@ -102,9 +102,9 @@ def test_a_broadcast_by_the_creating_task_is_named(faulty: Bench) -> None:
 
 
 def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(faulty: Bench) -> None:
-    """No stack names the creation path. 20 containers are enough; khugepaged and a slow guest may blur some pairs."""
-    result, counted = _with_fault(faulty, "worker", containers=36, worker=1)
-    assert counted["kicked_by_worker"] == counted["memcgs"] >= 136
+    """No stack names the creation path. 20 pairs would be enough, but lives outlast their halves in a slow guest."""
+    result, counted = _with_fault(faulty, "worker", containers=60, worker=1)
+    assert counted["kicked_by_worker"] == counted["memcgs"] >= 160
     assert (result["status"], result["reasons"]) == (BROADCASTING, ["broadcasts_elsewhere"]), result["pairs"]
     assert result["per_container"]["creation_path_broadcasts"] == 0
     (alert,) = [line for line in result["log"] if line["event"].endswith("_detected")]
@@ -114,7 +114,7 @@ def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(fau
     assert 0.9 < named["broadcasts_per_container"] < 1.1
     (cell,) = [cell for cell in result["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
-    assert cell["broadcasts"] == cell["calls"] >= 36
+    assert cell["broadcasts"] == cell["calls"] >= 60
     assert "kickfault_work" in cell["stack"]
     assert "broadcasts_elsewhere" in result["findings"]
 

@@ -4,10 +4,13 @@ It follows the latest lives, so it must be asked for before the coin of its pair
 """
 
 from collections import deque
+from statistics import median
 
 SETTLE_S = 0.05
+_SPREAD = 1.1  # the next life may be the longest so far
 _RECENT = 8
-_LONG = 2  # the second longest of the latest lives: one slow life makes no later half long
+_ENOUGH = 4  # fewer lives cannot tell a slow life from a slow engine
+_SLOW = 2.0  # times the median: a life slower than that makes no later half longer
 
 
 class HalfLength:
@@ -25,7 +28,11 @@ class HalfLength:
 
     def seconds(self) -> float:
         """The length of the next half."""
-        known = sorted(self._lives_s, reverse=True)
-        if len(known) < _RECENT // 2:  # too few to tell a slow life from a slow engine
-            known = [self._expected_s, *known[1:], self._expected_s]
-        return max(sorted(known, reverse=True)[_LONG - 1] + SETTLE_S, self._least_s)
+        missing = [self._expected_s] * (_ENOUGH - len(self._lives_s))
+        lives_s = [*self._lives_s, *missing]
+        return max(half_of(min(max(lives_s), _SLOW * median(lives_s))), self._least_s)
+
+
+def half_of(life_s: float) -> float:
+    """The length of a half for lives of that length."""
+    return _SPREAD * life_s + SETTLE_S

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from builders import TLB, containers, kick
 from kickwatch.errors import EngineError
-from kickwatch.experiment.half_length import SETTLE_S
+from kickwatch.experiment.half_length import half_of
 from kickwatch.experiment.paired_halves import bursts_of, coins_of
 from kickwatch.model import (
     Cell,
@@ -68,7 +68,7 @@ def test_each_pair_has_a_half_with_the_life_and_an_equal_one_without() -> None:
         kinds = (WindowKind.CHURN, WindowKind.QUIET) if coins[number] else (WindowKind.QUIET, WindowKind.CHURN)
         assert (first.kind, second.kind) == kinds
         assert first.duration_ns == pytest.approx(second.duration_ns, abs=2 * SAMPLE_S * 1e9)
-        assert first.duration_ns / 1e9 == pytest.approx(0.5 + SETTLE_S, abs=3 * SAMPLE_S)
+        assert first.duration_ns / 1e9 == pytest.approx(half_of(0.5), abs=3 * SAMPLE_S)
     assert [pair.churn_first for pair in record.pairs] == list(coins)
     assert record.order == ((WindowKind.CHURN, WindowKind.QUIET) if coins[0] else (WindowKind.QUIET, WindowKind.CHURN))
     assert not any(pair.outlasted for pair in record.pairs)
@@ -91,7 +91,7 @@ def test_the_windows_are_the_sums_of_the_halves_and_nothing_is_left_out() -> Non
 
 @pytest.mark.parametrize("window_s", [3.0, 20.0])
 def test_it_takes_as_long_as_two_windows_of_the_shortest_length(window_s: float) -> None:
-    record = run(paired(window_s=window_s, containers=4))
+    record = run(paired(window_s=window_s, containers=4, life_s=0.1))
     assert (record.churn.duration_ns + record.quiet.duration_ns) / 1e9 == pytest.approx(2 * window_s, abs=0.5)
 
 
@@ -117,8 +117,8 @@ def test_halves_follow_the_lives() -> None:
     virtual.workload.container_s = 0.2
     record = run(virtual)
     lengths_s = [pair.half_ns / 1e9 for pair in record.pairs]
-    assert lengths_s[0] == pytest.approx(0.5 + SETTLE_S)
-    assert lengths_s[-1] == pytest.approx(0.2 + SETTLE_S, abs=0.01)
+    assert lengths_s[0] == pytest.approx(half_of(0.5))
+    assert lengths_s[-1] == pytest.approx(half_of(0.2), abs=0.01)
 
 
 @pytest.mark.parametrize("life_s", [0.8, 3.0])
@@ -144,8 +144,8 @@ def test_halves_grow_with_lives_that_outlast_them() -> None:
     virtual = paired(containers=6)
     virtual.workload.container_s = 0.8
     record = run(virtual)
-    assert [pair.outlasted for pair in record.pairs] == [True, True, True, False, False, False]
-    assert record.pairs[-1].half_ns / 1e9 == pytest.approx(0.8 + SETTLE_S, abs=0.01)
+    assert [pair.outlasted for pair in record.pairs] == [True, False, False, False, False, False]
+    assert record.pairs[-1].half_ns / 1e9 == pytest.approx(half_of(0.8), abs=0.01)
 
 
 def test_a_failed_container_does_not_make_halves_longer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_a_failed_container_does_not_make_halves_longer(monkeypatch: pytest.Monk
     virtual.workload.container_s = 40.0
     monkeypatch.setattr("virtual_trial.containers", lambda number: containers(0, failed=number))
     record = run(virtual)
-    assert {pair.half_ns for pair in record.pairs} == {round((0.5 + SETTLE_S) * 1e9)}
+    assert {pair.half_ns for pair in record.pairs} == {round(half_of(0.5) * 1e9)}
     assert {pair.containers for pair in record.pairs} == {0}
 
 
