@@ -1,6 +1,6 @@
 """The positive control on the real kernel: it passes, and it fails if the probe is broken on purpose."""
 
-from functools import partial
+from typing import Any
 
 import pytest
 
@@ -32,7 +32,10 @@ async def test_it_fails_if_the_probe_was_detached(observatory: Observatory) -> N
 
 
 async def test_it_fails_if_a_map_has_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BpfObject", partial(BpfObject, max_entries={"cells": 1}))
+    def shrink(name: str, max_entries: dict[str, int], **options: Any) -> BpfObject:
+        return BpfObject(name, max_entries | {"cells": 1}, **options)
+
+    monkeypatch.setattr(requests, "BpfObject", shrink)
     shrunk = await Observatory.open()
     try:
         assert shrunk.observers.ipis == ipi_rung()

@@ -1,7 +1,7 @@
 """How requests become calls, and calls broadcasts: synthetic events through the real program.
 
 What a machine's own requests look like depends on its CPUs; here the targets are any that a test wants, up to those of
-a hundred CPUs, and the senders two.
+a hundred CPUs, and the senders two. Every target is counted, and those of isolated CPUs by function.
 """
 
 import os
@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kickwatch.model import Cell
-from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.request_cells import RequestSample, Totals
+from kickwatch.observe.request_cells import RequestSample, Totals, by_target
 from kickwatch.observe.symbols import Symbols
 from replay import Replay
 
@@ -38,6 +37,8 @@ MANY, OTHER_MANY, ONE = 0x1000, 0x2000, 0x3000  # call sites
 KIND_SINGLE, KIND_MULTI = 1, 2
 CSD = 0xFFFF888000000000  # the fourth argument, which the program does not read
 CPUS = sorted(os.sched_getaffinity(0))[:2]
+POSSIBLE = range(103)  # the last of them are counted in another map than the first 64
+ISOLATED = (3, 8, 14, 63, 64, 100)
 
 
 class Request(NamedTuple):
@@ -54,13 +55,16 @@ class Replayed(NamedTuple):
 
     totals: dict[int, Totals]  # by func
     cells: dict[str, Cell]  # by func
+    targets: tuple[int, ...]
+    unplaced: int
+    hits: dict[tuple[int, int], int]
 
 
 class Rig:
     """The probe, loaded but not attached, with known call sites."""
 
     def __init__(self) -> None:
-        self.observer = CsdObserver(BpfObject("csd"), Symbols.parse(KALLSYMS), 2)
+        self.observer = CsdObserver.load(Symbols.parse(KALLSYMS), 2, POSSIBLE, isolated=ISOLATED)
         self.replay = Replay(self.observer.probe)
         sites = self.observer.probe.map("callsites")
         for site, kind in ((MANY, KIND_MULTI), (OTHER_MANY, KIND_MULTI), (ONE, KIND_SINGLE)):
@@ -69,9 +73,8 @@ class Rig:
     def run(self, requests: Sequence[Request], cpus_online: int) -> Replayed:
         """Run the requests through the program, as on a machine with `cpus_online` CPUs."""
         self.observer.cpus_online = cpus_online
+        self.observer._forget_all()  # the open calls, too
         self.observer.configure()
-        calls = self.observer.probe.map("open_calls")
-        calls.put(struct.pack("=I", 0), bytes(calls.value_bytes))
         before = self.observer.read()
         for request in requests:
             arguments = (request.target, request.callsite, request.func, CSD)
@@ -79,7 +82,13 @@ class Rig:
         after = self.observer.read()
         assert after.health.lost == after.health.unknown_kind == 0
         cells = self.observer.cells(before, after)
-        return Replayed(rise(before, after), {cell.func: cell for cell in cells})
+        return Replayed(
+            totals={func: totals._replace(isolated=0) for func, totals in rise(before, after).items()},
+            cells={cell.func: cell for cell in cells},
+            targets=by_target(before, after, 0) or (),
+            unplaced=after.unplaced,
+            hits={hit: requests for hit, requests in after.hits.items() if requests},
+        )
 
 
 def rise(before: RequestSample, after: RequestSample) -> dict[int, Totals]:
@@ -175,13 +184,19 @@ def test_remote_wakeups_are_never_calls(rig: Rig) -> None:
     assert rig.run(call(range(15), func=WAKEUP, callsite=ONE), 16).totals == {WAKEUP: Totals(15, 0, 0)}
 
 
+def is_part_of_a_call(request: Request) -> bool:
+    """For some functions the call site is not looked at: the function decides."""
+    if request.func in (WAKEUP, EXPEDITED):
+        return False
+    return request.func == SHOOTDOWN or request.callsite != ONE
+
+
 def model(requests: Sequence[Request], cpus_online: int) -> dict[int, Totals]:
     """The definition, literally: first all calls with their targets, then those that reach nine tenths."""
     seen = Counter(request.func for request in requests)
     calls: dict[int, list[tuple[int, int, list[int]]]] = {0: [], 1: []}
-    for target, func, callsite, sender in requests:
-        if callsite == ONE or func == WAKEUP:
-            continue
+    for request in filter(is_part_of_a_call, requests):
+        target, func, callsite, sender = request
         mine = calls[sender]
         if mine and mine[-1][:2] == (func, callsite) and target > mine[-1][2][-1]:
             mine[-1][2].append(target)
@@ -189,7 +204,8 @@ def model(requests: Sequence[Request], cpus_online: int) -> dict[int, Totals]:
             mine.append((func, callsite, [target]))
     every = [made for mine in calls.values() for made in mine]
     made = Counter(func for func, _, _ in every)
-    broadcasts = Counter(func for func, _, targets in every if 10 * len(targets) >= 9 * (cpus_online - 1))
+    wide = (func for func, _, targets in every if 10 * len(targets) >= 9 * (cpus_online - 1))
+    broadcasts = Counter(func for func in wide if func != SHOOTDOWN)  # not counted, since it never is one
     return {func: Totals(seen[func], made[func], broadcasts[func]) for func in seen}
 
 
@@ -214,4 +230,37 @@ def interleaved(draw: st.DrawFn) -> list[Request]:
 @settings(max_examples=200)
 @given(requests=interleaved(), cpus_online=st.sampled_from([2, 4, 11, 16, 17]))
 def test_the_program_groups_as_defined(rig: Rig, requests: list[Request], cpus_online: int) -> None:
-    assert rig.run(requests, cpus_online).totals == model(requests, cpus_online)
+    found = rig.run(requests, cpus_online)
+    assert found.totals == model(requests, cpus_online)
+    by_cpu = Counter(request.target for request in requests)
+    assert Counter(dict(enumerate(found.targets))) == by_cpu
+    isolated = Counter((request.func, request.target) for request in requests if request.target in ISOLATED)
+    assert found.hits == isolated
+
+
+@pytest.mark.parametrize("func", [SYNC, SHOOTDOWN, EXPEDITED, BARRIER])
+def test_every_target_is_counted(rig: Rig, func: int) -> None:
+    targets = [*range(103)] * 2 + [64, 100, 102]
+    found = rig.run(call(targets, func=func), 103)
+    assert found.targets == tuple(Counter(targets)[cpu] for cpu in POSSIBLE)
+    (cell,) = found.cells.values()
+    assert cell.isolated == sum(target in ISOLATED for target in targets)
+    assert cell.isolated_cpus == ISOLATED
+    assert sum(found.hits.values()) == cell.isolated
+    assert cell.requests == sum(found.targets) == len(targets)
+
+
+def test_targets_beyond_the_possible_cpus_are_counted_as_unknown(rig: Rig) -> None:
+    found = rig.run(call([5, 103, 2000], func=NOTHING), 103)
+    assert (found.targets, found.unplaced) == ((), 2)  # no sums, since they would not be whole
+    assert found.cells["do_nothing"].requests == 3
+
+
+def test_without_isolated_cpus_none_is_counted_as_such(rig: Rig) -> None:
+    rig.observer.isolated = ()
+    try:
+        found = rig.run(call(range(103)), 103)
+    finally:
+        rig.observer.isolated = ISOLATED
+    assert (found.hits, found.cells["do_sync_core"].isolated) == ({}, None)
+    assert sum(found.targets) == 103

@@ -13,8 +13,8 @@ import pytest
 from kickwatch.model import Cell, Origin, WindowKind
 from kickwatch.native.driver import Helper
 from kickwatch.observe import requests
-from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
+from kickwatch.observe.layouts import CELL
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.request_cells import RequestSample, fell
 from kickwatch.observe.symbols import Symbols
@@ -142,9 +142,8 @@ async def names() -> Symbols:
 
 def learnt_kind(symbols: Symbols) -> int:
     """What the probe learns about a call site from one event that `TEST_RUN` sends."""
-    observer = CsdObserver(BpfObject("csd"), symbols, 2)
+    observer = CsdObserver.load(symbols, 2)
     try:
-        observer.configure()
         Replay(observer.probe).run("csd_queue_cpu", 1, SITE, FUNC, 0)
         assert observer.read().health.unknown_kind == 0
         return int.from_bytes(observer.probe.map("callsites").get(struct.pack("=Q", SITE)) or b"", sys.byteorder)
@@ -168,10 +167,8 @@ def test_a_sender_in_other_text_makes_single_requests(names: Symbols) -> None:
 
 def test_full_maps_are_emptied_between_windows() -> None:
     symbols = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t rcu_exp_handler\n3000 t end\n")
-    observer = CsdObserver(BpfObject("csd"), symbols, 2)
+    observer = CsdObserver.load(symbols, 2)
     try:
-        observer._await_examples()
-        observer.configure()
         replay = Replay(observer.probe)
         replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)
         replay.run("csd_queue_cpu", 1, SITE, FUNC + 1, 0)
@@ -181,7 +178,7 @@ def test_full_maps_are_emptied_between_windows() -> None:
         before = observer.read()
         assert sum(totals.requests for totals in before.totals.values()) == 2
         for func in range(requests._RECYCLE_ABOVE):
-            cells.put(struct.pack("=QiI", 0x100000 + func, -1, 0), struct.pack("=QQQ", 1, 0, 0))
+            cells.put(struct.pack("=QiI", 0x100000 + func, -1, 0), CELL.pack(1, *[0] * 7))
         assert observer.recycle_if_full()
         assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []
         assert examples.get(struct.pack("=Q", 0x2000)) == bytes(4)

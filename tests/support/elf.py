@@ -1,10 +1,11 @@
-"""The sections of an ELF file."""
+"""The sections and functions of an ELF file."""
 
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 _NO_CONTENTS = 8  # SHT_NOBITS
+_FUNCTION = 2  # STT_FUNC
 
 
 def sections(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -18,3 +19,13 @@ def sections(path: Path) -> Iterator[tuple[str, bytes]]:
         start = names[4] + name
         title = data[start : data.index(b"\0", start)].decode()
         yield title, b"" if kind == _NO_CONTENTS else data[offset : offset + length]
+
+
+def functions(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    """(section, name, contents) of each function in the symbol table."""
+    found = list(sections(path))
+    symbols, names = dict(found)[".symtab"], dict(found)[".strtab"]
+    for name, info, _other, section, value, size in struct.iter_unpack("<IBBHQQ", symbols):
+        if info & 0xF == _FUNCTION:
+            title = names[name : names.index(b"\0", name)].decode()
+            yield found[section][0], title, found[section][1][value : value + size]

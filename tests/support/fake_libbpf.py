@@ -6,7 +6,9 @@ import struct
 from types import SimpleNamespace
 from typing import Any
 
+from kickwatch.node.kernel import possible
 from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.layouts import CSD_CONFIG, THIS_CPU
 
 _HASH, _PERCPU_ARRAY = 1, 6
 Map = dict[bytes, bytes]
@@ -24,15 +26,15 @@ class FakeLibbpf:
     """
 
     possible_cpus = 1
-    arrays = frozenset({"health", "histogram", "busy_cells"})
-    key_bytes = {"cells": 16, "waits": 32, "certain_funcs": 8}  # noqa: RUF012 -- never written
+    arrays = frozenset({"health", "histogram"})  # per-CPU ones
+    key_bytes = {"cells": 16, "waits": 32, "certain_funcs": 8, "hits": 16}  # noqa: RUF012 -- never written
 
     def __init__(self) -> None:
         self.maps: dict[str, Map] = {
-            "config": array(1, 112),
+            "config": array(1, CSD_CONFIG.size),
             "health": array(4),
             "histogram": array(40),
-            "busy_cells": array(4, 24),
+            "each_cpu": array(max(possible()) + 1, THIS_CPU.size),
         }
         self.refusals: dict[str, int] = {}
         self.calls: list[str] = []
@@ -46,6 +48,7 @@ class FakeLibbpf:
             bpf_object__find_program_by_name=lambda _, __: 1,
             bpf_program__fd=lambda _: 4,
             bpf_map_lookup_elem=lambda fd, key, value: self._answer("lookup", self._copy, fd, key, value),
+            bpf_map_lookup_batch=lambda *_: self._answer("batch", lambda: -errno.EINVAL),  # an older kernel
             bpf_map_update_elem=lambda fd, key, value, _: self._answer("update", self._store, fd, key, value),
             bpf_map_delete_elem=lambda fd, key: self._answer("delete", self._delete, fd, key),
             bpf_map_get_next_key=lambda fd, key, following: self._answer("next", self._next, fd, key, following),
@@ -63,6 +66,7 @@ class FakeLibbpf:
         """A loaded object that has no file."""
         made = object.__new__(BpfObject)
         made.name, made._lib, made._links, made._object = name, self, [], 1  # type: ignore[assignment]
+        made._maps = {}
         return made
 
     def _map(self, pointer: int) -> Map:

@@ -1,5 +1,7 @@
 """A fake of a loaded BPF object, for code that only reads and writes its maps."""
 
+import struct
+from collections.abc import Iterator
 from typing import cast
 
 from kickwatch.observe.bpf import BpfMap
@@ -10,13 +12,26 @@ class FakeMap:
 
     def __init__(self, entries: dict[bytes, bytes] | None = None) -> None:
         """`entries`: the map's initial values by key."""
-        self.entries = entries or {}
+        self._values = entries or {}
 
     def get(self, key: bytes) -> bytes | None:
-        return self.entries.get(key)
+        return self._values.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        self.entries[key] = value
+        self._values[key] = value
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        yield from self._values.items()
+
+    def keys(self) -> Iterator[bytes]:
+        yield from self._values
+
+    def entries(self, indices: range) -> list[bytes]:
+        return [self._values[struct.pack("=I", index)] for index in indices]
+
+    @property
+    def value_bytes(self) -> int:
+        return len(next(iter(self._values.values())))
 
 
 class FakeProbe:

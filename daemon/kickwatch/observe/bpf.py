@@ -6,7 +6,8 @@ Every call that can fail raises ObserveError with libbpf's latest warnings: only
 import ctypes
 import errno
 import os
-from collections.abc import Container, Iterator
+import struct
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from kickwatch.errors import ObserveError
@@ -14,6 +15,11 @@ from kickwatch.observe.libbpf import library, refused
 
 PROBES = Path(__file__).parent / "probes"
 _PERCPU_TYPES = frozenset({5, 6})  # BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY (uapi linux/bpf.h)
+_BATCH_BYTES, _WORD_BYTES = 1 << 18, 8
+# Before "bpf: Add generic support for lookup batch op" (5.6), and for per-CPU arrays before "bpf: Add batched ops
+# support for percpu array" (5.13; ENOTSUPP, which has no name in user space). ENOSPC: more entries in one bucket of a
+# hash than were asked for.
+_NO_BATCH = frozenset({-errno.EINVAL, -errno.EOPNOTSUPP, -524, -errno.ENOSPC})
 # struct bpf_prog_info (uapi linux/bpf.h): offsets of run_time_ns, run_cnt (5.1) and recursion_misses (5.12).
 _PROG_INFO_BYTES = 232
 _PROG_INFO_RUN_TIME_NS = 192
@@ -35,13 +41,14 @@ class BpfMap:
         if lib.lib.bpf_map__type(pointer) in _PERCPU_TYPES:
             width = -(-width // 8) * 8 * lib.possible_cpus  # the kernel pads per-CPU values to 8 bytes
         self.value_bytes = width
-        self._value = ctypes.create_string_buffer(width)
+        self._batched = True  # until the kernel turns out to have no such command
 
     def get(self, key: bytes) -> bytes | None:
         """The value; None if the map has no such key. Raises ObserveError when it cannot be read."""
-        if self._missing("lookup", self._lib.bpf_map_lookup_elem(self._fd, key, self._value)):
+        value = ctypes.create_string_buffer(self.value_bytes)  # of this call alone: two threads may read one map
+        if self._missing("lookup", self._lib.bpf_map_lookup_elem(self._fd, key, value)):
             return None
-        return self._value.raw
+        return value.raw
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write one entry, which may exist already. Raises ObserveError."""
@@ -79,21 +86,76 @@ class BpfMap:
         raise refused(f"BPF map {self.name}: {call}", -result)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All entries."""
+        """All entries, each as it is when it is read. Raises ObserveError if they cannot be read to the end."""
+        found = self._batches() if self._batched else None
+        if found is not None:
+            yield from found
+            return
         for key in self.keys():
             value = self.get(key)
             if value is not None:
                 yield key, value
 
+    def entries(self, indices: range) -> list[bytes]:
+        """Consecutive entries of an array, which has all of them from the start. Raises ObserveError."""
+        before = struct.pack("=I", indices.start - 1) if indices.start else None
+        found = self._batches(before, len(indices)) if self._batched else None
+        if found is not None and len(found) == len(indices):
+            return [value for _, value in found]
+        values = {index: self.get(struct.pack("=I", index)) for index in indices}
+        missing = [index for index, value in values.items() if value is None]
+        if missing:
+            what = f"BPF map {self.name} has no entry {missing[0]}"
+            raise ObserveError(what, "rebuild the probes with `make native`")
+        return [value for value in values.values() if value is not None]
+
+    def _batches(self, token: bytes | None = None, wanted: int | None = None) -> list[tuple[bytes, bytes]] | None:
+        """All entries, or `wanted` ones after the key `token`, with few system calls; None where that is not possible.
+
+        The first token of an array is a key, any other is what the kernel returned with the batch before.
+        """
+        room = max(16, _BATCH_BYTES // (self.key_bytes + self.value_bytes))
+        room = room if wanted is None else min(room, wanted)
+        keys = ctypes.create_string_buffer(room * self.key_bytes)
+        values = ctypes.create_string_buffer(room * self.value_bytes)
+        found: list[tuple[bytes, bytes]] = []
+        following = ctypes.create_string_buffer(max(self.key_bytes, _WORD_BYTES))
+        while wanted is None or len(found) < wanted:
+            count = ctypes.c_uint32(room if wanted is None else min(room, wanted - len(found)))
+            result = self._lib.bpf_map_lookup_batch(self._fd, token, following, keys, values, ctypes.byref(count), None)
+            if result in _NO_BATCH:
+                self._batched = result == -errno.ENOSPC
+                return None
+            ended = self._missing("lookup batch", result)
+            read = (_split(keys, self.key_bytes, count.value), _split(values, self.value_bytes, count.value))
+            found += zip(*read, strict=True)
+            if ended:
+                break
+            token = following.raw
+        return found
+
+
+def _split(buffer: "ctypes.Array[ctypes.c_char]", width: int, count: int) -> list[bytes]:
+    """The first `count` items of a buffer."""
+    whole = memoryview(buffer)[: count * width].tobytes()
+    return [whole[at : at + width] for at in range(0, len(whole), width)]
+
 
 class BpfObject:
     """One object file: loaded at construction, attached on request, freed by close()."""
 
-    def __init__(self, name: str, max_entries: dict[str, int] | None = None, directory: Path = PROBES) -> None:
-        """`name`: of the probe's source, without `.bpf.c`. `max_entries`: map sizes to set before loading."""
+    def __init__(
+        self,
+        name: str,
+        max_entries: Mapping[str, int] | None = None,
+        key_bytes: Mapping[str, int] | None = None,
+        directory: Path = PROBES,
+    ) -> None:
+        """`name`: of the probe's source, without `.bpf.c`. `max_entries`, `key_bytes`: of maps, set before loading."""
         self.name = name
         self._lib = library()
         self._links: list[int] = []
+        self._maps: dict[str, BpfMap] = {}
         path = directory / f"{name}.bpf.o"
         if not path.exists():
             raise ObserveError(f"{path} is missing", "build it with `make native`")
@@ -102,6 +164,8 @@ class BpfObject:
             raise ObserveError(f"{path} cannot be opened", self._lib.take_warnings())
         for map_name, entries in (max_entries or {}).items():
             self._lib.lib.bpf_map__set_max_entries(self._map_pointer(map_name), entries)
+        for map_name, width in (key_bytes or {}).items():
+            self._lib.lib.bpf_map__set_key_size(self._map_pointer(map_name), width)
         if self._lib.lib.bpf_object__load(self._object) != 0:
             reason = os.strerror(ctypes.get_errno())
             self._lib.lib.bpf_object__close(self._object)
@@ -137,7 +201,10 @@ class BpfObject:
 
     def map(self, name: str) -> BpfMap:
         """A map by its name in the C source."""
-        return BpfMap(self._map_pointer(name), name)
+        self._opened()
+        if name not in self._maps:
+            self._maps[name] = BpfMap(self._map_pointer(name), name)
+        return self._maps[name]
 
     def run_statistics(self, program: str) -> tuple[int, int, int]:
         """(run_time_ns, runs, recursion_misses) of a program; the first two rise only while BPF statistics are on.

@@ -21,7 +21,7 @@ from kickwatch.model import ContentionRung, MutexWait
 from kickwatch.native.driver import Helper
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.layouts import CONTENTION_CONFIG, HISTOGRAM_BUCKETS, WAIT, WAIT_KEY
-from kickwatch.observe.readings import HEALTHY, INDEX, PROGRAM_END_S, Health, read_health, read_stack, sum_of, try_maps
+from kickwatch.observe.readings import HEALTHY, INDEX, PROGRAM_END_S, Health, read_health, read_stack, sums_of, try_maps
 from kickwatch.observe.symbols import Symbols
 from kickwatch.process.cancellation import run_shielded
 
@@ -95,8 +95,7 @@ class ContentionObserver:
     def read(self) -> ContentionSample:
         """All totals. Raises ObserveError."""
         totals = {key: WaitTotals(*_WAIT.unpack(value)) for key, value in self.probe.map("waits").items()}
-        histogram = self.probe.map("histogram")
-        buckets = [sum_of(histogram, index) for index in range(HISTOGRAM_BUCKETS)]
+        buckets = sums_of(self.probe.map("histogram"), range(HISTOGRAM_BUCKETS))
         misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
         return ContentionSample(totals, tuple(buckets), read_health(self.probe.map("health")), misses)
 

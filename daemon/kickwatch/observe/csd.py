@@ -43,10 +43,10 @@ class CsdObserver(RequestObserver):
 
     def __post_init__(self) -> None:
         """Raises ObserveError if multi-CPU calls cannot be recognised."""
-        self._many = many_ranges(self.symbols)
         super().__post_init__()
+        self._many = many_ranges(self.symbols)
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
         self.probe.attach_raw_tracepoint("csd_queue_cpu", "csd_queue_cpu")
 
     @property

@@ -8,17 +8,18 @@ for a call with a condition (mostly TLB shootdowns), a CPU that is chosen but ne
 not empty.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kickwatch.errors import ObserveError
 from kickwatch.model import IpiRung
-from kickwatch.node import kernel
-from kickwatch.observe.layouts import CALLS_CONFIG, MASK_WORDS
+from kickwatch.observe.layouts import BANKS, CALLS_CONFIG
+from kickwatch.observe.masks import WORD_BITS, mask_of, mask_words
+from kickwatch.observe.request_maps import BankFigures, MaskCalls, has_room
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
 
-_WORD_BITS = 64
 _HAS_COND, _HAS_INNER, _HAS_SENT, _HAS_NODE = 1, 2, 4, 8
 
 # The functions that hand the chosen CPUs to the interrupt controller: x86, x86 under Xen (smp_ops), arm64. A kernel has
@@ -102,23 +103,6 @@ def _first(symbols: Symbols, names: tuple[str, ...]) -> tuple[str, ...]:
     return next(filter(None, (entries_of(symbols, name) for name in names)), ())
 
 
-def mask_words(possible: list[int]) -> int:
-    """Words of a CPU mask of this kernel. Raises ObserveError beyond 1024 CPUs."""
-    words = max(possible, default=0) // _WORD_BITS + 1
-    if words > MASK_WORDS:
-        what = f"CPUs up to {max(possible)}: the kprobes read masks of at most {MASK_WORDS * _WORD_BITS} CPUs"
-        raise ObserveError(what, "use a kernel with csd:csd_queue_cpu (6.5 or later), which has no such limit")
-    return words
-
-
-def mask_of(cpus: list[int]) -> tuple[int, ...]:
-    """The CPUs as the words of a mask."""
-    words = [0] * MASK_WORDS
-    for cpu in cpus:
-        words[cpu // _WORD_BITS] |= 1 << cpu % _WORD_BITS
-    return tuple(words)
-
-
 @dataclass
 class KprobeObserver(RequestObserver):
     """The armed kprobes. Construct with `arm`; `close` disarms them."""
@@ -134,9 +118,8 @@ class KprobeObserver(RequestObserver):
         "calls_sent_one",
     )
 
-    online: list[int] = field(default_factory=kernel.online)
-    possible: list[int] = field(default_factory=kernel.possible)
     plan: ProbePlan = field(init=False)
+    _calls: list[MaskCalls] = field(default_factory=lambda: [MaskCalls() for _ in range(BANKS)])
 
     def __post_init__(self) -> None:
         """Raises ObserveError if the functions to probe cannot be found, or there are too many CPUs."""
@@ -144,7 +127,7 @@ class KprobeObserver(RequestObserver):
         self.plan = plan_of(self.symbols)
         mask_words(self.possible)
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
         for program, function in self.plan.probes:
             self.probe.attach_kprobe(program, function)
 
@@ -153,14 +136,24 @@ class KprobeObserver(RequestObserver):
         """Where the programs are attached, in words."""
         text = "kprobes on " + ", ".join(function for _, function in self.plan.probes)
         if self.plan.has_cond and not self.plan.has_sent:
-            text += "; calls with a condition count every CPU that it might choose, and are no broadcasts"
+            text += "; calls with a condition count every CPU that it might choose as a target, and are no broadcasts"
         return text
 
-    def follow_cpus(self, online: list[int]) -> None:
-        """Also if their number is the same, since the probe has a mask of the CPUs."""
-        if online != self.online:
-            self.online, self.cpus_online = online, len(online)
-            self.configure()
+    @classmethod
+    def _keys(cls, possible: Sequence[int]) -> dict[str, int]:
+        return {"masks": (1 + mask_words(possible)) * WORD_BITS // 8}
 
     def _configuration(self, cells: bytes) -> bytes:
         return CALLS_CONFIG.pack(cells, mask_words(self.possible), self.plan.flags, *mask_of(self.online))
+
+    def _read_bank(self, bank: int) -> BankFigures:
+        self._calls[bank].follow(self.probe, bank, self.isolated)
+        return self._calls[bank].added_to(super()._read_bank(bank))
+
+    def _has_room(self) -> bool:
+        return super()._has_room() and has_room(self.probe, "masks")
+
+    def _forget_all(self) -> None:
+        super()._forget_all()
+        self.probe.map("masks").clear()
+        self._calls = [MaskCalls() for _ in range(BANKS)]

@@ -25,6 +25,12 @@ class Layout:
         """Bytes."""
         return self.packed.size
 
+    def offset_of(self, member: str) -> int:
+        """Bytes before a member."""
+        names = list(self.members)
+        before = "".join(self.members[name] for name in names[: names.index(member)])
+        return struct.calcsize("=" + before)
+
     def pack(self, *values: Any) -> bytes:
         """The members' values, arrays element by element, as the programs read them."""
         return self.packed.pack(*values)
@@ -35,18 +41,46 @@ def _layout(name: str, **members: "str | Layout") -> Layout:
     return Layout(name, formats, struct.Struct("=" + "".join(formats.values())))
 
 
-BUSY_FUNCS_MOST = 4  # BUSY_FUNCS of cells.h
+BANKS = 2  # of cells.h, as the next three
+FREQUENT_FUNCS = 6
+NEAR_CPUS = 64
+TARGETS = NEAR_CPUS + 8
 MANY_RANGES = 4  # of csd.bpf.c
-MASK_WORDS = 16  # of calls.h
+MASK_WORDS = 16  # of masks.h
 MAX_FRAMES = 48  # of probe.h
 HISTOGRAM_BUCKETS = 40  # of waits.h
 
-CELLS_CONFIG = _layout("cells_config", busy=f"{BUSY_FUNCS_MOST}Q", paused="I", broadcast_targets="I", slab_mutex="Q")
+CELLS_CONFIG = _layout(
+    "cells_config",
+    frequent=f"{FREQUENT_FUNCS}Q",
+    paused="I",
+    bank="I",
+    isolating="I",
+    broadcast_targets="I",
+    slab_mutex="Q",
+    far_cpus="I",
+    unused="I",
+    isolated=f"{MASK_WORDS}Q",
+)
 CSD_CONFIG = _layout("csd_config", cells=CELLS_CONFIG, many_start=f"{MANY_RANGES}Q", many_end=f"{MANY_RANGES}Q")
 CALLS_CONFIG = _layout("calls_config", cells=CELLS_CONFIG, words="I", has="I", online=f"{MASK_WORDS}Q")
 CELL_KEY = _layout("cell_key", func="Q", stack="i", flags="I")
-CELL = _layout("cell", requests="Q", calls="Q", broadcasts="Q")
+FIGURES = _layout("figures", requests="Q", calls="Q", broadcasts="Q", isolated="Q")
+CELL = _layout("cell", banks=f"{BANKS * len(FIGURES.members)}Q")
 EXAMPLE = _layout("example", stack_plus_one="i")
+THIS_CPU = _layout(
+    "this_cpu",
+    targets=f"{BANKS * TARGETS}Q",
+    call="24s",
+    examples="Q",
+    frequent=f"{FREQUENT_FUNCS * BANKS * len(FIGURES.members)}Q",
+    unused="4Q",
+)
+HIT_KEY = _layout("hit_key", func="Q", cpu="I", unused="I")
+HITS = _layout("hits", banks=f"{BANKS}Q")
+MASK_CALLS = _layout("mask_calls", banks=f"{BANKS}Q")
+IPIS_CONFIG = _layout("ipis_config", words="I", unused="I", isolated=f"{MASK_WORDS}Q")
+IPIS = _layout("ipis", isolated="Q", others="Q")
 
 CONTENTION_CONFIG = _layout("contention_config", slab_mutex="Q", comm_offset="I", paused="I")
 WAIT_KEY = _layout("wait_key", lock="Q", stack="i", unused="I", holder="16s")

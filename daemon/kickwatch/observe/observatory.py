@@ -16,10 +16,11 @@ from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe.contention import ContentionObserver, ContentionSample
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
+from kickwatch.observe.ipis import Ipis, IsolatedIpis
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
-from kickwatch.observe.request_cells import RequestSample, fell
+from kickwatch.observe.request_cells import RequestSample, by_target, fell
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, climb, requested_rung
 from kickwatch.observe.symbols import Symbols
@@ -35,6 +36,7 @@ class Sample:
     interrupts: InterruptSample
     requests: RequestSample | None
     contention: ContentionSample | None
+    ipis: Ipis | None = None
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Observatory:
     listed: Sequence[int] = ()
     isolated_cpus: tuple[int, ...] = ()
     _lost_rungs: list[str] = field(default_factory=list)
+    _ipis: IsolatedIpis = field(default_factory=IsolatedIpis)
 
     @property
     def losses(self) -> list[str]:
@@ -63,7 +66,7 @@ class Observatory:
         found = list(self._lost_rungs)
         if self.contention is not None and not self.slab_mutex_known:
             found.append("slab_mutex not found yet: no data symbols in kallsyms, and no task has waited for it")
-        return found
+        return [*found, *self._ipis.losses]
 
     @property
     def slab_mutex_known(self) -> bool:
@@ -101,12 +104,13 @@ class Observatory:
     def _arm_probes(self) -> None:
         mutex = self.symbols.address_of("slab_mutex") or 0
         ladder: list[tuple[StrEnum, Callable[[], RequestObserver]]] = [
-            (IpiRung.CSD, lambda: CsdObserver.arm(self.symbols, self.cpus_online, mutex)),
-            (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex)),
+            (IpiRung.CSD, lambda: CsdObserver.arm(self.symbols, self.cpus_online, mutex, self.isolated_cpus)),
+            (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex, self.isolated_cpus)),
         ]
         self.requests, lost = climb(ladder, requested_rung(os.environ, IPI_VARIABLE, IpiRung))
         self._lost_rungs += lost
         self._arm_contention()
+        self._ipis.follow(self.isolated_cpus)
 
     def _arm_contention(self) -> None:
         comm_offset = learn_comm_offset()
@@ -144,11 +148,11 @@ class Observatory:
         at_ns = monotonic_ns()
         requests = self.requests.read() if self.requests is not None else None
         contention = self.contention.read() if self.contention is not None else None
-        return Sample(at_ns, interrupts, requests, contention)
+        return Sample(at_ns, interrupts, requests, contention, self._ipis.read())
 
     def try_probes(self) -> None:
         """Read and write the probes' maps. Raises ObserveError if it is not allowed."""
-        for observer in (self.requests, self.contention):
+        for observer in (self.requests, self.contention, self._ipis):
             if observer is not None:
                 observer.try_maps()
 
@@ -178,7 +182,8 @@ class Observatory:
         if online := kernel.online(self.host.sys):
             self.cpus_online = len(online)
             if self.requests is not None:
-                self.requests.follow_cpus(online)
+                self.requests.follow_cpus(online, self.isolated_cpus)
+        self._ipis.follow(self.isolated_cpus)
         for observer in (self.requests, self.contention):
             if observer is not None:
                 observer.recycle_if_full()
@@ -191,6 +196,7 @@ class Observatory:
             duration_ns=after.at_ns - before.at_ns,
             interrupts=Interrupts() if isinstance(interrupts, Reset) else interrupts,
             disturbances=(interrupts.reason,) if isinstance(interrupts, Reset) else (),
+            isolated_ipis=after.ipis.isolated - before.ipis.isolated if before.ipis and after.ipis else None,
         )
         return self._with_waits(self._with_cells(window, before, after), before, after)
 
@@ -205,6 +211,7 @@ class Observatory:
             lost_events=window.lost_events + lost,
             stackless_events=window.stackless_events + stackless,
             disturbances=(*window.disturbances, *((Disturbance.RECYCLED,) if recycled else ())),
+            per_cpu=by_target(before.requests, after.requests, self.requests.last_online),
         )
 
     def _with_waits(self, window: Window, before: Sample, after: Sample) -> Window:
@@ -236,7 +243,7 @@ class Observatory:
 
     def close(self) -> None:
         """Disarm everything."""
-        for observer in (self.requests, self.contention):
+        for observer in (self.requests, self.contention, self._ipis):
             if observer is not None:
                 observer.close()
         self.requests = self.contention = None

@@ -4,7 +4,6 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from kickwatch.errors import ObserveError
 from kickwatch.observe.bpf import BpfMap, BpfObject
 from kickwatch.observe.layouts import MAX_FRAMES
 from kickwatch.observe.symbols import Symbols
@@ -36,20 +35,17 @@ HEALTHY = Health()
 
 def read_health(health: BpfMap) -> Health:
     """The probe's own counters, summed over CPUs. Raises ObserveError."""
-    return Health(*(sum_of(health, index) for index in range(len(Health._fields))))
+    return Health(*sums_of(health, range(len(Health._fields))))
 
 
 def entry(array: BpfMap, index: int) -> bytes:
     """An entry of an array. Arrays have all entries from the start: a missing one is an error. Raises ObserveError."""
-    value = array.get(INDEX.pack(index))
-    if value is None:
-        raise ObserveError(f"BPF map {array.name} has no entry {index}", "rebuild the probes with `make native`")
-    return value
+    return array.entries(range(index, index + 1))[0]
 
 
-def sum_of(counters: BpfMap, index: int) -> int:
-    """One counter of an array of 64-bit counters, summed over CPUs. Raises ObserveError."""
-    return sum(word for (word,) in struct.iter_unpack("=Q", entry(counters, index)))
+def sums_of(counters: BpfMap, indices: range) -> list[int]:
+    """Consecutive counters of an array of 64-bit counters, each summed over CPUs. Raises ObserveError."""
+    return [sum(memoryview(value).cast("Q")) for value in counters.entries(indices)]
 
 
 def read_stack(stacks: BpfMap, stack_id: int, symbols: Symbols) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 A total that fell means that the probe's maps were emptied, which happens only between windows.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kickwatch.attribution.attribute import Attribution
 from kickwatch.model import Cell, on_creation_path
-from kickwatch.observe.layouts import CELL, CELL_KEY
+from kickwatch.observe.layouts import CELL_KEY
 from kickwatch.observe.readings import HEALTHY, Health
 
 _MULTI, _UNDER_SLAB_MUTEX = 1, 2  # CELL_MULTI, CELL_UNDER_SLAB_MUTEX of cells.h
@@ -21,15 +21,23 @@ class Totals(NamedTuple):
     requests: int
     calls: int
     broadcasts: int
+    isolated: int = 0  # requests to isolated CPUs
 
 
 @dataclass(frozen=True)
 class RequestSample:
-    """Everything that the probe has counted since it was armed. Keys are packed CELL_KEYs."""
+    """Everything that the probe has counted since it was armed. Keys are packed CELL_KEYs.
+
+    `targets`: requests by target CPU; `unplaced`: those whose target is not known. Together they are all requests of
+    `totals`. `hits`: requests by (address of the function, isolated CPU).
+    """
 
     totals: Mapping[bytes, Totals]
     health: Health = HEALTHY
     recursion_misses: int = 0
+    targets: Sequence[int] = ()
+    unplaced: int = 0
+    hits: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,6 +71,7 @@ class CellSum:
     broadcasts: int = 0
     singles: int = 0
     patches: int = 0
+    isolated: int = 0
     under_slab_mutex: int = 0
     largest: int = 0
 
@@ -72,6 +81,7 @@ class CellSum:
         self.calls += rise.calls
         self.broadcasts += rise.broadcasts if named.broadcasts_count else 0
         self.patches += rise.broadcasts if named.broadcasts_count and named.patches else 0
+        self.isolated += rise.isolated
         flags = CELL_KEY.packed.unpack(key)[2]
         if not (flags & _MULTI or rise.calls):  # busy functions have one key for both kinds
             self.singles += rise.requests
@@ -80,8 +90,8 @@ class CellSum:
         if rise.requests > self.largest and named.stack:
             self.largest, self.named = rise.requests, named
 
-    def cell(self) -> Cell:
-        """The sum as a record has it."""
+    def cell(self, isolated_cpus: Sequence[int] | None) -> Cell:
+        """The sum as a record has it. `isolated_cpus`: those that its function reached; None where none is isolated."""
         attribution = self.named.attribution
         return Cell(
             reason=attribution.reason,
@@ -93,6 +103,8 @@ class CellSum:
             broadcasts=self.broadcasts,
             singles=self.singles,
             patches=self.patches,
+            isolated=self.isolated if isolated_cpus is not None else None,
+            isolated_cpus=tuple(isolated_cpus or ()) if self.isolated else (),
             under_slab_mutex=self.under_slab_mutex,
             stack=self.named.stack,
         )
@@ -110,7 +122,25 @@ def rise_of(before: Totals | None, after: Totals) -> Totals:
     return Totals(*(late - early for late, early in zip(after, before, strict=True)))
 
 
-def sum_cpus(value: bytes) -> Totals:
-    """The sum of a per-CPU value, a struct cell for each CPU."""
-    cells: Iterable[tuple[int, ...]] = CELL.packed.iter_unpack(value)
-    return Totals(*map(sum, zip(*cells, strict=True)))
+def by_target(before: RequestSample, after: RequestSample, last_cpu: int) -> tuple[int, ...] | None:
+    """Requests between two samples by target: item i is CPU i's, up to `last_cpu` and any further one that was hit.
+
+    None where they were not counted, where a request's target is not known, and where the maps were emptied.
+    """
+    if not after.targets or after.unplaced != before.unplaced:
+        return None
+    early = before.targets or [0] * len(after.targets)
+    rises = [late - first for first, late in zip(early, after.targets, strict=True)]
+    if min(rises) < 0:
+        return None
+    last_hit = max((cpu for cpu, rise in enumerate(rises) if rise), default=0)
+    return tuple(rises[: max(last_cpu, last_hit) + 1])
+
+
+def reached(before: RequestSample, after: RequestSample) -> dict[int, set[int]]:
+    """The isolated CPUs that each function, by its address, reached between two samples."""
+    found: dict[int, set[int]] = {}
+    for (func, cpu), requests in after.hits.items():
+        if requests != before.hits.get((func, cpu), 0):
+            found.setdefault(func, set()).add(cpu)
+    return found

@@ -3,24 +3,36 @@
 The kernel adds up; Python reads cumulative totals at the edges of windows and subtracts.
 """
 
-import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from threading import RLock
+from typing import Any, ClassVar, Self
 
 from kickwatch.attribution.attribute import attribute, patches_text
-from kickwatch.attribution.reasons import BUSY_FUNCS, REASONS, mask_follows_task, reason_of
+from kickwatch.attribution.reasons import BUSY_FUNCS, mask_follows_task
 from kickwatch.model import Cell, IpiRung
+from kickwatch.node import kernel
+from kickwatch.observe.banks import Banks
 from kickwatch.observe.bpf import BpfObject
-from kickwatch.observe.layouts import CELL, CELL_KEY, CELLS_CONFIG, EXAMPLE
+from kickwatch.observe.frequent import KnownFuncs
+from kickwatch.observe.layouts import BANKS, CELL_KEY, CELLS_CONFIG
+from kickwatch.observe.masks import mask_of
 from kickwatch.observe.readings import INDEX, PROGRAM_END_S, read_health, read_stack, try_maps
-from kickwatch.observe.request_cells import CellSum, NamedRequest, RequestSample, Totals, rise_of, sum_cpus
+from kickwatch.observe.request_cells import CellSum, NamedRequest, RequestSample, reached, rise_of
+from kickwatch.observe.request_maps import (
+    BankFigures,
+    EachCpu,
+    clear_targets,
+    far_cpus,
+    has_room,
+    read_far_targets,
+    read_hits,
+    read_totals,
+)
 from kickwatch.observe.symbols import Symbols
 
-_BUSY_SINGLES = tuple(func for func in BUSY_FUNCS if not reason_of(func).follows_task)
-_BUSY_SHOOTDOWNS = tuple(func for func in BUSY_FUNCS if reason_of(func).follows_task)
-_CERTAIN = tuple(func for reason in REASONS if reason.origin_is_certain and not reason.busy for func in reason.funcs)
 _RECYCLE_ABOVE = 6000  # of the 8192 cells: more are cleared, between windows
 BROADCAST_SHARE_PERCENT = 90
 
@@ -42,35 +54,53 @@ class RequestObserver(ABC):
     symbols: Symbols
     cpus_online: int
     slab_mutex: int = 0
+    isolated: Sequence[int] = ()
+    online: Sequence[int] = ()
+    possible: Sequence[int] = ()
+    funcs: KnownFuncs = field(init=False)
     _names: dict[tuple[int, int], NamedRequest] = field(default_factory=dict)  # ids are stable while the maps live
-    _busy: tuple[int, ...] = ()
-    _certain: tuple[int, ...] = ()
+    _banks: Banks = field(default_factory=Banks)
     _lost: int = 0
+    _lock: RLock = field(default_factory=RLock)  # a sample in the loop, maintenance in a thread
 
     def __post_init__(self) -> None:
         """Look up addresses once: functions of the kernel itself do not move. Raises ObserveError."""
-        entries = self.symbols.entries((*BUSY_FUNCS, *_CERTAIN))
-        # In the probe's order: two remote wakeups, two shootdowns; 0 if this kernel has no such function.
-        for funcs in (_BUSY_SINGLES, _BUSY_SHOOTDOWNS):
-            self._busy += tuple([*(address for func in funcs for address in entries[func]), 0, 0][:2])
-        self._certain = tuple(address for func in _CERTAIN for address in entries[func])
+        self.funcs = KnownFuncs.of(self.symbols)
 
     @classmethod
-    def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0) -> Self:
+    def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0, isolated: Sequence[int] = ()) -> Self:
         """Load and attach. Raises ObserveError when the kernel lacks what the rung needs, or refuses BPF."""
-        probe = BpfObject(cls.OBJECT)
+        observer = cls.load(symbols, cpus_online, slab_mutex=slab_mutex, isolated=isolated)
         try:
-            observer = cls(probe, symbols, cpus_online, slab_mutex)
+            observer.attach()
+        except BaseException:
+            observer.close()
+            raise
+        return observer
+
+    @classmethod
+    def load(cls, symbols: Symbols, cpus_online: int, possible: Sequence[int] | None = None, **options: Any) -> Self:
+        """Load without attaching, for CPUs `possible`, else this machine's. `options`: of the constructor."""
+        possible = possible or kernel.possible() or list(range(cpus_online))
+        cpus = max(possible) + 1
+        sizes = {"each_cpu": cpus, "far_targets": BANKS * max(1, far_cpus(cpus))}
+        probe = BpfObject(cls.OBJECT, max_entries=sizes, key_bytes=cls._keys(possible))
+        try:
+            observer = cls(probe, symbols, cpus_online, online=kernel.online(), possible=possible, **options)
             observer.configure()
-            observer._await_examples()
-            observer._attach()
+            observer.funcs.await_examples(probe)
         except BaseException:
             probe.close()
             raise
         return observer
 
+    @classmethod
+    def _keys(cls, _possible: Sequence[int]) -> dict[str, int]:
+        """The widths of keys that depend on the machine, by map."""
+        return {}
+
     @abstractmethod
-    def _attach(self) -> None:
+    def attach(self) -> None:
         """Attach the programs to the kernel."""
 
     @property
@@ -84,20 +114,35 @@ class RequestObserver(ABC):
 
     def configure(self, *, paused: bool = False) -> None:
         """Write the probe's configuration."""
-        cells = CELLS_CONFIG.pack(*self._busy, paused, broadcast_targets(self.cpus_online), self.slab_mutex)
-        self.probe.map("config").put(INDEX.pack(0), self._configuration(cells))
+        with self._lock:
+            cells = CELLS_CONFIG.pack(
+                *self.funcs.frequent,
+                paused,
+                self._banks.in_use,
+                bool(self.isolated),
+                broadcast_targets(self.cpus_online),
+                self.slab_mutex,
+                far_cpus(self.targets),
+                0,
+                *mask_of(self.isolated),
+            )
+            self.probe.map("config").put(INDEX.pack(0), self._configuration(cells))
 
-    def follow_cpus(self, online: list[int]) -> None:
-        """Configure the probe again when the CPUs that are online have changed."""
-        if len(online) != self.cpus_online:
-            self.cpus_online = len(online)
+    @property
+    def targets(self) -> int:
+        """Requests are counted for this many target CPUs, from CPU 0 on."""
+        return max(self.possible, default=self.cpus_online - 1) + 1
+
+    @property
+    def last_online(self) -> int:
+        """The highest CPU that is online."""
+        return max(self.online, default=self.cpus_online - 1)
+
+    def follow_cpus(self, online: Sequence[int], isolated: Sequence[int]) -> None:
+        """Configure the probe again when other CPUs are online, or isolated."""
+        if (online, isolated) != (self.online, self.isolated):
+            self.online, self.cpus_online, self.isolated = online, len(online), isolated
             self.configure()
-
-    def _await_examples(self) -> None:
-        """Make the probe take one stack, as an example, for each function whose origin is certain."""
-        examples = self.probe.map("certain_funcs")
-        for address in self._certain:
-            examples.put(address.to_bytes(8, sys.byteorder), EXAMPLE.pack(0))
 
     def forget_names(self) -> None:
         """Modules came or went: addresses may have other meanings now."""
@@ -112,17 +157,29 @@ class RequestObserver(ABC):
         """Do everything that is done with the maps while the probe is armed. Raises ObserveError if it is refused."""
         self.configure()
         self.read()
-        try_maps(self.probe, emptied=("cells", "certain_funcs"), walked=("stacks",))
+        try_maps(self.probe, emptied=("cells", "certain_funcs", "hits"), walked=("stacks",))
 
     def read(self) -> RequestSample:
         """All totals. A few hundred keys: about a millisecond. Raises ObserveError."""
-        unpack = CELL.packed.unpack
-        totals = {key: Totals(*unpack(value)) for key, value in self.probe.map("cells").items()}
-        for index, value in self.probe.map("busy_cells").items():
-            func = self._busy[int.from_bytes(index, sys.byteorder)]
-            totals[CELL_KEY.pack(func, 0, 0)] = sum_cpus(value)
-        misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
-        return RequestSample(totals, read_health(self.probe.map("health")), misses)
+        with self._lock:
+            counted = self._banks.turn(self.configure, self._read_bank)
+            misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
+            return RequestSample(
+                totals=counted.totals,
+                health=read_health(self.probe.map("health")),
+                recursion_misses=misses,
+                targets=counted.targets,
+                unplaced=counted.unplaced,
+                hits=counted.hits,
+            )
+
+    def _read_bank(self, bank: int) -> BankFigures:
+        """Targets first: see request_maps.py."""
+        far = read_far_targets(self.probe, bank, self.targets)
+        hits = read_hits(self.probe, bank)
+        each = EachCpu(self.probe, bank, self.targets)
+        totals = each.totals(self.funcs.keys) | read_totals(self.probe, bank)
+        return BankFigures(totals, each.targets(self.targets) + far, each.unplaced(), hits)
 
     def cost(self) -> tuple[int, int]:
         """(ns, runs) of the probe's programs since they were loaded; both rise only while BPF statistics are on."""
@@ -130,24 +187,33 @@ class RequestObserver(ABC):
         return sum(ns for ns, _, _ in spent), sum(runs for _, runs, _ in spent)
 
     def recycle_if_full(self) -> bool:
-        """Clear all cells when their map is nearly full or was too full for an event. Totals fall: see `fell`.
+        """Clear everything when a map is nearly full or was too full for an event. Totals fall: see `fell`.
 
         Only between windows, and in a thread: it takes up to a tenth of a second.
         """
-        cells, lost = self.probe.map("cells"), read_health(self.probe.map("health")).lost
-        if len(list(cells.keys())) <= _RECYCLE_ABOVE and lost == self._lost:
-            return False
-        self.configure(paused=True)
-        try:
-            time.sleep(PROGRAM_END_S)
-            self._names = {}  # first: even a map that is emptied in part gives ids to other stacks
-            self._await_examples()  # they refer to stacks, as the cells do
-            cells.clear()
-            self.probe.map("stacks").clear()
-            self._lost = lost
-        finally:
-            self.configure()
-        return True
+        with self._lock:
+            lost = read_health(self.probe.map("health")).lost
+            if lost == self._lost and self._has_room():
+                return False
+            self.configure(paused=True)
+            try:
+                time.sleep(PROGRAM_END_S)
+                self._forget_all()
+                self._lost = lost
+            finally:
+                self.configure()
+            return True
+
+    def _has_room(self) -> bool:
+        return len(list(self.probe.map("cells").keys())) <= _RECYCLE_ABOVE and has_room(self.probe, "hits")
+
+    def _forget_all(self) -> None:
+        self._names = {}  # first: even a map that is emptied in part gives ids to other stacks
+        self.funcs.await_examples(self.probe)  # they refer to stacks, as the cells do
+        for name in ("cells", "stacks", "hits"):
+            self.probe.map(name).clear()
+        clear_targets(self.probe, self.targets)
+        self._banks.forget()
 
     def creation_broadcasts(self, sample: RequestSample) -> int:
         """Broadcasts of the creation path in the totals of a sample."""
@@ -165,7 +231,18 @@ class RequestObserver(ABC):
             if rise.requests:
                 named = self._name(key)
                 merged.setdefault(named.identity, CellSum(named)).add(rise, named, key)
-        return tuple(sorted((total.cell() for total in merged.values()), key=lambda cell: -cell.requests))
+        hit = self._hit(before, after)
+        cells = (
+            total.cell(sorted(hit.get(total.named.func, ())) if self.isolated else None) for total in merged.values()
+        )
+        return tuple(sorted(cells, key=lambda cell: -cell.requests))
+
+    def _hit(self, before: RequestSample, after: RequestSample) -> dict[str, set[int]]:
+        """The isolated CPUs that each function, by its name, reached between two samples."""
+        found: dict[str, set[int]] = {}
+        for func, cpus in reached(before, after).items():
+            found.setdefault(self.symbols.resolve(func), set()).update(cpus)
+        return found
 
     def close(self) -> None:
         """Disarm and free."""
@@ -173,6 +250,7 @@ class RequestObserver(ABC):
 
     def _name(self, key: bytes) -> NamedRequest:
         func, stack_id, _flags = CELL_KEY.packed.unpack(key)
+        stack_id = self.funcs.stack_of(self.probe, func, stack_id)
         named = self._names.get((func, stack_id))
         if named is None:
             name = self.symbols.resolve(func)

@@ -4,13 +4,12 @@ import struct
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Origin, Path
-from kickwatch.observe.kprobe import MASK_WORDS, KprobeObserver, entries_of, mask_of, mask_words, plan_of
+from kickwatch.observe.kprobe import KprobeObserver, entries_of, plan_of
+from kickwatch.observe.layouts import CALLS_CONFIG, CELLS_CONFIG
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
@@ -118,23 +117,6 @@ def test_a_name_in_the_kernel_and_in_a_module_is_probed_once() -> None:
     assert entries_of(both, "fn") == ("fn",)
 
 
-@given(st.sets(st.integers(0, 64 * MASK_WORDS - 1)))
-def test_a_mask_has_the_bits_of_its_cpus(cpus: set[int]) -> None:
-    words = mask_of(sorted(cpus))
-    assert len(words) == MASK_WORDS
-    assert {64 * index + bit for index, word in enumerate(words) for bit in range(64) if word >> bit & 1} == cpus
-
-
-@pytest.mark.parametrize(("last", "words"), [(0, 1), (63, 1), (64, 2), (511, 8), (1023, 16)])
-def test_the_length_of_masks_follows_from_the_last_possible_cpu(last: int, words: int) -> None:
-    assert mask_words(list(range(last + 1))) == words
-
-
-def test_more_than_1024_cpus_are_an_error() -> None:
-    with pytest.raises(ObserveError, match="1024 CPUs"):
-        mask_words([0, 1024])
-
-
 KALLSYMS = """\
 1000 t smp_call_function_many_cond
 2000 T smp_call_function_single
@@ -162,17 +144,18 @@ def test_the_configuration_has_the_form_that_the_probe_reads() -> None:
     observed.set_slab_mutex(0xFFFF)
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
-    assert struct.unpack_from("=4QIIQ", value) == (0x4000, 0, 0x3000, 0, 0, 3, 0xFFFF)
-    assert struct.unpack_from("=II16Q", value, 48) == (2, 1 | 8, 0b111, 0b10, *[0] * 14)
-    assert len(value) == 48 + 8 + 16 * 8
+    frequent = (0x3000, 0, 0x4000, 0, 0, 0)
+    assert struct.unpack_from("=6QIIIIQII", value) == (*frequent, 0, 0, 0, 3, 0xFFFF, 72 - 64, 0)
+    assert struct.unpack_from("=II16Q", value, CELLS_CONFIG.size) == (2, 1 | 8, 0b111, 0b10, *[0] * 14)
+    assert len(value) == CALLS_CONFIG.size
 
 
 def test_the_probe_gets_a_new_mask_if_other_cpus_are_online() -> None:
     observed, probe = observer([0, 1])
-    observed.follow_cpus([0, 3])
+    observed.follow_cpus([0, 3], ())
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
-    assert struct.unpack_from("=Q", value, 56) == (0b1001,)
+    assert struct.unpack_from("=Q", value, CALLS_CONFIG.offset_of("online")) == (0b1001,)
 
 
 def test_totals_become_the_same_cells_as_on_the_first_rung() -> None:

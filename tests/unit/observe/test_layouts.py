@@ -9,21 +9,24 @@ from pathlib import Path
 import pytest
 
 from btf import Btf, Member
-from kickwatch.observe import kprobe, layouts, request_cells
+from kickwatch.observe import ipis, kprobe, layouts, request_cells
 from kickwatch.observe.bpf import PROBES
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
-from kickwatch.observe.layouts import CALLS_CONFIG, CONTENTION_CONFIG, CSD_CONFIG, Layout
+from kickwatch.observe.layouts import CALLS_CONFIG, CONTENTION_CONFIG, CSD_CONFIG, IPIS_CONFIG, Layout
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
 
-LAYOUTS = {name: value for name, value in vars(layouts).items() if isinstance(value, Layout)}
+# The map of MASK_CALLS has no types: its key is cut to the machine's masks.
+LAYOUTS = {name: value for name, value in vars(layouts).items() if isinstance(value, Layout) and name != "MASK_CALLS"}
 OBJECTS = sorted(path.name.removesuffix(".bpf.o") for path in PROBES.glob("*.bpf.o"))
 COUNTER, INDEX = "unsigned long long", "unsigned int"
 REQUEST_MAPS = {
     "cells": ("cell_key", "cell"),
-    "busy_cells": (INDEX, "cell"),
+    "each_cpu": (INDEX, "this_cpu"),
+    "far_targets": (INDEX, COUNTER),
+    "hits": ("hit_key", "hits"),
     "certain_funcs": (COUNTER, "example"),
     "health": (INDEX, COUNTER),
 }
@@ -37,6 +40,7 @@ MAPS = {
     CsdObserver.OBJECT: REQUEST_MAPS | {"config": (INDEX, CSD_CONFIG.name), "callsites": (COUNTER, INDEX)},
     KprobeObserver.OBJECT: REQUEST_MAPS | {"config": (INDEX, CALLS_CONFIG.name)},
     ContentionObserver.OBJECT: WAIT_MAPS | {"config": (INDEX, CONTENTION_CONFIG.name)},
+    ipis.OBJECT: {"config": (INDEX, IPIS_CONFIG.name), "ipis": (INDEX, "ipis")},
     MutexObserver.OBJECT: WAIT_MAPS | {"config": (INDEX, CONTENTION_CONFIG.name)},
 }
 
@@ -89,6 +93,10 @@ def defined(constant: str) -> set[int]:
     [
         ("MAX_FRAMES", layouts.MAX_FRAMES),
         ("HISTOGRAM_BUCKETS", layouts.HISTOGRAM_BUCKETS),
+        ("BANKS", layouts.BANKS),
+        ("FREQUENT_FUNCS", layouts.FREQUENT_FUNCS),
+        ("MASK_WORDS", layouts.MASK_WORDS),
+        ("NEAR_CPUS", layouts.NEAR_CPUS),
         ("CELL_MULTI", request_cells._MULTI),
         ("CELL_UNDER_SLAB_MUTEX", request_cells._UNDER_SLAB_MUTEX),
         ("HAS_COND", kprobe._HAS_COND),

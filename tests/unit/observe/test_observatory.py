@@ -50,6 +50,9 @@ class NoMap:
     def get(self, _key: bytes) -> bytes | None:
         return bytes(8)
 
+    def entries(self, indices: range) -> list[bytes]:
+        return [bytes(8) for _ in indices]
+
     def clear(self) -> None:
         """Nothing to clear."""
 
@@ -91,6 +94,7 @@ async def test_a_cancelled_open_closes_no_probe_that_a_thread_still_uses(
 def test_using_a_closed_probe_is_an_error_and_no_crash() -> None:
     closed = object.__new__(bpf.BpfObject)
     closed.name, closed._lib, closed._links, closed._object = "csd", libbpf.library(), [], None
+    closed._maps = {}
     closed.close()
     with pytest.raises(ObserveError, match="is closed"):
         closed.map("cells")

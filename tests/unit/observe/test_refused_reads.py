@@ -23,7 +23,7 @@ from kickwatch.observe.symbols import Symbols
 from kickwatch.service.arming import _works
 
 KEYS = [struct.pack("=I", number) for number in range(3)]
-CALLS = {"lookup", "update", "delete", "next", "info"}
+CALLS = {"lookup", "batch", "update", "delete", "next", "info"}
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t end\n")
 
 

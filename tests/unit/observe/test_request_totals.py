@@ -11,7 +11,9 @@ from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import Cell
 from kickwatch.observe.csd import CsdObserver, many_ranges
-from kickwatch.observe.request_cells import RequestSample, Totals, fell
+from kickwatch.observe.frequent import KnownFuncs
+from kickwatch.observe.layouts import CELLS_CONFIG, EXAMPLE
+from kickwatch.observe.request_cells import RequestSample, Totals, by_target, fell
 from kickwatch.observe.requests import broadcast_targets
 from kickwatch.observe.symbols import Symbols
 
@@ -89,15 +91,13 @@ def test_without_the_function_for_multi_cpu_calls_there_is_no_observer() -> None
 
 
 def test_the_configuration_has_the_form_that_the_probe_reads() -> None:
-    """Busy functions are found by their entry, not by the part that rarely runs."""
+    """Frequent functions are found by their entry, not by the part that rarely runs."""
     observed, probe = observer(cpus_online=16)
     observed.set_slab_mutex(0xFFFF)
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
-    busy, (paused, targets, mutex), ranges = value[:32], struct.unpack("=IIQ", value[32:48]), value[48:]
-    assert struct.unpack("=4Q", busy) == (0x4000, 0, 0x3000, 0)
-    assert (paused, targets, mutex) == (0, 14, 0xFFFF)
-    assert struct.unpack("=8Q", ranges) == (0x1000, 0, 0, 0, 0x1800, 0, 0, 0)
+    assert struct.unpack_from("=6QIIIIQ", value) == (0x3000, 0, 0x4000, 0, 0, 0, 0, 0, 0, 14, 0xFFFF)
+    assert struct.unpack_from("=8Q", value, CELLS_CONFIG.size) == (0x1000, 0, 0, 0, 0x1800, 0, 0, 0)
 
 
 def test_calls_that_follow_a_task_are_counted_without_broadcasts() -> None:
@@ -137,3 +137,60 @@ def test_totals_that_fell_show_that_the_maps_were_emptied(
     before: dict[bytes, tuple[int, ...]], after: dict[bytes, tuple[int, ...]], *, emptied: bool
 ) -> None:
     assert fell(before, after) is emptied
+
+
+def sample_of(*targets: int, unplaced: int = 0) -> RequestSample:
+    return RequestSample({}, targets=targets, unplaced=unplaced)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        (sample_of(1, 2, 3, 0), sample_of(1, 5, 3, 0), (0, 3)),  # CPU 1 is the last one that is online
+        (sample_of(1, 2, 3, 0), sample_of(2, 5, 7, 0), (1, 3, 4)),  # CPU 2 went offline meanwhile
+        (sample_of(0, 0, 0, 0), sample_of(0, 0, 0, 0), (0, 0)),
+        (RequestSample({}), sample_of(4, 5), (4, 5)),
+        (sample_of(1, 2), sample_of(0, 2), None),  # emptied
+        (sample_of(1, 2, unplaced=3), sample_of(2, 2, unplaced=3), (1, 0)),
+        (sample_of(1, 2, unplaced=3), sample_of(2, 2, unplaced=4), None),
+        (RequestSample({}), RequestSample({}), None),  # not counted
+    ],
+)
+def test_requests_by_target(before: RequestSample, after: RequestSample, found: tuple[int, ...] | None) -> None:
+    assert by_target(before, after, 1) == found
+
+
+def test_requests_to_isolated_cpus_have_their_cpus() -> None:
+    observed, _ = observer()
+    observed.isolated = (2, 3)
+    before = RequestSample({key(0x5000): Totals(1, 1, 1, 1)}, hits={(0x5000, 2): 1, (0x8000, 3): 5})
+    totals = {key(0x5000): Totals(4, 2, 2, 3), key(0x8000): Totals(6, 0, 0, 0)}
+    cells = observed.cells(before, RequestSample(totals, hits={(0x5000, 2): 2, (0x5000, 3): 1, (0x8000, 3): 5}))
+    found = {cell.func: (cell.isolated, cell.isolated_cpus) for cell in cells}
+    assert found == {"do_sync_core": (2, (2, 3)), "ipi_mb": (0, ())}
+
+
+def test_without_isolated_cpus_there_is_no_such_figure() -> None:
+    observed, _ = observer()
+    (cell,) = observed.cells(RequestSample({}), RequestSample({key(0x5000): Totals(4, 2, 2)}))
+    assert (cell.isolated, cell.isolated_cpus) == (None, ())
+
+
+def test_a_frequent_function_has_an_example_once_one_was_taken() -> None:
+    observed, probe = observer(KALLSYMS.replace("do_sync_core", "rcu_exp_handler"))
+    observed.funcs.await_examples(cast("BpfObject", probe))
+    totals = {key(0x5000, 0, 0): Totals(3, 0, 0)}
+    assert cells_of(observed, totals)["rcu_exp_handler"].stack == ()
+    put_stack(probe, 6, 0x7010, 0x6010)
+    probe.map("certain_funcs").put(struct.pack("=Q", 0x5000), EXAMPLE.pack(7))
+    (cell,) = observed.cells(RequestSample({}), RequestSample(totals))
+    assert cell.stack == ("on_each_cpu_cond_mask", "mem_cgroup_write")
+    assert (cell.singles, cell.calls) == (3, 0)
+
+
+def test_frequent_functions_have_their_order_and_certain_ones_an_example() -> None:
+    names = ("flush_tlb_func", "nohz_csd_func", "rcu_barrier_handler", "sync_sched_exp_handler", "ipi_mb", "do_nothing")
+    funcs = KnownFuncs.of(Symbols.parse("".join(f"{0x1000 * n:x} t {name}\n" for n, name in enumerate(names, 1))))
+    assert funcs.frequent == (0x1000, 0, 0x2000, 0, 0x3000, 0)
+    assert set(funcs.certain) == {0x3000, 0x4000, 0x5000}
+    assert funcs.keys == {0: key(0x1000, 0, 0), 2: key(0x2000, 0, 0), 4: key(0x3000, 0, 0)}

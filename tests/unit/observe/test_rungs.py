@@ -100,7 +100,7 @@ def old_kernel(monkeypatch: pytest.MonkeyPatch) -> Observatory:
     def refuse_tracepoint(*_args: object) -> None:
         raise ObserveError("no such tracepoint", "needs a newer kernel")
 
-    def arm(symbols: Symbols, cpus_online: int, _mutex: int = 0) -> KprobeObserver:
+    def arm(symbols: Symbols, cpus_online: int, *_: object) -> KprobeObserver:
         return KprobeObserver(cast("BpfObject", NoProbe()), symbols, cpus_online, online=[0, 1], possible=[0, 1])
 
     monkeypatch.setattr(CsdObserver, "arm", refuse_tracepoint)

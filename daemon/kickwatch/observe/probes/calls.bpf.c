@@ -36,26 +36,12 @@
 #define NODE_TYPE_IRQ_WORK 0x20U
 #define NODE_TYPE_TTWU 0x30U
 
-/* The state of this CPU's last multi-CPU call, for the functions that it calls. */
-struct under_way {
-	__u64 conditional; /* its func if it is counted when its interrupts are sent, else 0 */
-	__u64 inner;       /* its func if the next single request for it belongs to this call, else 0 */
-	__u64 single;      /* not zero: a single request was queued, and may send a separate interrupt */
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct calls_config);
 } config SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct under_way);
-} calls_under_way SEC(".maps");
 
 /* __call_single_node and the member that follows it in __call_single_data, irq_work and task_struct.wake_entry. */
 struct queued_node {
@@ -73,73 +59,113 @@ static __always_inline struct calls_config *running(void)
 	return cfg && !cfg->cells.paused ? cfg : 0;
 }
 
-static __always_inline struct under_way *this_cpu_call(void)
+static __always_inline void count_frequent(void *ctx, struct this_cpu *cpu, __u32 frequent, __u64 func,
+					   struct event *event)
 {
-	__u32 zero = 0;
+	struct figures *of = frequent_figures(cpu, frequent, event->bank);
 
-	return bpf_map_lookup_elem(&calls_under_way, &zero);
+	if (!of)
+		return;
+	of->requests += event->requests;
+	of->calls += event->grown & 1;
+	of->broadcasts += event->grown >> 1;
+	of->isolated += event->isolated;
+	if (wants_example(cpu, frequent))
+		take_example(ctx, cpu, frequent, func);
 }
 
-static __always_inline int count_requests(void *ctx, struct calls_config *cfg, __u64 func, __u32 flags, __u32 requests)
+/* Zero if there was no room. */
+static __always_inline int count_requests(void *ctx, struct calls_config *cfg, struct this_cpu *cpu, __u64 func,
+					  __u32 flags, struct event *event)
 {
-	__u32 grown = 0, busy = busy_index(&cfg->cells, func);
+	__u32 frequent = frequent_index(&cfg->cells, func);
 	struct cell_key key = {};
 
-	if (flags)
-		grown = 1;
-	if (flags == CELL_MULTI && requests >= cfg->cells.broadcast_targets)
-		grown |= 2;
-	if (busy < BUSY_FUNCS)
-		return count_busy(busy, requests, grown);
+	event->grown = flags ? 1 : 0;
+	if (flags == CELL_MULTI && event->requests >= cfg->cells.broadcast_targets)
+		event->grown |= 2;
+	if (frequent < FREQUENT_FUNCS) {
+		count_frequent(ctx, cpu, frequent, func, event);
+		return 1;
+	}
 	key.func = func;
 	key.flags = flags;
 	if (flags && holds_slab_mutex(&cfg->cells))
 		key.flags |= CELL_UNDER_SLAB_MUTEX;
 	key.stack = take_stack(ctx, func);
-	return count(&key, requests, grown);
+	return count_cell(&key, event);
+}
+
+static __always_inline int count_one(void *ctx, struct calls_config *cfg, struct this_cpu *cpu, __u64 func,
+				     __u32 flags, __u32 target)
+{
+	struct event event = {};
+
+	event.bank = bank_in_use(&cfg->cells);
+	event.requests = 1;
+	event.isolated = in_mask(cfg->cells.isolated, target);
+	if (!count_requests(ctx, cfg, cpu, func, flags, &event))
+		return 0;
+	count_target(&cfg->cells, cpu, event.bank, target);
+	if (event.isolated)
+		count_hit(func, target, event.bank);
+	return 0;
+}
+
+/* The targets of a multi-CPU call are in `key`, their number is in `event`. */
+static __always_inline int count_many(void *ctx, struct calls_config *cfg, struct this_cpu *cpu, __u32 flags,
+				      struct mask_key *key, struct event *event)
+{
+	event->bank = bank_in_use(&cfg->cells);
+	if (count_requests(ctx, cfg, cpu, key->func, flags, event))
+		count_mask(cpu, key, event);
+	return 0;
 }
 
 SEC("kprobe")
 int calls_many(struct pt_regs *ctx)
 {
-	__u64 func = PT_REGS_PARM2(ctx), conditional;
 	struct calls_config *cfg = running();
-	struct under_way *call = this_cpu_call();
-	__u32 targets;
+	struct this_cpu *cpu = state_of_cpu();
+	struct event event = {};
+	struct mask_key key;
+	__u64 conditional;
 
-	if (!cfg || !call)
+	if (!cfg || !cpu)
 		return 0;
-	call->conditional = call->inner = call->single = 0;
-	targets = others_in(cfg, PT_REGS_PARM1(ctx));
-	if (!targets)
+	cpu->call.conditional = cpu->call.inner = cpu->call.single = 0;
+	take_others(cfg, PT_REGS_PARM1(ctx), &key, &event);
+	if (!event.requests)
 		return 0;
+	key.func = PT_REGS_PARM2(ctx);
 	conditional = cfg->has & HAS_COND ? PT_REGS_PARM5(ctx) : 0;
-	if (targets == 1 && cfg->has & HAS_INNER)
-		call->inner = func;
+	if (event.requests == 1 && cfg->has & HAS_INNER)
+		cpu->call.inner = key.func;
 	if (conditional && cfg->has & HAS_SENT) {
-		call->conditional = func;
+		cpu->call.conditional = key.func;
 		return 0;
 	}
-	return count_requests(ctx, cfg, func, conditional ? CELL_MULTI | CELL_CONDITIONAL : CELL_MULTI, targets);
+	return count_many(ctx, cfg, cpu, conditional ? CELL_MULTI | CELL_CONDITIONAL : CELL_MULTI, &key, &event);
 }
 
-/* Counts a conditional call, once it is known which CPUs it chose. */
-static __always_inline int count_conditional(void *ctx, struct calls_config *cfg, struct under_way *call, __u32 targets)
+/* Counts a conditional call that has chosen one CPU. */
+static __always_inline int count_chosen(void *ctx, struct calls_config *cfg, struct this_cpu *cpu, __u32 target)
 {
-	__u64 func = call->conditional;
+	__u64 func = cpu->call.conditional;
 
-	call->conditional = 0;
-	return targets ? count_requests(ctx, cfg, func, CELL_MULTI, targets) : 0;
+	cpu->call.conditional = 0;
+	return func ? count_one(ctx, cfg, cpu, func, CELL_MULTI, target) : 0;
 }
 
-static __always_inline int count_single(void *ctx, struct calls_config *cfg, struct under_way *call, __u64 func)
+static __always_inline int count_single(void *ctx, struct calls_config *cfg, struct this_cpu *cpu, __u64 func,
+					__u32 target)
 {
-	call->single = 1;
-	if (call->inner && call->inner == func) {
-		call->inner = 0;
-		return call->conditional ? count_conditional(ctx, cfg, call, 1) : 0;
+	cpu->call.single = 1;
+	if (cpu->call.inner && cpu->call.inner == func) {
+		cpu->call.inner = 0;
+		return count_chosen(ctx, cfg, cpu, target);
 	}
-	return count_requests(ctx, cfg, func, 0, 1);
+	return count_one(ctx, cfg, cpu, func, 0, target);
 }
 
 /* __smp_call_single_queue(int cpu, struct llist_node *node), since 5.8: remote wakeups and irq_work for other CPUs. */
@@ -147,28 +173,30 @@ SEC("kprobe")
 int calls_queued(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = this_cpu_call();
+	struct this_cpu *cpu = state_of_cpu();
 	struct queued_node node = {};
 	__u32 type;
 
-	if (!cfg || !call || bpf_probe_read(&node, sizeof(node), (void *)PT_REGS_PARM2(ctx)))
+	if (!cfg || !cpu || bpf_probe_read(&node, sizeof(node), (void *)PT_REGS_PARM2(ctx)))
 		return 0;
 	type = node.type & NODE_TYPE;
-	if (type == NODE_TYPE_TTWU)
-		return count_single(ctx, cfg, call, cfg->cells.busy[0]);
-	return type == NODE_TYPE_IRQ_WORK ? count_single(ctx, cfg, call, node.func) : 0;
+	if (type != NODE_TYPE_TTWU && type != NODE_TYPE_IRQ_WORK)
+		return 0;
+	return count_single(ctx, cfg, cpu, type == NODE_TYPE_TTWU ? cfg->cells.frequent[WAKEUP] : node.func,
+			    (__u32)PT_REGS_PARM1(ctx));
 }
 
 /* smp_call_function_single(int cpu, smp_call_func_t func, void *info, int wait). For this CPU it only calls func. */
 SEC("kprobe")
 int calls_single(struct pt_regs *ctx)
 {
+	__u32 target = (__u32)PT_REGS_PARM1(ctx);
 	struct calls_config *cfg = running();
-	struct under_way *call = this_cpu_call();
+	struct this_cpu *cpu = state_of_cpu();
 
-	if (!cfg || !call || (__u32)PT_REGS_PARM1(ctx) == bpf_get_smp_processor_id())
+	if (!cfg || !cpu || target == bpf_get_smp_processor_id())
 		return 0;
-	return count_single(ctx, cfg, call, PT_REGS_PARM2(ctx));
+	return count_single(ctx, cfg, cpu, PT_REGS_PARM2(ctx), target);
 }
 
 /*
@@ -178,17 +206,22 @@ int calls_single(struct pt_regs *ctx)
 SEC("kprobe")
 int calls_async(struct pt_regs *ctx)
 {
+	__u32 target = (__u32)PT_REGS_PARM1(ctx);
 	struct calls_config *cfg = running();
-	struct under_way *call = this_cpu_call();
+	struct this_cpu *cpu = state_of_cpu();
 	struct queued_node csd = {};
+	__u64 func;
 
-	if (!cfg || !call || (__u32)PT_REGS_PARM1(ctx) == bpf_get_smp_processor_id())
+	if (!cfg || !cpu || target == bpf_get_smp_processor_id())
 		return 0;
 	if (bpf_probe_read(&csd, sizeof(csd), (void *)PT_REGS_PARM2(ctx)))
 		return 0;
+	func = csd.func;
 	if (!(cfg->has & HAS_NODE))
-		return count_single(ctx, cfg, call, csd.type | (__u64)csd.cpus << 32);
-	return csd.type & NODE_LOCKED ? 0 : count_single(ctx, cfg, call, csd.func);
+		func = csd.type | (__u64)csd.cpus << 32;
+	else if (csd.type & NODE_LOCKED)
+		return 0;
+	return count_single(ctx, cfg, cpu, func, target);
 }
 
 /* native_send_call_func_ipi(const struct cpumask *mask), elsewhere arch_send_call_function_ipi_mask(mask). */
@@ -196,11 +229,16 @@ SEC("kprobe")
 int calls_sent_many(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = this_cpu_call();
+	struct this_cpu *cpu = state_of_cpu();
+	struct event event = {};
+	struct mask_key key;
 
-	if (!cfg || !call || !call->conditional)
+	if (!cfg || !cpu || !cpu->call.conditional)
 		return 0;
-	return count_conditional(ctx, cfg, call, others_in(cfg, PT_REGS_PARM1(ctx)));
+	key.func = cpu->call.conditional;
+	cpu->call.conditional = 0;
+	take_others(cfg, PT_REGS_PARM1(ctx), &key, &event);
+	return event.requests ? count_many(ctx, cfg, cpu, CELL_MULTI, &key, &event) : 0;
 }
 
 /*
@@ -211,15 +249,15 @@ SEC("kprobe")
 int calls_sent_one(struct pt_regs *ctx)
 {
 	struct calls_config *cfg = running();
-	struct under_way *call = this_cpu_call();
+	struct this_cpu *cpu = state_of_cpu();
 
-	if (!cfg || !call)
+	if (!cfg || !cpu)
 		return 0;
-	if (call->single) {
-		call->single = 0;
+	if (cpu->call.single) {
+		cpu->call.single = 0;
 		return 0;
 	}
-	return call->conditional ? count_conditional(ctx, cfg, call, 1) : 0;
+	return count_chosen(ctx, cfg, cpu, (__u32)PT_REGS_PARM1(ctx));
 }
 
 char _license[] SEC("license") = "GPL";

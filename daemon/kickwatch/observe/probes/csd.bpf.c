@@ -20,10 +20,19 @@
  *
  * Without BTF of the kernel, loops and global data: for the verifier of 4.18.
  */
-#include "cells.h"
+#include <linux/types.h>
 
-#define KIND_SINGLE 1
-#define KIND_MULTI 2
+struct call { /* the CPU's open call */
+	__u64 func;
+	__u64 callsite;
+	__u32 target;  /* the last one, plus one; 0: no call is open */
+	__u32 targets; /* so far */
+};
+
+#define SELDOM static __attribute__((noinline))
+/* Flags of the arrays that every request touches: mapped ones (5.5) begin at a page, and so at a cache line. */
+#define HOT_ARRAY BPF_F_MMAPABLE
+#include "cells.h"
 
 #define MANY_RANGES 4
 
@@ -33,15 +42,9 @@ struct csd_config {
 	__u64 many_end[MANY_RANGES];   /* 0: no such range */
 };
 
-struct open_call {
-	__u64 func;
-	__u64 callsite;
-	__u32 target;  /* the last one, plus one; 0: no call is open */
-	__u32 targets; /* so far */
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, HOT_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct csd_config);
@@ -53,13 +56,6 @@ struct {
 	__type(key, __u64);
 	__type(value, __u32);
 } callsites SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct open_call);
-} open_calls SEC(".maps");
 
 static __always_inline int in_many(struct csd_config *cfg, __u64 ip)
 {
@@ -98,52 +94,80 @@ static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 ca
 	return kind;
 }
 
-/* Bit 0 of the result: the request begins a new call; bit 1: it completes a broadcast. */
-static __always_inline __u32 group(struct csd_config *cfg, __u64 func, __u64 callsite, __u32 target)
+/* Not zero if the request begins a new call. */
+static __always_inline __u32 begins_call(struct call *call, __u64 func, __u64 callsite, __u32 target)
 {
-	__u32 zero = 0, grown = 0;
-	struct open_call *call = bpf_map_lookup_elem(&open_calls, &zero);
+	__u32 last = call->target;
 
-	if (!call)
-		return 0;
-	if (call->func == func && call->callsite == callsite && target + 1 > call->target) {
-		call->targets += 1;
-	} else {
-		call->func = func;
-		call->callsite = callsite;
-		call->targets = 1;
-		grown = 1;
-	}
 	call->target = target + 1;
-	if (call->targets == cfg->cells.broadcast_targets)
-		grown |= 2;
-	return grown;
+	if (call->func == func && call->callsite == callsite && target >= last)
+		return 0;
+	call->func = func;
+	call->callsite = callsite;
+	return 1;
+}
+
+/* Bit 0 of the result: the request begins a new call; bit 1: it completes a broadcast. */
+static __always_inline __u32 group(struct cells_config *cfg, struct call *call, __u64 func, __u64 callsite, __u32 target)
+{
+	__u32 begun = begins_call(call, func, callsite, target);
+
+	call->targets = begun ? 1 : call->targets + 1;
+	return call->targets == cfg->broadcast_targets ? begun | 2 : begun;
+}
+
+/* Counts a request of any function that is not frequent; zero if there was no room. */
+SELDOM int count_other(struct bpf_raw_tracepoint_args *ctx, struct csd_config *cfg, struct this_cpu *cpu, __u32 bank,
+		       __u32 isolated)
+{
+	struct event event = { .bank = bank & (BANKS - 1), .requests = 1, .isolated = isolated };
+	__u64 func = ctx->args[2], callsite = ctx->args[1];
+	struct cell_key key = {};
+
+	if (kind_of(ctx, cfg, callsite) == KIND_MULTI) {
+		key.flags = CELL_MULTI;
+		event.grown = group(&cfg->cells, &cpu->call, func, callsite, (__u32)ctx->args[0]);
+	}
+	if (key.flags && holds_slab_mutex(&cfg->cells))
+		key.flags |= CELL_UNDER_SLAB_MUTEX;
+	key.func = func;
+	key.stack = take_stack(ctx, func);
+	return count_cell(&key, &event);
 }
 
 SEC("raw_tp/csd_queue_cpu")
 int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u32 zero = 0, grown = 0, busy;
-	struct cell_key key = {};
-	struct csd_config *cfg;
+	__u32 zero = 0, target = (__u32)ctx->args[0], frequent, bank, begun = 0, isolated = 0;
+	__u64 func = ctx->args[2];
+	struct csd_config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct this_cpu *cpu = state_of_cpu();
+	struct figures *of;
 
-	cfg = bpf_map_lookup_elem(&config, &zero);
-	if (!cfg || cfg->cells.paused)
+	if (unlikely(!cfg || !cpu || cfg->cells.paused))
 		return 0;
-	key.func = ctx->args[2];
-	busy = busy_index(&cfg->cells, key.func);
-	if (busy < BUSY_SINGLES)
-		return count_busy(busy, 1, 0);
-	if (kind_of(ctx, cfg, ctx->args[1]) == KIND_MULTI) {
-		key.flags = CELL_MULTI;
-		grown = group(cfg, key.func, ctx->args[1], (__u32)ctx->args[0]);
+	bank = bank_in_use(&cfg->cells);
+	if (unlikely(cfg->cells.isolating))
+		isolated = in_mask(cfg->cells.isolated, target);
+	frequent = frequent_index(&cfg->cells, func);
+	if (likely(frequent < FREQUENT_FUNCS)) {
+		if (frequent < FREQUENT_CALLS)
+			begun = begins_call(&cpu->call, func, ctx->args[1], target);
+		of = frequent_figures(cpu, frequent, bank);
+		if (!of)
+			return 0;
+		of->requests += 1;
+		of->calls += begun;
+		of->isolated += isolated;
+		if (unlikely(wants_example(cpu, frequent)))
+			take_example(ctx, cpu, frequent, func);
+	} else if (!count_other(ctx, cfg, cpu, bank, isolated)) {
+		return 0;
 	}
-	if (busy < BUSY_FUNCS)
-		return count_busy(busy, 1, grown);
-	if (key.flags && holds_slab_mutex(&cfg->cells))
-		key.flags |= CELL_UNDER_SLAB_MUTEX;
-	key.stack = take_stack(ctx, key.func);
-	return count(&key, 1, grown);
+	count_target(&cfg->cells, cpu, bank, target);
+	if (unlikely(isolated))
+		count_hit(func, target, bank);
+	return 0;
 }
 
 char _license[] SEC("license") = "GPL";

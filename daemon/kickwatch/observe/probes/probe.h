@@ -10,6 +10,16 @@
 
 #define MAX_FRAMES 48
 
+/*
+ * Code that seldom runs. A probe for new kernels alone may define it as a function, out of the way of the code that is
+ * read from cold caches at every event. Otherwise it is inlined, as all else: not every JIT compiler knew functions.
+ */
+#ifndef SELDOM
+#define SELDOM static __always_inline
+#endif
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 #define STACK_MAP(name, entries)                                  \
 	struct {                                                  \
 		__uint(type, BPF_MAP_TYPE_STACK_TRACE);           \
