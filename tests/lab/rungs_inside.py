@@ -31,6 +31,7 @@ from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.libbpf import library
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.request_cells import by_target
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
 from kickwatch.observe.task_layout import learn_comm_offset
@@ -127,12 +128,13 @@ async def waits() -> dict[str, Any]:
 
 
 async def agree() -> dict[str, Any]:
-    """What both rungs count for the same events, step by step."""
+    """What both rungs count for the same events, step by step. The last two CPUs count as isolated."""
     symbols = await Symbols.load(Path("/proc"))
     online = kernel.cpus_online()
-    observers: list[RequestObserver] = [KprobeObserver.arm(symbols, online)]
+    isolated = kernel.online()[-2:]
+    observers: list[RequestObserver] = [KprobeObserver.arm(symbols, online, isolated=isolated)]
     try:
-        observers.append(CsdObserver.arm(symbols, online))
+        observers.append(CsdObserver.arm(symbols, online, isolated=isolated))
         steps: dict[str, Callable[[], Awaitable[object]]] = {
             "static keys": lambda: asyncio.to_thread(flip_static_keys),
             "membarriers": make_barriers,
@@ -142,6 +144,7 @@ async def agree() -> dict[str, Any]:
         result: dict[str, Any] = {
             "places": observers[0].places,
             "cpus_online": online,
+            "isolated": isolated,
             "verified": verified(observers[0]),
             "made": {  # minimum: a toggle makes several calls
                 "static keys": TOGGLES,
@@ -157,6 +160,8 @@ async def agree() -> dict[str, Any]:
             result[name] = {
                 observer.RUNG: {
                     "cells": cells(observer, early, late),
+                    "targets": by_target(early, late, max(observer.possible)),
+                    "unplaced": late.unplaced - early.unplaced,
                     "health": [b - a for a, b in zip(early.health, late.health, strict=True)],
                     "misses": late.recursion_misses - early.recursion_misses,
                 }
@@ -180,14 +185,19 @@ def verified(observer: RequestObserver) -> dict[str, int]:
 
 
 def cells(observer: RequestObserver, before: Any, after: Any) -> dict[str, dict[str, Any]]:
-    """Per reason: requests, calls, broadcasts, and its requests by origin and path."""
+    """Per reason: its figures, the isolated CPUs that it reached, and its requests by origin and path."""
     sums: dict[str, Counter[str]] = {}
     divided: dict[str, Counter[str]] = {}
+    hit: dict[str, set[int]] = {}
     for cell in observer.cells(before, after):
         counted = {"requests": cell.requests, "calls": cell.calls, "broadcasts": cell.broadcasts}
-        sums.setdefault(cell.reason, Counter()).update(counted)
+        sums.setdefault(cell.reason, Counter()).update(counted, isolated=cell.isolated or 0)
+        hit.setdefault(cell.reason, set()).update(cell.isolated_cpus)
         divided.setdefault(cell.reason, Counter())[f"{cell.origin}/{cell.path}"] += cell.requests
-    return {reason: {**counts, "by": dict(divided[reason])} for reason, counts in sums.items()}
+    return {
+        reason: {**counts, "by": dict(divided[reason]), "isolated_cpus": sorted(hit[reason])}
+        for reason, counts in sums.items()
+    }
 
 
 async def scale() -> dict[str, Any]:

@@ -64,6 +64,25 @@ def test_origin_and_path_are_the_same(both_rungs: dict[str, Any]) -> None:
         assert csd == kprobe
 
 
+@pytest.mark.parametrize("step", ["static keys", "membarriers", "memcgs", "shootdowns"])
+def test_requests_by_target_sum_up_to_all_requests_exactly_on_both_rungs(both_rungs: dict[str, Any], step: str) -> None:
+    for rung in ("csd", "kprobe"):
+        found = both_rungs[step][rung]
+        assert found["unplaced"] == 0
+        assert sum(found["targets"]) == sum(cell["requests"] for cell in found["cells"].values()), rung
+        isolated = sum(found["targets"][cpu] for cpu in both_rungs["isolated"])
+        assert isolated == sum(cell["isolated"] for cell in found["cells"].values()), rung
+
+
+def test_both_rungs_count_the_same_requests_to_isolated_cpus(both_rungs: dict[str, Any]) -> None:
+    for step, reason in MADE.items():
+        csd, kprobe = (both_rungs[step][rung]["cells"][reason] for rung in ("csd", "kprobe"))
+        assert agree(csd["isolated"], kprobe["isolated"]), (step, csd, kprobe)
+        assert csd["isolated_cpus"] == kprobe["isolated_cpus"]
+    broadcast = both_rungs["static keys"]["csd"]["cells"]["do_sync_core"]
+    assert broadcast["isolated_cpus"] == both_rungs["isolated"]
+
+
 def test_single_requests_are_counted_by_both(both_rungs: dict[str, Any]) -> None:
     seen = {rung: both_rungs["membarriers"][rung]["cells"].get("ipi_rseq") for rung in ("csd", "kprobe")}
     assert seen["csd"] == seen["kprobe"]
@@ -94,8 +113,12 @@ def test_broadcasts_reach_isolated_cpus_and_the_control_does_not(bench: Bench) -
         result = isolated.inside("control")
         assert result["passed"], result["detail"]
         assert result["cpus"] == [0, 1]
-        found = isolated.inside("scale", "0.2")["cpus"]["4"]
-        assert found["requests"] == 3 * found["calls"] == 3 * found["broadcasts"] > 0
+        for rung in ("csd", "kprobe"):
+            found = isolated.inside("scale", "0.2", KICKWATCH_RUNG_IPIS=rung)["cpus"]["4"]
+            assert found["requests"] == 3 * found["calls"] == 3 * found["broadcasts"] > 0
+            assert found["isolated_cpus"] == [2, 3]
+            # A sender on one of the isolated CPUs reaches the other one: the probe's own CPU is never a target.
+            assert found["calls"] <= found["isolated"] <= 2 * found["calls"]
 
 
 def test_the_daemon_selects_the_best_rung_and_its_control_passes(bench: Bench) -> None:

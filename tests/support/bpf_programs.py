@@ -4,9 +4,11 @@ import ctypes
 import platform
 
 # The kernel cuts names to 15 characters.
-OURS = frozenset({"csd_queue_cpu", "contention_begi", "contention_end", "mutex_begin", "mutex_end", "task_rename"}) | {
-    f"calls_{name}" for name in ("many", "queued", "single", "async", "sent_many", "sent_one")
-}
+OURS = (
+    frozenset({"csd_queue_cpu", "contention_begi", "contention_end", "mutex_begin", "mutex_end", "task_rename"})
+    | {f"calls_{name}" for name in ("many", "queued", "single", "async", "sent_many", "sent_one")}
+    | {"ipi_send_cpu", "ipi_send_cpumas"}
+)
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _GET_NEXT_ID, _GET_FD_BY_ID, _INFO_BY_FD = 11, 13, 15  # BPF_PROG_*, BPF_OBJ_GET_INFO_BY_FD (uapi linux/bpf.h)
 _INFO_BYTES, _NAME_AT, _NAME_BYTES = 232, 64, 16  # struct bpf_prog_info

@@ -33,7 +33,7 @@ class Banks:
         try:
             self.in_use = 1 - resting
             configure()
-            self._rested[resting] = self._settled(resting, read)
+            self._rested[resting] = self._consistent(resting, read)
         except BaseException:
             self.in_use = resting  # or what it counted since its last reading would be missing from the next one
             with suppress(ObserveError):
@@ -41,7 +41,7 @@ class Banks:
             raise
         return _sum(*self._rested)
 
-    def _settled(self, bank: int, read: Callable[[int], BankFigures]) -> BankFigures:
+    def _consistent(self, bank: int, read: Callable[[int], BankFigures]) -> BankFigures:
         figures = read(bank)
         for _ in range(_ATTEMPTS):
             if figures.excess == self._excess[bank]:

@@ -20,6 +20,9 @@
  * handed to the interrupt controller. If that can be probed, the call is counted there (a CPU whose queue was not empty
  * needs no interrupt, and is missing). Otherwise every CPU of the mask counts as chosen, and the call is no broadcast.
  *
+ * The target of every request that is counted is known, too: a single request names its CPU, and multi-CPU calls are also
+ * counted by mask. Where the chosen CPUs cannot be probed, the targets are those that might be chosen, as the requests.
+ *
  * Without BTF of the kernel, loops (they are unrolled) and global data, and in less than 4096 instructions: for the
  * verifier of 4.18.
  */

@@ -9,7 +9,8 @@
  * A request belongs to a multi-CPU call if its *innermost* frame is smp_call_function_many_cond; further out in the stack
  * that function may be a spin-wait which an interrupt broke into. `callsite` is the return address of the function that
  * queued the request, so all requests of a call site are of one kind. The kind is learnt from the first frames of one
- * stack; after that no request of the call site is unwound for it. (The csd address would do, too. But there are
+ * stack; after that no request of the call site is unwound for it. For the frequent functions of cells.h not even the call
+ * site is looked up: the function tells the kind. (The csd address would do, too. But there are
  * CPUs x (CPUs - 1) of them, CPU hotplug frees and reuses them, and each single request from a csd on a stack has a new
  * one.)
  *
