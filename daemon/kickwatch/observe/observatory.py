@@ -66,6 +66,8 @@ class Observatory:
         found = list(self._lost_rungs)
         if self.contention is not None and not self.slab_mutex_known:
             found.append("slab_mutex not found yet: no data symbols in kallsyms, and no task has waited for it")
+        if self.requests is not None:
+            found += self.requests.losses
         return [*found, *self._ipis.losses]
 
     @property

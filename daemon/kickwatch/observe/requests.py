@@ -10,17 +10,15 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, ClassVar, Self
 
-from kickwatch.attribution.attribute import attribute, patches_text
-from kickwatch.attribution.reasons import BUSY_FUNCS, mask_follows_task
 from kickwatch.model import Cell, IpiRung
 from kickwatch.node import kernel
 from kickwatch.observe.banks import Banks
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.frequent import KnownFuncs
-from kickwatch.observe.layouts import BANKS, CELL_KEY, CELLS_CONFIG
-from kickwatch.observe.masks import mask_of
-from kickwatch.observe.readings import INDEX, PROGRAM_END_S, read_health, read_stack, try_maps
-from kickwatch.observe.request_cells import CellSum, NamedRequest, RequestSample, reached, rise_of
+from kickwatch.observe.layouts import BANKS, CELLS_CONFIG
+from kickwatch.observe.masks import MOST_CPUS, mask_of
+from kickwatch.observe.readings import INDEX, PROGRAM_END_S, read_health, try_maps
+from kickwatch.observe.request_cells import CellSum, RequestSample, rise_of
 from kickwatch.observe.request_maps import (
     BankFigures,
     EachCpu,
@@ -31,6 +29,7 @@ from kickwatch.observe.request_maps import (
     read_hits,
     read_totals,
 )
+from kickwatch.observe.request_names import RequestNames, reached_by_name
 from kickwatch.observe.symbols import Symbols
 
 _RECYCLE_ABOVE = 6000  # of the 8192 cells: more are cleared, between windows
@@ -58,14 +57,16 @@ class RequestObserver(ABC):
     online: Sequence[int] = ()
     possible: Sequence[int] = ()
     funcs: KnownFuncs = field(init=False)
-    _names: dict[tuple[int, int], NamedRequest] = field(default_factory=dict)  # ids are stable while the maps live
+    names: RequestNames = field(init=False)
     _banks: Banks = field(default_factory=Banks)
     _lost: int = 0
+    _unplaced: int = 0
     _lock: RLock = field(default_factory=RLock)  # a sample in the loop, maintenance in a thread
 
     def __post_init__(self) -> None:
         """Look up addresses once: functions of the kernel itself do not move. Raises ObserveError."""
         self.funcs = KnownFuncs.of(self.symbols)
+        self.names = RequestNames(self.probe, self.funcs)
 
     @classmethod
     def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0, isolated: Sequence[int] = ()) -> Self:
@@ -129,6 +130,18 @@ class RequestObserver(ABC):
             self.probe.map("config").put(INDEX.pack(0), self._configuration(cells))
 
     @property
+    def losses(self) -> list[str]:
+        """What this rung cannot count now, each with its reason."""
+        found = []
+        if beyond := [cpu for cpu in self.isolated if cpu >= MOST_CPUS]:
+            what = f"requests to isolated CPUs from {min(beyond)} on are not counted"
+            found.append(f"{what}: the probe's masks end there")
+        if self._unplaced:
+            what = f"the targets of {self._unplaced} requests are not known"
+            found.append(f"{what}: calls to more sets of CPUs than the probe has room for")
+        return found
+
+    @property
     def targets(self) -> int:
         """Requests are counted for this many target CPUs, from CPU 0 on."""
         return max(self.possible, default=self.cpus_online - 1) + 1
@@ -146,7 +159,7 @@ class RequestObserver(ABC):
 
     def forget_names(self) -> None:
         """Modules came or went: addresses may have other meanings now."""
-        self._names = {}
+        self.names.forget()
 
     def set_slab_mutex(self, address: int) -> None:
         """Mark from now on the requests whose sender holds the mutex at `address`."""
@@ -163,6 +176,7 @@ class RequestObserver(ABC):
         """All totals. A few hundred keys: about a millisecond. Raises ObserveError."""
         with self._lock:
             counted = self._banks.turn(self.configure, self._read_bank)
+            self._unplaced = counted.unplaced
             misses = sum(self.probe.run_statistics(program)[2] for program in self.PROGRAMS)
             return RequestSample(
                 totals=counted.totals,
@@ -208,7 +222,7 @@ class RequestObserver(ABC):
         return len(list(self.probe.map("cells").keys())) <= _RECYCLE_ABOVE and has_room(self.probe, "hits")
 
     def _forget_all(self) -> None:
-        self._names = {}  # first: even a map that is emptied in part gives ids to other stacks
+        self.names.forget()  # first: even a map that is emptied in part gives ids to other stacks
         self.funcs.await_examples(self.probe)  # they refer to stacks, as the cells do
         for name in ("cells", "stacks", "hits"):
             self.probe.map(name).clear()
@@ -218,7 +232,7 @@ class RequestObserver(ABC):
     def creation_broadcasts(self, sample: RequestSample) -> int:
         """Broadcasts of the creation path in the totals of a sample."""
         sent = ((key, totals.broadcasts) for key, totals in sample.totals.items() if totals.broadcasts)
-        return sum(broadcasts for key, broadcasts in sent if self._name(key).on_creation_path)
+        return sum(broadcasts for key, broadcasts in sent if self.names.name(key, self.symbols).on_creation_path)
 
     def cells(self, before: RequestSample, after: RequestSample) -> tuple[Cell, ...]:
         """The rise between two samples, largest first; one Cell per (reason, func, origin, path).
@@ -229,35 +243,12 @@ class RequestObserver(ABC):
         for key, totals in after.totals.items():
             rise = rise_of(before.totals.get(key), totals)
             if rise.requests:
-                named = self._name(key)
+                named = self.names.name(key, self.symbols)
                 merged.setdefault(named.identity, CellSum(named)).add(rise, named, key)
-        hit = self._hit(before, after)
-        cells = (
-            total.cell(sorted(hit.get(total.named.func, ())) if self.isolated else None) for total in merged.values()
-        )
+        hit = reached_by_name(before, after, self.symbols)
+        cells = (total.cell(hit.get(total.named.func, ()) if self.isolated else None) for total in merged.values())
         return tuple(sorted(cells, key=lambda cell: -cell.requests))
-
-    def _hit(self, before: RequestSample, after: RequestSample) -> dict[str, set[int]]:
-        """The isolated CPUs that each function, by its name, reached between two samples."""
-        found: dict[str, set[int]] = {}
-        for func, cpus in reached(before, after).items():
-            found.setdefault(self.symbols.resolve(func), set()).update(cpus)
-        return found
 
     def close(self) -> None:
         """Disarm and free."""
         self.probe.close()
-
-    def _name(self, key: bytes) -> NamedRequest:
-        func, stack_id, _flags = CELL_KEY.packed.unpack(key)
-        stack_id = self.funcs.stack_of(self.probe, func, stack_id)
-        named = self._names.get((func, stack_id))
-        if named is None:
-            name = self.symbols.resolve(func)
-            busy = name in BUSY_FUNCS
-            stack = () if busy or stack_id < 0 else read_stack(self.probe.map("stacks"), stack_id, self.symbols)
-            counts, patches = not mask_follows_task(name), patches_text(name, stack)
-            named = NamedRequest(attribute(name, stack), name, stack, counts, patches)
-            if busy or stack or stack_id < 0:  # a stack that could not be read may be readable the next time
-                self._names[(func, stack_id)] = named
-        return named

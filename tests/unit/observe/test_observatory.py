@@ -194,11 +194,11 @@ async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
     observatory.requests.cells(RequestSample({}), RequestSample({KEY: Totals(1, 1, 1)}))
     observatory.contention._stacks[3] = ("fn",)
     await observatory.between_windows()
-    assert observatory.requests._names
+    assert observatory.requests.names.known
     assert observatory.contention._stacks
     (tmp_path / "modules").write_text("veth 4096 0 - Live 0xffffffffc0201000\n")
     await observatory.between_windows()
-    assert not observatory.requests._names
+    assert not observatory.requests.names.known
     assert not observatory.contention._stacks
 
 

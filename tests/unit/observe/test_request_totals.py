@@ -170,6 +170,16 @@ def test_requests_to_isolated_cpus_have_their_cpus() -> None:
     assert found == {"do_sync_core": (2, (2, 3)), "ipi_mb": (0, ())}
 
 
+def test_targets_that_cannot_be_counted_are_losses() -> None:
+    observed, _ = observer()
+    assert observed.losses == []
+    observed.isolated = (3, 1024, 1030)
+    observed._unplaced = 7
+    beyond, unplaced = observed.losses
+    assert "from 1024 on" in beyond
+    assert "targets of 7 requests" in unplaced
+
+
 def test_without_isolated_cpus_there_is_no_such_figure() -> None:
     observed, _ = observer()
     (cell,) = observed.cells(RequestSample({}), RequestSample({key(0x5000): Totals(4, 2, 2)}))
