@@ -212,8 +212,11 @@ async def scale() -> dict[str, Any]:
             await observatory.between_windows()
             before = observatory.requests.read()
             await asyncio.to_thread(flip_static_keys)
-            found = cells(observatory.requests, before, observatory.requests.read())
-            result["cpus"][observatory.cpus_online] = found["do_sync_core"]
+            after = observatory.requests.read()
+            found = cells(observatory.requests, before, after)
+            all_of_them = sum(cell["requests"] for cell in found.values())
+            by_cpu = by_target(before, after, observatory.requests.last_online)
+            result["cpus"][observatory.cpus_online] = found["do_sync_core"] | {"all": all_of_them, "by_cpu": by_cpu}
         return result
     finally:
         await asyncio.to_thread(last.write_text, "1")

@@ -101,6 +101,7 @@ def test_broadcasts_are_recognised_with_a_cpu_offline(bench: Bench, rung: str) -
     for online, counted in found.items():
         assert counted["broadcasts"] == counted["calls"] > 0
         assert counted["requests"] == counted["calls"] * (int(online) - 1)
+        assert sum(counted["by_cpu"]) == counted["all"]
 
 
 def test_broadcasts_reach_isolated_cpus_and_the_control_does_not(bench: Bench) -> None:
