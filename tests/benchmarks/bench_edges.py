@@ -50,7 +50,7 @@ class WideProbe(BpfObject):
         """Without an object in the kernel."""
         counters = b"".join(cpu.to_bytes(8, sys.byteorder) for cpu in range(cpus))
         self._maps = {name: WideMap(counters) for name in ("far_targets", "health")}
-        self._maps["each_cpu"] = WideMap(bytes(range(1, 201)) * (THIS_CPU.size // 200))
+        self._maps["each_cpu"] = WideMap(bytes(range(1, 177)) * (THIS_CPU.size // 176))
 
     def map(self, name: str) -> BpfMap:
         """A map by its name in the C source."""

@@ -124,7 +124,7 @@ async def measure(directory: Path) -> dict[str, list[Round]]:
             stack.callback(os.close, enable_statistics())
             rounds: dict[str, list[Round]] = {name: [] for name in GOALS}
             for _ in range(ROUNDS):
-                churn = partial(rig.workload(new_trial_id()).churn, CONTAINERS)
+                churn = partial(rig.workload(new_trial_id(), CONTAINERS).churn, CONTAINERS)
                 for name, act in zip(GOALS, (churn, shootdowns), strict=True):
                     rounds[name].append(await programs.cost(act))
     return rounds

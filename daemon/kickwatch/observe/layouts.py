@@ -75,6 +75,7 @@ THIS_CPU = _layout(
     examples="Q",
     frequent=f"{FREQUENT_FUNCS * BANKS * len(FIGURES.members)}Q",
     unused="4Q",
+    hits=f"{BANKS * FREQUENT_FUNCS * NEAR_CPUS}Q",
 )
 HIT_KEY = _layout("hit_key", func="Q", cpu="I", unused="I")
 HITS = _layout("hits", banks=f"{BANKS}Q")

@@ -21,6 +21,7 @@ _WORD_BYTES = 8
 _FIGURES = len(FIGURES.members)
 _CPU_WORDS = THIS_CPU.size // _WORD_BYTES
 _FIRST_CELL = THIS_CPU.offset_of("frequent") // _WORD_BYTES
+_FIRST_HIT = THIS_CPU.offset_of("hits") // _WORD_BYTES
 _NO_ROOM_ABOVE = 3072  # of the 4096 entries of `hits` and `masks`
 
 
@@ -68,6 +69,16 @@ class EachCpu:
                 found[key] = Totals(requests, *(self._sum(first + further) for further in range(1, _FIGURES)))
         return found
 
+    def hits(self, funcs: Sequence[int], isolated: Iterable[int]) -> Counter[tuple[int, int]]:
+        """Single requests of frequent functions to isolated CPUs. `funcs`: their addresses, in the probe's order."""
+        found: Counter[tuple[int, int]] = Counter()
+        for cpu in (cpu for cpu in isolated if cpu < NEAR_CPUS):
+            for index, func in enumerate(funcs):
+                word = _FIRST_HIT + (self._bank * len(funcs) + index) * NEAR_CPUS + cpu
+                if func and (requests := self._sum(word)):
+                    found[func, cpu] = requests
+        return found
+
     def _sum(self, word: int) -> int:
         return sum(self._words[word::_CPU_WORDS])
 
@@ -95,7 +106,7 @@ def far_cpus(cpus: int) -> int:
 
 
 def read_hits(probe: BpfObject, bank: int) -> Counter[tuple[int, int]]:
-    """Single requests (on the first rung all requests) to isolated CPUs, by function. Raises ObserveError."""
+    """Single requests (on the first rung all requests) of other functions to isolated CPUs. Raises ObserveError."""
     found: Counter[tuple[int, int]] = Counter()
     for key, value in probe.map("hits").items():
         func, cpu, _ = HIT_KEY.packed.unpack(key)

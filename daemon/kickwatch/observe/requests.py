@@ -190,8 +190,8 @@ class RequestObserver(ABC):
     def _read_bank(self, bank: int) -> BankFigures:
         """Targets first: see request_maps.py."""
         far = read_far_targets(self.probe, bank, self.targets)
-        hits = read_hits(self.probe, bank)
         each = EachCpu(self.probe, bank, self.targets)
+        hits = read_hits(self.probe, bank) + each.hits(self.funcs.frequent, self.isolated)
         totals = each.totals(self.funcs.keys) | read_totals(self.probe, bank)
         return BankFigures(totals, each.targets(self.targets) + far, each.unplaced(), hits)
 

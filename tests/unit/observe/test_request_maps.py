@@ -23,8 +23,13 @@ from kickwatch.observe.request_maps import (
 FUNC = 0xFFFFFFFF81002000
 
 
-def this_cpu(*, frequent: dict[tuple[int, int], tuple[int, ...]], targets: dict[tuple[int, int], int]) -> bytes:
-    """One CPU's value. `frequent`: figures by (index, bank); `targets`: requests by (bank, CPU)."""
+def this_cpu(
+    *,
+    frequent: dict[tuple[int, int], tuple[int, ...]],
+    targets: dict[tuple[int, int], int],
+    hits: dict[tuple[int, int, int], int] | None = None,
+) -> bytes:
+    """One CPU's value. `frequent`: figures by (index, bank); `targets`, `hits`: by (bank, CPU), (bank, index, CPU)."""
     words = [0] * (BANKS * TARGETS)
     for (bank, cpu), requests in targets.items():
         words[bank * TARGETS + cpu] = requests
@@ -32,7 +37,10 @@ def this_cpu(*, frequent: dict[tuple[int, int], tuple[int, ...]], targets: dict[
     for (index, bank), of in frequent.items():
         at = (index * BANKS + bank) * 4
         figures[at : at + 4] = of
-    return THIS_CPU.pack(*words, b"call", 0, *figures, 0, 0, 0, 0)
+    reached = [0] * (BANKS * FREQUENT_FUNCS * NEAR_CPUS)
+    for (bank, index, cpu), requests in (hits or {}).items():
+        reached[(bank * FREQUENT_FUNCS + index) * NEAR_CPUS + cpu] = requests
+    return THIS_CPU.pack(*words, b"call", 0, *figures, 0, 0, 0, 0, *reached)
 
 
 def probe(**maps: dict[bytes, bytes]) -> BpfObject:
@@ -53,8 +61,11 @@ def each_cpu() -> BpfObject:
     first = this_cpu(
         frequent={(0, 0): (5, 4, 3, 2), (0, 1): (50, 40, 30, 20), (4, 1): (1, 0, 0, 1)},
         targets={(0, 1): 5, (1, 0): 51, (1, 63): 1, (1, NEAR_CPUS): 9},
+        hits={(0, 0, 1): 2, (1, 4, 1): 1, (1, 5, 63): 3},
     )
-    second = this_cpu(frequent={(0, 1): (500, 400, 300, 200), (5, 1): (7, 7, 0, 0)}, targets={(1, 0): 507})
+    second = this_cpu(
+        frequent={(0, 1): (500, 400, 300, 200), (5, 1): (7, 7, 0, 0)}, targets={(1, 0): 507}, hits={(1, 4, 1): 10}
+    )
     return probe(each_cpu=array(first, second))
 
 
@@ -73,6 +84,13 @@ def test_targets_are_summed_over_cpus_by_bank(each_cpu: BpfObject) -> None:
     assert EachCpu(each_cpu, 1, 2).targets(2) == [558, 0]
     assert EachCpu(each_cpu, 1, 2).targets(200) == [558, *[0] * 62, 1]
     assert [EachCpu(each_cpu, bank, 2).unplaced() for bank in (0, 1)] == [0, 9]
+
+
+def test_hits_of_frequent_functions_are_those_of_isolated_cpus(each_cpu: BpfObject) -> None:
+    funcs = (0xA, 0, 0, 0, 0xE, 0xF)
+    assert EachCpu(each_cpu, 0, 2).hits(funcs, [1, 63, 70]) == {(0xA, 1): 2}
+    assert EachCpu(each_cpu, 1, 2).hits(funcs, [1, 63, 70]) == {(0xE, 1): 11, (0xF, 63): 3}
+    assert EachCpu(each_cpu, 1, 2).hits(funcs, [2]) == {}
 
 
 def test_cells_have_both_banks_in_one_value() -> None:

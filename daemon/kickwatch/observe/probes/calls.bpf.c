@@ -111,7 +111,7 @@ static __always_inline int count_one(void *ctx, struct calls_config *cfg, struct
 		return 0;
 	count_target(&cfg->cells, cpu, event.bank, target);
 	if (event.isolated)
-		count_hit(func, target, event.bank);
+		count_hit(cpu, func, frequent_index(&cfg->cells, func), target, event.bank);
 	return 0;
 }
 

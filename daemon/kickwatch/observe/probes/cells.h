@@ -88,9 +88,10 @@ struct this_cpu {
 	__u64 examples; /* bit i: the i-th frequent function has its example */
 	struct cell frequent[FREQUENT_FUNCS];
 	__u64 unused[4];
+	__u64 hits[BANKS][FREQUENT_FUNCS][NEAR_CPUS]; /* single requests to isolated CPUs, by frequent function */
 };
 
-/* A function whose requests reached an isolated CPU. */
+/* Any other function, or a farther CPU: a function whose requests reached an isolated CPU. */
 struct hit_key {
 	__u64 func;
 	__u32 cpu;
@@ -209,20 +210,33 @@ static __always_inline int count_cell(struct cell_key *key, struct event *event)
 	return 1;
 }
 
-SELDOM int count_hit(__u64 func, __u32 cpu, __u32 bank)
+static __always_inline void count_other_hit(__u64 func, __u32 target, __u32 bank)
 {
 	struct hit_key key = {};
 	struct hits *found, empty = {};
 
 	key.func = func;
-	key.cpu = cpu;
+	key.cpu = target;
 	found = bpf_map_lookup_elem(&hits, &key);
 	if (!found) {
 		bpf_map_update_elem(&hits, &key, &empty, BPF_NOEXIST);
 		found = bpf_map_lookup_elem(&hits, &key);
 	}
 	if (found)
-		__sync_fetch_and_add(&found->banks[bank & (BANKS - 1)], 1);
+		__sync_fetch_and_add(&found->banks[bank], 1);
+}
+
+/* `frequent`: the index of `func`. */
+SELDOM int count_hit(struct this_cpu *cpu, __u64 func, __u32 frequent, __u32 target, __u32 bank)
+{
+	__u64 index = frequent, near = target;
+
+	bank &= BANKS - 1;
+	asm volatile("" : "+r"(index), "+r"(near)); /* or other copies are used than those that were checked */
+	if (index < FREQUENT_FUNCS && near < NEAR_CPUS)
+		cpu->hits[bank][index][near] += 1;
+	else
+		count_other_hit(func, target, bank);
 	return 0;
 }
 

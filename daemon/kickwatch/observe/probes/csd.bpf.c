@@ -167,7 +167,7 @@ int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 	}
 	count_target(&cfg->cells, cpu, bank, target);
 	if (unlikely(isolated))
-		count_hit(func, target, bank);
+		count_hit(cpu, func, frequent, target, bank);
 	return 0;
 }
 
