@@ -31,7 +31,7 @@ BARE_COMMAND = ["--deadline-ms", "1"]
 
 async def observed(rig: Rig, containers: int) -> float:
     """Seconds for `containers` containers with probes armed, barrier, accounting check and counters per container."""
-    workload = rig.workload(new_trial_id())
+    workload = rig.workload(new_trial_id(), containers)
     since = time.perf_counter()
     done = await workload.churn(containers)
     elapsed_s = time.perf_counter() - since
