@@ -92,3 +92,26 @@ def test_a_cpu_that_is_offline_for_a_moment_voids_the_trial(bench: Bench) -> Non
     bench.keep("flap", trials)
     outcomes = [(line["event"].removeprefix("kickwatch."), line.get("reason")) for line in trials[:3]]
     assert outcomes == [("trial_finished", None), ("trial_void", "cpus_changed"), ("trial_finished", None)]
+
+
+def test_cpus_of_an_isolated_partition_are_found_and_forgotten(bench: Bench) -> None:
+    bench.once("partitions are the same with more CPUs")
+    if bench.wanted == "v1":
+        pytest.skip("feature: cgroup v1 has no partitions")
+    root, found = "/sys/fs/cgroup", "from kickwatch.node.isolation import isolated_cpus; print(*isolated_cpus())"
+    ask = f"/opt/kickwatch/bin/python -c '{found}'"
+    done = bench.guest.shell(
+        f"""before=$(cat {root}/cgroup.subtree_control); echo +cpuset >{root}/cgroup.subtree_control
+        mkdir {root}/shielded; echo 2-3 >{root}/shielded/cpuset.cpus
+        {ask}
+        echo isolated >{root}/shielded/cpuset.cpus.partition; cat {root}/shielded/cpuset.cpus.partition
+        {ask}
+        echo member >{root}/shielded/cpuset.cpus.partition; {ask}
+        rmdir {root}/shielded
+        case $before in *cpuset*) ;; *) echo -cpuset >{root}/cgroup.subtree_control;; esac""",
+        check=False,
+    )
+    before, kind, isolated, after, *_ = done.output.splitlines()
+    if kind != "isolated":
+        pytest.skip(f"feature: no isolated partitions (6.1): {done.errors.strip()}")
+    assert (before, isolated, after) == ("", "2 3", "")
