@@ -1,0 +1,82 @@
+"""Isolated CPUs in a guest of their own: who interrupts them, the alert, and what kickwatch sends there itself."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import fault_module
+import pytest
+from bench import Bench
+from daemon_unit import records, start
+from guest import booted
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
+
+CPUS, ISOLATED = 8, [4, 5, 6, 7]
+WORDS = ("isolcpus=4-7", "nohz_full=4-7")
+SETTLED = "udevadm settle; sleep 8"  # modules that are loaded after boot patch text, which interrupts all CPUs
+
+
+@pytest.fixture(scope="module")
+def isolated(bench: Bench) -> Iterator[Bench]:
+    """A second guest with the kernel of `bench`, and the fault module loaded with all faults off."""
+    machine = bench.guest.machine
+    if machine.cpus != 4 or bench.ipi_rung != "csd":
+        pytest.skip("feature: needs another boot, tested only on the machines with 4 CPUs of newer kernels")
+    with booted(replace(machine, cpus=CPUS, words=WORDS)) as guest:
+        guest.shell(SETTLED)
+        fault_module.load(guest, bench.module)
+        yield Bench(guest, bench.wanted, bench.module)
+
+
+def test_a_healthy_container_leaves_isolated_cpus_alone_and_kickwatch_says_what_it_sent(isolated: Bench) -> None:
+    result = isolated.trial("healthy")
+    assert result["isolated_cpus"] == ISOLATED
+    assert len(result["per_cpu"]) == CPUS
+    assert {cell["isolated"] for cell in result["bill"]} <= set(range(CPUS * 12))
+    assert result["per_container"]["isolated_requests"] < 4  # at most a broadcast of the percpu allocator's worker
+    own = result["own_work"]
+    assert own["control"] == {"requests": 0, "interrupts": 0}
+    assert own["canary"]["requests"] == 0
+    assert "reclaim" not in own  # it comes after the tenth trial
+    for patching in ("arming", "disarming"):
+        assert own[patching]["requests"] is None
+        assert len(ISOLATED) <= own[patching]["interrupts"] < 500 * len(ISOLATED)
+    assert own["start_to_stop"]["interrupts"] >= own["arming"]["interrupts"] + own["disarming"]["interrupts"]
+
+
+def test_every_kick_reaches_every_isolated_cpu_and_is_counted_there(isolated: Bench) -> None:
+    fault_module.switch(isolated.guest, kick=1)
+    result = isolated.trial("kick")
+    fault_module.switch(isolated.guest)
+    (kick,) = [cell for cell in result["bill"] if cell["reason"] == "kick_all_cpus_sync"]
+    assert kick["calls"] >= 12
+    assert kick["requests"] == (CPUS - 1) * kick["calls"]
+    assert kick["isolated"] == len(ISOLATED) * kick["calls"]
+    hit = [result["per_cpu"][cpu] for cpu in ISOLATED]
+    assert min(hit) >= 0.9 * kick["calls"], result["per_cpu"]
+    (alert,) = [line for line in result["log"] if line["event"] == "kickwatch.broadcast_detected"]
+    assert alert["isolated_cpus_hit"] == ISOLATED
+
+
+def test_the_daemon_alerts_of_broken_isolation_and_names_cpus_and_function(isolated: Bench) -> None:
+    fault_module.switch(isolated.guest, kick=1)
+    done = isolated.guest.shell(
+        f"""{start(30, "workload.containers_per_trial=12")}
+        for second in $(seq 600); do
+            grep -q isolation_broken /run/watch.log && break; systemctl --quiet is-active watch || break; sleep 1
+        done; systemctl stop watch; cat /run/watch.log""",
+        check=False,
+        timeout_s=900,
+    )
+    fault_module.switch(isolated.guest)
+    log = records(done.output)
+    trials = sum(line["event"] == "kickwatch.trial_finished" for line in log)
+    (alert,) = [line for line in log if line["event"] == "kickwatch.isolation_broken"]
+    isolated.keep("isolation", {"trials": trials, "took_s": done.took_s, "alert": alert})
+    assert (alert["isolated_cpus"], alert["isolated_cpus_hit"]) == (ISOLATED, ISOLATED)
+    (kick,) = [row for row in alert["functions"] if row["reason"] == "kick_all_cpus_sync"]
+    assert alert["functions"][0] == kick
+    assert (kick["origin"], kick["path"]) == ("cgroup", "create")
+    assert kick["requests_per_container"] >= len(ISOLATED)
+    assert "args->cpu >= 4 && args->cpu <= 7" in alert["confirm"]
+    assert trials <= 6
