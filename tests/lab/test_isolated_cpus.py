@@ -35,8 +35,8 @@ def test_a_healthy_container_leaves_isolated_cpus_alone_and_kickwatch_says_what_
     assert {cell["isolated"] for cell in result["bill"]} <= set(range(CPUS * 12))
     assert result["per_container"]["isolated_requests"] < 4  # at most a broadcast of the percpu allocator's worker
     own = result["own_work"]
-    assert own["control"] == {"requests": 0, "interrupts": 0}
-    assert own["canary"]["requests"] == 0
+    assert own["control"] == {"requests": 0, "interrupts": 0}, own
+    assert own["canary"]["requests"] == 0, own
     assert "reclaim" not in own  # it comes after the tenth trial
     for patching in ("arming", "disarming"):
         assert own[patching]["requests"] is None
