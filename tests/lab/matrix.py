@@ -21,13 +21,7 @@ from shell import DIES_WITH_US, cache, locked
 from userland import build_wheel, installed
 
 HERE = Path(__file__).parent
-_OF_MACHINES = (
-    "test_kernel_laboratory.py",
-    "test_rungs.py",
-    "test_service.py",
-    "test_node.py",
-    "test_bpf_cost.py",
-)
+_OF_MACHINES = sorted({path.name for path in HERE.glob("test_*.py")} - set(OTHERS.values()))
 _QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "--durations=12", "-o", "console_output_style=classic"]
 
 

@@ -28,6 +28,20 @@ def isolated(bench: Bench) -> Iterator[Bench]:
         yield Bench(guest, bench.wanted, bench.module)
 
 
+def test_broadcasts_reach_isolated_cpus_and_the_control_does_not(isolated: Bench) -> None:
+    """isolcpus= removes CPUs from the scheduler but not from on_each_cpu(), so broadcasts still reach them."""
+    result = isolated.inside("control")
+    assert result["passed"], result["detail"]
+    assert result["cpus"] == [0, 1, 2, 3]
+    for rung in ("csd", "kprobe"):
+        found = isolated.inside("scale", "0.2", KICKWATCH_RUNG_IPIS=rung)["cpus"][str(CPUS)]
+        assert found["requests"] == 7 * found["calls"] == 7 * found["broadcasts"] > 0
+        assert found["isolated_cpus"] == ISOLATED
+        assert found["isolated"] == len(ISOLATED) * found["calls"]  # all are sent by the others
+        assert sum(found["by_cpu"]) == found["all"]
+        assert min(found["by_cpu"][4:]) >= found["calls"]
+
+
 def test_a_healthy_container_leaves_isolated_cpus_alone_and_kickwatch_says_what_it_sent(isolated: Bench) -> None:
     result = isolated.trial("healthy")
     assert result["isolated_cpus"] == ISOLATED

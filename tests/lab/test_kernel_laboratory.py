@@ -152,10 +152,29 @@ def test_the_kmem_tcp_limit_flips_a_key_on_v1(bench: Bench) -> None:
     assert result["status"] == BROADCASTING
 
 
+def _only_long(bench: Bench) -> None:
+    if "KICKWATCH_LAB_LONG" not in os.environ or bench.guest.machine.cpus != 4:
+        pytest.skip("feature: takes ten minutes with 4 CPUs, enabled by KICKWATCH_LAB_LONG=1")
+
+
+def test_a_worker_is_convicted_within_40_containers_each_time(faulty: Bench) -> None:
+    _only_long(faulty)
+    runs = [_with_fault(faulty, f"worker_{run}", "--until-decided", containers=23, worker=1)[0] for run in range(10)]
+    faulty.keep("worker_runs", [(run["status"], run["containers"], run["pairs"]) for run in runs])
+    assert {(run["status"], *run["reasons"]) for run in runs} == {(BROADCASTING, "broadcasts_elsewhere")}
+    assert max(run["containers"] for run in runs) <= 40, [run["containers"] for run in runs]
+
+
+def test_200_healthy_containers_are_quiet(bench: Bench) -> None:
+    _only_long(bench)
+    result = bench.trial("healthy_200", containers=200)
+    assert (result["status"], result["findings"]) == (QUIET, []), (result["verdict"], result["reasons"])
+    assert not [line for line in result["log"] if line["event"].endswith(("_detected", "_broken"))]
+
+
 def test_the_daemon_convicts_a_worker_without_stacks(faulty: Bench) -> None:
     """No stack explains it, so halves with a container must win the coin toss about 36 times: in two paired trials."""
-    if "KICKWATCH_LAB_LONG" not in os.environ or faulty.guest.machine.cpus != 4:
-        pytest.skip("feature: takes ten minutes with 4 CPUs, enabled by KICKWATCH_LAB_LONG=1")
+    _only_long(faulty)
     fault_module.switch(faulty.guest, worker=1)
     # Stop at the first alarm.
     done = faulty.guest.shell(
