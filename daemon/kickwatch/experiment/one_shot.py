@@ -6,6 +6,7 @@ from collections.abc import Callable
 from kickwatch.configuration.types import Config
 from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single, one_shot
+from kickwatch.detect.verdict import VerdictReason
 from kickwatch.errors import EngineError
 from kickwatch.experiment.armed_observers import listed_cpus
 from kickwatch.experiment.own_work import OwnWork, Work
@@ -54,7 +55,18 @@ async def _trials(
         if await rig.engine_changed():
             raise EngineError("container engine changed between trials", "run the command again")
         progress(f"undecided: about {single.more_containers} more containers")
-        more = min(max(single.more_containers, _LEAST_CONTAINERS), _MOST_CONTAINERS)
-        trials.append(await TrialRun(rig, more, progress, len(trials), one_shot=True).run())
+        before = sum(len(trial.containers) for trial in trials)
+        trials.append(await TrialRun(rig, more_of(single, before), progress, len(trials), one_shot=True).run())
         single = one_shot(trials)
     return trials, single
+
+
+def more_of(single: Single, containers: int) -> int:
+    """Containers of the next trial, after `containers`.
+
+    Pairs that were outlasted say little, so for pairs the estimate is too high: only half as many as there were.
+    """
+    wanted = single.more_containers or 0
+    if VerdictReason.BROADCASTS_ELSEWHERE in single.reasons:
+        wanted = min(wanted, containers // 2)
+    return min(max(wanted, _LEAST_CONTAINERS), _MOST_CONTAINERS)
