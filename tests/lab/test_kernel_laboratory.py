@@ -161,7 +161,7 @@ def test_a_worker_is_convicted_within_40_containers_each_time(faulty: Bench) -> 
     _only_long(faulty)
     runs = [_with_fault(faulty, f"worker_{run}", "--until-decided", containers=23, worker=1)[0] for run in range(10)]
     containers = [run["evidence"]["containers"] for run in runs]
-    faulty.keep("worker_runs", [(run["status"], *counted) for run, *counted in zip(runs, containers, strict=True)])
+    faulty.keep("worker_runs", [(run["status"], count) for run, count in zip(runs, containers, strict=True)])
     assert {(run["status"], *run["reasons"]) for run in runs} == {(BROADCASTING, "broadcasts_elsewhere")}
     assert max(containers) <= 40, containers
 
