@@ -21,8 +21,8 @@ class ConfigError(KickwatchError):
     exit_status = 2
 
 
-class AddressTakenError(ConfigError):
-    """Another process listens on a configured address. It may be free later."""
+class AddressUnusableError(ConfigError):
+    """A configured address is taken by another process, or this node does not have it. Both may change."""
 
 
 class EngineError(KickwatchError):

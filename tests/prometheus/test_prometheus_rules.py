@@ -19,7 +19,7 @@ from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import Verdict
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
-from kickwatch.outlets.metrics.serve import Textfile
+from kickwatch.outlets.metrics.textfile import Textfile
 
 pytestmark = pytest.mark.prometheus
 

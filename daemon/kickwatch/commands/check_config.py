@@ -22,5 +22,6 @@ def check_config(file: Path) -> None:
     config = load(file).config
     check_budget(config)
     check_engine(config)
-    parse_listen(config.metrics.listen)
+    if config.metrics.listen:
+        parse_listen(config.metrics.listen)
     click.echo(f"{file}: valid")

@@ -60,7 +60,11 @@ class LogLevel(StrEnum):
 AbsolutePath = Annotated[str, Meta(pattern="^/", description="an absolute path")]
 OptionalPath = Annotated[str, Meta(pattern="^(?![^/])", description="an absolute path, or an empty string")]
 Address = Annotated[
-    str, Meta(pattern=r"^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", description="an address and a port, 127.0.0.1:9893")
+    str,
+    Meta(
+        pattern=r"\A(([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5})?\Z",
+        description="an address and a port, 127.0.0.1:9893, or an empty string",
+    ),
 ]
 CpuList = Annotated[
     str,
@@ -173,7 +177,7 @@ class ServiceConfig(msgspec.Struct, frozen=True):
 
 
 class MetricsConfig(msgspec.Struct, frozen=True):
-    """Prometheus metrics: over HTTP at `listen`, and into `textfile` for node_exporter unless that is empty."""
+    """Prometheus metrics: over HTTP at `listen`, and into `textfile` for node_exporter, each unless it is empty."""
 
     enabled: bool = True
     listen: Address = "127.0.0.1:9893"

@@ -17,7 +17,7 @@ from beliefs import believing
 from builders import trial
 from kickwatch.configuration.types import Config, MetricsConfig
 from kickwatch.detect.state import StreamFigures, TrialOutcome
-from kickwatch.errors import AddressTakenError, ConfigError, ObserveError
+from kickwatch.errors import AddressUnusableError, ConfigError, ObserveError
 from kickwatch.model import AlarmKind, Condition, Verdict
 from kickwatch.node.pressure import Cause
 from kickwatch.observe.interrupts import InterruptSample
@@ -25,6 +25,7 @@ from kickwatch.observe.observatory import Sample
 from kickwatch.outlets import events
 from kickwatch.outlets.belief import Belief
 from kickwatch.outlets.metrics import outlet as module
+from kickwatch.outlets.metrics import textfile
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 
 ANYWHERE = MetricsConfig(listen="127.0.0.1:0")
@@ -59,6 +60,15 @@ def beat(belief: Belief = STALE, *, engine_lost: bool = False) -> events.Beat:
     return events.Beat(belief, "", engine_lost=engine_lost, budget_unwritten=False)
 
 
+async def until_written(path: Path) -> None:
+    """The file is written by a task of its own."""
+    for _ in range(1000):
+        if path.exists():  # noqa: ASYNC240 -- a test may block for a moment
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{path} is not written")
+
+
 async def served(outlet: PrometheusOutlet, *names: str) -> list[float]:
     """The series of these names, with their labels, as a scrape shows them."""
     assert outlet._metrics is not None
@@ -90,28 +100,68 @@ async def test_an_address_in_use_is_logged_once_and_served_when_it_is_free(monke
     assert (ended["event"], ended["log_level"], ended["listen"]) == ("kickwatch.metrics_served", "info", config.listen)
 
 
+async def until_troubled(outlet: PrometheusOutlet, lasts: float) -> None:
+    """Wait until the series of the textfile's trouble has this value."""
+    for _ in range(1000):
+        await outlet.take(beat())
+        if await served(outlet, 'kickwatch_trouble{kind="textfile"}') == [lasts]:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"the trouble is not {lasts}")
+
+
 async def test_a_textfile_needs_no_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is written while the address is in use; errors of the file are a trouble of their own."""
-    monkeypatch.setattr(module, "_TEXTFILE_EVERY_S", 0.0)
+    monkeypatch.setattr(textfile, "EVERY_S", 0.01)
     path = tmp_path / "node" / "kickwatch.prom"
     outlet = an_outlet()
     await outlet.take(events.EvidenceOpened({}, lambda: STALE))
     with socket.create_server(("127.0.0.1", 0)) as taken, structlog.testing.capture_logs() as logs:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         await outlet.start(configured(MetricsConfig(listen=listen, textfile=str(path))))
-        await outlet.take(beat())
-        await outlet.take(beat())
-        assert await served(outlet, 'kickwatch_trouble{kind="textfile"}') == [1.0]
+        await until_troubled(outlet, 1.0)
         path.parent.mkdir()
-        await outlet.take(beat())
-        await outlet.take(beat())
-        assert await served(outlet, 'kickwatch_trouble{kind="textfile"}') == [0.0]
+        await until_troubled(outlet, 0.0)
     assert 'kickwatch_unknown{reason="stale"} 1.0' in path.read_text()
     assert [log["event"] for log in logs] == [
         "kickwatch.metrics_unserved",
         "kickwatch.textfile_unwritten",
         "kickwatch.textfile_written",
     ]
+    await outlet.close()
+    assert not path.exists()
+
+
+async def test_an_empty_address_serves_none_and_the_textfile_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "kickwatch.prom"
+    outlet = an_outlet()
+    with structlog.testing.capture_logs() as logs:
+        await outlet.start(configured(MetricsConfig(listen="", textfile=str(path))))
+        await until_written(path)
+        assert outlet._server is None
+        await outlet.close()
+    assert logs == []
+
+
+async def test_an_address_that_is_not_up_yet_is_tried_again_and_recorded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """192.0.2.1 is for documentation (RFC 5737): no node has it."""
+    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.0)
+    outlet = an_outlet()
+    with structlog.testing.capture_logs() as logs:
+        await outlet.start(configured(MetricsConfig(listen="192.0.2.1:9893")))
+        await outlet.take(beat())
+        await outlet.take(beat())
+    assert outlet._server is None
+    (record,) = logs
+    assert record["event"] == "kickwatch.metrics_unserved"
+    assert "192.0.2.1" in record["what"]
+    assert outlet._config is not None
+    outlet._config = replace(outlet._config, listen="127.0.0.1:0")  # the address comes up
+    await outlet.take(beat())
+    assert outlet._server is not None
+    await outlet.close()
 
 
 async def test_a_refused_reading_does_not_stop_the_textfile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -121,7 +171,7 @@ async def test_a_refused_reading_does_not_stop_the_textfile(monkeypatch: pytest.
     outlet = PrometheusOutlet(observatory)  # type: ignore[arg-type]
     await outlet.start(configured(MetricsConfig(listen="127.0.0.1:0", textfile=str(path))))
     try:
-        await outlet.take(beat())
+        await until_written(path)
         assert "kickwatch_refreshes_failed_total 1.0" in path.read_text()
     finally:
         await outlet.close()
@@ -254,7 +304,7 @@ async def test_a_reload_to_an_address_in_use_is_refused_and_the_old_one_is_serve
     await outlet.start(old)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         wanted = configured(MetricsConfig(listen=f"127.0.0.1:{taken.getsockname()[1]}"))
-        with pytest.raises(AddressTakenError):
+        with pytest.raises(AddressUnusableError):
             await outlet.reload(wanted)
         await outlet.start(old)
     assert outlet._server is not None

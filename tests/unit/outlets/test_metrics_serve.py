@@ -1,8 +1,7 @@
-"""The server with slow, silent, many or malformed clients, and the file that is always complete."""
+"""The server with slow, silent, many or malformed clients."""
 
 import asyncio
 import gzip
-import os
 import socket
 import threading
 import time
@@ -18,7 +17,7 @@ from kickwatch.errors import ConfigError, KickwatchError, ObserveError
 from kickwatch.outlets.metrics import serve
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
-from kickwatch.outlets.metrics.serve import MOST_CONNECTIONS, MOST_HEAD_BYTES, Server, Textfile
+from kickwatch.outlets.metrics.serve import MOST_CONNECTIONS, MOST_HEAD_BYTES, Server
 from slowness import SLOWNESS
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"
@@ -314,63 +313,6 @@ async def test_an_impossible_address_is_an_error_that_names_the_key(listen: str,
 def test_valid_addresses_are_parsed() -> None:
     assert parse_listen("127.0.0.1:9893") == ("127.0.0.1", 9893)
     assert parse_listen("[::]:80") == ("::", 80)
-
-
-async def test_the_file_is_complete_and_readable_by_all_and_leaves_no_other_file(tmp_path: Path) -> None:
-    path = tmp_path / "kickwatch.prom"
-    file = Textfile(await asyncio.to_thread(Metrics, "1"), str(path))
-    before = os.umask(0o077)
-    try:
-        await file.write()
-    finally:
-        os.umask(before)
-    assert value(path.read_bytes(), "kickwatch_build_info", version="1") == 1.0
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert files(tmp_path) == [path]
-
-
-async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "kickwatch.prom"
-    file = Textfile(await asyncio.to_thread(Metrics, "1"), str(path))
-    await file.write()
-    done, torn = threading.Event(), list[int]()
-
-    def read() -> None:
-        while not done.is_set():
-            text = path.read_bytes()
-            if not text.endswith(b"\n") or b"kickwatch_process_max_fds" not in text:
-                torn.append(len(text))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        for _ in range(30):
-            await file.write()
-    finally:
-        done.set()
-        reader.join()
-    assert not torn
-
-
-async def test_a_file_left_by_a_killed_daemon_is_no_obstacle(tmp_path: Path) -> None:
-    path = tmp_path / "kickwatch.prom"
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_text("foreign")
-    (tmp_path / ".kickwatch.prom.new").symlink_to(elsewhere)
-    await Textfile(await asyncio.to_thread(Metrics, "1"), str(path)).write()
-    assert elsewhere.read_text() == "foreign"
-    assert not path.is_symlink()
-
-
-async def test_a_failed_write_is_an_error_and_leaves_no_new_file(tmp_path: Path) -> None:
-    metrics = await asyncio.to_thread(Metrics, "1")
-    with pytest.raises(KickwatchError, match=r"metrics\.textfile: cannot write /nowhere/at/all/k\.prom"):
-        await Textfile(metrics, "/nowhere/at/all/k.prom").write()
-    path = tmp_path / "kickwatch.prom"
-    path.mkdir()  # a rename over it fails, root or not
-    with pytest.raises(KickwatchError, match="check that its directory"):
-        await Textfile(metrics, str(path)).write()
-    assert files(tmp_path) == [path]
 
 
 async def _gone(left: Callable[[], list[asyncio.Task[object]]]) -> list[asyncio.Task[object]]:

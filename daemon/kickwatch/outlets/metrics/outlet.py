@@ -6,12 +6,12 @@ The Prometheus library costs memory: it is loaded only once metrics are on, and 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from kickwatch import __version__
 from kickwatch.configuration.types import Config, MetricsConfig
-from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
+from kickwatch.errors import AddressUnusableError, ConfigError, ObserveError
 from kickwatch.journal.journal import Event
 from kickwatch.journal.trouble import TroubleLog
 from kickwatch.model import AlarmKind
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from kickwatch.detect.state import StreamFigures
     from kickwatch.outlets.belief import Belief
     from kickwatch.outlets.metrics.registry import Metrics
-    from kickwatch.outlets.metrics.serve import Server, Textfile
+    from kickwatch.outlets.metrics.serve import Server
+    from kickwatch.outlets.metrics.textfile import TextfileWriter
 
-_TEXTFILE_EVERY_S = 15.0
 _LISTEN_EVERY_S = 30.0
 
 
@@ -37,10 +37,9 @@ class PrometheusOutlet:
         self._now_s = now_s
         self._metrics: Metrics | None = None
         self._server: Server | None = None
-        self._textfile: Textfile | None = None
-        self._written_s = 0.0
+        self._textfile: TextfileWriter | None = None
         self._config: MetricsConfig | None = None  # in force
-        self._waiting = False  # for an address in use
+        self._waiting = False  # for an address that is in use, or not on this node
         self._tried_s = 0.0
         self._figures: Mapping[str, StreamFigures] = {}
         self._believe: Callable[[], Belief] | None = None
@@ -48,40 +47,44 @@ class PrometheusOutlet:
         self._file_trouble = TroubleLog(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN)
 
     async def start(self, config: Config) -> None:
-        """Serve as configured. An address in use is logged and tried again: trials matter more than metrics."""
+        """Serve as configured. An address that is in use, or not up yet (DHCP, a VLAN), is logged and tried again.
+
+        Trials matter more than metrics.
+        """
         self._config, self._tried_s = config.metrics, self._now_s()
         try:
             await self._open(config.metrics)
-        except AddressTakenError as error:
+        except AddressUnusableError as error:
             self._address_trouble.failed(error.what, error.remedy)
-            await self._wait_for_address(config.metrics)
+            self._waiting = True
+            self._textfile = await self._textfile_of(config.metrics)  # it needs no address
 
     async def reload(self, config: Config) -> None:
-        """Serve as configured from now on. Raises ConfigError, also for an address in use."""
+        """Serve as configured from now on. Raises ConfigError, also for an address that cannot be used now."""
         if config.metrics != self._config:
             await self._open(config.metrics)
             self._config = config.metrics
 
-    async def _wait_for_address(self, config: MetricsConfig) -> None:
-        """Write the textfile meanwhile, which needs no address."""
-        self._waiting = True
-        self._textfile = await self._textfile_of(config)
-
     async def _open(self, config: MetricsConfig) -> None:
-        """Raises ConfigError, AddressTakenError."""
+        """Raises ConfigError, AddressUnusableError."""
         await self.close()
         self._waiting = False
-        if not config.enabled:
+        if not (config.enabled and config.listen):
             self._address_trouble.forget()
+        if not config.enabled:
             self._file_trouble.forget()
             return
+        if config.listen:
+            self._server = await self._serve(config.listen)
+        self._textfile = await self._textfile_of(config)
+
+    async def _serve(self, listen: str) -> "Server":
         from kickwatch.outlets.metrics.serve import Server  # noqa: PLC0415 -- loaded where metrics are on
 
-        server = Server(await self._load_metrics(), config.listen, self.refresh)
+        server = Server(await self._load_metrics(), listen, self.refresh)
         await server.start()
-        self._server = server
-        self._address_trouble.works(listen=config.listen)
-        self._textfile = await self._textfile_of(config)
+        self._address_trouble.works(listen=listen)
+        return server
 
     async def _load_metrics(self) -> "Metrics":
         from kickwatch.outlets.metrics.registry import Metrics  # noqa: PLC0415 -- as above
@@ -91,19 +94,22 @@ class PrometheusOutlet:
             self._metrics.evidence(self._figures)
         return self._metrics
 
-    async def _textfile_of(self, config: MetricsConfig) -> "Textfile | None":
-        from kickwatch.outlets.metrics.serve import Textfile  # noqa: PLC0415 -- as above
+    async def _textfile_of(self, config: MetricsConfig) -> "TextfileWriter | None":
+        from kickwatch.outlets.metrics.textfile import Textfile, TextfileWriter  # noqa: PLC0415 -- as above
 
         if config.textfile:
-            return Textfile(await self._load_metrics(), config.textfile)
+            textfile = Textfile(await self._load_metrics(), config.textfile)
+            return TextfileWriter(textfile, self._refresh_for_file, self._file_trouble)
         self._file_trouble.forget()
         return None
 
     async def close(self) -> None:
-        """Stop serving."""
+        """Stop serving, and remove the textfile."""
         async with AsyncExitStack() as stack:
             if self._server is not None:
                 stack.push_async_callback(self._server.close)
+            if self._textfile is not None:
+                stack.push_async_callback(self._textfile.close)
             self._server = self._textfile = None
 
     async def take(self, event: events.OutletEvent) -> None:
@@ -119,21 +125,17 @@ class PrometheusOutlet:
             await self._beat()
 
     async def _beat(self) -> None:
-        """Bring the series up to date; try the address and write the textfile when these are due."""
+        """Bring the series up to date; try the address when that is due."""
         now_s = self._now_s()
         self._show_belief()
         if self._waiting and self._config is not None and now_s - self._tried_s >= _LISTEN_EVERY_S:
             self._tried_s = now_s
-            await self._try_address(self._config)
-        if self._textfile is not None and now_s - self._written_s >= _TEXTFILE_EVERY_S:
-            self._written_s = now_s
-            await self._write(self._textfile)
+            await self._try_address(self._config.listen)
 
-    async def _try_address(self, config: MetricsConfig) -> None:
-        try:
-            await self._open(config)
-        except ConfigError:  # still in use, or removed together with its interface
-            await self._wait_for_address(config)
+    async def _try_address(self, listen: str) -> None:
+        with suppress(ConfigError):  # still in use, or removed together with its interface
+            self._server = await self._serve(listen)
+            self._waiting = False
 
     async def refresh(self) -> None:
         """Bring the observers' cumulative figures and the belief up to date. Raises ObserveError."""
@@ -155,18 +157,6 @@ class PrometheusOutlet:
         metrics.epoch(belief.published_since_unix_s)
         metrics.trouble("history", lasts=not belief.history_kept)
         metrics.trouble("textfile", lasts=self._file_trouble.lasts)
-
-    async def _write(self, textfile: "Textfile") -> None:
-        """A failure, such as a full disk, is logged; the next write comes in time."""
-        try:
-            await self._refresh_for_file()
-            await textfile.write()
-        except KickwatchError as error:
-            self._file_trouble.failed(error.what, error.remedy)
-        except OSError as error:
-            self._file_trouble.failed(f"metrics.textfile cannot be written ({error})", "kickwatch tries again")
-        else:
-            self._file_trouble.works()
 
     async def _refresh_for_file(self) -> None:
         """As for a scrape: if the kernel refuses a reading, the file is written without it, and shows that."""

@@ -1,4 +1,4 @@
-"""Publishes the metrics: over HTTP, or as a file for node_exporter's textfile collector.
+"""Publishes the metrics over HTTP.
 
 The server runs in the daemon's event loop and starts no thread. The number of connections, the size of a request and
 the time of an exchange are limited, so slow, silent or many clients cost only a few kilobytes. The server of
@@ -8,13 +8,12 @@ prometheus_client has a thread for each client and no such limits.
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from http import HTTPStatus
-from pathlib import Path
 
 from kickwatch.configuration.listen import parse_listen
-from kickwatch.errors import AddressTakenError, ConfigError, KickwatchError, ObserveError
+from kickwatch.errors import AddressUnusableError, ConfigError, KickwatchError, ObserveError
 from kickwatch.outlets.metrics import wire
 from kickwatch.outlets.metrics.registry import Metrics
 from kickwatch.process.cancellation import timeout
@@ -28,9 +27,10 @@ _CLOSE_S = 1.0
 
 _REMEDIES = {
     errno.EADDRINUSE: "another process listens there: find it with `ss -ltnp`, or choose another port",
-    errno.EADDRNOTAVAIL: "this node has no such address",
+    errno.EADDRNOTAVAIL: "this node has no such address now: `ip address` lists those it has",
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose a higher one",
 }
+_MAY_CHANGE = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
 
 
 class Server:
@@ -62,11 +62,12 @@ class Server:
         """Listen. Raises a ConfigError that names metrics.listen if that fails."""
         host, port = parse_listen(self._listen)
         try:
-            self._server = await asyncio.start_server(self._serve, host, port, limit=MOST_HEAD_BYTES)
+            bound = _bound(host, port)
+            self._server = await asyncio.start_server(self._serve, sock=bound, limit=MOST_HEAD_BYTES)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             what = f"metrics.listen: cannot listen on {self._listen} ({reason})"
-            kind = AddressTakenError if error.errno == errno.EADDRINUSE else ConfigError
+            kind = AddressUnusableError if error.errno in _MAY_CHANGE else ConfigError
             raise kind(what, _REMEDIES.get(error.errno or 0, "choose another address")) from error
 
     async def close(self) -> None:
@@ -139,29 +140,18 @@ class Server:
             self._metrics.stale(refused=isinstance(error, ObserveError))
 
 
-class Textfile:
-    """A file of metrics that is always complete: a new file is written and renamed over the old one."""
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound to the address. asyncio would bind one as well, but gives no errno since Python 3.13.
 
-    def __init__(self, metrics: Metrics, path: str) -> None:
-        """`path` should end in `.prom`: node_exporter's textfile collector ignores other files."""
-        self._metrics = metrics
-        self._path = Path(path)
-
-    async def write(self) -> None:
-        """Replace the file; everybody can read it. Raises KickwatchError if that fails, and the old file stays."""
-        await asyncio.to_thread(self._write)
-
-    def _write(self) -> None:
-        text = self._metrics.textfile()
-        new = self._path.with_name(f".{self._path.name}.new")  # one writer per node: a fixed name leaves no litter
-        try:
-            new.unlink(missing_ok=True)
-            with new.open("xb") as file:
-                os.fchmod(file.fileno(), 0o644)
-                file.write(text)
-            new.replace(self._path)
-        except OSError as error:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
-            what = f"metrics.textfile: cannot write {self._path} ({error.strerror})"
-            raise KickwatchError(what, "check that its directory exists and has free space") from error
+    Raises OSError.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
