@@ -44,9 +44,12 @@ def config_options(command: Command) -> Command:
 
 def load_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Loaded:
     """Read the configuration: the file, the environment, the options."""
-    if config_path is None and DEFAULT_CONFIG.exists():
-        config_path = DEFAULT_CONFIG
-    return load(config_path, sets, os.environ, strict=strict)
+    return load(chosen_config(config_path), sets, os.environ, strict=strict)
+
+
+def chosen_config(config_path: Path | None) -> Path | None:
+    """The file of the command line, else the default one if it exists now."""
+    return DEFAULT_CONFIG if config_path is None and DEFAULT_CONFIG.exists() else config_path
 
 
 def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Config:

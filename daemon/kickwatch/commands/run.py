@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kickwatch.commands.common import config_options, load_config, read_config, run
+from kickwatch.commands.common import chosen_config, config_options, load_config, read_config, run
 from kickwatch.errors import InterruptedRunError, KickwatchError
 from kickwatch.journal.journal import Event, configure_logging, logger, reaches_journal
 from kickwatch.process.allocator import keep_malloc_small
@@ -28,6 +28,7 @@ def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) 
     """
     keep_malloc_small()
     configure_logging()
+    config_path = chosen_config(config_path)  # once: a file that disappears must not turn into the defaults at a reload
     with _failures_logged():
         read_config(config_path, sets, strict=False)  # raises what is wrong with it, and sets up the log
         run(run_daemon(partial(load_config, config_path, sets, strict=False), trials))
