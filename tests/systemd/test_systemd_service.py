@@ -242,6 +242,26 @@ def test_an_invalid_configuration_fails_the_service_without_restarts(running: No
 
 
 @pytest.mark.usefixtures("alone")
+def test_a_start_without_the_file_of_the_lock_makes_it(running: Node) -> None:
+    """ReadWritePaths= names the file: without it systemd refused the start every minute (226/NAMESPACE)."""
+    running.run("systemctl", "stop", "kickwatch", timeout_s=60)
+    running.run("rm", "--force", "/run/kickwatch.lock")
+    running.run("systemctl", "start", "kickwatch", timeout_s=120)
+    assert running.show("kickwatch")["ActiveState"] == "active"
+    assert running.out("stat", "--format=%a", "/run/kickwatch.lock") == "600"
+
+
+def test_a_wrong_rung_fails_the_service_without_restarts(running: Node) -> None:
+    running.write(DROP_IN, "[Service]\nEnvironment=KICKWATCH_RUNG_IPIS=fentry\n")
+    running.run("systemctl", "daemon-reload")
+    running.run("systemctl", "restart", "kickwatch", check=False, timeout_s=120)
+    failed = running.show("kickwatch")
+    assert (failed["ActiveState"], failed["ExecMainStatus"]) == ("failed", "2")
+    running.path(DROP_IN).unlink()
+    running.run("systemctl", "daemon-reload")
+    running.run("systemctl", "start", "kickwatch", timeout_s=120)
+
+
 def test_the_watchdog_restarts_a_hanging_daemon(running: Node) -> None:
     shown = restart_with_short_watchdog(running)
     since = running.now()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
-from kickwatch.errors import ObserveError
+from kickwatch.errors import ConfigError, ObserveError
 
 Observer = TypeVar("Observer")
 
@@ -18,10 +18,10 @@ CONTENTION_VARIABLE = "KICKWATCH_RUNG_CONTENTION"
 
 
 def requested_rung(environment: Mapping[str, str], variable: str, rungs: type[StrEnum]) -> str | None:
-    """The rung that the environment asks for, None if it does not. Raises ObserveError for an unknown rung."""
+    """The rung that the environment asks for, None if it does not. Raises ConfigError for an unknown rung."""
     word = environment.get(variable, "")
     if word and word not in set(rungs):
-        raise ObserveError(f"{variable} is {word!r}", "it may be " + ", ".join(rungs))
+        raise ConfigError(f"{variable} is {word!r}", "it may be " + ", ".join(rungs))
     return word or None
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from kickwatch.errors import ObserveError
+from kickwatch.errors import ConfigError, ObserveError
 from kickwatch.model import ContentionRung, IpiRung
 from kickwatch.node.roots import HOST
 from kickwatch.observe import observatory as observatory_module
@@ -67,10 +67,11 @@ def test_the_environment_may_ask_for_no_probe_at_all() -> None:
     assert lost == ["nothing was armed: counters was asked for"]
 
 
-def test_an_unknown_rung_is_an_error() -> None:
+def test_an_unknown_rung_is_an_error_that_no_restart_can_fix() -> None:
+    assert ConfigError.exit_status == 2  # RestartPreventExitStatus= of the unit
     assert requested_rung({}, IPI_VARIABLE, IpiRung) is None
     assert requested_rung({CONTENTION_VARIABLE: "kprobe"}, CONTENTION_VARIABLE, ContentionRung) == "kprobe"
-    with pytest.raises(ObserveError, match="may be csd, kprobe, counters"):
+    with pytest.raises(ConfigError, match="may be csd, kprobe, counters"):
         requested_rung({IPI_VARIABLE: "tracepoint"}, IPI_VARIABLE, IpiRung)
 
 
