@@ -12,7 +12,7 @@ import pytest
 
 from kickwatch.errors import CgroupError
 from kickwatch.native.driver import Helper, HelperError
-from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroup_removal import everybody, remove_tree
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup
 from kickwatch.workload.canary import Canary, remove_leftovers
 
@@ -171,7 +171,7 @@ def test_processes_inside_are_not_ended_and_are_reported(cgroups: Cgroups) -> No
         (leaf / "cgroup.procs").write_text(str(sleeper.pid))
         assert remove_tree(own, attempts=2) == (leaf, own)
         assert sleeper.poll() is None
-        assert remove_tree(own, kill=True) == ()
+        assert remove_tree(own, kill=everybody) == ()
         assert sleeper.wait(10) == -signal.SIGKILL
 
 

@@ -6,7 +6,7 @@ All calls are short and synchronous: from the event loop use `asyncio.to_thread`
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EBUSY, ENOSYS
 from pathlib import Path
@@ -18,12 +18,24 @@ _RMDIR_ATTEMPTS = 20
 _RMDIR_PAUSE_S = 0.05
 
 
-def remove_tree(directory: Path, *, kill: bool = False, attempts: int = _RMDIR_ATTEMPTS) -> tuple[Path, ...]:
+def nobody(_cgroup: Path) -> bool:
+    """Of no cgroup the processes may be killed."""
+    return False
+
+
+def everybody(_cgroup: Path) -> bool:
+    """Of every cgroup the processes may be killed."""
+    return True
+
+
+def remove_tree(
+    directory: Path, *, kill: Callable[[Path], bool] = nobody, attempts: int = _RMDIR_ATTEMPTS
+) -> tuple[Path, ...]:
     """Remove one of our cgroups with all below it, deepest first; returns the directories that remain.
 
     On EBUSY it tries again, at most `attempts` times with pauses of 50 ms for the whole tree: a process leaves its
-    cgroup shortly after its exit. A cgroup that still contains processes remains; `kill` ends them. Raises CgroupError
-    if the name is not one of ours.
+    cgroup shortly after its exit. A cgroup that still contains processes remains; they are ended where `kill` permits it.
+    Raises CgroupError if the name is not one of ours.
     """
     own_name(directory.name)
     remaining: list[Path] = []
@@ -37,7 +49,7 @@ def remove_tree(directory: Path, *, kill: bool = False, attempts: int = _RMDIR_A
     return tuple(remaining)
 
 
-def _rmdir(path: Path, *, kill: bool) -> bool:
+def _rmdir(path: Path, *, kill: Callable[[Path], bool]) -> bool:
     try:
         path.rmdir()
     except FileNotFoundError:
@@ -45,7 +57,7 @@ def _rmdir(path: Path, *, kill: bool) -> bool:
     except OSError as error:
         if error.errno != EBUSY:
             raise CgroupError(f"{path} cannot be removed ({error.strerror})", "remove it with rmdir") from error
-        if kill:
+        if kill(path):
             _kill_members(path)
         return False
     return True

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from kickwatch.errors import CgroupError
-from kickwatch.node.cgroup_removal import remove_tree
+from kickwatch.node.cgroup_removal import everybody, remove_tree
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.process.atomic_file import write_whole
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
@@ -144,7 +144,7 @@ class BundleStore:
     def remove_cgroups(self, container_id: str, cgroups: Cgroups) -> None:
         """Remove its cgroups and kill the processes in them. Raises CgroupError."""
         directories = self._cgroup_dirs(container_id, cgroups)
-        remaining = [left for directory in directories for left in remove_tree(directory, kill=True)]
+        remaining = [left for directory in directories for left in remove_tree(directory, kill=everybody)]
         if remaining:
             raise CgroupError(f"{remaining[0]} is in use and stays", "end the processes in its cgroup.procs")
 

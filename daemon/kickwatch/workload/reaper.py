@@ -1,7 +1,9 @@
 """Removes what kickwatch left on the node and nothing else: containers by label and instance, cgroups by name."""
 
+import re
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
@@ -12,6 +14,8 @@ from kickwatch.workload.engine import Engine
 
 _SYSTEMCTL_TIMEOUT_S = 30.0
 _UNIT_NOT_LOADED = 5  # systemctl's exit status for a unit that does not exist (LSB: program is not installed)
+# Docker names a container's cgroup after its id, with the systemd driver as a scope; without an engine it has our name.
+_CONTAINER = re.compile(r"[0-9a-f]{64}|docker-[0-9a-f]{64}\.scope|kickwatch-[0-9a-f]{8}-[0-9]+")
 
 
 async def reap_containers(engine: Engine, instance: str) -> int:
@@ -43,14 +47,21 @@ def reap_cgroups(cgroups: Cgroups, names: Sequence[str]) -> None:
 def _remove(directory: Path) -> list[CgroupError]:
     """Why `directory` or something below it stays; empty if all of it is removed."""
     try:
-        # Only our containers live below our parent. A process in one that its engine forgot (the init of a runc that
-        # was killed during a start) is ours to kill.
-        remaining = remove_tree(directory, kill=True) if directory.is_dir() else ()
+        # A process in a container that its engine forgot (the init of a runc that was killed during a start) is ours to
+        # kill. Anything else below a cgroup of this name another has made.
+        kill = partial(_is_container, directory)
+        remaining = remove_tree(directory, kill=kill) if directory.is_dir() else ()
     except CgroupError as error:
         return [error]
     except OSError as error:
         return [CgroupError(f"{directory} cannot be listed ({error.strerror})", "run as root")]
     return [CgroupError(f"{path} is in use and stays", "end the processes in its cgroup.procs") for path in remaining]
+
+
+def _is_container(parent: Path, cgroup: Path) -> bool:
+    """Whether `cgroup` belongs to a container below `parent`, by the names that engines give and that we give."""
+    below = cgroup.relative_to(parent).parts
+    return bool(below) and _CONTAINER.fullmatch(below[0]) is not None
 
 
 def stop_slice(name: str, *, host: HostRoots = HOST, systemctl: str | Path = "systemctl") -> bool:

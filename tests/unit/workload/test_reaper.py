@@ -1,6 +1,6 @@
 """The reaper: it tries to remove all that is ours, whatever fails, and touches nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,8 +85,7 @@ def test_a_failed_hierarchy_does_not_stop_the_others(cgroups: Cgroups) -> None:
 def test_a_cgroup_in_use_stays_and_is_an_error_with_a_remedy(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
     directories: list[Path] = []
 
-    def remove_tree(directory: Path, *, kill: bool) -> tuple[Path, ...]:
-        assert kill  # processes below our parent are ours
+    def remove_tree(directory: Path, *, kill: Callable[[Path], bool]) -> tuple[Path, ...]:
         directories.append(directory)
         return (directory / "abc", directory) if directory.parent.name == "memory" else ()
 
@@ -98,8 +97,39 @@ def test_a_cgroup_in_use_stays_and_is_an_error_with_a_remedy(cgroups: Cgroups, m
     assert "cgroup.procs" in caught.value.remedy
 
 
+ID = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("below", "killed"),
+    [
+        (ID, True),
+        (f"{ID}/init", True),
+        (f"docker-{ID}.scope", True),
+        ("kickwatch-1f2e3d4c-0", True),
+        ("", False),
+        ("theirs", False),
+        (f"theirs/{ID}", False),
+        ("kickwatch-agent", False),
+    ],
+)
+def test_only_processes_of_containers_are_killed(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch, below: str, killed: bool
+) -> None:
+    """A cgroup /kickwatch may be another's: what is not named as a container is, nobody ends."""
+    permits: list[bool] = []
+
+    def remove_tree(directory: Path, *, kill: Callable[[Path], bool]) -> tuple[Path, ...]:
+        permits.append(kill(directory / below))
+        return ()
+
+    monkeypatch.setattr(reaper, "remove_tree", remove_tree)
+    reap_cgroups(cgroups, ("kickwatch",))
+    assert permits == [killed] * len(HIERARCHIES)
+
+
 def test_a_hierarchy_that_cannot_be_listed_is_an_error(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path, *, kill: bool) -> tuple[Path, ...]:
+    def refuse(_: Path, *, kill: Callable[[Path], bool]) -> tuple[Path, ...]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(reaper, "remove_tree", refuse)
