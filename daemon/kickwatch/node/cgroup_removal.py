@@ -34,8 +34,8 @@ def remove_tree(
     """Remove one of our cgroups with all below it, deepest first; returns the directories that remain.
 
     On EBUSY it tries again, at most `attempts` times with pauses of 50 ms for the whole tree: a process leaves its
-    cgroup shortly after its exit. A cgroup that still contains processes remains; they are ended where `kill` permits it.
-    Raises CgroupError if the name is not one of ours.
+    cgroup shortly after its exit. A cgroup that still contains processes remains; where `kill` permits it, they are
+    ended. Raises CgroupError if the name is not one of ours.
     """
     own_name(directory.name)
     remaining: list[Path] = []
