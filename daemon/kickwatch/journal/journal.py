@@ -18,8 +18,8 @@ from kickwatch.journal import console, native
 from kickwatch.journal.bound_logger import EVENT_SCHEMA, PRIORITIES, RESERVED, BoundLogger, Sink
 from kickwatch.journal.events import NEVER_DROPPED, RATE, RATES, Event
 from kickwatch.journal.limits import Limiter
+from kickwatch.journal.lines import write_line
 from kickwatch.journal.plain import as_json, text
-from kickwatch.process.descriptors import wait_writable
 
 __all__ = ["EVENT_SCHEMA", "PRIORITIES", "Event", "configure_logging", "logger", "reaches_journal", "sentence"]
 
@@ -102,11 +102,11 @@ class Console:
         """Write a record. If that fails it is lost: there is nowhere left to report it."""
         plain_terminal = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
         colours = _is_terminal(self._stream) and not plain_terminal
-        _write(self._stream, console.render(record, _columns(self._stream), colours=colours), STREAM_WAIT_MS)
+        write_line(self._stream, console.render(record, _columns(self._stream), colours=colours), STREAM_WAIT_MS)
 
     def write_plain(self, record: Mapping[str, Any]) -> None:
         """Write a record as JSON."""
-        _write(self._stream, as_json(record), STREAM_WAIT_MS)
+        write_line(self._stream, as_json(record), STREAM_WAIT_MS)
 
 
 def _columns(stream: TextIO) -> int:
@@ -130,7 +130,7 @@ class JsonLines:
         """Write a line. If the stream is full it is lost, and the next line has the number of lost ones."""
         line = as_json({**record, "lost": self._lost} if self._lost else record)
         wait_ms = 0 if self._lost else STREAM_WAIT_MS
-        if _write(self._stream, f"<{record['priority']}>{line}" if self._prefixed else line, wait_ms):
+        if write_line(self._stream, f"<{record['priority']}>{line}" if self._prefixed else line, wait_ms):
             self._lost = 0
         else:
             self._lost += 1
@@ -197,43 +197,3 @@ def _shortened(value: object) -> str:
 
 def _add_priority(_: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
     return {"schema": EVENT_SCHEMA, **event, "priority": PRIORITIES.get(method, 6)}
-
-
-def _write(stream: TextIO, line: str, wait_ms: int) -> bool:
-    """True if the stream accepted the line. A writable pipe has space for a page (pipe(7)): enough for most lines."""
-    try:
-        if not _has_room(stream, wait_ms):
-            return False
-        if stream.isatty():  # it may accept a single byte
-            return _write_to_terminal(stream, f"{line}\n", wait_ms)
-        written = stream.write(f"{line}\n")
-        stream.flush()
-    except (OSError, ValueError):  # no reader, a full disk, a closed stream
-        return False
-    return written != 0  # standard_streams: 0 instead of an error
-
-
-def _write_to_terminal(stream: TextIO, text: str, wait_ms: int) -> bool:
-    """Write for at most `wait_ms`: a frozen terminal must not stop the event loop. True if all was written."""
-    nonblocking = os.open(f"/proc/self/fd/{stream.fileno()}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        left = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
-        until = time.monotonic() + wait_ms / 1000.0
-        while left:
-            try:
-                left = left[os.write(nonblocking, left) :]
-            except BlockingIOError:
-                remaining_ms = int((until - time.monotonic()) * 1000.0)
-                if remaining_ms <= 0 or not wait_writable(nonblocking, remaining_ms):
-                    return False
-    finally:
-        os.close(nonblocking)
-    return True
-
-
-def _has_room(stream: TextIO, wait_ms: int) -> bool:
-    try:
-        descriptor = stream.fileno()
-    except (OSError, ValueError):  # a stream in memory
-        return True
-    return wait_writable(descriptor, wait_ms)

@@ -222,8 +222,7 @@ def test_a_reader_that_is_gone_ends_nobody() -> None:
     configure_logging(stream=stream)
     logger().info(Event.STOPPED)
     logger().info(Event.STOPPED)
-    with pytest.raises(BrokenPipeError):
-        stream.close()
+    stream.close()  # nothing waits in it
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
