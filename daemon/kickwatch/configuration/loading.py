@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from kickwatch.configuration.docker_socket import docker_host, plain_path
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.errors import ConfigError
 
@@ -47,12 +48,14 @@ def load(
 ) -> Loaded:
     """The defaults, overridden by the TOML file at `path`, then `environment`, then each `KEY=VALUE` of `sets`.
 
-    `KICKWATCH_TRIAL_WINDOW_S` in the environment is `trial.window_s`. Variables that name no section are ignored.
+    `KICKWATCH_TRIAL_WINDOW_S` in the environment is `trial.window_s`. Variables that name no section are ignored. A
+    Unix socket in DOCKER_HOST stands for the default of `engine.socket`.
 
     Raises ConfigError, one line, for a value that cannot be used. An unknown key is an error too; with `strict=False`
     it is a warning, so the daemon also starts with the file of a newer release.
     """
-    given: dict[str, _Given] = {}
+    host = docker_host(environment or {})
+    given = {"engine.socket": _Given(host.socket, "DOCKER_HOST")} if host.socket else {}
     if path is not None:
         given |= _flat(_read(path), str(path))
     given |= _from_environment(environment or {})
@@ -65,7 +68,8 @@ def load(
         raise complaints[0]
     config = _build({key: item for key, item in given.items() if key in known})
     forced = (FORCED_SERIAL,) if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1 else ()
-    return Loaded(config, (*(str(complaint) for complaint in complaints), *forced))
+    unused = (host.warning,) if host.warning and "engine.socket" not in given else ()
+    return Loaded(config, (*(str(complaint) for complaint in complaints), *forced, *unused))
 
 
 def known_keys() -> dict[str, Any]:
@@ -176,6 +180,8 @@ def _build(given: Mapping[str, _Given]) -> Config:
             sections[section][name] = msgspec.convert(item.value, known[key])
         except (msgspec.ValidationError, ValueError) as error:
             raise ConfigError(f"{item.source}: {key} cannot be {_shown(item.value)}", f"give {allowed(key)}") from error
+    if "engine.socket" in given:
+        sections["engine"]["socket"] = plain_path(str(sections["engine"]["socket"]))
     config = msgspec.convert(sections, Config)
     _check_together(config.workload, given)
     _check_cpus("node.isolated_cpus", config.node.isolated_cpus, given)

@@ -58,6 +58,7 @@ class LogLevel(StrEnum):
 
 
 AbsolutePath = Annotated[str, Meta(pattern="^/", description="an absolute path")]
+SocketPath = Annotated[str, Meta(pattern="^(unix://)?/", description="an absolute path, with or without unix://")]
 OptionalPath = Annotated[str, Meta(pattern="^(?![^/])", description="an absolute path, or an empty string")]
 Address = Annotated[
     str,
@@ -82,7 +83,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     """The container engine, its socket, and the time limit of one call. `runtime` is for `oci` only."""
 
     kind: EngineKind = EngineKind.AUTO
-    socket: AbsolutePath = "/var/run/docker.sock"
+    socket: SocketPath = "/var/run/docker.sock"
     runtime: str = ""
     timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 30.0
 

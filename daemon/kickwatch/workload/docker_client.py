@@ -13,8 +13,20 @@ from time import monotonic
 from typing import Any
 
 from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
+from docker.utils import config as client_files
 
 import docker
+
+
+def _no_file(config_path: object = None) -> None:
+    """The SDK's files for clients are not read.
+
+    kickwatch asks no registry, a ~/.docker/config.json that the SDK cannot read would make the engine look absent, and
+    proxies in it would change the environment of our containers.
+    """
+
+
+client_files.find_config_file = _no_file
 
 _MIN_TIMEOUT_S = 0.001  # a timeout of 0 would make the socket non-blocking
 

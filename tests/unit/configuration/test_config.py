@@ -60,6 +60,7 @@ def test_file_and_sets_override_in_turn(file: Path) -> None:
     [
         ("engine.socket=/run/podman/podman.sock", "engine", "socket", "/run/podman/podman.sock"),
         ('engine.socket="/run/x"', "engine", "socket", "/run/x"),
+        ("engine.socket=unix:///run/x", "engine", "socket", "/run/x"),
         ("workload.image=3.12", "workload", "image", "3.12"),
         ("workload.image=a=b", "workload", "image", "a=b"),
         ("workload.image=", "workload", "image", ""),
@@ -117,7 +118,7 @@ def test_set_takes_a_list() -> None:
         ),
         ("engine.kind=podman", "cannot be 'podman': give one of auto, docker, oci"),
         ("workload.network=host", "cannot be 'host': give one of none, bridge"),
-        ("engine.socket=unix:///run/docker.sock", "give an absolute path"),
+        ("engine.socket=tcp://node:2375", "give an absolute path, with or without unix://"),
         ("state.directory=", "state.directory cannot be '': give an absolute path"),
         ("workload.command=sleep", "cannot be 'sleep': give a list of strings"),
         ("workload.command=[1]", "cannot be [1]: give a list of strings"),
@@ -281,3 +282,21 @@ def test_differences_name_key_and_values_and_equal_ones_have_one_digest() -> Non
     assert differences(one, other) == ["trial.seed: 7 -> 8", "log.level: info -> error"]
     assert digest(one) == digest(load(None, ["trial.seed=7"]).config) != digest(other)
     assert re.fullmatch("[0-9a-f]{12}", digest(one))
+
+
+def test_docker_host_stands_for_the_default_socket_alone(tmp_path: Path) -> None:
+    environment = {"DOCKER_HOST": "unix:///run/user/7/docker.sock"}
+    assert load(None, (), environment).config.engine.socket == "/run/user/7/docker.sock"
+    file = tmp_path / "k.toml"
+    file.write_text('[engine]\nsocket = "/run/mine"\n')
+    assert load(file, (), environment).config.engine.socket == "/run/mine"
+    assert load(None, ("engine.socket=/run/set",), environment).config.engine.socket == "/run/set"
+
+
+@pytest.mark.parametrize("host", ["tcp://node:2375", "ssh://root@node"])
+def test_an_engine_on_another_node_is_not_used_and_reported(host: str) -> None:
+    loaded = load(None, (), {"DOCKER_HOST": host})
+    assert loaded.config == Config()
+    (warning,) = loaded.warnings
+    assert warning.startswith(f"DOCKER_HOST is {host}: not used")
+    assert load(None, ("engine.socket=/run/set",), {"DOCKER_HOST": host}).warnings == ()

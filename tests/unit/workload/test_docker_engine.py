@@ -237,6 +237,23 @@ async def test_info_describes_the_engine(engine: DockerEngine) -> None:
 
 
 @pytest.mark.parametrize(
+    "content", ['{"proxies": {"default": "http://proxy"}}', '{"auths": {"r": {"auth": "eA=="}}}', "{"]
+)
+async def test_the_files_of_dockers_own_client_are_not_read(
+    docker: FakeDocker, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """No registry is needed. An auth without a colon ended in "not enough values to unpack", and `auto` took runc."""
+    (tmp_path / "config.json").write_text(content)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    opened = DockerEngine(str(path), timeout_s=0.1, workers=1)
+    try:
+        assert str(await opened.info()) == "docker 20.10.24"
+    finally:
+        docker.ended.set()
+        await opened.close()
+
+
+@pytest.mark.parametrize(
     ("versions", "spoken"),
     [
         (("1.12", "1.41"), "1.41"),  # 20.10
