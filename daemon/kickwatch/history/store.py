@@ -220,6 +220,9 @@ def _open_to_read(path: Path, *, exact: bool = False) -> sqlite3.Connection:
             if _code(error) not in _RETRY_OTHER_MODE:
                 raise
             refused = refused or error
+        except BaseException:  # such as "file is not a database"
+            connection.close()
+            raise
         else:
             return connection
     raise refused or _error(StoreTrouble.UNWRITABLE, f"{path} cannot be opened")

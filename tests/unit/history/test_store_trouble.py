@@ -300,3 +300,19 @@ def test_what_was_spent_is_unknown_on_a_disk_that_fails_and_no_error(
     history.append(entry())
     monkeypatch.setattr(Path, "exists", fails)
     assert history.spent(0.0) is None
+
+
+def test_a_file_that_is_no_database_is_closed_again(tmp_path: Path) -> None:
+    """The connection stayed open until it was collected, which Python 3.13 warns of."""
+    file = tmp_path / "history.db"
+    file.write_text("no database" * 1000)
+    with pytest.raises(store.StoreError) as caught, store.reading(file):
+        pass
+    assert caught.value  # its frames hold what is still open
+    assert str(file) not in opened()
+
+
+def opened() -> set[str]:
+    """The files that this process has open."""
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return {os.readlink(link) for link in links if link.is_symlink()}
