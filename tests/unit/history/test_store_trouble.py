@@ -314,5 +314,4 @@ def test_a_file_that_is_no_database_is_closed_again(tmp_path: Path) -> None:
 
 def opened() -> set[str]:
     """The files that this process has open."""
-    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
-    return {os.readlink(link) for link in links if link.is_symlink()}
+    return {str(link.readlink()) for link in list(Path("/proc/self/fd").iterdir()) if link.is_symlink()}
