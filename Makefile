@@ -29,7 +29,7 @@ help:
 	@echo 'make test      setup, lint, types, unit tests, and live tests of the main job (TEST_ARGS=... for pytest,'
 	@echo '               KICKWATCH_REQUIRE= to skip tests whose needs are missing)'
 	@echo 'make test-all  make test, then the long tests: fault loops, every engine, another kernel in a guest'
-	@echo 'make kernels   the laboratory: Debian kernels and real faults in QEMU (LABORATORY.md, KICKWATCH_LAB_MACHINES=...)'
+	@echo 'make kernels   the laboratory: Debian kernels and real faults in QEMU (docs/laboratory.md, KICKWATCH_LAB_MACHINES=...)'
 	@echo 'make bench     setup, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one of them)'
 	@echo 'make native    build the native programs and the BPF objects'
 	@echo 'make wheel     build a wheel with native programs and BPF objects in $(WHEEL_DIR)/'

@@ -76,7 +76,7 @@ def test_the_defaults_are_not_refused(inventory: Path) -> None:
 def test_every_variable_is_documented_with_its_default() -> None:
     options = documents("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
     assert {name: option["default"] for name, option in options.items()} == documents("defaults/main.yml")
-    table = (HERE / "README.md").read_text(encoding="utf-8")
+    table = (HERE.parents[1] / "docs/ansible.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(kickwatch_\w+)` \| `([^`]*)` \|", table, re.MULTILINE))
     assert {name: yaml.safe_load(default) for name, default in rows.items()} == documents("defaults/main.yml")
 

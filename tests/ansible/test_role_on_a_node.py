@@ -120,7 +120,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def build(version: str, comment: str = "") -> Path:
         tree = tmp_path_factory.mktemp("tree")
-        for part in ("daemon", "systemd", "deploy"):
+        for part in ("daemon", "systemd", "deploy", "docs"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, tree)

@@ -167,8 +167,8 @@ def test_every_label_value_in_a_rule_is_exported() -> None:
 
 
 def test_every_alert_has_a_paragraph_in_operations_md() -> None:
-    """OPERATIONS.md describes what to do about each alert, pages and tickets separately."""
-    page = (DEPLOY.parents[1] / "OPERATIONS.md").read_text()
+    """docs/operations.md describes what to do about each alert, pages and tickets separately."""
+    page = (DEPLOY.parents[1] / "docs/operations.md").read_text()
     section = page.partition("## This alert fired: do this")[2].partition("\n## ")[0]
     pages, tickets = section.partition("### Tickets")[::2]
     for severity, part in ((PAGE, pages), (TICKET, tickets)):

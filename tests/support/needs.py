@@ -100,7 +100,7 @@ def _unmet_prometheus() -> str:
 
 
 def _unmet_guest() -> str:
-    """Such tests boot Debian's kernels in QEMU; see LABORATORY.md."""
+    """Such tests boot Debian's kernels in QEMU; see docs/laboratory.md."""
     if os.geteuid() != 0:
         return "not root"
     programs = ("qemu-system-x86_64", "mmdebstrap", "depmod", "mke2fs", "unshare", "chrt")

@@ -9,7 +9,7 @@ from systemd_node import Node
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 
-README = Path(__file__).parents[2] / "systemd/README.md"
+README = Path(__file__).parents[2] / "docs/systemd.md"
 MOST_EXPOSURE = 3.5
 UNITS = ("kickwatch.service", "kickwatchcontainers.slice")
 

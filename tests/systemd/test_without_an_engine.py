@@ -68,7 +68,7 @@ def test_with_the_drop_in_auto_drives_a_runtime(without_an_engine: Node, capsys:
     exposure = node.out("systemd-analyze", "security", "kickwatch").rpartition("kickwatch.service: ")[2].split()[0]
     with capsys.disabled():
         print(f"\nsystemd-analyze security kickwatch.service, with oci.conf: {exposure}")  # noqa: T201
-    assert f"says {exposure} with it" in OCI.with_name("README.md").read_text()
+    assert f"says {exposure} with it" in (OCI.parents[1] / "docs/systemd.md").read_text()
     node.run("systemctl", "start", "kickwatch", timeout_s=120)
     finished = node.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
     assert (finished["KICKWATCH_CONTAINERS"], finished["KICKWATCH_FAILURES"]) == ("5", "[]")

@@ -47,7 +47,7 @@ Figure = Callable[[HalfFigures], int | None]
 DIFFERENT_SHARE = 0.05  # m: of healthy containers, at most
 LARGEST_DIFFERENCE = 3  # K: larger ones count as this
 # Chosen by measuring delays from Poisson(0.5) to 6 broadcasts per container beside backgrounds of up to 3 per half
-# (DETECTION.md).
+# (docs/detection.md).
 PAIR_BETS = Bets(parts=(63, 58, 48, 36, 26, 18, 12, 7, 3), shares=(64, 48, 32, 32, 32, 16, 16, 8, 8))
 
 

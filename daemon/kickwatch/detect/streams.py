@@ -1,7 +1,7 @@
 """The streams: one row for each, with everything that is known of it. All else derives from these rows. Pure.
 
 Every broadcast is observed by exactly one stream (`classes`), except that *signature* observes a part of what
-*attributed* and *burst* do. DETECTION.md has the same table for people.
+*attributed* and *burst* do. docs/detection.md has the same table for people.
 """
 
 from collections.abc import Callable

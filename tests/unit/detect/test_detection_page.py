@@ -1,4 +1,4 @@
-"""DETECTION.md says what the code does: the table of streams, the thresholds, and how long faults take by default."""
+"""docs/detection.md says what the code does: the table of streams, the thresholds, and how long faults take by default."""
 
 from collections.abc import Callable, Iterable
 from itertools import cycle, islice
@@ -24,7 +24,7 @@ from kickwatch.model import Path as CellPath
 from kickwatch.service.budget import Budget, jittered
 from kickwatch.service.pace import pace_of
 
-PAGE = (Path(__file__).parents[3] / "DETECTION.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/detection.md").read_text(encoding="utf-8")
 TABLE = "| stream | observes | one observation per | allowance | clip | alarm |"
 TIMES = "| fault, present all the time | stream | alert after | alert ends after |"
 DEFAULT = pace_of(Config())

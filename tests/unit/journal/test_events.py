@@ -1,4 +1,4 @@
-"""Code, schema, catalog and EVENTS.md say the same of every event, and real records are valid by the schema."""
+"""Code, schema, catalog and docs/events.md say the same of every event, and real records are valid by the schema."""
 
 import ast
 import io
@@ -414,12 +414,12 @@ def test_journalctl_takes_the_catalog_as_it_is(tmp_path: Path) -> None:
         assert text in dumped
 
 
-# --- EVENTS.md
+# --- docs/events.md
 
 
 @cache
 def page() -> str:
-    return (ROOT / "EVENTS.md").read_text(encoding="utf-8")
+    return (ROOT / "docs/events.md").read_text(encoding="utf-8")
 
 
 def table_rows(text: str) -> dict[str, list[str]]:

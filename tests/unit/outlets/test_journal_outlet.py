@@ -1,4 +1,4 @@
-"""The log: every event of the daemon becomes the record that EVENTS.md documents."""
+"""The log: every event of the daemon becomes the record that docs/events.md documents."""
 
 import io
 import json

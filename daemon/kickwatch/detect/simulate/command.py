@@ -27,7 +27,7 @@ from kickwatch.errors import OutputError
 def simulate(quick: bool, as_json: bool, seed: int, jobs: int | None, plot: Path | None) -> None:
     """Simulate the detectors: false alarms on healthy but difficult nodes, and detection delays under faults.
 
-    Needs no containers and no privileges. DETECTION.md explains the tables.
+    Needs no containers and no privileges. docs/detection.md explains the tables.
     """
     if sys.stderr.isatty():
         with click.progressbar(length=0, label="simulating", file=sys.stderr) as bar:
