@@ -21,7 +21,7 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 # The rule below adds the multiarch directory for asm/types.h, which -target bpf does not search.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages lab-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove clean
+.PHONY: help setup packages test-packages lab-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove docs man clean
 
 help:
 	@echo 'make setup     install what is needed, and Docker Engine if there is no engine; creates .venv/bin/kickwatch'
@@ -35,6 +35,8 @@ help:
 	@echo 'make wheel     build a wheel with native programs and BPF objects in $(WHEEL_DIR)/'
 	@echo 'make install   install the wheel as a systemd service, without starting it (INSTALL_ARGS=... for deploy/install)'
 	@echo 'make remove    remove that service; keeps an edited configuration and the history (INSTALL_ARGS=--purge: all)'
+	@echo 'make docs      setup of the generator, then the documentation as a site in build/docs'
+	@echo 'make man       the man pages in build/man; `make wheel` includes them'
 	@echo 'make lint      ruff and mypy, after setup'
 	@echo 'make clean     remove the virtual environment and everything that was built'
 
@@ -96,7 +98,17 @@ bench: setup
 	@deploy/with-engine $(SHELL) -c 'status=0; for script; do echo "== $$script"; \
 		.venv/bin/python "$$script" || status=1; done; exit $$status' bench $(BENCHMARKS)
 
-wheel: venv native
+# Warnings are errors, and so is a link to a page, heading or file that is not there.
+docs: venv
+	@deploy/setup docs
+	@.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo 'docs: build/docs/index.html' >&2
+
+man: venv
+	@.venv/bin/python docs/generate.py man build/man
+	@echo 'man: build/man' >&2
+
+wheel: venv native man
 	@rm -f $(WHEEL_DIR)/kickwatch-*.whl
 	@.venv/bin/python -m pip --quiet wheel --disable-pip-version-check --no-deps --wheel-dir $(WHEEL_DIR) .
 	@echo "wheel: $$(ls $(WHEEL_DIR)/kickwatch-*.whl)" >&2
@@ -109,4 +121,4 @@ remove:
 
 clean:
 	@$(MAKE) --no-print-directory -C daemon/kickwatch/native clean
-	rm -rf .venv $(PROBES)/*.bpf.o
+	rm -rf .venv $(PROBES)/*.bpf.o build/docs build/doctrees build/man docs/generated
