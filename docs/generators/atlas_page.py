@@ -18,20 +18,22 @@ docs/atlas.json, from which this page is made.
 """
 _COST = """## Interrupts, requests and broadcasts per container
 
-CAL, TLB and RES are the rows of /proc/interrupts (function calls, of which TLB shootdowns are a part; reschedules), over
+The name of a machine has the kernel's series, the cgroup version and the number of CPUs. CAL, TLB and RES are the rows of /proc/interrupts (function calls, of which TLB shootdowns are a part; reschedules), over
 all CPUs. *Requests* are call-function requests that the probe counted. *Broadcasts* reached at least 90 % of the other
 CPUs, by origin; those of the creation path, which make a node `broadcasting`, were 0 everywhere.
 """
 _REASONS = """## Requests by reason
 
-Sweeps per container: requests divided by the number of other CPUs. A blank is a reason that did not occur. Where only some
-reasons were recorded, the others are {unknown}. [Reasons](reasons.md) explains each.
+Sweeps per container: requests divided by the number of other CPUs. The rate without containers is subtracted, so noise can
+make a figure negative. A blank is a reason that did not occur. For the machines of the second table only these two reasons
+were recorded; the others are {unknown}. [Reasons](reasons.md) explains each.
 """
 _PROGRAMS = """## What BPF programs cost before 5.18
 
 On 5.10 each BPF program that is loaded and freed makes about 4 broadcasts: two by `set_memory_ro`, one by `set_memory_x`,
-one when it is freed. On cgroup v2 runc loads 4 programs for each container and crun 2; on v1 both load 1. If nothing holds
-`cgroup_bpf_enabled_key`, the device program of each container also switches it on and off, with 3 `do_sync_core` each time.
+one when it is freed; occasionally one fewer, if nothing is left to purge. On cgroup v2 runc loads 4 programs for each container and crun 2; on v1 both load 1. If nothing holds
+`cgroup_bpf_enabled_key`, the device program of each container also switches it on and off, with 3 `do_sync_core` each time;
+it stays on as long as a unit has `IPAddressDeny=` or `DeviceAllow=` (Debian's journald, udevd and logind).
 Since programs are packed (x86, 5.18), loading one broadcasts nothing.
 """
 _OBSERVED = """## How it was measured
@@ -51,12 +53,13 @@ def page() -> str:
 
 
 def _costs(machines: list[dict[str, Any]]) -> str:
-    head = ["machine", "kernel", "cgroup", "CPUs", "runtime", "CAL", "TLB", "RES", "requests", "broadcasts"]
+    head = ["machine", "engine or runtime", "broadcasts", "requests", "CAL", "TLB", "RES"]
     rows = [
         [
-            *(str(one[key]) for key in ("machine", "kernel", "cgroup", "cpus", "runtime")),
-            *(_figure(one[key]) for key in ("cal", "tlb", "res", "requests")),
+            one["machine"],
+            one["runtime"],
             _broadcasts(one["broadcasts_by_origin"]),
+            *(_figure(one[key]) for key in ("requests", "cal", "tlb", "res")),
         ]
         for one in machines
     ]
@@ -64,22 +67,27 @@ def _costs(machines: list[dict[str, Any]]) -> str:
 
 
 def _reasons(machines: list[dict[str, Any]]) -> str:
-    """A column for each machine whose bill is complete; the reasons known of the others are in a second table."""
-    whole = [one for one in machines if one["sweeps_by_reason"] and one["requests"] is not None]
-    part = [one for one in machines if one["sweeps_by_reason"] and one["requests"] is None]
-    texts = []
-    for some in (whole, part):
-        totals: dict[str, float] = {}
-        for one in some:
-            for reason, sweeps in one["sweeps_by_reason"].items():
-                totals[reason] = totals.get(reason, 0.0) + sweeps
-        order = sorted(totals, key=lambda reason: -totals[reason])
-        rows = [
-            [one["machine"], *(_figure(one["sweeps_by_reason"][r]) if r in one["sweeps_by_reason"] else "" for r in order)]
-            for one in some
-        ]
-        texts.append(table(["machine", *(f"`{reason}`" for reason in order)], rows))
-    return "\n".join(texts)
+    """A table of the machines whose bill is complete, and one of those of which some reasons are known."""
+    known = [one for one in machines if one["sweeps_by_reason"]]
+    whole = [one for one in known if one["requests"] is not None]
+    return "\n".join(_sweeps(some) for some in (whole, [one for one in known if one not in whole]) if some)
+
+
+def _sweeps(machines: list[dict[str, Any]]) -> str:
+    """Reasons by machine, those with the most requests first; on its side if there are more machines than reasons."""
+    totals: dict[str, float] = {}
+    for one in machines:
+        for reason, sweeps in one["sweeps_by_reason"].items():
+            totals[reason] = totals.get(reason, 0.0) + sweeps
+    reasons = sorted(totals, key=lambda reason: -totals[reason])
+    cells = [["reason", *(one["machine"] for one in machines)]]
+    for reason in reasons:
+        found = (one["sweeps_by_reason"].get(reason) for one in machines)
+        cells.append([f"`{reason}`", *("" if sweeps is None else _figure(sweeps) for sweeps in found)])
+    if len(machines) > len(reasons):
+        cells = [list(column) for column in zip(*cells, strict=True)]
+        cells[0][0] = "machine"
+    return table(cells[0], cells[1:])
 
 
 def _programs(rows: list[dict[str, Any]]) -> str:
@@ -89,11 +97,11 @@ def _programs(rows: list[dict[str, Any]]) -> str:
 
 
 def _observed(machines: list[dict[str, Any]]) -> str:
-    head = ["machine", "where", "requests by", "waits by", "containers", "verdict", "ms", "canary", "reading, ms", "boot, s"]
-    texts = ("machine", "where", "ipis", "contention", "containers", "verdict")
+    head = ["machine", "where", "kernel", "architecture", "requests by", "waits by", "containers", "verdict"]
+    texts = ("machine", "where", "kernel", "architecture", "ipis", "contention", "containers", "verdict")
     figures = ("ms", "canary_cal_minus_tlb", "reading_ms", "boot_s")
     rows = [[*(str(one[key]) for key in texts), *(_figure(one[key]) for key in figures)] for one in machines]
-    return table(head, rows)
+    return table([*head, "ms", "canary", "reading, ms", "boot, s"], rows)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 ATLAS = Path(__file__).parents[2] / "docs" / "atlas.json"
 IN_QEMU = "QEMU without KVM"
 _NO_ENGINE = "oci "
+_ISOLATED = "isolcpus=4-7-nohz_full=4-7"  # the command line of the guest with isolated CPUs
 
 
 def main(files: list[Path], where: str, atlas: Path) -> None:
@@ -24,7 +25,7 @@ def main(files: list[Path], where: str, atlas: Path) -> None:
         if trial is None or trial["void"] or not trial["containers"]:
             print(f"{path}: no healthy trial with containers, left out")
         else:
-            name = path.stem if "healthy" in found else name_of(trial)
+            name = path.stem.replace(_ISOLATED, "isolated") if "healthy" in found else name_of(trial)
             machines[name] = machine_of(name, where, trial, found)
     known["machines"] = [machines[name] for name in sorted(machines, key=_natural)]
     atlas.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
@@ -38,8 +39,7 @@ def name_of(trial: dict[str, Any]) -> str:
 
 def machine_of(name: str, where: str, trial: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """One machine of the atlas. Figures are per container, above the time without one; None is not known."""
-    engine = trial["engine"]
-    runtime = f"{engine.removeprefix(_NO_ENGINE)}, no engine" if engine.startswith(_NO_ENGINE) else engine
+    engine = trial["engine"].partition("+")[0]
     counted = trial["observers"]["ipis"] != "counters"
     boot_s = found.get("machine", {}).get("boot_s")
     canary = trial["canary"] or {}
@@ -50,7 +50,7 @@ def machine_of(name: str, where: str, trial: dict[str, Any], found: dict[str, An
         "architecture": "x86-64",
         "cpus": trial["cpus_online"],
         "cgroup": trial["cgroup"],
-        "runtime": runtime,
+        "runtime": engine.removeprefix(_NO_ENGINE),
         "ipis": trial["observers"]["ipis"],
         "contention": trial["observers"]["contention"],
         "containers": trial["containers"],

@@ -31,6 +31,7 @@ def test_install_and_removal(bare: Node) -> None:
     assert bare.out("kickwatch", "--version")
     assert bare.run("kickwatch", "check-config", "/etc/kickwatch/kickwatch.toml").returncode == 0
     assert "kickwatch" in bare.out("journalctl", "--list-catalog")
+    assert bare.run("ls", "/usr/local/share/man/man1/kickwatch-trial.1").returncode == 0
     assert bare.out("stat", "--format=%a", "/run/kickwatch", "/run/kickwatch.lock").split() == ["755", "600"]
 
     again = bare.install().splitlines()
