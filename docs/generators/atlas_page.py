@@ -8,33 +8,36 @@ DATA = Path(__file__).parents[1] / "atlas.json"
 _UNKNOWN = "not known"
 _INTRODUCTION = """# Atlas: what a container costs
 
-What one healthy container costs the CPUs on each kernel, cgroup version and runtime that was measured: start, run and
-removal, above the time without a container. `make kernels` measures the machines in QEMU ([laboratory](../laboratory.md));
-the others are single runs of `kickwatch trial --json`. Compare machines of the same kind with one another: in QEMU without
-KVM all CPUs of a guest share one thread. Only x86-64 was measured; for arm64 nothing is known yet.
+What one healthy container costs the CPUs on each kernel, cgroup version and runtime that was measured: start, run
+and removal, above the time without a container. `make kernels` measures the machines in QEMU
+([laboratory](../laboratory.md)); the others are single runs of `kickwatch trial --json`. Compare machines of the
+same kind with one another: in QEMU without KVM all CPUs of a guest share one thread. Only x86-64 was measured; for
+arm64 nothing is known yet.
 
 `tests/lab/atlas.py FILE...` puts what `make kernels` (build/lab/*.json) or `kickwatch trial --json` measured into
 docs/atlas.json, from which this page is made.
 """
 _COST = """## Interrupts, requests and broadcasts per container
 
-The name of a machine has the kernel's series, the cgroup version and the number of CPUs. CAL, TLB and RES are the rows of /proc/interrupts (function calls, of which TLB shootdowns are a part; reschedules), over
-all CPUs. *Requests* are call-function requests that the probe counted. *Broadcasts* reached at least 90 % of the other
-CPUs, by origin; those of the creation path, which make a node `broadcasting`, were 0 everywhere.
+The name of a machine has the kernel's series, the cgroup version and the number of CPUs. CAL, TLB and RES are the
+rows of /proc/interrupts (function calls, of which TLB shootdowns are a part; reschedules), over all CPUs.
+*Requests* are call-function requests that the probe counted. *Broadcasts* reached at least 90 % of the other CPUs,
+by origin; those of the creation path, which make a node `broadcasting`, were 0 everywhere.
 """
 _REASONS = """## Requests by reason
 
-Sweeps per container: requests divided by the number of other CPUs. The rate without containers is subtracted, so noise can
-make a figure negative. A blank is a reason that did not occur. For the machines of the second table only these two reasons
-were recorded; the others are {unknown}. [Reasons](reasons.md) explains each.
+Sweeps per container: requests divided by the number of other CPUs. The rate without containers is subtracted, so
+noise can make a figure negative. A blank is a reason that did not occur. For the machines of the second table only
+these two reasons were recorded; the others are {unknown}. [Reasons](reasons.md) explains each.
 """
 _PROGRAMS = """## What BPF programs cost before 5.18
 
-On 5.10 each BPF program that is loaded and freed makes about 4 broadcasts: two by `set_memory_ro`, one by `set_memory_x`,
-one when it is freed; occasionally one fewer, if nothing is left to purge. On cgroup v2 runc loads 4 programs for each container and crun 2; on v1 both load 1. If nothing holds
-`cgroup_bpf_enabled_key`, the device program of each container also switches it on and off, with 3 `do_sync_core` each time;
-it stays on as long as a unit has `IPAddressDeny=` or `DeviceAllow=` (Debian's journald, udevd and logind).
-Since programs are packed (x86, 5.18), loading one broadcasts nothing.
+On 5.10 each BPF program that is loaded and freed makes about 4 broadcasts: two by `set_memory_ro`, one by
+`set_memory_x`, one when it is freed; occasionally one fewer, if nothing is left to purge. On cgroup v2 runc loads 4
+programs for each container and crun 2; on v1 both load 1. If nothing holds `cgroup_bpf_enabled_key`, the device
+program of each container also switches it on and off, with 3 `do_sync_core` each time; it stays on as long as a
+unit has `IPAddressDeny=` or `DeviceAllow=` (Debian's journald, udevd and logind). Since programs are packed (x86,
+5.18), loading one broadcasts nothing.
 """
 _OBSERVED = """## How it was measured
 

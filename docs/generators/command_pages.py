@@ -13,8 +13,8 @@ def _index(commands: list[CommandHelp]) -> str:
     rows = [f"| [`{one.name}`]({one.page}.md) | {one.summary} |" for one in commands[1:]]
     tree = "\n".join(["```{toctree}", ":hidden:", "", *(one.page for one in commands), "```"])
     text = (
-        "The same text as `kickwatch COMMAND --help` and `man kickwatch-COMMAND`. [Exit statuses](../../exit-statuses.md)"
-        " are on a page of their own, and so is the [configuration](../configuration.md)."
+        "The same text as `kickwatch COMMAND --help` and `man kickwatch-COMMAND`. The [exit statuses]"
+        "(../../exit-statuses.md) and the [configuration](../configuration.md) have pages of their own."
     )
     return "\n".join(["# Commands", "", text, "", "| command | purpose |", "|---|---|", *rows, "", tree, ""])
 

@@ -16,13 +16,13 @@ EXAMPLE = Path(__file__).parents[2] / "deploy" / "kickwatch.toml"
 _INTRODUCTION = """# Configuration
 
 `/etc/kickwatch/kickwatch.toml` is TOML. Every key has a default, so an empty file is valid.
-[kickwatch.toml](../../deploy/kickwatch.toml) has every key with its default, commented out. Durations are in seconds,
-sizes in bytes. `kickwatch check-config FILE` names a wrong key and how to fix it; `systemctl reload kickwatch` makes the
-daemon read the file again.
+[kickwatch.toml](../../deploy/kickwatch.toml) has every key with its default, commented out. Durations are in
+seconds, sizes in bytes. `kickwatch check-config FILE` names a wrong key and how to fix it; `systemctl reload
+kickwatch` makes the daemon read the file again.
 
 Each of these overrides the one before: the default, the file, `KICKWATCH_SECTION_KEY` in the environment
-(`KICKWATCH_WORKLOAD_NETWORK=bridge`), `--set section.key=value` on the command line. The program refuses an unknown key;
-only the daemon ignores it, and logs `kickwatch.config_warning`.
+(`KICKWATCH_WORKLOAD_NETWORK=bridge`), `--set section.key=value` on the command line. The program refuses an unknown
+key; only the daemon ignores it, and logs `kickwatch.config_warning`.
 """
 
 
@@ -69,7 +69,7 @@ def _presets() -> str:
     for preset, limits in PRESETS.items():
         figures = [f"{figure:g}" if figure else "no limit" for figure in msgspec.structs.astuple(limits)[:3]]
         rows.append(f"| `{preset}` | {' | '.join(figures)} |")
-    head = ["| preset | containers in any hour | in any day | CPU of the daemon, share of one CPU |", "|---|---|---|---|"]
+    head = ["| preset | containers in any hour | in any day | share of one CPU, the daemon |", "|---|---|---|---|"]
     return "\n".join(["## Presets of the budget", "", *head, *rows, ""])
 
 

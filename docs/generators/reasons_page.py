@@ -6,8 +6,8 @@ from kickwatch.attribution.reasons import REASONS, RequestReason
 _INTRODUCTION = """# Reasons for IPIs
 
 The function that another CPU is asked to run is the *reason* of a request. `kickwatch doctor --reasons` prints this
-table with the functions that the running kernel has. A function that is not in it keeps the kernel's name. Releases are
-those of mainline; distributions backport.
+table with the functions that the running kernel has. A function that is not in it keeps the kernel's name. Releases
+are those of mainline; distributions backport.
 
 | reason | older names | it | when it is expected, and when a fault |
 |---|---|---|---|

@@ -36,7 +36,7 @@ def _configuration_page() -> str:
     lines = [*_head("kickwatch.toml", 5, "configuration of kickwatch"), ".SH DESCRIPTION"]
     lines += [
         escaped("TOML. Every key has a default, so an empty file is valid. Durations are in seconds, sizes in bytes."),
-        escaped("KICKWATCH_SECTION_KEY in the environment overrides a key, and --set section.key=value overrides both."),
+        escaped("KICKWATCH_SECTION_KEY in the environment overrides a key, --set section.key=value both."),
         escaped("`kickwatch check-config FILE` names a wrong key and how to fix it."),
     ]
     section = ""

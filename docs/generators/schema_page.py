@@ -10,9 +10,10 @@ SCHEMA = Path(__file__).parents[2] / "daemon" / "kickwatch" / "journal" / "event
 _INTRODUCTION = """# JSON schema of the log
 
 Types and meaning of the keys of every record, from
-[events.schema.json](../../daemon/kickwatch/journal/events.schema.json) (JSON Schema 2020-12). [Events](../events.md) says
-what to do about each. Besides its own keys each record has the [keys of every record](../events.md#keys-of-every-record).
-A key with ? may be missing; `null` means that a figure could not be measured.
+[events.schema.json](../../daemon/kickwatch/journal/events.schema.json) (JSON Schema 2020-12).
+[Events](../events.md) says what to do about each. Besides its own keys each record has the [keys of every
+record](../events.md#keys-of-every-record). A key with ? may be missing; `null` means that a figure could not be
+measured.
 
 """
 

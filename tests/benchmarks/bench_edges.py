@@ -5,8 +5,9 @@ both are measured together, with as many cells as a node has after days.
 
 Two parts grow with CPUs: what the probes count for each CPU (frequent functions, targets, health), and
 /proc/interrupts. For 64 and 512 CPUs their bytes are generated here in the kernel's format and processed by kickwatch's
-code. The time that the kernel needs to collect them is only in the first line, for this node's CPUs; docs/laboratory.md has
-it for guests with 4 and 16. Needs root. Exit status 1 if a half, or the parts for 64 CPUs, exceed their budget.
+code. The time that the kernel needs to collect them is only in the first line, for this node's CPUs;
+docs/laboratory.md has it for guests with 4 and 16. Needs root.
+Exit status 1 if a half, or the parts for 64 CPUs, exceed their budget.
 """
 
 import asyncio

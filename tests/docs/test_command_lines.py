@@ -14,8 +14,8 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Words of a page that stand for a value.
 PLACEHOLDERS = {"N": "23", "KEY=VALUE": "trial.seed=1", "section.key=value": "trial.seed=1"}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.M)[1].split())  # type: ignore[index]
-VARIABLES = {*re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.M), "PYTHON"} | {
+TARGETS = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())  # type: ignore[index]
+VARIABLES = {*re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE), "PYTHON"} | {
     *re.findall(r"KICKWATCH_LAB_[A-Z]+", (ROOT / "tests/lab/matrix.py").read_text() + MAKEFILE),
     *(f"KICKWATCH_LAB_{word}" for word in ("MACHINES", "CONTAINERS", "LONG")),
 }
@@ -73,9 +73,9 @@ def test_what_does_not_exist_is_refused() -> None:
         with pytest.raises(AssertionError):
             checked(line.split())
     with pytest.raises(click.UsageError):
-        checked("kickwatch trial --wide-open".split())
-    with pytest.raises(Exception, match="workload.netwerk"):
-        checked("kickwatch trial --set workload.netwerk=none".split())
+        checked(["kickwatch", "trial", "--wide-open"])
+    with pytest.raises(Exception, match=r"workload\.netwerk"):
+        checked(["kickwatch", "trial", "--set", "workload.netwerk=none"])
 
 
 def test_the_pages_have_command_lines() -> None:

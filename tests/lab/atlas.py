@@ -1,6 +1,7 @@
-"""Put measured machines into docs/atlas.json: `atlas.py [--where TEXT] build/lab/*.json`, or what `trial --json` printed.
+"""Put measured machines into docs/atlas.json: `atlas.py [--where TEXT] FILE...`.
 
-A machine that is there already is replaced. The atlas of the documentation is made from that file.
+The files are those of the laboratory (build/lab/*.json), or what `kickwatch trial --json` printed. A machine that is
+there already is replaced. The atlas of the documentation is made from docs/atlas.json.
 """
 
 import argparse

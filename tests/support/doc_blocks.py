@@ -2,8 +2,8 @@
 
 The first line of a block says what a test does with it, in words that no renderer shows: ```` ```sh run exit=3 ````.
 
-- `run`: it runs as it stands, in the order of the page, and exits with 0 or with the status of `exit=`. With `v1` only on
-  cgroup v1.
+- `run`: it runs as it stands, in the order of the page, and exits with 0 or with the status of `exit=`. With `v1` only
+  on cgroup v1.
 - `parse`: it cannot run in a test (it installs, boots, or takes hours); its lines are parsed by the command itself.
 """
 
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = tuple(sorted([*ROOT.glob("*.md"), *(path for path in ROOT.glob("docs/**/*.md") if "generated" not in path.parts)]))
-_FENCE = re.compile(r"^(?P<indent> *)```(?:sh|console)(?P<words>[^\n]*)\n(?P<text>.*?)^(?P=indent)```", re.M | re.S)
+_WRITTEN = [path for path in ROOT.glob("docs/**/*.md") if "generated" not in path.parts]
+PAGES = tuple(sorted([*ROOT.glob("*.md"), *_WRITTEN]))
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?:sh|console)(?P<words>[^\n]*)\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
+)
 _INLINE = re.compile(r"(?<!`)`((?:\.venv/bin/)?kickwatch(?: [^`]+)?|make [^`]+)`(?!`)")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 _LAST = re.compile(r"[|&;<>]+\S*")
@@ -66,12 +69,12 @@ def command_lines(text: str) -> list[list[str]]:
 
 def inline_lines(page: Path) -> list[list[str]]:
     """The same for code in the running text of a page."""
-    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     return [_words(" ".join(match[1].split())) for match in _INLINE.finditer(text)]
 
 
 def _words(part: str) -> list[str]:
-    """The words up to a comment, a pipe or a redirection; none if the quotes do not match (a program in several lines)."""
+    """The words up to a comment, a pipe or a redirection; none if a quote stays open (several lines)."""
     try:
         words = shlex.split(part, comments=True)
     except ValueError:

@@ -59,8 +59,8 @@ class Bets(msgspec.Struct, frozen=True):
         return ",".join(f"{part}:{share}" for part, share in zip(self.parts, self.shares, strict=True))
 
 
-# Chosen by measuring delays from 0.1 to 32 broadcasts per container (docs/detection.md): for no effect in between does it
-# take two containers more than the best single bet does.
+# Chosen by measuring delays from 0.1 to 32 broadcasts per container (docs/detection.md): for no effect in between does
+# it take two containers more than the best single bet does.
 SPREAD = Bets(parts=(61, 51, 42, 32, 22, 16, 8, 4, 2), shares=(48, 32, 32, 48, 32, 16, 16, 16, 16))
 
 

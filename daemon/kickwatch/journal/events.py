@@ -1,4 +1,4 @@
-"""Every event kickwatch logs: its name, its MESSAGE_ID, and how often it may be logged. docs/events.md explains each."""
+"""Every event kickwatch logs: name, MESSAGE_ID, and how often it may be logged. docs/events.md explains each."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""docs/detection.md says what the code does: the table of streams, the thresholds, and how long faults take by default."""
+"""docs/detection.md says what the code does: the table of streams, the thresholds, how long faults take by default."""
 
 from collections.abc import Callable, Iterable
 from itertools import cycle, islice
