@@ -1,6 +1,7 @@
 """Every `kickwatch` and `make` on a page is one that exists, with options that exist and keys that the loader takes."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import click
@@ -81,3 +82,8 @@ def test_what_does_not_exist_is_refused() -> None:
 def test_the_pages_have_command_lines() -> None:
     assert len([words for block in BLOCKS for words in command_lines(block.text)]) > 25
     assert sum(len(inline_lines(page)) for page in PAGES) > 60
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
+def test_every_block_is_shell(block: Block) -> None:
+    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
