@@ -22,13 +22,18 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class CommandHelp:
-    """One command. `options` are pairs of what to type and what it does, in the order of `--help`."""
+    """One command. `options` are pairs of what to type and what it does, in the order of `--help`.
+
+    The paragraphs that begin with `Exit status:` and `Examples:` are apart, without these words; empty if missing.
+    """
 
     name: str
     summary: str
     usage: str
     description: tuple[Paragraph, ...]
     options: tuple[tuple[str, str], ...]
+    exit_status: str
+    examples: str
 
     @property
     def page(self) -> str:
@@ -50,13 +55,26 @@ def all_commands() -> list[CommandHelp]:
 
 def _help_of(command: click.Command, context: click.Context, name: str, summary: str) -> CommandHelp:
     records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    paragraphs = [*_paragraphs(command.help or ""), *_paragraphs(command.epilog or "")]
+    exit_status, examples = _taken(paragraphs, "Exit status:"), _taken(paragraphs, "Examples:")
     return CommandHelp(
         name=name,
         summary=summary,
         usage=" ".join(command.collect_usage_pieces(context)),
-        description=(*_paragraphs(command.help or ""), *_paragraphs(command.epilog or "")),
+        description=tuple(paragraphs),
         options=tuple(record for record in records if record is not None),
+        exit_status=exit_status,
+        examples=examples,
     )
+
+
+def _taken(paragraphs: list[Paragraph], head: str) -> str:
+    """Take the paragraph that begins with `head` out of the list; return the rest of its text, or nothing."""
+    for paragraph in paragraphs:
+        if paragraph.text.startswith(head):
+            paragraphs.remove(paragraph)
+            return inspect.cleandoc(paragraph.text.removeprefix(head))
+    return ""
 
 
 def _paragraphs(text: str) -> Iterator[Paragraph]:

@@ -25,6 +25,10 @@ def _page(command: CommandHelp) -> str:
     if command.options:
         rows = [f"| `{cell(flag)}` | {cell(text)} |" for flag, text in command.options]
         parts.append("\n".join(["## Options", "", "| option | meaning |", "|---|---|", *rows]))
+    if command.exit_status:
+        parts += ["## Exit status", f"{command.exit_status[:1].upper()}{command.exit_status[1:]}"]
+    if command.examples:
+        parts += ["## Examples", f"```sh\n{command.examples}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -23,6 +23,10 @@ def _command_page(command: CommandHelp, commands: list[CommandHelp]) -> str:
         lines.append(".SH OPTIONS")
         for flag, text in command.options:
             lines += [".TP", f".B {escaped(flag)}", escaped(" ".join(text.split()))]
+    if command.exit_status:
+        lines += [".SH EXIT STATUS", escaped(command.exit_status)]
+    if command.examples:
+        lines += [".SH EXAMPLES", ".nf", *(escaped(line) for line in command.examples.splitlines()), ".fi"]
     if command is commands[0]:
         lines += [".SH COMMANDS"]
         for other in commands[1:]:

@@ -65,7 +65,16 @@ def test_the_lines_of_blocks_are_accepted(block: Block) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_lines_in_the_text_are_accepted(page: Path) -> None:
-    for words in inline_lines(page):
+    for words in inline_lines(page.read_text(encoding="utf-8")):
+        checked(words)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_the_lines_of_help_are_accepted(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name) if name else cli
+    assert command is not None
+    text = f"{command.help or ''}\n{command.epilog or ''}"
+    for words in [*command_lines(text.partition("Examples:")[2]), *inline_lines(text)]:
         checked(words)
 
 
@@ -81,7 +90,7 @@ def test_what_does_not_exist_is_refused() -> None:
 
 def test_the_pages_have_command_lines() -> None:
     assert len([words for block in BLOCKS for words in command_lines(block.text)]) > 25
-    assert sum(len(inline_lines(page)) for page in PAGES) > 60
+    assert sum(len(inline_lines(page.read_text(encoding="utf-8"))) for page in PAGES) > 60
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)

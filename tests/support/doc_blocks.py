@@ -67,9 +67,9 @@ def command_lines(text: str) -> list[list[str]]:
     return found
 
 
-def inline_lines(page: Path) -> list[list[str]]:
-    """The same for code in the running text of a page."""
-    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+def inline_lines(text: str) -> list[list[str]]:
+    """The same for code in running text, outside of its blocks."""
+    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
     return [_words(" ".join(match[1].split())) for match in _INLINE.finditer(text)]
 
 
