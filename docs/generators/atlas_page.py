@@ -8,11 +8,12 @@ DATA = Path(__file__).parents[1] / "atlas.json"
 _UNKNOWN = "not known"
 _INTRODUCTION = """# Atlas: what a container costs
 
-What one healthy container costs the CPUs on each kernel, cgroup version and runtime that was measured: start, run
-and removal, above the time without a container. `make kernels` measures the machines in QEMU
-([laboratory](../laboratory.md)); the others are single runs of `kickwatch trial --json`. Compare machines of the
-same kind with one another: in QEMU without KVM all CPUs of a guest share one thread. Only x86-64 was measured; for
-arm64 nothing is known yet.
+What one healthy container costs the CPUs on each kernel, cgroup version and runtime that was measured: start, run and
+removal, above the time without a container. `make kernels` measures the machines in QEMU
+([laboratory](../laboratory.md)); the others are single runs of `kickwatch trial --json`. Compare machines of the same
+kind with one another: in QEMU without KVM all CPUs of a guest share one thread, and a busy machine sends fewer requests
+than an idle one, since a CPU that runs anyway needs no interrupt to wake it up. Only x86-64 was measured; for arm64
+nothing is known yet.
 
 `tests/lab/atlas.py FILE...` puts what `make kernels` (build/lab/*.json) or `kickwatch trial --json` measured into
 docs/atlas.json, from which this page is made.

@@ -285,6 +285,7 @@ def test_an_interrupted_run_is_completed_by_the_next(node: Node, controller: Con
 def test_a_removal_keeps_the_data_unless_purged(node: Node, controller: Controller) -> None:
     by_hand = f"{CONFIG}.1.2020-01-01@00:00:00~"
     node.write(by_hand, "# mine\n")
+    node.run("install", "-D", "/dev/null", "/usr/local/share/man/man1/kickwatch.1")  # as `deploy/install` does
     ran = controller.run("--extra-vars", "kickwatch_purge=false", state="absent")  # a string, so true in Jinja
     assert ran.failed == 0, ran.output
     assert sorted(node.out("find", "/etc/kickwatch", "-type", "f").splitlines()) == [CONFIG, by_hand]
