@@ -20,6 +20,7 @@ COMMANDS = {
     "status": ("status:status", "Show the running daemon's verdict and what it is doing."),
     "reproduce": ("reproduce:reproduce", "Run the test published in 2017, on bare memory cgroups."),
     "doctor": ("doctor:doctor", "Check what this node supports, and how to fix what it lacks."),
+    "report": ("report:report", "Tables, plots and a bug report from the history."),
     "replay": ("replay:replay", "Recompute every verdict from stored trial records."),
     "simulate": ("simulate:simulate", "Simulate the detectors: false alarms and detection delays."),
     "check-config": ("check_config:check_config", "Validate a configuration file."),

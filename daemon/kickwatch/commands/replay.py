@@ -15,7 +15,7 @@ from kickwatch.commands.common import EXIT_STATUS, config_options, read_config
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
-from kickwatch.detect.state import TrialOutcome
+from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.history.record_reader import RecordedTrial, open_records
 from kickwatch.model import Verdict
 from kickwatch.service.pace import pace_of
@@ -73,6 +73,10 @@ class Replay:
             evidence=hashlib.sha256(save(self._monitor, state)).hexdigest(),
         )
 
+    def figures(self) -> dict[str, StreamFigures]:
+        """The evidence of every stream so far; empty before the first trial."""
+        return self._monitor.figures(self._state)
+
     def _begin(self, saved: bytes) -> None:
         self._state, lost = restore(self._monitor, saved) if saved else (self._monitor.start(), ())
         self._lost |= dict.fromkeys(lost)
@@ -113,7 +117,7 @@ def replay(config_path: Path | None, sets: tuple[str, ...], file: Path, as_json:
     again = Replay(pace_of(read_config(config_path, sets)))
     out = sys.stdout.buffer
     shown = None
-    with open_records(file) as rows, _without_collector():
+    with open_records(file) as rows, without_collector():
         for row in rows:
             outcome = again.step(row)
             if as_json:
@@ -128,8 +132,8 @@ def replay(config_path: Path | None, sets: tuple[str, ...], file: Path, as_json:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """Records hold no reference cycles, and the search for them would take a fifth of the time."""
+def without_collector() -> Iterator[None]:
+    """Without garbage collection. Records hold no reference cycles, and the search for them would take a fifth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
