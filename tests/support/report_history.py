@@ -1,8 +1,8 @@
 """A history with a fault and kernel changes, made of recordings of real kernels: what `kickwatch report` is tested on.
 
-Four phases: 4.19 with the patch of 2017, the same kernel without it, 6.18, and 6.18 with another engine. The cells,
-stacks and waits are those of the recordings, their counts spread by a seeded coin; latencies are made up: a container
-is slower with each broadcast in its life.
+Four phases: 6.18, 6.18 with another engine, 4.19 with the patch of 2017, and the same kernel without it. The cells and
+stacks are those of the recordings, their counts spread by a seeded coin. Made up are latencies (a container is slower
+with each broadcast in its life), waits for slab_mutex in the last phase, pairs, and requests by CPU.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,17 @@ from kickwatch.detect.persist import save
 from kickwatch.detect.rates import Pace
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import History, Retention
-from kickwatch.model import Cell, Container, HalfFigures, MutexWait, Node, Pair, Trial, Window
+from kickwatch.model import Cell, Container, ContentionRung, HalfFigures, MutexWait, Node, Pair, Trial, Window
 
 PACE = Pace(20, 1380.0)
 BEGAN_UNIX_S = 1_764_000_000.0
 PHASES = (
-    ("4.19-slab-docker-patched: churn", "4.19.1-patched", "docker 20.10.24", "boot-a"),
-    ("4.19-slab-docker-unpatched: churn", "4.19.1", "docker 20.10.24", "boot-b"),
-    ("6.18-slub-docker: network none", "6.18.44", "docker 20.10.24", "boot-c"),
-    ("6.18-slub-docker: network none", "6.18.44", "docker 28.0.1", "boot-c"),
+    ("6.18-slub-docker: network none", "6.18.44", "docker 20.10.24", "boot-a"),
+    ("6.18-slub-docker: network none", "6.18.44", "docker 28.0.1", "boot-a"),
+    ("4.19-slab-docker-patched: churn", "4.19.1-patched", "docker 28.0.1", "boot-b"),
+    ("4.19-slab-docker-unpatched: churn", "4.19.1", "docker 28.0.1", "boot-c"),
 )
+WAITS = MutexWait(waiter="slab_start", holder="kworker/0:1", waits=30, wait_ns=180_000_000, max_wait_ns=9_000_000)
 EACH = 40
 GAP_S = 3 * 3600.0
 
@@ -59,6 +60,10 @@ def store(directory: Path, records: Iterator[Trial]) -> Path:
 
 def _trial(base: Trial, node: Node, random: Random, number: int, at: float) -> Trial:
     churn = _spread(base.churn, random, node.cpus_online)
+    observers = base.observers
+    if creation_broadcasts(churn.cells):
+        observers = replace(observers, contention=ContentionRung.KPROBE)
+        churn = _spread(replace(base.churn, waits=(WAITS,)), random, node.cpus_online)
     quiet = _spread(base.quiet, random, node.cpus_online)
     lives = _lives(len(base.containers), creation_broadcasts(churn.cells), random)
     return replace(
@@ -66,6 +71,7 @@ def _trial(base: Trial, node: Node, random: Random, number: int, at: float) -> T
         trial_id=f"{number:08x}",
         started_unix_s=at,
         node=node,
+        observers=observers,
         churn=churn,
         quiet=quiet,
         containers=lives,

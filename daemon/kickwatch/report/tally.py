@@ -30,7 +30,7 @@ PAIR_FIGURES: dict[str, Callable[[HalfFigures], int | None]] = {
     "isolated": lambda half: half.isolated,
 }
 # Broadcasts in a container's life: the classes of the latency figures, each with its highest count.
-CLASSES = {"0": 0, "1": 1, "2 to 4": 4, "5 to 9": 9, "10 or more": 1 << 62}
+CLASSES = {"0": 0, "1": 1, "2 to 4": 4, "5 to 9": 9, "10 to 29": 29, "30 or more": 1 << 62}
 NOT_KNOWN = "not known"
 _PER_OCTAVE = 16  # as Percentiles has it
 _SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22

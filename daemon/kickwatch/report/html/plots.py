@@ -1,0 +1,105 @@
+"""One plot of the page: its Vega-Lite specification, what it says in words, and the same figures as a table. Pure.
+
+Colours are CSS variables, so the page can change its theme, and be printed, without drawing the plots again.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+Row = Sequence[Any]
+MOST_RULES = 30
+GREY = "var(--muted)"
+SERIES = tuple(f"var(--c{number})" for number in range(1, 9))
+
+
+class Plot(NamedTuple):
+    """`spec` is None where nothing is known; `absent` then says why. `help`: how to read it."""
+
+    ident: str
+    title: str
+    help: str
+    head: Row
+    rows: Sequence[Row]
+    spec: dict[str, Any] | None
+    absent: str = ""
+
+
+def chart(height: int, *layers: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A layered chart as wide as the page."""
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "layer": list(layers),
+        **fields,
+    }
+
+
+def layer(values: Sequence[dict[str, Any]], mark: str | dict[str, Any], **encoding: Any) -> dict[str, Any]:
+    """One layer with its own data."""
+    return {"data": {"values": list(values)}, "mark": mark, "encoding": encoding}
+
+
+def time_axis(found: dict[str, Any], field: str = "from") -> dict[str, Any]:
+    """The time axis that all plots over time share, in UTC."""
+    domain = [found["first_unix_s"] * 1000.0, found["last_unix_s"] * 1000.0]
+    return {
+        "field": field,
+        "type": "temporal",
+        "title": "time (UTC)",
+        "scale": {"type": "utc", "domain": domain},
+        "axis": {"labelOverlap": True, "tickCount": 8, "grid": False},
+    }
+
+
+def colours(domain: Sequence[str], colour_of: Sequence[str], title: str | None = None) -> dict[str, Any]:
+    """A colour for each of a few names."""
+    return {
+        "field": "series",
+        "type": "nominal",
+        "scale": {"domain": list(domain), "range": list(colour_of)[: len(domain)]},
+        "legend": {"title": title},
+    }
+
+
+def tooltips(**titles: str) -> list[dict[str, Any]]:
+    """field=title; what a pointer shows."""
+    return [{"field": field, "title": title} for field, title in titles.items()]
+
+
+def kernel_rules(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A rule and the release's name wherever the kernel changes."""
+    changes = [
+        {"from": span["first_unix_s"] * 1000.0, "label": span["value"]}
+        for span in found["spans"]["kernel"][1 : MOST_RULES + 1]
+    ]
+    if not changes:
+        return []
+    x = time_axis(found)
+    rule = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
+    text = {"type": "text", "align": "left", "baseline": "top", "dx": 3, "y": 0, "color": "var(--text)", "fontSize": 11}
+    return [
+        layer(changes, rule, x=x),
+        layer(changes, text, x=x, text={"field": "label"}),
+    ]
+
+
+def shown_ends(found: dict[str, Any]) -> list[float]:
+    """Where each bin ends on the time axis, ms: at the next bin, unless no trial ran in between."""
+    gaps = {gap["first_unix_s"] for gap in found["gaps"]}
+    bins = found["bins"]
+    ends = []
+    for one, after in zip(bins, [*bins[1:], None], strict=True):
+        end = one["last_unix_s"]
+        if after is not None and end not in gaps:
+            end = max(end, after["first_unix_s"])
+        ends.append(end * 1000.0)
+    return ends
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A figure in a table."""
+    if value is None:
+        return "not known"
+    return f"{value:,.{digits}f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"
