@@ -3,7 +3,7 @@
 from typing import Any
 
 from kickwatch.report.history_text import moment
-from kickwatch.report.html.plots import GREY, SERIES, Plot, chart, colours, figure, layer, tooltips
+from kickwatch.report.html.plots import GREY, SERIES, Plot, chart, colours, figure, fits, layer, tooltips
 from kickwatch.report.tally import CLASSES, NOT_KNOWN
 
 _UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
@@ -103,8 +103,10 @@ def churn_quiet(found: dict[str, Any]) -> Plot:
     ]
     kernels = list(dict.fromkeys(point["series"] for point in points))[: len(SERIES)]
     scale = {"type": "symlog", "constant": 10}
-    x = {"field": "quiet", "type": "quantitative", "title": "requests per second, quiet", "scale": scale}
-    y = {"field": "churn", "type": "quantitative", "title": "requests per second, churn", "scale": scale}
+    axis = {"values": [0, *(10**power for power in range(1, 9))], "labelOverlap": True}
+    shared = {"type": "quantitative", "scale": scale, "axis": axis}
+    x = shared | {"field": "quiet", "title": "requests per second, quiet"}
+    y = shared | {"field": "churn", "title": "requests per second, churn"}
     tips = tooltips(series="kernel", churn="churn, per s", quiet="quiet, per s", trials="trials", since="from")
     dots = layer(points, {"type": "point", "size": 45, "filled": True, "opacity": 0.75}, x=x, y=y, tooltip=tips)
     dots["encoding"] |= {"color": colours(kernels, SERIES), "shape": {"field": "series", "legend": None}}
@@ -130,7 +132,7 @@ def churn_quiet(found: dict[str, Any]) -> Plot:
 
 def pairs(found: dict[str, Any]) -> Plot:
     """Which half of a pair had more."""
-    words = {"wins": "more with a container", "ties": "equal", "losses": "more without"}
+    words = {"wins": "more with", "ties": "equal", "losses": "more without"}
     names = {
         "elsewhere": "broadcasts from elsewhere",
         "other_waits": "waits off the creation path",
@@ -188,9 +190,9 @@ def icicle(found: dict[str, Any], figure_name: str) -> Plot:
     bar = {"type": "bar", "stroke": "var(--surface)", "strokeWidth": 1}
     ends = {"x2": {"field": "x1"}, "y2": {"field": "bottom"}}
     drawn = layer(values, bar, x=x, y=y, **ends, color=colours(_KINDS, kinds), tooltip=tips)
-    text = {"type": "text", "align": "left", "baseline": "middle", "dx": 4, "dy": _FRAME_PX / 2}
+    text = {"type": "text", "clip": True, "align": "left", "baseline": "middle", "dx": 4, "dy": _FRAME_PX / 2}
     names = layer(values, text | {"color": "var(--band-text)", "fontSize": 11}, x=x, y=y, text={"field": "frame"})
-    names["transform"] = [{"filter": f"datum.share * width > {_CHAR_PX} * length(datum.frame) + 8"}]
+    names["encoding"]["opacity"] = fits("frame", _CHAR_PX)
     rows = [
         (f"{'. ' * frame['depth']}{frame['frame']}", figure(frame["amount"]), frame["percent"], frame["of"])
         for frame in values

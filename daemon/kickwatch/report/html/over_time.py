@@ -1,6 +1,7 @@
 """The plots over time: timeline, broadcasts, requests by reason, evidence, requests by CPU. Pure."""
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from math import log10
 from typing import Any
@@ -12,6 +13,7 @@ from kickwatch.report.html.plots import (
     chart,
     colours,
     figure,
+    fits,
     kernel_rules,
     layer,
     shown_ends,
@@ -32,7 +34,7 @@ _FLOOR, _CEILING = -10.0, 3.0  # powers of ten of evidence over threshold
 def timeline(found: dict[str, Any]) -> Plot:
     """Verdicts, kernels, engines, boots, and times without trials, as bands."""
     bands = _bands(found)
-    x = time_axis(found)
+    x = time_axis()
     y = {"field": "row", "type": "nominal", "sort": list(_ROWS), "title": None, "axis": {"domain": False, "ticks": False}}
     tones = {
         "field": "tone",
@@ -41,11 +43,11 @@ def timeline(found: dict[str, Any]) -> Plot:
         "legend": None,
     }
     tips = tooltips(row="band", label="value", since="from", until="to", trials="trials")
-    text = {"type": "text", "align": "left", "dx": 5, "color": "var(--band-text)", "fontSize": 12}
-    labels = layer(bands, text, x=x, y=y, text={"field": "label"})
-    labels["transform"] = [{"filter": "datum.share * width > 6.6 * length(datum.label) + 8"}]
+    text = {"type": "text", "clip": True, "align": "left", "dx": 5, "color": "var(--band-text)", "fontSize": 12}
+    labels = layer(bands, text, x=x, y=y, text={"field": "label"}, opacity=fits("label", 6.6))
     bar = {"type": "bar", "height": {"band": 0.8}, "stroke": "var(--surface)", "strokeWidth": 1}
-    spec = chart(190, layer(bands, bar, x=x, x2={"field": "to"}, y=y, color=tones, tooltip=tips), labels)
+    drawn = layer(bands, bar, x=x, x2={"field": "to"}, y=y, color=tones, tooltip=tips)
+    spec = chart(190, drawn, labels, *kernel_rules(found)[:1])
     rows = [(band["row"], band["label"], band["since"], band["until"], figure(band["trials"])) for band in bands]
     return Plot(
         "timeline",
@@ -173,7 +175,7 @@ def _bars(
 ) -> dict[str, Any]:
     tips = tooltips(series="function", each=title, kernel="kernel", since="from", trials="trials")
     y = {"field": "low", "type": "quantitative", "title": title}
-    bar = layer(bars, "bar", x=time_axis(found), x2={"field": "to"}, y=y, y2={"field": "high"}, color=colour, tooltip=tips)
+    bar = layer(bars, "bar", x=time_axis(), x2={"field": "to"}, y=y, y2={"field": "high"}, color=colour, tooltip=tips)
     return chart(height, bar, *kernel_rules(found))
 
 
@@ -193,8 +195,9 @@ def evidence(found: dict[str, Any]) -> Plot:
             "evidence": one["evidence"][name],
             "threshold": thresholds[name],
             "since": moment(one["last_unix_s"]),
+            "run": run,
         }
-        for one in found["bins"]
+        for one, run in zip(found["bins"], _runs(found), strict=True)
         for name in names
         if name in one["evidence"]
     ]
@@ -206,8 +209,9 @@ def evidence(found: dict[str, Any]) -> Plot:
     }
     tips = tooltips(series="stream", evidence="evidence", threshold="threshold", since="at")
     line = {"type": "line", "interpolate": "step-after", "strokeWidth": 2, "clip": True}
-    lines = layer(points, line, x=time_axis(found), y=y, color=colours(names, SERIES))
-    dots = layer(points, {"type": "point", "filled": True, "size": 14}, x=time_axis(found), y=y, tooltip=tips)
+    run = {"field": "run", "type": "nominal"}
+    lines = layer(points, line, x=time_axis(), y=y, color=colours(names, SERIES), detail=run)
+    dots = layer(points, {"type": "point", "filled": True, "size": 14}, x=time_axis(), y=y, tooltip=tips)
     dots["encoding"]["color"] = colours(names, SERIES)
     limit = [{"power": 0, "label": "threshold: above it, an alarm"}]
     rule = layer(limit, {"type": "rule", "color": "var(--alarm)", "strokeWidth": 2, "strokeDash": [6, 3]}, y=y)
@@ -231,6 +235,18 @@ def evidence(found: dict[str, Any]) -> Plot:
     )
 
 
+def _runs(found: dict[str, Any]) -> list[int]:
+    """For each bin a number that rises where the kernel changes or trials paused: a line ends there."""
+    gaps = {gap["first_unix_s"] for gap in found["gaps"]}
+    runs, before = [0], None
+    for one in found["bins"]:
+        if before is not None:
+            parted = before["kernel"] != one["kernel"] or before["last_unix_s"] in gaps
+            runs.append(runs[-1] + parted)
+        before = one
+    return runs[: len(found["bins"])]
+
+
 def _power(evidence_of: float, threshold: float) -> float:
     return round(min(_CEILING, max(_FLOOR, log10(evidence_of / threshold))), 3) if evidence_of > 0.0 else _FLOOR
 
@@ -238,7 +254,7 @@ def _power(evidence_of: float, threshold: float) -> float:
 def heat_map(found: dict[str, Any]) -> Plot:
     """Requests by CPU over time, per container."""
     cells, rows = _heat_cells(found)
-    x = time_axis(found)
+    x = time_axis()
     y = {"field": "cpu", "type": "nominal", "title": "CPU", "sort": None, "axis": {"labelOverlap": True}}
     opacity = {
         "field": "each",
@@ -270,10 +286,8 @@ def _heat_cells(found: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple
     known = [
         (one, end) for one, end in zip(found["bins"], shown_ends(found), strict=True) if one["per_cpu"] is not None
     ]
-    step = -(-len(known) // MOST_COLUMNS) if known else 1
     cells, rows = [], []
-    for start in range(0, len(known), step):
-        group = known[start : start + step]
+    for group in _columns(known):
         width = max(len(one["per_cpu"]) for one, _ in group)
         each_row = -(-width // MOST_CPU_ROWS)
         containers = sum(one["containers"] for one, _ in group) or 1
@@ -288,3 +302,17 @@ def _heat_cells(found: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple
     return cells, rows
 
 
+
+
+def _columns(known: list[tuple[dict[str, Any], float]]) -> Iterator[list[tuple[dict[str, Any], float]]]:
+    """Neighbouring bins as one column, so that there are at most about MOST_COLUMNS; none spans two kernels or a gap."""
+    step = -(-len(known) // MOST_COLUMNS)
+    group: list[tuple[dict[str, Any], float]] = []
+    for one, end in known:
+        parted = group and (group[-1][0]["kernel"] != one["kernel"] or group[-1][1] < one["first_unix_s"] * 1000.0)
+        if parted or len(group) >= step:
+            yield group
+            group = []
+        group.append((one, end))
+    if group:
+        yield group

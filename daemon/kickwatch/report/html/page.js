@@ -52,7 +52,7 @@
       tickColor: colour("muted"), labelFont: font, titleFont: font, titleFontWeight: 500, labelFontSize: 12, titleFontSize: 12,
     },
     legend: {
-      labelColor: colour("text"), titleColor: colour("soft"), labelFont: font, titleFont: font, orient: "top",
+      labelColor: colour("text"), titleColor: colour("soft"), labelFont: font, titleFont: font, orient: "top", symbolType: "square", symbolStrokeWidth: 0, symbolOpacity: 1,
       labelFontSize: 12, columns: width < 600 ? 2 : 4, titleFontWeight: 500, labelLimit: 260, symbolLimit: 30,
       gradientLength: Math.min(200, width / 2),
     },

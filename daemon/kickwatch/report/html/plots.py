@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 Row = Sequence[Any]
 MOST_RULES = 30
+_TIMES = {"year": "%Y", "month": "%b %Y", "date": "%b %d", "day": "%b %d", "hours": "%H:%M", "minutes": "%H:%M"}
 GREY = "var(--muted)"
 SERIES = tuple(f"var(--c{number})" for number in range(1, 9))
 
@@ -41,15 +42,14 @@ def layer(values: Sequence[dict[str, Any]], mark: str | dict[str, Any], **encodi
     return {"data": {"values": list(values)}, "mark": mark, "encoding": encoding}
 
 
-def time_axis(found: dict[str, Any], field: str = "from") -> dict[str, Any]:
-    """The time axis that all plots over time share, in UTC."""
-    domain = [found["first_unix_s"] * 1000.0, found["last_unix_s"] * 1000.0]
+def time_axis() -> dict[str, Any]:
+    """The time axis of all plots over time, in UTC."""
     return {
-        "field": field,
+        "field": "from",
         "type": "temporal",
         "title": "time (UTC)",
-        "scale": {"type": "utc", "domain": domain},
-        "axis": {"labelOverlap": True, "tickCount": 8, "grid": False},
+        "scale": {"type": "utc", "nice": False},
+        "axis": {"labelOverlap": True, "tickCount": 8, "grid": False, "format": _TIMES},
     }
 
 
@@ -63,26 +63,33 @@ def colours(domain: Sequence[str], colour_of: Sequence[str], title: str | None =
     }
 
 
+def fits(field: str, char_px: float) -> dict[str, Any]:
+    """Shows a label only where its rectangle, a `share` of the plot's width, has room for it."""
+    test = f"datum.share * width > {char_px} * length(datum.{field}) + 8"
+    return {"condition": {"test": test, "value": 1}, "value": 0}
+
+
 def tooltips(**titles: str) -> list[dict[str, Any]]:
     """field=title; what a pointer shows."""
     return [{"field": field, "title": title} for field, title in titles.items()]
 
 
 def kernel_rules(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A rule and the release's name wherever the kernel changes."""
+    """A rule and the release's name wherever the kernel changes; invisible points that make all time axes equal."""
+    x = time_axis()
+    ends = [{"from": found[end] * 1000.0} for end in ("first_unix_s", "last_unix_s")]
+    whole = layer(ends, {"type": "point", "opacity": 0, "tooltip": None}, x=x)
+    spans = found["spans"]["kernel"]
+    length = max(1.0, found["last_unix_s"] - found["first_unix_s"])
+    until = [*(span["first_unix_s"] for span in spans[2:]), found["last_unix_s"]]
     changes = [
-        {"from": span["first_unix_s"] * 1000.0, "label": span["value"]}
-        for span in found["spans"]["kernel"][1 : MOST_RULES + 1]
-    ]
-    if not changes:
-        return []
-    x = time_axis(found)
+        {"from": span["first_unix_s"] * 1000.0, "label": span["value"], "share": (end - span["first_unix_s"]) / length}
+        for span, end in zip(spans[1:], until, strict=False)
+    ][:MOST_RULES]
     rule = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
-    text = {"type": "text", "align": "left", "baseline": "top", "dx": 3, "y": 0, "color": "var(--text)", "fontSize": 11}
-    return [
-        layer(changes, rule, x=x),
-        layer(changes, text, x=x, text={"field": "label"}),
-    ]
+    text = {"type": "text", "align": "left", "baseline": "bottom", "dx": 3, "y": -2, "color": "var(--soft)"}
+    named = layer(changes, text | {"fontSize": 11}, x=x, text={"field": "label"}, opacity=fits("label", 6.2))
+    return [whole, layer(changes, rule, x=x), named] if changes else [whole]
 
 
 def shown_ends(found: dict[str, Any]) -> list[float]:
