@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *{"attribution", "configuration", "detect", "errors", "journal", "model", "node", "observe", "outlets"},
         "process",
     },
-    "report": {"attribution", "detect", "model", "outlets"},
+    "report": {"attribution", "detect", "errors", "model", "outlets"},
     "experiment": {
         *{
             "attribution",

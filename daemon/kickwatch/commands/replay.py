@@ -133,7 +133,7 @@ def replay(config_path: Path | None, sets: tuple[str, ...], file: Path, as_json:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Without garbage collection. Records hold no reference cycles, and the search for them would take a fifth of the time."""
+    """No garbage collection: records hold no reference cycles, and the search for them takes a fifth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

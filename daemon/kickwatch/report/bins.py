@@ -11,7 +11,7 @@ from kickwatch.detect.figures import attributed, churn_by_quiet, total_waits, wa
 from kickwatch.model import Container, Trial
 from kickwatch.outlets.excess import per_cpu_above_quiet
 
-MOST_BINS = 400
+MOST_BINS = 240
 
 
 @dataclass(slots=True)
@@ -139,5 +139,3 @@ def _paired(bins: list[Bin], *, across: bool) -> list[Bin]:
             merged.append(one)
             taken = 1
     return merged
-
-

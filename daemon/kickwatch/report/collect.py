@@ -12,8 +12,8 @@ from kickwatch.report.bins import Bins
 from kickwatch.report.spans import Spans
 from kickwatch.report.tally import Tally
 
-MOST_CHANGES = 500
-MOST_GAPS = 500
+MOST_CHANGES = 300
+MOST_GAPS = 200
 MOST_NODES = 50
 MOST_KERNELS = 50
 OTHER_KERNELS = "further releases"
@@ -108,7 +108,7 @@ class Collector:
             known["containers"] += len(counted(trial))
 
     def _note_gap(self, trial: Trial, pace: Pace | None) -> None:
-        """Time without a trial. The history does not store why: a pause of the guard, a stop, or a machine that was off."""
+        """Time without a trial. The history does not store why: the guard, a stop, or a machine that was off."""
         if self.last is None or pace is None or len(self.gaps) >= MOST_GAPS:
             return
         since = _end(self.last)

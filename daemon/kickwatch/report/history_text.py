@@ -1,8 +1,7 @@
 """The report on a history as text: verdict first, then tables. No line is wider than 80 columns. Pure."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import Any
 
 from kickwatch.report.tables import table
@@ -34,6 +33,11 @@ def history_text(found: dict[str, Any]) -> str:
 def moment(unix_s: float) -> str:
     """UTC, to the minute."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or the beginning of it with three dots."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _head(found: dict[str, Any]) -> str:
@@ -71,7 +75,7 @@ def _changes(found: dict[str, Any]) -> str:
 def _kernels(found: dict[str, Any]) -> str:
     rows = [
         (
-            shorten(row["kernel"], 26, placeholder="..."),
+            cut(row["kernel"], 26),
             str(row["trials"]),
             str(row["containers"]),
             known(row["creation_path_broadcasts_per_container"]),
@@ -98,7 +102,7 @@ def _nodes(found: dict[str, Any]) -> str:
         )
         for row in found["nodes"]
     ]
-    narrow = [tuple(shorten(cell, 18, placeholder="...") for cell in row) for row in rows[:_MOST_ROWS]]
+    narrow = [tuple(cut(cell, 18) for cell in row) for row in rows[:_MOST_ROWS]]
     head = ("engine", "runtime", "network", "arch", "CPUs", "cgroup", "kmem", "trials")
     return "NODE\n" + table(head, narrow) if narrow else ""
 
@@ -108,7 +112,7 @@ def _spans(found: dict[str, Any], name: str, title: str) -> str:
     shown = spans[-_MOST_ROWS:]
     rows = [
         (
-            shorten(span["value"] or "not known", 34, placeholder="..."),
+            cut(span["value"] or "not known", 34),
             moment(span["first_unix_s"]),
             moment(span["last_unix_s"]),
             str(span["trials"]),
@@ -129,7 +133,7 @@ def _bill(found: dict[str, Any]) -> str:
             f"{row['requests_per_container']:.1f}",
             f"{row['broadcasts_per_container']:.2f}",
             row["path"],
-            shorten(row["reason"], 28, placeholder="..."),
+            cut(row["reason"], 28),
             row["origin"],
             "creation" if row["creation_path"] else "",
         )
@@ -149,8 +153,8 @@ def _waits(found: dict[str, Any]) -> str:
         return f"SLAB_MUTEX\n  nobody waited in {waits['containers']} containers"
     rows = [
         (
-            shorten(row["waiter"], 26, placeholder="..."),
-            shorten(row["holder"], 18, placeholder="..."),
+            cut(row["waiter"], 26),
+            cut(row["holder"], 18),
             str(row["waits"]),
             known(row["wait_ms"]),
             known(row["longest_ms"]),
@@ -201,5 +205,5 @@ def known(figure: float | None) -> str:
     return "not known" if figure is None else f"{figure:.4g}" if isinstance(figure, float) else str(figure)
 
 
-def _wrapped(text: str) -> Sequence[str]:
+def _wrapped(text: str) -> list[str]:
     return wrap(text, WIDTH, subsequent_indent="  ")

@@ -6,6 +6,7 @@ None: not known. Times are seconds since 1970, durations as the key says.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
 from kickwatch.detect.bill import share
@@ -19,6 +20,8 @@ from kickwatch.report.tally import CLASSES, NOT_KNOWN, STEPS, CellTotals, Tally,
 
 SCHEMA = 1
 MOST_WAITERS = 50
+MOST_CPU_ITEMS = 64
+MOST_KERNEL_ROWS = 20
 _PERCENTS = (5, 25, 50, 75, 95, 99)
 _CREATION = {origin.value for origin in CREATION_ORIGINS}
 
@@ -27,6 +30,7 @@ def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
     """Every figure of the report. `replayed`: the result of the replay that the outcomes come from."""
     whole = merged(seen.tallies.values())
     outcome = seen.outcome
+    per_item = max(1, -(-len(whole.per_cpu) // MOST_CPU_ITEMS))
     return {
         "schema": SCHEMA,
         "verdict": outcome.verdict.value if outcome else "unknown",
@@ -37,7 +41,7 @@ def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
         "first_unix_s": seen.bins.bins[0].first_unix_s if seen.bins.bins else None,
         "last_unix_s": max(one.last_unix_s for one in seen.bins.bins) if seen.bins.bins else None,
         "total": tally_figures(whole),
-        "kernels": [{"kernel": kernel} | tally_figures(tally) for kernel, tally in seen.tallies.items()],
+        "kernels": [_kernel(kernel, tally) for kernel, tally in seen.tallies.items()],
         "nodes": _nodes(seen),
         "spans": {name: [asdict(span) for span in spans.spans] for name, spans in seen.spans.items()},
         "spans_left_out": {name: spans.left_out for name, spans in seen.spans.items()},
@@ -45,7 +49,8 @@ def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
         "changes": seen.changes,
         "changes_left_out": seen.changes_left_out,
         "evidence": _evidence(seen),
-        "bins": [bin_figures(one) for one in seen.bins.bins],
+        "bins": [bin_figures(one, per_item) for one in seen.bins.bins],
+        "cpus_per_item": per_item,
         "bin_trials": seen.bins.width,
         "bill": bill(whole),
         "waits": waits(whole),
@@ -56,6 +61,18 @@ def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
             "requests": stack_tree(_by_stack(whole, "requests")),
             "broadcasts": stack_tree(_by_stack(whole, "broadcasts")),
         },
+    }
+
+
+def _kernel(name: str, tally: Tally) -> dict[str, Any]:
+    """One release: its figures, and the first rows of its bill and its waits."""
+    cells, waited = bill(tally), waits(tally)
+    return {
+        "kernel": name,
+        "ipi_rung": tally.ipi_rung or None,
+        **tally_figures(tally),
+        "bill": None if cells is None else cells[:MOST_KERNEL_ROWS],
+        "waiters": [] if waited is None else waited["waiters"][:MOST_KERNEL_ROWS],
     }
 
 
@@ -86,6 +103,7 @@ def _merge_keyed(whole: Tally, one: Tally) -> None:
         whole.latencies.setdefault(step, Percentiles()).buckets.update(durations.buckets)
     for name, score in one.pairs.items():
         whole.pairs[name].update(score)
+    whole.per_cpu = [a + b for a, b in zip_longest(whole.per_cpu, one.per_cpu, fillvalue=0.0)]
 
 
 def _add_wait(into: WaitTotals, wait: WaitTotals) -> None:
@@ -122,7 +140,7 @@ def tally_figures(tally: Tally) -> dict[str, Any]:
 
 
 def bill(tally: Tally) -> list[dict[str, Any]] | None:
-    """Every (reason, func, origin, path): creation path first, then by broadcasts and requests. None: not attributed."""
+    """Every (reason, func, origin, path): creation path first, then by broadcasts. None: not attributed."""
     if not tally.attributed:
         return None
     rows: dict[tuple[str, str, str, str], CellTotals] = {}
@@ -140,9 +158,7 @@ def bill(tally: Tally) -> list[dict[str, Any]] | None:
     )
 
 
-def _bill_row(
-    tally: Tally, key: tuple[str, str, str, str], cell: CellTotals, stack: tuple[str, ...]
-) -> dict[str, Any]:
+def _bill_row(tally: Tally, key: tuple[str, str, str, str], cell: CellTotals, stack: tuple[str, ...]) -> dict[str, Any]:
     reason, func, origin, path = key
     return {
         "reason": reason,
@@ -185,7 +201,7 @@ def waits(tally: Tally) -> dict[str, Any] | None:
 
 
 def latencies(tally: Tally) -> list[dict[str, Any]]:
-    """Durations by step, and by how many creation-path broadcasts fell into the container's life. Percentiles +- 2.2 %."""
+    """Durations by step, and by the creation-path broadcasts in a container's life. Percentiles +- 2.2 %."""
     return [
         {"step": step, "broadcasts": of, "containers": found.buckets.total()} | _percentiles(found)
         for step in STEPS
@@ -201,8 +217,8 @@ def per_cpu(tally: Tally) -> list[float] | None:
     return [round(requests / tally.cpu_containers, 4) for requests in tally.per_cpu]
 
 
-def bin_figures(one: Bin) -> dict[str, Any]:
-    """One span of trials."""
+def bin_figures(one: Bin, per_item: int = 1) -> dict[str, Any]:
+    """One span of trials. An item of its `per_cpu` is the sum over `per_item` CPUs, to keep large machines short."""
     containers = one.containers
     return {
         "first_unix_s": one.first_unix_s,
@@ -213,6 +229,7 @@ def bin_figures(one: Bin) -> dict[str, Any]:
         "void": one.void,
         "containers": containers,
         "attributed_containers": one.attributed,
+        "watched_containers": one.watched,
         "containers_with_broadcasts": one.hit,
         "creation_path_broadcasts_per_container": share(one.creation_broadcasts, one.attributed),
         "other_broadcasts_per_container": share(one.other_broadcasts, one.attributed),
@@ -225,9 +242,14 @@ def bin_figures(one: Bin) -> dict[str, Any]:
         "slab_mutex_wait_ms_per_container": share(one.wait_ns / 1e6, one.watched) if one.watched else None,
         "create_ms": share(one.create_ms, containers),
         "start_ms": share(one.start_ms, containers),
-        "per_cpu": [round(each / one.cpu_containers, 2) for each in one.per_cpu] if one.cpu_containers else None,
+        "per_cpu": _per_item(one, per_item) if one.cpu_containers else None,
         "evidence": {name: float(f"{evidence:.4g}") for name, evidence in one.evidence.items()},
     }
+
+
+def _per_item(one: Bin, per_item: int) -> list[float]:
+    sums = (sum(one.per_cpu[first : first + per_item]) for first in range(0, len(one.per_cpu), per_item))
+    return [round(each / one.cpu_containers, 2) for each in sums]
 
 
 def _rate(requests: int, duration_ns: int) -> float | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MOST_SPANS = 500
+MOST_SPANS = 200
 
 
 @dataclass(slots=True)

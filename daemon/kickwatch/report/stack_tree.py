@@ -6,6 +6,7 @@ from typing import Any
 
 LEAST_SHARE = 0.004  # of the total: narrower frames are drawn as one
 MOST_DEPTH = 40
+MOST_FRAMES = 1000
 NO_STACK = "(no stack)"
 REST = "(narrower frames)"
 
@@ -21,7 +22,8 @@ class _Frame:
 def stack_tree(amounts: Mapping[tuple[str, tuple[str, ...]], tuple[int, str]]) -> list[dict[str, Any]]:
     """Frames as rectangles: `x0` to `x1` in the unit of the amounts, `depth` from 0 at the root.
 
-    `amounts`: (func, stack, innermost frame first): (amount, `origin/path`). The leaf is the func, in brackets.
+    Of more than MOST_FRAMES, the widest. `amounts`: (func, stack, innermost frame first): (amount, `origin/path`).
+    The leaf is the func, in brackets.
     """
     root = _Frame("")
     for (func, stack), (amount, cell) in sorted(amounts.items(), key=lambda item: item[0]):
@@ -34,7 +36,10 @@ def stack_tree(amounts: Mapping[tuple[str, tuple[str, ...]], tuple[int, str]]) -
             frame.cell = cell if frame.cell in {"", cell} else "several"
     found: list[dict[str, Any]] = []
     _lay_out(root, 0, -1, max(1.0, root.amount * LEAST_SHARE), found)
-    return found
+    if len(found) <= MOST_FRAMES:
+        return found
+    least = sorted((each["x1"] - each["x0"] for each in found), reverse=True)[MOST_FRAMES]
+    return [each for each in found if each["x1"] - each["x0"] > least]
 
 
 def _lay_out(frame: _Frame, left: int, depth: int, least: float, found: list[dict[str, Any]]) -> None:

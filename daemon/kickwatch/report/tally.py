@@ -21,6 +21,7 @@ from kickwatch.detect.figures import (
 )
 from kickwatch.model import Container, HalfFigures, Trial
 from kickwatch.outlets.bill import Percentiles
+from kickwatch.outlets.excess import per_cpu_above_quiet
 
 MOST_STACKS = 20_000  # of one kernel; requests of further stacks are counted without one
 STEPS = ("create", "start", "wait", "remove")
@@ -32,8 +33,13 @@ PAIR_FIGURES: dict[str, Callable[[HalfFigures], int | None]] = {
 # Broadcasts in a container's life: the classes of the latency figures, each with its highest count.
 CLASSES = {"0": 0, "1": 1, "2 to 4": 4, "5 to 9": 9, "10 to 29": 29, "30 or more": 1 << 62}
 NOT_KNOWN = "not known"
-_PER_OCTAVE = 16  # as Percentiles has it
-_SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22
+_CLASS_OF: dict[int | None, str] = {
+    None: NOT_KNOWN,
+    **{n: next(name for name, top in CLASSES.items() if n <= top) for n in range(30)},
+}
+_HIGHEST = [*CLASSES][-1]
+_PER_OCTAVE, _SHORTEST_MS = 16, 2.0**-10  # as Percentiles has them
+_LOWEST = -10 * _PER_OCTAVE
 
 CellKey = tuple[str, str, str, str, tuple[str, ...]]  # reason, func, origin, path, stack
 
@@ -66,6 +72,7 @@ class Tally:
     that counted requests by CPU.
     """
 
+    ipi_rung: str = ""  # of the last trial
     trials: int = 0
     void_trials: int = 0
     void: Counter[str] = field(default_factory=Counter)
@@ -86,10 +93,12 @@ class Tally:
     cpu_containers: int = 0
     pairs: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in PAIR_FIGURES})
     outlasted: int = 0
+    _by_class: dict[str, tuple[Counter[int], ...]] = field(default_factory=dict)  # the buckets of `latencies`
 
     def add(self, trial: Trial, counted: list[Container]) -> None:
         """Add a valid trial; `counted`: its containers that did not fail."""
         self.trials += 1
+        self.ipi_rung = trial.observers.ipis.value
         self.containers += len(counted)
         self._add_lives(counted)
         if attributed(trial):
@@ -100,6 +109,10 @@ class Tally:
             self.watched += len(counted)
             self._add_waits(trial)
         self._add_pairs(trial)
+        per_cpu = per_cpu_above_quiet(trial) if trial.churn.per_cpu else None
+        if per_cpu is not None:
+            self.cpu_containers += len(counted)
+            self.per_cpu = [a + b for a, b in zip_longest(self.per_cpu, per_cpu, fillvalue=0.0)]
 
     def _add_cells(self, trial: Trial) -> None:
         """The hot loop: a few dozen cells a trial. Enum members hash in Python, their values in C."""
@@ -138,18 +151,27 @@ class Tally:
         self.quiet_histogram = added(self.quiet_histogram, trial.quiet.wait_histogram_ns)
 
     def _add_lives(self, counted: list[Container]) -> None:
+        """A hot loop: four durations of every container."""
         for life in counted:
             own = life.creation_path_broadcasts
-            of = NOT_KNOWN if own is None else class_of(own)
             if own is not None:
                 self.known_containers += 1
                 self.hit_containers += own > 0
-            for step, took_ms in zip(STEPS, (life.create_ms, life.start_ms, life.wait_ms, life.remove_ms), strict=True):
-                known = self.latencies.get((step, of))
-                if known is None:
-                    known = self.latencies[step, of] = Percentiles()
-                bounded_ms = min(max(took_ms, _SHORTEST_MS), _LONGEST_MS)
-                known.buckets[round(log2(bounded_ms) * _PER_OCTAVE)] += 1
+            of = _CLASS_OF.get(own, _HIGHEST)
+            four = self._by_class.get(of) or self._new_class(of)
+            for buckets, took_ms in zip(
+                four, (life.create_ms, life.start_ms, life.wait_ms, life.remove_ms), strict=True
+            ):
+                if took_ms > _SHORTEST_MS:
+                    bucket = round(log2(took_ms) * _PER_OCTAVE)
+                    buckets[bucket] = buckets.get(bucket, 0) + 1
+                else:
+                    buckets[_LOWEST] = buckets.get(_LOWEST, 0) + 1
+
+    def _new_class(self, of: str) -> tuple[Counter[int], ...]:
+        four = tuple(self.latencies.setdefault((step, of), Percentiles()).buckets for step in STEPS)
+        self._by_class[of] = four
+        return four
 
     def _add_pairs(self, trial: Trial) -> None:
         for pair in trial.pairs:
@@ -160,11 +182,6 @@ class Tally:
                     more = (churn > quiet) - (churn < quiet)
                     of = "losses" if more < 0 else "wins" if more and not pair.outlasted else "ties"
                     self.pairs[name][of] += 1
-
-
-def class_of(broadcasts: int) -> str:
-    """The class of a life with that many broadcasts."""
-    return next(name for name, highest in CLASSES.items() if broadcasts <= highest)
 
 
 def added(one: list[int], other: tuple[int, ...]) -> list[int]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kickwatch.report.history_text import moment
-from kickwatch.report.html.plots import GREY, SERIES, Plot, chart, colours, figure, fits, layer, tooltips
+from kickwatch.report.html.plots import GREY, SERIES, Plot, chart, colours, figure, fits, layer, shared, tooltips
 from kickwatch.report.tally import CLASSES, NOT_KNOWN
 
 _UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
@@ -63,9 +63,9 @@ def latency(found: dict[str, Any]) -> Plot:
 
     colour = colours(("create", "start"), (SERIES[0], SERIES[2])) | {"field": "step"}
     tips = tooltips(life="", containers="containers", p5="p5", p25="p25", p50="p50", p75="p75", p95="p95")
-    thin = layer(values, {"type": "rule", "strokeWidth": 2}, x=x("p5"), x2={"field": "p95"}, y=y, color=colour)
-    thick = layer(values, {"type": "bar", "height": 13}, x=x("p25"), x2={"field": "p75"}, y=y, color=colour, tooltip=tips)
-    middle = layer(values, {"type": "tick", "color": "var(--text)", "thickness": 3, "size": 17}, x=x("p50"), y=y)
+    thin = layer(None, {"type": "rule", "strokeWidth": 2}, x=x("p5"), x2={"field": "p95"}, y=y, color=colour)
+    thick = layer(None, {"type": "bar", "height": 13}, x=x("p25"), x2={"field": "p75"}, y=y, color=colour, tooltip=tips)
+    middle = layer(None, {"type": "tick", "color": "var(--text)", "thickness": 3, "size": 17}, x=x("p50"), y=y)
     percents = ("p5", "p25", "p50", "p75", "p95", "p99")
     rows = [
         (row["step"], row["broadcasts"], figure(row["containers"]), *(figure(row[name]) for name in percents))
@@ -75,10 +75,12 @@ def latency(found: dict[str, Any]) -> Plot:
         "latency",
         "Create and start against broadcasts",
         "How long the engine took to create and to start a container, by the creation-path broadcasts that fell into"
-        " its life. Thick: half of the containers; thin: nine of ten; mark: the median. Percentiles are exact to 2.2 %.",
+        " its life. Thick: half of the containers; thin: nine of ten; mark: the median. Percentiles are good to 2 %.",
         ("step", "broadcasts in its life", "containers", *percents),
         rows,
-        chart(40 + 30 * len({row["life"] for row in values}), thin, thick, middle) if values else None,
+        chart(40 + 30 * len({row["life"] for row in values}), thin, thick, middle, data=shared(values))
+        if values
+        else None,
         "no container is known",
     )
 
@@ -104,14 +106,14 @@ def churn_quiet(found: dict[str, Any]) -> Plot:
     kernels = list(dict.fromkeys(point["series"] for point in points))[: len(SERIES)]
     scale = {"type": "symlog", "constant": 10}
     axis = {"values": [0, *(10**power for power in range(1, 9))], "labelOverlap": True}
-    shared = {"type": "quantitative", "scale": scale, "axis": axis}
-    x = shared | {"field": "quiet", "title": "requests per second, quiet"}
-    y = shared | {"field": "churn", "title": "requests per second, churn"}
+    rate: dict[str, Any] = {"type": "quantitative", "scale": scale, "axis": axis}
+    x = rate | {"field": "quiet", "title": "requests per second, quiet"}
+    y = rate | {"field": "churn", "title": "requests per second, churn"}
     tips = tooltips(series="kernel", churn="churn, per s", quiet="quiet, per s", trials="trials", since="from")
     dots = layer(points, {"type": "point", "size": 45, "filled": True, "opacity": 0.75}, x=x, y=y, tooltip=tips)
     dots["encoding"] |= {"color": colours(kernels, SERIES), "shape": {"field": "series", "legend": None}}
     most = max((max(point["churn"], point["quiet"]) for point in points), default=1.0)
-    ends = [{"quiet": 0, "churn": 0}, {"quiet": most, "churn": most}]
+    ends: list[dict[str, Any]] = [{"quiet": 0, "churn": 0}, {"quiet": most, "churn": most}]
     line = layer(ends, {"type": "line", "strokeDash": [4, 3], "color": GREY}, x=x, y=y)
     width = found["bin_trials"]
     each = "a trial" if width == 1 else f"up to {width} trials in a row"
@@ -148,9 +150,7 @@ def pairs(found: dict[str, Any]) -> Plot:
     colour = colours(list(words.values()), ("var(--alarm)", GREY, SERIES[0]))
     tips = tooltips(figure="", series="", pairs="pairs")
     bar = layer(bars, "bar", x=x, y=y, color=colour, order={"field": "order"}, tooltip=tips)
-    rows = [
-        (names[name], *(figure(score.get(word, 0)) for word in words)) for name, score in found["pairs"].items()
-    ]
+    rows = [(names[name], *(figure(score.get(word, 0)) for word in words)) for name, score in found["pairs"].items()]
     return Plot(
         "pairs",
         "Pairs of halves",
@@ -189,9 +189,9 @@ def icicle(found: dict[str, Any], figure_name: str) -> Plot:
     tips = tooltips(frame="frame", amount=figure_name, percent="share", of="source/path")
     bar = {"type": "bar", "stroke": "var(--surface)", "strokeWidth": 1}
     ends = {"x2": {"field": "x1"}, "y2": {"field": "bottom"}}
-    drawn = layer(values, bar, x=x, y=y, **ends, color=colours(_KINDS, kinds), tooltip=tips)
+    drawn = layer(None, bar, x=x, y=y, **ends, color=colours(_KINDS, kinds), tooltip=tips)
     text = {"type": "text", "clip": True, "align": "left", "baseline": "middle", "dx": 4, "dy": _FRAME_PX / 2}
-    names = layer(values, text | {"color": "var(--band-text)", "fontSize": 11}, x=x, y=y, text={"field": "frame"})
+    names = layer(None, text | {"color": "var(--band-text)", "fontSize": 11}, x=x, y=y, text={"field": "frame"})
     names["encoding"]["opacity"] = fits("frame", _CHAR_PX)
     rows = [
         (f"{'. ' * frame['depth']}{frame['frame']}", figure(frame["amount"]), frame["percent"], frame["of"])
@@ -200,11 +200,11 @@ def icicle(found: dict[str, Any], figure_name: str) -> Plot:
     return Plot(
         f"stacks-{figure_name}",
         f"Stacks that send {figure_name}",
-        "The outermost caller is on top, the function that the other CPUs run is the last one, in brackets. The width is"
-        f" the number of {figure_name} in windows with containers.",
+        "The outermost caller is on top, the function that the other CPUs run is the last one, in brackets. The width"
+        f" is the number of {figure_name} in windows with containers.",
         ("frame", figure_name, "share", "source/path"),
         rows,
-        chart(_FRAME_PX * depth, drawn, names) if values else None,
+        chart(_FRAME_PX * depth, drawn, names, data=shared(values)) if values else None,
         f"there were no {figure_name}" if found["bill"] is not None else "no probe attributed requests",
     )
 

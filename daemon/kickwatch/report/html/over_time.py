@@ -1,7 +1,6 @@
-"""The plots over time: timeline, broadcasts, requests by reason, evidence, requests by CPU. Pure."""
+"""The plots over time: timeline, broadcasts, requests by reason, evidence. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from math import log10
 from typing import Any
@@ -16,6 +15,7 @@ from kickwatch.report.html.plots import (
     fits,
     kernel_rules,
     layer,
+    shared,
     shown_ends,
     time_axis,
     tooltips,
@@ -23,8 +23,6 @@ from kickwatch.report.html.plots import (
 
 MOST_REASONS = 7
 MOST_STREAMS = 6
-MOST_COLUMNS = 60  # of the heat map
-MOST_CPU_ROWS = 64
 OTHER = "all others"
 _ROWS = ("verdict", "kernel", "engine", "boot", "no trials")
 _TONES = ("quiet", "broadcasting", "unknown", "one", "two", "gap")
@@ -35,7 +33,13 @@ def timeline(found: dict[str, Any]) -> Plot:
     """Verdicts, kernels, engines, boots, and times without trials, as bands."""
     bands = _bands(found)
     x = time_axis()
-    y = {"field": "row", "type": "nominal", "sort": list(_ROWS), "title": None, "axis": {"domain": False, "ticks": False}}
+    y = {
+        "field": "row",
+        "type": "nominal",
+        "sort": list(_ROWS),
+        "title": None,
+        "axis": {"domain": False, "ticks": False},
+    }
     tones = {
         "field": "tone",
         "type": "nominal",
@@ -44,10 +48,10 @@ def timeline(found: dict[str, Any]) -> Plot:
     }
     tips = tooltips(row="band", label="value", since="from", until="to", trials="trials")
     text = {"type": "text", "clip": True, "align": "left", "dx": 5, "color": "var(--band-text)", "fontSize": 12}
-    labels = layer(bands, text, x=x, y=y, text={"field": "label"}, opacity=fits("label", 6.6))
+    labels = layer(None, text, x=x, y=y, text={"field": "label"}, opacity=fits("label", 6.6))
     bar = {"type": "bar", "height": {"band": 0.8}, "stroke": "var(--surface)", "strokeWidth": 1}
-    drawn = layer(bands, bar, x=x, x2={"field": "to"}, y=y, color=tones, tooltip=tips)
-    spec = chart(190, drawn, labels, *kernel_rules(found)[:1])
+    drawn = layer(None, bar, x=x, x2={"field": "to"}, y=y, color=tones, tooltip=tips)
+    spec = chart(190, drawn, labels, *kernel_rules(found)[:1], data=shared(bands))
     rows = [(band["row"], band["label"], band["since"], band["until"], figure(band["trials"])) for band in bands]
     return Plot(
         "timeline",
@@ -102,7 +106,9 @@ def broadcasts(found: dict[str, Any]) -> Plot:
             if one[key] is not None:
                 bars.append(_bar(one, end, name, one[key], low))
                 low += one[key]
-        rows.append((moment(one["first_unix_s"]), one["kernel"], one["containers"], *(figure(one[key]) for key in names)))
+        rows.append(
+            (moment(one["first_unix_s"]), one["kernel"], one["containers"], *(figure(one[key]) for key in names))
+        )
     colour = colours(list(names.values()), ("var(--alarm)", SERIES[0]))
     return Plot(
         "broadcasts",
@@ -210,8 +216,8 @@ def evidence(found: dict[str, Any]) -> Plot:
     tips = tooltips(series="stream", evidence="evidence", threshold="threshold", since="at")
     line = {"type": "line", "interpolate": "step-after", "strokeWidth": 2, "clip": True}
     run = {"field": "run", "type": "nominal"}
-    lines = layer(points, line, x=time_axis(), y=y, color=colours(names, SERIES), detail=run)
-    dots = layer(points, {"type": "point", "filled": True, "size": 14}, x=time_axis(), y=y, tooltip=tips)
+    lines = layer(None, line, x=time_axis(), y=y, color=colours(names, SERIES), detail=run)
+    dots = layer(None, {"type": "point", "filled": True, "size": 14}, x=time_axis(), y=y, tooltip=tips)
     dots["encoding"]["color"] = colours(names, SERIES)
     limit = [{"power": 0, "label": "threshold: above it, an alarm"}]
     rule = layer(limit, {"type": "rule", "color": "var(--alarm)", "strokeWidth": 2, "strokeDash": [6, 3]}, y=y)
@@ -219,7 +225,10 @@ def evidence(found: dict[str, Any]) -> Plot:
     label = layer(limit, text, y=y, text={"field": "label"})
     heads = [f"{name} ({thresholds[name]:.3g})" for name in names]
     rows = [
-        (moment(one["last_unix_s"]), *(f"{one['evidence'][name]:.3g}" if name in one["evidence"] else "" for name in names))
+        (
+            moment(one["last_unix_s"]),
+            *(f"{one['evidence'][name]:.3g}" if name in one["evidence"] else "" for name in names),
+        )
         for one in found["bins"]
     ]
     return Plot(
@@ -230,7 +239,7 @@ def evidence(found: dict[str, Any]) -> Plot:
         f" {_FLOOR:.0f} and {_CEILING:.0f}.",
         ("at", *heads),
         rows,
-        chart(260, lines, dots, rule, label, *kernel_rules(found)) if points else None,
+        chart(260, lines, dots, rule, label, *kernel_rules(found), data=shared(points)) if points else None,
         "no trial gave evidence",
     )
 
@@ -249,70 +258,3 @@ def _runs(found: dict[str, Any]) -> list[int]:
 
 def _power(evidence_of: float, threshold: float) -> float:
     return round(min(_CEILING, max(_FLOOR, log10(evidence_of / threshold))), 3) if evidence_of > 0.0 else _FLOOR
-
-
-def heat_map(found: dict[str, Any]) -> Plot:
-    """Requests by CPU over time, per container."""
-    cells, rows = _heat_cells(found)
-    x = time_axis()
-    y = {"field": "cpu", "type": "nominal", "title": "CPU", "sort": None, "axis": {"labelOverlap": True}}
-    opacity = {
-        "field": "each",
-        "type": "quantitative",
-        "scale": {"range": [0.04, 1], "domainMin": 0},
-        "legend": {"title": "requests per container"},
-    }
-    tips = tooltips(cpu="CPU", each="requests per container", since="from")
-    mark = {"type": "rect", "color": SERIES[0]}
-    cpus = len({cell["cpu"] for cell in cells})
-    spec = chart(
-        max(90, min(480, 26 * cpus)),
-        layer(cells, mark, x=x, x2={"field": "to"}, y=y, opacity=opacity, tooltip=tips),
-        *kernel_rules(found),
-    )
-    return Plot(
-        "cpus",
-        "Requests by CPU",
-        "Requests that each CPU received, per container, beyond the rate without containers. An even column is what a"
-        " broadcast looks like; a single dark row is a CPU that work was sent to.",
-        ("from", "CPU", "requests per container"),
-        rows,
-        spec if cells else None,
-        "requests by CPU were not counted in these trials (records of an older release, or no probe)",
-    )
-
-
-def _heat_cells(found: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-    known = [
-        (one, end) for one, end in zip(found["bins"], shown_ends(found), strict=True) if one["per_cpu"] is not None
-    ]
-    cells, rows = [], []
-    for group in _columns(known):
-        width = max(len(one["per_cpu"]) for one, _ in group)
-        each_row = -(-width // MOST_CPU_ROWS)
-        containers = sum(one["containers"] for one, _ in group) or 1
-        for first in range(0, width, each_row):
-            amount = sum(sum(one["per_cpu"][first : first + each_row]) * one["containers"] for one, _ in group)
-            each = round(max(0.0, amount / containers), 2)
-            cpu = str(first) if each_row == 1 else f"{first}-{min(width, first + each_row) - 1}"
-            since = moment(group[0][0]["first_unix_s"])
-            span = {"from": group[0][0]["first_unix_s"] * 1000.0, "to": group[-1][1]}
-            cells.append(span | {"cpu": cpu, "each": each, "since": since})
-            rows.append((since, cpu, figure(each, 2)))
-    return cells, rows
-
-
-
-
-def _columns(known: list[tuple[dict[str, Any], float]]) -> Iterator[list[tuple[dict[str, Any], float]]]:
-    """Neighbouring bins as one column, so that there are at most about MOST_COLUMNS; none spans two kernels or a gap."""
-    step = -(-len(known) // MOST_COLUMNS)
-    group: list[tuple[dict[str, Any], float]] = []
-    for one, end in known:
-        parted = group and (group[-1][0]["kernel"] != one["kernel"] or group[-1][1] < one["first_unix_s"] * 1000.0)
-        if parted or len(group) >= step:
-            yield group
-            group = []
-        group.append((one, end))
-    if group:
-        yield group

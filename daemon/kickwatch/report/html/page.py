@@ -9,7 +9,7 @@ from typing import Any
 from kickwatch import __version__
 from kickwatch.errors import KickwatchError
 from kickwatch.report.history_text import known, moment
-from kickwatch.report.html import distributions, over_time
+from kickwatch.report.html import by_cpu, distributions, over_time
 from kickwatch.report.html.plots import Plot, Row, figure
 
 _MARKS = {"quiet": "&#10003;", "broadcasting": "&#9888;", "unknown": "?"}
@@ -24,21 +24,21 @@ def page(found: dict[str, Any], title: str = "kickwatch report") -> str:
     """The whole file. `found`: from `overview`. Raises KickwatchError without the extra `report`."""
     bundle = vega_bundle()
     plots = plots_of(found) if found["first_unix_s"] is not None else []
-    sections = [_plot_section(plot) for plot in plots]
+    sections = [plot_section(plot) for plot in plots]
     order = [*sections[:4], *tables_of(found), *sections[4:]]
     parts = {
         "TITLE": escape(title),
-        "STYLE": _resource("style.css"),
+        "STYLE": page_resource("style.css"),
         "HEADER": _header(found),
         "NAVIGATION": _navigation(plots),
         "SECTIONS": "\n".join(order),
         "FOOTER": f"Made by kickwatch {escape(__version__)} from {found['replay']['trials']} trial records.",
         "DATA": as_json(found),
         "PLOTS": as_json({plot.ident: plot.spec for plot in plots if plot.spec is not None}),
-        "SCRIPT": _resource("page.js"),
+        "SCRIPT": page_resource("page.js"),
         "VEGA": bundle,
     }
-    return filled(_resource("template.html"), parts)
+    return filled(page_resource("template.html"), parts)
 
 
 def vega_bundle() -> str:
@@ -47,7 +47,7 @@ def vega_bundle() -> str:
         from vl_convert import javascript_bundle  # noqa: PLC0415 -- an extra, and 30 MB of it
     except ImportError as error:
         raise KickwatchError("plots need the extra `report`", "pip install 'kickwatch[report]'") from error
-    return str(javascript_bundle()).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return str(javascript_bundle(None)).replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def filled(template: str, parts: dict[str, str]) -> str:
@@ -72,7 +72,7 @@ def plots_of(found: dict[str, Any]) -> list[Plot]:
         distributions.icicle(found, "requests"),
         distributions.waits(found),
         distributions.latency(found),
-        over_time.heat_map(found),
+        by_cpu.heat_map(found),
         distributions.churn_quiet(found),
         distributions.pairs(found),
     ]
@@ -125,7 +125,8 @@ def _navigation(plots: Iterable[Plot]) -> str:
     return "".join(f'<li><a href="#{ident}">{escape(title)}</a></li>' for ident, title in links)
 
 
-def _plot_section(plot: Plot) -> str:
+def plot_section(plot: Plot) -> str:
+    """A plot, or why there is none, with its table."""
     if plot.spec is None:
         body = f'<p class="absent">Not known: {escape(plot.absent)}.</p>'
     else:
@@ -133,10 +134,11 @@ def _plot_section(plot: Plot) -> str:
         body = f'<div class="plot" id="plot-{plot.ident}" role="img" aria-label="{escape(label)}"></div>'
     rows = table_html(plot.title, plot.head, plot.rows)
     hidden = f"<details><summary>{escape(plot.title)} as a table</summary>{rows}</details>" if plot.rows else ""
-    return _section(plot.ident, plot.title, f'<p class="help">{escape(plot.help)}</p>{body}{hidden}')
+    return section(plot.ident, plot.title, f'<p class="help">{escape(plot.help)}</p>{body}{hidden}')
 
 
-def _section(ident: str, title: str, body: str) -> str:
+def section(ident: str, title: str, body: str) -> str:
+    """A part of the page under its heading."""
     return f'<section id="{ident}" aria-labelledby="{ident}-h"><h2 id="{ident}-h">{escape(title)}</h2>{body}</section>'
 
 
@@ -147,7 +149,7 @@ def table_html(title: str, head: Row, rows: Iterable[Row]) -> str:
     name = escape(title)
     return (
         f'<div class="tools"><button type="button" class="copy">Copy table<span class="visually-hidden">: {name}'
-        '</span></button></div>'
+        "</span></button></div>"
         f'<div class="scroll" role="region" tabindex="0" aria-label="{name}, table">'
         f"<table><caption>{name}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
@@ -162,7 +164,7 @@ def _cell(value: Any) -> str:
 def _bill(found: dict[str, Any]) -> str:
     title = "Bill: what one container makes the other CPUs run"
     if found["bill"] is None:
-        return _section("bill", title, '<p class="absent">Not known: no probe attributed requests.</p>')
+        return section("bill", title, '<p class="absent">Not known: no probe attributed requests.</p>')
     rows = [
         (
             "yes" if row["creation_path"] else "",
@@ -178,15 +180,21 @@ def _bill(found: dict[str, Any]) -> str:
         )
         for row in found["bill"]
     ]
-    head = ("creation path", "function", "source", "path", "requests per container", "broadcasts per container")
-    head += ("requests", "multi-CPU calls", "broadcasts", "under slab_mutex")
-    help_text = "Requests per container are above the rate of the windows without containers; the other columns are counts."
-    return _section("bill", title, f'<p class="help">{help_text}</p>' + table_html(title, head, rows))
+    head: Row = (
+        *("creation path", "function", "source", "path", "requests per container", "broadcasts per container"),
+        *("requests", "multi-CPU calls", "broadcasts", "under slab_mutex"),
+    )
+    help_text = (
+        "Requests per container are above the rate of the windows without containers; the other columns are counts."
+    )
+    return section("bill", title, f'<p class="help">{help_text}</p>' + table_html(title, head, rows))
 
 
 def _kernels(found: dict[str, Any]) -> str:
-    head = ("kernel", "trials", "void", "containers", "creation-path broadcasts per container")
-    head += ("requests per container", "slab_mutex waits per container", "create p50, ms", "start p50, ms")
+    head: Row = (
+        *("kernel", "trials", "void", "containers", "creation-path broadcasts per container"),
+        *("requests per container", "slab_mutex waits per container", "create p50, ms", "start p50, ms"),
+    )
     rows = [
         (
             row["kernel"],
@@ -200,18 +208,29 @@ def _kernels(found: dict[str, Any]) -> str:
         )
         for row in found["kernels"]
     ]
-    return _section("kernels", "Kernels", table_html("Kernels", head, rows))
+    return section("kernels", "Kernels", table_html("Kernels", head, rows))
 
 
 def _nodes(found: dict[str, Any]) -> str:
-    head = ("kernel", "arch", "CPUs", "cgroup", "engine", "runtime", "network", "kmem accounting", "trials", "containers")
+    head = (
+        "kernel",
+        "arch",
+        "CPUs",
+        "cgroup",
+        "engine",
+        "runtime",
+        "network",
+        "kmem accounting",
+        "trials",
+        "containers",
+    )
     rows = [tuple(row.values()) for row in found["nodes"]]
-    return _section("nodes", "Node and engine", table_html("Node and engine", head, rows))
+    return section("nodes", "Node and engine", table_html("Node and engine", head, rows))
 
 
 def _alarms(found: dict[str, Any]) -> str:
     if not found["changes"]:
-        return _section("alarms", "Alarms", "<p>None was raised, and none ended.</p>")
+        return section("alarms", "Alarms", "<p>None was raised, and none ended.</p>")
     rows = [
         (moment(each["unix_s"]), each["alarm"], each["kind"], each["stream"], each["text"], each["trial"])
         for each in found["changes"]
@@ -219,8 +238,9 @@ def _alarms(found: dict[str, Any]) -> str:
     left = found["changes_left_out"]
     more = f"<p>{left} later changes are left out.</p>" if left else ""
     head = ("time (UTC)", "alarm", "change", "stream", "why", "trial")
-    return _section("alarms", "Alarms", table_html("Alarms", head, rows) + more)
+    return section("alarms", "Alarms", table_html("Alarms", head, rows) + more)
 
 
-def _resource(name: str) -> str:
+def page_resource(name: str) -> str:
+    """A file of this package."""
     return (resources.files("kickwatch.report.html") / name).read_text(encoding="utf-8")

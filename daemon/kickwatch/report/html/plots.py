@@ -37,9 +37,15 @@ def chart(height: int, *layers: dict[str, Any], **fields: Any) -> dict[str, Any]
     }
 
 
-def layer(values: Sequence[dict[str, Any]], mark: str | dict[str, Any], **encoding: Any) -> dict[str, Any]:
-    """One layer with its own data."""
-    return {"data": {"values": list(values)}, "mark": mark, "encoding": encoding}
+def layer(values: Sequence[dict[str, Any]] | None, mark: str | dict[str, Any], **encoding: Any) -> dict[str, Any]:
+    """One layer; `values` is None for the data of the whole chart, which several layers share."""
+    data = {} if values is None else {"data": {"values": list(values)}}
+    return data | {"mark": mark, "encoding": encoding}
+
+
+def shared(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The data of a whole chart."""
+    return {"values": list(values)}
 
 
 def time_axis() -> dict[str, Any]:
