@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import msgspec
 from msgspec.structs import replace
 
 from captures_as_trials import trials
@@ -77,7 +78,7 @@ def _trial(base: Trial, node: Node, random: Random, number: int, at: float) -> T
         churn = _spread(replace(base.churn, waits=(WAITS,)), random, node.cpus_online)
     quiet = _spread(base.quiet, random, node.cpus_online)
     lives = _lives(len(base.containers), creation_broadcasts(churn.cells), random)
-    return replace(
+    made = replace(
         base,
         trial_id=f"{number:08x}",
         started_unix_s=at,
@@ -89,6 +90,7 @@ def _trial(base: Trial, node: Node, random: Random, number: int, at: float) -> T
         canary=None,
         pairs=tuple(_pair(random) for _ in lives),
     )
+    return msgspec.json.decode(msgspec.json.encode(made), type=Trial)  # the recordings' plain words become enums
 
 
 def _spread(window: Window, random: Random, cpus: int) -> Window:

@@ -50,11 +50,12 @@ class Collector:
         void = [each.value for each in trial.disturbances] or void_reasons([trial])
         self._note_gap(trial, pace)
         self._enter(trial.node)
+        good = counted(trial)
         self._add_spans(trial, outcome, began, ended)
+        self._add_node(trial, len(good))
         of = self.bins.current(self._segment, trial.node.kernel, began)
         of.last_unix_s, of.verdict = max(of.last_unix_s, ended), outcome.verdict.value
         tally = self._tally(trial.node.kernel)
-        good = counted(trial)
         tally.failed += len(trial.containers) - len(good)
         self.attempts += 1
         if void:
@@ -100,12 +101,15 @@ class Collector:
         self.spans["kernel"].add(node.kernel, began, ended)
         self.spans["engine"].add(node.engine, began, ended)
         self.spans["boot"].add(node.boot_id, began, ended)
+
+    def _add_node(self, trial: Trial, containers: int) -> None:
+        node = trial.node
         fields = (node.kernel, node.arch, node.cpus_online, node.cgroup, node.engine, node.runtime, node.network)
         key = (*fields, trial.kmem_accounting.value)
         if key in self.nodes or len(self.nodes) < MOST_NODES:
             known = self.nodes.setdefault(key, {"trials": 0, "containers": 0})
             known["trials"] += 1
-            known["containers"] += len(counted(trial))
+            known["containers"] += containers
 
     def _note_gap(self, trial: Trial, pace: Pace | None) -> None:
         """Time without a trial. The history does not store why: the guard, a stop, or a machine that was off."""

@@ -19,7 +19,7 @@ from kickwatch.detect.figures import (
     under_slab_mutex_known,
     waits_known,
 )
-from kickwatch.model import Container, HalfFigures, Trial
+from kickwatch.model import Cell, Container, HalfFigures, Origin, Path, Trial
 from kickwatch.outlets.bill import Percentiles
 from kickwatch.outlets.excess import per_cpu_above_quiet
 
@@ -93,6 +93,7 @@ class Tally:
     cpu_containers: int = 0
     pairs: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in PAIR_FIGURES})
     outlasted: int = 0
+    _by_stack: dict[tuple[str, tuple[str, ...]], tuple[Origin, Path, str, CellTotals]] = field(default_factory=dict)
     _by_class: dict[str, tuple[Counter[int], ...]] = field(default_factory=dict)  # the buckets of `latencies`
 
     def add(self, trial: Trial, counted: list[Container]) -> None:
@@ -115,11 +116,9 @@ class Tally:
             self.per_cpu = [a + b for a, b in zip_longest(self.per_cpu, per_cpu, fillvalue=0.0)]
 
     def _add_cells(self, trial: Trial) -> None:
-        """The hot loop: a few dozen cells a trial. Enum members hash in Python, their values in C."""
-        totals = self.cells
+        """The hot loop: a few dozen cells a trial."""
         for cell in trial.churn.cells:
-            key = (cell.reason, cell.func, cell.origin.value, cell.path.value, cell.stack)
-            entry = totals.get(key) or self._new(key)
+            entry = self._entry(cell)
             entry.requests += cell.requests
             entry.calls += cell.calls
             entry.broadcasts += cell.broadcasts
@@ -128,14 +127,19 @@ class Tally:
                 self.creation_broadcasts += cell.broadcasts
         weight = churn_by_quiet(trial)
         for cell in trial.quiet.cells:
-            key = (cell.reason, cell.func, cell.origin.value, cell.path.value, cell.stack)
-            entry = totals.get(key) or self._new(key)
-            entry.quiet += weight * cell.requests
+            self._entry(cell).quiet += weight * cell.requests
 
-    def _new(self, key: CellKey) -> CellTotals:
-        if len(self.cells) >= MOST_STACKS:
-            key = (*key[:4], ())
-        return self.cells.setdefault(key, CellTotals())
+    def _entry(self, cell: Cell) -> CellTotals:
+        """Where a cell is added. Nearly always func and stack have one origin and path; enums are slow as keys."""
+        known = self._by_stack.get((cell.func, cell.stack))
+        if known is not None and known[0] is cell.origin and known[1] is cell.path and known[2] == cell.reason:
+            return known[3]
+        stack = cell.stack if len(self.cells) < MOST_STACKS else ()
+        key = (cell.reason, cell.func, cell.origin.value, cell.path.value, stack)
+        entry = self.cells.setdefault(key, CellTotals())
+        if known is None and len(self._by_stack) < MOST_STACKS:
+            self._by_stack[cell.func, cell.stack] = (cell.origin, cell.path, cell.reason, entry)
+        return entry
 
     def _add_waits(self, trial: Trial) -> None:
         for wait in trial.churn.waits:

@@ -47,7 +47,8 @@ def vega_bundle() -> str:
         from vl_convert import javascript_bundle  # noqa: PLC0415 -- an extra, and 30 MB of it
     except ImportError as error:
         raise KickwatchError("plots need the extra `report`", "pip install 'kickwatch[report]'") from error
-    return str(javascript_bundle(None)).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    bundle = str(javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def filled(template: str, parts: dict[str, str]) -> str:
