@@ -5,21 +5,26 @@ stacks are those of the recordings, their counts spread by a seeded coin. Made u
 with each broadcast in its life), waits for slab_mutex in the last phase, pairs, and requests by CPU.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from captures_as_trials import trials
+from kickwatch.commands.replay import Replay
 from kickwatch.detect.figures import creation_broadcasts
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import save
 from kickwatch.detect.rates import Pace
 from kickwatch.history.backlog import Entry
 from kickwatch.history.history import History, Retention
+from kickwatch.history.record_reader import RecordedTrial
 from kickwatch.model import Cell, Container, ContentionRung, HalfFigures, MutexWait, Node, Pair, Trial, Window
+from kickwatch.report.collect import Collector
+from kickwatch.report.overview import overview
 
 PACE = Pace(20, 1380.0)
 BEGAN_UNIX_S = 1_764_000_000.0
@@ -45,6 +50,15 @@ def faulty_history(each: int = EACH) -> Iterator[Trial]:
             yield _trial(base, node, random, phase * each + number, at)
             at += PACE.period_s
         at += GAP_S
+
+
+def report_on(records: Sequence[Trial]) -> dict[str, Any]:
+    """The report on these trials."""
+    again, seen = Replay(PACE), Collector()
+    for one in records:
+        seen.add(one, again.step(RecordedTrial(one, PACE)), again.figures, PACE)
+    seen.conclude(again.figures)
+    return overview(seen, msgspec.to_builtins(again.result()))
 
 
 def store(directory: Path, records: Iterator[Trial]) -> Path:

@@ -90,7 +90,7 @@ def collected(path: Path, config: Config, kernel: str = "") -> dict[str, Any]:
             if not kernel or row.trial.node.kernel == kernel:
                 seen.add(row.trial, outcome, again.figures, row.pace)
     if not kernel:
-        seen.finish(again.figures)
+        seen.conclude(again.figures)
     return overview(seen, msgspec.to_builtins(again.result()))
 
 

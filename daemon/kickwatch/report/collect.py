@@ -73,7 +73,7 @@ class Collector:
             self._read(evidence, of.evidence)
         self.last, self.outcome = trial, outcome
 
-    def finish(self, evidence: Evidence) -> None:
+    def conclude(self, evidence: Evidence) -> None:
         """After the last trial: read the evidence once more."""
         if self.bins.bins:
             self._read(evidence, self.bins.bins[-1].evidence)

@@ -6,7 +6,7 @@ Both are the reports of `overview`; the blocks of the bootstrap are their bins.
 from collections.abc import Callable
 from typing import Any
 
-from kickwatch.report.intervals import RESAMPLES, SEED, Block, Effect, Interval, bootstrapped, effect, exact_share
+from kickwatch.report.intervals import RESAMPLES, SEED, Block, EffectSize, Interval, bootstrapped, effect, exact_share
 
 SCHEMA = 1
 MOST_REASONS = 8
@@ -94,7 +94,7 @@ def _reasons(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, unit: str, one: list[Block], other: list[Block]) -> dict[str, Any]:
-    found: Effect = effect(one, other)
+    found: EffectSize = effect(one, other)
     return {
         "figure": name,
         "unit": unit,

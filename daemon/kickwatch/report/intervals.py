@@ -31,7 +31,7 @@ class Interval(NamedTuple):
     high: float | None
 
 
-class Effect(NamedTuple):
+class EffectSize(NamedTuple):
     """B against A. `superiority`: the chance that a block of B has more than one of A, ties counted half."""
 
     difference: Interval
@@ -45,21 +45,21 @@ def mean(blocks: Sequence[Block]) -> float | None:
     return sum(block.amount for block in blocks) / weight if weight else None
 
 
-def effect(one: Sequence[Block], other: Sequence[Block]) -> Effect:
+def effect(one: Sequence[Block], other: Sequence[Block]) -> EffectSize:
     """How much `other` has more than `one`."""
     one, other = ([block for block in blocks if block.weight] for blocks in (one, other))
     before, after = mean(one), mean(other)
     if before is None or after is None:
-        return Effect(Interval(None, None, None), Interval(None, None, None), None)
+        return EffectSize(Interval(None, None, None), Interval(None, None, None), None)
     ratio = after / before if before > 0.0 else None
     if min(len(one), len(other)) < LEAST_BLOCKS:
         known = superiority(one, other)
-        return Effect(Interval(after - before, None, None), Interval(ratio, None, None), known)
+        return EffectSize(Interval(after - before, None, None), Interval(ratio, None, None), known)
     drawn = _resampled(one, other)
     differences = sorted(b - a for a, b in drawn)
     ratios = sorted(b / a for a, b in drawn if a > 0.0)
     spread = Interval(ratio, *_ends(ratios)) if ratio is not None and len(ratios) == len(drawn) else None
-    return Effect(
+    return EffectSize(
         Interval(after - before, *_ends(differences)),
         spread or Interval(ratio, None, None),
         superiority(one, other),

@@ -16,12 +16,14 @@ from kickwatch.outlets.bill import Percentiles
 from kickwatch.report.bins import Bin
 from kickwatch.report.collect import Collector
 from kickwatch.report.stack_tree import stack_tree
-from kickwatch.report.tally import CLASSES, NOT_KNOWN, STEPS, CellTotals, Tally, WaitTotals, added
+from kickwatch.report.tally import CLASSES, NOT_KNOWN, STEPS, CellTotals, Tally, WaiterTotals, added
 
 SCHEMA = 1
 MOST_WAITERS = 50
 MOST_CPU_ITEMS = 64
-MOST_KERNEL_ROWS = 20
+MOST_KERNEL_ROWS = 8
+MOST_BILL = 100
+MOST_KERNEL_FRAMES = 16
 _PERCENTS = (5, 25, 50, 75, 95, 99)
 _CREATION = {origin.value for origin in CREATION_ORIGINS}
 
@@ -30,6 +32,7 @@ def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
     """Every figure of the report. `replayed`: the result of the replay that the outcomes come from."""
     whole = merged(seen.tallies.values())
     outcome = seen.outcome
+    cells = bill(whole)
     per_item = max(1, -(-len(whole.per_cpu) // MOST_CPU_ITEMS))
     return {
         "schema": SCHEMA,
@@ -52,7 +55,8 @@ def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
         "bins": [bin_figures(one, per_item) for one in seen.bins.bins],
         "cpus_per_item": per_item,
         "bin_trials": seen.bins.width,
-        "bill": bill(whole),
+        "bill": None if cells is None else cells[:MOST_BILL],
+        "bill_left_out": max(0, len(cells or ()) - MOST_BILL),
         "waits": waits(whole),
         "latency_ms": latencies(whole),
         "pairs": {name: dict(score) for name, score in whole.pairs.items() if score},
@@ -71,9 +75,14 @@ def _kernel(name: str, tally: Tally) -> dict[str, Any]:
         "kernel": name,
         "ipi_rung": tally.ipi_rung or None,
         **tally_figures(tally),
-        "bill": None if cells is None else cells[:MOST_KERNEL_ROWS],
+        "bill": None if cells is None else [_shortened(row) for row in cells[:MOST_KERNEL_ROWS]],
         "waiters": [] if waited is None else waited["waiters"][:MOST_KERNEL_ROWS],
     }
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the innermost frames of its stack alone."""
+    return row | {"stack": row["stack"][:MOST_KERNEL_FRAMES]}
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
@@ -98,7 +107,7 @@ def _merge_keyed(whole: Tally, one: Tally) -> None:
         for name in ("requests", "calls", "broadcasts", "under_slab_mutex", "quiet"):
             setattr(into, name, getattr(into, name) + getattr(cell, name))
     for waiter, wait in one.waiters.items():
-        _add_wait(whole.waiters.setdefault(waiter, WaitTotals()), wait)
+        _add_wait(whole.waiters.setdefault(waiter, WaiterTotals()), wait)
     for step, durations in one.latencies.items():
         whole.latencies.setdefault(step, Percentiles()).buckets.update(durations.buckets)
     for name, score in one.pairs.items():
@@ -106,7 +115,7 @@ def _merge_keyed(whole: Tally, one: Tally) -> None:
     whole.per_cpu = [a + b for a, b in zip_longest(whole.per_cpu, one.per_cpu, fillvalue=0.0)]
 
 
-def _add_wait(into: WaitTotals, wait: WaitTotals) -> None:
+def _add_wait(into: WaiterTotals, wait: WaiterTotals) -> None:
     into.waits, into.wait_ns = into.waits + wait.waits, into.wait_ns + wait.wait_ns
     known = [each for each in (into.longest_ns, wait.longest_ns) if each]
     unknown = None in (into.longest_ns, wait.longest_ns)

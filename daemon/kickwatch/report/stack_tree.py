@@ -6,7 +6,7 @@ from typing import Any
 
 LEAST_SHARE = 0.004  # of the total: narrower frames are drawn as one
 MOST_DEPTH = 40
-MOST_FRAMES = 1000
+MOST_FRAMES = 400
 NO_STACK = "(no stack)"
 REST = "(narrower frames)"
 

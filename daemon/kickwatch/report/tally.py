@@ -56,7 +56,7 @@ class CellTotals:
 
 
 @dataclass(slots=True)
-class WaitTotals:
+class WaiterTotals:
     """Waits for slab_mutex. `longest_ns` is None if there were waits, but no record knows the longest."""
 
     waits: int = 0
@@ -85,7 +85,7 @@ class Tally:
     known_containers: int = 0  # containers of which that is known
     cells: dict[CellKey, CellTotals] = field(default_factory=dict)
     watched: int = 0
-    waiters: dict[tuple[str, str, str], WaitTotals] = field(default_factory=dict)  # waiter, holder, path
+    waiters: dict[tuple[str, str, str], WaiterTotals] = field(default_factory=dict)  # waiter, holder, path
     churn_histogram: list[int] = field(default_factory=list)
     quiet_histogram: list[int] = field(default_factory=list)
     latencies: dict[tuple[str, str], Percentiles] = field(default_factory=dict)  # step, class of broadcasts
@@ -143,7 +143,7 @@ class Tally:
 
     def _add_waits(self, trial: Trial) -> None:
         for wait in trial.churn.waits:
-            entry = self.waiters.setdefault((wait.waiter, wait.holder, wait.path.value), WaitTotals())
+            entry = self.waiters.setdefault((wait.waiter, wait.holder, wait.path.value), WaiterTotals())
             count, wait_ns = total_waits([wait])
             entry.waits, entry.wait_ns = entry.waits + count, entry.wait_ns + wait_ns
             longest = longest_wait_ns([wait])

@@ -6,27 +6,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-import msgspec
 import pytest
 
 import builders
-from kickwatch.commands.replay import Replay
 from kickwatch.detect.monitor import Monitor
-from kickwatch.history.record_reader import RecordedTrial
 from kickwatch.model import ContentionRung, Disturbance, IpiRung, Observers, Trial, Verdict
-from kickwatch.report.collect import Collector
-from kickwatch.report.overview import overview
-from report_history import PACE, faulty_history
+from report_history import PACE, faulty_history, report_on
 
 EACH = 12
-
-
-def report_on(records: Sequence[Trial]) -> dict[str, Any]:
-    again, seen = Replay(PACE), Collector()
-    for one in records:
-        seen.add(one, again.step(RecordedTrial(one, PACE)), again.figures, PACE)
-    seen.finish(again.figures)
-    return overview(seen, msgspec.to_builtins(again.result()))
 
 
 @pytest.fixture(scope="module")

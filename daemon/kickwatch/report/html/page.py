@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from html import escape
 from importlib import resources
 from typing import Any
@@ -41,6 +42,7 @@ def page(found: dict[str, Any], title: str = "kickwatch report") -> str:
     return filled(page_resource("template.html"), parts)
 
 
+@cache
 def vega_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert-python."""
     try:
