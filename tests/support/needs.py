@@ -108,12 +108,17 @@ def _unmet_guest() -> str:
     return f"no {' and no '.join(missing)} on PATH: deploy/setup lab-packages" if missing else ""
 
 
+def _unmet_browser() -> str:
+    return "" if shutil.which("chromium") else "no chromium on PATH: make test-packages"
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "kernel": _unmet_kernel,
     "docker": _unmet_docker,
     "systemd": _unmet_systemd,
     "prometheus": _unmet_prometheus,
     "guest": _unmet_guest,
+    "browser": _unmet_browser,
 }
 
 

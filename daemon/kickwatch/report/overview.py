@@ -24,6 +24,7 @@ MOST_CPU_ITEMS = 64
 MOST_KERNEL_ROWS = 8
 MOST_BILL = 100
 MOST_KERNEL_FRAMES = 16
+MOST_KERNEL_STACKS = 3
 _PERCENTS = (5, 25, 50, 75, 95, 99)
 _CREATION = {origin.value for origin in CREATION_ORIGINS}
 
@@ -75,14 +76,15 @@ def _kernel(name: str, tally: Tally) -> dict[str, Any]:
         "kernel": name,
         "ipi_rung": tally.ipi_rung or None,
         **tally_figures(tally),
-        "bill": None if cells is None else [_shortened(row) for row in cells[:MOST_KERNEL_ROWS]],
+        "bill": None if cells is None else _shortened(cells[:MOST_KERNEL_ROWS]),
         "waiters": [] if waited is None else waited["waiters"][:MOST_KERNEL_ROWS],
     }
 
 
-def _shortened(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the innermost frames of its stack alone."""
-    return row | {"stack": row["stack"][:MOST_KERNEL_FRAMES]}
+def _shortened(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the innermost frames of the first stacks alone."""
+    most = [MOST_KERNEL_FRAMES] * MOST_KERNEL_STACKS + [0] * len(rows)
+    return [row | {"stack": row["stack"][:frames]} for row, frames in zip(rows, most, strict=False)]
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:

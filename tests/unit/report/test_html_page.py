@@ -1,4 +1,4 @@
-"""The page as a file: self-contained, small, with a table for every plot and the exact data. test_browser.py draws it."""
+"""The page as a file: self-contained, small, a table for every plot, the exact data. `tests/browser` draws it."""
 
 import json
 import re

@@ -1,11 +1,11 @@
 """The heat map: requests by CPU over time. Pure."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from kickwatch.report.history_text import moment
 from kickwatch.report.html.plots import (
     SERIES,
+    SINCE,
     Plot,
     chart,
     figure,
@@ -17,6 +17,7 @@ from kickwatch.report.html.plots import (
 )
 
 MOST_COLUMNS = 60
+Known = tuple[dict[str, Any], float]  # a bin, and where it ends on the time axis, ms
 
 
 def heat_map(found: dict[str, Any]) -> Plot:
@@ -30,7 +31,7 @@ def heat_map(found: dict[str, Any]) -> Plot:
         "scale": {"range": [0.04, 1], "domainMin": 0},
         "legend": {"title": "requests per container"},
     }
-    tips = tooltips(cpu="CPU", each="requests per container", since="from")
+    tips = [*tooltips(cpu="CPU", each="requests per container"), SINCE]
     mark = {"type": "rect", "color": SERIES[0]}
     cpus = len({cell["cpu"] for cell in cells})
     spec = chart(
@@ -67,20 +68,23 @@ def _heat_cells(found: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple
             cpu = str(row) if per_row == 1 else f"{row * per_row}-{row * per_row + per_row - 1}"
             since = moment(group[0][0]["first_unix_s"])
             span = {"from": group[0][0]["first_unix_s"] * 1000.0, "to": group[-1][1]}
-            cells.append(span | {"cpu": cpu, "each": each, "since": since})
+            cells.append(span | {"cpu": cpu, "each": each})
             rows.append((since, cpu, figure(each, 2)))
     return cells, rows
 
 
-def _columns(known: list[tuple[dict[str, Any], float]]) -> Iterator[list[tuple[dict[str, Any], float]]]:
-    """Neighbouring bins as columns, about MOST_COLUMNS at most; none spans two kernels or a gap."""
-    step = -(-len(known) // MOST_COLUMNS)
-    group: list[tuple[dict[str, Any], float]] = []
+def _columns(known: list[Known]) -> list[list[Known]]:
+    """Neighbouring bins as columns. None spans two kernels or a gap, unless the history changes too often for that."""
+    step = max(1, -(-len(known) // MOST_COLUMNS))
+    columns: list[list[Known]] = []
     for one, end in known:
-        parted = group and (group[-1][0]["kernel"] != one["kernel"] or group[-1][1] < one["first_unix_s"] * 1000.0)
-        if parted or len(group) >= step:
-            yield group
-            group = []
-        group.append((one, end))
-    if group:
-        yield group
+        if not columns or len(columns[-1]) >= step or _parted(columns[-1][-1], one):
+            columns.append([])
+        columns[-1].append((one, end))
+    if len(columns) <= 2 * MOST_COLUMNS:
+        return columns
+    return [known[first : first + step] for first in range(0, len(known), step)]
+
+
+def _parted(before: Known, one: dict[str, Any]) -> bool:
+    return bool(before[0]["kernel"] != one["kernel"] or before[1] < one["first_unix_s"] * 1000.0)

@@ -8,6 +8,7 @@ from typing import Any
 from kickwatch.report.history_text import moment
 from kickwatch.report.html.plots import (
     SERIES,
+    SINCE,
     Plot,
     chart,
     colours,
@@ -170,16 +171,14 @@ def _bar(one: dict[str, Any], end: float, name: str, each: float, low: float) ->
         "low": round(low, 3),
         "high": round(low + each, 3),
         "each": each,
-        "kernel": one["kernel"],
         "trials": one["trials"],
-        "since": moment(one["first_unix_s"]),
     }
 
 
 def _bars(
     found: dict[str, Any], bars: list[dict[str, Any]], colour: dict[str, Any], title: str, height: int = 220
 ) -> dict[str, Any]:
-    tips = tooltips(series="function", each=title, kernel="kernel", since="from", trials="trials")
+    tips = [*tooltips(series="function", each=title, trials="trials"), SINCE]
     y = {"field": "low", "type": "quantitative", "title": title}
     bar = layer(bars, "bar", x=time_axis(), x2={"field": "to"}, y=y, y2={"field": "high"}, color=colour, tooltip=tips)
     return chart(height, bar, *kernel_rules(found))
@@ -200,7 +199,6 @@ def evidence(found: dict[str, Any]) -> Plot:
             "power": _power(one["evidence"][name], thresholds[name]),
             "evidence": one["evidence"][name],
             "threshold": thresholds[name],
-            "since": moment(one["last_unix_s"]),
             "run": run,
         }
         for one, run in zip(found["bins"], _runs(found), strict=True)
@@ -213,7 +211,7 @@ def evidence(found: dict[str, Any]) -> Plot:
         "title": "evidence / threshold, power of ten",
         "scale": {"domain": [_FLOOR, _CEILING]},
     }
-    tips = tooltips(series="stream", evidence="evidence", threshold="threshold", since="at")
+    tips = [*tooltips(series="stream", evidence="evidence", threshold="threshold"), SINCE]
     line = {"type": "line", "interpolate": "step-after", "strokeWidth": 2, "clip": True}
     run = {"field": "run", "type": "nominal"}
     lines = layer(None, line, x=time_axis(), y=y, color=colours(names, SERIES), detail=run)

@@ -134,7 +134,8 @@ def plot_section(plot: Plot) -> str:
         body = f'<p class="absent">Not known: {escape(plot.absent)}.</p>'
     else:
         label = f"{plot.title}. The table below the plot has its figures."
-        body = f'<div class="plot" id="plot-{plot.ident}" role="img" aria-label="{escape(label)}"></div>'
+        drawn = f'<div class="plot" id="plot-{plot.ident}" aria-hidden="true"></div>'
+        body = f'<div role="img" aria-label="{escape(label)}">{drawn}</div>'
     rows = table_html(plot.title, plot.head, plot.rows)
     hidden = f"<details><summary>{escape(plot.title)} as a table</summary>{rows}</details>" if plot.rows else ""
     return section(plot.ident, plot.title, f'<p class="help">{escape(plot.help)}</p>{body}{hidden}')

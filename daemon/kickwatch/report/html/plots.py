@@ -10,6 +10,8 @@ Row = Sequence[Any]
 MOST_RULES = 30
 _TIMES = {"year": "%Y", "month": "%b %Y", "date": "%b %d", "day": "%b %d", "hours": "%H:%M", "minutes": "%H:%M"}
 GREY = "var(--muted)"
+# What a pointer shows of a time axis.
+SINCE = {"field": "from", "type": "temporal", "title": "time (UTC)", "timeUnit": "utcyearmonthdatehoursminutes"}
 SERIES = tuple(f"var(--c{number})" for number in range(1, 9))
 
 
