@@ -22,6 +22,7 @@ from kickwatch.report.compare import comparison
 from kickwatch.report.compare_text import comparison_text
 from kickwatch.report.history_text import history_text
 from kickwatch.report.overview import overview
+from kickwatch.report.pauses import pauses_of
 from kickwatch.service.pace import pace_of
 
 EXAMPLES = """\b
@@ -43,6 +44,12 @@ Examples:
     metavar="A B",
     help="Put two kernel releases of HISTORY, or two histories, side by side.",
 )
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The daemon's log, for the guard's pauses: its JSON lines, or `journalctl -t kickwatch -o json`.",
+)
 @click.option("--bug", is_flag=True, help="Print text for a kernel mailing list, with nothing private in it.")
 def report(  # noqa: PLR0917 -- click passes by keyword
     config_path: Path | None,
@@ -52,6 +59,7 @@ def report(  # noqa: PLR0917 -- click passes by keyword
     as_text: bool,
     as_json: bool,
     compare: tuple[str, str] | None,
+    log: Path | None,
     bug: bool,
 ) -> None:
     """Show what HISTORY holds: verdicts, kernels, bills, waits, latency, evidence.
@@ -70,7 +78,7 @@ def report(  # noqa: PLR0917 -- click passes by keyword
     if compare:
         _print_comparison(compare, path, config, html, as_json=as_json)
         return
-    found = collected(path, config)
+    found = collected(path, config, log=log)
     if bug:
         click.echo(_bug(found, path))
     elif html is not None:
@@ -81,8 +89,9 @@ def report(  # noqa: PLR0917 -- click passes by keyword
         click.echo(json.dumps(found, indent=1) if as_json else history_text(found))
 
 
-def collected(path: Path, config: Config, kernel: str = "") -> dict[str, Any]:
+def collected(path: Path, config: Config, kernel: str = "", log: Path | None = None) -> dict[str, Any]:
     """The report on one history, or on the trials of one kernel release of it."""
+    pauses = None if log is None else _pauses(log)
     again, seen = Replay(pace_of(config)), Collector()
     with open_records(history_file(path)) as rows, without_collector():
         for row in rows:
@@ -91,7 +100,16 @@ def collected(path: Path, config: Config, kernel: str = "") -> dict[str, Any]:
                 seen.add(row.trial, outcome, again.figures, row.pace)
     if not kernel:
         seen.conclude(again.figures)
-    return overview(seen, msgspec.to_builtins(again.result()))
+    return overview(seen, msgspec.to_builtins(again.result()), pauses)
+
+
+def _pauses(log: Path) -> list[dict[str, Any]]:
+    try:
+        with log.open("rb") as lines:
+            return pauses_of(lines)
+    except OSError as error:
+        remedy = "give the daemon's log, or the output of journalctl -t kickwatch -o json"
+        raise KickwatchError(f"{log} cannot be read ({error.strerror})", remedy) from error
 
 
 def history_file(path: Path) -> Path:

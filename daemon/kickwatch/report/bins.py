@@ -11,7 +11,7 @@ from kickwatch.detect.figures import attributed, churn_by_quiet, total_waits, wa
 from kickwatch.model import Container, Trial
 from kickwatch.outlets.excess import per_cpu_above_quiet
 
-MOST_BINS = 240
+MOST_BINS = 200
 
 
 @dataclass(slots=True)

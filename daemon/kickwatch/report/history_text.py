@@ -21,6 +21,7 @@ def history_text(found: dict[str, Any]) -> str:
         _spans(found, "verdict", "VERDICT OVER TIME"),
         _spans(found, "engine", "ENGINES"),
         _spans(found, "boot", "BOOTS"),
+        _pauses(found),
         _bill(found),
         _waits(found),
         _latency(found),
@@ -122,6 +123,20 @@ def _spans(found: dict[str, Any], name: str, title: str) -> str:
     left = len(spans) - len(shown) + found["spans_left_out"][name]
     note = f"\n  {left} more: see --json" if left else ""
     return f"{title}\n" + table((name, "first trial", "last trial", "trials"), rows) + note if rows else ""
+
+
+def _pauses(found: dict[str, Any]) -> str:
+    if not found["pauses"]:
+        return ""
+    rows = [
+        (
+            moment(one["first_unix_s"]),
+            "not over" if one["last_unix_s"] is None else moment(one["last_unix_s"]),
+            cut(", ".join(one["reasons"]), 36),
+        )
+        for one in found["pauses"][-_MOST_ROWS:]
+    ]
+    return "PAUSES OF THE GUARD\n" + table(("from", "to", "why"), rows)
 
 
 def _bill(found: dict[str, Any]) -> str:

@@ -29,8 +29,11 @@ _PERCENTS = (5, 25, 50, 75, 95, 99)
 _CREATION = {origin.value for origin in CREATION_ORIGINS}
 
 
-def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
-    """Every figure of the report. `replayed`: the result of the replay that the outcomes come from."""
+def overview(seen: Collector, replayed: dict[str, Any], pauses: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Every figure of the report. `replayed`: the result of the replay that the outcomes come from.
+
+    `pauses`: the guard's, from a log; None where no log was read.
+    """
     whole = merged(seen.tallies.values())
     outcome = seen.outcome
     cells = bill(whole)
@@ -50,6 +53,7 @@ def overview(seen: Collector, replayed: dict[str, Any]) -> dict[str, Any]:
         "spans": {name: [asdict(span) for span in spans.spans] for name, spans in seen.spans.items()},
         "spans_left_out": {name: spans.left_out for name, spans in seen.spans.items()},
         "gaps": seen.gaps,
+        "pauses": pauses,
         "changes": seen.changes,
         "changes_left_out": seen.changes_left_out,
         "evidence": _evidence(seen),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MOST_SPANS = 200
+MOST_SPANS = 150
 
 
 @dataclass(slots=True)

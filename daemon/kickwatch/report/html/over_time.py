@@ -25,7 +25,8 @@ from kickwatch.report.html.plots import (
 MOST_REASONS = 7
 MOST_STREAMS = 6
 OTHER = "all others"
-_ROWS = ("verdict", "kernel", "engine", "boot", "no trials")
+_SPANS = ("verdict", "kernel", "engine", "boot")
+_ROWS = (*_SPANS, "guard", "no trials")
 _TONES = ("quiet", "broadcasting", "unknown", "one", "two", "gap")
 _FLOOR, _CEILING = -10.0, 3.0  # powers of ten of evidence over threshold
 
@@ -52,13 +53,14 @@ def timeline(found: dict[str, Any]) -> Plot:
     labels = layer(None, text, x=x, y=y, text={"field": "label"}, opacity=fits("label", 6.6))
     bar = {"type": "bar", "height": {"band": 0.8}, "stroke": "var(--surface)", "strokeWidth": 1}
     drawn = layer(None, bar, x=x, x2={"field": "to"}, y=y, color=tones, tooltip=tips)
-    spec = chart(190, drawn, labels, *kernel_rules(found)[:1], data=shared(bands))
+    spec = chart(190 if found["pauses"] is None else 225, drawn, labels, *kernel_rules(found)[:1], data=shared(bands))
     rows = [(band["row"], band["label"], band["since"], band["until"], figure(band["trials"])) for band in bands]
     return Plot(
         "timeline",
         "Timeline",
         "Each band is a span of trials. A history does not store why no trials ran: the guard paused them, the daemon"
-        " was stopped, or the machine was off. The daemon's log has the guard's pauses (kickwatch.paused).",
+        " was stopped, or the machine was off. "
+        + ("" if found["pauses"] is None else "The pauses of the guard are from the daemon's log."),
         ("band", "value", "first trial", "last trial", "trials"),
         rows,
         spec,
@@ -69,7 +71,7 @@ def _bands(found: dict[str, Any]) -> list[dict[str, Any]]:
     whole = max(1.0, found["last_unix_s"] - found["first_unix_s"])
     bands = []
     gaps = {gap["first_unix_s"] for gap in found["gaps"]}
-    for row in _ROWS[:-1]:
+    for row in _SPANS:
         spans = found["spans"][row]
         for number, (span, after) in enumerate(pairwise([*spans, None])):
             end = span["last_unix_s"]
@@ -78,6 +80,10 @@ def _bands(found: dict[str, Any]) -> list[dict[str, Any]]:
             tone = span["value"] if row == "verdict" else ("one", "two")[number % 2]
             label = f"boot {number + 1}" if row == "boot" else span["value"] or "not known"
             bands.append(_band(row, label, tone, (span["first_unix_s"], end), whole) | {"trials": span["trials"]})
+    for pause in found["pauses"] or ():
+        span = (pause["first_unix_s"], pause["last_unix_s"] or found["last_unix_s"])
+        label = f"paused: {', '.join(pause['reasons'])}" if pause["reasons"] else "paused"
+        bands.append(_band("guard", label, "unknown", span, whole) | {"trials": 0})
     for gap in found["gaps"]:
         why = "why is not known" if gap["why"] == "not known" else gap["why"]
         bands.append(_band("no trials", why, "gap", (gap["first_unix_s"], gap["last_unix_s"]), whole) | {"trials": 0})
