@@ -9,7 +9,7 @@ from kickwatch.report.history_text import moment
 from kickwatch.report.html.page import as_json, filled, page_resource, plot_section, section, table_html, vega_bundle
 from kickwatch.report.html.plots import GREY, SERIES, Plot, chart, colours, layer, shared, tooltips
 
-_DIFFERS = {True: "interval excludes 0", False: "interval includes 0", None: "no interval"}
+_DIFFERS = {True: "differs", False: "no difference shown", None: "no interval"}
 TITLE = "kickwatch comparison"
 
 
