@@ -10,12 +10,12 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))  # the history
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))  # the history
 
 from kickwatch.report.html.page import page as html_page
 from report_history import faulty_history, report_on
 
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WIDTH = 1280
 # Scheme, and which sections are shown.
 PICTURES = {"report-light": ("light", None, "#broadcasts"), "report-dark": ("dark", "#evidence", "#bill")}
@@ -36,7 +36,7 @@ def main() -> None:
                 top = page.locator(first).bounding_box()["y"] - 12 if first else 0
                 bottom = page.locator(last).bounding_box()
                 clip = {"x": 0, "y": top, "width": WIDTH, "height": bottom["y"] + bottom["height"] + 12 - top}
-                page.screenshot(path=ROOT / "docs" / "images" / f"{name}.png", full_page=True, clip=clip)
+                page.screenshot(path=IMAGES / f"{name}.png", full_page=True, clip=clip)
             browser.close()
 
 
