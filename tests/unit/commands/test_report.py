@@ -5,6 +5,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tarfile
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -14,9 +16,12 @@ from click.testing import CliRunner, Result
 from kickwatch.commands.report import report
 from kickwatch.errors import KickwatchError
 from kickwatch.history.store import reading
+from kickwatch.report.html.page import page as html_page
+from made_up_trials import story
 from report_history import faulty_history, store
 
 EACH = 6
+HISTORIES = Path(__file__).parents[2] / "fixtures" / "histories"
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +124,40 @@ def test_a_writer_is_not_disturbed(state: Path, tmp_path: Path) -> None:
     run(tmp_path / "live")
     after = {path.name: path.read_bytes() for path in (tmp_path / "live").iterdir()}
     assert after == before
+
+
+@pytest.mark.parametrize("archive", sorted(HISTORIES.glob("*.tar.xz")), ids=lambda path: path.name)
+def test_histories_of_earlier_releases(archive: Path, tmp_path: Path) -> None:
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    found = json.loads(run("--json", tmp_path).stdout)
+    trials = list(story())
+    assert found["total"]["trials"] + found["total"]["void_trials"] == len(trials) == 60
+    assert [span["value"] for span in found["spans"]["kernel"]] == [
+        kernel for kernel, _ in groupby(one["node"]["kernel"] for one in trials)
+    ]
+    assert html_page(found).startswith("<!DOCTYPE html>")
+    assert "VERDICT:" in run(tmp_path).stdout
+
+
+# They only grow: somebody's script reads them.
+KEYS = """
+    schema verdict reasons findings more_containers replay first_unix_s last_unix_s total kernels nodes spans
+    spans_left_out gaps pauses changes changes_left_out evidence bins cpus_per_item bin_trials bill bill_left_out waits
+    latency_ms pairs per_cpu stacks
+"""
+KERNEL_KEYS = """
+    kernel ipi_rung trials void_trials void containers failed attributed_containers creation_path_broadcasts
+    creation_path_broadcasts_per_container broadcasts_per_container requests_per_container containers_with_broadcasts
+    containers_known slab_mutex_waits slab_mutex_waits_per_container slab_mutex_wait_ms latency_ms bill waiters
+"""
+
+
+def test_keys_of_the_contract(state: Path) -> None:
+    found = json.loads(run("--json", state).stdout)
+    assert found["schema"] == 1
+    assert found.keys() >= set(KEYS.split())
+    assert found["kernels"][0].keys() >= set(KERNEL_KEYS.split())
 
 
 def test_the_daemon_loads_neither_report_nor_plots() -> None:

@@ -92,6 +92,7 @@ def test_nothing_known_is_a_page_too() -> None:
     assert "no trials" in pages.page(report_on([]))
 
 
+@pytest.mark.long
 def test_a_large_machine_with_a_wild_history_stays_small() -> None:
     """512 CPUs, another kernel, boot and engine with every trial, thousands of stacks."""
     node = replace(builders.trial().node, cpus_online=512)
