@@ -47,7 +47,7 @@ def heat_map(found: dict[str, Any]) -> Plot:
         ("from", "CPU", "requests per container"),
         rows,
         spec if cells else None,
-        "requests by CPU were not counted in these trials (records of an older release, or no probe)",
+        "Not known: requests by CPU were not counted (records of an older release, or no probe).",
     )
 
 

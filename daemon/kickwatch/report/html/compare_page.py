@@ -79,7 +79,7 @@ def _ratios(found: dict[str, Any]) -> Plot:
         ("figure", "B / A", "low", "high"),
         rows,
         spec,
-        "no figure has a ratio",
+        "No figure has a ratio.",
     )
 
 

@@ -8,6 +8,7 @@ from kickwatch.report.tally import CLASSES, NOT_KNOWN
 
 _UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
 _FRAME_PX = 19
+_NOT_RECORDED = "Not known: the lengths of the waits were not recorded."
 _CHAR_PX = 6.3
 _KINDS = ("creation path", "destroying", "other", "several")
 
@@ -31,7 +32,9 @@ def waits(found: dict[str, Any]) -> Plot:
     tips = tooltips(bucket="length", waits="waits", series="window")
     bar = layer(bars, "bar", x=x, y=y, xOffset={"field": "series"}, color=colour, tooltip=tips)
     rows = [(_bucket(i), *(figure(each[i] if i < len(each) else 0) for each in histograms.values())) for i in buckets]
-    absent = "nobody waited" if known is not None and not known["waiters"] else "no distribution was recorded"
+    absent = (
+        f"Nobody waited in {known['containers']:,} containers." if known and not known["waiters"] else _NOT_RECORDED
+    )
     return Plot(
         "waits",
         "Waits for slab_mutex",
@@ -40,7 +43,7 @@ def waits(found: dict[str, Any]) -> Plot:
         ("length", "churn", "quiet"),
         rows,
         chart(220, bar) if bars else None,
-        "no probe saw waits" if known is None else absent,
+        "Not known: no probe saw waits." if known is None else absent,
     )
 
 
@@ -81,7 +84,7 @@ def latency(found: dict[str, Any]) -> Plot:
         chart(40 + 30 * len({row["life"] for row in values}), thin, thick, middle, data=shared(values))
         if values
         else None,
-        "no container is known",
+        "Not known: no container was started.",
     )
 
 
@@ -128,7 +131,7 @@ def churn_quiet(found: dict[str, Any]) -> Plot:
         ("from", "kernel", "churn per s", "quiet per s", "trials"),
         rows,
         chart(320, line, dots) if points else None,
-        "no trial has both windows with requests",
+        "Not known: no probe attributed requests.",
     )
 
 
@@ -159,7 +162,7 @@ def pairs(found: dict[str, Any]) -> Plot:
         ("figure", *words.values()),
         rows,
         chart(50 + 40 * len(found["pairs"]), bar) if bars else None,
-        "these trials were not divided into pairs",
+        "These trials were not divided into pairs.",
     )
 
 
@@ -205,7 +208,7 @@ def icicle(found: dict[str, Any], figure_name: str) -> Plot:
         ("frame", figure_name, "share", "source/path"),
         rows,
         chart(_FRAME_PX * depth, drawn, names, data=shared(values)) if values else None,
-        f"there were no {figure_name}" if found["bill"] is not None else "no probe attributed requests",
+        f"There were no {figure_name}." if found["bill"] is not None else "Not known: no probe attributed requests.",
     )
 
 

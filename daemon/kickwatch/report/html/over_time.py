@@ -125,7 +125,7 @@ def broadcasts(found: dict[str, Any]) -> Plot:
         ("from", "kernel", "containers", "creation path", "elsewhere"),
         rows,
         _bars(found, bars, colour, "broadcasts per container") if bars else None,
-        "no probe attributed requests",
+        "Not known: no probe attributed requests.",
     )
 
 
@@ -157,7 +157,7 @@ def requests(found: dict[str, Any]) -> Plot:
         ("from", "kernel", *names),
         rows,
         _bars(found, bars, colours(names, SERIES), "requests per container", 260) if bars else None,
-        "no probe attributed requests",
+        "Not known: no probe attributed requests.",
     )
 
 
@@ -244,7 +244,7 @@ def evidence(found: dict[str, Any]) -> Plot:
         ("at", *heads),
         rows,
         chart(260, lines, dots, rule, label, *kernel_rules(found), data=shared(points)) if points else None,
-        "no trial gave evidence",
+        "No trial gave evidence.",
     )
 
 

@@ -131,7 +131,7 @@ def _navigation(plots: Iterable[Plot]) -> str:
 def plot_section(plot: Plot) -> str:
     """A plot, or why there is none, with its table."""
     if plot.spec is None:
-        body = f'<p class="absent">Not known: {escape(plot.absent)}.</p>'
+        body = f'<p class="absent">{escape(plot.absent)}</p>'
     else:
         label = f"{plot.title}. The table below the plot has its figures."
         drawn = f'<div class="plot" id="plot-{plot.ident}" aria-hidden="true"></div>'
@@ -148,8 +148,10 @@ def section(ident: str, title: str, body: str) -> str:
 
 def table_html(title: str, head: Row, rows: Iterable[Row]) -> str:
     """A table that scrolls by itself, with a button that copies it as tab-separated text."""
-    heads = "".join(f'<th scope="col">{escape(str(cell))}</th>' for cell in head)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    texts = [[str(cell) for cell in row] for row in rows]
+    numeric = [any(_is_number(row[column]) for row in texts) for column in range(len(head))]
+    heads = "".join(_cell("th", str(cell), number=number) for cell, number in zip(head, numeric, strict=True))
+    body = "".join(f"<tr>{''.join(_cell('td', cell, number=_is_number(cell)) for cell in row)}</tr>" for row in texts)
     name = escape(title)
     return (
         f'<div class="tools"><button type="button" class="copy">Copy table<span class="visually-hidden">: {name}'
@@ -159,10 +161,14 @@ def table_html(title: str, head: Row, rows: Iterable[Row]) -> str:
     )
 
 
-def _cell(value: Any) -> str:
-    text = str(value)
-    number = text.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()
-    return f'<td class="n">{escape(text)}</td>' if number else f"<td>{escape(text)}</td>"
+def _is_number(text: str) -> bool:
+    return text.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()
+
+
+def _cell(tag: str, text: str, *, number: bool) -> str:
+    scope = ' scope="col"' if tag == "th" else ""
+    aligned = ' class="n"' if number else ""
+    return f"<{tag}{scope}{aligned}>{escape(text)}</{tag}>"
 
 
 def _bill(found: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ SERIES = tuple(f"var(--c{number})" for number in range(1, 9))
 
 
 class Plot(NamedTuple):
-    """`spec` is None where nothing is known; `absent` then says why. `help`: how to read it."""
+    """`spec` is None where there is nothing to draw; `absent` then says why. `help`: how to read it."""
 
     ident: str
     title: str
