@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_a_writer_is_not_disturbed(state: Path, tmp_path: Path) -> None:
     with reading(file) as reader:
         rows = reader.execute("SELECT record FROM trials")
         rows.fetchone()
-        with sqlite3.connect(file, timeout=0.1) as writer:
+        with closing(sqlite3.connect(file, timeout=0.1)) as writer, writer:
             writer.execute("DELETE FROM states WHERE after = 3")
     before = {path.name: path.read_bytes() for path in (tmp_path / "live").iterdir()}
     run(tmp_path / "live")
