@@ -39,7 +39,7 @@ class Opened:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.troubles: list[str] = []
-        page.on("console", lambda said: self.troubles.append(f"{said.type}: {said.text}"))
+        page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
         page.on("request", self._asked)
 
@@ -194,7 +194,7 @@ def test_keyboard_alone(browser: Browser, file: Path) -> None:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "copy"
         page.keyboard.press("Enter")
-        page.wait_for_function("document.getElementById('said').textContent === 'The table was copied.'")
+        page.wait_for_function("document.getElementById('announced').textContent === 'The table was copied.'")
 
 
 def test_the_switch_turns_light_to_dark_and_print_is_light(browser: Browser, file: Path) -> None:

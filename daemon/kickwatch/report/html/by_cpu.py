@@ -17,7 +17,7 @@ from kickwatch.report.html.plots import (
 )
 
 MOST_COLUMNS = 60
-Known = tuple[dict[str, Any], float]  # a bin, and where it ends on the time axis, ms
+ShownBin = tuple[dict[str, Any], float]  # a bin, and where it ends on the time axis, ms
 
 
 def heat_map(found: dict[str, Any]) -> Plot:
@@ -73,10 +73,10 @@ def _heat_cells(found: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple
     return cells, rows
 
 
-def _columns(known: list[Known]) -> list[list[Known]]:
+def _columns(known: list[ShownBin]) -> list[list[ShownBin]]:
     """Neighbouring bins as columns. None spans two kernels or a gap, unless the history changes too often for that."""
     step = max(1, -(-len(known) // MOST_COLUMNS))
-    columns: list[list[Known]] = []
+    columns: list[list[ShownBin]] = []
     for one, end in known:
         if not columns or len(columns[-1]) >= step or _parted(columns[-1][-1], one):
             columns.append([])
@@ -86,5 +86,5 @@ def _columns(known: list[Known]) -> list[list[Known]]:
     return [known[first : first + step] for first in range(0, len(known), step)]
 
 
-def _parted(before: Known, one: dict[str, Any]) -> bool:
+def _parted(before: ShownBin, one: dict[str, Any]) -> bool:
     return bool(before[0]["kernel"] != one["kernel"] or before[1] < one["first_unix_s"] * 1000.0)

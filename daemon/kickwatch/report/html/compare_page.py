@@ -41,8 +41,8 @@ def _side(letter: str, side: dict[str, Any]) -> str:
     span = f"{moment(side['first_unix_s'])} to {moment(side['last_unix_s'])} UTC"
     counts = f"{side['verdict']}; {side['trials']} trials, {side['containers']} containers"
     name = f"{letter}: {side['name']}"
-    said = f"<small>{escape(counts)}</small><small>{escape(span)}</small>"
-    return f'<div class="card"><dt>{escape(name)}</dt><dd>{said}</dd></div>'
+    shown = f"<small>{escape(counts)}</small><small>{escape(span)}</small>"
+    return f'<div class="card"><dt>{escape(name)}</dt><dd>{shown}</dd></div>'
 
 
 def _ratios(found: dict[str, Any]) -> Plot:

@@ -2,7 +2,7 @@
 (() => {
   const root = document.documentElement;
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const say = (text) => { document.getElementById("said").textContent = text; };
+  const announce = (text) => { document.getElementById("announced").textContent = text; };
   const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 
   const theme = document.getElementById("theme");
@@ -37,7 +37,7 @@
     button.addEventListener("click", async () => {
       const table = button.parentElement.nextElementSibling.querySelector("table");
       try { await navigator.clipboard.writeText(textOf(table)); } catch { copyOld(textOf(table)); button.focus(); }
-      say("The table was copied.");
+      announce("The table was copied.");
     });
   }
 
