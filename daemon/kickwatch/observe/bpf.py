@@ -43,6 +43,11 @@ class BpfMap:
         self.value_bytes = width
         self._batched = True  # until the kernel turns out to have no such command
 
+    @property
+    def fd(self) -> int:
+        """The file descriptor; valid until the object is closed."""
+        return int(self._fd)
+
     def get(self, key: bytes) -> bytes | None:
         """The value; None if the map has no such key. Raises ObserveError when it cannot be read."""
         value = ctypes.create_string_buffer(self.value_bytes)  # of this call alone: two threads may read one map
@@ -150,8 +155,12 @@ class BpfObject:
         max_entries: Mapping[str, int] | None = None,
         key_bytes: Mapping[str, int] | None = None,
         directory: Path = PROBES,
+        shared: "Mapping[str, BpfMap] | None" = None,
     ) -> None:
-        """`name`: of the probe's source, without `.bpf.c`. `max_entries`, `key_bytes`: of maps, set before loading."""
+        """`name`: of the probe's source, without `.bpf.c`. `max_entries`, `key_bytes`: of maps, set before loading.
+
+        `shared`: maps of another loaded object that this one uses instead of its own, by name.
+        """
         self.name = name
         self._lib = library()
         self._links: list[int] = []
@@ -166,10 +175,18 @@ class BpfObject:
             self._lib.lib.bpf_map__set_max_entries(self._map_pointer(map_name), entries)
         for map_name, width in (key_bytes or {}).items():
             self._lib.lib.bpf_map__set_key_size(self._map_pointer(map_name), width)
+        for map_name, other in (shared or {}).items():
+            self._share(map_name, other)
         if self._lib.lib.bpf_object__load(self._object) != 0:
             reason = os.strerror(ctypes.get_errno())
             self._lib.lib.bpf_object__close(self._object)
             raise ObserveError(f"the kernel refused the probe {name} ({reason})", self._lib.take_warnings())
+
+    def _share(self, name: str, other: BpfMap) -> None:
+        result = self._lib.lib.bpf_map__reuse_fd(self._map_pointer(name), other.fd)
+        if result != 0:
+            self._lib.lib.bpf_object__close(self._object)
+            raise refused(f"BPF map {name}: use by another probe", -result)
 
     def attach_raw_tracepoint(self, program: str, tracepoint: str) -> None:
         """Attach one program. Arming a tracepoint patches kernel text, and that broadcasts."""

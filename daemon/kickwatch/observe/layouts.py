@@ -86,3 +86,21 @@ IPIS = _layout("ipis", isolated="Q", others="Q")
 CONTENTION_CONFIG = _layout("contention_config", slab_mutex="Q", comm_offset="I", paused="I")
 WAIT_KEY = _layout("wait_key", lock="Q", stack="i", unused="I", holder="16s")
 WAIT = _layout("wait", waits="Q", wait_ns="Q", max_wait_ns="Q")
+
+TRACE_CONFIG = _layout("trace_config", on="I", comm_offset="I")
+TRACE_EVENT = _layout(
+    "trace_event",
+    at_ns="Q",
+    func="Q",
+    csd="Q",
+    kind="I",
+    cpu="I",
+    target="I",
+    stack="i",
+    flags="I",
+    tid="I",
+    pid="I",
+    unused="I",
+    comm="16s",
+)
+TRACE_TEXT = _layout("trace_text", event=TRACE_EVENT, text="160s")

@@ -151,6 +151,11 @@ class RequestObserver(ABC):
         """The highest CPU that is online."""
         return max(self.online, default=self.cpus_online - 1)
 
+    @property
+    def bank(self) -> int:
+        """The bank in which requests are counted now; every `read` changes it."""
+        return self._banks.in_use
+
     def follow_cpus(self, online: Sequence[int], isolated: Sequence[int]) -> None:
         """Configure the probe again when other CPUs are online, or isolated."""
         if (online, isolated) != (self.online, self.isolated):
