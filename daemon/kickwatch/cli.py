@@ -17,6 +17,7 @@ from kickwatch.process import standard_streams
 COMMANDS = {
     "run": ("run:daemon", "Watch this node: run trials until stopped, log alerts."),
     "trial": ("trial:trial", "Run one experiment now; print its figures and the verdict."),
+    "trace": ("trace:trace", "Draw the lives of a few containers on a timeline, for Perfetto."),
     "status": ("status:status", "Show the running daemon's verdict and what it is doing."),
     "reproduce": ("reproduce:reproduce", "Run the test published in 2017, on bare memory cgroups."),
     "doctor": ("doctor:doctor", "Check what this node supports, and how to fix what it lacks."),

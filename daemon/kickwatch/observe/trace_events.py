@@ -57,7 +57,7 @@ class Losses(NamedTuple):
     """
 
     calls: int = 0
-    by_kind: Mapping[Kind, int] = {}  # noqa: RUF012 -- never written
+    by_kind: Mapping[Kind, int] = {}
     skipped: int = 0
 
     @property

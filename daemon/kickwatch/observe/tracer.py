@@ -1,7 +1,7 @@
 """Lists single events for `kickwatch trace`: the probe trace.bpf.c, armed beside the probe that counts.
 
-Needs the tracepoints csd:csd_queue_cpu and csd_function_entry (6.5) and the first rung of the counting probe, whose maps
-it uses. The daemon never loads it.
+Needs the tracepoints csd:csd_queue_cpu and csd_function_entry (6.5), and the first rung of the counting probe, whose
+maps it uses. The daemon never loads it.
 """
 
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class Tracer:
 
     @classmethod
     def arm(cls, observatory: Observatory) -> Self:
-        """Load and attach, listing nothing yet. Blocks; arming broadcasts. Raises ObserveError: what is missing here."""
+        """Load and attach, listing nothing yet. Blocks; arming broadcasts. Raises ObserveError: what is missing."""
         counting = observatory.requests
         if not isinstance(counting, CsdObserver):
             why = "; ".join(observatory.losses) or "the first rung is not armed"

@@ -4,7 +4,9 @@ import os
 from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+_READABLE = 0o644
 _SECTOR_BYTES = 512  # the unit of st_blocks on every file system (stat(2))
 
 
@@ -38,3 +40,18 @@ def write_over(path: Path, content: bytes) -> None:
             raise OSError(ENOSPC, os.strerror(ENOSPC), str(path))
     finally:
         os.close(descriptor)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """As `write_whole`, under a temporary name of its own, for a directory that others write to. Raises OSError."""
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            temporary.chmod(_READABLE)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise

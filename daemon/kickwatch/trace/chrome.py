@@ -1,0 +1,67 @@
+"""The JSON trace format of chrome://tracing, which Perfetto opens, too ("Trace Event Format"). Times are in us.
+
+Each group of tracks is a process of the format, each track a thread. One event is one line.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from kickwatch.trace.lanes import Slice
+from kickwatch.trace.stack_frames import StackFrames
+from kickwatch.trace.tracks import Instant, Track
+
+
+def document(tracks: Sequence[Track], frames: StackFrames, origin_ns: int, facts: Mapping[str, Any]) -> bytes:
+    """The whole file. `origin_ns`: the moment 0 of the timeline. `facts`: about the run, as `otherData`."""
+    encode = msgspec.json.encode
+    lines = b",\n".join(encode(event) for event in _events(tracks, origin_ns))
+    head = b'{"displayTimeUnit":"ns",\n"otherData":' + encode(dict(facts)) + b',\n"traceEvents":[\n'
+    return head + lines + b'\n],\n"stackFrames":' + encode(frames.table) + b"}\n"
+
+
+def _events(tracks: Sequence[Track], origin_ns: int) -> Iterator[dict[str, Any]]:
+    groups = {name: number for number, name in enumerate(dict.fromkeys(track.group for track in tracks), 1)}
+    for name, pid in groups.items():
+        yield _named("process_name", pid, 0, {"name": name})
+        yield _named("process_sort_index", pid, 0, {"sort_index": pid})
+    for tid, track in enumerate(tracks, 1):
+        pid = groups[track.group]
+        yield _named("thread_name", pid, tid, {"name": track.name})
+        yield _named("thread_sort_index", pid, tid, {"sort_index": tid})
+        for one in track.slices:
+            yield from _slice(one, pid, tid, origin_ns)
+        for instant in track.instants:
+            yield _instant(instant, pid, tid, origin_ns)
+
+
+def _named(what: str, pid: int, tid: int, args: dict[str, Any]) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
+
+
+def _slice(one: Slice, pid: int, tid: int, origin_ns: int) -> Iterator[dict[str, Any]]:
+    event = {"ph": "X", "name": one.name, "cat": one.category, "pid": pid, "tid": tid}
+    event |= {"ts": _us(one.began_ns - origin_ns), "dur": _us(one.ended_ns - one.began_ns), "args": one.args}
+    yield event if one.frame is None else event | {"sf": str(one.frame)}
+    for at_ns, number, begins in one.arrows:
+        arrow = {
+            "ph": "s" if begins else "f",
+            "name": "request",
+            "cat": "request",
+            "id": number,
+            "pid": pid,
+            "tid": tid,
+        }
+        yield arrow | {"ts": _us(at_ns - origin_ns)} | ({} if begins else {"bp": "e"})
+
+
+def _instant(instant: Instant, pid: int, tid: int, origin_ns: int) -> dict[str, Any]:
+    event = {"ph": "i", "s": "t", "name": instant.name, "cat": instant.category, "pid": pid, "tid": tid}
+    event |= {"ts": _us(instant.at_ns - origin_ns), "args": instant.args}
+    return event if instant.frame is None else event | {"sf": str(instant.frame)}
+
+
+def _us(ns: int) -> float:
+    """Microseconds, exact to the nanosecond."""
+    return round(ns / 1000, 3)
