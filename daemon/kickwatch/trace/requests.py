@@ -18,7 +18,7 @@ class Request:
 
 @dataclass
 class Call:
-    """One multi-CPU call, or one single request. `begun`: its first request is in `requests` (else it is only a rest)."""
+    """One multi-CPU call, or one single request. `begun`: its first request is in `requests`, else only a rest is."""
 
     multi: bool
     begun: bool = True
@@ -47,7 +47,7 @@ def calls_between(events: Iterable[Event], first: Edge, last: Edge) -> list[Call
 
 
 def _grouped(requests: Sequence[Request]) -> Iterator[Call]:
-    """The calls of one sending CPU. The probe tells where a call begins; a request of another call shows a lost begin."""
+    """The calls of one sending CPU. The probe tells where one begins; a request that does not fit shows a lost begin."""
     open_call: Call | None = None
     for request in requests:
         flags = request.sent.flags

@@ -1,12 +1,12 @@
-"""Which names of tasks a trace shows: kernel threads, container engines and kickwatch. Programs of others stay unnamed."""
+"""Which names of tasks a trace shows: kernel threads, container engines and kickwatch. Others stay unnamed."""
 
 from kickwatch.attribution.stacks import matcher
 
 UNNAMED = "(a program of this node)"
 _KERNEL = matcher(
     """
-    swapper/* kworker/* ksoftirqd/* migration/* rcu_* rcuc/* rcuop/* rcuog/* rcub/* cpuhp/* kthreadd khugepaged kcompactd*
-    kswapd* ksmd idle_inject/* irq/* kauditd oom_reaper writeback netns jbd2/*
+    swapper/* kworker/* ksoftirqd/* migration/* rcu_* rcuc/* rcuop/* rcuog/* rcub/* cpuhp/* kthreadd khugepaged
+    kcompactd* kswapd* ksmd idle_inject/* irq/* kauditd oom_reaper writeback netns jbd2/*
     """
 )
 _ENGINES = matcher(

@@ -1,4 +1,4 @@
-"""The timeline's tracks: the containers' lives, their processes, what each CPU sent and ran, and waits for slab_mutex."""
+"""The timeline's tracks: the containers' lives, programs, what each CPU sent and ran, and waits for slab_mutex."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
