@@ -45,7 +45,7 @@ def _slice(one: Slice, pid: int, tid: int, origin_ns: int) -> Iterator[dict[str,
     event |= {"ts": _us(one.began_ns - origin_ns), "dur": _us(one.ended_ns - one.began_ns), "args": one.args}
     yield event if one.frame is None else event | {"sf": str(one.frame)}
     for at_ns, number, begins in one.arrows:
-        arrow = {"ph": "s"} if begins else {"ph": "f", "bp": "e"}
+        arrow: dict[str, Any] = {"ph": "s"} if begins else {"ph": "f", "bp": "e"}
         arrow |= {"name": "request", "cat": "request", "id": number, "pid": pid, "tid": tid}
         yield arrow | {"ts": _us(at_ns - origin_ns)}
 

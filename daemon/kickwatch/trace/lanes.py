@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass
 class Slice:
-    """Something with a begin and an end, in ns. `arrows`: (when, id, whether it begins here) of flows between slices."""
+    """Something with a begin and an end, in ns. `arrows`: (when, id, whether it begins here) of flows."""
 
     name: str
     began_ns: int

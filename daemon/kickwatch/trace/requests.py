@@ -47,7 +47,7 @@ def calls_between(events: Iterable[Event], first: Edge, last: Edge) -> list[Call
 
 
 def _grouped(requests: Sequence[Request]) -> Iterator[Call]:
-    """The calls of one sending CPU. The probe tells where one begins; a request that does not fit shows a lost begin."""
+    """The calls of one sending CPU. The probe tells where one begins; what does not fit had a lost begin."""
     open_call: Call | None = None
     for request in requests:
         flags = request.sent.flags
