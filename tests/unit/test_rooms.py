@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "process",
     },
     "report": {"attribution", "detect", "errors", "model", "outlets"},
+    "trace": {"attribution", "errors", "model", "observe"},
     "experiment": {
         *{
             "attribution",
@@ -42,11 +43,12 @@ MAY_IMPORT: dict[str, set[str]] = {
             "node",
             "observe",
             "process",
+            "trace",
         },
         "workload",
     },
 }
-MAY_IMPORT["service"] = set(MAY_IMPORT) - {"native", "report", "simulate"}
+MAY_IMPORT["service"] = set(MAY_IMPORT) - {"native", "report", "simulate", "trace"}
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = {"commands", "errors", "journal", "process"}
 MAY_IMPORT["__main__"] = {"cli"}

@@ -23,7 +23,7 @@ class Kind(IntEnum):
     RMDIR = 9
 
 
-class Event(NamedTuple):
+class TraceEvent(NamedTuple):
     """One event. `at_ns`: CLOCK_MONOTONIC. `cpu`: where it happened. `tid`, `pid`, `comm`: of the task there.
 
     `func`, `csd`: addresses. `stack`: an id of the probe, negative if it was not taken. `text`: the path of a cgroup,
@@ -66,11 +66,11 @@ class Losses(NamedTuple):
         return sum(self.by_kind.values()) + self.skipped
 
 
-def event_of(record: bytes) -> Event:
+def event_of(record: bytes) -> TraceEvent:
     """A record of the ring. Raises struct.error if it is shorter than an event."""
     at_ns, func, csd, kind, cpu, target, stack, flags, tid, pid, _, comm = TRACE_EVENT.packed.unpack_from(record)
     text = _string(record[TRACE_EVENT.size :])
-    return Event(at_ns, func, csd, kind, cpu, target, stack, flags, tid, pid, _string(comm), text)
+    return TraceEvent(at_ns, func, csd, kind, cpu, target, stack, flags, tid, pid, _string(comm), text)
 
 
 def _string(field: bytes) -> str:

@@ -10,10 +10,10 @@ import msgspec
 
 from kickwatch.trace.lanes import Slice
 from kickwatch.trace.stack_frames import StackFrames
-from kickwatch.trace.tracks import Instant, Track
+from kickwatch.trace.tracks import Instant, TimelineTrack
 
 
-def document(tracks: Sequence[Track], frames: StackFrames, origin_ns: int, facts: Mapping[str, Any]) -> bytes:
+def document(tracks: Sequence[TimelineTrack], frames: StackFrames, origin_ns: int, facts: Mapping[str, Any]) -> bytes:
     """The whole file. `origin_ns`: the moment 0 of the timeline. `facts`: about the run, as `otherData`."""
     encode = msgspec.json.encode
     lines = b",\n".join(encode(event) for event in _events(tracks, origin_ns))
@@ -21,7 +21,7 @@ def document(tracks: Sequence[Track], frames: StackFrames, origin_ns: int, facts
     return head + lines + b'\n],\n"stackFrames":' + encode(frames.table) + b"}\n"
 
 
-def _events(tracks: Sequence[Track], origin_ns: int) -> Iterator[dict[str, Any]]:
+def _events(tracks: Sequence[TimelineTrack], origin_ns: int) -> Iterator[dict[str, Any]]:
     groups = {name: number for number, name in enumerate(dict.fromkeys(track.group for track in tracks), 1)}
     for name, pid in groups.items():
         yield _named("process_name", pid, 0, {"name": name})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kickwatch.model import Container, Control, Node, Window
-from kickwatch.observe.trace_events import Event, Losses
+from kickwatch.observe.trace_events import Losses, TraceEvent
 
 
 class Step(NamedTuple):
@@ -28,7 +28,7 @@ class Edge(NamedTuple):
     ended_ns: int
     bank_before: int
 
-    def is_before(self, event: Event) -> bool:
+    def is_before(self, event: TraceEvent) -> bool:
         """True if the event was counted before the edge."""
         if self.began_ns <= event.at_ns <= self.ended_ns:
             return event.bank == self.bank_before
@@ -43,7 +43,7 @@ class Recording:
     address. `ids`: the engine's id of each container. `own_pids`: processes in these containers, with their container.
     """
 
-    events: Sequence[Event]
+    events: Sequence[TraceEvent]
     steps: Sequence[Step]
     first: Edge
     last: Edge

@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kickwatch.observe.trace_events import BEGINS, MULTI, Event, Kind
+from kickwatch.observe.trace_events import BEGINS, MULTI, Kind, TraceEvent
 from kickwatch.trace.recording import Edge
 
 
 @dataclass
-class Request:
+class TracedRequest:
     """One request. `ran`: when the target began to run the function, and when it returned from it, if that was seen."""
 
-    sent: Event
+    sent: TraceEvent
     ran: tuple[int, int] | None = None
 
 
@@ -22,31 +22,31 @@ class Call:
 
     multi: bool
     begun: bool = True
-    requests: list[Request] = field(default_factory=list)
+    requests: list[TracedRequest] = field(default_factory=list)
 
     @property
-    def sent(self) -> Event:
+    def sent(self) -> TraceEvent:
         """The first request."""
         return self.requests[0].sent
 
 
-def calls_between(events: Iterable[Event], first: Edge, last: Edge) -> list[Call]:
+def calls_between(events: Iterable[TraceEvent], first: Edge, last: Edge) -> list[Call]:
     """Every call whose requests were counted between the two edges, in the order in which they were sent.
 
     The functions at the targets may run after the last edge.
     """
     ordered = sorted(events, key=lambda event: event.at_ns)
-    requests = [Request(event) for event in ordered if event.kind == Kind.REQUEST]
+    requests = [TracedRequest(event) for event in ordered if event.kind == Kind.REQUEST]
     _match(requests, ordered)
     within = [request for request in requests if not first.is_before(request.sent) and last.is_before(request.sent)]
-    by_sender: dict[int, list[Request]] = defaultdict(list)
+    by_sender: dict[int, list[TracedRequest]] = defaultdict(list)
     for request in within:
         by_sender[request.sent.cpu].append(request)
     calls = [call for sent in by_sender.values() for call in _grouped(sent)]
     return sorted(calls, key=lambda call: call.sent.at_ns)
 
 
-def _grouped(requests: Sequence[Request]) -> Iterator[Call]:
+def _grouped(requests: Sequence[TracedRequest]) -> Iterator[Call]:
     """The calls of one sending CPU. The probe tells where one begins; what does not fit had a lost begin."""
     open_call: Call | None = None
     for request in requests:
@@ -60,18 +60,18 @@ def _grouped(requests: Sequence[Request]) -> Iterator[Call]:
             open_call.requests.append(request)
 
 
-def _continues(call: Call, sent: Event) -> bool:
+def _continues(call: Call, sent: TraceEvent) -> bool:
     latest = call.requests[-1].sent
     return (latest.func, latest.target < sent.target) == (sent.func, True)
 
 
-def _match(requests: Sequence[Request], ordered: Sequence[Event]) -> None:
+def _match(requests: Sequence[TracedRequest], ordered: Sequence[TraceEvent]) -> None:
     """Find when each function ran. A csd is queued again only after its target took it, so the latest request counts.
 
     An older one without an entry ran together with others (wakeups are taken as one list): its time is not known.
     """
-    waiting: dict[tuple[int, int], Request] = {}
-    running: dict[tuple[int, int], tuple[Request, int]] = {}
+    waiting: dict[tuple[int, int], TracedRequest] = {}
+    running: dict[tuple[int, int], tuple[TracedRequest, int]] = {}
     upcoming = iter(requests)
     for event in ordered:
         key = (event.csd, event.cpu)

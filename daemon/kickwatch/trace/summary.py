@@ -60,7 +60,7 @@ class Trace:
         if shown == counted:
             return []
         text = f"{shown} {what} on the timeline, {counted} on the bill"
-        if abs(counted - shown) <= lost:
+        if 0 < counted - shown <= lost:
             return [f"{text}: explained by the lost events"]
         if self.recording.window.lost_events:
             return [f"{text}: the counting probe lost {self.recording.window.lost_events} events"]

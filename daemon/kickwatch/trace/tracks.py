@@ -11,10 +11,10 @@ from kickwatch.attribution.reasons import mask_follows_task
 from kickwatch.attribution.stacks import top_of_stack
 from kickwatch.model import on_creation_path
 from kickwatch.observe.requests import broadcast_targets
-from kickwatch.observe.trace_events import UNDER_SLAB_MUTEX, Event, Kind
+from kickwatch.observe.trace_events import UNDER_SLAB_MUTEX, Kind, TraceEvent
 from kickwatch.trace.lanes import Slice, lanes
 from kickwatch.trace.recording import Recording
-from kickwatch.trace.requests import Call, Request
+from kickwatch.trace.requests import Call, TracedRequest
 from kickwatch.trace.stack_frames import StackFrames
 from kickwatch.trace.tasks import is_engine, task_name
 
@@ -33,7 +33,7 @@ class Instant:
 
 
 @dataclass
-class Track:
+class TimelineTrack:
     """One line of the timeline, in a group of lines."""
 
     group: str
@@ -52,11 +52,11 @@ class Tracks:
     frames: StackFrames = field(default_factory=StackFrames)
     _arrow: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def all(self) -> list[Track]:
+    def all(self) -> list[TimelineTrack]:
         """Every track, in the order in which they are shown."""
         return [*self._lives(), *self._programs(), *self._waits(), *self._cpus()]
 
-    def _lives(self) -> Iterator[Track]:
+    def _lives(self) -> Iterator[TimelineTrack]:
         for index in sorted({step.container for step in self.recording.steps}):
             steps = [step for step in self.recording.steps if step.container == index]
             life = Slice(f"container {index}", steps[0].began_ns, steps[-1].ended_ns, "container")
@@ -64,11 +64,11 @@ class Tracks:
                 Slice(step.name, step.began_ns, step.ended_ns, "engine", {"failed": True} if step.failed else {})
                 for step in steps
             ]
-            yield Track(CONTAINERS, f"container {index}", [life, *calls])
+            yield TimelineTrack(CONTAINERS, f"container {index}", [life, *calls])
         if groups := [made for event in self.recording.events if (made := self._cgroup(event))]:
-            yield Track(CONTAINERS, "cgroups", instants=groups)
+            yield TimelineTrack(CONTAINERS, "cgroups", instants=groups)
 
-    def _cgroup(self, event: Event) -> Instant | None:
+    def _cgroup(self, event: TraceEvent) -> Instant | None:
         """None for cgroups that are not ours: their names are not shown."""
         if event.kind not in (Kind.MKDIR, Kind.RMDIR):
             return None
@@ -81,16 +81,16 @@ class Tracks:
         args = {"path": path, "cpu": event.cpu, "task": task_name(event.comm)}
         return Instant(f"cgroup {what}", event.at_ns, "cgroup", args)
 
-    def _programs(self) -> Iterator[Track]:
-        by_pid: dict[int, list[Event]] = defaultdict(list)
+    def _programs(self) -> Iterator[TimelineTrack]:
+        by_pid: dict[int, list[TraceEvent]] = defaultdict(list)
         for event in sorted(self.recording.events, key=lambda each: each.at_ns):
             if event.kind in (Kind.EXEC, Kind.END) and (is_engine(event.comm) or event.pid in self.recording.own_pids):
                 by_pid[event.pid].append(event)
         slices = [program for pid, events in by_pid.items() for program in self._lifetimes(pid, events)]
         for number, lane in enumerate(lanes(slices), 1):
-            yield Track(PROGRAMS, f"programs {number}", lane)
+            yield TimelineTrack(PROGRAMS, f"programs {number}", lane)
 
-    def _lifetimes(self, pid: int, events: Sequence[Event]) -> Iterator[Slice]:
+    def _lifetimes(self, pid: int, events: Sequence[TraceEvent]) -> Iterator[Slice]:
         """From each exec to the next one, or to the exit. A process that was not seen to exec has no slice."""
         after = [*events[1:], None]
         for event, following in zip(events, after, strict=True):
@@ -107,8 +107,8 @@ class Tracks:
     def _end_ns(self) -> int:
         return self.recording.last.ended_ns
 
-    def _waits(self) -> Iterator[Track]:
-        begun: dict[int, Event] = {}
+    def _waits(self) -> Iterator[TimelineTrack]:
+        begun: dict[int, TraceEvent] = {}
         slices = []
         for event in sorted(self.recording.events, key=lambda each: each.at_ns):
             if event.kind == Kind.WAIT:
@@ -117,9 +117,9 @@ class Tracks:
                 slices.append(self._wait(since, event.at_ns))
         slices += [self._wait(since, self._end_ns, ended=False) for since in begun.values()]
         for number, lane in enumerate(lanes(slices), 1):
-            yield Track(MUTEX, f"waiters {number}", lane)
+            yield TimelineTrack(MUTEX, f"waiters {number}", lane)
 
-    def _wait(self, since: Event, until_ns: int, *, ended: bool = True) -> Slice:
+    def _wait(self, since: TraceEvent, until_ns: int, *, ended: bool = True) -> Slice:
         stack = self.recording.stack(since.stack)
         args = {"waiter": task_name(since.comm), "holder": task_name(since.text) if since.text else "not known"}
         args |= {"in": top_of_stack(stack), "stack": " < ".join(stack)}
@@ -127,7 +127,7 @@ class Tracks:
             args["end"] = "not seen: it still waited"
         return Slice("waits for slab_mutex", since.at_ns, until_ns, "slab_mutex", args, self.frames.of(stack))
 
-    def _cpus(self) -> Iterator[Track]:
+    def _cpus(self) -> Iterator[TimelineTrack]:
         sent: dict[int, list[Slice]] = defaultdict(list)
         unknown: dict[int, list[Instant]] = defaultdict(list)
         ran: dict[int, list[Slice]] = defaultdict(list)
@@ -140,9 +140,11 @@ class Tracks:
             rows = lanes(sent[cpu]) or [[]]
             for number, lane in enumerate(rows):
                 name = "sends" if number == 0 else f"sends, meanwhile {number}"
-                yield Track(group, name, lane, unknown[cpu] if number == 0 else [])
+                yield TimelineTrack(group, name, lane, unknown[cpu] if number == 0 else [])
             for number, lane in enumerate(lanes(ran[cpu])):
-                yield Track(group, "runs for others" if number == 0 else f"runs for others, inside {number}", lane)
+                yield TimelineTrack(
+                    group, "runs for others" if number == 0 else f"runs for others, inside {number}", lane
+                )
 
     def _show(
         self, call: Call, sent: dict[int, list[Slice]], unknown: dict[int, list[Instant]], ran: dict[int, list[Slice]]
@@ -163,7 +165,7 @@ class Tracks:
             for request in call.requests:
                 self._target(row, request, args, ran)
 
-    def _target(self, row: Slice, request: Request, args: dict[str, Any], ran: dict[int, list[Slice]]) -> None:
+    def _target(self, row: Slice, request: TracedRequest, args: dict[str, Any], ran: dict[int, list[Slice]]) -> None:
         """The slice on the target, and the arrow to it. None where it is not known when the function ran."""
         if request.ran is None:
             return

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from btf import Btf, Member
-from kickwatch.observe import ipis, kprobe, layouts, request_cells
+from kickwatch.observe import ipis, kprobe, layouts, request_cells, trace_events, tracer
 from kickwatch.observe.bpf import PROBES
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
-from kickwatch.observe.layouts import CALLS_CONFIG, CONTENTION_CONFIG, CSD_CONFIG, IPIS_CONFIG, Layout
+from kickwatch.observe.layouts import CALLS_CONFIG, CONTENTION_CONFIG, CSD_CONFIG, IPIS_CONFIG, TRACE_CONFIG, Layout
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
+from kickwatch.observe.trace_events import Kind
 
 # The map of MASK_CALLS has no types: its key is cut to the machine's masks.
 LAYOUTS = {name: value for name, value in vars(layouts).items() if isinstance(value, Layout) and name != "MASK_CALLS"}
@@ -42,6 +43,9 @@ MAPS = {
     ContentionObserver.OBJECT: WAIT_MAPS | {"config": (INDEX, CONTENTION_CONFIG.name)},
     ipis.OBJECT: {"config": (INDEX, IPIS_CONFIG.name), "ipis": (INDEX, "ipis")},
     MutexObserver.OBJECT: WAIT_MAPS | {"config": (INDEX, CONTENTION_CONFIG.name)},
+    tracer.OBJECT: REQUEST_MAPS
+    | {"config": (INDEX, CSD_CONFIG.name), "callsites": (COUNTER, INDEX)}
+    | {"tracing": (INDEX, TRACE_CONFIG.name), "losses": (INDEX, COUNTER)},
 }
 
 
@@ -99,6 +103,10 @@ def defined(constant: str) -> set[int]:
         ("NEAR_CPUS", layouts.NEAR_CPUS),
         ("CELL_MULTI", request_cells._MULTI),
         ("CELL_UNDER_SLAB_MUTEX", request_cells._UNDER_SLAB_MUTEX),
+        ("TRACE_MULTI", trace_events.MULTI),
+        ("TRACE_UNDER_SLAB_MUTEX", trace_events.UNDER_SLAB_MUTEX),
+        ("TRACE_BEGINS", trace_events.BEGINS),
+        ("TRACE_BANK", trace_events.BANK),
         ("HAS_COND", kprobe._HAS_COND),
         ("HAS_INNER", kprobe._HAS_INNER),
         ("HAS_SENT", kprobe._HAS_SENT),
@@ -112,6 +120,14 @@ def test_constants_are_those_of_the_c_sources(constant: str, value: int) -> None
 def test_health_has_the_order_of_the_c_enum() -> None:
     names = re.findall(r"^\tHEALTH_(\w+),", (PROBES / "probe.h").read_text(encoding="utf-8"), re.MULTILINE)
     assert [name.lower() for name in names] == [*Health._fields, "indexes"]
+
+
+def test_kinds_of_events_have_the_order_of_the_c_enum() -> None:
+    source = (PROBES / "trace.bpf.c").read_text(encoding="utf-8")
+    listed = source[source.index("enum trace_kind") : source.index("TRACE_KINDS")]
+    assert re.findall(r"^\tTRACE_(\w+)", listed, re.MULTILINE) == [kind.name for kind in Kind]
+    assert re.search(r"TRACE_REQUEST = 1,", listed)
+    assert [kind.value for kind in Kind] == list(range(1, len(Kind) + 1))
 
 
 def test_every_object_is_known() -> None:

@@ -90,7 +90,8 @@ static __always_inline struct trace_config *if_on(void)
 	return cfg && cfg->on ? cfg : 0;
 }
 
-static __always_inline void fill(struct trace_event *event, __u32 kind)
+/* Functions, so that the debug information has the structs of the ring, whose map has no types. */
+SELDOM int fill(struct trace_event *event, __u32 kind)
 {
 	__u64 ids = bpf_get_current_pid_tgid();
 
@@ -105,7 +106,13 @@ static __always_inline void fill(struct trace_event *event, __u32 kind)
 	event->tid = (__u32)ids;
 	event->pid = ids >> 32;
 	event->unused = 0;
-	bpf_get_current_comm(event->comm, COMM_LEN);
+	return (int)bpf_get_current_comm(event->comm, COMM_LEN);
+}
+
+SELDOM int fill_text(struct trace_text *text, __u32 kind)
+{
+	text->text[0] = 0;
+	return fill(&text->event, kind);
 }
 
 /* One event in the ring. 0 if there is no room, which is counted. */
@@ -129,8 +136,7 @@ static __always_inline struct trace_text *begin_text(__u32 kind)
 		health_count(&losses, kind);
 		return 0;
 	}
-	fill(&event->event, kind);
-	event->text[0] = 0;
+	fill_text(event, kind);
 	return event;
 }
 
