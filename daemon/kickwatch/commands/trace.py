@@ -2,15 +2,17 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kickwatch.commands.common import complain, config_options, read_config, run, say
 from kickwatch.errors import OutputError
-from kickwatch.experiment.trace_run import record
 from kickwatch.process.atomic_file import write_private
 from kickwatch.process.signals import Shutdown, until_signalled
-from kickwatch.trace.summary import Trace, make_trace
+
+if TYPE_CHECKING:
+    from kickwatch.trace.summary import Trace
 
 _INCOMPLETE_STATUS = 4
 _EXAMPLES = """\b
@@ -42,16 +44,22 @@ def trace(config_path: Path | None, sets: tuple[str, ...], containers: int, out:
 
     Exit status: 0, or 4 if events were lost or the timeline and the count differ.
     """
-    config = read_config(config_path, sets)
-    ending = Shutdown()
-    recording = run(until_signalled(record(config, containers, say, ending), stopping=ending.begin))
-    made = make_trace(recording)
+    made = _made(config_path, sets, containers)
     _write(out, made.content)
     for line in _lines(made, out):
         click.echo(line, err=True)
     if made.faults:
         complain(f"the trace is not complete: {'; '.join(made.faults)}")
         sys.exit(_INCOMPLETE_STATUS)
+
+
+def _made(config_path: Path | None, sets: tuple[str, ...], containers: int) -> "Trace":
+    from kickwatch.experiment.trace_run import record  # noqa: PLC0415 -- `--help` loads neither
+    from kickwatch.trace.summary import make_trace  # noqa: PLC0415
+
+    config = read_config(config_path, sets)
+    ending = Shutdown()
+    return make_trace(run(until_signalled(record(config, containers, say, ending), stopping=ending.begin)))
 
 
 def _write(out: Path, content: bytes) -> None:
