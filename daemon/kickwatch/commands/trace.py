@@ -1,5 +1,6 @@
 """`kickwatch trace`: the life of a few containers on a timeline."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kickwatch.commands.common import complain, config_options, read_config, run, say
-from kickwatch.errors import OutputError
+from kickwatch.errors import ConfigError, OutputError
 from kickwatch.process.atomic_file import write_private
 from kickwatch.process.signals import Shutdown, until_signalled
 
@@ -44,6 +45,8 @@ def trace(config_path: Path | None, sets: tuple[str, ...], containers: int, out:
 
     Exit status: 0, or 4 if events were lost or the timeline and the count differ.
     """
+    if str(out) != "-" and not os.access(out.parent, os.W_OK):
+        raise ConfigError(f"{out.parent} cannot be written", "choose another file with --out")
     made = _made(config_path, sets, containers)
     _write(out, made.content)
     for line in _lines(made, out):
@@ -73,7 +76,7 @@ def _write(out: Path, content: bytes) -> None:
         raise OutputError(f"cannot write {out} ({error.strerror})", "choose another file with --out") from error
 
 
-def _lines(made: Trace, out: Path) -> list[str]:
+def _lines(made: "Trace", out: Path) -> list[str]:
     shown = [f"{made.calls_shown} multi-CPU calls on the timeline, {made.calls_counted} on the bill"]
     shown += [f"{made.requests_shown} requests on the timeline, {made.requests_counted} on the bill"]
     shown += [f"{made.recording.losses.events} events lost"]
