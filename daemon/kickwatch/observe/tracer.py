@@ -18,6 +18,7 @@ from kickwatch.observe.task_layout import learn_comm_offset
 from kickwatch.observe.trace_events import Kind, Losses
 
 OBJECT = "trace"
+RING_BYTES = 1 << 24  # a power of two: room for two million events a second if it is emptied ten times
 # Program by tracepoint. The targets' side and the ends of waits first: what begins has its end.
 PROGRAMS = {
     "trace_exit": "csd_function_exit",
@@ -51,7 +52,7 @@ class Tracer:
         self._ring = Ring(self.probe.map("ring"), self.records.append)
 
     @classmethod
-    def arm(cls, observatory: Observatory) -> Self:
+    def arm(cls, observatory: Observatory, ring_bytes: int = RING_BYTES) -> Self:
         """Load and attach, listing nothing yet. Blocks; arming broadcasts. Raises ObserveError: what is missing."""
         counting = observatory.requests
         if not isinstance(counting, CsdObserver):
@@ -59,7 +60,7 @@ class Tracer:
             raise ObserveError(f"no trace on this kernel: single requests cannot be listed ({why})", _REMEDY)
         comm_offset = learn_comm_offset()
         shared = {name: counting.probe.map(name) for name in ("config", "callsites")}
-        sizes = dict.fromkeys(_UNUSED_MAPS, 1) | {"each_cpu": counting.targets}
+        sizes = dict.fromkeys(_UNUSED_MAPS, 1) | {"each_cpu": counting.targets, "ring": ring_bytes}
         try:
             probe = BpfObject(OBJECT, max_entries=sizes, shared=shared)
         except ObserveError as error:
