@@ -1,4 +1,4 @@
-"""The probe that lists events, beside the one that counts: equal numbers, and losses that are counted, not forgotten."""
+"""The probe that lists events, beside the one that counts: equal numbers, and losses that are counted."""
 
 import asyncio
 from collections import Counter
