@@ -12,6 +12,8 @@ from kickwatch.trace.lanes import Slice
 from kickwatch.trace.stack_frames import StackFrames
 from kickwatch.trace.tracks import Instant, TimelineTrack
 
+_FIRST_TRACK = 1001  # above the numbers of groups: a thread whose id is its process's would be that process's first
+
 
 def document(tracks: Sequence[TimelineTrack], frames: StackFrames, origin_ns: int, facts: Mapping[str, Any]) -> bytes:
     """The whole file. `origin_ns`: the moment 0 of the timeline. `facts`: about the run, as `otherData`."""
@@ -24,9 +26,9 @@ def document(tracks: Sequence[TimelineTrack], frames: StackFrames, origin_ns: in
 def _events(tracks: Sequence[TimelineTrack], origin_ns: int) -> Iterator[dict[str, Any]]:
     groups = {name: number for number, name in enumerate(dict.fromkeys(track.group for track in tracks), 1)}
     for name, pid in groups.items():
-        yield _named("process_name", pid, 0, {"name": name})
-        yield _named("process_sort_index", pid, 0, {"sort_index": pid})
-    for tid, track in enumerate(tracks, 1):
+        yield _named("process_name", pid, pid, {"name": name})
+        yield _named("process_sort_index", pid, pid, {"sort_index": pid})
+    for tid, track in enumerate(tracks, _FIRST_TRACK):
         pid = groups[track.group]
         yield _named("thread_name", pid, tid, {"name": track.name})
         yield _named("thread_sort_index", pid, tid, {"sort_index": tid})
