@@ -12,16 +12,19 @@ _KERNEL = matcher(
 _ENGINES = matcher(
     """
     dockerd containerd containerd-shim* runc runc:* crun crun-* podman conmon docker-init docker-proxy docker exe
-    kickwatch kw-* workload unpigz iptables ip6tables
+    kickwatch kw-* unpigz iptables ip6tables
     """
 )
 
 
+_OURS = matcher("workload")  # in our containers; a process of that name elsewhere is not ours
+
+
 def task_name(comm: str) -> str:
     """The name, or UNNAMED for a program that is neither the kernel's nor an engine's."""
-    return comm if _KERNEL.match(comm) or is_engine(comm) else UNNAMED
+    return comm if _KERNEL.match(comm) or _OURS.match(comm) or is_engine(comm) else UNNAMED
 
 
 def is_engine(comm: str) -> bool:
-    """True for programs of container engines and of kickwatch."""
+    """True for programs of container engines, and of kickwatch outside of its containers."""
     return _ENGINES.match(comm) is not None
