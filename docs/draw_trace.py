@@ -8,7 +8,7 @@ The close view shows the first broadcast, or the first multi-CPU call if nothing
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,16 @@ class Trace:
     events: list[Event]
     facts: dict[str, Any]
     tracks: dict[tuple[int, int], tuple[str, str]]
+    levels: dict[int, int] = field(default_factory=dict)  # of programs, by id(); on one level none overlap
+
+    def __post_init__(self) -> None:
+        """Give programs that run at the same time rows below each other."""
+        ends: list[float] = []
+        programs = [event for event in self.events if event["ph"] == "X" and event["cat"] == "process"]
+        for event in sorted(programs, key=lambda event: float(event["ts"])):
+            level = next((at for at, end in enumerate(ends) if end <= event["ts"]), len(ends))
+            ends[level : level + 1] = [event["ts"] + event["dur"]]
+            self.levels[id(event)] = level
 
     @classmethod
     def read(cls, path: Path) -> "Trace":
@@ -61,7 +71,9 @@ class Trace:
             return f"{group} {'sends' if name.startswith('sends') else 'runs'}"
         if event["cat"] == "engine":
             return "engine"
-        return {"process": "programs", "cgroup": "cgroups", "slab_mutex": "slab_mutex waits"}.get(event["cat"], "")
+        if event["cat"] == "process":
+            return f"programs {self.levels[id(event)] + 1}"
+        return {"cgroup": "cgroups", "slab_mutex": "slab_mutex waits"}.get(event["cat"], "")
 
     def drawn(self) -> Iterator[tuple[str, Event]]:
         """Slices and instants, each with its row."""
@@ -69,12 +81,15 @@ class Trace:
             if event["ph"] in {"X", "i"} and (row := self.row(event)):
                 yield row, event
 
-    @property
-    def rows(self) -> list[str]:
-        """The rows that have something, in the picture's order."""
-        found = {row for row, _ in self.drawn()}
-        above = ["engine", "programs", "cgroups", "slab_mutex waits"]
-        return [row for row in above if row in found] + sorted(row for row in found if row.startswith("CPU"))
+    def rows(self, began: float, ended: float) -> list[str]:
+        """The rows that have something in a span, in the picture's order. CPUs are always there."""
+        found = {
+            row
+            for row, event in self.drawn()
+            if row.startswith("CPU") or (event["ts"] <= ended and event["ts"] + event.get("dur", 0) >= began)
+        }
+        order = ("engine", "programs", "cgroups", "slab_mutex", "CPU")
+        return sorted(found, key=lambda row: (next(at for at, name in enumerate(order) if row.startswith(name)), row))
 
 
 def colour(event: Event, broadcasts: set[str]) -> str:
@@ -101,11 +116,16 @@ class Panel:
     ended: float
     top: int
     arrows: bool = False
+    rows: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The rows of its span."""
+        self.rows = self.trace.rows(self.began, self.ended)
 
     @property
     def height(self) -> int:
         """px"""
-        return 44 + len(self.trace.rows) * (ROW + GAP) + 26
+        return 44 + len(self.rows) * (ROW + GAP) + 26
 
     def x(self, at: float) -> float:
         """px"""
@@ -113,12 +133,12 @@ class Panel:
 
     def y(self, row: str) -> int:
         """px"""
-        return self.top + 44 + self.trace.rows.index(row) * (ROW + GAP)
+        return self.top + 44 + self.rows.index(row) * (ROW + GAP)
 
     def svg(self) -> Iterator[str]:
         """The panel."""
         yield f'<text class="title" x="10" y="{self.top + 24}">{escape(self.title)}</text>'
-        for row in self.trace.rows:
+        for row in self.rows:
             yield f'<text x="{LEFT - 8}" y="{self.y(row) + 14}" text-anchor="end">{escape(row)}</text>'
             yield f'<rect x="{LEFT}" y="{self.y(row)}" width="{PLOT}" height="{ROW}" fill="#88888818"/>'
         yield from self._marks()
@@ -135,14 +155,15 @@ class Panel:
             if ends < self.began or event["ts"] > self.ended:
                 continue
             left = round(self.x(event["ts"]) * 2) / 2
-            width = max(1.0, round((self.x(ends) - left) * 2) / 2)
+            width = max(1.0, round((self.x(ends) - left) * 2) / 2 - (event["cat"] in {"engine", "process"}))
             kind = colour(event, broadcasts)
             marks.add((kind == "broadcast", -width, row, left, kind, self._label(event, width)))
         for _, width, row, left, kind, label in sorted(marks, key=lambda mark: (*mark[:4], kinds.index(mark[4]))):
             box = f'x="{left:g}" y="{self.y(row)}" width="{-width:g}" height="{ROW}"'
             yield f'<rect {box} fill="{COLOURS[kind]}"/>'
             if label:
-                yield f'<text class="in" x="{left + 3:g}" y="{self.y(row) + 14}">{escape(label)}</text>'
+                style = "on" if kind in {"broadcast", "flush_tlb_func", "rcu", "other"} else "in"
+                yield f'<text class="{style}" x="{left + 3:g}" y="{self.y(row) + 14}">{escape(label)}</text>'
 
     def _label(self, event: Event, width: float) -> str:
         name = str(event["name"])
@@ -169,7 +190,7 @@ class Panel:
         span, below = self.ended - self.began, self.top + self.height - 10
         step = next(step for step in _steps() if span / step <= 10)
         at = 0.0
-        while at <= span:
+        while at <= span * 0.97:
             x = self.x(self.began + at)
             yield f'<line x1="{x:.1f}" y1="{below - 16}" x2="{x:.1f}" y2="{below - 12}" stroke="currentColor"/>'
             yield f'<text x="{x:.1f}" y="{below}" text-anchor="middle">{_time(at)}</text>'
@@ -230,7 +251,7 @@ _HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}
  role="img" aria-label="The timeline of a container: engine, programs, cgroups, and what each CPU sends and runs">
 <style>svg{{background:#fff;color:#333}} text{{font:12px sans-serif;fill:#333}}
 .title{{font-weight:bold;font-size:14px}}
-.in{{fill:#000;font-size:11px}} .arrow{{stroke:#000;stroke-width:1}}</style>
+.in{{fill:#000;font-size:11px}} .on{{fill:#fff;font-size:11px}} .arrow{{stroke:#000;stroke-width:1}}</style>
 <defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">
 <path d="M0 0L8 4L0 8z"/></marker></defs>
 <rect width="{width}" height="{height}" fill="#fff"/>"""
