@@ -43,10 +43,11 @@ def trace(config_path: Path | None, sets: tuple[str, ...], containers: int, out:
     https://ui.perfetto.dev or in chrome://tracing; nothing is uploaded. Needs root and Linux 6.5 or later. Its
     containers are removed at the end.
 
-    Exit status: 0, or 4 if events were lost or the timeline and the count differ.
+    Exit status: 0, or 4 if the trace is not complete: events were lost, the timeline and the count differ, a container
+    or the positive control failed.
     """
-    if str(out) != "-" and not os.access(out.parent, os.W_OK):
-        raise ConfigError(f"{out.parent} cannot be written", "choose another file with --out")
+    if str(out) != "-" and not os.access(out if out.exists() and not out.is_file() else out.parent, os.W_OK):
+        raise ConfigError(f"{out} cannot be written", "choose another file with --out")
     made = _made(config_path, sets, containers)
     _write(out, made.content)
     for line in _lines(made, out):
@@ -71,7 +72,10 @@ def _write(out: Path, content: bytes) -> None:
         sys.stdout.buffer.write(content)
         return
     try:
-        write_private(out, content)
+        if out.exists() and not out.is_file():  # a pipe or a device: renaming over it would replace it
+            out.write_bytes(content)
+        else:
+            write_private(out.resolve(), content)
     except OSError as error:
         raise OutputError(f"cannot write {out} ({error.strerror})", "choose another file with --out") from error
 

@@ -51,6 +51,7 @@ class Tracks:
     left_out: Collection[int] = ()
     frames: StackFrames = field(default_factory=StackFrames)
     _arrow: Iterator[int] = field(default_factory=lambda: count(1))
+    _meanings: dict[tuple[int, int], tuple[dict[str, Any], bool]] = field(default_factory=dict)
 
     def all(self) -> list[TimelineTrack]:
         """Every track, in the order in which they are shown."""
@@ -177,25 +178,32 @@ class Tracks:
 
     def _described(self, call: Call) -> tuple[dict[str, Any], int | None]:
         event, requests = call.sent, len(call.requests)
-        function, stack = self.recording.function(event.func), self.recording.stack(event.stack)
-        found = attribute(function, stack)
-        args: dict[str, Any] = {
-            "reason": found.reason,
-            "origin": found.origin.value,
-            "path": found.path.value,
-            "function": function,
-            "asked in": top_of_stack(stack) or "not known: no stack",
-            "task": task_name(event.comm),
-        }
+        stack = self.recording.stack(event.stack)
+        meaning, on_path = self._meaning(event)
+        args = meaning | {"task": task_name(event.comm)}
         if call.multi:
-            args["targets"] = requests
-            args["stack"] = " < ".join(stack)
-            broadcast = requests >= broadcast_targets(len(self.recording.cpus)) and not mask_follows_task(function)
-            if broadcast:
-                args["broadcast"] = True
-                args["creation path"] = on_creation_path(found.origin, found.path)
+            args |= {"targets": requests, "stack": " < ".join(stack)}
+            enough = requests >= broadcast_targets(len(self.recording.cpus))
+            if enough and not mask_follows_task(meaning["function"]):
+                args |= {"broadcast": True, "creation path": on_path}
+            if not call.begun:
+                args["begin"] = "not listed: only the rest of a call"
         if event.flags & UNDER_SLAB_MUTEX:
             args["under slab_mutex"] = True
-        if call.multi and not call.begun:
-            args["begin"] = "not listed: only the rest of a call"
         return args, self.frames.of(stack)
+
+    def _meaning(self, event: TraceEvent) -> tuple[dict[str, Any], bool]:
+        """What function and stack mean, and whether that is the creation path."""
+        known = self._meanings.get((event.func, event.stack))
+        if known is None:
+            function, stack = self.recording.function(event.func), self.recording.stack(event.stack)
+            found = attribute(function, stack)
+            meaning = {
+                "reason": found.reason,
+                "origin": found.origin.value,
+                "path": found.path.value,
+                "function": function,
+                "asked in": top_of_stack(stack) or "not known: no stack",
+            }
+            known = self._meanings[event.func, event.stack] = meaning, on_creation_path(found.origin, found.path)
+        return known

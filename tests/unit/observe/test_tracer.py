@@ -61,7 +61,9 @@ class Refusing:
     ("missing", "words"),
     [("", "it refused the probe or its ring buffer, which needs 5.8"), ("csd_function_entry", "csd_function_entry")],
 )
-def test_a_kernel_that_lacks_a_part_is_told_apart(monkeypatch: pytest.MonkeyPatch, missing: str, words: str) -> None:
+def test_the_error_names_the_part_that_the_kernel_lacks(
+    monkeypatch: pytest.MonkeyPatch, missing: str, words: str
+) -> None:
     monkeypatch.setattr(tracer, "BpfObject", Refusing)
     monkeypatch.setattr(tracer, "Ring", lambda *_: None)
     monkeypatch.setattr(tracer, "learn_comm_offset", lambda: 0)

@@ -16,7 +16,7 @@ def test_a_complete_trace_has_the_counts_of_the_bill() -> None:
     assert (facts["calls_on_timeline"], facts["calls_on_bill"], facts["complete"]) == (1, 1, True)
 
 
-def test_a_difference_that_losses_explain_is_told_from_one_that_they_do_not() -> None:
+def test_losses_explain_a_difference_only_as_far_as_they_reach() -> None:
     events = call(5_000, SYNC, [1, 2])
     lost = Losses(calls=1, by_kind={Kind.REQUEST: 2})
     explained = make_trace(recording(events, calls=2, requests=4, losses=lost)).faults
@@ -34,7 +34,7 @@ def test_a_difference_that_losses_explain_is_told_from_one_that_they_do_not() ->
     ]
 
 
-def test_more_lost_calls_than_missing_ones_explain_nothing_too_many() -> None:
+def test_a_skipped_request_explains_no_call() -> None:
     events = [*call(5_000, SYNC, [1, 2]), *call(8_000, SYNC, [1, 2])]
     (lost, calls) = make_trace(recording(events, calls=1, requests=4, losses=Losses(skipped=1))).faults
     assert "sent by an interrupt while the probe ran" in lost
