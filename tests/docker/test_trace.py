@@ -67,8 +67,10 @@ def test_a_healthy_container_is_drawn_from_create_to_remove(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not V1_LIMIT.exists(), reason="the kmem TCP limit exists only on cgroup v1")
-def test_each_containers_static_key_is_a_slice_on_every_cpu(tmp_path: Path) -> None:
-    done, read = traced(tmp_path / "trace.json", 3, "--set", "workload.kmem_tcp_limit_bytes=33554432")
+def test_each_containers_static_key_is_a_slice_on_every_cpu() -> None:
+    """Standard output takes the file alone."""
+    done = kickwatch("trace", "--containers", "3", "--out", "-", "--set", "workload.kmem_tcp_limit_bytes=33554432")
+    read = read_trace(done.out.encode())
     agrees(done, read)
     guilty = [call for call in read.named("call") if call["args"].get("creation path")]
     assert guilty
@@ -84,11 +86,7 @@ def test_each_containers_static_key_is_a_slice_on_every_cpu(tmp_path: Path) -> N
     assert 0 in hit
 
 
-def test_standard_output_takes_the_file_alone() -> None:
-    done = kickwatch("trace", "--containers", "1", "--out", "-")
-    agrees(done, read_trace(done.out.encode()))
-
-
+@pytest.mark.long
 def test_an_interrupted_trace_leaves_nothing_and_writes_nothing(tmp_path: Path) -> None:
     before, out = leftovers(), tmp_path / "trace.json"
     running = start("trace", "--containers", "20", "--out", str(out))
@@ -100,6 +98,7 @@ def test_an_interrupted_trace_leaves_nothing_and_writes_nothing(tmp_path: Path) 
     assert leftovers() == before
 
 
+@pytest.mark.long
 def test_what_a_killed_trace_leaves_the_next_run_removes(tmp_path: Path) -> None:
     before, out = leftovers(), tmp_path / "trace.json"
     running = start("trace", "--containers", "20", "--out", str(out))

@@ -184,7 +184,7 @@ static __always_inline int on_target(struct bpf_raw_tracepoint_args *ctx, __u32 
 {
 	struct trace_event *event;
 
-	if (!if_on())
+	if (!ctx->args[1] || !if_on()) /* without a csd a CPU runs it for itself: nothing was sent */
 		return 0;
 	event = begin_event(kind);
 	if (!event)
