@@ -17,12 +17,17 @@ _ENGINES = matcher(
 )
 
 
-_OURS = matcher("workload")  # in our containers; a process of that name elsewhere is not ours
+_OURS = matcher("workload kw-barrier")  # its second name is that at its barrier
 
 
 def task_name(comm: str) -> str:
     """The name, or UNNAMED for a program that is neither the kernel's nor an engine's."""
     return comm if _KERNEL.match(comm) or _OURS.match(comm) or is_engine(comm) else UNNAMED
+
+
+def is_ours(comm: str) -> bool:
+    """True for the program that kickwatch runs in its containers. Another program may have that name."""
+    return _OURS.match(comm) is not None
 
 
 def is_engine(comm: str) -> bool:

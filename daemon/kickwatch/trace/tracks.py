@@ -16,7 +16,7 @@ from kickwatch.trace.lanes import Slice, lanes
 from kickwatch.trace.recording import Recording
 from kickwatch.trace.requests import Call, TracedRequest
 from kickwatch.trace.stack_frames import StackFrames
-from kickwatch.trace.tasks import is_engine, task_name
+from kickwatch.trace.tasks import is_engine, is_ours, task_name
 
 CONTAINERS, PROGRAMS, MUTEX = "containers", "programs of the engine and the containers", "slab_mutex"
 
@@ -85,7 +85,7 @@ class Tracks:
     def _programs(self) -> Iterator[TimelineTrack]:
         by_pid: dict[int, list[TraceEvent]] = defaultdict(list)
         for event in sorted(self.recording.events, key=lambda each: each.at_ns):
-            if event.kind in (Kind.EXEC, Kind.END) and (is_engine(event.comm) or event.pid in self.recording.own_pids):
+            if event.kind in (Kind.EXEC, Kind.END) and (is_engine(event.comm) or self._container_of(event) is not None):
                 by_pid[event.pid].append(event)
         slices = [program for pid, events in by_pid.items() for program in self._lifetimes(pid, events)]
         for number, lane in enumerate(lanes(slices), 1):
@@ -98,11 +98,22 @@ class Tracks:
             if event.kind != Kind.EXEC:
                 continue
             args: dict[str, Any] = {"pid": pid}
-            if pid in self.recording.own_pids:
-                args["container"] = self.recording.own_pids[pid]
+            container = self._container_of(event)
+            if container is not None:
+                args["container"] = container
             if following is None:
                 args["end"] = "not seen: it still ran"
             yield Slice(event.comm, event.at_ns, following.at_ns if following else self._end_ns, "process", args)
+
+    def _container_of(self, event: TraceEvent) -> int | None:
+        """The container in which the process runs; None for none of ours.
+
+        Our own program may end before its cgroup was looked at. Its name, and when it ran, tell the container, too.
+        """
+        if event.pid in self.recording.own_pids or not is_ours(event.comm):
+            return self.recording.own_pids.get(event.pid)
+        lives = {step.container: step for step in self.recording.steps if step.name == "start"}
+        return max((index for index, start in lives.items() if start.began_ns <= event.at_ns), default=None)
 
     @property
     def _end_ns(self) -> int:

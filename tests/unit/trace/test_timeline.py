@@ -1,7 +1,7 @@
 """The file that a recording becomes, read by the rules of the format."""
 
 from kickwatch.observe.trace_events import UNDER_SLAB_MUTEX, Kind, TraceEvent
-from kickwatch.trace.recording import Recording
+from kickwatch.trace.recording import Recording, Step
 from kickwatch.trace.summary import make_trace
 from kickwatch.trace.tasks import UNNAMED
 from recordings import CONTAINER_ID, RCU, SHOOTDOWN, STACKS, SYNC, WAKEUP, call, event, ran, recording, sent
@@ -118,6 +118,21 @@ def test_steps_programs_and_cgroups_of_ours_are_shown_and_no_others() -> None:
     content = make_trace(made).content
     for private in (b"secret", b"customer", CONTAINER_ID.encode()):
         assert private not in content
+
+
+def test_our_program_is_in_the_container_that_was_started_last() -> None:
+    """Also if it ended before its cgroup could be looked at. Before the first start it is none of ours."""
+    steps = [Step(index, name, at, at + 100) for index, name, at in ((0, "start", 2_000), (1, "start", 6_000))]
+    events = [
+        event(kind, at_ns, pid=pid, tid=pid, comm=comm)
+        for pid, began in ((40, 1_500), (50, 2_500), (60, 6_500))
+        for kind, at_ns, comm in ((Kind.EXEC, began, "workload"), (Kind.END, began + 200, "kw-barrier"))
+    ]
+    read = drawn(recording(events, steps=steps))
+    assert [(one["name"], one["dur"], one["args"]["container"]) for one in read.named("process")] == [
+        ("workload", 0.2, 0),
+        ("workload", 0.2, 1),
+    ]
 
 
 def test_the_sender_of_a_request_is_named_only_if_it_is_the_kernels_or_an_engines() -> None:
