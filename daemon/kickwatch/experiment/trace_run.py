@@ -18,6 +18,7 @@ from kickwatch.experiment.rig import Rig
 from kickwatch.experiment.traced_engine import TracedEngine
 from kickwatch.model import Container, WindowKind
 from kickwatch.node import kernel
+from kickwatch.node.cgroups import reclaim
 from kickwatch.node.housekeeping import leave_isolated_cpus
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.lock import NodeLock
@@ -76,6 +77,7 @@ class _TraceRun:
             await asyncio.sleep(_AFTER_S)
             after, last = await self._edge()
             await asyncio.sleep(_MARGIN_S)
+        await self._reclaim()
         return Recording(
             events=[event_of(record) for record in self.tracer.records],
             steps=engine.steps,
@@ -95,6 +97,11 @@ class _TraceRun:
             waits_known=observatory.slab_mutex_known,
             notes=observatory.losses,
         )
+
+    async def _reclaim(self) -> None:
+        """Free our dying memcgs, as a trial does: they would keep static keys on. It makes each CPU drain its lists."""
+        if not self.rig.observatory.isolated_cpus:
+            _ = await asyncio.to_thread(reclaim, self.rig.setup.parent_memcg)
 
     def _stacks(self) -> Callable[[int], tuple[str, ...]]:
         """The names of every listed stack, read while the probe is still loaded."""
