@@ -36,9 +36,10 @@ def checked(words: list[str]) -> None:
 def _checked_command(name: str, arguments: list[str]) -> None:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    mentioned = not arguments and any(isinstance(one, click.Argument) and one.required for one in command.params)
-    try:  # a command that is only named lacks its argument
-        context = command.make_context(name, ["FILE"] if mentioned else list(arguments))
+    needed = [one for one in command.params if one.required]
+    words = [word for one in needed for word in ((one.opts[0], "FILE") if isinstance(one, click.Option) else ("FILE",))]
+    try:  # a command that is only named lacks what it needs
+        context = command.make_context(name, list(arguments) or words)
     except click.exceptions.Exit:  # --help
         return
     load(None, context.params.get("sets") or ())
