@@ -48,7 +48,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "workload",
     },
 }
-MAY_IMPORT["service"] = set(MAY_IMPORT) - {"native", "report", "simulate", "trace"}
+MAY_IMPORT["terminal"] = {
+    *{"attribution", "configuration", "detect", "errors", "experiment", "journal", "model", "outlets", "process"},
+    "report",
+}
+MAY_IMPORT["service"] = set(MAY_IMPORT) - {"native", "report", "simulate", "terminal", "trace"}
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = {"commands", "errors", "journal", "process"}
 MAY_IMPORT["__main__"] = {"cli"}
