@@ -2,3 +2,7 @@
 
 Imports `process` alone: most other rooms log, so it stands below them.
 """
+
+from kickwatch.journal import structlog_alone
+
+structlog_alone.load()
