@@ -10,10 +10,10 @@ _RICH = "rich"
 
 def load() -> None:
     """Import structlog; an `import rich` meanwhile fails as if it were not installed (see `sys.modules`)."""
-    if _RICH in sys.modules:  # somebody draws: nothing is left to save
-        return
+    loaded = {name: sys.modules.pop(name) for name in [_RICH] if name in sys.modules}
     sys.modules[_RICH] = None  # type: ignore[assignment]
     try:
         import structlog  # noqa: F401, PLC0415
     finally:
         del sys.modules[_RICH]
+        sys.modules |= loaded
