@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kickwatch.model import Disturbance
 from kickwatch.node import kernel
+from kickwatch.node.processes import start_ticks
 from kickwatch.node.roots import HOST, HostRoots
 
 _SUSPENDED_NS = 500_000_000
@@ -69,8 +70,4 @@ def engine_process(engine_socket: Path, proc: Path = HOST.proc) -> tuple[int, in
     except OSError:
         return (0, 0)
     pid = struct.unpack("3i", credentials)[0]
-    try:
-        fields = (proc / str(pid) / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return (pid, 0)
-    return (pid, int(fields[19]))  # starttime, field 22 of proc_pid_stat(5); the name before it may contain anything
+    return (pid, start_ticks(pid, proc) or 0)

@@ -13,6 +13,7 @@ from kickwatch.journal.remark import Remark
 from kickwatch.model import Condition, Trial
 from kickwatch.node.pressure import Cause
 from kickwatch.outlets.belief import Belief
+from kickwatch.outlets.live_status import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,13 @@ class Beat(OutletEvent):
     doing: str
     engine_lost: bool
     budget_unwritten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressOpened(OutletEvent):
+    """The first session starts. `look` returns how far the daemon is, for outlets that ask during a trial."""
+
+    look: Callable[[], Progress]
 
 
 # --- evidence and observers

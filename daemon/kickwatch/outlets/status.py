@@ -9,6 +9,7 @@ from kickwatch.errors import KickwatchError
 from kickwatch.model import Condition
 from kickwatch.node.lock import LOCK_PATH
 from kickwatch.node.roots import HOST
+from kickwatch.outlets.live_status import Progress, Rates, StreamStatus, TrialStatus
 from kickwatch.process.atomic_file import write_whole
 
 STATUS_PATH = HOST.run / "kickwatch" / "status.json"
@@ -19,7 +20,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     `reasons`: why the condition is unknown. `verdict_age_s`: since a trial last established something, at the time of
     the update; None before the first that did. `more_containers`: containers without broadcasts still needed for
-    `quiet`.
+    `quiet`. `start_ticks`: when the process started, in clock ticks since boot (proc_pid_stat(5)).
+
+    From `started_unix_s` on the keys are missing from the file of an earlier version. `trial`: the newest valid one;
+    `void_trial`: the newest one, if it is void.
     """
 
     schema: int = 1
@@ -35,6 +39,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     verdict_age_s: float | None = None
     more_containers: int | None = None
+    started_unix_s: float | None = None
+    start_ticks: int | None = None
+    control_passed: bool | None = None
+    progress: Progress | None = None
+    streams: dict[str, StreamStatus] | None = None
+    rates: Rates | None = None
+    trial: TrialStatus | None = None
+    void_trial: TrialStatus | None = None
 
 
 def write(status: Status, path: Path = STATUS_PATH) -> None:

@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from kickwatch.configuration.limits import DAY_S, BudgetWindow, limits_of, require_fits, windows
+from kickwatch.configuration.limits import DAY_S, HOUR_S, BudgetWindow, limits_of, require_fits, windows
 from kickwatch.configuration.types import BudgetConfig
 from kickwatch.process.atomic_file import write_over, write_whole
 
@@ -84,6 +84,18 @@ class Budget:
         self._now_is(at_s)
         waits = [self._wait_for(window, at_s, containers) for window in self._windows]
         return max((*waits, self._wait_for_cpu(at_s, cpu_s, since_s)), key=lambda wait: wait.seconds)
+
+    def used(self, at_s: float) -> tuple[tuple[str, int, int | None], ...]:
+        """(window, containers in it, the most allowed) for the last hour and the last day; None is no limit."""
+        self._now_is(at_s)
+        given = (
+            ("hour", HOUR_S, self.limits.containers_per_hour),
+            ("day", DAY_S, self.limits.containers_per_day),
+        )
+        return tuple(
+            (name, sum(count for spent_s, count in self._spent if spent_s + length_s > at_s), most)
+            for name, length_s, most in given
+        )
 
     def _now_is(self, at_s: float) -> None:
         """Drop charges older than a day. A charge in the future, from before the clock was set back, counts as now.

@@ -12,6 +12,7 @@ from kickwatch.configuration.types import Config
 from kickwatch.history.history import History
 from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.trouble import TroubleLog
+from kickwatch.outlets.live_status import BudgetSpent, BudgetStatus
 from kickwatch.service.budget import FILE, Budget, BudgetWait, Spent, load_spent, save_spent
 
 _READ_EVERY_S = 60.0
@@ -85,6 +86,19 @@ class BudgetLedger:
             self._readings.popleft()
         since_s, before_s = self._readings[0]
         return self._budget.wait_s(now_s, containers, 0.0 if self._no_trial_yet else cpu_s - before_s, since_s)
+
+    def status(self) -> BudgetStatus:
+        """What is spent, for the status file. The CPU share is that of the last hour, or since the daemon started."""
+        now_s, (since_s, before_s) = self._now_s(), self._readings[0]
+        elapsed_s = now_s - since_s
+        return BudgetStatus(
+            preset=self._budget.config.preset.value,
+            containers=tuple(
+                BudgetSpent(window=window, used=used, most=most) for window, used, most in self._budget.used(now_s)
+            ),
+            cpu_share=round((self._cpu_s() - before_s) / elapsed_s, 5) if elapsed_s > 0 else None,
+            cpu_share_most=self._budget.limits.cpu_share,
+        )
 
     async def charge(self, containers: int) -> None:
         """Persist the charge before starting containers, so a crash loop cannot exceed the budget."""

@@ -30,6 +30,7 @@ from kickwatch.service.drain import Drain
 from kickwatch.service.engine_backoff import EngineBackoff
 from kickwatch.service.evidence import Evidence
 from kickwatch.service.heartbeat import Heartbeat
+from kickwatch.service.live_rates import LiveRates
 from kickwatch.service.node_experiments import NodeExperiments
 from kickwatch.service.node_guard import NodeGuard
 from kickwatch.service.parts import Parts
@@ -69,7 +70,8 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, shutdow
         leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
         armed = await arm(config, keep=await asyncio.to_thread(drives_runtime, config))
         stack.callback(armed.close)
-        outlets = Outlets([PrometheusOutlet(armed.observatory), JournalOutlet(), SummaryOutlet(), StatusFileOutlet()])
+        status_file = StatusFileOutlet(rates=LiveRates(armed.observatory).read)
+        outlets = Outlets([PrometheusOutlet(armed.observatory), JournalOutlet(), SummaryOutlet(), status_file])
         stack.push_async_callback(outlets.close)
         await outlets.start(config)
         parts = await _parts(

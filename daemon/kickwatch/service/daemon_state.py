@@ -13,7 +13,8 @@ from kickwatch.workload.engine_choice import EngineNames
 class DaemonState:
     """Sessions read it and write it; nothing is copied from one session to the next.
 
-    `due_s`: monotonic time from which the next trial is due. `trials`: how many to make in all, None for no limit.
+    `due_s`: monotonic time from which the next trial is due; `budget_until_s`: until when the budget blocks it, as last
+    looked. `trial_since_s`: when the trial under way began. `trials`: how many to make in all, None for no limit.
     `swept`: the containers that a killed kickwatch left are removed. `engine`: the one that answered last.
     """
 
@@ -23,6 +24,8 @@ class DaemonState:
     trials: int | None = None
     trials_begun: int = 0
     due_s: float = 0.0
+    budget_until_s: float = 0.0
+    trial_since_s: float | None = None
     swept: bool = False
     engine: EngineInfo | None = None
 

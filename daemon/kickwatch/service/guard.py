@@ -5,12 +5,14 @@ threshold (below it by `resume_share`, or above it if it is a minimum) for `resu
 nothing changes. A missing reading begins no pause, and a pause that it caused does not end without it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
 from kickwatch.configuration.types import GuardConfig, Preset
 from kickwatch.node.pressure import Cause, Pressure
+from kickwatch.outlets.live_status import GuardReading
 
 MADE_BY_CHURN = frozenset({Cause.CPU_PRESSURE, Cause.IO_PRESSURE, Cause.LOAD})  # `stress` causes these on purpose
 _FLOORS = frozenset({Cause.MEMORY, Cause.DISK})
@@ -138,6 +140,22 @@ class Guard:
             lasted_s=lasted_s,
             what=", ".join(parts),
         )
+
+
+def shown_readings(pressure: Pressure, limits: Iterable[Threshold]) -> tuple[GuardReading, ...]:
+    """Every figure that has a limit, for the status file."""
+    read = readings(pressure)
+    return tuple(
+        GuardReading(
+            name=_TEXTS[one.cause][0],
+            value=None if (value := read[one.cause]) is None else round(float(value), 2),
+            limit=one.limit,
+            unit=_TEXTS[one.cause][2].strip(),
+            floor=one.cause in _FLOORS,
+            exceeded=value is not None and one.exceeded(value),
+        )
+        for one in limits
+    )
 
 
 def readings(pressure: Pressure) -> dict[Cause, float | None]:

@@ -19,7 +19,7 @@ class Schedule:
         self._config = config
         self._parts = parts
         self._state = parts.state
-        self._budget_until_s = 0.0
+        self._state.budget_until_s = 0.0  # the limits may be others now
         self._budget_text = ""
 
     def rest(self) -> None:
@@ -49,13 +49,13 @@ class Schedule:
         poll_s, now_s = self._config.guard.poll_s, self._parts.now_s()
         if by := await self._state.drain.look():
             return poll_s, drained_text(by)
-        if (pause_s := max(self._state.due_s, self._budget_until_s) - now_s) > 0:
+        if (pause_s := max(self._state.due_s, self._state.budget_until_s) - now_s) > 0:
             return pause_s, self._budget_text or "between two trials"
         wait = self._parts.ledger.wait(self._config.workload.containers_per_trial)
         if wait.seconds > 0:
             # Each look costs CPU time. Looks in quick succession could cost more than the budget's CPU share grants.
             pause_s = max(wait.seconds, poll_s)
-            self._budget_until_s, self._budget_text = self._after(pause_s), f"budget: {wait.why}"
+            self._state.budget_until_s, self._budget_text = self._after(pause_s), f"budget: {wait.why}"
             return pause_s, self._budget_text
         self._budget_text = ""
         pressed = await self._pressed(rig)

@@ -16,11 +16,12 @@ from kickwatch.configuration.types import Config
 from kickwatch.errors import ConfigError, KickwatchError
 from kickwatch.journal.remark import losses
 from kickwatch.node import kernel
-from kickwatch.outlets.events import ConfigWarning, Reloaded, ReloadRefused, Started
+from kickwatch.outlets.events import ConfigWarning, ProgressOpened, Reloaded, ReloadRefused, Started
 from kickwatch.outlets.outlet import Outlets
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
 from kickwatch.service.parts import Parts
+from kickwatch.service.progress import progress_of
 from kickwatch.service.session import ExperimentSession, PassiveSession
 from kickwatch.workload.engine_choice import check_oci
 
@@ -46,6 +47,7 @@ class Service:
         parts.state.due_s = parts.now_s() + parts.draw() * spread_s  # nodes that booted together start apart
         parts.heartbeat.configure(self.config)
         parts.heartbeat.ready()
+        await parts.report(ProgressOpened(lambda: progress_of(self.config, parts)))
         try:
             await self._run_sessions()
         finally:

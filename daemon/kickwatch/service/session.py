@@ -121,6 +121,7 @@ class ExperimentSession(Session):
         await parts.ledger.charge(containers)
         run = rig.trial(containers, parts.step, self._state.trials_begun)
         self._state.trials_begun += 1
+        self._state.trial_since_s = parts.now_s()
         try:
             trial = await parts.switches.unless_drained(run.run(), _DRAIN_POLL_S)
         except DrainedError:
@@ -132,6 +133,7 @@ class ExperimentSession(Session):
             await run_shielded(parts.watch.take(trial))
             await parts.report(Reaped(await rig.tidy()))
         finally:  # also after a drain, a signal, or without an engine
+            self._state.trial_since_s = None
             await run_shielded(parts.ledger.correct(run.begun))
         await parts.watch.remark((*losses(parts.experiments.losses), *run.remarks))
         self._schedule.rest()
