@@ -19,6 +19,7 @@ COMMANDS = {
     "trial": ("trial:trial", "Run one experiment now; print its figures and the verdict."),
     "trace": ("trace:trace", "Draw the lives of a few containers on a timeline, for Perfetto."),
     "status": ("status:status", "Show the running daemon's verdict and what it is doing."),
+    "watch": ("watch:watch", "Show the running daemon live."),
     "reproduce": ("reproduce:reproduce", "Run the test published in 2017, on bare memory cgroups."),
     "doctor": ("doctor:doctor", "Check what this node supports, and how to fix what it lacks."),
     "report": ("report:report", "Tables, plots and a bug report from the history."),

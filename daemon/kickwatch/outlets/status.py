@@ -1,6 +1,8 @@
-"""The file with what a running daemon believes and does: written by the daemon, read by `kickwatch status`."""
+"""The file with what a running daemon believes and does: it writes it, `kickwatch status` and `watch` read it."""
 
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -8,11 +10,13 @@ import msgspec
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Condition
 from kickwatch.node.lock import LOCK_PATH
+from kickwatch.node.processes import start_ticks
 from kickwatch.node.roots import HOST
 from kickwatch.outlets.live_status import Progress, Rates, StreamStatus, TrialStatus
 from kickwatch.process.atomic_file import write_whole
 
 STATUS_PATH = HOST.run / "kickwatch" / "status.json"
+_WAIT = "wait a moment: a daemon that is starting, or a single experiment, has not written it"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,28 +60,77 @@ def write(status: Status, path: Path = STATUS_PATH) -> None:
         write_whole(path, msgspec.json.encode(status), 0o644)
 
 
+class Presence(StrEnum):
+    """Whether a daemon runs. `other`: a kickwatch that has not written the file: a daemon that starts, or a trial."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One look at the daemon. `status`: the file as it is, of a daemon that no longer runs unless it is RUNNING.
+
+    `holder`: the process that holds the node's lock. `why`: why there is no status, and what to do.
+    """
+
+    presence: Presence
+    status: Status | None
+    holder: int | None = None
+    why: KickwatchError | None = None
+
+
+def look(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = HOST.proc) -> Sight:
+    """Read the file, and find out whether the daemon that wrote it runs. Takes no lock, writes nothing, never raises.
+
+    The file outlives its daemon. So the process that holds the node's lock must be the one that wrote the file: it has
+    the same start time, in whichever pid namespace.
+    """
+    holder = _holder(lock, proc)
+    status, why = _read(path)
+    if holder is None:
+        return Sight(Presence.STOPPED, status, why=why)
+    if status is None or not _wrote(status, holder, proc):
+        return Sight(Presence.OTHER, status, holder, why)
+    return Sight(Presence.RUNNING, status, holder)
+
+
 def read(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = HOST.proc) -> Status:
     """The status of the running daemon. Raises KickwatchError if none runs, whatever a dead one left behind."""
-    if not _is_held(lock, proc):
+    sight = look(path, lock, proc)
+    if sight.presence is Presence.STOPPED:
         raise KickwatchError("no kickwatch runs on this node", "start it: systemctl start kickwatch")
+    if sight.why is not None:
+        raise sight.why
+    if sight.status is None or sight.presence is Presence.OTHER:
+        raise KickwatchError(f"the kickwatch that runs (pid {sight.holder}) has not written {path}", _WAIT)
+    return sight.status
+
+
+def _read(path: Path) -> tuple[Status | None, KickwatchError | None]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Status)
+        return msgspec.json.decode(path.read_bytes(), type=Status), None
     except OSError as error:
-        what = f"{path} cannot be read ({error.strerror})"
-        remedy = "wait a moment: a daemon that is starting, or a single experiment, has not written it"
-        raise KickwatchError(what, remedy) from error
+        return None, KickwatchError(f"{path} cannot be read ({error.strerror})", _WAIT)
     except msgspec.DecodeError as error:
         what = f"{path} cannot be parsed ({error})"
-        raise KickwatchError(what, "run the kickwatch command of the daemon's version") from error
+        return None, KickwatchError(what, "run the kickwatch command of the daemon's version")
 
 
-def _is_held(lock: Path, proc: Path) -> bool:
-    """Whether a process holds the node's lock. Trying to take it could keep a daemon from starting at that moment."""
+def _wrote(status: Status, holder: int, proc: Path) -> bool:
+    """Whether this process wrote the file. The file of an earlier version has the pid alone."""
+    ticks = start_ticks(holder, proc) if status.start_ticks is not None else None
+    return holder == status.pid if ticks is None else ticks == status.start_ticks
+
+
+def _holder(lock: Path, proc: Path) -> int | None:
+    """The process that holds the node's lock. Trying to take it could keep a daemon from starting at that moment."""
     try:
         inode = lock.stat().st_ino
         locks = (proc / "locks").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return False
+        return None
     # `1: FLOCK  ADVISORY  WRITE 4574 00:19:1234 0 EOF`, proc_locks(5)
     held = [line.split() for line in locks.splitlines() if "FLOCK" in line and "->" not in line]
-    return any(len(words) > 5 and words[5].endswith(f":{inode}") for words in held)
+    return next((int(words[4]) for words in held if len(words) > 5 and words[5].endswith(f":{inode}")), None)

@@ -31,6 +31,7 @@ from kickwatch.outlets.events import (
     EngineLost,
     EvidenceOpened,
     GuardCalm,
+    ProgressOpened,
     GuardPaused,
     PausePhase,
     Reaped,
@@ -45,7 +46,7 @@ from kickwatch.outlets.outlet import Outlets
 from kickwatch.process.signals import TERMINATION, Shutdown, until_signalled
 from kickwatch.service.service import Service
 
-QUIETLY = (Beat, GuardCalm, TrialsOff, Reaped)
+QUIETLY = (Beat, GuardCalm, ProgressOpened, TrialsOff, Reaped)
 REFUSED_READING = ObserveError("BPF map cells: lookup failed (EPERM)", "CAP_BPF")
 
 
