@@ -42,7 +42,7 @@ def text_of(status: Status, now_unix_s: float) -> str:
     if status.verdict_age_s is not None:
         lines.append(words.confirmed(status, now_unix_s))
     if status.progress is not None:
-        lines.append(f"next trial: {words.next_trial(status.progress, ago_s)}")
+        lines.append(words.next_trial(status.progress, ago_s))
     if status.more_containers:
         lines.append(words.needed(status))
     lines += [f"alert: {condition} ({', '.join(streams)})" for condition, streams in status.alerts.items()]

@@ -88,15 +88,15 @@ def late(status: Status, now_unix_s: float) -> bool:
 
 
 def next_trial(progress: Progress | None, since_update_s: float) -> str:
-    """When the next trial begins, or what it waits for."""
+    """When the next trial begins, or what it waits for; during a trial how long that has been running."""
     if progress is None:
-        return EARLIER_VERSION
+        return f"next trial: {EARLIER_VERSION}"
     if progress.mode == "passive":
-        return "none: passive mode starts no containers"
+        return "no trials: passive mode starts no containers"
     if progress.trial_since_s is not None:
-        running_s = progress.trial_since_s + since_update_s
-        return f"after trial {progress.trials_begun} of this daemon, which has been running for {duration(running_s)}"
-    return _waiting(progress, since_update_s)
+        running_s = duration(progress.trial_since_s + since_update_s)
+        return f"running for {running_s}, trial {progress.trials_begun} of this daemon"
+    return f"next trial {_waiting(progress, since_update_s)}"
 
 
 def _waiting(progress: Progress, since_update_s: float) -> str:
@@ -106,11 +106,11 @@ def _waiting(progress: Progress, since_update_s: float) -> str:
         case Waiting.ENGINE:
             return "when a container engine answers"
         case Waiting.GUARD:
-            return "when the node is calm again (guard, below)"
+            return "when the node is calm again"
     if progress.next_trial_in_s is None:
         return NOT_KNOWN
     left_s = progress.next_trial_in_s - since_update_s
-    when = f"in {duration(left_s)}" if left_s >= 1 else "now"
+    when = f"in {duration(left_s)}" if left_s >= 1 else "due now"
     return f"{when}, when the budget allows it" if progress.waits_for is Waiting.BUDGET else f"{when} at the earliest"
 
 
@@ -139,15 +139,10 @@ def budget(status: BudgetStatus | None) -> str:
     """Containers of the last hour and day, and the CPU share."""
     if status is None:
         return EARLIER_VERSION
-    parts = [
-        f"{one.used} of {one.most} containers in the last {one.window}"
-        if one.most is not None
-        else f"{one.used} containers in the last {one.window} (no limit)"
-        for one in status.containers
-    ]
+    spent = [f"{one.used}/{one.most or 'no limit'} in the last {one.window}" for one in status.containers]
     share = NOT_KNOWN if status.cpu_share is None else f"{100 * status.cpu_share:.2g} %"
     most = "no limit" if status.cpu_share_most is None else f"limit {100 * status.cpu_share_most:.10g} %"
-    return ", ".join([*parts, f"{share} of a CPU ({most})"])
+    return f"containers {', '.join(spent)}; CPU {share} ({most})"
 
 
 def slab_mutex(trial: TrialStatus | None, rates: Rates | None) -> str:

@@ -76,9 +76,7 @@ def _head(view: View, status: Status, columns: int) -> list[Text]:
     if words.late(status, now_s):
         what = f"NO NEWS for {words.duration(ago_s)}: the daemon is stuck, or the node is busy. Figures are as old."
         lines += wrapped([what], columns, 2, BAD)
-    lines += wrapped([f"now: {status.doing}"], columns, 2)
-    lines.append(text(f"next trial: {words.next_trial(status.progress, ago_s)}"))
-    return lines
+    return [*lines, *wrapped([f"now: {status.doing}; {words.next_trial(status.progress, ago_s)}"], columns, 3)]
 
 
 def _identity(view: View, status: Status, columns: int) -> Text:
@@ -105,10 +103,7 @@ def _foot(status: Status, columns: int) -> list[Text]:
     """What is always there, whatever the height."""
     rows = wrapped([f"slab_mutex: {words.slab_mutex(status.trial, status.rates)}"], columns, 2)
     progress = status.progress
-    rows += wrapped([f"budget: {words.budget(progress.budget if progress is not None else None)}"], columns, 2)
-    trials = f"evidence: {status.trials} trials, {status.containers} containers"
-    control = {True: "passed", False: "FAILED", None: words.NOT_KNOWN}[status.control_passed]
-    return [*rows, text(f"{trials}; control of the observers: {control}")]
+    return rows + wrapped([f"budget: {words.budget(progress.budget if progress is not None else None)}"], columns, 2)
 
 
 def _without_daemon(view: View, columns: int) -> list[Text]:
@@ -156,15 +151,24 @@ def _at(unix_s: float) -> str:
 
 
 def _stacked(stack: Sequence[Part], space: int | None) -> list[Text]:
-    """The parts one below the other in so many lines, in turn a line for each part that wants more."""
+    """The parts one below the other in so many lines: all headlines first, then lines in turn."""
     wanted = [len(part.rows) + 1 for part in stack]
-    given = [0] * len(stack) if space is not None else wanted
-    left = space or 0
-    while left > 0 and given != wanted:
-        for number, want in enumerate(wanted):
-            if left > 0 and given[number] < want:
-                given[number], left = given[number] + 1, left - 1
+    given = _shared(wanted, [part.weight for part in stack], space) if space is not None else wanted
     return [line for part, most in zip(stack, given, strict=True) for line in part.lines(most)]
+
+
+def _shared(wanted: Sequence[int], weights: Sequence[int], space: int) -> list[int]:
+    """How many of `space` lines each part gets. One of weight 0 gets more than its headline if others want no more."""
+    given = [int(number < space) for number in range(len(wanted))]
+    for turn in (weights, [1] * len(weights)):
+        hungry = True
+        while hungry:
+            hungry = False
+            for number, weight in enumerate(turn):
+                more = min(weight, wanted[number] - given[number], space - sum(given))
+                if more > 0:
+                    given[number], hungry = given[number] + more, True
+    return given
 
 
 def _beside(left: Sequence[Text], right: Sequence[Text], half: int) -> list[Text]:

@@ -19,11 +19,15 @@ _LEAST_BAR = 6
 
 @dataclass(frozen=True)
 class Part:
-    """A headline, and rows that may be cut off: the most important first. `folded` is what stands for the rest."""
+    """A headline, and rows that may be cut off: the most important first. `folded` is what stands for the rest.
+
+    `weight`: how many lines it gets in a turn, where not all parts fit.
+    """
 
     headline: Text
     rows: tuple[Text, ...]
     folded: str = "more"
+    weight: int = 1
 
     def lines(self, most: int) -> list[Text]:
         """At most so many lines. The last one says how many rows are not shown."""
@@ -69,11 +73,12 @@ def evidence_share(stream: StreamStatus) -> float:
 
 def evidence(status: Status, width: int) -> Part:
     """A bar for each stream: those with an alarm first, then by how far they are."""
-    note = "of each stream; a full bar is an alarm (logarithmic)"
+    control = {True: "passed", False: "FAILED", None: words.NOT_KNOWN}[status.control_passed]
+    note = f"probe control {control}; {status.trials} trials, {status.containers} containers; full bar = alarm"
     if status.streams is None:
         return Part(headline("EVIDENCE"), (text(f"  {words.EARLIER_VERSION}"),))
     if not status.streams:
-        return Part(headline("EVIDENCE"), (text(f"  {words.NOT_KNOWN}: no trial yet"),))
+        return Part(headline("EVIDENCE", note), (text(f"  {words.NOT_KNOWN}: no trial yet"),))
     ordered = sorted(status.streams.items(), key=lambda item: (not item[1].alerted, -evidence_share(item[1])))
     names = max(map(cell_len, status.streams))
     bar_width = min(32, width - names - 4 - 22)
@@ -148,9 +153,9 @@ def bill(status: Status, now_unix_s: float) -> Part:
     if trial.bill is None:
         rows.append(text(f"  {words.NOT_KNOWN}: no probe attributes requests"))
     else:
-        rows.append(_bill_row(("requests", "broadc.", "path", "origin", "reason"), FAINT))
+        rows.append(_bill_row(("requests", "broadcasts", "path", "origin", "reason"), FAINT))
         rows += [_bill_line(line) for line in sorted(trial.bill, key=_weight)]
-    return Part(headline("BILL PER CONTAINER", whose), tuple(rows), "rows with less")
+    return Part(headline("BILL PER CONTAINER", whose), tuple(rows), "rows with less", weight=2)
 
 
 def _no_trial(status: Status) -> str:
@@ -181,7 +186,7 @@ def _bill_line(line: BillLine) -> Text:
 
 def _bill_row(row: tuple[str, str, str, str, str], style: str) -> Text:
     requests, broadcasts, path, origin, reason = row
-    return text(f"  {requests:>8} {broadcasts:>8}  {path:<7} {origin:<10} {reason}", style)
+    return text(f"  {requests:>8} {broadcasts:>10}  {path:<7} {origin:<10} {reason}", style)
 
 
 def guard(status: Status) -> Part:
@@ -196,7 +201,7 @@ def guard(status: Status) -> Part:
         text(f"  {words.guard_reading(one)}{age}", DOUBT if one.exceeded else "")
         for one in sorted(found.readings, key=lambda one: not one.exceeded)
     ]
-    return Part(head, tuple(rows), "figures within their limits" if not paused else "figures")
+    return Part(head, tuple(rows), "figures within their limits" if not paused else "figures", weight=0)
 
 
 def losses(status: Status) -> Part | None:
@@ -204,7 +209,8 @@ def losses(status: Status) -> Part | None:
     found = status.progress.losses if status.progress is not None else None
     if not found:
         return None
-    return Part(headline("CANNOT SEE"), tuple(text(f"  {loss}") for loss in found), "losses")
+    rows = tuple(text(f"  {loss}") for loss in found)
+    return Part(headline("CANNOT SEE", f"{len(found)}, first: {found[0]}"), rows, "losses", weight=0)
 
 
 def wrapped(content: Iterable[str], width: int, most: int, style: str = "") -> list[Text]:

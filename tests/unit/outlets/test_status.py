@@ -1,6 +1,7 @@
 """`kickwatch status`: with a running daemon, with a dead one, without one. And the outlet that writes the file."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import msgspec
@@ -32,13 +33,21 @@ STATUS = Status(
 
 def test_it_is_read_while_the_daemon_holds_the_lock(tmp_path: Path) -> None:
     path, lock = tmp_path / "run" / "status.json", tmp_path / "lock"
-    write(STATUS, path)
+    status = replace(STATUS, pid=os.getpid())
+    write(status, path)
     assert path.stat().st_mode & 0o777 == 0o644
     with pytest.raises(KickwatchError, match="no kickwatch runs on this node"):
         read(path, lock)
     with NodeLock(lock):
-        assert read(path, lock) == STATUS
+        assert read(path, lock) == status
     with pytest.raises(KickwatchError, match="no kickwatch runs on this node"):
+        read(path, lock)
+
+
+def test_what_a_dead_daemon_left_is_not_the_state_of_a_trial_that_runs(tmp_path: Path) -> None:
+    path, lock = tmp_path / "status.json", tmp_path / "lock"
+    write(replace(STATUS, pid=1), path)
+    with NodeLock(lock), pytest.raises(KickwatchError, match=rf"\(pid {os.getpid()}\) has not written"):
         read(path, lock)
 
 
@@ -81,6 +90,7 @@ async def test_the_outlet_writes_at_each_beat_and_keeps_when_the_condition_began
 def test_the_text_is_for_people() -> None:
     assert text_of(STATUS, 4600.0).splitlines() == [
         "broadcasting for 1 h 0 min: kickwatch 1.2, pid 7",
+        "CREATING CONTAINERS MAKES THE KERNEL INTERRUPT ALL CPUs",
         "broadcasting; trial 3: churn window, 23 containers (updated 10 s ago)",
         "3 trials, 69 containers since the evidence began",
         "alert: broadcasting (attributed, signature)",
