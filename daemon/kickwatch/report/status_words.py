@@ -139,7 +139,7 @@ def budget(status: BudgetStatus | None) -> str:
     """Containers of the last hour and day, and the CPU share."""
     if status is None:
         return EARLIER_VERSION
-    spent = [f"{one.used}/{one.most or 'no limit'} in the last {one.window}" for one in status.containers]
+    spent = [f"{one.used}/{one.most or 'no limit'} per {one.window}" for one in status.containers]
     share = NOT_KNOWN if status.cpu_share is None else f"{100 * status.cpu_share:.2g} %"
     most = "no limit" if status.cpu_share_most is None else f"limit {100 * status.cpu_share_most:.10g} %"
     return f"containers {', '.join(spent)}; CPU {share} ({most})"

@@ -77,7 +77,7 @@ def test_a_healthy_daemon_at_80_by_24_has_every_figure() -> None:
         "flush_tlb_func",
         "slab_mutex: nobody waited in the latest trial; nobody waits now",
         "GUARD  calm",
-        "budget: containers 46/60 in the last hour, 46/1440 in the last day; CPU 0.21 % (limit 1 %)",
+        "budget: containers 46/60 per hour, 46/1440 per day; CPU 0.21 % (limit 1 %)",
         "probe control passed; 41 trials, 943 containers",
         "q: quit",
     ):
