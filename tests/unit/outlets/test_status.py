@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,12 +13,18 @@ from msgspec.structs import replace
 from beliefs import believing
 from command import kickwatch
 from kickwatch.commands.status import duration, text_of
+from kickwatch.detect.monitor import Monitor
+from kickwatch.detect.state import StreamFigures
 from kickwatch.errors import KickwatchError
 from kickwatch.model import AlarmKind, Condition
 from kickwatch.node.lock import NodeLock
-from kickwatch.outlets.events import Beat, GuardCalm
+from kickwatch.node.processes import start_ticks
+from kickwatch.outlets.events import Beat, EvidenceOpened, GuardCalm, ProgressOpened, TrialTaken
+from kickwatch.outlets.live_status import Progress, Rates, StreamStatus
 from kickwatch.outlets.status import Status, read, write
 from kickwatch.outlets.status_file import StatusFileOutlet
+from slowness import SLOWNESS
+from watching import PACE, serial, watched
 
 STATUS = Status(
     pid=7,
@@ -124,3 +132,70 @@ def test_the_text_names_why_nothing_is_known_and_the_age_of_the_verdict() -> Non
     assert "last confirmed by a trial 1 min ago" in text
     assert "quiet needs 19 more containers without a broadcast" in text
     assert "last confirmed" not in text_of(young, 4600.0)
+
+
+async def test_it_is_written_during_a_trial_as_well_and_shows_how_far_it_is(tmp_path: Path) -> None:
+    path, rates = tmp_path / "status.json", Rates(span_s=5.0, requests={"do_sync_core": 2.0})
+    doing = ["trial 0: churn window"]
+
+    async def read_rates() -> Rates:
+        return rates
+
+    outlet = StatusFileOutlet(path, read_rates, period_s=0.02)
+    await outlet.take(EvidenceOpened({"attributed": StreamFigures(False, 1.0, 5e8, 1.0)}, believing))
+    await outlet.take(ProgressOpened(lambda: Progress(doing=doing[0], trial_since_s=1.0)))
+    first = await written(path, lambda _: True)
+    assert (first.doing, first.rates, first.trial) == ("trial 0: churn window", rates, None)
+    assert first.streams == {"attributed": StreamStatus(1.0, 5e8, False)}
+    assert first.start_ticks == await asyncio.to_thread(start_ticks, "self")
+    doing[0] = "trial 0: quiet window"
+    assert (await written(path, lambda status: status.doing == doing[0])).progress == Progress(
+        doing=doing[0], trial_since_s=1.0
+    )
+    await outlet.close()
+    before = path.stat().st_mtime_ns
+    await asyncio.sleep(0.1)
+    assert path.stat().st_mtime_ns == before
+
+
+async def test_the_latest_valid_trial_stays_when_a_later_one_is_void(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    outlet = StatusFileOutlet(path)
+    beat = Beat(believing(), "", engine_lost=False, budget_unwritten=False)
+    _, (outcome,) = watched(Monitor(PACE), [serial(2)])
+    one = serial(2, trial_id="valid")
+    await outlet.take(TrialTaken(one, outcome, (one,), 0.0, {}))
+    void = serial(0, trial_id="void", void="suspended")
+    await outlet.take(TrialTaken(void, outcome, (one,), 0.0, {}))
+    await outlet.take(beat)
+    status = await written(path, lambda _: True)
+    assert status.trial is not None
+    assert status.void_trial is not None
+    assert (status.trial.trial_id, status.trial.creation_path_broadcasts_per_container) == ("valid", 2.0)
+    assert status.trial.bill is not None
+    assert any(line.origin == "slab" and line.broadcasts_per_container == 2.0 for line in status.trial.bill)
+    assert (status.void_trial.trial_id, status.void_trial.void) == ("void", {"suspended": 1})
+    await outlet.take(TrialTaken(one, outcome, (one,), 0.0, {}))
+    await outlet.take(beat)
+    assert (await written(path, lambda _: True)).void_trial is None
+
+
+def test_the_file_of_an_earlier_version_is_read() -> None:
+    old = (
+        b'{"schema":1,"pid":7,"version":"0.0.9","condition":"quiet","condition_since_unix_s":1.0,"doing":"x",'
+        b'"updated_unix_s":2.0,"trials":3,"containers":4}'
+    )
+    status = msgspec.json.decode(old, type=Status)
+    assert (status.progress, status.streams, status.rates, status.start_ticks) == (None, None, None, None)
+    assert "next trial: not known (the daemon is of an earlier version)" not in text_of(status, 3.0)
+
+
+async def written(path: Path, true: Callable[[Status], bool]) -> Status:
+    """The file, once it is there and that is true of it."""
+    async with asyncio.timeout(5 * SLOWNESS):
+        while True:
+            with suppress(OSError):
+                status = msgspec.json.decode(await asyncio.to_thread(path.read_bytes), type=Status)
+                if true(status):
+                    return status
+            await asyncio.sleep(0.01)

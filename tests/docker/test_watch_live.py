@@ -1,0 +1,102 @@
+"""`kickwatch watch` in real terminals while a real daemon starts, works, stops, and comes back with a fault."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from in_tmux import COLOUR, Tmux
+from node_daemon import NodeDaemon
+from slowness import SLOWNESS
+
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(240)]
+
+LIMIT = 33554432
+WATCH = [sys.executable, "-m", "kickwatch", "watch", "--interval", "0.2"]
+SIZES = {"narrow": (80, 24), "wide": (200, 50)}
+SETTINGS: dict[str, object] = {"workload.containers_per_trial": 14, "trial.interval_s": 2.0, "guard.enabled": True}
+HAS_FAULT = Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists()  # cgroup v1 only
+
+
+@pytest.fixture
+def terminals(tmp_path: Path) -> Iterator[Tmux]:
+    """A narrow terminal with colours, and a wide one without."""
+    with Tmux(tmp_path) as tmux:
+        for name, (columns, rows) in SIZES.items():
+            tmux.start(name, WATCH, columns, rows, colour=name == "narrow")
+        yield tmux
+
+
+def fits(tmux: Tmux, name: str, columns: int, rows: int) -> None:
+    """The identity is the first row and the keys are the last one: nothing has scrolled, wrapped, or been left over."""
+    shown = tmux.rows(name)
+    assert len(shown) == rows, shown
+    assert max(map(len, shown)) <= columns, shown
+    assert shown[0].startswith("kickwatch "), shown
+    assert shown[-1].startswith("q: quit"[:columns]), shown
+    assert sum(row.startswith("EVIDENCE") for row in shown) == 1, shown
+
+
+def test_it_follows_a_daemon_through_sizes_stops_and_a_fault(terminals: Tmux, tmp_path: Path) -> None:
+    lines = subprocess.Popen(WATCH, stdout=subprocess.PIPE, text=True)
+    for name in SIZES:
+        terminals.shows(name, "NOT RUNNING")
+    with NodeDaemon(tmp_path, SETTINGS) as daemon:
+        for name, size in SIZES.items():
+            terminals.shows(name, f"pid {daemon.pid}", "QUIET for", "BILL PER CONTAINER  latest trial", timeout_s=90)
+            screen = terminals.shows(name, "slab_mutex: ", "budget: containers ", "GUARD  calm", "flush_tlb_func")
+            assert "NO NEWS" not in screen
+            fits(terminals, name, *size)
+        for size in ((46, 12), (150, 40), SIZES["narrow"]):
+            terminals.resize("narrow", *size)
+            terminals.until("narrow", lambda _, rows=size[1]: len(terminals.rows("narrow")) == rows, f"{size}")
+            terminals.until("narrow", lambda screen: "q: quit" in screen.rstrip().rpartition("\n")[2], "the last row")
+            fits(terminals, "narrow", *size)
+        assert COLOUR.search(terminals.screen("narrow", colour=True))
+        assert not COLOUR.search(terminals.screen("wide", colour=True))
+    for name in SIZES:
+        screen = terminals.shows(name, "NOT RUNNING", "LAST STATE", f"pid {daemon.pid}")
+        assert not [part for part in ("QUIET", "EVIDENCE", "BILL", "GUARD") if part in screen], screen
+    _with_the_fault(terminals, tmp_path)
+    for name in SIZES:
+        terminals.press(name, "q" if name == "narrow" else "C-c")
+        assert terminals.shows(name, "ended with 0").strip() == "ended with 0", "the screen of before must be back"
+    lines.terminate()
+    said, _ = lines.communicate(timeout=10 * SLOWNESS)
+    _check_lines(said, daemon.pid, lines.returncode)
+
+
+def _with_the_fault(terminals: Tmux, tmp_path: Path) -> None:
+    fault = {"workload.kmem_tcp_limit_bytes": LIMIT} if HAS_FAULT else {}
+    directory = tmp_path / "again"
+    directory.mkdir()
+    with NodeDaemon(directory, {**SETTINGS, "workload.containers_per_trial": 4, **fault}) as daemon:
+        for name, size in SIZES.items():
+            terminals.shows(name, f"pid {daemon.pid}", "flush_tlb_func", timeout_s=90)
+            if HAS_FAULT:
+                parts = (
+                    "BROADCASTING for",
+                    "CREATING CONTAINERS MAKES THE KERNEL",
+                    "ALERT: the creation path",
+                    "ALARM",
+                )
+                terminals.shows(name, *parts, timeout_s=60)
+                rows = terminals.rows(name)
+                bill = next(number for number, row in enumerate(rows) if "BILL PER CONTAINER" in row)
+                assert "create  " in rows[bill + 2], rows
+                assert "do_sync_core" in rows[bill + 2], rows
+            fits(terminals, name, *size)
+
+
+def _check_lines(said: str, first_pid: int, status: int) -> None:
+    assert status == 0
+    assert "\x1b" not in said
+    topics = [line.partition(" ")[2] for line in said.splitlines()]
+    runs = [topic for topic in topics if topic.startswith("daemon: ")]
+    assert any(f"pid {first_pid}" in run and "not running" not in run for run in runs), runs
+    assert sum("daemon: not running since" in run for run in runs) >= 2, runs
+    assert any(topic.startswith("trial: ") and "creation-path broadcasts" in topic for topic in topics)
+    assert any(topic.startswith("condition: quiet") for topic in topics)
+    assert not HAS_FAULT or any(topic.startswith("condition: broadcasting") for topic in topics)
