@@ -22,6 +22,7 @@ YARDSTICKS = {"python -c pass": ["-c", "pass"], "python -c 'import click'": ["-c
 COMMANDS = {
     "kickwatch --help": (["--help"], {0}),
     "kickwatch status": (["status"], {0, 1, 3, 4}),
+    "kickwatch watch --once": (["watch", "--once"], {0, 1, 3, 4}),
     "kickwatch check-config": (["check-config", str(CONFIG)], {0}),
 }
 

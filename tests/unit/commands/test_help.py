@@ -30,3 +30,14 @@ def test_listing_them_loads_none() -> None:
     loaded = done.stdout.splitlines()[-1]
     for module in ("docker", "prometheus_client", "kickwatch.detect", "kickwatch.service", "kickwatch.observe"):
         assert f"'{module}'" not in loaded
+
+
+def test_watch_explains_itself_with_examples_and_loads_nothing_that_draws() -> None:
+    script = (
+        "import sys; from kickwatch.cli import cli; cli(['watch', '--help'], standalone_mode=False);"
+        " print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    *shown, loaded = done.stdout.splitlines()
+    assert sum(line.startswith("    kickwatch watch") for line in shown) >= 2, shown
+    assert not [name for name in loaded.split() if name.partition(".")[0] in {"rich", "docker", "prometheus_client"}]
