@@ -29,7 +29,7 @@ Examples:
 def watch(interval_s: float, once: bool, as_json: bool) -> None:
     """Watch the running daemon: its condition, evidence, IPIs, the bill of a container, guard and budget.
 
-    On a terminal a screen that fits any size; elsewhere a line for each change. It only reads the status file: it needs
+    On a terminal a screen that fits any size; elsewhere, and if TERM is dumb, a line for each change. It only reads the status file: it needs
     no root, takes no lock, and the daemon does not notice it. The daemon may stop and start meanwhile.
 
     Exit status: 0 after q, Ctrl-C or SIGTERM. With --once as `kickwatch status`: 0 quiet or contended, 3 broadcasting,
@@ -37,7 +37,6 @@ def watch(interval_s: float, once: bool, as_json: bool) -> None:
     """
     # loaded here: `--help` does without rich
     from kickwatch.terminal import watch as form  # noqa: PLC0415
-    from kickwatch.terminal.console import is_terminal  # noqa: PLC0415
     from kickwatch.terminal.watch_view import Viewer  # noqa: PLC0415
 
     viewer = Viewer()
@@ -50,7 +49,7 @@ def watch(interval_s: float, once: bool, as_json: bool) -> None:
         sys.exit(1 if view.status is None else EXIT_STATUS[view.status.condition])
     if as_json:
         form.watch_lines(viewer, interval_s, form.json_lines)
-    elif is_terminal(sys.stdout):
+    elif form.can_show_screens(sys.stdout):
         form.watch_screen(viewer, interval_s)
     else:
         form.watch_lines(viewer, interval_s)

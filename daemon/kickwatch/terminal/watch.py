@@ -1,18 +1,25 @@
 """The three forms of `kickwatch watch`: a screen, lines, and one screen on paper (`--once`)."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 import msgspec
 
-from kickwatch.terminal.console import columns_of, console
+from kickwatch.terminal.console import columns_of, console, is_terminal
 from kickwatch.terminal.watch_layout import screen
 from kickwatch.terminal.watch_lines import changes
 from kickwatch.terminal.watch_screen import Screen, Waiter
 from kickwatch.terminal.watch_view import View, Viewer
 
 _KEYS = "q: quit   Ctrl-L: redraw   colours repeat what the words say"
+
+
+def can_show_screens(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal whose cursor can be moved."""
+    return is_terminal(stream) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def watch_screen(viewer: Viewer, interval_s: float) -> None:

@@ -145,7 +145,8 @@ def bill(status: Status, now_unix_s: float) -> Part:
         missing = words.EARLIER_VERSION if status.progress is None else f"{words.NOT_KNOWN}: {_no_trial(status)}"
         return Part(headline("BILL PER CONTAINER"), (text(f"  {missing}"),))
     when = words.duration(now_unix_s - trial.started_unix_s)
-    whose = f"latest trial ({when} ago, {_known(trial.containers)} containers{_failed(trial.failed)})"
+    what = "latest trial" if trial.trial_id else "latest period"  # in passive mode, when it ended
+    whose = f"{what} ({when} ago, {_known(trial.containers)} containers{_failed(trial.failed)})"
     rows: list[Text] = []
     if status.void_trial is not None:
         what = ", ".join(status.void_trial.void)
@@ -161,6 +162,8 @@ def bill(status: Status, now_unix_s: float) -> Part:
 def _no_trial(status: Status) -> str:
     if status.void_trial is not None:
         return f"the trials so far are void ({', '.join(status.void_trial.void)})"
+    if status.progress is not None and status.progress.mode == "passive":
+        return "the first period of passive mode has not ended"
     return "no trial yet since this daemon started"
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from rich.text import Text
 
-from kickwatch.errors import ReaderGoneError
+from kickwatch.errors import OutputError, ReaderGoneError
 from kickwatch.terminal.console import console
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -73,7 +73,7 @@ class Waiter:
         for descriptor, event in poll.poll(seconds * 1000):
             if descriptor == self._pipe[0]:
                 os.read(self._pipe[0], 4096)
-            elif descriptor == reader and event & select.POLLERR:
+            elif descriptor == reader and event & (select.POLLERR | select.POLLHUP):
                 raise ReaderGoneError("the reader of standard output has ended")
             elif descriptor == keys:
                 return self._read(keys)
@@ -157,8 +157,9 @@ class Screen:
 
     def _give_back(self) -> None:
         try:
-            sys.stdout.write(_LEAVE)
-            sys.stdout.flush()
+            with suppress(OutputError):  # the terminal was closed: there is nothing to restore
+                sys.stdout.write(_LEAVE)
+                sys.stdout.flush()
         finally:
             if self._keys is not None and self._settings is not None:
                 with suppress(termios.error, OSError):  # the terminal has gone

@@ -166,6 +166,12 @@ def test_a_pause_of_the_guard() -> None:
     assert "GUARD  trials are paused: io pressure 63.0 % (limit 50 %)" in text
 
 
+def test_passive_mode_has_periods_and_no_trials() -> None:
+    passive = replace(PROGRESS, mode="passive", waits_for=None, next_trial_in_s=None)
+    assert "the first period of passive mode has not ended" in shown(running(progress=passive, trial=None))
+    assert "latest period (4 min ago, 23 containers)" in shown(running(trial=replace(TRIAL, trial_id="")))
+
+
 def test_two_columns_on_a_wide_terminal() -> None:
     rows = shown(running(), 200, 50).splitlines()
     assert any(row.startswith("EVIDENCE") and "IPIs PER SECOND" in row for row in rows)

@@ -160,9 +160,7 @@ def test_it_follows_the_size_of_the_terminal(node: Node) -> None:
         assert command.ended() == 0
 
 
-@pytest.mark.parametrize(
-    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
-)
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_colours_are_left_out_where_nobody_wants_them(node: Node, environment: dict[str, str], coloured: bool) -> None:
     node.publish(FAULTY)
     with AtATerminal(node.command(), environment={"NO_COLOR": "", **environment}) as command:
@@ -171,6 +169,21 @@ def test_colours_are_left_out_where_nobody_wants_them(node: Node, environment: d
         assert command.ended() == 0
     assert bool(re.search(r"\x1b\[[0-9;]*m", raw(command))) is coloured
     assert "BROADCASTING for" in command.text
+
+
+def test_a_terminal_without_a_cursor_gets_lines(node: Node) -> None:
+    with AtATerminal(node.command(), environment={"TERM": "dumb"}) as command:
+        command.shows("daemon: running")
+        command.press(INTERRUPT)
+        assert command.ended() == 0
+    assert "\x1b" not in raw(command)
+
+
+def test_it_ends_with_its_terminal(node: Node) -> None:
+    with AtATerminal(node.command()) as command:
+        command.shows("EVIDENCE")
+        command.close()
+        assert command.ended(10) == 0
 
 
 def test_lines_in_a_pipe_end_with_a_signal_or_with_their_reader(node: Node) -> None:
