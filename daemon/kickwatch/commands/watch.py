@@ -29,8 +29,9 @@ Examples:
 def watch(interval_s: float, once: bool, as_json: bool) -> None:
     """Watch the running daemon: its condition, evidence, IPIs, the bill of a container, guard and budget.
 
-    On a terminal a screen that fits any size; elsewhere, and if TERM is dumb, a line for each change. It only reads the status file: it needs
-    no root, takes no lock, and the daemon does not notice it. The daemon may stop and start meanwhile.
+    On a terminal a screen that fits any size; elsewhere, and if TERM is dumb, a line for each change. It only reads the
+    status file: it needs no root, takes no lock, and the daemon does not notice it. The daemon may stop and start
+    meanwhile.
 
     Exit status: 0 after q, Ctrl-C or SIGTERM. With --once as `kickwatch status`: 0 quiet or contended, 3 broadcasting,
     4 unknown, 1 if no daemon runs.
