@@ -46,7 +46,14 @@ def test_it_follows_a_daemon_through_sizes_stops_and_a_fault(terminals: Tmux, tm
     with NodeDaemon(tmp_path, SETTINGS) as daemon:
         for name, size in SIZES.items():
             terminals.shows(name, f"pid {daemon.pid}", "QUIET for", "BILL PER CONTAINER  latest trial", timeout_s=90)
-            screen = terminals.shows(name, "slab_mutex: ", "budget: containers ", "GUARD  calm", "flush_tlb_func")
+            parts = (
+                "IPIs PER SECOND  all CPUs",
+                "slab_mutex: ",
+                "budget: containers ",
+                "GUARD  calm",
+                "flush_tlb_func",
+            )
+            screen = terminals.shows(name, *parts)
             assert "NO NEWS" not in screen
             fits(terminals, name, *size)
         for size in ((46, 12), (150, 40), SIZES["narrow"]):

@@ -57,6 +57,16 @@ def reason(word: str) -> str:
     return _REASONS[VerdictReason(word)] if word in set(_REASONS) else word.replace("_", " ")
 
 
+def doing(status: Status) -> str:
+    """What the daemon does, without the condition, which is said elsewhere."""
+    return status.doing.removeprefix(f"{status.condition}; ")
+
+
+def many(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def why(status: Status) -> str:
     """Why the condition is unknown; empty if it is not."""
     return "; ".join(reason(word) for word in status.reasons)
@@ -94,8 +104,7 @@ def next_trial(progress: Progress | None, since_update_s: float) -> str:
     if progress.mode == "passive":
         return "no trials: passive mode starts no containers"
     if progress.trial_since_s is not None:
-        running_s = duration(progress.trial_since_s + since_update_s)
-        return f"running for {running_s}, trial {progress.trials_begun} of this daemon"
+        return f"running for {duration(progress.trial_since_s + since_update_s)}"
     return f"next trial {_waiting(progress, since_update_s)}"
 
 
@@ -110,8 +119,10 @@ def _waiting(progress: Progress, since_update_s: float) -> str:
     if progress.next_trial_in_s is None:
         return NOT_KNOWN
     left_s = progress.next_trial_in_s - since_update_s
-    when = f"in {duration(left_s)}" if left_s >= 1 else "due now"
-    return f"{when}, when the budget allows it" if progress.waits_for is Waiting.BUDGET else f"{when} at the earliest"
+    if left_s < 1:
+        return "due now"
+    why = ", when the budget allows it" if progress.waits_for is Waiting.BUDGET else " at the earliest"
+    return f"in {duration(left_s)}{why}"
 
 
 def guard(status: GuardStatus | None) -> str:
@@ -131,7 +142,7 @@ def guard_reading(one: GuardReading) -> str:
     """`load 0.31 per CPU (limit 4)`; for a minimum `at least`."""
     unit = f" {one.unit}" if one.unit else ""
     bound = "at least" if one.floor else "at most"
-    value = NOT_KNOWN if one.value is None else f"{one.value:.10g}{unit}"
+    value = NOT_KNOWN if one.value is None else f"{round(one.value, 1):.10g}{unit}"
     return f"{one.name} {value} ({bound} {one.limit:.10g})"
 
 
@@ -139,7 +150,9 @@ def budget(status: BudgetStatus | None) -> str:
     """Containers of the last hour and day, and the CPU share."""
     if status is None:
         return EARLIER_VERSION
-    spent = [f"{one.used}/{one.most or 'no limit'} per {one.window}" for one in status.containers]
+    spent = [f"{one.used}{f'/{one.most}' if one.most else ''} per {one.window}" for one in status.containers]
+    if all(one.most is None for one in status.containers):
+        spent.append("no limit")
     share = NOT_KNOWN if status.cpu_share is None else f"{100 * status.cpu_share:.2g} %"
     most = "no limit" if status.cpu_share_most is None else f"limit {100 * status.cpu_share_most:.10g} %"
     return f"containers {', '.join(spent)}; CPU {share} ({most})"

@@ -1,7 +1,7 @@
 """What the observers counted since the last look, per second: for `kickwatch watch`, during trials and between them.
 
-Reading the maps of a probe takes about a millisecond and sends nothing. It never takes more than a thousandth of the
-daemon's time: the longer a look takes, the later is the next one.
+Reading the maps of a probe takes about a millisecond and sends nothing. It never takes more than a thousandth of a CPU:
+the more CPU time a look takes, the later is the next one.
 """
 
 import time
@@ -15,16 +15,22 @@ from kickwatch.outlets.metrics.live import Live, live_of
 from kickwatch.outlets.metrics.rising import Counts, Rising
 
 Label = TypeVar("Label", bound=Hashable)
-_REST = 1000  # a look that takes 10 ms is followed by 10 s without one
+_REST = 1000  # a look that takes 10 ms of CPU time is followed by 10 s without one
+_LONGEST_REST_S = 60.0
 
 
 class LiveRates:
     """The rise between two looks, source by source: maps are emptied, and CPUs go offline."""
 
-    def __init__(self, observatory: Observatory, now_s: Callable[[], float] = time.monotonic) -> None:
-        """The first look only notes where the counters stand."""
+    def __init__(
+        self,
+        observatory: Observatory,
+        now_s: Callable[[], float] = time.monotonic,
+        cpu_s: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """The first look only notes where the counters stand. `cpu_s`: CPU time of the thread that looks."""
         self._observatory = observatory
-        self._now_s = now_s
+        self._now_s, self._cpu_s = now_s, cpu_s
         self._requests: Rising[str] = Rising(())
         self._interrupts: Rising[str] = Rising((), sources_return=True)
         self._waits: Rising[int] = Rising(())
@@ -36,15 +42,16 @@ class LiveRates:
 
     async def read(self) -> Rates | None:
         """The rates since the look before. None before the second look, and if the kernel refuses a figure."""
-        begun_s = self._now_s()
-        if begun_s < self._next_s:
+        if self._now_s() < self._next_s:
             return self._latest
+        first, begun_s = self._since_ns is None, self._cpu_s()
         try:
             sample = await self._observatory.sample()
             self._latest = self._rates(sample)
         except ObserveError:
             self._latest = None
-        self._next_s = begun_s + _REST * (self._now_s() - begun_s)
+        rest_s = 0.0 if first else min(_LONGEST_REST_S, _REST * (self._cpu_s() - begun_s))
+        self._next_s = self._now_s() + rest_s
         return self._latest
 
     def _rates(self, sample: Sample) -> Rates | None:

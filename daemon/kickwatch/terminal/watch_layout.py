@@ -76,7 +76,7 @@ def _head(view: View, status: Status, columns: int) -> list[Text]:
     if words.late(status, now_s):
         what = f"NO NEWS for {words.duration(ago_s)}: the daemon is stuck, or the node is busy. Figures are as old."
         lines += wrapped([what], columns, 2, BAD)
-    return [*lines, *wrapped([f"now: {status.doing}; {words.next_trial(status.progress, ago_s)}"], columns, 3)]
+    return [*lines, *wrapped([f"now: {words.doing(status)}; {words.next_trial(status.progress, ago_s)}"], columns, 3)]
 
 
 def _identity(view: View, status: Status, columns: int) -> Text:
@@ -113,7 +113,7 @@ def _without_daemon(view: View, columns: int) -> list[Text]:
     if view.sight.presence is Presence.OTHER:
         lines.append(text("NOT RUNNING AS A DAEMON", DOUBT))
         what = f"Another kickwatch (pid {view.sight.holder}) holds this node: a daemon that is starting, or one trial."
-        lines += wrapped([what], columns, 3)
+        lines += wrapped([what, *([f"({view.sight.why.what})"] if view.sight.why is not None else [])], columns, 4)
     else:
         lines.append(text("NOT RUNNING", BAD))
         lines += wrapped(["No kickwatch daemon runs on this node. Start it: systemctl start kickwatch"], columns, 3)
@@ -128,18 +128,15 @@ def _without_daemon(view: View, columns: int) -> list[Text]:
     if last is None:
         return [*lines, *wrapped([f"last state: {words.NOT_KNOWN} ({_why_no_state(view)})"], columns, 4)]
     reasons = f" ({words.why(last)})" if last.reasons else ""
-    lines += [
+    counts = f"{words.many(last.trials, 'trial')}, {words.many(last.containers, 'container')}"
+    return [
+        *lines,
         text("LAST STATE  as the daemon left it; it says nothing about now", HEAD),
         *wrapped([f"{last.condition}{reasons}, since {_at(last.condition_since_unix_s)}"], columns, 3),
         *[line for alert in words.alerts(last) for line in wrapped([f"alert then: {alert}"], columns, 2)],
-        *wrapped([f"it did: {last.doing}"], columns, 2),
-        *wrapped(
-            [f"kickwatch {last.version}, pid {last.pid}, {last.trials} trials, {last.containers} containers"],
-            columns,
-            2,
-        ),
+        *wrapped([f"it did: {words.doing(last)}"], columns, 2),
+        *wrapped([f"kickwatch {last.version}, pid {last.pid}, {counts}"], columns, 2),
     ]
-    return lines
 
 
 def _why_no_state(view: View) -> str:

@@ -5,13 +5,14 @@ A line has no figure that changes by itself, such as an age: otherwise each look
 
 import time
 
-from kickwatch.outlets.live_status import TrialStatus
+from kickwatch.outlets.live_status import TrialStatus, Waiting
 from kickwatch.outlets.status import Presence, Status
 from kickwatch.report import status_words as words
 from kickwatch.terminal.watch_parts import plain
 from kickwatch.terminal.watch_view import View
 
-_NOTHING = "none"
+_NOTHING, _GO_ON = "none", "go on"
+_HELD = {Waiting.DRAIN: "none while the node is drained", Waiting.ENGINE: "none until a container engine answers"}
 
 
 def changes(before: View | None, view: View) -> list[str]:
@@ -22,7 +23,7 @@ def changes(before: View | None, view: View) -> list[str]:
     return [
         plain(f"{stamp} {topic}: {said}")
         for topic, said in topics(view).items()
-        if known.get(topic) != said and not (said == _NOTHING and (first or topic not in known))
+        if known.get(topic) != said and not (said in {_NOTHING, _GO_ON} and (first or topic not in known))
     ]
 
 
@@ -44,8 +45,8 @@ def topics(view: View) -> dict[str, str]:
         said["guard"] = (
             (f"trials are paused: {', '.join(causes)}" if causes else "trials are paused") if paused else _NOTHING
         )
-        if progress.waits_for is not None:
-            said["next trial"] = f"waits for {progress.waits_for}"
+        said["engine"] = progress.engine or _NOTHING
+        said["trials"] = _HELD.get(progress.waits_for, _GO_ON) if progress.waits_for is not None else _GO_ON
         said["cannot see"] = "; ".join(progress.losses or ()) or _NOTHING
     if status.trial is not None:
         said["trial"] = _trial(status.trial)
@@ -70,7 +71,7 @@ def _identity(status: Status) -> str:
     progress = status.progress
     facts = [f"kickwatch {status.version}", f"pid {status.pid}"]
     if progress is not None:
-        facts += [fact for fact in (progress.kernel and f"Linux {progress.kernel}", progress.engine) if fact]
+        facts += [f"Linux {progress.kernel}"] if progress.kernel else []
     return ", ".join(facts)
 
 

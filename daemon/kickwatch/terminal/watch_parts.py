@@ -74,7 +74,8 @@ def evidence_share(stream: StreamStatus) -> float:
 def evidence(status: Status, width: int) -> Part:
     """A bar for each stream: those with an alarm first, then by how far they are."""
     control = {True: "passed", False: "FAILED", None: words.NOT_KNOWN}[status.control_passed]
-    note = f"probe control {control}; {status.trials} trials, {status.containers} containers; full bar = alarm"
+    seen = f"{words.many(status.trials, 'trial')}, {words.many(status.containers, 'container')}"
+    note = f"probe control {control}; {seen}; full bar = alarm"
     if status.streams is None:
         return Part(headline("EVIDENCE"), (text(f"  {words.EARLIER_VERSION}"),))
     if not status.streams:
@@ -145,8 +146,8 @@ def bill(status: Status, now_unix_s: float) -> Part:
         missing = words.EARLIER_VERSION if status.progress is None else f"{words.NOT_KNOWN}: {_no_trial(status)}"
         return Part(headline("BILL PER CONTAINER"), (text(f"  {missing}"),))
     when = words.duration(now_unix_s - trial.started_unix_s)
-    what = "latest trial" if trial.trial_id else "latest period"  # in passive mode, when it ended
-    whose = f"{what} ({when} ago, {_known(trial.containers)} containers{_failed(trial.failed)})"
+    what = "latest trial (began" if trial.trial_id else "latest period (ended"  # of passive mode
+    whose = f"{what} {when} ago, {_known(trial.containers)} containers{_failed(trial.failed)})"
     rows: list[Text] = []
     if status.void_trial is not None:
         what = ", ".join(status.void_trial.void)
@@ -212,8 +213,9 @@ def losses(status: Status) -> Part | None:
     found = status.progress.losses if status.progress is not None else None
     if not found:
         return None
-    rows = tuple(text(f"  {loss}") for loss in found)
-    return Part(headline("CANNOT SEE", f"{len(found)}, first: {found[0]}"), rows, "losses", weight=0)
+    first, *rest = found
+    head = headline("CANNOT SEE").append_text(text(f"  {first}"))
+    return Part(head, tuple(text(f"            {loss}") for loss in rest), "losses", weight=0)
 
 
 def wrapped(content: Iterable[str], width: int, most: int, style: str = "") -> list[Text]:

@@ -103,6 +103,7 @@ class Screen:
         self._shown: list[str] = []
         self._size = (0, 0)
         self._stop_before: Any = None
+        self._stop_asked = False
 
     def __enter__(self) -> Self:
         """Take the terminal."""
@@ -146,6 +147,11 @@ class Screen:
         """Until it is time to look again; shorter after a key or a signal."""
         if self._waiter.wait(seconds, self._keys) == _REDRAW:
             self._size = (0, 0)
+        if self._stop_asked:
+            self._stop_asked = False
+            self._give_back()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self._take()
 
     def _take(self) -> None:
         if self._keys is not None:
@@ -166,10 +172,8 @@ class Screen:
                     termios.tcsetattr(self._keys, termios.TCSADRAIN, self._settings)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Ctrl-Z: the shell gets its own screen; `fg` draws ours again."""
-        self._give_back()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        self._take()
+        """Ctrl-Z: after what is being drawn, the shell gets its own screen; `fg` draws ours again."""
+        self._stop_asked = True
 
 
 def _drawn(lines: Sequence[Text], columns: int) -> list[str]:

@@ -43,7 +43,7 @@ class Node:
         self.now_s = 100.0
         self.takes_s = 0.001
         self.looks = 0
-        self.rates = LiveRates(self.observatory, lambda: self.now_s)
+        self.rates = LiveRates(self.observatory, lambda: self.now_s, lambda: self.now_s)
 
     async def sample(self) -> Sample:
         self.looks += 1

@@ -16,10 +16,10 @@ def said(before: View | None, view: View) -> list[str]:
 
 def test_the_first_look_says_what_there_is() -> None:
     assert said(None, running()) == [
-        "daemon: running: kickwatch 0.1.0, pid 4711, Linux 6.18.44, docker 20.10.24 (runc 1.1)",
+        "daemon: running: kickwatch 0.1.0, pid 4711, Linux 6.18.44",
         "condition: quiet: creating containers does not make the kernel interrupt all CPUs",
         "control of the observers: passed",
-        "next trial: waits for interval",
+        "engine: docker 20.10.24 (runc 1.1)",
         "trial: 0badcafe: 23 containers, 0 failed, 0 creation-path broadcasts per container, 0 waits for slab_mutex",
     ]
 
@@ -61,9 +61,11 @@ def test_pauses_drains_and_void_trials() -> None:
     )
     assert said(running(), running(progress=paused)) == [
         "guard: trials are paused",
-        "next trial: waits for guard",
         "cannot see: no kprobes",
     ]
+    drained = replace(PROGRESS, waits_for=Waiting.DRAIN)
+    assert said(running(), running(progress=drained)) == ["trials: none while the node is drained"]
+    assert said(running(progress=drained), running()) == ["trials: go on"]
     void = running(void_trial=TrialStatus(trial_id="1", void={"suspended": 1}))
     assert said(running(), void) == ["void trial: 1: suspended"]
 
