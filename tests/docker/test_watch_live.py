@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ def terminals(tmp_path: Path) -> Iterator[Tmux]:
         for name, (columns, rows) in SIZES.items():
             tmux.start(name, WATCH, columns, rows, colour=name == "narrow")
         yield tmux
+
+
+def drawn_at(tmux: Tmux, columns: int, rows: int, _screen: str) -> bool:
+    """Whether the narrow terminal has this size by now, and what is drawn as well."""
+    shown = tmux.rows("narrow")
+    return len(shown) == rows and shown[-1].startswith("q: quit") and len(shown[0]) == columns
 
 
 def fits(tmux: Tmux, name: str, columns: int, rows: int) -> None:
@@ -58,8 +65,8 @@ def test_it_follows_a_daemon_through_sizes_stops_and_a_fault(terminals: Tmux, tm
             fits(terminals, name, *size)
         for size in ((46, 12), (150, 40), SIZES["narrow"]):
             terminals.resize("narrow", *size)
-            terminals.until("narrow", lambda _, rows=size[1]: len(terminals.rows("narrow")) == rows, f"{size}")
-            terminals.until("narrow", lambda screen: "q: quit" in screen.rstrip().rpartition("\n")[2], "the last row")
+            whole = partial(drawn_at, terminals, *size)
+            terminals.until("narrow", whole, f"a screen of {size}")
             fits(terminals, "narrow", *size)
         assert COLOUR.search(terminals.screen("narrow", colour=True))
         assert not COLOUR.search(terminals.screen("wide", colour=True))

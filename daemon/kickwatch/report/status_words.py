@@ -58,8 +58,14 @@ def reason(word: str) -> str:
 
 
 def doing(status: Status) -> str:
-    """What the daemon does, without the condition, which is said elsewhere."""
-    return status.doing.removeprefix(f"{status.condition}; ")
+    """What the daemon does, without the condition, which is said elsewhere and may have changed since.
+
+    The status line of a trial stays until the daemon decides what comes next.
+    """
+    first, _, rest = status.doing.partition("; ")
+    text = rest if rest and first in set(Condition) else status.doing
+    ended = status.progress is not None and status.progress.trial_since_s is None and text.startswith("trial ")
+    return "a trial has ended" if ended else text
 
 
 def many(number: int, what: str) -> str:
