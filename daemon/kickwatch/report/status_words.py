@@ -58,7 +58,7 @@ def reason(word: str) -> str:
 
 
 def doing(status: Status) -> str:
-    """What the daemon does, without the condition, which is said elsewhere and may have changed since.
+    """What the daemon does, without the condition, which is shown beside it and may have changed since.
 
     The status line of a trial stays until the daemon decides what comes next.
     """
