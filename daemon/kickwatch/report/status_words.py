@@ -37,6 +37,16 @@ _ALARMS = {
     AlarmKind.REGRESSED: "more than under the kernel before",
 }
 
+_EVENTS = {  # as in outlets/changes.py, which loads more than `status` needs
+    AlarmKind.BROADCASTING: "broadcast_detected",
+    AlarmKind.CONTENDED: "contention_detected",
+    AlarmKind.DESTROYING: "destroy_detected",
+    AlarmKind.EXCESSIVE: "excess_detected",
+    AlarmKind.ELSEWHERE: "elsewhere_detected",
+    AlarmKind.ISOLATION: "isolation_broken",
+    AlarmKind.REGRESSED: "regression_detected",
+}
+
 
 def duration(seconds: float) -> str:
     """`3 d 4 h`, `12 min`, `5 s`: a span in its largest one or two units."""
@@ -89,6 +99,12 @@ def alerts(status: Status) -> list[str]:
         f"{_ALARMS[AlarmKind(alarm)] if alarm in set(_ALARMS) else alarm} ({', '.join(streams)})"
         for alarm, streams in status.alerts.items()
     ]
+
+
+def next_step(status: Status) -> str:
+    """The command that shows the first alert with its stack, and what to do; empty without one."""
+    events = [_EVENTS[AlarmKind(alarm)] for alarm in status.alerts if alarm in set(_ALARMS)]
+    return f"next: journalctl -x KICKWATCH_EVENT=kickwatch.{events[0]} -n 1" if events else ""
 
 
 def confirmed(status: Status, now_unix_s: float) -> str:

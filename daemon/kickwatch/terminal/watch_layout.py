@@ -71,6 +71,7 @@ def _head(view: View, status: Status, columns: int) -> list[Text]:
     if status.reasons:
         lines += wrapped([f"why: {words.why(status)}."], columns, 2)
     lines += [line for alert in words.alerts(status) for line in wrapped([f"ALERT: {alert}"], columns, 2, BAD)]
+    lines += [text(step)] if (step := words.next_step(status)) else []
     if words.needed(status):
         lines.append(text(words.needed(status)))
     if words.late(status, now_s):

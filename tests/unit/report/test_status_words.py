@@ -3,7 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from kickwatch.model import Condition
+from kickwatch.model import AlarmKind, Condition
+from kickwatch.outlets import changes
 from kickwatch.report import status_words as words
 from watched_status import OLD, PROGRESS, STATUS
 
@@ -37,6 +38,14 @@ def test_every_condition_has_a_meaning(condition: Condition) -> None:
 def test_words_of_a_later_version_are_shown_as_they_are() -> None:
     assert words.reason("some_new_reason") == "some new reason"
     assert words.alerts(replace(STATUS, alerts={"new": ("x",)})) == ["new (x)"]
+
+
+def test_each_alarm_leads_to_its_event() -> None:
+    assert words._EVENTS.keys() == set(AlarmKind)
+    for alarm, (raised, _, _) in changes._EVENTS.items():
+        status = replace(STATUS, alerts={alarm.value: ("x",)})
+        assert words.next_step(status) == f"next: journalctl -x KICKWATCH_EVENT={raised.value} -n 1"
+    assert words.next_step(STATUS) == ""
 
 
 def test_one_is_not_many() -> None:

@@ -88,6 +88,8 @@ def test_the_fault_is_said_in_words_and_its_cell_comes_first() -> None:
     text = shown(running(FAULTY))
     assert "CREATING CONTAINERS MAKES THE KERNEL INTERRUPT ALL CPUs" in text
     assert "ALERT: the creation path broadcasts (attributed, signature)" in text
+    assert "next: journalctl -x KICKWATCH_EVENT=kickwatch.broadcast_detected -n 1" in text
+    assert "next: journalctl" not in shown(running())
     rows = text.splitlines()
     assert "attributed" in rows[next(n for n, row in enumerate(rows) if row.startswith("EVIDENCE")) + 1]
     assert "ALARM" in text
