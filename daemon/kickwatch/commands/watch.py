@@ -8,9 +8,8 @@ from kickwatch.commands.status import EXIT_STATUS
 
 _EXAMPLES = """\b
 Examples:
-  kickwatch watch                          the live screen; q ends it
-  kickwatch watch --once >ticket.txt       one screen, for a ticket
-  kickwatch watch --interval 5 | tee log   one line for each change
+  kickwatch watch
+  kickwatch watch --once >ticket.txt
 """
 
 
