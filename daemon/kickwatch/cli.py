@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from kickwatch import __version__
 from kickwatch.commands.common import complain
@@ -25,6 +26,7 @@ COMMANDS = {
     "report": ("report:report", "Tables, plots and a bug report from the history."),
     "replay": ("replay:replay", "Recompute every verdict from stored trial records."),
     "simulate": ("simulate:simulate", "Simulate the detectors: false alarms and detection delays."),
+    "completion": ("completion:completion", "Print the completion script for bash, zsh or fish."),
     "check-config": ("check_config:check_config", "Validate a configuration file."),
 }
 
@@ -44,6 +46,11 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"kickwatch.commands.{module}"), attribute)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands and options that begin with `incomplete`, without loading a command."""
+        found = [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- click's signature
         """List the commands from the table, without loading them."""
         with formatter.section("Commands"):
@@ -57,7 +64,11 @@ class Commands(click.Group):
             raise RuntimeError("unexpected EPIPE from a socket or pipe of kickwatch") from error
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExamples:\n  kickwatch doctor\n  kickwatch trial --until-decided",
+)
 @click.version_option(__version__, prog_name="kickwatch")
 def cli() -> None:
     """Does creating a container here make the kernel interrupt every other CPU?

@@ -12,6 +12,7 @@ from builders import TLB, containers, trial, window
 from kickwatch.errors import EngineError
 from kickwatch.experiment.kmem_accounting import KmemFacts
 from kickwatch.experiment.ports import TrialSettings
+from kickwatch.experiment.steps import texts_to
 from kickwatch.experiment.trial import run_trial
 from kickwatch.model import (
     Cell,
@@ -208,7 +209,7 @@ class VirtualTrial:
             self.observers,
             self.workload,
             VirtualClock(self.stage),
-            progress=self.stage.texts.append,
+            progress=texts_to(self.stage.texts.append),
             alive=lambda: self.stage.alive_at_s.append(self.stage.now_s),
         )
         self.stage.task = asyncio.ensure_future(running)

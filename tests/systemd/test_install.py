@@ -8,6 +8,12 @@ pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 # Paths that change by themselves on any node.
 MOVING = "/proc /sys /dev /run /tmp /var/tmp /var/lib/docker /var/lib/containerd /var/lib/systemd /var/log /root"
 
+# What bash does at Tab after `kickwatch tri`.
+COMPLETE = (
+    "source /usr/share/bash-completion/completions/kickwatch; COMP_WORDS=(kickwatch tri); COMP_CWORD=1;"
+    " _kickwatch_completion kickwatch tri kickwatch; echo ${COMPREPLY[@]}"
+)
+
 
 def files(node: Node) -> set[str]:
     """Every path of the node, except those that change by themselves."""
@@ -32,6 +38,8 @@ def test_install_and_removal(bare: Node) -> None:
     assert bare.run("kickwatch", "check-config", "/etc/kickwatch/kickwatch.toml").returncode == 0
     assert "kickwatch" in bare.out("journalctl", "--list-catalog")
     assert bare.run("ls", "/usr/local/share/man/man1/kickwatch-trial.1").returncode == 0
+    assert "file: /usr/share/bash-completion/completions/kickwatch" in output
+    assert "trial" in bare.out("bash", "-c", COMPLETE)
     assert bare.out("stat", "--format=%a", "/run/kickwatch", "/run/kickwatch.lock").split() == ["755", "600"]
 
     again = bare.install().splitlines()

@@ -42,6 +42,11 @@ def config_options(command: Command) -> Command:
     )(with_set)
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: command lines to copy."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
 def load_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Loaded:
     """Read the configuration: the file, the environment, the options."""
     return load(chosen_config(config_path), sets, os.environ, strict=strict)

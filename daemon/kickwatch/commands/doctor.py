@@ -2,24 +2,22 @@
 
 import json
 import sys
-import textwrap
 from pathlib import Path
 
 import click
 import msgspec
 
-from kickwatch.commands.common import config_options, read_config, run
-from kickwatch.detect.monitor import Monitor
-from kickwatch.detect.rates import Share
-from kickwatch.experiment.capabilities import Capability, blind, examine
-from kickwatch.experiment.known_reasons import KnownReason, read_known_reasons
-from kickwatch.report.tables import table
-from kickwatch.service.pace import pace_of
+from kickwatch.commands.common import config_options, examples, read_config, run
 
 BLIND_STATUS = 4
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "kickwatch doctor --control",
+        "kickwatch doctor --json | jq '.capabilities[] | select(.satisfied == false)'",
+    )
+)
 @config_options
 @click.option(
     "--control",
@@ -35,10 +33,18 @@ BLIND_STATUS = 4
 def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, reasons: bool, as_json: bool) -> None:
     """Check what this node supports, what is missing, and how to fix it.
 
-    Also prints how the false-alarm rate is divided among the detectors at the configured pace.
+    Prints what is missing first, the worst on top: what was found, what that costs, and how to fix it. Also prints how
+    the false-alarm rate is divided among the detectors at the configured pace.
 
     Exit status: 0, or 4 if kickwatch cannot reach a verdict here (blind).
     """
+    # Not for --help.
+    from kickwatch.detect.monitor import Monitor  # noqa: PLC0415
+    from kickwatch.experiment.capabilities import blind, examine  # noqa: PLC0415
+    from kickwatch.experiment.known_reasons import read_known_reasons  # noqa: PLC0415
+    from kickwatch.service.pace import pace_of  # noqa: PLC0415
+    from kickwatch.terminal.doctor_screen import doctor_screen, reasons_screen  # noqa: PLC0415
+
     config = read_config(config_path, sets)
     found = run(examine(config, control=control))
     known = run(read_known_reasons()) if reasons else None
@@ -48,28 +54,7 @@ def doctor(config_path: Path | None, sets: tuple[str, ...], control: bool, reaso
         result |= {"streams": msgspec.to_builtins(shares)}
         click.echo(json.dumps(result | ({} if known is None else {"reasons": msgspec.to_builtins(known)}), indent=1))
     else:
-        _print(found, shares)
+        click.echo(doctor_screen(found, shares, sys.stdout), nl=False)
         if known is not None:
-            _print_reasons(known)
+            click.echo(reasons_screen(known, sys.stdout), nl=False)
     sys.exit(BLIND_STATUS if blind(found) else 0)
-
-
-def _print(found: list[Capability], shares: tuple[Share, ...]) -> None:
-    for capability in found:
-        mark = "ok     " if capability.satisfied else "MISSING"
-        click.echo(f"{mark}  {capability.name}: {capability.detail}")
-        if capability.remedy:
-            click.echo(f"         remedy: {capability.remedy}")
-    click.echo("blind: no verdict is possible here" if blind(found) else "kickwatch has all it needs here")
-    click.echo("\nat most one false alarm in 1000 node-years, divided among the detectors' streams at this pace:")
-    rows = [(share.name, f"{share.observations_per_year:.0f}", f"{share.threshold:.2e}") for share in shares]
-    click.echo(table(("stream", "observations/year", "threshold"), rows))
-
-
-def _print_reasons(known: list[KnownReason]) -> None:
-    click.echo("\nreasons for IPIs that kickwatch knows, each with its functions in this kernel:")
-    for reason in known:
-        functions = ", ".join(reason.functions) or "not in this kernel"
-        click.echo(f"\n{reason.reason}" + ("" if functions == reason.reason else f" ({functions})"))
-        for text in (reason.meaning, reason.history):
-            click.echo(textwrap.fill(f"{text}.", 100, initial_indent="    ", subsequent_indent="    "))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from kickwatch.commands.common import EXIT_STATUS, config_options, read_config
+from kickwatch.commands.common import EXIT_STATUS, config_options, examples, read_config
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.persist import restore, save
 from kickwatch.detect.rates import Pace
@@ -103,7 +103,7 @@ def _without_sentences(outcome: bytes) -> dict[str, Any]:
     return known
 
 
-@click.command()
+@click.command(epilog=examples("kickwatch replay /tmp/history.db", "kickwatch replay --json trials.jsonl | tail -1"))
 @config_options
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per trial, and one at the end.")

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from kickwatch.commands.common import chosen_config, config_options, load_config, read_config, run
+from kickwatch.commands.common import chosen_config, config_options, examples, load_config, read_config, run
 from kickwatch.errors import InterruptedRunError, KickwatchError
 from kickwatch.journal.journal import Event, configure_logging, logger, reaches_journal
 from kickwatch.process.allocator import keep_malloc_small
-from kickwatch.service.daemon import run_daemon
 
 
-@click.command("run")
+@click.command("run", epilog=examples("kickwatch run --trials 3", "kickwatch run --set metrics.listen=127.0.0.1:9893"))
 @config_options
 @click.option(
     "--trials", type=click.IntRange(min=1), metavar="N", help="End after N trials. Default: run until a signal."
@@ -26,6 +25,8 @@ def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) 
     SIGHUP reloads the configuration. SIGUSR1 stops starting containers (drain); a second SIGUSR1 ends the drain. If
     the daemon was started from a terminal, it ends when that terminal closes, unless nohup or setsid is used.
     """
+    from kickwatch.service.daemon import run_daemon  # noqa: PLC0415 -- not for --help
+
     keep_malloc_small()
     configure_logging()
     config_path = chosen_config(config_path)  # once: a file that disappears must not turn into the defaults at a reload

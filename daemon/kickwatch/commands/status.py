@@ -7,6 +7,7 @@ import time
 import click
 import msgspec
 
+from kickwatch.commands.common import examples
 from kickwatch.model import Condition
 from kickwatch.outlets.status import Status, read
 from kickwatch.report import status_words as words
@@ -15,7 +16,7 @@ from kickwatch.report.status_words import duration
 EXIT_STATUS = {Condition.QUIET: 0, Condition.CONTENDED: 0, Condition.BROADCASTING: 3, Condition.UNKNOWN: 4}
 
 
-@click.command()
+@click.command(epilog=examples("kickwatch status", "kickwatch status --json | jq .condition"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema 1).")
 def status(as_json: bool) -> None:
     """Show the running daemon's verdict and what it is doing. `kickwatch watch` is the live view.

@@ -19,7 +19,7 @@ _INCOMPLETE_STATUS = 4
 _EXAMPLES = """\b
 Examples:
   kickwatch trace --containers 3 --out trace.json
-  kickwatch trace --containers 1 --set workload.network=bridge --out - | gzip > trace.json.gz
+  kickwatch trace --containers 1 --out - | gzip > trace.json.gz
 """
 
 

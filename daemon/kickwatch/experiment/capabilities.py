@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
@@ -25,17 +26,39 @@ _COST_EVENTS = 2003
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that kickwatch uses. Without a `needed` one kickwatch is blind."""
+    """One thing that kickwatch uses. Without a `needed` one kickwatch is blind. `cost`: of what is missing."""
 
     name: str
     satisfied: bool
     detail: str
     remedy: str = ""
     needed: bool = False
+    cost: str = ""
+
+
+# What a node without it loses, by the name of the capability.
+COSTS = {
+    "memory cgroups": "no verdict: no container can be given a memory cgroup, and no canary can run",
+    "kmem accounting": "no verdict: without it, creating a container creates no slab caches and cannot show the fault",
+    "container engine": "no verdict: no container can be started",
+    "observers": "no verdict: nothing counts what the kernel sends",
+    "IPIs by reason": "no verdict `quiet`: the canary's counters alone can only show `broadcasting`",
+    "kernel symbols": "no verdict: no request can be attributed to a kernel function",
+    "lock contention": "nobody sees who waits for slab_mutex, and no such alert comes; verdicts are as good as ever",
+    "slab_mutex": "waits for it, and broadcasts under it, are not known; verdicts are as good as ever",
+    "CPUs for the positive control": "no verdict: the probes cannot be shown to count",
+    "cost per event": "none for verdicts: only how much the probe costs is not known",
+    "positive control": "no verdict: the probe does not count what it must",
+}
 
 
 async def examine(config: Config, *, control: bool = False) -> list[Capability]:
     """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times."""
+    found = await _examined(config, control=control)
+    return [one if one.satisfied else replace(one, cost=COSTS[one.name]) for one in found]
+
+
+async def _examined(config: Config, *, control: bool) -> list[Capability]:
     leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
     found = [_cgroup(), _kmem_accounting(), await _engine(config)]
     try:
@@ -181,9 +204,11 @@ async def _cost(observatory: Observatory, cpus: Sequence[int]) -> Capability:
     """Mean cost of the IPI probe per event, from the kernel's own statistics. Enabling those broadcasts."""
     name = "cost per event"
     if observatory.requests is None:
-        return Capability(name=name, satisfied=False, detail="no probe is armed")
+        remedy = "as for IPIs by reason"
+        return Capability(name=name, satisfied=False, detail="no probe is armed", remedy=remedy)
     if len(cpus) < 2:
-        return Capability(name=name, satisfied=False, detail="not measured: it takes two CPUs, as the positive control")
+        detail, remedy = "not measured: it takes two CPUs, as the positive control", "as for the CPUs"
+        return Capability(name=name, satisfied=False, detail=detail, remedy=remedy)
     try:
         descriptor = await asyncio.to_thread(enable_statistics)
     except KickwatchError as error:

@@ -1,7 +1,6 @@
 """`kickwatch trial`: set up, run one trial or as many as the verdict needs, then take everything down."""
 
 import asyncio
-from collections.abc import Callable
 
 from kickwatch.configuration.types import Config
 from kickwatch.detect.figures import counted
@@ -11,6 +10,7 @@ from kickwatch.errors import EngineError
 from kickwatch.experiment.armed_observers import listed_cpus
 from kickwatch.experiment.own_work import OwnWork, Work
 from kickwatch.experiment.rig import Rig
+from kickwatch.experiment.steps import Progress, RunPhase, RunStep
 from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.model import Trial, Verdict
 from kickwatch.node.housekeeping import leave_isolated_cpus
@@ -25,7 +25,7 @@ _MOST_TRIALS, _LEAST_CONTAINERS, _MOST_CONTAINERS = 20, 10, 200
 async def decide(
     config: Config,
     containers: int,
-    progress: Callable[[str], None],
+    progress: Progress,
     *,
     until_decided: bool = False,
     ending: Shutdown | None = None,
@@ -39,14 +39,15 @@ async def decide(
     own.isolated = await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config))
     leave_isolated_cpus(own.isolated)
     async with own.during(Work.START_TO_STOP):
+        progress(RunStep(RunPhase.SETUP))
         with NodeLock():
             async with Rig.open(config, ending=ending, own=own) as rig:
-                return await _trials(rig, containers, progress, until_decided=until_decided)
+                decided = await _trials(rig, containers, progress, until_decided=until_decided)
+                progress(RunStep(RunPhase.CLEANUP, done=containers, total=containers))
+                return decided
 
 
-async def _trials(
-    rig: Rig, containers: int, progress: Callable[[str], None], *, until_decided: bool
-) -> tuple[list[Trial], Single]:
+async def _trials(rig: Rig, containers: int, progress: Progress, *, until_decided: bool) -> tuple[list[Trial], Single]:
     trials = [await TrialRun(rig, containers, progress, one_shot=True).run()]
     single = one_shot(trials)
     while until_decided and single.verdict is Verdict.UNKNOWN and single.more_containers:
@@ -54,7 +55,7 @@ async def _trials(
             break
         if await rig.engine_changed():
             raise EngineError("container engine changed between trials", "run the command again")
-        progress(f"undecided: about {single.more_containers} more containers")
+        progress(RunStep(RunPhase.SETUP, f"undecided: about {single.more_containers} more containers"))
         before = sum(len(trial.containers) for trial in trials)
         trials.append(await TrialRun(rig, more_of(single, before), progress, len(trials), one_shot=True).run())
         single = one_shot(trials)

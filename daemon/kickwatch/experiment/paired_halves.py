@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from kickwatch.detect.figures import merge_windows
 from kickwatch.experiment.half_figures import half_figures, with_attributed
 from kickwatch.experiment.half_length import HalfLength
+from kickwatch.experiment.steps import RunPhase
 from kickwatch.experiment.trial_context import STILL_S, Compared, TrialContext
 from kickwatch.model import Container, Pair, Window, WindowKind
 from kickwatch.observe.observatory import Sample
@@ -116,10 +117,13 @@ class _Halves:
     async def run(self, bursts: Sequence[int], coins: Sequence[bool]) -> Compared:
         context = self.context
         halves = f"{len(bursts)} pairs of halves of about {self.length.seconds():.2f} s"
-        context.progress(f"churn window, {sum(bursts)} containers, and quiet window in {halves}")
+        text = f"churn window, {sum(bursts)} containers, and quiet window in {halves}"
+        context.step(RunPhase.CONTAINERS, text, left_s=self._left_s(len(bursts)))
         edge = await context.observers.sample()
         for containers, churn_first in zip(bursts, coins, strict=True):
             edge = await self._pair(edge, containers, self.length.seconds(), churn_first=churn_first)
+            left_s = self._left_s(len(bursts) - len(self.pairs))
+            context.step(RunPhase.CONTAINERS, done=len(self.containers), left_s=left_s)
         quiesced = await context.settle()
         self._note(WindowKind.CHURN, edge, await context.observers.sample())
         churn, quiet = with_attributed(merge_windows(self.churn), merge_windows(self.quiet))
@@ -131,6 +135,10 @@ class _Halves:
             quiesced=quiesced,
             pairs=tuple(self.pairs),
         )
+
+    def _left_s(self, pairs: int) -> float:
+        """How long that many more pairs take."""
+        return pairs * 2 * self.length.seconds()
 
     async def _pair(self, begin: Sample, containers: int, half_s: float, *, churn_first: bool) -> Sample:
         """Measure one pair from the sample at its beginning on; returns the sample at its end."""

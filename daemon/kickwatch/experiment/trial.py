@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from kickwatch.experiment.kmem_accounting import kmem_accounting
 from kickwatch.experiment.paired_halves import paired_halves
 from kickwatch.experiment.ports import Clock, TrialObservers, TrialSettings, TrialWorkload
-from kickwatch.experiment.trial_context import Compared, Progress, TrialContext
+from kickwatch.experiment.steps import Progress, RunPhase
+from kickwatch.experiment.trial_context import Compared, TrialContext
 from kickwatch.experiment.whole_windows import whole_windows
 from kickwatch.model import CanaryBatch, Disturbance, Origin, Trial, Window, WindowKind
 from kickwatch.process.cancellation import run_shielded
@@ -21,10 +22,10 @@ async def run_trial(
     workload: TrialWorkload,
     clock: Clock,
     *,
-    progress: Progress = lambda _text: None,
+    progress: Progress = lambda _step: None,
     alive: Callable[[], None] = lambda: None,
 ) -> Trial:
-    """Run one trial and return its record. `progress` gets a text at each step; `alive` is called while it waits.
+    """Run one trial and return its record. `progress` gets each step; `alive` is called while it waits.
 
     Raises KickwatchError or OSError if it cannot be completed. However it ends, no container and no canary batch is
     left, and `workload.begun` is the number of containers requested from the engine.
@@ -84,7 +85,7 @@ class _Script:
         context, memcgs = self.context, self.context.settings.canary_memcgs
         if not memcgs:
             return None
-        context.progress(f"canary, {memcgs} memory cgroups")
+        context.step(RunPhase.CANARY, f"canary, {memcgs} memory cgroups", done=context.settings.containers)
         before = await context.observers.sample()
         try:
             await context.workload.create_batch(memcgs)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kickwatch.experiment.ports import Clock, TrialObservers, TrialSettings, TrialWorkload
+from kickwatch.experiment.steps import Progress, RunPhase, RunStep
 from kickwatch.model import Container, Pair, Window, WindowKind
 
 STILL_S = 2.0
 _POLL_S = 0.25
 _SLICE_S = 5.0
-
-Progress = Callable[[str], None]
+_AFTER_S = 1.5  # the canary, and removing what is left; measured
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class TrialContext:
     clock: Clock
     progress: Progress
     alive: Callable[[], None]
+
+    def step(self, phase: RunPhase, text: str = "", *, done: int = 0, left_s: float = 0.0) -> None:
+        """Report a step. `left_s`: what is left of the comparison; what follows it is added."""
+        left_s += 0.0 if phase is RunPhase.CANARY else STILL_S
+        self.progress(RunStep(phase, text, done, self.settings.containers, left_s + _AFTER_S))
 
     async def wait(self, seconds: float) -> None:
         """Wait. Does nothing for a time that is over."""

@@ -1,7 +1,6 @@
 """Runs a trial on a rig, with the settings of the configuration and the clocks of this machine."""
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kickwatch.configuration.types import Design
@@ -9,6 +8,7 @@ from kickwatch.detect.figures import counted
 from kickwatch.experiment.engine_workload import EngineWorkload
 from kickwatch.experiment.ports import SystemClock, TrialSettings
 from kickwatch.experiment.rig import Rig, life_s
+from kickwatch.experiment.steps import Progress
 from kickwatch.experiment.trial import run_trial
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Trial
@@ -26,7 +26,7 @@ class TrialRun:
 
     rig: Rig
     containers: int
-    progress: Callable[[str], None]
+    progress: Progress
     number: int = 0
     one_shot: bool = False
     trial_id: str = field(default_factory=new_trial_id)

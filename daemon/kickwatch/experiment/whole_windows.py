@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass
 
 from kickwatch.detect.figures import merge_windows
+from kickwatch.experiment.steps import RunPhase
 from kickwatch.experiment.trial_context import STILL_S, Compared, TrialContext
 from kickwatch.model import Container, Window, WindowKind
 
@@ -47,10 +48,10 @@ class _Windows:
     async def run(self) -> Compared:
         order = order_of(self.context.settings.seed)
         if order[0] is WindowKind.CHURN:
-            churned = await self._churn(0.0)
+            churned = await self._churn(0.0, then_s=self._expected_s())
             quiet = await self._quiet(churned.window.duration_ns / 1e9)
         else:
-            quiet = await self._quiet(self._expected_s())
+            quiet = await self._quiet(self._expected_s(), then_s=self._expected_s())
             churned = await self._churn(quiet.duration_ns / 1e9)
             missing_s = (churned.window.duration_ns - quiet.duration_ns) / 1e9
             if missing_s > _EQUAL_WITHIN_S:
@@ -63,16 +64,18 @@ class _Windows:
         lives_s = settings.containers * (EXPECTED_CONTAINER_S + settings.hold_s) / settings.concurrency
         return max(settings.window_s, lives_s + STILL_S)
 
-    async def _quiet(self, duration_s: float) -> Window:
+    async def _quiet(self, duration_s: float, then_s: float = 0.0) -> Window:
+        """`then_s`: how long the other window will take."""
         context = self.context
-        context.progress(f"quiet window, {duration_s:.1f} s")
+        context.step(RunPhase.QUIET, f"quiet window, {duration_s:.1f} s", left_s=duration_s + then_s)
         before = await context.observers.sample()
         await context.wait(duration_s)
         return context.observers.window(WindowKind.QUIET, before, await context.observers.sample())
 
-    async def _churn(self, at_least_s: float) -> _Churned:
+    async def _churn(self, at_least_s: float, then_s: float = 0.0) -> _Churned:
         context, settings = self.context, self.context.settings
-        context.progress(f"churn window, {settings.containers} containers")
+        left_s = max(at_least_s, self._expected_s()) + then_s
+        context.step(RunPhase.CONTAINERS, f"churn window, {settings.containers} containers", left_s=left_s)
         before = await context.observers.sample()
         containers = await context.workload.churn(settings.containers)
         quiesced = await context.settle()

@@ -38,6 +38,11 @@ def _score(pairs: Iterable[Pair], figure: Callable[[HalfFigures], int | None]) -
     return score if any(score.values()) else None
 
 
+def elsewhere_score(trials: Iterable[Trial]) -> dict[str, int] | None:
+    """`wins`, `ties` and `losses` of broadcasts from elsewhere over all pairs; None if no pair counted them."""
+    return _score((pair for trial in trials for pair in trial.pairs), lambda half: half.elsewhere)
+
+
 def windows_text(trial: Trial, summary: dict[str, Any]) -> str:
     """What the figures were compared over, for the head of the text: pairs of halves, or two windows."""
     pairs = summary["pairs"]

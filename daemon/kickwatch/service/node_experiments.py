@@ -10,6 +10,7 @@ from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import sweep
 from kickwatch.experiment.passive import Passive
 from kickwatch.experiment.rig import Opening, Rig
+from kickwatch.experiment.steps import texts_to
 from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Observers
@@ -45,7 +46,7 @@ class NodeRig:
 
     def trial(self, containers: int, step: Step, number: int) -> TrialRun:
         """Prepare a trial."""
-        return TrialRun(self._rig, containers, step, number)
+        return TrialRun(self._rig, containers, texts_to(step), number)
 
     async def pressure(self) -> Pressure:
         """Everything the guard decides from. If the engine does not answer, the next trial reports that."""

@@ -1,7 +1,7 @@
 """Where a screen is drawn: how wide, with colours or without. The words are the same everywhere."""
 
 import os
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -15,18 +15,25 @@ def console(stream: TextIO, *, columns: int | None = None) -> Console:
     Without styles no escape code is written. `columns`: the width; None: that of the terminal, or else of COLUMNS.
     Styles never carry meaning: what they mark is also in the words.
     """
-    coloured = styled(stream)
+    return _console(stream, width=columns or columns_of(stream))
+
+
+def following_console(stream: TextIO) -> Console:
+    """A console on a terminal for what is drawn again and again: its width is that of the terminal at each time."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    return _console(stream, _environ=environment)
+
+
+def _console(stream: TextIO, **given: Any) -> Console:
     return Console(
         file=stream,
-        width=columns or columns_of(stream),
-        force_terminal=coloured,
-        color_system="auto" if coloured else None,
-        no_color=not coloured,
+        force_terminal=is_terminal(stream),
+        color_system="auto" if styled(stream) else None,
         legacy_windows=False,
         highlight=False,
         markup=False,
         emoji=False,
-        soft_wrap=False,
+        **given,
     )
 
 

@@ -35,7 +35,7 @@ def test_a_reload_reads_the_file_of_the_start_or_is_refused(tmp_path: Path, monk
         sources.append(source)
 
     monkeypatch.setattr(common, "DEFAULT_CONFIG", default)
-    monkeypatch.setattr(sys.modules[command.__name__], "run_daemon", run_daemon)
+    monkeypatch.setattr("kickwatch.service.daemon.run_daemon", run_daemon)
     monkeypatch.setattr(sys.modules[command.__name__], "keep_malloc_small", lambda: None)
     assert CliRunner().invoke(command.daemon, []).exit_code == 0
     (reload,) = sources

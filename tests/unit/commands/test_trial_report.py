@@ -7,15 +7,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from at_a_terminal import AtATerminal
 from builders import kick, trial
 from command import DIES_WITH_US, CommandResult
-from kickwatch.commands.trial import _rendered
+from kickwatch.commands.one_trial import Shown, rendered
 from kickwatch.detect.single import one_shot
 from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.experiment.own_work import OwnWork, Reached, Work
+from kickwatch.model import Trial
 from slowness import SLOWNESS
 
 ROOT = Path(__file__).parents[3]
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 FAULTY = """
 from builders import containers, kick, trial
 from msgspec.structs import replace
-import kickwatch.commands.trial as module
+import kickwatch.commands.one_trial as module
 from kickwatch.detect.single import one_shot
 
 async def decided(*_, **__):
@@ -50,8 +52,12 @@ def test_verdict_and_alert_at_a_terminal(columns: int, form: str, environment: M
     with AtATerminal([*COMMAND, "--set", f"log.format={form}"], columns=columns, environment=environment) as command:
         assert command.ended() == 3
     assert "Traceback" not in command.text
-    verdict, _, alert = command.text.partition("verdict: broadcasting")
-    assert "kick_all_cpus_sync" in verdict
+    alert, _, verdict = command.text.partition("verdict: broadcasting")  # the answer is what is left on the screen
+    assert "asked for by __do_tune_cpucache" in " ".join(verdict.split())
+    assert max(map(len, verdict.splitlines())) <= columns
+    if form == "auto":  # the alert would say the same again, in 30 lines
+        assert "kickwatch." not in alert
+        return
     assert "kickwatch.broadcast_detected" in alert
     assert HEADLINE in " ".join(alert.split())
     assert ("\n    stack:\n        smp_call_function_many" in alert) == (form != "json")
@@ -94,6 +100,24 @@ def test_the_alert_goes_out_whatever_becomes_of_the_verdict(
     assert complaint in "".join(rest)
 
 
+def test_the_records_are_appended_and_the_bug_report_reads_them(environment: Mapping[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "faulty.jsonl"
+    for times in (1, 2):
+        done = run(f"trial --record {file}", environment)
+        assert done.status == 3, done.err
+        records = [msgspec.json.decode(line, type=Trial) for line in file.read_bytes().splitlines()]
+        assert [record.churn.cells[-1].reason for record in records] == ["kick_all_cpus_sync"] * times
+    assert done.out.replace("\\\n", "").split()[-4:] == ["kickwatch", "report", "--bug", str(file)]
+    assert run(f"trial --record {file} >/dev/full", environment).status == 1
+    assert len(file.read_bytes().splitlines()) == 3
+
+
+def test_a_record_that_cannot_be_written_costs_no_answer(environment: Mapping[str, str]) -> None:
+    done = run("trial --record /dev/full", environment)
+    assert (done.status, done.out.startswith("verdict: broadcasting")) == (1, True)
+    assert "kickwatch: /dev/full cannot be written (No space left on device)" in done.err
+
+
 def test_a_full_standard_error_does_not_change_the_verdict(environment: Mapping[str, str]) -> None:
     for where in ("/dev/full", "&-"):
         done = run(f"trial 2>{where}", environment)
@@ -109,14 +133,14 @@ def test_what_kickwatch_sent_to_isolated_cpus_is_in_the_output_where_there_are_s
     if isolated:
         own.reached[Work.ARMING] = Reached(interrupts=132)
         own.reached[Work.CONTROL] = Reached(requests=0, interrupts=2)
-    figures = json.loads(_rendered(trials, single, judgement, own, as_json=True))["own_work"]
-    text = _rendered(trials, single, judgement, own, as_json=False)
+    figures = json.loads(rendered(trials, single, judgement, own, Shown(as_json=True)))["own_work"]
+    text = " ".join(rendered(trials, single, judgement, own, Shown()).split())
     if isolated:
         assert figures == {
             "arming": {"requests": None, "interrupts": 132},
             "control": {"requests": 0, "interrupts": 2},
         }
-        assert text.endswith("by any sender: arming 132 interrupts; control 0 requests, 2 interrupts")
+        assert "by any sender: arming 132 interrupts; control 0 requests, 2 interrupts" in text
     else:
         assert figures is None
         assert "by any sender" not in text

@@ -8,6 +8,7 @@ import pytest
 from kickwatch.configuration.types import Config, Design, TrialConfig
 from kickwatch.errors import EngineError
 from kickwatch.experiment import trial_run
+from kickwatch.experiment.steps import texts_to
 from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.experiment.whole_windows import order_of
 from kickwatch.journal.remark import Remark, RemarkKind
@@ -43,7 +44,7 @@ def rig(stage: Stage, config: TrialConfig = CONFIG) -> Any:
 
 
 async def test_the_settings_are_the_configurations(stage: Stage) -> None:
-    run = TrialRun(rig(stage), 4, stage.texts.append, 3)
+    run = TrialRun(rig(stage), 4, texts_to(stage.texts.append), 3)
     settings = run._settings()
     assert (settings.containers, settings.window_s, settings.settle_s) == (4, 3.0, 7.0)
     assert (settings.canary_memcgs, settings.concurrency, settings.hold_s) == (9, 2, 0.25)
@@ -58,19 +59,19 @@ async def test_the_settings_are_the_configurations(stage: Stage) -> None:
 
 
 async def test_each_trial_of_a_daemon_has_another_order_under_one_seed(stage: Stage) -> None:
-    runs = [TrialRun(rig(stage), 1, stage.texts.append, number) for number in range(20)]
+    runs = [TrialRun(rig(stage), 1, texts_to(stage.texts.append), number) for number in range(20)]
     seeds = [run._settings().seed for run in runs]
     assert seeds == list(range(40, 60))
     assert len({order_of(seed) for seed in seeds}) == 2
 
 
 def test_without_a_seed_each_trial_draws_one(stage: Stage) -> None:
-    runs = [TrialRun(rig(stage, TrialConfig(seed=0)), 1, stage.texts.append) for _ in range(3)]
+    runs = [TrialRun(rig(stage, TrialConfig(seed=0)), 1, texts_to(stage.texts.append)) for _ in range(3)]
     assert len({run._settings().seed for run in runs}) == 3
 
 
 async def test_what_began_is_known_after_a_failure(stage: Stage) -> None:
-    run = TrialRun(rig(stage), 4, stage.texts.append)
+    run = TrialRun(rig(stage), 4, texts_to(stage.texts.append))
     assert run.begun == 0
     stage.fail_at = "container"
     with pytest.raises(EngineError):
@@ -82,18 +83,18 @@ async def test_what_began_is_known_after_a_failure(stage: Stage) -> None:
 def test_two_trials_of_three_are_paired(stage: Stage) -> None:
     def designs(design: Design) -> list[bool]:
         here = rig(stage, TrialConfig(design=design))
-        return [TrialRun(here, 1, stage.texts.append, number)._settings().paired for number in range(6)]
+        return [TrialRun(here, 1, texts_to(stage.texts.append), number)._settings().paired for number in range(6)]
 
     assert designs(Design.MIXED) == [True, True, False, True, True, False]
     assert designs(Design.PAIRED) == [True] * 6
     assert designs(Design.WHOLE) == [False] * 6
-    run = TrialRun(rig(stage, TrialConfig()), 1, stage.texts.append, 2, one_shot=True)
+    run = TrialRun(rig(stage, TrialConfig()), 1, texts_to(stage.texts.append), 2, one_shot=True)
     assert run._settings().paired
 
 
 async def test_the_next_trial_expects_lives_as_long_as_most_of_this_one(stage: Stage) -> None:
     here = rig(stage)
-    first = TrialRun(here, 4, stage.texts.append)
+    first = TrialRun(here, 4, texts_to(stage.texts.append))
     assert first._settings().life_s == 0.3
     await first.run()
-    assert TrialRun(here, 4, stage.texts.append)._settings().life_s == pytest.approx(0.227)
+    assert TrialRun(here, 4, texts_to(stage.texts.append))._settings().life_s == pytest.approx(0.227)

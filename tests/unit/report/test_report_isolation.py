@@ -1,7 +1,9 @@
 """Isolated CPUs in `trial`: a column and a line where some exist, null where nobody counted."""
 
 import json
+import re
 
+import pytest
 from msgspec.structs import replace
 
 from builders import RCU, TLB, kick, trial, window, with_isolated
@@ -9,11 +11,7 @@ from kickwatch.detect.verdict import judge
 from kickwatch.model import Trial
 from kickwatch.report.isolation import own_work_text
 from kickwatch.report.summary import summarise
-from kickwatch.report.tables import trial_text
-
-
-def shown(one: Trial) -> str:
-    return trial_text(one, judge([one]))
+from screens import prose, screen
 
 
 def figures(one: Trial) -> dict[str, object]:
@@ -30,22 +28,25 @@ KICKED = trial(
 )
 
 
-def test_without_isolated_cpus_the_table_is_as_before() -> None:
-    assert "isolated" not in shown(trial(kick(23)))
-    assert " requests  calls  broadcasts " in shown(trial(kick(23)))
+def test_without_isolated_cpus_the_table_has_no_such_column() -> None:
+    assert "isolat" not in screen(trial(kick(23)))
+    assert "broadcasts  requests  the CPUs run " in screen(trial(kick(23)))
     counted = replace(KICKED, isolated_cpus=())  # a probe that counts them all the same
-    assert "isolated" not in shown(counted)
+    assert "isolat" not in screen(counted)
     assert {row["isolated"] for row in figures(counted)["bill"]} == {None}  # type: ignore[attr-defined]
 
 
-def test_with_isolated_cpus_each_cell_shows_its_share() -> None:
-    lines = shown(KICKED).splitlines()
-    (head,) = [line for line in lines if line.startswith("  reason")]
-    assert " requests  isolated  calls  broadcasts " in head
-    (row,) = [line for line in lines if "kick_all_cpus_sync" in line and "slab" in line and "create" in line]
-    at = head.index("isolated")
-    assert row[at : at + len("isolated")].strip() == "46"
-    assert "isolated CPUs 2-3: 2.3 requests per container above the quiet window (CPU 2 1.13, CPU 3 1.22)" in lines
+@pytest.mark.parametrize("columns", [80, 200])
+def test_with_isolated_cpus_each_cell_shows_its_share_per_container(columns: int) -> None:
+    lines = screen(KICKED, columns=columns).splitlines()
+    (head,) = [line for line in lines if line.startswith("broadcasts  requests")]
+    assert head.startswith("broadcasts  requests  isolated  the CPUs run ")
+    (row,) = [line for line in lines if re.match(" +[0-9.]+ .*kick_all_cpus_sync", line)]
+    assert row.split()[:3] == ["1.00", "3.00", "2.00"]
+    (reached,) = [line for line in lines if "rcu_exp_handler" in line]  # on no list of faults, but it reached one
+    assert reached.split()[2:4] == ["0.30", "rcu_exp_handler"]
+    text = prose(KICKED, columns=columns)
+    assert "isolated CPUs 2-3: 2.3 requests per container above the quiet window (CPU 2 1.13, CPU 3 1.22)" in text
 
 
 def test_json_has_requests_by_cpu_above_quiet() -> None:
@@ -61,9 +62,9 @@ def test_ipis_of_every_kind_are_shown_where_they_were_counted() -> None:
         KICKED, churn=replace(KICKED.churn, isolated_ipis=100), quiet=replace(KICKED.quiet, isolated_ipis=4)
     )
     assert figures(counted)["isolated_ipis"] == 92
-    assert "CPU 3 1.22); 4 IPIs of every kind" in shown(counted)
+    assert "CPU 3 1.22); 4 IPIs of every kind" in prose(counted)
     assert figures(KICKED)["isolated_ipis"] is None
-    assert "IPIs of every kind" not in shown(KICKED)
+    assert "IPIs of every kind" not in prose(KICKED)
     assert figures(replace(counted, isolated_cpus=()))["isolated_ipis"] is None
 
 
@@ -73,24 +74,24 @@ def test_null_where_nobody_counted() -> None:
     uncounted = replace(trial(kick(23)), isolated_cpus=(2, 3))
     summary = figures(uncounted)
     assert (summary["per_cpu"], summary["per_container"]["isolated_requests"]) == (None, None)  # type: ignore[index]
-    text = shown(uncounted)
+    text = screen(uncounted)
     assert "isolated CPUs 2-3: requests not known" in text
-    assert "kick_all_cpus_sync  slab" in text
-    assert "not known" in next(line for line in text.splitlines() if "kick_all_cpus_sync" in line)
+    assert "not known" in next(line for line in text.splitlines() if re.match(" +1.00 .*kick_all_cpus_sync", line))
+    assert "not known" in next(line for line in text.splitlines() if "background" in line)
 
 
 def test_of_many_isolated_cpus_the_line_shows_those_that_are_hit_most() -> None:
     cpus = tuple(range(1, 12))
     churn = window("churn", replace(RCU, isolated=66), per_cpu=tuple(range(12)))
     many = trial(churn=churn, quiet=window("quiet", per_cpu=(0,) * 12), isolated_cpus=cpus, count=1)
-    (line,) = [line for line in shown(many).splitlines() if line.startswith("isolated CPUs 1-11")]
+    (line,) = [line for line in screen(many).splitlines() if "isolated CPUs 1-11" in line]
     assert "(most: CPU 4 4, CPU 5 5" in line
     assert "CPU 11 11)" in line
     assert "CPU 3 3" not in line
 
 
 def test_a_built_trial_is_whole() -> None:
-    assert "isolated CPUs 2-3:" in shown(with_isolated(trial(kick(23))))
+    assert "isolated CPUs 2-3:" in prose(with_isolated(trial(kick(23))))
 
 
 def test_what_kickwatch_sends_outside_the_halves_is_printed_by_kind_of_work() -> None:

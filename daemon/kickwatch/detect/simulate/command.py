@@ -5,13 +5,16 @@ from pathlib import Path
 
 import click
 
-from kickwatch.detect.simulate.plot import to_svg
-from kickwatch.detect.simulate.report import to_json, to_text
-from kickwatch.detect.simulate.study import run_simulation
 from kickwatch.errors import OutputError
 
+EXAMPLES = """\b
+Examples:
+  kickwatch simulate --quick
+  kickwatch simulate --seed 7 --plot delays.svg
+"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLES)
 @click.option("--quick", is_flag=True, help="A smaller study, within 50 seconds instead of some minutes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option("--seed", default=1, metavar="N", show_default=True, help="Random seed: equal seeds give equal figures.")
@@ -29,6 +32,11 @@ def simulate(quick: bool, as_json: bool, seed: int, jobs: int | None, plot: Path
 
     Needs no containers and no privileges. docs/detection.md explains the tables.
     """
+    # Not for --help.
+    from kickwatch.detect.simulate.plot import to_svg  # noqa: PLC0415
+    from kickwatch.detect.simulate.report import to_json, to_text  # noqa: PLC0415
+    from kickwatch.detect.simulate.study import run_simulation  # noqa: PLC0415
+
     if sys.stderr.isatty():
         with click.progressbar(length=0, label="simulating", file=sys.stderr) as bar:
 

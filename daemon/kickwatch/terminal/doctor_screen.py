@@ -1,0 +1,60 @@
+"""The screen of `kickwatch doctor`: what is missing, worst first, with its cost and its fix; then what was found."""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import RenderableType  # noqa: TC002 -- as beside it
+from rich.text import Text
+
+from kickwatch.detect.rates import Share
+from kickwatch.experiment.capabilities import Capability, blind
+from kickwatch.experiment.known_reasons import KnownReason
+from kickwatch.terminal.console import console
+from kickwatch.terminal.layout import as_text, figures, labelled
+
+_HEADING, _BLIND, _PARTLY, _FINE = "bold", "bold red", "bold yellow", "bold green"
+
+
+def doctor_screen(found: Sequence[Capability], shares: Sequence[Share], stream: TextIO) -> str:
+    """The text, with colours if `stream` shows them."""
+    missing = sorted((one for one in found if not one.satisfied), key=lambda one: not one.needed)
+    parts: list[RenderableType] = [_summary(found, missing)]
+    for one in missing:
+        parts += ["", Text.assemble(("MISSING  ", _BLIND if one.needed else _PARTLY), (one.name, _HEADING))]
+        parts.append(labelled(_rows(one)))
+    parts += ["", labelled([("ok", _found(one)) for one in found if one.satisfied], indent=0)]
+    parts += [
+        "",
+        Text("at most one false alarm in 1000 node-years, divided among the detectors at this pace", _HEADING),
+    ]
+    rows = [((share.name, f"{share.observations_per_year:.0f}", f"{share.threshold:.2e}"), "") for share in shares]
+    parts.append(figures(("stream", "observations/year", "threshold"), rows, numbers=(1, 2)))
+    return as_text(console(stream), parts)
+
+
+def _summary(found: Sequence[Capability], missing: Sequence[Capability]) -> Text:
+    names = ", ".join(one.name for one in missing)
+    if blind(list(found)):
+        return Text(f"blind: no verdict is possible here; missing: {names}", _BLIND)
+    if missing:
+        return Text(f"verdicts are possible here; missing: {names}", _PARTLY)
+    return Text("kickwatch can do its whole job here: nothing is missing", _FINE)
+
+
+def _rows(one: Capability) -> list[tuple[str, str]]:
+    rows = [("found", one.detail), ("cost", one.cost), ("fix", one.remedy)]
+    return [(label, text or "not known") for label, text in rows]
+
+
+def _found(one: Capability) -> Text:
+    return Text.assemble((f"{one.name}: ", _HEADING), one.detail)
+
+
+def reasons_screen(known: Sequence[KnownReason], stream: TextIO) -> str:
+    """The known reasons for IPIs, each with its functions in this kernel."""
+    parts: list[RenderableType] = ["", Text("reasons for IPIs, each with its functions in this kernel", _HEADING)]
+    for reason in known:
+        functions = ", ".join(reason.functions) or "not in this kernel"
+        name = f"{reason.reason}" + ("" if functions == reason.reason else f" ({functions})")
+        parts += ["", Text(name, _HEADING), labelled([("", f"{text}.") for text in (reason.meaning, reason.history)])]
+    return as_text(console(stream), parts)
