@@ -7,7 +7,7 @@ from typing import Any
 from kickwatch.detect.single import one_shot
 from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.model import Trial
-from kickwatch.terminal.trial_screen import View, trial_screen
+from kickwatch.terminal.trial_screen import ScreenView, trial_screen
 
 
 def judged(trials: Sequence[Trial]) -> ReasonedVerdict:
@@ -20,7 +20,7 @@ def screen(*trials: Trial, columns: int = 200, judgement: ReasonedVerdict | None
     """The screen as it is printed into a pipe. `given`: of the view, or for `trial_screen`."""
     view = {name: given.pop(name) for name in ("everything", "wide") if name in given}
     found = judgement or judged(trials)
-    return trial_screen(trials, found, one_shot(trials), io.StringIO(), View(columns=columns, **view), **given)
+    return trial_screen(trials, found, one_shot(trials), io.StringIO(), ScreenView(columns=columns, **view), **given)
 
 
 def prose(*trials: Trial, **given: Any) -> str:

@@ -26,7 +26,7 @@ from kickwatch.report.isolation import own_work_text
 from kickwatch.report.summary import summarise
 from kickwatch.terminal.console import is_terminal
 from kickwatch.terminal.trial_progress import AboveTheBar, trial_progress
-from kickwatch.terminal.trial_screen import View, trial_screen
+from kickwatch.terminal.trial_screen import ScreenView, trial_screen
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def rendered(
         judgement,
         single,
         sys.stdout,
-        View(everything=shown.everything, wide=shown.wide),
+        ScreenView(everything=shown.everything, wide=shown.wide),
         own_work=own_work_text(own.isolated, own_work) if own_work else "",
         recorded=record,
     )

@@ -28,7 +28,7 @@ _HEADING = "bold"
 
 
 @dataclass(frozen=True)
-class View:
+class ScreenView:
     """How much is shown. `everything`: the background cell by cell; `wide`: at least 160 columns."""
 
     everything: bool = False
@@ -41,7 +41,7 @@ def trial_screen(
     judgement: ReasonedVerdict,
     single: Single,
     stream: TextIO,
-    view: View = View(),
+    view: ScreenView = ScreenView(),
     *,
     own_work: str = "",
     recorded: str = "",

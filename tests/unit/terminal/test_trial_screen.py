@@ -17,7 +17,7 @@ from kickwatch.model import (
     Observers,
     Trial,
 )
-from kickwatch.terminal.trial_screen import View, trial_screen
+from kickwatch.terminal.trial_screen import ScreenView, trial_screen
 from screens import judged, screen
 from watching import flips, lives, paired, serial
 
@@ -85,7 +85,7 @@ class Terminal(io.StringIO):
 
 
 def at_a_terminal(*trials: Trial, columns: int = 80) -> str:
-    return trial_screen(trials, judged(trials), one_shot(trials), Terminal(), View(columns=columns))
+    return trial_screen(trials, judged(trials), one_shot(trials), Terminal(), ScreenView(columns=columns))
 
 
 @pytest.fixture
