@@ -12,6 +12,7 @@ from kickwatch.node.isolation import isolated_cpus
 from kickwatch.observe.control import control_cpus
 from kickwatch.outlets.broadcast import bpftrace_line
 from kickwatch.outlets.isolation import confirm_line
+from kickwatch.report.run_words import WORK_LINE
 from needs import ipi_rung
 
 pytestmark = pytest.mark.kernel
@@ -54,3 +55,11 @@ async def test_the_command_of_broken_isolation_shows_the_isolated_cpus_alone() -
     output = await shown_by(confirm_line(trial(isolated_cpus=(target, 4000, 4001)), None), "many")
     assert f"@[{target}, ipi_mb,".encode() in output
     assert f"@[{sender}, ".encode() not in output
+
+
+@pytest.mark.usefixtures("tracefs")
+async def test_the_command_that_finds_work_shows_functions_and_who_queues_them() -> None:
+    """Work is queued all the time on any node; the stack says by whom."""
+    output = await shown_by(WORK_LINE, "many")
+    assert b"workqueue" in output or b"queue_work" in output
+    assert output.count(b"@[") >= 1

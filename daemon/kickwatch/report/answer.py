@@ -37,7 +37,9 @@ def answer(trials: Sequence[Trial], judgement: ReasonedVerdict, single: Single, 
     why = f" ({', '.join(judgement.reasons)})" if judgement.reasons else ""
     known = [finding for finding in map(Finding, judgement.findings) if finding in FINDINGS]
     findings = [("finding", f"{finding.value}: {FINDINGS[finding]}") for finding in known]
-    evidence = f"for broadcasting {single.evidence_broadcasting}, for quiet {single.evidence_quiet}"
+    pairs = words.by_pairs and not words.by_creation
+    claims = ("broadcasting by the pairs", "a quiet creation path") if pairs else ("broadcasting", "quiet")
+    evidence = f"for {claims[0]} {single.evidence_broadcasting}, for {claims[1]} {single.evidence_quiet}"
     return RunAnswer(
         verdict=judgement.verdict,
         headline=f"{judgement.verdict.value}{why}: {headline}",
@@ -67,34 +69,34 @@ def _broadcasting(words: RunWords) -> tuple[str, list[Point], list[NextStep]]:
     steps: list[NextStep] = []
     for to_blame, part in ((words.by_creation, _by_creation), (words.by_pairs, _by_pairs)):
         if to_blame:
-            headline, more, step = part(words)
+            headline, more, next_steps = part(words)
             headlines.append(headline)
             points += more
-            steps.append(step)
+            steps += next_steps
     if not words.by_creation:
         points.append(("creation path", words.created_words))
     return "; ".join(headlines), points, [*steps, words.bug_report()]
 
 
-def _by_creation(words: RunWords) -> tuple[str, list[Point], NextStep]:
+def _by_creation(words: RunWords) -> tuple[str, list[Point], list[NextStep]]:
     worst = words.blamed
     if worst is None:
         headline = f"creating a memory cgroup makes this kernel {_FAULT}; which function asked is not known"
         sure = f"by the counters of the canary; wrong in at most {words.rate}"
-        return headline, [("how sure", sure)], words.confirm(None)
+        return headline, [("how sure", sure)], [words.confirm(None)]
     each = f"{worst.cell.broadcasts / worst.units:.3g} x {worst.cell.reason} per {worst.unit}"
     asked = asker_of(worst.cell.stack)
     by = f", asked for by {asked}" if asked else ""
     points = [*words.asked(worst.cell, _CREATOR), ("how sure", words.sure_by_stack(worst.cell))]
-    return f"creating a {worst.unit} makes this kernel {_FAULT}: {each}{by}", points, words.confirm(worst.cell)
+    return f"creating a {worst.unit} makes this kernel {_FAULT}: {each}{by}", points, [words.confirm(worst.cell)]
 
 
-def _by_pairs(words: RunWords) -> tuple[str, list[Point], NextStep]:
+def _by_pairs(words: RunWords) -> tuple[str, list[Point], list[NextStep]]:
     worst = words.worst_elsewhere()
     points = words.asked(worst, _OTHERS) if worst is not None else []
     points.append(("how sure", words.sure_by_pairs()))
     headline = f"containers make this kernel {_FAULT}, but from outside the creation path: {words.elsewhere}"
-    return headline, points, words.confirm(worst)
+    return headline, points, [*words.find_work(worst), words.confirm(worst)]
 
 
 def _unknown(words: RunWords) -> tuple[str, list[Point], list[NextStep]]:

@@ -55,5 +55,5 @@ def windows_text(trial: Trial, summary: dict[str, Any]) -> str:
     of = "a container" if most == 1 else f"up to {most} containers"
     return (
         f"{count} pair{'s' if count > 1 else ''} of halves of {length} s (with {of}, without; order by coin),"
-        f" seed {trial.seed}; {outlasted} outlasted ({share(100 * outlasted, count, 0):.0f} %)"
+        f" seed {trial.seed}; in {outlasted} a life outlasted its half ({share(100 * outlasted, count, 0):.0f} %)"
     )

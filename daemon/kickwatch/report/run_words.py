@@ -16,6 +16,11 @@ from kickwatch.report.pairs import elsewhere_score
 
 Point = tuple[str, str]  # label, text
 
+WORK_LINE = (
+    "bpftrace -e 'tracepoint:workqueue:workqueue_queue_work { @[ksym(args->function), kstack(8)] = count(); }"
+    " interval:s:60 { exit(); }'"
+)
+
 
 @dataclass(frozen=True)
 class NextStep:
@@ -120,7 +125,8 @@ class RunWords:
     def asked(self, cell: Cell, otherwise: str) -> list[Point]:
         """Who asked, by which calls, and what it was for. `otherwise`: the sender, if it is no kernel thread."""
         asked = asker_of(cell.stack) or "not known, no stack"
-        deferred = "; the work function is not on the stack" if asked != top_of_stack(cell.stack) and cell.stack else ""
+        last_call = "; the work function is not on the stack, since this was its last call"
+        deferred = last_call if _is_deferred(cell) else ""
         known = all(map(under_slab_mutex_known, self.trials))
         held = ", holding slab_mutex" if known and cell.under_slab_mutex * 2 >= max(1, cell.requests) else ""
         rows = [("asked by", f"{asked} ({cell.origin}), in {sender(cell, otherwise)}{held}{deferred}")]
@@ -148,8 +154,15 @@ class RunWords:
 
     def confirm(self, cell: Cell | None) -> NextStep:
         """See it without kickwatch."""
-        what = "see who asks, without kickwatch: start containers during this minute"
+        what = "confirm it without kickwatch: start containers during this minute"
         return NextStep(what, bpftrace_line(cell, self.trials[-1].observers.ipis))
+
+    def find_work(self, cell: Cell | None) -> list[NextStep]:
+        """Who queued the work, where only a worker is on the stack; empty where the stack has the work function."""
+        if cell is None or "worker_thread" not in cell.stack or not _is_deferred(cell):
+            return []
+        what = "find the work and who queues it: start containers during this minute"
+        return [NextStep(what, WORK_LINE)]
 
     def bug_report(self) -> NextStep:
         """Text for a mailing list."""
@@ -158,6 +171,11 @@ class RunWords:
             return NextStep(what, f"kickwatch report --bug {self.recorded}")
         record = "kickwatch trial --record trial.jsonl; kickwatch report --bug trial.jsonl"
         return NextStep(f"{what}, from a run with a record", record)
+
+
+def _is_deferred(cell: Cell) -> bool:
+    """Whether the function that wanted the call is no longer on its stack."""
+    return bool(cell.stack) and asker_of(cell.stack) != top_of_stack(cell.stack)
 
 
 def _asked_by(one: OtherBroadcasts) -> str:

@@ -96,7 +96,8 @@ def _cells(trial: Trial, row: _Row, *, wide: bool, split: bool) -> tuple[str, ..
 def _folded(rows: Sequence[_Row], *, split: bool) -> Table:
     """One line for the background: its sum, and the names of its largest parts, aligned with the table above it."""
     known = [row.each for row in rows if row.each is not None]
-    largest = [f"{row.cell.reason} {_number(row.each, 0)}" for row in rows[:_NAMED]]
+    by_size = sorted(rows, key=lambda row: -abs(row.each or 0.0))  # with a minus too, or the sum looks wrong
+    largest = [f"{row.cell.reason} {_number(row.each, 0)}" for row in by_size[:_NAMED]]
     more = f", {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
     reached = "not known" if any(row.cell.isolated is None for row in rows) else "0"
     grid = Table.grid(padding=(0, 2, 0, 0))

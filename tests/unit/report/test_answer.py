@@ -228,10 +228,16 @@ def test_work_whose_function_is_not_on_the_stack_is_named_by_what_it_called() ->
         *("arch_jump_label_transform_apply", "static_key_disable_cpuslocked", "static_key_disable"),
         *("process_one_work", "worker_thread", "kthread", "ret_from_fork"),
     )
-    _, said = answered(silent(replace(TIMESTAMP, stack=stack)))
+    judgement = ReasonedVerdict(verdict=Verdict.BROADCASTING, reasons=("broadcasts_elsewhere",), findings=())
+    _, said = answered(silent(replace(TIMESTAMP, stack=stack)), judgement=judgement)
     assert "asked for by static_key_disable" in said.headline
     points = dict(said.points)
-    assert points["asked by"] == "static_key_disable (static-key), in a kworker; the work function is not on the stack"
+    asked = "static_key_disable (static-key), in a kworker; the work function is not on the stack"
+    assert points["asked by"] == f"{asked}, since this was its last call"
+    assert points["evidence"].startswith("for broadcasting by the pairs ")
+    work, confirm, _ = said.steps
+    assert "tracepoint:workqueue:workqueue_queue_work" in work.command
+    assert "csd_queue_cpu" in confirm.command
     assert points["call chain"].startswith(
         "worker_thread > process_one_work > static_key_disable > static_key_disable_c"
     )
