@@ -28,7 +28,8 @@ DESCRIBED = {
     "an absolute path": TEXT.map("/{}".format),
     "an absolute path, or an empty string": st.just("") | TEXT.map("/{}".format),
     "a list of CPUs (2,4-7), or an empty string": st.sampled_from(["", "2,3", "0-1", "4-7,12"]),
-    "an address and a port, 127.0.0.1:9893": st.sampled_from(["192.0.2.1:1", "[::1]:9893"]),
+    "an absolute path, with or without unix://": TEXT.map("/{}".format),
+    "an address and a port, 127.0.0.1:9893, or an empty string": st.sampled_from(["", "192.0.2.1:1", "[::1]:9893"]),
 }
 
 
