@@ -20,6 +20,7 @@ from kickwatch.observe.request_cells import RequestSample, fell
 from kickwatch.observe.symbols import Symbols
 from refused import refused
 from replay import Replay
+from shootdowns import shootdowns
 
 pytestmark = pytest.mark.kernel
 
@@ -98,28 +99,14 @@ async def test_membarriers_are_counted_by_call_and_by_kind(observatory: Observat
     assert (single["ipi_rseq"].requests, single["ipi_rseq"].calls, single["ipi_rseq"].broadcasts) == (7, 0, 0)
 
 
-# One thread computes on CPU 1 without the interpreter's lock, the other frees pages on CPU 0: a shootdown each time.
-SHOOTDOWNS = """
-import hashlib, mmap, os, threading, time
-def compute():
-    os.sched_setaffinity(0, {1})
-    hashlib.sha256(bytes(200 << 20))
-other = threading.Thread(target=compute)
-other.start()
-os.sched_setaffinity(0, {0})
-pages = mmap.mmap(-1, 1 << 20)
-while other.is_alive():
-    pages[0] = 1
-    pages.madvise(mmap.MADV_DONTNEED)
-    time.sleep(0.0005)
-"""
+SHOOTDOWNS = shootdowns(200, "time.sleep(0.0005)")
 
 
 async def test_busy_reasons_are_counted_without_a_stack(observatory: Observatory) -> None:
     if observatory.cpus_online < 2:
         pytest.skip("a TLB shootdown needs a second CPU")
-    shootdowns = [sys.executable, "-c", SHOOTDOWNS]
-    cells = await cells_during(observatory, lambda: subprocess.run(shootdowns, check=True))
+    load = [sys.executable, "-c", SHOOTDOWNS]
+    cells = await cells_during(observatory, lambda: subprocess.run(load, check=True))
     assert cells["flush_tlb_func"].requests > 100
     assert cells["flush_tlb_func"].calls > 100
     assert cells["flush_tlb_func"].broadcasts == 0

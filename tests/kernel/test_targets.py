@@ -12,25 +12,13 @@ from kickwatch.model import Window, WindowKind
 from kickwatch.native.driver import Helper
 from kickwatch.observe.observatory import Observatory
 from needs import ipi_rung
+from shootdowns import shootdowns
 
 pytestmark = pytest.mark.kernel
 
 MANY, SINGLE = 23, 7
 LISTED = 1  # isolated as far as kickwatch is concerned; the scheduler still uses it
-# As test_requests.py has them, but without a pause between two shootdowns.
-STORM = """
-import hashlib, mmap, os, threading
-def compute():
-    os.sched_setaffinity(0, {1})
-    hashlib.sha256(bytes(400 << 20))
-other = threading.Thread(target=compute)
-other.start()
-os.sched_setaffinity(0, {0})
-pages = mmap.mmap(-1, 1 << 20)
-while other.is_alive():
-    pages[0] = 1
-    pages.madvise(mmap.MADV_DONTNEED)
-"""
+STORM = shootdowns(400)  # without a pause between two
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from exposition import value
 from kickwatch.configuration.listen import parse_listen
 from kickwatch.errors import ConfigError, KickwatchError, ObserveError
 from kickwatch.outlets.metrics import serve
@@ -49,17 +49,6 @@ async def ask(server: Server, request: bytes = GET) -> tuple[int, bytes]:
         writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), body
-
-
-def value(text: bytes, name: str, **labels: str) -> float:
-    families = text_string_to_metric_families(text.decode())
-    (found,) = [
-        sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name == name and sample.labels == labels
-    ]
-    return found
 
 
 def handlers() -> list[asyncio.Task[object]]:

@@ -8,25 +8,14 @@ from pathlib import Path
 
 import pytest
 import structlog
-from prometheus_client.parser import text_string_to_metric_families
 
+from exposition import value
 from kickwatch.errors import KickwatchError
 from kickwatch.journal.journal import Event
 from kickwatch.journal.trouble import TroubleLog
 from kickwatch.outlets.metrics import textfile as module
 from kickwatch.outlets.metrics.registry import Metrics
 from kickwatch.outlets.metrics.textfile import Textfile, TextfileWriter
-
-
-def value(text: bytes, name: str, **labels: str) -> float:
-    families = text_string_to_metric_families(text.decode())
-    (found,) = [
-        sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name == name and sample.labels == labels
-    ]
-    return found
 
 
 def files(directory: Path) -> list[Path]:
