@@ -29,8 +29,8 @@ from kickwatch.outlets.isolation import isolated_known
 
 MOST_CELLS = 12
 _STEPS = ("create", "start", "wait", "remove")
-_BUCKETS_PER_OCTAVE = 16  # a percentile is off by at most 2.2 %
-_SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: at most 512 buckets
+BUCKETS_PER_OCTAVE = 16  # a percentile is off by at most 2.2 %
+SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: at most 512 buckets
 
 Key = tuple[str, str, str]  # reason, origin, path
 
@@ -43,8 +43,8 @@ class Percentiles:
 
     def add(self, duration_ms: float) -> None:
         """Add one duration."""
-        bounded_ms = min(max(duration_ms, _SHORTEST_MS), _LONGEST_MS)
-        self.buckets[round(math.log2(bounded_ms) * _BUCKETS_PER_OCTAVE)] += 1
+        bounded_ms = min(max(duration_ms, SHORTEST_MS), _LONGEST_MS)
+        self.buckets[round(math.log2(bounded_ms) * BUCKETS_PER_OCTAVE)] += 1
 
     def at(self, percent: float) -> float | None:
         """The duration in ms that `percent` of the durations do not exceed. None if there are none."""
@@ -52,7 +52,7 @@ class Percentiles:
         for bucket in sorted(self.buckets):
             wanted -= self.buckets[bucket]
             if wanted <= 0:
-                return float(f"{2.0 ** (bucket / _BUCKETS_PER_OCTAVE):.3g}")
+                return float(f"{2.0 ** (bucket / BUCKETS_PER_OCTAVE):.3g}")
         return None
 
 

@@ -20,7 +20,7 @@ from kickwatch.detect.figures import (
     waits_known,
 )
 from kickwatch.model import Cell, Container, HalfFigures, Origin, Path, Trial
-from kickwatch.outlets.bill import Percentiles
+from kickwatch.outlets.bill import BUCKETS_PER_OCTAVE, SHORTEST_MS, Percentiles
 from kickwatch.outlets.excess import per_cpu_above_quiet
 
 MOST_STACKS = 20_000  # of one kernel; requests of further stacks are counted without one
@@ -38,8 +38,7 @@ _CLASS_OF: dict[int | None, str] = {
     **{n: next(name for name, top in CLASSES.items() if n <= top) for n in range(30)},
 }
 _HIGHEST = [*CLASSES][-1]
-_PER_OCTAVE, _SHORTEST_MS = 16, 2.0**-10  # as Percentiles has them
-_LOWEST = -10 * _PER_OCTAVE
+_LOWEST = round(log2(SHORTEST_MS) * BUCKETS_PER_OCTAVE)
 
 CellKey = tuple[str, str, str, str, tuple[str, ...]]  # reason, func, origin, path, stack
 
@@ -166,8 +165,8 @@ class Tally:
             for buckets, took_ms in zip(
                 four, (life.create_ms, life.start_ms, life.wait_ms, life.remove_ms), strict=True
             ):
-                if took_ms > _SHORTEST_MS:
-                    bucket = round(log2(took_ms) * _PER_OCTAVE)
+                if took_ms > SHORTEST_MS:
+                    bucket = round(log2(took_ms) * BUCKETS_PER_OCTAVE)
                     buckets[bucket] = buckets.get(bucket, 0) + 1
                 else:
                     buckets[_LOWEST] = buckets.get(_LOWEST, 0) + 1
