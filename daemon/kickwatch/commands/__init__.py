@@ -2,3 +2,7 @@
 
 May import every room; only `cli` imports it.
 """
+
+from kickwatch.process import without_tls
+
+without_tls.load_asyncio()

@@ -127,6 +127,17 @@ def test_a_signal_reaches_the_command_and_the_engine_outlives_it(world: World, n
     assert not world.socket.exists()
 
 
+def test_the_engine_stops_although_nobody_reads_what_it_says(world: World) -> None:
+    """As after `make run 2>&1 | head -n 1`: a line that nobody reads must not leave dockerd running."""
+    process = world.with_engine("cat")
+    assert process.stderr
+    assert process.stderr.readline().startswith("engine: starting dockerd")
+    process.stderr.close()
+    process.communicate("")
+    assert process.returncode == 0
+    assert not world.socket.exists()
+
+
 def test_a_signal_during_the_start_leaves_nothing(world: World) -> None:
     world.write_dockerd("import time; time.sleep(60)")
     process = world.with_engine("echo never")

@@ -1,4 +1,8 @@
 """The Prometheus series, and how they are served. Loaded only if metrics are on.
 
-Imports `configuration`, `detect`, `observe`, `node`; never `service`.
+Imports `configuration`, `detect`, `observe`, `node`, `process`; never `service`.
 """
+
+from kickwatch.process import without_tls
+
+without_tls.load_prometheus_client()
