@@ -3,6 +3,7 @@
 May import every room; only `cli` imports it.
 """
 
-from kickwatch.process import without_tls
+from kickwatch.process import without_openssl
 
-without_tls.load_asyncio()
+without_openssl.load_asyncio()
+without_openssl.load_hashlib()

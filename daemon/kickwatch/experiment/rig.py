@@ -258,9 +258,10 @@ class Opening:
             await engine.require_image(wanted)
             return wanted
         program = await own_program()
+        reference = image_reference(program)  # the stack keeps what `remove` uses: not the program's 0.8 MB
 
         async def remove() -> None:
-            await log_failure(engine.remove_image(image_reference(program)))
+            await log_failure(engine.remove_image(reference))
 
         self._stack.push_async_callback(remove)
         return await engine.prepare_image(program)

@@ -3,6 +3,6 @@
 Imports `configuration`, `detect`, `observe`, `node`, `process`; never `service`.
 """
 
-from kickwatch.process import without_tls
+from kickwatch.process import without_openssl
 
-without_tls.load_prometheus_client()
+without_openssl.load_prometheus_client()
