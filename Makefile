@@ -80,13 +80,12 @@ lint:
 
 # For newcomers: lint, types, unit tests, and the main job on this kernel, with Docker, systemd and Prometheus.
 test: setup test-packages
-	@$(MAKE) --no-print-directory lint
-	deploy/with-engine .venv/bin/pytest -m 'not lab and not long' --durations=15 $(TEST_ARGS)
+	tests/run main $(TEST_ARGS)
 
 # The fault loops, every engine, the guest. The packages that boot a guest take half a gigabyte, so they are installed
 # only if the guest's test may not skip.
 test-long: setup test-packages $(if $(findstring guest,$(KICKWATCH_REQUIRE)),lab-packages)
-	deploy/with-engine .venv/bin/pytest -m 'long and not lab' --durations=25 $(TEST_ARGS)
+	tests/run long $(TEST_ARGS)
 
 test-all: test
 	@$(MAKE) --no-print-directory test-long
