@@ -53,8 +53,8 @@ def windows_text(trial: Trial, summary: dict[str, Any]) -> str:
     count, outlasted = pairs["count"], pairs["outlasted"]
     most = max(pair.containers for pair in trial.pairs)
     of = "a container" if most == 1 else f"up to {most} containers"
-    late = f"in {outlasted} a life outlasted its half ({share(100 * outlasted, count, 0):.0f} %)"
+    late = f"in {outlasted} ({share(100 * outlasted, count, 0):.0f} %) it was not gone in time"
     return (
-        f"{count} pair{'s' if count > 1 else ''} of halves of {length} s (with {of}, without; order by coin),"
-        f" seed {trial.seed}; {late if outlasted else 'no life outlasted its half'}"
+        f"{count} pair{'s' if count > 1 else ''} of equal times, with {of} and without ({length} s each, order by coin,"
+        f" seed {trial.seed}); {late if outlasted else 'all were gone in time'}"
     )

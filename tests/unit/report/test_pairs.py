@@ -20,15 +20,15 @@ def test_a_whole_trial_has_two_windows_and_no_pairs() -> None:
 def test_a_paired_trial_shows_its_halves_and_how_many_were_outlasted() -> None:
     pairs = (*(pair() for _ in range(22)), pair(outlasted=True))
     text = prose(trial(pairs=pairs))
-    pairs_words = "23 pairs of halves of 0.35 s (with a container, without; order by coin), seed 7"
-    assert f"{pairs_words}; in 1 a life outlasted its half (4 %)" in text
+    pairs_words = "23 pairs of equal times, with a container and without (0.35 s each, order by coin, seed 7)"
+    assert f"{pairs_words}; in 1 (4 %) it was not gone in time" in text
     assert "two windows" not in text
 
 
 def test_halves_of_several_lengths_and_bursts() -> None:
     text = prose(trial(pairs=(pair(half_ms=330, containers=4), pair(half_ms=412, containers=3))))
-    assert "2 pairs of halves of 0.33 to 0.41 s (with up to 4 containers, without; order by coin)" in text
-    assert "1 pair of halves of 0.35 s (with a container," in prose(trial(pairs=(pair(),)))
+    assert "2 pairs of equal times, with up to 4 containers and without (0.33 to 0.41 s each, order by coin" in text
+    assert "1 pair of equal times, with a container and without (0.35 s each," in prose(trial(pairs=(pair(),)))
 
 
 def test_the_pairs_in_figures() -> None:
