@@ -16,6 +16,7 @@ from kickwatch.node.roots import HOST
 
 _VERSION_3 = 0x20080522  # linux/capability.h: two words of 32 capabilities each
 _PR_CAPBSET_DROP = 24
+_PR_GET_SECCOMP, _SECCOMP_MODE_FILTER = 21, 2
 
 
 class LinuxCapability(IntEnum):
@@ -52,6 +53,20 @@ def held(proc: Path = HOST.proc) -> int:
     """The permitted capabilities of this thread, one bit for each."""
     status = (proc / "thread-self" / "status").read_text(encoding="ascii", errors="replace")
     return int(status.partition("CapPrm:")[2].split()[0], 16)
+
+
+def effective() -> int:
+    """The effective capabilities of this thread, one bit for each; reads no file."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = (_Words * 2)()
+    if libc.capget(ctypes.byref(_Header(_VERSION_3, 0)), words) != 0:
+        return 0
+    return int(words[0].effective) | int(words[1].effective) << 32
+
+
+def filtered() -> bool:
+    """True if a seccomp filter decides which system calls this thread may make (prctl(2))."""
+    return bool(ctypes.CDLL(None).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) == _SECCOMP_MODE_FILTER)
 
 
 def give_up(works: Callable[[], bool]) -> frozenset[str]:

@@ -6,6 +6,7 @@ from kickwatch.experiment.capabilities import _contention, _ipis, blind
 from kickwatch.node.roots import HOST
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.symbols import Symbols
@@ -47,7 +48,7 @@ def test_kprobes_by_the_names_that_the_compiler_gave() -> None:
 
 def test_counters_alone_are_blindness_and_say_what_is_missing() -> None:
     seen = Observatory(HOST, 2, SYMBOLS)
-    seen._lost_rungs.append("no tracepoint")
+    seen._lost.append(Loss(Lost.REQUESTS, "no tracepoint", "a kernel with kprobes"))
     assert (seen.observers.ipis, seen.observers.contention) == ("counters", "none")
     told = _ipis(seen)
     assert not told.satisfied
