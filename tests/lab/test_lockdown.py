@@ -64,6 +64,8 @@ def test_where_kprobes_are_needed_lockdown_is_named_as_the_cause(locked_down: Be
     result, found = doctor(locked_down)
     assert result["blind"]
     lost = found["IPIs by reason"]
-    assert "kernel lockdown (confidentiality) forbids kprobes" in lost["detail"]
+    assert "kernel lockdown (confidentiality) forbids" in lost["detail"]
     assert "lockdown=integrity" in lost["remedy"]
     assert "libbpf" not in lost["detail"]
+    if bench.contention_rung == "tracepoint":
+        assert found["lock contention"]["satisfied"], found["lock contention"]["detail"]

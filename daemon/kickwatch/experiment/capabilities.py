@@ -235,8 +235,10 @@ async def _cost(observatory: Observatory, cpus: Sequence[int]) -> Capability:
     finally:
         os.close(descriptor)
     runs = runs1 - runs0
-    mean = f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events" if runs else "no events"
-    return Capability(name=name, satisfied=True, detail=mean)
+    if not runs:
+        detail = f"the probe ran at none of {_COST_EVENTS} known requests"
+        return Capability(name=name, satisfied=False, detail=detail, remedy="see the positive control: --control")
+    return Capability(name=name, satisfied=True, detail=f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events")
 
 
 def blind(found: list[Capability]) -> bool:

@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from errno import EACCES, EINVAL, ENOENT, ENOSYS, EPERM, errorcode
 from os import strerror
@@ -31,6 +31,7 @@ class CauseKind(StrEnum):
     LOCKDOWN_READ = "lockdown_read"
     LOCKDOWN_KPROBES = "lockdown_kprobes"
     CAPABILITY = "capability"
+    GIVEN_UP = "given_up"
     USER_NAMESPACE = "user_namespace"
     SECCOMP = "seccomp"
     MEMLOCK = "memlock"
@@ -69,8 +70,9 @@ class Refusal:
 class Facts:
     """What may forbid an observation on this node; None and empty values are not known.
 
-    `effective`: this process's capabilities, one bit each. `memlock`: RLIMIT_MEMLOCK in bytes, None if unlimited.
-    `options`: the kernel's build configuration. `kprobes`: whether perf offers kprobes.
+    `effective`: this process's capabilities, one bit each; `given_up`: those that it had before. `memlock`:
+    RLIMIT_MEMLOCK in bytes, None if unlimited. `options`: the kernel's build configuration. `kprobes`: whether perf
+    offers kprobes.
     """
 
     release: str = ""
@@ -78,10 +80,11 @@ class Facts:
     kptr_restrict: int | None = None
     perf_event_paranoid: int | None = None
     effective: int = 0
+    given_up: int = 0
     seccomp: bool = False
     user_namespace: bool = False
     memlock: int | None = None
-    kallsyms_empty: bool = False
+    kallsyms_covered: bool = False
     kprobes: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -116,6 +119,10 @@ CAUSES: dict[CauseKind, Cause] = {
         "run kickwatch as root with {capabilities}; in a unit: CapabilityBoundingSet={capabilities}{protect}; in a"
         " container: --cap-add",
     ),
+    CauseKind.GIVEN_UP: Cause(
+        "kickwatch gave up {capabilities} when its probes were armed",
+        "restart kickwatch, which arms everything at its start",
+    ),
     CauseKind.USER_NAMESPACE: Cause(
         "this process runs in a user namespace, where no capability counts for {what}",
         "run it in the host's user namespace; in a unit: PrivateUsers=no",
@@ -136,7 +143,7 @@ CAUSES: dict[CauseKind, Cause] = {
         "kernel.kptr_restrict is {kptr_restrict}, which hides all kernel addresses", "sysctl -w kernel.kptr_restrict=1"
     ),
     CauseKind.KALLSYMS_COVERED: Cause(
-        "/proc/kallsyms is covered by an empty file",
+        "/proc/kallsyms is covered by another file",
         "in a unit: ProtectKernelTunables=no; in a container: do not mask it",
     ),
     CauseKind.KALLSYMS_ABSENT: Cause("there is no /proc/kallsyms", "a kernel built with CONFIG_KALLSYMS"),
@@ -173,6 +180,7 @@ SINCE: dict[str, tuple[int, int]] = {
 }
 STATISTICS_SUBJECT = "run-time statistics of BPF programs"
 _CONFIDENTIAL = "confidentiality"
+_LOG_SHOWN = 400  # characters: the end says what was refused
 _NO_READ = re.compile(r"(unknown func|cannot use helper) bpf_probe_read")
 _OPTIONS = {
     Act.LOAD: ("CONFIG_BPF_SYSCALL", "CONFIG_BPF_EVENTS"),
@@ -230,7 +238,7 @@ def _of_absence(refusal: Refusal, facts: Facts) -> CauseKind:
 def _of_symbols(refusal: Refusal, facts: Facts) -> CauseKind:
     if refusal.code == ENOENT:
         return CauseKind.KALLSYMS_ABSENT
-    if facts.kallsyms_empty or refusal.code in {EPERM, EACCES}:
+    if facts.kallsyms_covered or refusal.code in {EPERM, EACCES}:
         return CauseKind.KALLSYMS_COVERED
     if (facts.kptr_restrict or 0) > 1:
         return CauseKind.KPTR_RESTRICT
@@ -245,7 +253,8 @@ def _of_permission(refusal: Refusal, facts: Facts) -> CauseKind:
     if facts.user_namespace:
         return CauseKind.USER_NAMESPACE
     if _lacking(refusal, facts):
-        return CauseKind.CAPABILITY
+        had = replace(facts, effective=facts.effective | facts.given_up)
+        return CauseKind.CAPABILITY if _lacking(refusal, had) else CauseKind.GIVEN_UP
     if refusal.act is Act.LOAD and facts.before((5, 11)) and (facts.memlock or 1 << 30) < 1 << 26:
         return CauseKind.MEMLOCK
     admin = facts.effective >> LinuxCapability.SYS_ADMIN & 1
@@ -290,5 +299,5 @@ def _words(refusal: Refusal, facts: Facts) -> dict[str, object]:
         "release": facts.release,
         "option": _missing_option(act, facts),
         "error": error,
-        "log": f" ({refusal.log})" if refusal.log else "",
+        "log": f" ({' '.join(refusal.log.split())[-_LOG_SHOWN:]})" if refusal.log else "",
     }

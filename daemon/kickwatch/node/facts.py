@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kickwatch.node import kernel
 from kickwatch.node.causes import WANTED_OPTIONS, Facts
-from kickwatch.node.privileges import effective, filtered
+from kickwatch.node.privileges import effective, filtered, given_up
 from kickwatch.node.roots import HOST, HostRoots
 
 _KPROBE_PMU = "bus/event_source/devices/kprobe/type"
@@ -25,7 +25,7 @@ def read_facts(host: HostRoots = HOST) -> Facts:
         perf_event_paranoid=_number(host.proc / "sys/kernel/perf_event_paranoid"),
         user_namespace=_remapped(_text(host.proc / "self/uid_map")),
         memlock=_memlock(),
-        kallsyms_empty=_is_empty(host.proc / "kallsyms"),
+        kallsyms_covered=_is_covered(host.proc),
         kprobes=(host.sys / _KPROBE_PMU).exists(),
         options=kernel_config(release, host.proc, host.root / "boot", WANTED_OPTIONS),
     )
@@ -33,7 +33,7 @@ def read_facts(host: HostRoots = HOST) -> Facts:
 
 def privileges_now() -> Facts:
     """The facts that take no file to read, so that the event loop may ask for them: for maps they are enough."""
-    return Facts(release=kernel.release(), effective=effective(), seccomp=filtered())
+    return Facts(release=kernel.release(), effective=effective(), given_up=given_up(), seccomp=filtered())
 
 
 def _lockdown(sys: Path) -> str:
@@ -50,10 +50,10 @@ def _memlock() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def _is_empty(path: Path) -> bool:
+def _is_covered(proc: Path) -> bool:
+    """True if another file is mounted over `proc`/kallsyms, as ProtectKernelTunables= does."""
     try:
-        with path.open("rb") as file:
-            return not file.read(1)
+        return (proc / "kallsyms").stat().st_dev != (proc / "self").stat().st_dev
     except OSError:
         return False
 

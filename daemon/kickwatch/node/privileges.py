@@ -41,6 +41,9 @@ KEPT = frozenset(
 FOR_BPF = (LinuxCapability.BPF, LinuxCapability.SYS_ADMIN)
 
 
+_given_up = [0]  # by this process
+
+
 class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
@@ -64,6 +67,11 @@ def effective() -> int:
     return int(words[0].effective) | int(words[1].effective) << 32
 
 
+def given_up() -> int:
+    """The capabilities that `give_up` has dropped, one bit for each; 0 before."""
+    return _given_up[0]
+
+
 def filtered() -> bool:
     """True if a seccomp filter decides which system calls this thread may make (prctl(2))."""
     return bool(ctypes.CDLL(None).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) == _SECCOMP_MODE_FILTER)
@@ -82,6 +90,7 @@ def give_up(works: Callable[[], bool]) -> frozenset[str]:
         raise KickwatchError(f"there are other threads ({names})", "drop capabilities before any is started")
     before = held()
     kept = _enough(before, works)
+    _given_up[0] = before & ~kept
     _drop_from_bounding_set(before & ~kept)
     _set(effective=kept, permitted=kept)
     return frozenset(one.name for one in LinuxCapability if kept & 1 << one)

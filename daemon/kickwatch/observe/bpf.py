@@ -201,7 +201,7 @@ class BpfObject:
             raise ObserveError(f"{path} is missing", "build it with `make native`")
         self._object = self._lib.lib.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
-            raise ObserveError(f"{path} cannot be opened", self._lib.take_warnings())
+            raise ObserveError(f"{path} is no BPF object", "rebuild it with `make native`")
         for map_name, entries in max_entries.items():
             self._lib.lib.bpf_map__set_max_entries(self._map_pointer(map_name), entries)
         for map_name, width in key_bytes.items():

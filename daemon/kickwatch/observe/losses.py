@@ -43,7 +43,7 @@ def sentences(losses: Iterable[Loss]) -> list[str]:
     for loss in losses:
         by_cause.setdefault((loss.what, loss.remedy), {})[loss.lost] = None
     return [
-        f"not known: {', '.join(lost)}. {what}" + (f": {remedy}" if remedy else "")
+        f"{what}; lost: {', '.join(lost)}" + (f"; fix: {remedy}" if remedy else "")
         for (what, remedy), lost in by_cause.items()
     ]
 

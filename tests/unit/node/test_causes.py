@@ -61,6 +61,10 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         "lacks CAP_BPF", "CAP_BPF",
     ),
     (
+        CauseKind.GIVEN_UP, Refusal(Act.LOAD, errno.EPERM, "ipis"), {"effective": NO_BPF, "given_up": ROOT},
+        "gave up CAP_BPF CAP_PERFMON", "restart kickwatch",
+    ),
+    (
         CauseKind.USER_NAMESPACE, Refusal(Act.LOAD, errno.EPERM, "csd"), {"user_namespace": True},
         "user namespace", "PrivateUsers=no",
     ),
@@ -87,8 +91,8 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         "kernel.kptr_restrict is 2", "sysctl -w kernel.kptr_restrict=1",
     ),
     (
-        CauseKind.KALLSYMS_COVERED, Refusal(Act.SYMBOLS), {"kallsyms_empty": True, "kptr_restrict": 2},
-        "covered by an empty file", "ProtectKernelTunables=no",
+        CauseKind.KALLSYMS_COVERED, Refusal(Act.SYMBOLS), {"kallsyms_covered": True, "kptr_restrict": 2},
+        "covered by another file", "ProtectKernelTunables=no",
     ),
     (CauseKind.KALLSYMS_COVERED, Refusal(Act.SYMBOLS, errno.EACCES), {}, "covered", "ProtectKernelTunables=no"),
     (CauseKind.KALLSYMS_ABSENT, Refusal(Act.SYMBOLS, errno.ENOENT), {}, "no /proc/kallsyms", "CONFIG_KALLSYMS"),

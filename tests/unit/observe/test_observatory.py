@@ -164,11 +164,14 @@ def test_a_loss_ends_when_the_mutex_is_known() -> None:
     observatory = make()
     observatory._lost.append(Loss(Lost.REQUESTS, "something for good", ""))
     assert not observatory.slab_mutex_known
-    assert [loss.partition(":")[0] for loss in observatory.losses] == ["not known", "slab_mutex not found yet"]
+    assert [loss.partition(":")[0] for loss in observatory.losses] == [
+        "something for good; lost",
+        "slab_mutex not found yet",
+    ]
     assert observatory.contention is not None
     observatory.contention.slab_mutex = 0x8000
     assert observatory.slab_mutex_known
-    assert observatory.losses == ["not known: IPIs by reason. something for good"]
+    assert observatory.losses == ["something for good; lost: IPIs by reason"]
     assert observatory.observers.contention == "tracepoint"
 
 
