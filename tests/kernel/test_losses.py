@@ -37,6 +37,14 @@ def test_missing_capabilities_are_named() -> None:
         assert "CapabilityBoundingSet=CAP_BPF CAP_PERFMON" in found[name]["remedy"]
 
 
+def test_hidden_addresses_name_the_capability() -> None:
+    if int(Path("/proc/sys/kernel/kptr_restrict").read_text()) > 1:
+        pytest.skip("feature: kernel.kptr_restrict hides them from everybody")
+    found = missing(without_capabilities("syslog"))
+    assert "lacks CAP_SYSLOG" in found[SYMBOLS]["detail"]
+    assert "CapabilityBoundingSet=CAP_SYSLOG and ProtectKernelLogs=no" in found[SYMBOLS]["remedy"]
+
+
 def test_a_seccomp_filter_is_named() -> None:
     found = missing(refused_bpf())
     assert "seccomp filter refuses bpf" in found[BPF]["detail"]

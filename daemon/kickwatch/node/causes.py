@@ -179,6 +179,7 @@ SINCE: dict[str, tuple[int, int]] = {
     "run-time statistics of BPF programs": (5, 8),
 }
 STATISTICS_SUBJECT = "run-time statistics of BPF programs"
+_ABSENT = frozenset({ENOENT, EINVAL, ENOSYS})
 _CONFIDENTIAL = "confidentiality"
 _LOG_SHOWN = 400  # characters: the end says what was refused
 _NO_READ = re.compile(r"(unknown func|cannot use helper) bpf_probe_read")
@@ -223,12 +224,17 @@ def _kind(refusal: Refusal, facts: Facts) -> CauseKind:
         return _of_permission(refusal, facts)
     if act is Act.LOAD and (_NO_READ.search(refusal.log) or (facts.lockdown, code) == (_CONFIDENTIAL, EINVAL)):
         return CauseKind.LOCKDOWN_READ
-    return _of_absence(refusal, facts) if code in {ENOENT, EINVAL, ENOSYS} else CauseKind.UNKNOWN
+    return _of_absence(refusal, facts) if code in _ABSENT else CauseKind.UNKNOWN
+
+
+def too_old(refusal: Refusal, facts: Facts) -> bool:
+    """True if the kernel is older than what was refused."""
+    since = SINCE.get(refusal.subject)
+    return since is not None and facts.before(since) and refusal.code in _ABSENT
 
 
 def _of_absence(refusal: Refusal, facts: Facts) -> CauseKind:
-    since = SINCE.get(refusal.subject)
-    if since is not None and facts.before(since):
+    if too_old(refusal, facts):
         return CauseKind.OLD_KERNEL
     if _missing_option(refusal.act, facts):
         return CauseKind.KERNEL_CONFIG

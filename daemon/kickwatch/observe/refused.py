@@ -4,7 +4,7 @@ import errno
 import os
 
 from kickwatch.errors import ObserveError
-from kickwatch.node.causes import LOCKDOWN_UNSEEN, Act, Cause, CauseKind, Refusal, cause_of, diagnose
+from kickwatch.node.causes import LOCKDOWN_UNSEEN, Act, Cause, CauseKind, Facts, Refusal, cause_of, diagnose, too_old
 from kickwatch.node.facts import privileges_now, read_facts
 
 
@@ -14,9 +14,15 @@ class RefusedError(ObserveError):
     def __init__(self, what: str, refusal: Refusal, cause: Cause | None = None) -> None:
         """`what` names the map, program or place, and the call. `cause`: if it is known already."""
         self.refusal = refusal
-        self.cause = cause or diagnose(refusal, privileges_now() if refusal.act is Act.MAP else read_facts())
+        self.cause = cause or diagnose(refusal, _facts(refusal))
         name = f"{errno.errorcode.get(refusal.code, refusal.code)}: {os.strerror(refusal.code)}"
         super().__init__(f"{what} ({name}): {self.cause.what}", self.cause.remedy)
+
+
+def _facts(refusal: Refusal) -> Facts:
+    """The facts that decide: most kernels are refused nothing but what is newer than they are."""
+    known = privileges_now()
+    return known if refusal.act is Act.MAP or too_old(refusal, known) else read_facts()
 
 
 def refused(what: str, code: int, act: Act = Act.MAP, subject: str = "", log: str = "") -> RefusedError:
