@@ -69,3 +69,13 @@ def test_where_kprobes_are_needed_lockdown_is_named_as_the_cause(locked_down: Be
     assert "libbpf" not in lost["detail"]
     if bench.contention_rung == "tracepoint":
         assert found["lock contention"]["satisfied"], found["lock contention"]["detail"]
+
+
+def test_a_trace_is_complete_under_lockdown(locked_down: Bench, bench: Bench) -> None:
+    if bench.ipi_rung != "csd":
+        pytest.skip("feature: single requests are listed only with the tracepoint")
+    done = locked_down.guest.run(
+        "kickwatch", "trace", "--containers", "2", "--out", "/tmp/trace.json", *ENGINE, check=False
+    )
+    assert done.status == 0, done.errors
+    assert json.loads(locked_down.guest.read("/tmp/trace.json"))["traceEvents"]
