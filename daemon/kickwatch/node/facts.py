@@ -1,11 +1,11 @@
-"""Reads what may forbid an observation on this node, for the diagnosis of a refusal (causes.py)."""
+"""Reads what may forbid an observation on this node, for the diagnosis of a refusal (diagnosis.py)."""
 
 import resource
 from dataclasses import replace
 from pathlib import Path
 
 from kickwatch.node import kernel
-from kickwatch.node.causes import WANTED_OPTIONS, Facts
+from kickwatch.node.diagnosis import WANTED_OPTIONS, Facts
 from kickwatch.node.privileges import effective, filtered, given_up
 from kickwatch.node.roots import HOST, HostRoots
 

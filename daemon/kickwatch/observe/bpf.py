@@ -11,7 +11,8 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from kickwatch.errors import ObserveError
-from kickwatch.node.causes import STATISTICS_SUBJECT, Act
+from kickwatch.node.causes import STATISTICS_SUBJECT
+from kickwatch.node.diagnosis import Act
 from kickwatch.observe.libbpf import library
 from kickwatch.observe.refused import RefusedError, reads_refused, refused
 

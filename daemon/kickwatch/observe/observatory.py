@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
-from kickwatch.node.causes import Act, Refusal, diagnose
+from kickwatch.node.diagnosis import Act, Refusal, diagnose
 from kickwatch.node.facts import read_facts
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST, HostRoots

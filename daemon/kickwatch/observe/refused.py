@@ -4,7 +4,8 @@ import errno
 import os
 
 from kickwatch.errors import ObserveError
-from kickwatch.node.causes import LOCKDOWN_UNSEEN, Act, Cause, CauseKind, Facts, Refusal, cause_of, diagnose, too_old
+from kickwatch.node.causes import LOCKDOWN_UNSEEN, Cause, CauseKind, cause_of
+from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, too_old
 from kickwatch.node.facts import privileges_now, read_facts
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from kickwatch.errors import ObserveError
-from kickwatch.node.causes import Act, Refusal, diagnose
+from kickwatch.node.diagnosis import Act, Refusal, diagnose
 from kickwatch.node.facts import read_facts
 
 WANTED_DATA = frozenset({"slab_mutex"})

@@ -8,7 +8,8 @@ import pytest
 
 from kickwatch.experiment import capabilities
 from kickwatch.experiment.capabilities import _contention, _control, _cost, _ipis, _slab_mutex, blind
-from kickwatch.node.causes import STATISTICS_SUBJECT, Act
+from kickwatch.node.causes import STATISTICS_SUBJECT
+from kickwatch.node.diagnosis import Act
 from kickwatch.node.roots import HOST
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver

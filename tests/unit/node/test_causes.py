@@ -5,17 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from kickwatch.node.causes import (
-    CAUSES,
-    STATISTICS_SUBJECT,
-    Act,
-    CauseKind,
-    Facts,
-    Refusal,
-    cause_of,
-    diagnose,
-    hidden_processes,
-)
+from kickwatch.node.causes import CAUSES, STATISTICS_SUBJECT, CauseKind, cause_of, hidden_processes
+from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose
 from kickwatch.node.privileges import LinuxCapability
 from kickwatch.node.proc_mount import ProcMount
 
