@@ -7,7 +7,7 @@ from enum import StrEnum
 from errno import EACCES, EINVAL, ENOENT, ENOSYS, EPERM, errorcode
 from os import strerror
 
-from kickwatch.node.causes import LOCKDOWN_UNSEEN, SINCE, Cause, CauseKind, cause_of
+from kickwatch.node.causes import LOCKDOWN_UNSEEN, SINCE, CauseKind, cause_of
 from kickwatch.node.privileges import LinuxCapability
 
 
@@ -90,7 +90,7 @@ _NEEDS = {
 }
 
 
-def diagnose(refusal: Refusal, facts: Facts) -> Cause:
+def diagnose(refusal: Refusal, facts: Facts) -> LossCause:
     """The cause of a refusal. Never fails: what is not recognised is `UNKNOWN`, with the error."""
     return cause_of(_kind(refusal, facts), **_words(refusal, facts))
 

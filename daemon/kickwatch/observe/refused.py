@@ -4,7 +4,7 @@ import errno
 import os
 
 from kickwatch.errors import ObserveError
-from kickwatch.node.causes import LOCKDOWN_UNSEEN, Cause, CauseKind, cause_of
+from kickwatch.node.causes import LOCKDOWN_UNSEEN, CauseKind, cause_of
 from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, too_old
 from kickwatch.node.facts import privileges_now, read_facts
 
@@ -12,7 +12,7 @@ from kickwatch.node.facts import privileges_now, read_facts
 class RefusedError(ObserveError):
     """The kernel refused a call: `cause` says why, as far as it can be found out."""
 
-    def __init__(self, what: str, refusal: Refusal, cause: Cause | None = None) -> None:
+    def __init__(self, what: str, refusal: Refusal, cause: LossCause | None = None) -> None:
         """`what` names the map, program or place, and the call. `cause`: if it is known already."""
         self.refusal = refusal
         self.cause = cause or diagnose(refusal, _facts(refusal))

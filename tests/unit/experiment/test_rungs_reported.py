@@ -95,7 +95,7 @@ async def test_the_cost_that_an_old_kernel_cannot_tell_names_the_release(monkeyp
 
 
 async def test_a_control_without_a_probe_says_why_and_counted_nothing() -> None:
-    """It said: the probe counted no probe is armed."""
+    """It read: the probe counted no probe is armed."""
     seen = Observatory(HOST, 2, SYMBOLS)
     seen._lost.append(Loss(Lost.REQUESTS, "no tracepoint", ""))
     found = await _control(seen, ())
