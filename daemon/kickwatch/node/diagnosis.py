@@ -7,7 +7,7 @@ from enum import StrEnum
 from errno import EACCES, EINVAL, ENOENT, ENOSYS, EPERM, errorcode
 from os import strerror
 
-from kickwatch.node.causes import LOCKDOWN_UNSEEN, SINCE, CauseKind, cause_of
+from kickwatch.node.causes import LOCKDOWN_UNSEEN, SINCE, CauseKind, LossCause, cause_of
 from kickwatch.node.privileges import LinuxCapability
 
 

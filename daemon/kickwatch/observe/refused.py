@@ -4,7 +4,7 @@ import errno
 import os
 
 from kickwatch.errors import ObserveError
-from kickwatch.node.causes import LOCKDOWN_UNSEEN, CauseKind, cause_of
+from kickwatch.node.causes import LOCKDOWN_UNSEEN, CauseKind, LossCause, cause_of
 from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, too_old
 from kickwatch.node.facts import privileges_now, read_facts
 
