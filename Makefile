@@ -67,6 +67,8 @@ $(PROBES)/%.bpf.o: $(PROBES)/%.bpf.c $(wildcard $(PROBES)/*.h) Makefile
 	@clang $(BPF_CFLAGS) -I/usr/include/$$(gcc -print-multiarch) -c $< -o $@.new
 	@mv -f $@.new $@
 
+$(filter %_noread.bpf.o,$(PROBE_OBJECTS)): %_noread.bpf.o: %.bpf.c
+
 engine: venv
 	@deploy/setup engine
 

@@ -319,6 +319,7 @@ class Trial(Record, frozen=True, kw_only=True):
     concurrency: int
     unsettled: bool = False
     slab_mutex_known: bool = True  # whether the armed probes know the address of slab_mutex
+    senders_known: bool = True  # whether the armed probe can tell that a sender holds slab_mutex
     control: Control | None = None
     pairs: tuple[Pair, ...] = ()  # empty where the two windows were not divided into halves, and in older records
     isolated_cpus: tuple[int, ...] = ()

@@ -104,7 +104,9 @@ def test_kallsyms_hidden(tmp_path: Path) -> None:
     with NodeDaemon(tmp_path, MANY, prefix=inside(zeros(tmp_path))) as daemon:
         started = daemon.wait("started")
         assert started["observers"]["ipis"] == "counters"
-        assert "CAP_SYSLOG" in daemon.wait("capability_lost")["what"]
+        lost = daemon.wait("capability_lost")["what"]
+        assert "covered by another file" in lost
+        assert "ProtectKernelTunables=no" in lost
         assert "kallsyms" in daemon.wait("observer_blind")["what"]
         finished = daemon.wait("trial_finished")
         assert (finished["verdict"], finished["containers"]) == ("unknown", 12)
@@ -119,7 +121,7 @@ def test_kallsyms_hidden_from_a_command(tmp_path: Path, command: str) -> None:
     if command == "doctor":
         missing = {row["name"]: row["remedy"] for row in result["capabilities"] if not row["satisfied"]}
         assert result["blind"]
-        assert "CAP_SYSLOG" in missing["kernel symbols"]
+        assert "ProtectKernelTunables=no" in missing["kernel symbols"]
     else:
         assert (result["verdict"], result["reasons"]) == ("unknown", ["blind"])
 
@@ -130,10 +132,13 @@ def test_bpf_refused_from_the_start(tmp_path: Path, how: str) -> None:
     prefix = without_capabilities("bpf", "perfmon", "sys_admin") if how == "capabilities" else refused_bpf()
     with NodeDaemon(tmp_path, MANY, prefix=prefix) as daemon:
         assert daemon.wait("started")["observers"] == {"ipis": "counters", "contention": "none"}
-        lost = [record["what"] for record in daemon.events("capability_lost")]
-        assert "Operation not permitted" in daemon.wait("capability_lost")["what"], lost
+        cause = "lacks CAP_BPF CAP_PERFMON" if how == "capabilities" else "a seccomp filter refuses bpf"
+        assert cause in daemon.wait("capability_lost")["what"]
         assert "no probe is armed" in daemon.wait("observer_blind")["what"]
         finished = daemon.wait("trial_finished")
+        lost = [record["what"] for record in daemon.events("capability_lost")]
+        assert len(lost) == 1, "one cause, reported once, with all that it takes away"
+        assert "lost: IPIs by reason, waits for slab_mutex" in lost[0]
         assert (finished["verdict"], finished["containers"]) == ("unknown", 12)
         assert "blind" in finished["reasons"]
         assert not any(status.startswith("quiet") for status in daemon.statuses)
@@ -149,7 +154,8 @@ def test_bpf_refused_while_it_runs(tmp_path: Path) -> None:
         failed = daemon.wait("trial_failed", since)
         assert "BPF map" in failed["what"]
         assert "EPERM" in failed["what"]
-        assert "CAP_BPF" in failed["remedy"]
+        assert "seccomp" in failed["what"]
+        assert "SystemCallFilter=bpf" in failed["remedy"]
         assert "EPERM" in daemon.wait("observer_blind", since)["what"]
         daemon.wait("trial_failed", since, times=2)
         daemon.wait_status("unknown; ")

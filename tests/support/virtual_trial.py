@@ -112,6 +112,7 @@ class FakeObservers:
     rungs: Observers = field(default=Observers(ipis=IpiRung.KPROBE, contention=ContentionRung.TRACEPOINT))
     control: Control = field(default=Control(passed=True, detail="23 of 23"))
     slab_mutex_known: bool = False
+    senders_known: bool = True
     isolated_cpus: tuple[int, ...] = ()
     counts_targets: bool = True
     losses: tuple[str, ...] = ("slab_mutex not found yet",)

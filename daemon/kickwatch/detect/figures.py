@@ -135,8 +135,9 @@ def under_slab_mutex_known(trial: Trial) -> bool:
     """Whether a request sent while holding slab_mutex was marked as such: the IPI probe, too, knew the mutex.
 
     Either all armed probes know it or none does: from kallsyms, or because one learnt it and passed it to the other.
+    But under kernel lockdown no probe may read its owner.
     """
-    return attributed(trial) and trial.slab_mutex_known
+    return attributed(trial) and trial.slab_mutex_known and trial.senders_known
 
 
 def known_creation_broadcasts(trial: Trial) -> int | None:
@@ -148,10 +149,13 @@ def longest_wait_ns(waits: Iterable[MutexWait]) -> int | None:
     """The longest wait; 0 without any wait, None where it is not known.
 
     A record has the longest wait since the probe was armed if that rose in the record's window, and 0 otherwise. In the
-    second case the window's own longest wait is not known.
+    second case the window's own longest wait is known only of one wait: it is its time. Of several it is not known,
+    unless it is certainly shorter than one that is.
     """
-    each = [wait.max_wait_ns for wait in waits]
-    return (max(each) or None) if each else 0
+    found = [(wait.max_wait_ns or (wait.wait_ns if wait.waits == 1 else 0), wait.wait_ns) for wait in waits]
+    longest = max((most for most, _ in found), default=0)
+    hidden = max((total for most, total in found if not most), default=0)
+    return longest if hidden <= longest else None
 
 
 def total_requests(cells: Iterable[Cell]) -> int:

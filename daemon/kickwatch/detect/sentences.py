@@ -29,7 +29,7 @@ def raised(stream: Stream, turn: Turn, beside: Beside = Beside()) -> str:  # noq
     filled = sentence.format(
         allowed=allowed(stream.allowance.mean) if stream.allowance else "",
         each=number(onset.total / onset.observations if onset.observations else 0.0),
-        longest_ms=number(onset.longest_wait_ns / 1e6),
+        longest_ms=f"{number(onset.longest_wait_ns / 1e6)} ms" if onset.longest_wait_ns else "not known",
         mostly=f" (mostly {beside.mostly})" if beside.mostly else "",
     )
     return f"{_share(stream, turn, bursts=beside.bursts)} {filled}; {_evidence(turn)}"

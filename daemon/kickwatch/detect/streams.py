@@ -140,7 +140,7 @@ _ROWS = (
         allowance=Allowance(0.05, 4.0),
         sentence=(
             "made tasks wait for slab_mutex on the creation path, {each} waits per container (allowed: {allowed}),"
-            " the longest {longest_ms} ms"
+            " the longest {longest_ms}"
         ),
     ),
     Stream(
@@ -159,7 +159,7 @@ _ROWS = (
         hit_above=TIE,
         sentence=(
             "had more waits for slab_mutex with containers than without (by chance: half of them), the longest"
-            " {longest_ms} ms"
+            " {longest_ms}"
         ),
     ),
     Stream(
@@ -193,7 +193,7 @@ _ROWS = (
         unit="containers",
         sentence=(
             "came with more waits for slab_mutex off the creation path than as much time without a container (by"
-            " chance: half of them at most), the longest {longest_ms} ms"
+            " chance: half of them at most), the longest {longest_ms}"
         ),
     ),
     Stream(

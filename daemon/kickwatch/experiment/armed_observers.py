@@ -59,6 +59,11 @@ class ArmedObservers:
         return self.observatory.slab_mutex_known
 
     @property
+    def senders_known(self) -> bool:
+        """True if the armed probe can tell whether a sender holds slab_mutex."""
+        return self.observatory.senders_known
+
+    @property
     def isolated_cpus(self) -> tuple[int, ...]:
         """The CPUs whose requests are counted separately, because their owner has set them apart."""
         return self.observatory.isolated_cpus

@@ -19,10 +19,13 @@ from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.observe.control import control_cpus, positive_control, too_few_cpus
+from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.engine_choice import choose_engine
 
 _COST_EVENTS = 2003
+_AS_FOR_SYMBOLS = "as for kernel symbols"
+_KALLSYMS_ALL = "the address is in kallsyms with CONFIG_KALLSYMS_ALL; otherwise kickwatch learns it at the first wait"
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +48,7 @@ COSTS = {
     "IPIs by reason": "no verdict `quiet`: the canary's counters alone can only show `broadcasting`",
     "kernel symbols": "no verdict: no request can be attributed to a kernel function",
     "lock contention": "nobody sees who waits for slab_mutex, and no such alert comes; verdicts are as good as ever",
-    "slab_mutex": "waits for it, and broadcasts under it, are not known; verdicts are as good as ever",
+    "slab_mutex": "waits for it, its holders, or broadcasts under it are not known; verdicts are as good as ever",
     "CPUs for the positive control": "no verdict: the probes cannot be shown to count",
     "cost per event": "none for verdicts: only how much the probe costs is not known",
     "positive control": "no verdict: the probe does not count what it must",
@@ -120,51 +123,61 @@ async def _engine(config: Config) -> Capability:
 
 
 def _ipis(observatory: Observatory) -> Capability:
-    armed = observatory.requests
-    detail = armed.places if armed is not None else "counters only: " + "; ".join(observatory.losses)
-    needs = "needs Linux 6.5 or kprobes, CAP_BPF + CAP_PERFMON (or root), kernel.kptr_restrict < 2"
-    remedy = "" if armed is not None else needs
-    return Capability(name="IPIs by reason", satisfied=armed is not None, detail=detail, remedy=remedy, needed=True)
+    armed, name = observatory.requests, "IPIs by reason"
+    if armed is not None:
+        return Capability(name=name, satisfied=True, detail=armed.places, needed=True)
+    if observatory.symbols.hidden:
+        what, remedy = "no request can be attributed without kernel symbols", _AS_FOR_SYMBOLS
+    else:
+        what, remedy = causes(observatory.lost(Lost.REQUESTS))
+    return Capability(name=name, satisfied=False, detail=f"counters only: {what}", remedy=remedy, needed=True)
 
 
 def _names(observatory: Observatory) -> Capability:
-    hidden = observatory.symbols.hidden
+    what, remedy = causes(observatory.lost(Lost.NAMES))
     return Capability(
         name="kernel symbols",
-        satisfied=not hidden,
-        detail="/proc/kallsyms shows no addresses"
-        if hidden
-        else f"/proc/kallsyms, with {functions_found(observatory.symbols)}",
-        remedy="needs CAP_SYSLOG; under systemd ProtectKernelLogs=no and ProtectKernelTunables=no" if hidden else "",
+        satisfied=not what,
+        detail=what or f"/proc/kallsyms, with {functions_found(observatory.symbols)}",
+        remedy=remedy,
         needed=True,
     )
 
 
 def _contention(observatory: Observatory) -> Capability:
-    armed = observatory.contention
-    return Capability(
-        name="lock contention",
-        satisfied=armed is not None,
-        detail=armed.places if armed is not None else "; ".join(observatory.losses),
-        remedy="" if armed is not None else "needs Linux 5.19 or kprobes",
-    )
+    armed, name = observatory.contention, "lock contention"
+    if armed is not None:
+        return Capability(name=name, satisfied=True, detail=armed.places)
+    if observatory.symbols.hidden:
+        return Capability(name=name, satisfied=False, detail="no mutex has a name", remedy=_AS_FOR_SYMBOLS)
+    what, remedy = causes(observatory.lost(Lost.WAITS))
+    return Capability(name=name, satisfied=False, detail=what, remedy=remedy)
 
 
 def _slab_mutex(observatory: Observatory) -> Capability:
-    contention = observatory.contention
-    address = contention.slab_mutex if contention is not None else 0
+    """Whether its address is known, to either probe, and what is read through it."""
+    name = "slab_mutex"
+    address = observatory.slab_mutex
+    if not address and observatory.symbols.hidden:
+        return Capability(name=name, satisfied=False, detail="address unknown", remedy=_AS_FOR_SYMBOLS)
+    if not address and observatory.contention is None:
+        detail = "address unknown: kallsyms does not list it, and no probe can learn it from tasks that wait"
+        return Capability(name=name, satisfied=False, detail=detail, remedy="as for lock contention")
+    if not address:
+        detail, remedy = "address unknown: no task has waited for it yet", _KALLSYMS_ALL
+        return Capability(name=name, satisfied=False, detail=detail, remedy=remedy)
     how = "from kallsyms" if observatory.symbols.address_of("slab_mutex") else "learned from tasks that waited for it"
-    holders = "known" if contention is not None and contention.comm_offset else "unknown"
-    return Capability(
-        name="slab_mutex",
-        satisfied=bool(address),
-        detail=f"at {address:#x}, {how}; names of its holders {holders}"
-        if address
-        else "address unknown: no task has waited for it yet",
-        remedy=""
-        if address
-        else "the address is in kallsyms with CONFIG_KALLSYMS_ALL; otherwise kickwatch learns it at the first wait",
-    )
+    unread, remedy = causes(observatory.lost(Lost.UNDER_MUTEX, Lost.HOLDERS))
+    if unread:
+        return Capability(name=name, satisfied=False, detail=f"at {address:#x}, {how}; {unread}", remedy=remedy)
+    return Capability(name=name, satisfied=True, detail=f"at {address:#x}, {how}; {_holders(observatory)}")
+
+
+def _holders(observatory: Observatory) -> str:
+    contention = observatory.contention
+    if contention is None:
+        return "waits for it are not seen"
+    return f"names of its holders {'known' if contention.comm_offset else 'unknown'}"
 
 
 def enough_cpus(cpus: Sequence[int], chosen: Sequence[int]) -> Capability:
@@ -222,8 +235,10 @@ async def _cost(observatory: Observatory, cpus: Sequence[int]) -> Capability:
     finally:
         os.close(descriptor)
     runs = runs1 - runs0
-    mean = f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events" if runs else "no events"
-    return Capability(name=name, satisfied=True, detail=mean)
+    if not runs:
+        detail = f"the probe ran at none of {_COST_EVENTS} known requests"
+        return Capability(name=name, satisfied=False, detail=detail, remedy="see the positive control: --control")
+    return Capability(name=name, satisfied=True, detail=f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events")
 
 
 def blind(found: list[Capability]) -> bool:

@@ -78,6 +78,10 @@ class TrialObservers(Protocol):
         """True if the armed probes know the address of slab_mutex."""
 
     @property
+    def senders_known(self) -> bool:
+        """True if the armed probe can tell whether a sender holds slab_mutex."""
+
+    @property
     def isolated_cpus(self) -> tuple[int, ...]:
         """CPUs that are isolated from ordinary work; requests to them are counted."""
 

@@ -74,6 +74,7 @@ class _Script:
             unsettled=not compared.quiesced,
             control=observers.control,
             slab_mutex_known=observers.slab_mutex_known,
+            senders_known=observers.senders_known,
             pairs=compared.pairs,
             isolated_cpus=observers.isolated_cpus,
             void=",".join(dict.fromkeys(void)),

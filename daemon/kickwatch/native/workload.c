@@ -6,7 +6,9 @@
  *   workload [--deadline-ms N] [--hold-ms N] [--dir PATH]
  *
  * At the barrier its comm is "kw-barrier", and it waits for SIGUSR1 for at most --deadline-ms (30000). With --hold-ms it
- * keeps its objects for another N ms after the release. --dir is the first place to try for its files.
+ * keeps its objects for another N ms after the release. --dir is the first place to try for its files. It waits without
+ * any capability: where /proc is mounted with hidepid, a root without CAP_SYS_PTRACE, such as the daemon, can read the
+ * comm of a root process only if that has no capability that the reader lacks (cap_ptrace_access_check()).
  *
  * Exit status: 0 released, 2 usage, 3 not released before the deadline, 143 ended by SIGTERM. A kernel feature that is
  * missing or forbidden is named in one line on standard error and is not an error.
@@ -18,13 +20,16 @@
 #include "workload.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { EXIT_RELEASED = 0, EXIT_USAGE = 2, EXIT_DEADLINE = 3, EXIT_TERMINATED = 128 + SIGTERM };
 
@@ -56,11 +61,21 @@ static int wait_signal(const sigset_t *set, long long ms)
 	}
 }
 
+static void drop_capabilities(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	if (syscall(SYS_capset, &header, none))
+		fprintf(stderr, "workload: capset: %s\n", strerror(errno));
+}
+
 static int wait_at_barrier(const sigset_t *both, long deadline_ms, long hold_ms)
 {
 	sigset_t term;
 	int sig;
 
+	drop_capabilities();
 	prctl(PR_SET_NAME, "kw-barrier");
 	sig = wait_signal(both, deadline_ms);
 	if (sig == SIGTERM)

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from kickwatch.node.roots import HOST
@@ -17,8 +18,10 @@ OPTIONS = (
 _LINE = re.compile(r"^(CONFIG_[A-Z0-9_]+)=([0-9]+|[ymn])$", re.MULTILINE)
 
 
-def kernel_config(release: str, proc: Path = HOST.proc, boot: Path = HOST.root / "boot") -> dict[str, str]:
-    """OPTIONS that are set in the kernel `release`; empty where its configuration is not readable.
+def kernel_config(
+    release: str, proc: Path = HOST.proc, boot: Path = HOST.root / "boot", wanted: Sequence[str] = OPTIONS
+) -> dict[str, str]:
+    """The options of `wanted` that are set in the kernel `release`; empty where its configuration is not readable.
 
     /proc/config.gz is the running kernel's; /boot/config-RELEASE is where distributions put theirs.
     """
@@ -35,4 +38,4 @@ def kernel_config(release: str, proc: Path = HOST.proc, boot: Path = HOST.root /
         except OSError:
             return {}
     known = dict(_LINE.findall(text))
-    return {name: known[name] for name in OPTIONS if name in known}
+    return {name: known[name] for name in wanted if name in known}

@@ -16,6 +16,7 @@ from kickwatch.node.roots import HOST
 
 _VERSION_3 = 0x20080522  # linux/capability.h: two words of 32 capabilities each
 _PR_CAPBSET_DROP = 24
+_PR_GET_SECCOMP, _SECCOMP_MODE_FILTER = 21, 2
 
 
 class LinuxCapability(IntEnum):
@@ -40,6 +41,9 @@ KEPT = frozenset(
 FOR_BPF = (LinuxCapability.BPF, LinuxCapability.SYS_ADMIN)
 
 
+_given_up = [0]  # by this process
+
+
 class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
@@ -52,6 +56,25 @@ def held(proc: Path = HOST.proc) -> int:
     """The permitted capabilities of this thread, one bit for each."""
     status = (proc / "thread-self" / "status").read_text(encoding="ascii", errors="replace")
     return int(status.partition("CapPrm:")[2].split()[0], 16)
+
+
+def effective() -> int:
+    """The effective capabilities of this thread, one bit for each; reads no file."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = (_Words * 2)()
+    if libc.capget(ctypes.byref(_Header(_VERSION_3, 0)), words) != 0:
+        return 0
+    return int(words[0].effective) | int(words[1].effective) << 32
+
+
+def given_up() -> int:
+    """The capabilities that `give_up` has dropped, one bit for each; 0 before."""
+    return _given_up[0]
+
+
+def filtered() -> bool:
+    """True if a seccomp filter decides which system calls this thread may make (prctl(2))."""
+    return bool(ctypes.CDLL(None).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) == _SECCOMP_MODE_FILTER)
 
 
 def give_up(works: Callable[[], bool]) -> frozenset[str]:
@@ -67,6 +90,7 @@ def give_up(works: Callable[[], bool]) -> frozenset[str]:
         raise KickwatchError(f"there are other threads ({names})", "drop capabilities before any is started")
     before = held()
     kept = _enough(before, works)
+    _given_up[0] = before & ~kept
     _drop_from_bounding_set(before & ~kept)
     _set(effective=kept, permitted=kept)
     return frozenset(one.name for one in LinuxCapability if kept & 1 << one)

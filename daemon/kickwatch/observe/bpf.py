@@ -1,6 +1,6 @@
 """BPF objects through libbpf: open, resize maps, load, attach, read maps. The node needs no compiler and no binding.
 
-Every call that can fail raises ObserveError with libbpf's latest warnings: only they name what the kernel refused.
+Every call that can fail raises ObserveError: RefusedError, with the cause, where the kernel refused it.
 """
 
 import ctypes
@@ -11,10 +11,15 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from kickwatch.errors import ObserveError
-from kickwatch.observe.libbpf import library, refused
+from kickwatch.node.causes import STATISTICS_SUBJECT
+from kickwatch.node.diagnosis import Act
+from kickwatch.observe.libbpf import library
+from kickwatch.observe.refused import RefusedError, reads_refused, refused
 
 PROBES = Path(__file__).parent / "probes"
 _PERCPU_TYPES = frozenset({5, 6})  # BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY (uapi linux/bpf.h)
+_WITHOUT_READS = "_noread"
+_Options = tuple[Mapping[str, int], Mapping[str, int], "Mapping[str, BpfMap]"]
 _BATCH_BYTES, _WORD_BYTES = 1 << 18, 8
 # Before "bpf: Add generic support for lookup batch op" (5.6), and for per-CPU arrays before "bpf: Add batched ops
 # support for percpu array" (5.13; ENOTSUPP, which has no name in user space). ENOSPC: more entries in one bucket of a
@@ -149,6 +154,8 @@ def _split(buffer: "ctypes.Array[ctypes.c_char]", width: int, count: int) -> lis
 class BpfObject:
     """One object file: loaded at construction, attached on request, freed by close()."""
 
+    unread: RefusedError | None = None
+
     def __init__(
         self,
         name: str,
@@ -159,28 +166,53 @@ class BpfObject:
     ) -> None:
         """`name`: of the probe's source, without `.bpf.c`. `max_entries`, `key_bytes`: of maps, set before loading.
 
-        `shared`: maps of another loaded object that this one uses instead of its own, by name.
+        `shared`: maps of another loaded object that this one uses instead of its own, by name. `unread` has the reason
+        if the kernel accepts only the variant that reads no kernel memory (probe.h).
         """
         self.name = name
         self._lib = library()
         self._links: list[int] = []
         self._maps: dict[str, BpfMap] = {}
+        options = (max_entries or {}, key_bytes or {}, shared or {})
+        try:
+            self._load(name, directory, *options)
+        except RefusedError as error:
+            if error.refusal.code != errno.EINVAL or not (directory / f"{name}{_WITHOUT_READS}.bpf.o").exists():
+                raise
+            self._load_without_reads(error, directory, options)
+
+    def _load_without_reads(self, error: RefusedError, directory: Path, options: _Options) -> None:
+        """Load the variant that reads no kernel memory. Raises `error` if the kernel refuses that, too."""
+        try:
+            self._load(f"{self.name}{_WITHOUT_READS}", directory, *options)
+        except RefusedError:
+            raise error from None
+        self.unread = reads_refused(error)
+
+    def _load(
+        self,
+        name: str,
+        directory: Path,
+        max_entries: Mapping[str, int],
+        key_bytes: Mapping[str, int],
+        shared: "Mapping[str, BpfMap]",
+    ) -> None:
         path = directory / f"{name}.bpf.o"
         if not path.exists():
             raise ObserveError(f"{path} is missing", "build it with `make native`")
         self._object = self._lib.lib.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
-            raise ObserveError(f"{path} cannot be opened", self._lib.take_warnings())
-        for map_name, entries in (max_entries or {}).items():
+            raise ObserveError(f"{path} is no BPF object", "rebuild it with `make native`")
+        for map_name, entries in max_entries.items():
             self._lib.lib.bpf_map__set_max_entries(self._map_pointer(map_name), entries)
-        for map_name, width in (key_bytes or {}).items():
+        for map_name, width in key_bytes.items():
             self._lib.lib.bpf_map__set_key_size(self._map_pointer(map_name), width)
-        for map_name, other in (shared or {}).items():
+        for map_name, other in shared.items():
             self._share(map_name, other)
         if self._lib.lib.bpf_object__load(self._object) != 0:
-            reason = os.strerror(ctypes.get_errno())
+            code = ctypes.get_errno()
             self._lib.lib.bpf_object__close(self._object)
-            raise ObserveError(f"the kernel refused the probe {name} ({reason})", self._lib.take_warnings())
+            raise refused(f"loading the probe {name}", code, Act.LOAD, name, self._lib.take_warnings())
 
     def _share(self, name: str, other: BpfMap) -> None:
         result = self._lib.lib.bpf_map__reuse_fd(self._map_pointer(name), other.fd)
@@ -192,16 +224,18 @@ class BpfObject:
         """Attach one program. Arming a tracepoint patches kernel text, and that broadcasts."""
         link = self._lib.lib.bpf_program__attach_raw_tracepoint(self._program(program), tracepoint.encode())
         if not link:
-            reason = os.strerror(ctypes.get_errno())
-            raise ObserveError(f"cannot attach to tracepoint {tracepoint} ({reason})", self._lib.take_warnings())
+            code = ctypes.get_errno()
+            raise refused(
+                f"attaching to tracepoint {tracepoint}", code, Act.TRACEPOINT, tracepoint, self._lib.take_warnings()
+            )
         self._links.append(link)
 
     def attach_kprobe(self, program: str, function: str, *, at_return: bool = False) -> None:
         """Attach one program to the entry or the return of a kernel function, named as in kallsyms."""
         link = self._lib.lib.bpf_program__attach_kprobe(self._program(program), at_return, function.encode())
         if not link:
-            reason = os.strerror(ctypes.get_errno())
-            raise ObserveError(f"cannot attach a kprobe to {function} ({reason})", self._lib.take_warnings())
+            code = ctypes.get_errno()
+            raise refused(f"attaching a kprobe to {function}", code, Act.KPROBE, function, self._lib.take_warnings())
         self._links.append(link)
 
     def detach(self) -> None:
@@ -260,6 +294,5 @@ def enable_statistics() -> int:
     """Turn BPF run-time statistics on; closing the descriptor turns them off. Both flip a static key (broadcasts)."""
     fd = int(library().lib.bpf_enable_stats(0))
     if fd < 0:
-        what = f"cannot enable BPF run-time statistics ({os.strerror(ctypes.get_errno())})"
-        raise ObserveError(what, "needs Linux 5.8 or later, and root")
+        raise refused("enabling BPF run-time statistics", ctypes.get_errno(), Act.STATISTICS, STATISTICS_SUBJECT)
     return fd

@@ -17,6 +17,7 @@ from kickwatch.model import Control, Count, WindowKind
 from kickwatch.native.driver import Answer, Helper
 from kickwatch.node.kernel import online
 from kickwatch.node.roots import HOST
+from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
 
 BARRIERS = 23
@@ -46,6 +47,11 @@ def too_few_cpus(chosen: Sequence[int] = ()) -> str:
     return "fewer than two CPUs that are neither isolated nor nohz_full: set control.cpus"
 
 
+def why_unarmed(observatory: Observatory) -> str:
+    """Why no probe counts requests."""
+    return causes(observatory.lost(Lost.NAMES, Lost.REQUESTS))[0] or "not known"
+
+
 async def positive_control(observatory: Observatory, chosen: Sequence[int] = ()) -> Control:
     """Make the requests and count them. `chosen`: see `control_cpus`.
 
@@ -53,7 +59,7 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
     them, the maps are emptied first.
     """
     if observatory.requests is None:
-        return Control(passed=False, detail="no probe is armed: " + "; ".join(observatory.losses))
+        return Control(passed=False, detail=f"no probe is armed: {why_unarmed(observatory)}")
     cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
     if len(cpus) < 2:
         return Control(passed=False, detail=too_few_cpus(chosen), cpus=cpus)

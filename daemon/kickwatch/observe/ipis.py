@@ -12,6 +12,7 @@ from kickwatch.errors import ObserveError
 from kickwatch.node import kernel
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.layouts import IPIS, IPIS_CONFIG
+from kickwatch.observe.losses import Loss, Lost, sentences
 from kickwatch.observe.masks import mask_of, mask_words
 from kickwatch.observe.readings import INDEX, entry
 
@@ -73,8 +74,7 @@ class IsolatedIpis:
     @property
     def losses(self) -> list[str]:
         """Why interrupts to isolated CPUs are not counted; empty while they are, and where no CPU is isolated."""
-        what = "interrupts to isolated CPUs that are no requests (reschedule, irq_work) are not counted"
-        return [f"{what}: {self._refused}"] if self._refused else []
+        return [self._refused] if self._refused else []
 
     def follow(self, isolated: Sequence[int]) -> None:
         """These CPUs are isolated from now on. Only between windows: arming interrupts every CPU.
@@ -92,7 +92,8 @@ class IsolatedIpis:
             try:
                 self._armed = IpiObserver.arm(isolated, kernel.possible())
             except ObserveError as error:
-                self._refused, self._refused_for = str(error), isolated
+                loss = Loss.by(Lost.OTHER_INTERRUPTS, error)
+                (self._refused,), self._refused_for = sentences([loss]), isolated
 
     def read(self) -> Ipis | None:
         """Cumulative; None where nothing is armed. Raises ObserveError."""

@@ -1,8 +1,6 @@
 """The library libbpf, loaded through ctypes: the functions that kickwatch calls, and the errors of those that fail."""
 
 import ctypes
-import errno
-import os
 
 from kickwatch.errors import ObserveError
 
@@ -35,9 +33,6 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "libbpf_num_possible_cpus": (ctypes.c_int, []),
     "libbpf_set_print": (ctypes.c_void_p, [_PrintFn]),
 }
-# If unprivileged BPF is off, every call of bpf(2) needs a capability, until "bpf: refine
-# kernel.unprivileged_bpf_disabled behaviour" (5.19).
-_REMEDIES = {errno.EPERM: "CAP_BPF (before 5.8 CAP_SYS_ADMIN), or a seccomp filter that allows bpf(2)"}
 
 
 class _Libbpf:
@@ -85,9 +80,3 @@ def library() -> _Libbpf:
     if _library is None:
         _library = _Libbpf()
     return _library
-
-
-def refused(what: str, code: int) -> ObserveError:
-    """The error for a bpf(2) call that failed with errno `code`; `what` names the map or program, and the call."""
-    name = f"{errno.errorcode.get(code, code)}: {os.strerror(code)}"
-    return ObserveError(f"{what} failed ({name})", _REMEDIES.get(code, "report it, with the kernel's release"))

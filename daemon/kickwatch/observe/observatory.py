@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic_ns
@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
+from kickwatch.node.diagnosis import Act, Refusal, diagnose
+from kickwatch.node.facts import read_facts
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe.contention import ContentionObserver, ContentionSample
@@ -18,6 +20,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
 from kickwatch.observe.ipis import Ipis, IsolatedIpis
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.losses import Loss, Lost, sentences
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestSample, by_target, fell
@@ -57,23 +60,46 @@ class Observatory:
     contention: ContentionObserver | None = None
     listed: Sequence[int] = ()
     isolated_cpus: tuple[int, ...] = ()
-    _lost_rungs: list[str] = field(default_factory=list)
+    _lost: list[Loss] = field(default_factory=list)
     _ipis: IsolatedIpis = field(default_factory=IsolatedIpis)
 
     @property
     def losses(self) -> list[str]:
         """What cannot be observed now, each with its reason."""
-        found = list(self._lost_rungs)
+        found = sentences([*self._lost, *self._unread])
         if self.contention is not None and not self.slab_mutex_known:
             found.append("slab_mutex not found yet: no data symbols in kallsyms, and no task has waited for it")
         if self.requests is not None:
             found += self.requests.losses
         return [*found, *self._ipis.losses]
 
+    def lost(self, *kinds: Lost) -> list[Loss]:
+        """The losses of these kinds, for as long as the observers are armed."""
+        return [loss for loss in (*self._lost, *self._unread) if loss.lost in kinds]
+
+    @property
+    def _unread(self) -> Iterator[Loss]:
+        """What is lost where the kernel forbids programs to read its memory."""
+        for lost, observer in ((Lost.UNDER_MUTEX, self.requests), (Lost.HOLDERS, self.contention)):
+            error = observer.probe.unread if observer is not None else None
+            if error is not None:
+                yield Loss.by(lost, error)
+
     @property
     def slab_mutex_known(self) -> bool:
         """True once the armed probes know its address. Until then nothing is counted as `under_slab_mutex`."""
-        return any(observer is not None and observer.slab_mutex for observer in (self.requests, self.contention))
+        return bool(self.slab_mutex)
+
+    @property
+    def slab_mutex(self) -> int:
+        """Its address; 0 until an armed probe knows it."""
+        armed = (observer for observer in (self.requests, self.contention) if observer is not None)
+        return next((observer.slab_mutex for observer in armed if observer.slab_mutex), 0)
+
+    @property
+    def senders_known(self) -> bool:
+        """True while the request probe can tell whether a sender holds slab_mutex."""
+        return self.requests is not None and bool(self.requests.slab_mutex) and self.requests.probe.unread is None
 
     @property
     def waits_known(self) -> bool:
@@ -87,8 +113,9 @@ class Observatory:
         observatory = cls(host, await asyncio.to_thread(kernel.cpus_online, host.sys), symbols, listed=listed)
         observatory.isolated_cpus = await asyncio.to_thread(isolated_cpus, host, listed)
         if symbols.hidden:
-            needs = "needs CAP_SYSLOG and ProtectKernelLogs=no"
-            observatory._lost_rungs.append(f"{host.proc}/kallsyms shows no addresses: {needs}; reasons have no names")
+            cause = await asyncio.to_thread(lambda: diagnose(Refusal(Act.SYMBOLS), read_facts(host)))
+            what = f"{host.proc}/kallsyms shows no addresses: {cause.what}"
+            observatory._lost.append(Loss(Lost.NAMES, what, cause.remedy))
         try:
             await observatory._arm()
         except BaseException:
@@ -110,7 +137,8 @@ class Observatory:
             (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex, self.isolated_cpus)),
         ]
         self.requests, lost = climb(ladder, requested_rung(os.environ, IPI_VARIABLE, IpiRung))
-        self._lost_rungs += lost
+        better = Lost.REQUESTS if self.requests is None else Lost.BETTER_REQUESTS
+        self._lost += [Loss.by(better, error) for error in lost]
         self._arm_contention()
         self._ipis.follow(self.isolated_cpus)
 
@@ -121,7 +149,8 @@ class Observatory:
             (ContentionRung.KPROBE, lambda: MutexObserver.arm(self.symbols, comm_offset)),
         ]
         self.contention, lost = climb(ladder, requested_rung(os.environ, CONTENTION_VARIABLE, ContentionRung))
-        self._lost_rungs += lost
+        better = Lost.WAITS if self.contention is None else Lost.BETTER_WAITS
+        self._lost += [Loss.by(better, error) for error in lost]
 
     def _share_slab_mutex(self) -> None:
         """The mutex is learnt from its waiters; the request probe needs it to see which senders hold it."""

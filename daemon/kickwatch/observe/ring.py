@@ -7,7 +7,8 @@ from typing import Self
 
 from kickwatch.errors import ObserveError
 from kickwatch.observe.bpf import BpfMap
-from kickwatch.observe.libbpf import library, refused
+from kickwatch.observe.libbpf import library
+from kickwatch.observe.refused import refused
 
 _Sample = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 

@@ -15,6 +15,7 @@ Observer = TypeVar("Observer")
 
 IPI_VARIABLE = "KICKWATCH_RUNG_IPIS"
 CONTENTION_VARIABLE = "KICKWATCH_RUNG_CONTENTION"
+_UNSET = f"unset {IPI_VARIABLE} and {CONTENTION_VARIABLE}"
 
 
 def requested_rung(environment: Mapping[str, str], variable: str, rungs: type[StrEnum]) -> str | None:
@@ -27,17 +28,17 @@ def requested_rung(environment: Mapping[str, str], variable: str, rungs: type[St
 
 def climb(
     ladder: Sequence[tuple[StrEnum, Callable[[], Observer]]], wanted: str | None = None
-) -> tuple[Observer | None, list[str]]:
+) -> tuple[Observer | None, list[ObserveError]]:
     """(the observer that could be armed, None if none; why each better rung could not be armed).
 
     With `wanted` no other rung is tried.
     """
-    lost: list[str] = []
+    lost: list[ObserveError] = []
     for rung, arm in ladder:
         if wanted and rung != wanted:
             continue
         try:
             return arm(), lost
         except ObserveError as error:
-            lost.append(str(error))
-    return None, lost or [f"nothing was armed: {wanted} was asked for"]
+            lost.append(error)
+    return None, lost or [ObserveError(f"nothing was armed: {wanted} was asked for", _UNSET)]

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Self
 
 from kickwatch.errors import ObserveError
+from kickwatch.node.diagnosis import Act, Refusal, diagnose
+from kickwatch.node.facts import read_facts
 
 WANTED_DATA = frozenset({"slab_mutex"})
 """Data symbols whose address is kept. Only kernels with CONFIG_KALLSYMS_ALL list them."""
@@ -230,8 +232,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
                 yield whole + b"\n"
             yield rest
     except OSError as error:
-        what = f"{path} cannot be read ({error.strerror})"
-        raise ObserveError(what, "run as root; ProtectKernelTunables= in a unit hides it") from error
+        cause = diagnose(Refusal(Act.SYMBOLS, error.errno or 0), read_facts())
+        raise ObserveError(f"{path} cannot be read ({error.strerror}): {cause.what}", cause.remedy) from error
 
 
 def read_modules(proc: Path) -> frozenset[bytes]:

@@ -11,6 +11,7 @@ from kickwatch.errors import ObserveError
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.layouts import TRACE_CONFIG
+from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import INDEX, read_stack, sums_of
 from kickwatch.observe.ring import Ring
@@ -56,16 +57,17 @@ class Tracer:
         """Load and attach, listing nothing yet. Blocks; arming broadcasts. Raises ObserveError: what is missing."""
         counting = observatory.requests
         if not isinstance(counting, CsdObserver):
-            why = "; ".join(observatory.losses) or "the first rung is not armed"
-            raise ObserveError(f"no trace on this kernel: single requests cannot be listed ({why})", _REMEDY)
+            why, remedy = causes(observatory.lost(Lost.NAMES, Lost.REQUESTS, Lost.BETTER_REQUESTS))
+            what = f"no trace on this kernel: single requests cannot be listed ({why or 'the first rung is not armed'})"
+            raise ObserveError(what, remedy or _REMEDY)
         comm_offset = learn_comm_offset()
         shared = {name: counting.probe.map(name) for name in ("config", "callsites")}
         sizes = dict.fromkeys(_UNUSED_MAPS, 1) | {"each_cpu": counting.targets, "ring": ring_bytes}
         try:
             probe = BpfObject(OBJECT, max_entries=sizes, shared=shared)
         except ObserveError as error:
-            what = f"no trace on this kernel: it refused the probe or its ring buffer, which needs 5.8 ({error})"
-            raise ObserveError(what, _REMEDY) from error
+            what = f"no trace on this kernel: it refused the probe or its ring buffer, which needs 5.8 ({error.what})"
+            raise ObserveError(what, error.remedy or _REMEDY) from error
         try:
             tracer = cls(probe, observatory, _comm_offset=comm_offset)
             tracer._attach()
@@ -79,7 +81,7 @@ class Tracer:
             for program, tracepoint in PROGRAMS.items():
                 self.probe.attach_raw_tracepoint(program, tracepoint)
         except ObserveError as error:
-            raise ObserveError(f"no trace on this kernel: {error}", _REMEDY) from error
+            raise ObserveError(f"no trace on this kernel: {error.what}", error.remedy or _REMEDY) from error
 
     def switch(self, *, on: bool) -> None:
         """Begin, or end, to list events. Raises ObserveError."""

@@ -1,8 +1,12 @@
 """The barrier inside our program: find the container that waits there, read its memcg, and release it.
 
-When the program has allocated everything, it renames itself to `kw-barrier` and waits for SIGUSR1. Root on the host
-reads that name in /proc/PID/comm and signals through a pidfd, which cannot hit a later process with the same pid. This
-needs no mount, socket or shell in the container and no call to the engine, all of which would cause IPIs.
+When the program has allocated everything, it drops its capabilities, renames itself to `kw-barrier` and waits for
+SIGUSR1. Root on the host reads that name in /proc/PID/comm and signals through a pidfd, which cannot hit a later
+process with the same pid. This needs no mount, socket or shell in the container and no call to the engine, all of which
+would cause IPIs.
+
+Where /proc is mounted with hidepid, the daemon, which has dropped CAP_SYS_PTRACE, sees no process of a container until
+that has dropped its capabilities; never one of an engine that remaps users.
 """
 
 import asyncio
@@ -12,13 +16,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from errno import ENOSYS
+from functools import cached_property
 from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
+from kickwatch.node.causes import hidden_processes
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes
+from kickwatch.node.proc_mount import ProcMount, hidden, read_proc_mount
 
 BARRIER_COMM = "kw-barrier"
 _POLL_S = 0.002
+_HIDDEN_TIMEOUT_S = 3.0  # as long as no process of the container is visible; our program takes some milliseconds
 
 
 class _NotThere(Enum):
@@ -26,6 +34,7 @@ class _NotThere(Enum):
 
     NO_CGROUP = auto()
     NOT_YET = auto()
+    HIDDEN = auto()  # perhaps: /proc does not show its processes
     EXITED = auto()
 
 
@@ -96,9 +105,10 @@ class Barrier:
         container's processes or its memcg are not visible.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout_s
+        began = loop.time()
         inspected_pid: int | None = None
-        while loop.time() < deadline:
+        found: ContainerProcess | _NotThere = _NotThere.NOT_YET
+        while loop.time() - began < self._timeout_s(found):
             found = await asyncio.to_thread(self._find, container_id, inspected_pid)
             if isinstance(found, ContainerProcess):
                 return found
@@ -108,25 +118,43 @@ class Barrier:
                 inspected_pid = await inspect_pid(container_id)
             else:
                 await asyncio.sleep(_POLL_S)
-        raise EngineError(
-            f"container {name or container_id[:12]} did not reach its barrier within {self.timeout_s:.0f} s",
-            "is the node short of CPU or memory?",
-        )
+        raise self._not_reached(name or container_id[:12], found)
+
+    def _timeout_s(self, found: "ContainerProcess | _NotThere") -> float:
+        return min(self.timeout_s, _HIDDEN_TIMEOUT_S) if found is _NotThere.HIDDEN else self.timeout_s
+
+    def _not_reached(self, name: str, found: "ContainerProcess | _NotThere") -> EngineError:
+        if found is _NotThere.HIDDEN:
+            cause = hidden_processes(self._mount)
+            return EngineError(f"the processes of container {name} are hidden: {cause.what}", cause.remedy)
+        what = f"container {name} did not reach its barrier within {self.timeout_s:.0f} s"
+        return EngineError(what, "is the node short of CPU or memory?")
 
     def _find(self, container_id: str, inspected_pid: int | None) -> "ContainerProcess | _NotThere":
         """Check once. Runs in a thread, because files of proc and cgroups can block."""
-        pids = self._pids_in_cgroup(container_id)
-        if pids is None:
-            if inspected_pid is None:
-                return _NotThere.NO_CGROUP
-            pids = [inspected_pid] if read_comm(self.cgroups, inspected_pid) else []
+        cgroup = self._own_cgroup(container_id)
+        if cgroup is None and inspected_pid is None:
+            return _NotThere.NO_CGROUP
+        directory, pids = cgroup or (None, [pid for pid in (inspected_pid,) if pid and self._runs(pid)])
         for pid in pids:
             if not self.own_program or read_comm(self.cgroups, pid) == BARRIER_COMM:
-                return self._process(pid, container_id) or _NotThere.EXITED
+                return self._process(pid, container_id, directory)
+        if pids and all(map(self._hidden, pids)):
+            return _NotThere.HIDDEN
         return _NotThere.NOT_YET if pids else _NotThere.EXITED
 
-    def _pids_in_cgroup(self, container_id: str) -> list[int] | None:
-        """Host pids of the container, read from the cgroup named after its id, without a call to the engine.
+    def _runs(self, pid: int) -> bool:
+        return bool(read_comm(self.cgroups, pid)) or self._hidden(pid)
+
+    def _hidden(self, pid: int) -> bool:
+        return hidden(self.cgroups.proc, pid, self._mount)
+
+    @cached_property
+    def _mount(self) -> ProcMount:
+        return read_proc_mount(self.cgroups.proc)
+
+    def _own_cgroup(self, container_id: str) -> tuple[Path, list[int]] | None:
+        """The cgroup that is named after the container's id, and the host pids in it, without a call to the engine.
 
         None if there is no such cgroup.
         """
@@ -140,18 +168,21 @@ class Barrier:
                 raise CgroupError(
                     f"{path} lists processes that are not visible here", "run in the host's pid namespace"
                 )
-            return pids
+            return path.parent, pids
         return None
 
-    def _process(self, pid: int, container_id: str) -> ContainerProcess | None:
-        """The process `pid` and its memcg; None if it has exited.
+    def _process(self, pid: int, container_id: str, directory: Path | None) -> "ContainerProcess | _NotThere":
+        """The process `pid` and its memcg. `directory`: the memcg that lists it, if it was found there.
 
         The memcg's path must contain the container's id, because limits are written into it. An exiting process shows
         the root in /proc/PID/cgroup of v1 hierarchies, and an inspected pid may belong to another process by now.
         """
+        if self._hidden(pid):
+            found = directory and ContainerProcess(pid, directory, self.cgroups, self.own_program)
+            return found or _NotThere.HIDDEN
         memcg = memcg_of(self.cgroups, pid)
         if memcg is None or memcg == self.cgroups.memory_root:
-            return None
+            return _NotThere.EXITED
         if not any(container_id in part for part in memcg.parts):
             raise CgroupError(
                 f"process {pid} of container {container_id[:12]} is in {memcg}, which does not contain its id",

@@ -8,6 +8,7 @@ from builders import TLB, kick, trial, wait, window
 from kickwatch.detect.figures import (
     above_quiet,
     creation_broadcasts,
+    longest_wait_ns,
     merge_cells,
     merge_windows,
     quiet_rate_hz,
@@ -29,6 +30,17 @@ def test_merging_windows_adds_everything() -> None:
     assert (both.waits[0].waits, both.waits[0].wait_ns, both.waits[0].max_wait_ns) == (5, 30_000_000, 9_000_000)
     assert both.wait_histogram_ns == (2, 4, 3)
     assert both.lost_events == 1
+
+
+def test_a_longest_wait_is_known_only_if_no_hidden_one_may_be_longer() -> None:
+    known, alone = wait(2), replace(wait(1), holder="b", wait_ns=42_000_000, max_wait_ns=0)
+    hidden = replace(wait(3), holder="c", max_wait_ns=0)  # 18 ms in total, the longest between 6 and 18 ms
+    assert longest_wait_ns([]) == 0
+    assert longest_wait_ns([known]) == 9_000_000
+    assert longest_wait_ns([alone]) == 42_000_000
+    assert longest_wait_ns([hidden]) is None
+    assert longest_wait_ns([known, hidden]) is None, "the hidden one may be longer than 9 ms"
+    assert longest_wait_ns([alone, hidden]) == 42_000_000
 
 
 def test_a_missing_interrupt_row_stays_missing() -> None:

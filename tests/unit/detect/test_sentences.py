@@ -1,6 +1,7 @@
 """Sentences for the engineer whom an alarm wakes."""
 
 import pytest
+from msgspec.structs import replace
 
 from kickwatch.detect import sentences
 from kickwatch.detect.sentences import Beside
@@ -27,6 +28,13 @@ def test_every_stream_has_its_sentences(stream: Stream, counters: bool) -> None:
     assert ("half of them" in text) is stream.coin
     assert ("(allowed: 1 in " in text) is (not stream.coin and stream.name is not StreamName.BPF)
     assert sentences.ended(stream, END).startswith("over 40 trials, " if stream.paired else "the last 37 ")
+
+
+def test_a_longest_wait_that_is_not_known_is_not_0_ms() -> None:
+    known, unknown = ALARM, replace(ALARM, onset=Onset("0badcafe", 12, 12, 36.0))
+    assert ", the longest 9 ms;" in sentences.raised(STREAMS[StreamName.CONTENTION], known)
+    for name in (StreamName.CONTENTION, StreamName.CONTENTION_EXCESS, StreamName.CONTENTION_PAIRS):
+        assert ", the longest not known;" in sentences.raised(STREAMS[name], unknown)
 
 
 def test_the_sentences_of_pairs_count_containers_and_name_the_function() -> None:

@@ -1,20 +1,28 @@
 """How `doctor` names the rung in use, without a kernel."""
 
+import errno
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from kickwatch.experiment.capabilities import _contention, _ipis, blind
+import pytest
+
+from kickwatch.experiment import capabilities
+from kickwatch.experiment.capabilities import _contention, _control, _cost, _ipis, _slab_mutex, blind
+from kickwatch.node.causes import STATISTICS_SUBJECT
+from kickwatch.node.diagnosis import Act
 from kickwatch.node.roots import HOST
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.refused import refused
 from kickwatch.observe.symbols import Symbols
 
 if TYPE_CHECKING:
     from kickwatch.observe.bpf import BpfObject
 
-SYMBOLS = Symbols.parse(
-    """\
+KALLSYMS = """\
 1000 t smp_call_function_many_cond.constprop.0
 2000 T smp_call_function_single
 3000 T smp_call_function_single_async
@@ -22,7 +30,7 @@ SYMBOLS = Symbols.parse(
 5000 t __mutex_lock.constprop.0
 6000 t end
 """
-)
+SYMBOLS = Symbols.parse(KALLSYMS)
 NO_PROBE = cast("BpfObject", None)
 
 
@@ -45,9 +53,59 @@ def test_kprobes_by_the_names_that_the_compiler_gave() -> None:
     assert _contention(seen).detail == "kprobes on __mutex_lock.constprop.0"
 
 
+def test_slab_mutex_is_recognised_if_the_ipi_probe_uses_it() -> None:
+    """Linux 4.19: kallsyms lists it, the request probe marks senders that hold it, and waits cannot be probed."""
+    symbols = Symbols.parse(f"{KALLSYMS}9000 d slab_mutex\n")
+    probe = cast("BpfObject", SimpleNamespace(unread=None))
+    seen = Observatory(HOST, 2, symbols, requests=CsdObserver(probe, symbols, 2, slab_mutex=0x9000))
+    found = _slab_mutex(seen)
+    assert found.satisfied
+    assert found.detail == "at 0x9000, from kallsyms; waits for it are not seen"
+
+
+def test_where_no_probe_can_learn_slab_mutex_nobody_waits_for_a_wait() -> None:
+    found = _slab_mutex(Observatory(HOST, 2, SYMBOLS))
+    assert "no probe can learn it" in found.detail
+    assert found.remedy == "as for lock contention"
+
+
+def test_each_loss_is_under_its_own_capability() -> None:
+    seen = Observatory(HOST, 2, SYMBOLS)
+    seen._lost += [
+        Loss(Lost.REQUESTS, "no tracepoint", "Linux 6.5 or later"),
+        Loss(Lost.WAITS, "no kprobes", "kprobes"),
+    ]
+    assert (_ipis(seen).detail, _ipis(seen).remedy) == ("counters only: no tracepoint", "Linux 6.5 or later")
+    assert (_contention(seen).detail, _contention(seen).remedy) == ("no kprobes", "kprobes")
+
+
+async def test_the_cost_that_an_old_kernel_cannot_tell_names_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not `Invalid argument`: 4.19 has no such statistics."""
+
+    def refuse() -> int:
+        raise refused("enabling statistics", errno.EINVAL, Act.STATISTICS, STATISTICS_SUBJECT)
+
+    monkeypatch.setattr(capabilities, "enable_statistics", refuse)
+    monkeypatch.setattr("kickwatch.node.kernel.release", lambda: "4.19.304")
+    seen = Observatory(HOST, 2, SYMBOLS, requests=CsdObserver(NO_PROBE, SYMBOLS, 2))
+    found = await _cost(seen, (0, 1))
+    assert not found.satisfied
+    assert "since 5.8, and this is 4.19.304" in found.detail
+    assert found.remedy == "Linux 5.8 or later"
+
+
+async def test_a_control_without_a_probe_says_why_and_counted_nothing() -> None:
+    """It read: the probe counted no probe is armed."""
+    seen = Observatory(HOST, 2, SYMBOLS)
+    seen._lost.append(Loss(Lost.REQUESTS, "no tracepoint", ""))
+    found = await _control(seen, ())
+    assert found.detail == "no probe is armed: no tracepoint"
+    assert found.remedy == "as for IPIs by reason above"
+
+
 def test_counters_alone_are_blindness_and_say_what_is_missing() -> None:
     seen = Observatory(HOST, 2, SYMBOLS)
-    seen._lost_rungs.append("no tracepoint")
+    seen._lost.append(Loss(Lost.REQUESTS, "no tracepoint", "a kernel with kprobes"))
     assert (seen.observers.ipis, seen.observers.contention) == ("counters", "none")
     told = _ipis(seen)
     assert not told.satisfied

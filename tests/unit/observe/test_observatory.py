@@ -16,6 +16,7 @@ from kickwatch.observe import bpf, libbpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestSample, Totals
@@ -28,6 +29,8 @@ KEY = struct.pack("=QiI", 0x2000, NO_STACK, 1)
 
 class NoProbe:
     """A probe whose maps are not used."""
+
+    unread = None
 
     def map(self, _name: str) -> "NoMap":
         return NoMap()
@@ -159,13 +162,16 @@ def test_misses_of_the_contention_probe_are_no_loss() -> None:
 
 def test_a_loss_ends_when_the_mutex_is_known() -> None:
     observatory = make()
-    observatory._lost_rungs.append("something for good")
+    observatory._lost.append(Loss(Lost.REQUESTS, "something for good", ""))
     assert not observatory.slab_mutex_known
-    assert [loss.partition(":")[0] for loss in observatory.losses] == ["something for good", "slab_mutex not found yet"]
+    assert [loss.partition(":")[0] for loss in observatory.losses] == [
+        "something for good; lost",
+        "slab_mutex not found yet",
+    ]
     assert observatory.contention is not None
     observatory.contention.slab_mutex = 0x8000
     assert observatory.slab_mutex_known
-    assert observatory.losses == ["something for good"]
+    assert observatory.losses == ["something for good; lost: IPIs by reason"]
     assert observatory.observers.contention == "tracepoint"
 
 

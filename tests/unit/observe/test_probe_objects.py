@@ -19,9 +19,12 @@ INSTRUCTION_BYTES = 8
 _JUMPS, _JUMPS_32, _GOTO, _CALL, _EXIT, _LOAD_64 = 0x05, 0x06, 0x05, 0x85, 0x95, 0x18
 _OWN_FUNCTION = 1  # BPF_PSEUDO_CALL
 _NEWEST_HELPER = 67  # bpf_get_stack, 4.18
-_RING_HELPERS = frozenset({131, 132})  # bpf_ringbuf_reserve, bpf_ringbuf_submit, 5.8; trace.bpf.c alone, for 6.5
-_RING_PROBE = "trace.bpf.o"
-_NEWEST_PROBES = frozenset({"csd.bpf.o", _RING_PROBE})
+_RING_HELPERS = frozenset(
+    {131, 132}
+)  # bpf_ringbuf_reserve, bpf_ringbuf_submit, 5.8; trace.bpf.c and its variant alone, for 6.5
+_RING_PROBES = frozenset({"trace.bpf.o", "trace_noread.bpf.o"})
+_NEWEST_PROBES = frozenset({"csd.bpf.o", "csd_noread.bpf.o", *_RING_PROBES})
+_READS = frozenset({4, 45})  # bpf_probe_read, bpf_probe_read_str
 
 
 def programs(path: Path) -> Iterator[tuple[str, list[bytes]]]:
@@ -78,8 +81,20 @@ def test_programs_are_short_and_have_neither_loops_nor_new_helpers(path: Path) -
                 if registers >> 4 == _OWN_FUNCTION:
                     assert path.name in _NEWEST_PROBES, f"{name}: a function that is not inlined"
                     continue
-                known = 0 < immediate <= _NEWEST_HELPER or (path.name == _RING_PROBE and immediate in _RING_HELPERS)
+                known = 0 < immediate <= _NEWEST_HELPER or (path.name in _RING_PROBES and immediate in _RING_HELPERS)
                 assert known, f"{name}: helper {immediate}"
+
+
+def reads_of(path: Path) -> int:
+    """Calls that read kernel memory."""
+    calls = (struct.unpack("<BBhi", one) for _, code in programs(path) for one in code)
+    return sum(opcode == _CALL and not registers >> 4 and number in _READS for opcode, registers, _, number in calls)
+
+
+@pytest.mark.parametrize("path", sorted(PROBES.glob("*_noread.bpf.o")), ids=lambda path: path.name)
+def test_lockdown_finds_no_read_of_kernel_memory_in_a_variant(path: Path) -> None:
+    assert reads_of(path) == 0
+    assert reads_of(path.with_name(path.name.replace("_noread", ""))) > 0
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)

@@ -177,7 +177,9 @@ def test_targets_that_cannot_be_counted_are_losses() -> None:
     observed._unplaced = 7
     beyond, unplaced = observed.losses
     assert "from 1024 on" in beyond
-    assert "targets of 7 requests" in unplaced
+    assert "targets of some requests" in unplaced
+    observed._unplaced = 8
+    assert observed.losses == [beyond, unplaced], "the same loss: the daemon reports each text once"
 
 
 def test_without_isolated_cpus_there_is_no_such_figure() -> None:

@@ -44,13 +44,13 @@ def test_the_first_that_can_be_armed_is_used() -> None:
 def test_the_reasons_why_better_rungs_failed_are_returned() -> None:
     found, lost = climb([(IpiRung.CSD, refuse("no tracepoint")), (IpiRung.KPROBE, lambda: "kprobes")])
     assert found == "kprobes"
-    assert [loss.partition(":")[0] for loss in lost] == ["no tracepoint"]
+    assert [error.what for error in lost] == ["no tracepoint"]
 
 
 def test_no_rung_can_be_armed_and_all_reasons_are_returned() -> None:
     found, lost = climb([(IpiRung.CSD, refuse("first")), (IpiRung.KPROBE, refuse("second"))])
     assert found is None
-    assert [loss.partition(":")[0] for loss in lost] == ["first", "second"]
+    assert [error.what for error in lost] == ["first", "second"]
 
 
 def test_the_rung_asked_for_is_the_only_one_tried() -> None:
@@ -64,7 +64,7 @@ def test_the_rung_asked_for_is_the_only_one_tried() -> None:
 def test_the_environment_may_ask_for_no_probe_at_all() -> None:
     found, lost = climb([(IpiRung.CSD, refuse("not tried"))], "counters")
     assert found is None
-    assert lost == ["nothing was armed: counters was asked for"]
+    assert [error.what for error in lost] == ["nothing was armed: counters was asked for"]
 
 
 def test_an_unknown_rung_is_an_error_that_no_restart_can_fix() -> None:
@@ -77,6 +77,8 @@ def test_an_unknown_rung_is_an_error_that_no_restart_can_fix() -> None:
 
 class NoProbe:
     """A probe that records what is attached."""
+
+    unread = None
 
     def __init__(self) -> None:
         self.attached: list[tuple[str, str, bool]] = []
@@ -115,7 +117,9 @@ def old_kernel(monkeypatch: pytest.MonkeyPatch) -> Observatory:
 def test_an_old_kernel_is_observed_by_kprobes(old_kernel: Observatory) -> None:
     old_kernel._arm_probes()
     assert (old_kernel.observers.ipis, old_kernel.observers.contention) == ("kprobe", "kprobe")
-    assert len([loss for loss in old_kernel.losses if loss.startswith("no such tracepoint")]) == 2
+    (loss,) = [loss for loss in old_kernel.losses if "no such tracepoint" in loss]  # one cause, reported once
+    lost = "the tracepoint for IPIs (kprobes count them), the tracepoints for waits (kprobes count them)"
+    assert loss == f"no such tracepoint; lost: {lost}; fix: needs a newer kernel"
 
 
 def test_the_environment_may_ask_for_the_last_rungs(old_kernel: Observatory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ from kickwatch.errors import ObserveError
 from kickwatch.observe import tracer
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.trace_events import Kind
 
 
-def observatory(requests: object, *losses: str) -> Any:
-    return SimpleNamespace(requests=requests, losses=list(losses))
+def observatory(requests: object, *losses: Loss) -> Any:
+    return SimpleNamespace(requests=requests, lost=lambda *_: list(losses))
 
 
 def counting(kind: type) -> Any:
@@ -25,13 +26,15 @@ def counting(kind: type) -> Any:
 
 @pytest.mark.parametrize("requests", [None, counting(KprobeObserver)])
 def test_without_the_first_rung_there_is_no_trace(requests: object) -> None:
+    cause = "Linux has tracepoint csd_queue_cpu since 6.5, and this is 6.1"
+    lost = Loss(Lost.REQUESTS, cause, "Linux 6.5 or later")
     with pytest.raises(ObserveError) as raised:
-        tracer.Tracer.arm(observatory(requests, "cannot attach to tracepoint csd_queue_cpu (No such file)"))
+        tracer.Tracer.arm(observatory(requests, lost))
     assert raised.value.what == (
         "no trace on this kernel: single requests cannot be listed "
-        "(cannot attach to tracepoint csd_queue_cpu (No such file))"
+        "(Linux has tracepoint csd_queue_cpu since 6.5, and this is 6.1)"
     )
-    assert "Linux 6.5" in raised.value.remedy
+    assert raised.value.remedy == "Linux 6.5 or later"
 
 
 class Refusing:

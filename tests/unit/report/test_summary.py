@@ -130,14 +130,21 @@ def test_the_ipi_probe_knows_the_mutex_for_its_own_figure_alone() -> None:
     sick = trial(kick(23, under=69), observers=Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE))
     assert {row["under_slab_mutex"] for row in told(sick)["bill"]} == {0, 69}  # type: ignore[attr-defined]
     assert told(sick)["waits"] is None
-    blind = replace(sick, slab_mutex_known=False)
-    assert {row["under_slab_mutex"] for row in told(blind)["bill"]} == {None}  # type: ignore[attr-defined]
+    for blind in (replace(sick, slab_mutex_known=False), replace(sick, senders_known=False)):
+        assert {row["under_slab_mutex"] for row in told(blind)["bill"]} == {None}  # type: ignore[attr-defined]
 
 
 def test_a_longest_wait_that_an_earlier_one_hides_is_not_zero() -> None:
     hidden = trial(churn=window("churn", RCU, waits=(replace(wait(3), max_wait_ns=0),)))
     assert told(hidden)["waits"][0]["max_wait_ns"] is None  # type: ignore[index]
     assert "not known" in prose(hidden)
+
+
+def test_the_time_of_one_wait_is_its_longest() -> None:
+    """4.19: `longest 0.000 ms` beside 42.7 ms of waits. One wait is as long as all of them."""
+    alone = trial(churn=window("churn", RCU, waits=(replace(wait(1), wait_ns=42_700_000, max_wait_ns=0),)))
+    assert told(alone)["waits"][0]["max_wait_ns"] == 42_700_000  # type: ignore[index]
+    assert prose(alone).count("42.700") >= 2  # in total, and the longest
 
 
 def test_failures_are_reported_and_do_not_count() -> None:

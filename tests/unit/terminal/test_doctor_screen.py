@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import re
 
 import pytest
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ def shown(found: list[Capability], columns: int, monkeypatch: pytest.MonkeyPatch
     return doctor_screen(found, SHARES, io.StringIO())
 
 
+_NAMED = re.compile(r'\bname ?= ?"([^"]+)"|, name = .*, "([^"]+)"')
 CASES = [(), ("lock contention",), ("slab_mutex", "cost per event"), ("container engine", "lock contention"), (*COSTS,)]
 
 
@@ -63,7 +65,7 @@ def test_what_makes_it_blind_is_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_capability_has_a_cost() -> None:
     """Also those that `examine` names only where something is missing."""
     source = inspect.getsource(capabilities)
-    named = {part.split('"')[0] for part in source.split('name="')[1:]} | {"cost per event"}  # that one is a variable
+    named = {first or second for first, second in re.findall(_NAMED, source)}
     assert named == set(COSTS)
 
 

@@ -267,3 +267,60 @@ def test_kernel_memory_at_the_barrier(tree: Tree) -> None:
     else:
         (memcg / "memory.stat").write_text("anon 1\nkernel 8192\nslab 4096\n")
     assert process.kmem_bytes() == 8192
+
+
+def hides(tree: Tree) -> None:
+    """Mount options that hide processes."""
+    (tree.root / "proc/self").mkdir(parents=True)
+    proc = tree.root / "proc"
+    line = f"24 30 0:22 / {proc} rw - proc proc rw,hidepid=invisible,gid=26\n"
+    (proc / "self/mountinfo").write_text(line)
+
+
+async def test_processes_that_proc_hides_name_the_mount_option_before_the_timeout(
+    tree: Tree, child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither 20 s nor a guess at CPU or memory."""
+    monkeypatch.setattr("kickwatch.workload.barrier._HIDDEN_TIMEOUT_S", 0.05)
+    hides(tree)
+    tree.container(child.pid)
+    with pytest.raises(EngineError, match="hidepid=invisible,gid=26") as failure:
+        await tree.barrier(timeout_s=20).wait_for(ID, never, "kickwatch-t-0")
+    assert "kickwatch-t-0" in failure.value.what
+    assert "SupplementaryGroups=26" in failure.value.remedy
+    assert "CPU" not in str(failure.value)
+
+
+async def test_a_process_that_proc_shows_once_it_is_at_its_barrier_is_found(
+    tree: Tree, child: "subprocess.Popen[bytes]"
+) -> None:
+    hides(tree)
+    tree.container(child.pid)
+    waiting = asyncio.create_task(tree.barrier(timeout_s=5).wait_for(ID, never))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    tree.process(child.pid)
+    process = await waiting
+    assert process == ContainerProcess(child.pid, tree.parent / ID, tree.cgroups)
+
+
+async def test_a_users_program_that_proc_hides_is_found_by_its_cgroup(
+    tree: Tree, child: "subprocess.Popen[bytes]"
+) -> None:
+    hides(tree)
+    tree.container(child.pid)
+    process = await tree.barrier(own_program=False).wait_for(ID, never)
+    assert process is not None
+    assert process.memcg == tree.parent / ID
+
+
+async def test_a_hidden_process_that_the_engine_names_has_not_exited(
+    tree: Tree, child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pid(_: str) -> int:
+        return child.pid
+
+    monkeypatch.setattr("kickwatch.workload.barrier._HIDDEN_TIMEOUT_S", 0.05)
+    hides(tree)
+    with pytest.raises(EngineError, match="hidepid=invisible"):
+        await tree.barrier(timeout_s=20, own_program=False).wait_for(ID, pid)

@@ -1,0 +1,37 @@
+"""The error for what the kernel refused, with its cause."""
+
+import errno
+import os
+
+from kickwatch.errors import ObserveError
+from kickwatch.node.causes import LOCKDOWN_UNSEEN, CauseKind, LossCause, cause_of
+from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, too_old
+from kickwatch.node.facts import privileges_now, read_facts
+
+
+class RefusedError(ObserveError):
+    """The kernel refused a call: `cause` says why, as far as it can be found out."""
+
+    def __init__(self, what: str, refusal: Refusal, cause: LossCause | None = None) -> None:
+        """`what` names the map, program or place, and the call. `cause`: if it is known already."""
+        self.refusal = refusal
+        self.cause = cause or diagnose(refusal, _facts(refusal))
+        name = f"{errno.errorcode.get(refusal.code, refusal.code)}: {os.strerror(refusal.code)}"
+        super().__init__(f"{what} ({name}): {self.cause.what}", self.cause.remedy)
+
+
+def _facts(refusal: Refusal) -> Facts:
+    """The facts that decide: most kernels are refused nothing but what is newer than they are."""
+    known = privileges_now()
+    return known if refusal.act is Act.MAP or too_old(refusal, known) else read_facts()
+
+
+def refused(what: str, code: int, act: Act = Act.MAP, subject: str = "", log: str = "") -> RefusedError:
+    """The error for a call that failed with errno `code`; `what` names the map or program, and the call."""
+    return RefusedError(f"{what} failed", Refusal(act, code, subject, log))
+
+
+def reads_refused(error: RefusedError) -> RefusedError:
+    """The error for a program that the kernel accepts only without its reads of kernel memory."""
+    cause = cause_of(CauseKind.LOCKDOWN_READ, lockdown=read_facts().lockdown or LOCKDOWN_UNSEEN)
+    return RefusedError(f"reading kernel memory in {error.refusal.subject}", error.refusal, cause)

@@ -1,0 +1,77 @@
+"""Losses provoked on this node: `doctor` names the true cause and a remedy that removes it, without libbpf's text."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kickwatch.node.kernel_config import kernel_config
+from namespaces import cover, inside, refused_bpf, without_capabilities
+
+pytestmark = [pytest.mark.long, pytest.mark.kernel, pytest.mark.timeout(60)]
+
+BPF, SYMBOLS, WAITS = "IPIs by reason", "kernel symbols", "lock contention"
+KPROBE_RUNGS = {"KICKWATCH_RUNG_IPIS": "kprobe", "KICKWATCH_RUNG_CONTENTION": "kprobe"}
+
+
+def missing(prefix: list[str], *options: str, **environment: str) -> dict[str, dict[str, Any]]:
+    """What `doctor` misses, by name."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "kickwatch", "doctor", "--json", *options],
+        capture_output=True, text=True, timeout=50, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert "libbpf" not in done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert done.returncode == (4 if found["blind"] else 0)
+    return {one["name"]: one for one in found["capabilities"] if not one["satisfied"]}
+
+
+def test_missing_capabilities_are_named() -> None:
+    found = missing(without_capabilities("bpf", "perfmon", "sys_admin"))
+    for name in (BPF, WAITS):
+        assert "lacks CAP_BPF CAP_PERFMON" in found[name]["detail"]
+        assert "CapabilityBoundingSet=CAP_BPF CAP_PERFMON" in found[name]["remedy"]
+
+
+def test_hidden_addresses_name_the_capability() -> None:
+    if int(Path("/proc/sys/kernel/kptr_restrict").read_text()) > 1:
+        pytest.skip("feature: kernel.kptr_restrict hides them from everybody")
+    found = missing(without_capabilities("syslog"))
+    assert "lacks CAP_SYSLOG" in found[SYMBOLS]["detail"]
+    assert "CapabilityBoundingSet=CAP_SYSLOG and ProtectKernelLogs=no" in found[SYMBOLS]["remedy"]
+
+
+def test_a_seccomp_filter_is_named() -> None:
+    found = missing(refused_bpf())
+    assert "seccomp filter refuses bpf" in found[BPF]["detail"]
+    assert "SystemCallFilter=bpf" in found[BPF]["remedy"]
+
+
+def test_a_user_namespace_is_named() -> None:
+    """There kallsyms shows no addresses, so nothing else is tried."""
+    found = missing(["unshare", "--user", "--map-root-user"])
+    assert "user namespace" in found[SYMBOLS]["detail"]
+    assert "PrivateUsers=no" in found[SYMBOLS]["remedy"]
+    assert found[BPF]["remedy"] == found[WAITS]["remedy"] == "as for kernel symbols"
+
+
+def test_a_covered_kallsyms_is_named(tmp_path: Path) -> None:
+    """As ProtectKernelTunables=yes does it."""
+    (tmp_path / "empty").touch()
+    found = missing(inside(cover(tmp_path / "empty", "/proc/kallsyms")))
+    assert "covered by another file" in found[SYMBOLS]["detail"]
+    assert "ProtectKernelTunables=no" in found[SYMBOLS]["remedy"]
+
+
+def test_a_kernel_built_without_kprobes_is_named() -> None:
+    options = kernel_config(os.uname().release, wanted=("CONFIG_KPROBES", "CONFIG_BPF"))
+    if not options or "CONFIG_KPROBES" in options:
+        pytest.skip("feature: this kernel has kprobes, or does not tell how it was built")
+    found = missing([], "--control", **KPROBE_RUNGS)
+    assert found[BPF]["detail"] == "counters only: this kernel was built without CONFIG_KPROBES"
+    assert found[WAITS]["detail"] == "this kernel was built without CONFIG_KPROBES"
+    assert found["positive control"]["detail"] == "no probe is armed: this kernel was built without CONFIG_KPROBES"
