@@ -38,7 +38,8 @@ def figures_of(trial: Trial, summary: dict[str, Any]) -> list[Row]:
     if batch := summary["canary"]:
         broadcasts = _amount(batch["creation_path_broadcasts_per_memcg"], "creation-path broadcasts")
         counted = _amount(batch["cal_minus_tlb_per_memcg"], "CAL minus TLB interrupts")
-        rows.append(("canary", f"the test of 2017 in small, {batch['memcgs']} bare memory cgroups: each {broadcasts}, {counted}"))
+        what = f"the test of 2017 in small, {batch['memcgs']} bare memory cgroups"
+        rows.append(("canary", f"{what}: each {broadcasts}, {counted}"))
     if summary["containers"]:
         times = ", ".join(f"{step} {each['p50']:.0f}/{each['p99']:.0f}" for step, each in steps.items())
         rows.append(("time", f"{times} ms (p50/p99)"))
