@@ -6,7 +6,20 @@ import sys
 import pytest
 
 OPENSSL = {"ssl", "_ssl", "_hashlib"}
-DAEMON = "import kickwatch.cli, kickwatch.commands.run, kickwatch.service.daemon, kickwatch.outlets.metrics.serve"
+# The daemon's modules, and its metrics as it starts them.
+DAEMON = """
+import asyncio
+import kickwatch.cli, kickwatch.commands.run, kickwatch.service.daemon
+from kickwatch.configuration.types import Config, MetricsConfig
+from kickwatch.outlets.metrics.outlet import PrometheusOutlet
+
+async def serve() -> None:
+    outlet = PrometheusOutlet(None)
+    await outlet.start(Config(metrics=MetricsConfig(listen="127.0.0.1:0")))
+    await outlet.close()
+
+asyncio.run(serve())
+"""
 
 
 def printed(*statements: str) -> set[str]:

@@ -2,7 +2,3 @@
 
 Imports `configuration`, `detect`, `observe`, `node`, `process`; never `service`.
 """
-
-from kickwatch.process import without_openssl
-
-without_openssl.load_prometheus_client()

@@ -17,6 +17,7 @@ from kickwatch.journal.trouble import TroubleLog
 from kickwatch.model import AlarmKind
 from kickwatch.observe.observatory import Observatory
 from kickwatch.outlets import events
+from kickwatch.process.without_openssl import load_prometheus_client
 
 if TYPE_CHECKING:
     from kickwatch.detect.state import StreamFigures
@@ -74,6 +75,7 @@ class PrometheusOutlet:
         if not config.enabled:
             self._file_trouble.forget()
             return
+        load_prometheus_client()  # before the modules that import it
         if config.listen:
             self._server = await self._serve(config.listen)
         self._textfile = await self._textfile_of(config)
