@@ -8,8 +8,8 @@ import pytest
 OPENSSL = {"ssl", "_ssl", "_hashlib"}
 # The daemon's modules, and its metrics as it starts them.
 DAEMON = """
-import asyncio
 import kickwatch.cli, kickwatch.commands.run, kickwatch.service.daemon
+import asyncio
 from kickwatch.configuration.types import Config, MetricsConfig
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 
