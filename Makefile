@@ -7,18 +7,37 @@ RUN_ARGS ?=
 TEST_ARGS ?=
 INSTALL_ARGS ?=
 WHEEL_DIR ?= dist
+WHEEL = $(WHEEL_DIR)/kickwatch-*_$(patsubst arm64,aarch64,$(ARCH)).whl
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
 # Tests that need one of these fail instead of skipping if it is missing. `make test KICKWATCH_REQUIRE=` lets them skip.
 KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest,browser
 export PYTHON KICKWATCH_REQUIRE
 
+# `make native ARCH=arm64` cross-builds below build/arm64, laid out as the package, and leaves this machine's files alone.
+# Only the command line sets it: kernel developers have an ARCH in their environment.
+HOST_ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
+ARCH := $(HOST_ARCH)
+override ARCH := $(patsubst aarch64,arm64,$(patsubst amd64,x86_64,$(ARCH)))
+ifeq ($(ARCH),$(HOST_ARCH))
+CROSS :=
+PACKAGE := daemon/kickwatch
+else
+CROSS := $(patsubst arm64,aarch64,$(ARCH))-linux-gnu-
+PACKAGE := build/$(ARCH)/kickwatch
+endif
+ifneq ($(origin CC),command line)
+CC := $(CROSS)gcc
+endif
+
 PROBES := daemon/kickwatch/observe/probes
+BUILT_PROBES := $(PACKAGE)/observe/probes
 PROBE_SOURCES := $(wildcard $(PROBES)/*.bpf.c)
-PROBE_OBJECTS := $(PROBE_SOURCES:.bpf.c=.bpf.o)
-BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
+PROBE_OBJECTS := $(patsubst $(PROBES)/%.bpf.c,$(BUILT_PROBES)/%.bpf.o,$(PROBE_SOURCES))
+BPF_ARCH := $(patsubst x86_64,x86,$(ARCH))
 # -mcpu=v2: v3 has value-returning atomics, which kernels before 5.12 refuse. -g generates the BTF that names the maps;
 # its debug information takes some kilobytes, less than the 48 MB of packages that llvm-strip would need.
-# The rule below adds the multiarch directory for asm/types.h, which -target bpf does not search.
+# The rule below adds the compiler's multiarch directory, native or of the cross headers, for asm/types.h and the
+# registers of asm/ptrace.h: -target bpf does not search it.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
 .PHONY: help setup packages test-packages lab-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove docs man clean
@@ -31,7 +50,7 @@ help:
 	@echo 'make test-all  make test, then the long tests: fault loops, every engine, another kernel in a guest'
 	@echo 'make kernels   the laboratory: Debian kernels and real faults in QEMU (docs/laboratory.md, KICKWATCH_LAB_MACHINES=...)'
 	@echo 'make bench     setup, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one of them)'
-	@echo 'make native    build the native programs and the BPF objects'
+	@echo 'make native    build the native programs and the BPF objects (ARCH=arm64 to cross-build them in build/arm64)'
 	@echo 'make wheel     build a wheel with native programs and BPF objects in $(WHEEL_DIR)/'
 	@echo 'make install   install the wheel as a systemd service, without starting it (INSTALL_ARGS=... for deploy/install)'
 	@echo 'make remove    remove that service; keeps an edited configuration and the history (INSTALL_ARGS=--purge: all)'
@@ -55,16 +74,18 @@ venv: packages
 	@deploy/setup venv
 
 native: probes
-	@$(MAKE) --no-print-directory --silent -C daemon/kickwatch/native >&2
-	@echo 'native: built the programs and $(words $(PROBE_OBJECTS)) BPF objects' >&2
+	@$(MAKE) --no-print-directory --silent -C daemon/kickwatch/native CC="$(CC)" BIN=$(abspath $(PACKAGE))/native/bin >&2
+	@echo 'native: built the programs and $(words $(PROBE_OBJECTS)) BPF objects for $(ARCH)' >&2
 
 native probes $(PROBE_OBJECTS): | packages
 
 probes: $(PROBE_OBJECTS)
 
-$(PROBES)/%.bpf.o: $(PROBES)/%.bpf.c $(wildcard $(PROBES)/*.h) Makefile
+$(BUILT_PROBES)/%.bpf.o: $(PROBES)/%.bpf.c $(wildcard $(PROBES)/*.h) Makefile
 	@echo 'native: compiling $<' >&2
-	@clang $(BPF_CFLAGS) -I/usr/include/$$(gcc -print-multiarch) -c $< -o $@.new
+	@mkdir -p $(@D)
+	@multiarch=$$($(CC) -print-multiarch) && \
+		clang $(BPF_CFLAGS) -I/usr/include/$$multiarch -I/usr/$$multiarch/include -c $< -o $@.new
 	@mv -f $@.new $@
 
 $(filter %_noread.bpf.o,$(PROBE_OBJECTS)): %_noread.bpf.o: %.bpf.c
@@ -110,16 +131,17 @@ man: venv
 	@echo 'man: build/man' >&2
 
 wheel: venv native man
-	@rm -f $(WHEEL_DIR)/kickwatch-*.whl
-	@.venv/bin/python -m pip --quiet wheel --disable-pip-version-check --no-deps --wheel-dir $(WHEEL_DIR) .
-	@echo "wheel: $$(ls $(WHEEL_DIR)/kickwatch-*.whl)" >&2
+	@rm -f $(WHEEL)
+	@KICKWATCH_WHEEL_ARCH=$(ARCH) .venv/bin/python -m pip --quiet wheel --disable-pip-version-check --no-deps \
+		--wheel-dir $(WHEEL_DIR) .
+	@echo "wheel: $$(ls $(WHEEL))" >&2
 
 install: wheel
-	@deploy/install --wheel $(WHEEL_DIR)/kickwatch-*.whl $(INSTALL_ARGS)
+	@deploy/install --wheel $(WHEEL) $(INSTALL_ARGS)
 
 remove:
 	@deploy/install --remove $(INSTALL_ARGS)
 
 clean:
 	@$(MAKE) --no-print-directory -C daemon/kickwatch/native clean
-	rm -rf .venv $(PROBES)/*.bpf.o build/docs build/doctrees build/man docs/generated
+	rm -rf .venv $(PROBES)/*.bpf.o build/arm64 build/x86_64 build/docs build/doctrees build/man docs/generated

@@ -16,7 +16,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 PLACEHOLDERS = {"N": "23", "KEY=VALUE": "trial.seed=1", "section.key=value": "trial.seed=1"}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())  # type: ignore[index]
-VARIABLES = {*re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE), "PYTHON"} | {
+VARIABLES = {*re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE), "PYTHON", "ARCH"} | {
     *re.findall(r"KICKWATCH_LAB_[A-Z]+", (ROOT / "tests/lab/matrix.py").read_text() + MAKEFILE),
     *(f"KICKWATCH_LAB_{word}" for word in ("MACHINES", "CONTAINERS", "LONG")),
 }

@@ -24,11 +24,11 @@ from kickwatch.experiment.capabilities import examine
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
 from kickwatch.node.isolation import isolated_cpus
+from kickwatch.observe.bpf_calls import KERNEL
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
-from kickwatch.observe.libbpf import library
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.request_cells import by_target
@@ -178,8 +178,7 @@ def verified(observer: RequestObserver) -> dict[str, int]:
     found = {}
     for program in observer.PROGRAMS:
         info = ctypes.create_string_buffer(232)
-        descriptor = library().lib.bpf_program__fd(observer.probe._program(program))
-        library().lib.bpf_obj_get_info_by_fd(descriptor, info, ctypes.byref(ctypes.c_uint32(len(info))))
+        KERNEL.program_info(observer.probe.program_fd(program), info)
         found[program] = int.from_bytes(info[216:220], sys.byteorder)  # bpf_prog_info.verified_insns
     return found
 

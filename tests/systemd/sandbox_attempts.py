@@ -199,7 +199,7 @@ def _listen(family: socket.AddressFamily, address: str) -> Callable[[], object]:
 
 
 def _callback() -> None:
-    """Let C code call Python, as libbpf does for warnings."""
+    """Let C code call Python, which takes memory to write and run on some machines."""
     seen: list[int] = []
     compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     _LIBC.qsort((ctypes.c_int * 2)(2, 1), 2, 4, compare(lambda *_: seen.append(1) or 0))

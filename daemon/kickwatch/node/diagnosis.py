@@ -1,4 +1,4 @@
-"""Finds the cause of a refused call: from the errno, libbpf's text and the facts of the node (facts.py). Pure."""
+"""Finds the cause of a refused call: from the errno, the verifier's text and the facts of the node (facts.py). Pure."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Act(StrEnum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """`code`: the errno. `subject`: the tracepoint or function. `log`: what libbpf printed."""
+    """`code`: the errno. `subject`: the tracepoint or function. `log`: the last line of the verifier, or the map."""
 
     act: Act
     code: int = 0

@@ -1,6 +1,7 @@
 """Facts about the running kernel: release, boot, CPUs, expedited RCU."""
 
 import os
+import re
 from pathlib import Path
 
 from kickwatch.node.roots import HOST
@@ -9,6 +10,19 @@ from kickwatch.node.roots import HOST
 def release() -> str:
     """`uname -r`."""
     return os.uname().release
+
+
+def version_code(proc: Path = HOST.proc) -> int:
+    """LINUX_VERSION_CODE, which the release need not show: Debian's 4.19.0-27 is a 4.19.316, Ubuntu's 4.15.0 a 4.15.18.
+
+    Debian has it in the version (`uname -v`), Ubuntu in a file.
+    """
+    uname = os.uname()
+    debian = re.search(r"Debian (\d+\.\d+\.\d+)", uname.version)
+    ubuntu = _read(proc / "version_signature").rpartition(" ")[2]
+    numbers = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", debian[1] if debian else ubuntu or uname.release)
+    major, minor, patch = (int(part or 0) for part in numbers.groups()) if numbers else (0, 0, 0)
+    return major << 16 | minor << 8 | min(patch, 255)
 
 
 def architecture() -> str:

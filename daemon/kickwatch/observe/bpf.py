@@ -1,6 +1,7 @@
-"""BPF objects through libbpf: open, resize maps, load, attach, read maps. The node needs no compiler and no binding.
+"""BPF objects: read, resize maps, load, attach, read maps. The node needs no compiler, no binding and no libbpf.
 
-Every call that can fail raises ObserveError: RefusedError, with the cause, where the kernel refused it.
+Every call that can fail raises ObserveError: RefusedError, with the cause, where the kernel refused it. Why there is no
+libbpf: docs/explanation/loader.md.
 """
 
 import ctypes
@@ -8,12 +9,18 @@ import errno
 import os
 import struct
 from collections.abc import Container, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from kickwatch.errors import ObserveError
 from kickwatch.node.causes import STATISTICS_SUBJECT
 from kickwatch.node.diagnosis import Act
-from kickwatch.observe.libbpf import library
+from kickwatch.node.kernel import possible
+from kickwatch.observe.bpf_calls import KERNEL, BpfCalls
+from kickwatch.observe.elf import ElfObject
+from kickwatch.observe.map_definitions import MapDefinition, map_definitions
+from kickwatch.observe.programs import Program, programs
 from kickwatch.observe.refused import RefusedError, reads_refused, refused
 
 PROBES = Path(__file__).parent / "probes"
@@ -36,39 +43,39 @@ class BpfMap:
     A missing entry (ENOENT) is a result. Any other failure raises ObserveError with the map and the errno.
     """
 
-    def __init__(self, pointer: int, name: str) -> None:
-        lib = library()
+    def __init__(self, name: str, fd: int, definition: MapDefinition, calls: BpfCalls = KERNEL) -> None:
         self.name = name
-        self._lib = lib.lib
-        self._fd = lib.lib.bpf_map__fd(pointer)
-        self.key_bytes = lib.lib.bpf_map__key_size(pointer)
-        width = lib.lib.bpf_map__value_size(pointer)
-        if lib.lib.bpf_map__type(pointer) in _PERCPU_TYPES:
-            width = -(-width // 8) * 8 * lib.possible_cpus  # the kernel pads per-CPU values to 8 bytes
+        self._calls = calls
+        self._fd = fd
+        self.max_entries = definition.entries
+        self.key_bytes = definition.key_bytes
+        width = definition.value_bytes
+        if definition.kind in _PERCPU_TYPES:
+            width = -(-width // 8) * 8 * len(possible())  # the kernel pads per-CPU values to 8 bytes
         self.value_bytes = width
         self._batched = True  # until the kernel turns out to have no such command
 
     @property
     def fd(self) -> int:
         """The file descriptor; valid until the object is closed."""
-        return int(self._fd)
+        return self._fd
 
     def get(self, key: bytes) -> bytes | None:
         """The value; None if the map has no such key. Raises ObserveError when it cannot be read."""
         value = ctypes.create_string_buffer(self.value_bytes)  # of this call alone: two threads may read one map
-        if self._missing("lookup", self._lib.bpf_map_lookup_elem(self._fd, key, value)):
+        if self._missing("lookup", self._calls.lookup(self._fd, key, value)):
             return None
         return value.raw
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write one entry, which may exist already. Raises ObserveError."""
-        result = self._lib.bpf_map_update_elem(self._fd, key, value, 0)
+        result = self._calls.update(self._fd, key, value)
         if result != 0:
             raise refused(f"BPF map {self.name}: update", -result)
 
     def delete(self, key: bytes) -> None:
         """Remove one entry; a missing one is not an error. Raises ObserveError when it cannot be removed."""
-        self._missing("delete", self._lib.bpf_map_delete_elem(self._fd, key))
+        self._missing("delete", self._calls.delete(self._fd, key))
 
     def clear(self, keep: Container[bytes] = ()) -> None:
         """Remove every entry except those with a key in `keep`. Raises ObserveError."""
@@ -84,13 +91,13 @@ class BpfMap:
         key = ctypes.create_string_buffer(self.key_bytes)
         following = ctypes.create_string_buffer(self.key_bytes)
         previous: ctypes.Array[ctypes.c_char] | None = None
-        while not self._missing("next key", self._lib.bpf_map_get_next_key(self._fd, previous, following)):
+        while not self._missing("next key", self._calls.next_key(self._fd, previous, following)):
             yield following.raw
             key.raw = following.raw
             previous = key
 
     def _missing(self, call: str, result: int) -> bool:
-        """True if the call failed since there is no such entry; libbpf 1.0 returns the errno, negated."""
+        """True if the call failed since there is no such entry."""
         if result in (0, -errno.ENOENT):
             return result != 0
         raise refused(f"BPF map {self.name}: {call}", -result)
@@ -132,7 +139,9 @@ class BpfMap:
         following = ctypes.create_string_buffer(max(self.key_bytes, _WORD_BYTES))
         while wanted is None or len(found) < wanted:
             count = ctypes.c_uint32(room if wanted is None else min(room, wanted - len(found)))
-            result = self._lib.bpf_map_lookup_batch(self._fd, token, following, keys, values, ctypes.byref(count), None)
+            result = self._calls.lookup_batch(
+                self._fd, token, following=following, keys=keys, values=values, count=count
+            )
             if result in _NO_BATCH:
                 self._batched = result == -errno.ENOSPC
                 return None
@@ -170,12 +179,12 @@ class BpfObject:
         if the kernel accepts only the variant that reads no kernel memory (probe.h).
         """
         self.name = name
-        self._lib = library()
+        self._calls = KERNEL
         self._links: list[int] = []
-        self._maps: dict[str, BpfMap] = {}
+        self._closed = False
         options = (max_entries or {}, key_bytes or {}, shared or {})
         try:
-            self._load(name, directory, *options)
+            self._load(name, directory, options)
         except RefusedError as error:
             if error.refusal.code != errno.EINVAL or not (directory / f"{name}{_WITHOUT_READS}.bpf.o").exists():
                 raise
@@ -184,78 +193,104 @@ class BpfObject:
     def _load_without_reads(self, error: RefusedError, directory: Path, options: _Options) -> None:
         """Load the variant that reads no kernel memory. Raises `error` if the kernel refuses that, too."""
         try:
-            self._load(f"{self.name}{_WITHOUT_READS}", directory, *options)
+            self._load(f"{self.name}{_WITHOUT_READS}", directory, options)
         except RefusedError:
             raise error from None
         self.unread = reads_refused(error)
 
-    def _load(
-        self,
-        name: str,
-        directory: Path,
-        max_entries: Mapping[str, int],
-        key_bytes: Mapping[str, int],
-        shared: "Mapping[str, BpfMap]",
-    ) -> None:
+    def _load(self, name: str, directory: Path, options: _Options) -> None:
+        """Create the maps and load the programs of one file, all or nothing."""
         path = directory / f"{name}.bpf.o"
         if not path.exists():
             raise ObserveError(f"{path} is missing", "build it with `make native`")
-        self._object = self._lib.lib.bpf_object__open_file(os.fsencode(path), None)
-        if not self._object:
-            raise ObserveError(f"{path} is no BPF object", "rebuild it with `make native`")
-        for map_name, entries in max_entries.items():
-            self._lib.lib.bpf_map__set_max_entries(self._map_pointer(map_name), entries)
-        for map_name, width in key_bytes.items():
-            self._lib.lib.bpf_map__set_key_size(self._map_pointer(map_name), width)
-        for map_name, other in shared.items():
-            self._share(map_name, other)
-        if self._lib.lib.bpf_object__load(self._object) != 0:
-            code = ctypes.get_errno()
-            self._lib.lib.bpf_object__close(self._object)
-            raise refused(f"loading the probe {name}", code, Act.LOAD, name, self._lib.take_warnings())
+        elf = ElfObject.parse(path.read_bytes())
+        self._maps: dict[str, BpfMap] = dict(options[2])
+        self._programs: dict[str, int] = {}
+        with ExitStack() as failed:
+            self._owned = failed  # the descriptors of maps and programs
+            self._create_maps(name, map_definitions(elf.section(".BTF")), options)
+            for program in programs(elf):
+                self._load_program(name, program, elf.section("license").rstrip(b"\0"))
+            self._owned = failed.pop_all()
 
-    def _share(self, name: str, other: BpfMap) -> None:
-        result = self._lib.lib.bpf_map__reuse_fd(self._map_pointer(name), other.fd)
-        if result != 0:
-            self._lib.lib.bpf_object__close(self._object)
-            raise refused(f"BPF map {name}: use by another probe", -result)
+    def _create_maps(self, probe: str, definitions: Mapping[str, MapDefinition], options: _Options) -> None:
+        entries, widths, _ = options
+        for name in (*entries, *widths, *self._maps):
+            if name not in definitions:
+                raise ObserveError(f"the probe {self.name} has no map {name}", "rebuild it with `make native`")
+        for name, written in definitions.items():
+            if name in self._maps:
+                continue
+            made = replace(
+                written,
+                entries=entries.get(name, written.entries),
+                key_bytes=widths.get(name, written.key_bytes),
+            )
+            fd = self._calls.map_create(name, made)
+            if fd < 0:
+                log = f"map {name} of type {made.kind}, {made.entries} entries"
+                raise refused(f"loading the probe {probe}", -fd, Act.LOAD, probe, log)
+            self._owned.callback(os.close, fd)
+            self._maps[name] = BpfMap(name, fd, made)
+
+    def _load_program(self, probe: str, program: Program, terms: bytes) -> None:
+        code = program.with_maps({name: found.fd for name, found in self._maps.items()})
+        fd, log = self._calls.program_load(program, code, terms)
+        if fd < 0:
+            raise refused(f"loading the probe {probe}", -fd, Act.LOAD, probe, f"{program.name}: {_last_words(log)}")
+        self._owned.callback(os.close, fd)
+        self._programs[program.name] = fd
 
     def attach_raw_tracepoint(self, program: str, tracepoint: str) -> None:
         """Attach one program. Arming a tracepoint patches kernel text, and that broadcasts."""
-        link = self._lib.lib.bpf_program__attach_raw_tracepoint(self._program(program), tracepoint.encode())
-        if not link:
-            code = ctypes.get_errno()
-            raise refused(
-                f"attaching to tracepoint {tracepoint}", code, Act.TRACEPOINT, tracepoint, self._lib.take_warnings()
-            )
+        link = self._calls.raw_tracepoint_open(tracepoint, self.program_fd(program))
+        if link < 0:
+            raise refused(f"attaching to tracepoint {tracepoint}", -link, Act.TRACEPOINT, tracepoint)
         self._links.append(link)
 
-    def attach_kprobe(self, program: str, function: str, *, at_return: bool = False) -> None:
-        """Attach one program to the entry or the return of a kernel function, named as in kallsyms."""
-        link = self._lib.lib.bpf_program__attach_kprobe(self._program(program), at_return, function.encode())
-        if not link:
-            code = ctypes.get_errno()
-            raise refused(f"attaching a kprobe to {function}", code, Act.KPROBE, function, self._lib.take_warnings())
+    def attach_kprobe(self, program: str, function: str, address: int = 0, *, at_return: bool = False) -> None:
+        """Attach one program to the entry or the return of a kernel function, named as in kallsyms.
+
+        `address`: of the function, for kernels that refuse the name. From 4.18 on the kernel names an event after the
+        function, and refuses a name with a dot (`__mutex_lock.constprop.0`) until "tracing: Replace '.' and ':' in
+        kprobe events' names" (5.2); since 6.7 it refuses a name that several functions have.
+        """
+        fd = self.program_fd(program)
+        try:
+            link = self._calls.kprobe_open(function, 0, fd, at_return=at_return)
+            reason = -link
+            if link < 0 and address:
+                link = self._calls.kprobe_open(None, address, fd, at_return=at_return)
+        except (OSError, ValueError):  # without the PMU of kprobes
+            link, reason = -errno.ENOENT, errno.ENOENT
+        if link < 0:
+            raise refused(f"attaching a kprobe to {function}", reason, Act.KPROBE, function)
         self._links.append(link)
 
     def detach(self) -> None:
         """Detach every program; the maps stay readable."""
         while self._links:
-            self._lib.lib.bpf_link__destroy(self._links.pop())
+            os.close(self._links.pop())
 
     def close(self) -> None:
         """Detach, and free the maps and programs. Safe to call twice."""
         self.detach()
-        if self._object:
-            self._lib.lib.bpf_object__close(self._object)
-            self._object = None
+        self._owned.close()
+        self._closed = True
 
     def map(self, name: str) -> BpfMap:
         """A map by its name in the C source."""
-        self._opened()
+        self._check_open()
         if name not in self._maps:
-            self._maps[name] = BpfMap(self._map_pointer(name), name)
+            raise ObserveError(f"the probe {self.name} has no map {name}", "rebuild it with `make native`")
         return self._maps[name]
+
+    def program_fd(self, name: str) -> int:
+        """The descriptor of a program, valid until the object is closed."""
+        self._check_open()
+        if name not in self._programs:
+            raise ObserveError(f"the probe {self.name} has no program {name}", "rebuild it with `make native`")
+        return self._programs[name]
 
     def run_statistics(self, program: str) -> tuple[int, int, int]:
         """(run_time_ns, runs, recursion_misses) of a program; the first two rise only while BPF statistics are on.
@@ -263,36 +298,27 @@ class BpfObject:
         The last is 0 before 5.12. Raises ObserveError if the kernel refuses.
         """
         info = ctypes.create_string_buffer(_PROG_INFO_BYTES)
-        length = ctypes.c_uint32(_PROG_INFO_BYTES)
-        fd = self._lib.lib.bpf_program__fd(self._program(program))
-        result = self._lib.lib.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(length))
+        result = self._calls.program_info(self.program_fd(program), info)
         if result != 0:
             raise refused(f"BPF program {program}: its statistics", -result)
         words = (ctypes.c_uint64 * 3).from_buffer(info, _PROG_INFO_RUN_TIME_NS)
         return (words[0], words[1], words[2])
 
-    def _opened(self) -> int:
-        """The open object. libbpf does not check for a null pointer: it would crash the process."""
-        if not self._object:
+    def _check_open(self) -> None:
+        """A descriptor that was closed may meanwhile be another file."""
+        if self._closed:
             raise ObserveError(f"the probe {self.name} is closed", "report it")
-        return int(self._object)
-
-    def _program(self, name: str) -> int:
-        pointer = self._lib.lib.bpf_object__find_program_by_name(self._opened(), name.encode())
-        if not pointer:
-            raise ObserveError(f"the probe {self.name} has no program {name}", "rebuild it with `make native`")
-        return int(pointer)
-
-    def _map_pointer(self, name: str) -> int:
-        pointer = self._lib.lib.bpf_object__find_map_by_name(self._opened(), name.encode())
-        if not pointer:
-            raise ObserveError(f"the probe {self.name} has no map {name}", "rebuild it with `make native`")
-        return int(pointer)
 
 
 def enable_statistics() -> int:
     """Turn BPF run-time statistics on; closing the descriptor turns them off. Both flip a static key (broadcasts)."""
-    fd = int(library().lib.bpf_enable_stats(0))
+    fd = KERNEL.enable_stats()
     if fd < 0:
-        raise refused("enabling BPF run-time statistics", ctypes.get_errno(), Act.STATISTICS, STATISTICS_SUBJECT)
+        raise refused("enabling BPF run-time statistics", -fd, Act.STATISTICS, STATISTICS_SUBJECT)
     return fd
+
+
+def _last_words(log: str) -> str:
+    """The last line of the verifier's log that is about the program."""
+    lines = [line for line in log.splitlines() if line and not line.startswith(("processed ", "verification time"))]
+    return lines[-1] if lines else "no log"

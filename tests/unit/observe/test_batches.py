@@ -3,17 +3,21 @@
 import ctypes
 import errno
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from kickwatch.errors import ObserveError
 from kickwatch.observe import bpf
 from kickwatch.observe.bpf import BpfMap
+from kickwatch.observe.map_definitions import MapDefinition
+
+if TYPE_CHECKING:
+    from kickwatch.observe.bpf_calls import BpfCalls
 
 
 class FakeKernel:
-    """A fake of libbpf's calls for one map of 4-byte keys and 8-byte values, in the order of its keys.
+    """A fake of the calls for one map of 4-byte keys and 8-byte values, in the order of its keys.
 
     `at_most`: entries that a batch returns, whatever was asked for. `refusals`: errnos of the next batch calls.
     """
@@ -24,13 +28,11 @@ class FakeKernel:
         self.refusals: list[int] = []
         self.batches = self.single = 0
 
-    def bpf_map_lookup_batch(
-        self, _fd: int, token: bytes | None, following: Any, keys: Any, values: Any, count: Any, _options: None
-    ) -> int:
+    def lookup_batch(self, _fd: int, token: bytes | None, *, following: Any, keys: Any, values: Any, count: Any) -> int:
         self.batches += 1
         if self.refusals:
             return -self.refusals.pop(0)
-        wanted = count._obj
+        wanted = count
         all_keys = list(self.values)
         first = 0 if token is None else all_keys.index(token[:4]) + 1
         taken = all_keys[first : first + min(wanted.value, self.at_most)]
@@ -43,14 +45,14 @@ class FakeKernel:
         wanted.value = len(taken)
         return -errno.ENOENT if ended else 0
 
-    def bpf_map_lookup_elem(self, _fd: int, key: bytes, value: Any) -> int:
+    def lookup(self, _fd: int, key: bytes, value: Any) -> int:
         self.single += 1
         if bytes(key) not in self.values:
             return -errno.ENOENT
         value.raw = self.values[bytes(key)]
         return 0
 
-    def bpf_map_get_next_key(self, _fd: int, key: Any, following: Any) -> int:
+    def next_key(self, _fd: int, key: Any, following: Any) -> int:
         keys = list(self.values)
         at = 0 if key is None else keys.index(key.raw) + 1
         if at == len(keys):
@@ -60,10 +62,7 @@ class FakeKernel:
 
 
 def map_of(kernel: FakeKernel) -> BpfMap:
-    made = object.__new__(BpfMap)
-    made.name, made._lib, made._fd, made.key_bytes, made.value_bytes = "some", kernel, 3, 4, 8
-    made._batched = True
-    return made
+    return BpfMap("some", 3, MapDefinition(1, 4, 8), cast("BpfCalls", kernel))
 
 
 @pytest.mark.parametrize("entries", [0, 1, 15, 16, 17, 300])

@@ -4,15 +4,16 @@ import asyncio
 import struct
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from fake_bpf import FakeBpf
 from kickwatch.errors import ObserveError
 from kickwatch.model import WindowKind
 from kickwatch.node.roots import HOST, HostRoots
-from kickwatch.observe import bpf, libbpf
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
@@ -21,6 +22,9 @@ from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
+
+if TYPE_CHECKING:
+    from kickwatch.observe import bpf
 
 KALLSYMS = "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t end\n"
 NO_STACK = -17
@@ -95,9 +99,9 @@ async def test_a_cancelled_open_closes_no_probe_that_a_thread_still_uses(
 
 
 def test_using_a_closed_probe_is_an_error_and_no_crash() -> None:
-    closed = object.__new__(bpf.BpfObject)
-    closed.name, closed._lib, closed._links, closed._object = "csd", libbpf.library(), [], None
-    closed._maps = {}
+    closed = FakeBpf().probe()
+    closed._owned = ExitStack()
+    closed.close()
     closed.close()
     with pytest.raises(ObserveError, match="is closed"):
         closed.map("cells")
@@ -216,23 +220,3 @@ def test_waits_of_the_earlier_sample_are_subtracted() -> None:
     after = ContentionSample({key: WaitTotals(5, 170, 90), other: WaitTotals(8, 8, 8)})
     (wait,) = observatory.contention.waits(before, after)
     assert (wait.waits, wait.wait_ns, wait.max_wait_ns, wait.holder, wait.stack) == (3, 70, 0, "cat", ())
-
-
-class NoFunctions:
-    """A library that is too old."""
-
-
-def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str, **_: object) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(libbpf.ctypes, "CDLL", refuse)
-    with pytest.raises(ObserveError, match=r"libbpf\.so\.1 cannot be loaded") as failure:
-        libbpf._Libbpf()
-    assert "libbpf0" in failure.value.remedy
-
-
-def test_a_library_without_a_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libbpf.ctypes, "CDLL", lambda *_, **__: NoFunctions())
-    with pytest.raises(ObserveError, match="lacks a function"):
-        libbpf._Libbpf()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fake_libbpf import FakeLibbpf
+from fake_bpf import FakeBpf
 from kickwatch.errors import ObserveError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.model import Control
 from kickwatch.node.roots import HOST
-from kickwatch.observe import control, libbpf
+from kickwatch.observe import control
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.observatory import Observatory
@@ -44,14 +44,13 @@ class QuietHelper:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeLibbpf:
-    made = FakeLibbpf()
+def fake() -> FakeBpf:
+    made = FakeBpf()
     made.maps["some"] = {key: struct.pack("=Q", 7) for key in KEYS}
-    monkeypatch.setattr(libbpf, "_library", made)
     return made
 
 
-def test_existing_entries_are_read_and_others_are_missing(fake: FakeLibbpf) -> None:
+def test_existing_entries_are_read_and_others_are_missing(fake: FakeBpf) -> None:
     assert dict(fake.map("some").items()) == dict.fromkeys(KEYS, struct.pack("=Q", 7))
     assert fake.map("some").get(b"none") is None
     fake.map("some").delete(b"none")
@@ -75,7 +74,7 @@ def test_existing_entries_are_read_and_others_are_missing(fake: FakeLibbpf) -> N
     ],
 )
 def test_any_other_errno_is_an_error_with_map_and_errno(
-    fake: FakeLibbpf, code: int, call: str, does: Callable[[FakeLibbpf], Any]
+    fake: FakeBpf, code: int, call: str, does: Callable[[FakeBpf], Any]
 ) -> None:
     fake.refusals[call] = code
     with pytest.raises(ObserveError) as raised:
@@ -85,7 +84,7 @@ def test_any_other_errno_is_an_error_with_map_and_errno(
     assert raised.value.remedy
 
 
-def test_a_walk_that_fails_halfway_is_an_error(fake: FakeLibbpf) -> None:
+def test_a_walk_that_fails_halfway_is_an_error(fake: FakeBpf) -> None:
     walk = fake.map("some").keys()
     assert next(walk) == KEYS[0]
     fake.refusals["next"] = errno.EPERM
@@ -93,14 +92,14 @@ def test_a_walk_that_fails_halfway_is_an_error(fake: FakeLibbpf) -> None:
         next(walk)
 
 
-def test_refused_statistics_are_an_error(fake: FakeLibbpf) -> None:
+def test_refused_statistics_are_an_error(fake: FakeBpf) -> None:
     assert fake.probe().run_statistics("csd_queue_cpu") == (0, 0, 0)
     fake.refusals["info"] = errno.EPERM
     with pytest.raises(ObserveError, match=r"csd_queue_cpu.*EPERM"):
         fake.probe().run_statistics("csd_queue_cpu")
 
 
-def test_missing_health_counters_are_an_error(fake: FakeLibbpf) -> None:
+def test_missing_health_counters_are_an_error(fake: FakeBpf) -> None:
     fake.maps["health"] = {struct.pack("=I", number): struct.pack("=Q", number) for number in range(4)}
     assert read_health(fake.map("health")) == Health(0, 1, 2, 3)
     del fake.maps["health"][KEYS[0]]
@@ -108,7 +107,7 @@ def test_missing_health_counters_are_an_error(fake: FakeLibbpf) -> None:
         read_health(fake.map("health"))
 
 
-def test_a_deleted_stack_is_empty_and_a_refused_one_an_error(fake: FakeLibbpf) -> None:
+def test_a_deleted_stack_is_empty_and_a_refused_one_an_error(fake: FakeBpf) -> None:
     assert read_stack(fake.map("stacks"), 9, SYMBOLS) == ()
     fake.refusals["lookup"] = errno.EPERM
     with pytest.raises(ObserveError, match="stacks"):
@@ -119,32 +118,32 @@ def test_a_deleted_stack_is_empty_and_a_refused_one_an_error(fake: FakeLibbpf) -
 
 
 @pytest.fixture
-def armed(fake: FakeLibbpf) -> ArmedObservers:
+def armed(fake: FakeBpf) -> ArmedObservers:
     observatory = Observatory(HOST, 2, SYMBOLS)
     observatory.requests = CsdObserver(fake.probe(), SYMBOLS, 2)
     observatory.contention = ContentionObserver(fake.probe("contention"), SYMBOLS, 0x8000, 0)
     return ArmedObservers(observatory, Control(passed=True, detail=""))
 
 
-def test_probes_work_if_their_maps_may_be_read_and_written(fake: FakeLibbpf, armed: ArmedObservers) -> None:
+def test_probes_work_if_their_maps_may_be_read_and_written(fake: FakeBpf, armed: ArmedObservers) -> None:
     assert _works(armed)
     assert set(fake.calls) == CALLS
 
 
 @pytest.mark.parametrize("call", sorted(CALLS))
-def test_one_refused_call_is_enough_to_keep_the_capability(fake: FakeLibbpf, armed: ArmedObservers, call: str) -> None:
+def test_one_refused_call_is_enough_to_keep_the_capability(fake: FakeBpf, armed: ArmedObservers, call: str) -> None:
     fake.refusals[call] = errno.EPERM
     assert not _works(armed)
 
 
-def test_maps_that_refuse_every_call_are_not_taken_for_empty_ones(fake: FakeLibbpf, armed: ArmedObservers) -> None:
+def test_maps_that_refuse_every_call_are_not_taken_for_empty_ones(fake: FakeBpf, armed: ArmedObservers) -> None:
     """So it is before 5.19 without CAP_BPF."""
     fake.refusals = dict.fromkeys(CALLS, errno.EPERM)
     assert not _works(armed)
 
 
 async def test_a_failed_control_has_its_reason(
-    fake: FakeLibbpf, armed: ArmedObservers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeBpf, armed: ArmedObservers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "control_cpus", lambda *_: (0, 1))
     monkeypatch.setattr(control, "Helper", QuietHelper)

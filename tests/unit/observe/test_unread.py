@@ -1,10 +1,9 @@
 """Kernel lockdown refuses programs that read kernel memory: the variant without these reads is loaded, and says so."""
 
-import ctypes
 import errno
-from pathlib import Path
+import os
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -12,82 +11,72 @@ from kickwatch.errors import ObserveError
 from kickwatch.node.roots import HOST
 from kickwatch.observe import bpf
 from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.bpf_calls import BpfCalls
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.losses import Lost
+from kickwatch.observe.map_definitions import MapDefinition
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.programs import Program
 from kickwatch.observe.refused import RefusedError
 from kickwatch.observe.symbols import Symbols
 
+_CALL, _PROBE_READ = 0x85, bytes([4, 0, 0, 0])  # of an instruction that calls bpf_probe_read
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n3000 t end\n4000 d slab_mutex\n")
 
 
-class Lockdown:
-    """A libbpf whose kernel refuses the objects of `refuses`, by the names of their files."""
+class Lockdown(BpfCalls):
+    """A kernel that refuses programs with `code`: those that read kernel memory, or every one."""
 
-    def __init__(self, refuses: dict[str, int]) -> None:
-        self.refuses = refuses
+    def __init__(self, code: int = errno.EINVAL, *, every: bool = False) -> None:
+        self.code, self.every = code, every
         self.loaded: list[str] = []
-        self._opened: list[str] = [""]
-        self.lib: Any = SimpleNamespace(
-            bpf_object__open_file=self._open,
-            bpf_object__load=self._load,
-            bpf_object__close=lambda _: None,
-        )
 
-    def _open(self, path: bytes, _: None) -> int:
-        self._opened.append(Path(path.decode()).name)
-        return len(self._opened) - 1
+    def map_create(self, name: str, wanted: MapDefinition) -> int:  # noqa: ARG002
+        return os.open(os.devnull, os.O_RDONLY)
 
-    def _load(self, pointer: int) -> int:
-        name = self._opened[pointer]
-        if name in self.refuses:
-            ctypes.set_errno(self.refuses[name])
-            return -1
-        self.loaded.append(name)
-        return 0
-
-    def take_warnings(self) -> str:
-        return ""
+    def program_load(self, program: Program, code: bytes, terms: bytes) -> tuple[int, str]:  # noqa: ARG002
+        reads = any(code[at] == _CALL and code[at + 4 : at + 8] == _PROBE_READ for at in range(0, len(code), 8))
+        if self.code and (self.every or reads):
+            return -self.code, "unknown func bpf_probe_read#4\n" if reads else ""
+        self.loaded.append("reads" if reads else "reads nothing")
+        return os.open(os.devnull, os.O_RDONLY), ""
 
 
-def load(monkeypatch: pytest.MonkeyPatch, refuses: dict[str, int], name: str = "csd") -> tuple[BpfObject, list[str]]:
-    library = Lockdown(refuses)
-    monkeypatch.setattr(bpf, "library", lambda: library)
-    return BpfObject(name), library.loaded
+def load(monkeypatch: pytest.MonkeyPatch, kernel: Lockdown, name: str = "csd") -> tuple[BpfObject, list[str]]:
+    monkeypatch.setattr(bpf, "KERNEL", kernel)
+    return BpfObject(name), kernel.loaded
 
 
 def test_where_lockdown_refuses_reads_the_variant_without_them_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe, loaded = load(monkeypatch, {"csd.bpf.o": errno.EINVAL})
-    assert loaded == ["csd_noread.bpf.o"]
+    probe, loaded = load(monkeypatch, Lockdown())
+    assert loaded == ["reads nothing"]
     assert isinstance(probe.unread, RefusedError)
     assert "lockdown" in probe.unread.cause.what
     assert "lockdown=integrity" in probe.unread.remedy
 
 
 def test_elsewhere_the_whole_program_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe, loaded = load(monkeypatch, {})
-    assert (loaded, probe.unread) == (["csd.bpf.o"], None)
+    probe, loaded = load(monkeypatch, Lockdown(0))
+    assert (loaded, probe.unread) == (["reads"], None)
 
 
 @pytest.mark.parametrize(
-    ("name", "refuses"),
+    ("name", "kernel"),
     [
-        ("csd", {"csd.bpf.o": errno.EINVAL, "csd_noread.bpf.o": errno.EINVAL}),  # another cause
-        ("csd", {"csd.bpf.o": errno.EPERM}),  # not what the verifier says
-        ("calls", {"calls.bpf.o": errno.EINVAL}),  # lockdown forbids kprobes as well: there is no variant
+        ("csd", Lockdown(every=True)),  # another cause
+        ("csd", Lockdown(errno.EPERM)),  # not what the verifier says
+        ("calls", Lockdown()),  # lockdown forbids kprobes as well: there is no variant
     ],
 )
-def test_another_cause_is_not_taken_for_lockdown(
-    name: str, refuses: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_cause_is_not_taken_for_lockdown(name: str, kernel: Lockdown, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ObserveError, match=f"loading the probe {name} failed"):
-        load(monkeypatch, refuses, name)
+        load(monkeypatch, kernel, name)
 
 
 def test_lockdown_is_one_loss_and_no_sender_is_said_to_hold_slab_mutex(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unknown is not zero: the share under slab_mutex would be 0.0 on every bill."""
-    probe, _ = load(monkeypatch, {"csd.bpf.o": errno.EINVAL})
+    probe, _ = load(monkeypatch, Lockdown())
     whole = cast("BpfObject", SimpleNamespace(unread=None))
     seen = Observatory(HOST, 2, SYMBOLS, requests=CsdObserver(whole, SYMBOLS, 2, slab_mutex=0x4000))
     assert seen.senders_known

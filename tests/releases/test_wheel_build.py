@@ -1,0 +1,82 @@
+"""The wheel as a file: two builds are equal to the last byte, and it has what its machine needs and nothing else."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+def copy_of_the_tree(into: Path) -> Path:
+    """What git knows, as it lies here: without anything that was built."""
+    names = run(["git", "-C", str(ROOT), "ls-files", "-z"]).split("\0")
+    into.mkdir(parents=True)
+    listed = "\0".join(name for name in names if name and (ROOT / name).exists())
+    run(["cp", "--parents", "--target-directory", str(into), *listed.split("\0")], cwd=ROOT)
+    return into
+
+
+def build(tree: Path, umask: int, **environment: str) -> Path:
+    """As `make wheel` does it, without making a virtual environment in the copy."""
+    given = {**os.environ, "PYTHONPATH": str(tree / "daemon"), **environment}
+    run(["make", "--no-print-directory", "-C", str(tree), "native"], given, umask)
+    run([sys.executable, "docs/generate.py", "man", "build/man"], given, umask, tree)
+    pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--disable-pip-version-check", "--no-deps"]
+    run([*pip, "--no-build-isolation", "--wheel-dir=made", "."], given, umask, tree)
+    (wheel,) = (tree / "made").glob("*.whl")
+    return wheel
+
+
+def run(
+    command: list[str], environment: Mapping[str, str] | None = None, umask: int = -1, cwd: Path | None = None
+) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment, umask=umask, cwd=cwd
+    )
+    assert done.returncode == 0, f"{' '.join(command)[:200]}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two builds of this tree, in different directories, with different umasks and languages, at different times."""
+    home = tmp_path_factory.mktemp("builds")
+    first = build(copy_of_the_tree(home / "one"), 0o022, SOURCE_DATE_EPOCH="1500000000")
+    second = build(
+        copy_of_the_tree(home / "a/longer-path"), 0o077, SOURCE_DATE_EPOCH="1500000000", LC_ALL="C", TZ="Asia/Tokyo"
+    )
+    return first, second
+
+
+def test_two_builds_are_equal_to_the_last_byte(wheels: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(wheels[0]) as first, zipfile.ZipFile(wheels[1]) as second:
+        contents = [{name: wheel.read(name) for name in wheel.namelist()} for wheel in (first, second)]
+    assert contents[0].keys() == contents[1].keys()
+    assert [name for name in contents[0] if contents[0][name] != contents[1][name]] == []
+    assert wheels[0].name == wheels[1].name
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+
+
+def test_times_in_the_wheel_are_the_source_date(wheels: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        assert {entry.date_time[:3] for entry in wheel.infolist()} == {(2017, 7, 14)}
+
+
+def test_the_wheel_names_its_machine_and_carries_no_library(wheels: tuple[Path, Path]) -> None:
+    assert wheels[0].name.endswith(f"-py3-none-manylinux_2_17_{os.uname().machine}.whl")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        names = set(wheel.namelist())
+        programs = {name: wheel.getinfo(name).external_attr >> 16 & 0o777 for name in names if "native/bin/" in name}
+        (metadata,) = (wheel.read(name).decode() for name in names if name.endswith("/WHEEL"))
+    assert programs == {"kickwatch/native/bin/workload": 0o755, "kickwatch/native/bin/kw-helper": 0o755}
+    assert len([name for name in names if name.endswith(".bpf.o")]) == len(
+        [name for name in names if name.endswith(".bpf.c")]
+    )
+    assert not [name for name in names if ".so" in name]
+    assert "Root-Is-Purelib: false" in metadata
