@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from bench import ENGINE, Bench
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 
 def doctor(bench: Bench, *prefix: str, **environment: str) -> dict[str, dict[str, Any]]:
