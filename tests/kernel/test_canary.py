@@ -13,7 +13,7 @@ import pytest
 from kickwatch.errors import CgroupError
 from kickwatch.native.driver import Helper, HelperError
 from kickwatch.node.cgroup_removal import everybody, remove_tree
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup
+from kickwatch.node.cgroups import Cgroups, parse_mountinfo, parse_pid_cgroup
 from kickwatch.workload.canary import Canary, remove_leftovers
 
 pytestmark = pytest.mark.kernel

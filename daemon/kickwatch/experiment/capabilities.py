@@ -75,7 +75,7 @@ async def _examined(config: Config, *, control: bool) -> list[Capability]:
         found += [_ipis(observatory), _names(observatory), _contention(observatory), _slab_mutex(observatory)]
         chosen = chosen_cpus(config)
         cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
-        found.append(enough_cpus(cpus, chosen))
+        found.append(await asyncio.to_thread(enough_cpus, cpus, chosen, observatory.isolated_cpus))
         found.append(await _cost(observatory, cpus))
         if control:
             found.append(await _control(observatory, chosen))
@@ -180,15 +180,16 @@ def _holders(observatory: Observatory) -> str:
     return f"names of its holders {'known' if contention.comm_offset else 'unknown'}"
 
 
-def enough_cpus(cpus: Sequence[int], chosen: Sequence[int]) -> Capability:
-    """Whether the positive control has the two CPUs that it needs. `chosen`: those that are configured."""
+def enough_cpus(cpus: Sequence[int], chosen: Sequence[int], isolated: Sequence[int] = ()) -> Capability:
+    """Whether the positive control has the two CPUs that it needs. `chosen`: those that are configured. Blocks."""
     enough = len(cpus) > 1
+    what, remedy = ("", "") if enough else too_few_cpus(chosen, isolated)
     which = "of control.cpus" if chosen else "that are not isolated"
     return Capability(
         name="CPUs for the positive control",
         satisfied=enough,
-        detail=f"{', '.join(map(str, cpus))} ({which})" if enough else too_few_cpus(chosen).partition(":")[0],
-        remedy="" if enough else "set control.cpus to two CPUs that may be interrupted for some milliseconds an hour",
+        detail=f"{', '.join(map(str, cpus))} ({which})" if enough else what,
+        remedy=remedy,
         needed=True,
     )
 
