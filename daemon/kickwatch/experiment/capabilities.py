@@ -137,17 +137,25 @@ async def _engine(config: Config) -> Capability:
 
 def container_capability(tried: ContainerTried) -> Capability:
     """What starting one container showed."""
-    name = "a container"
-    if tried.skipped:
-        return Capability(name=name, satisfied=True, tried=False, detail=f"not started: {tried.skipped}", needed=True)
-    if tried.failure:
-        return Capability(name=name, satisfied=False, detail=tried.failure, remedy=tried.remedy, needed=True)
-    charged = "ended before its kernel memory was read"
+    failed = bool(tried.failure)
+    detail = tried.failure or (f"not started: {tried.skipped}" if tried.skipped else _container_figures(tried))
+    return Capability(
+        name="a container",
+        satisfied=not failed,
+        detail=detail,
+        remedy=tried.remedy,
+        needed=True,
+        tried=not tried.skipped,
+    )
+
+
+def _container_figures(tried: ContainerTried) -> str:
+    charged = "its program ended before its kernel memory was read"
     if tried.kmem_bytes is not None:
         charged = f"{tried.kmem_bytes / 1024:.0f} KiB of kernel memory charged"
-    detail = f"started and removed: {charged}, created in {tried.create_ms or 0:.0f} ms"
-    detail += f", started in {tried.start_ms or 0:.0f} ms, removed in {tried.remove_ms or 0:.0f} ms"
-    return Capability(name=name, satisfied=True, detail=detail, needed=True)
+    steps = (("created", tried.create_ms), ("started", tried.start_ms), ("removed", tried.remove_ms))
+    took = ", ".join(f"{step} in {step_ms or 0:.0f} ms" for step, step_ms in steps)
+    return f"started and removed: {charged}, {took}"
 
 
 def _ipis(observatory: Observatory) -> Capability:
