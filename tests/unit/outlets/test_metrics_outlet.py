@@ -327,7 +327,7 @@ def test_the_library_is_not_loaded_with_the_outlet() -> None:
 async def left_by_a_killed_daemon(state: Path, path: Path, text: str = "# HELP kickwatch_x An x.\n") -> None:
     """What a daemon that SIGKILL ended leaves."""
     await asyncio.to_thread(left_textfile.record, state, str(path))
-    path.write_text(text)
+    await asyncio.to_thread(path.write_text, text)
 
 
 @pytest.mark.parametrize("now", ["", "other.prom"])
