@@ -9,7 +9,7 @@ INSTALL_ARGS ?=
 WHEEL_DIR ?= dist
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
 # Tests that need one of these fail instead of skipping if it is missing. `make test KICKWATCH_REQUIRE=` lets them skip.
-KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest,browser
+KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest,browser,userland
 export PYTHON KICKWATCH_REQUIRE
 
 PROBES := daemon/kickwatch/observe/probes

@@ -1,9 +1,9 @@
 """What all tests share: needs that cannot be skipped where KICKWATCH_REQUIRE names them, and no blocking in the loop.
 
-A test marked `kernel`, `docker`, `systemd`, `prometheus`, `guest` or `browser` skips with the reason where the need is
-not met. Where KICKWATCH_REQUIRE=kernel,docker,systemd,prometheus,guest,browser names the need, it fails instead, and so
-does any other skip of such a test; excepted is a skip whose reason begins with `feature:`, for what this kernel or
-engine lacks and no one can bring.
+A test marked `kernel`, `docker`, `systemd`, `prometheus`, `guest`, `browser` or `userland` skips with the reason where
+the need is not met. Where KICKWATCH_REQUIRE=kernel,docker,... names the need, it fails instead, and so does any other
+skip of such a test; excepted is a skip whose reason begins with `feature:`, for what this kernel or engine lacks and no
+one can bring.
 """
 
 import os
@@ -15,7 +15,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
-from beside import GUEST
+from beside import GUEST, USER_LAND
 from needs import FEATURE, NEEDS, unmet
 from slowness import SLOWNESS
 
@@ -79,12 +79,12 @@ def no_blocking_in_the_loop() -> Generator[None]:
 
 @pytest.fixture
 def alone(request: pytest.FixtureRequest) -> Generator[None]:
-    """The guest that runs beside the tests stands still meanwhile."""
-    guest = request.config.stash.get(GUEST, None)
-    with suppress(ProcessLookupError):
-        if guest is not None:
-            os.killpg(guest.pid, signal.SIGSTOP)
+    """What runs beside the tests stands still meanwhile."""
+    beside = [run for key in (GUEST, USER_LAND) if (run := request.config.stash.get(key, None)) is not None]
+    for run in beside:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGSTOP)
     yield
-    with suppress(ProcessLookupError):
-        if guest is not None:
-            os.killpg(guest.pid, signal.SIGCONT)
+    for run in beside:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGCONT)
