@@ -15,7 +15,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
-from beside import GUEST, USER_LAND
+from beside import GUEST
 from needs import FEATURE, NEEDS, unmet
 from slowness import SLOWNESS
 
@@ -79,12 +79,12 @@ def no_blocking_in_the_loop() -> Generator[None]:
 
 @pytest.fixture
 def alone(request: pytest.FixtureRequest) -> Generator[None]:
-    """What runs beside the tests stands still meanwhile."""
-    beside = [run for key in (GUEST, USER_LAND) if (run := request.config.stash.get(key, None)) is not None]
-    for run in beside:
-        with suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGSTOP)
+    """The guest that runs beside the tests stands still meanwhile."""
+    guest = request.config.stash.get(GUEST, None)
+    with suppress(ProcessLookupError):
+        if guest is not None:
+            os.killpg(guest.pid, signal.SIGSTOP)
     yield
-    for run in beside:
-        with suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGCONT)
+    with suppress(ProcessLookupError):
+        if guest is not None:
+            os.killpg(guest.pid, signal.SIGCONT)

@@ -1,20 +1,35 @@
-"""kickwatch's unit tests in the user land of Debian 13: Python 3.13, libbpf 1.5."""
+"""kickwatch's unit tests in the user land of Debian 13: Python 3.13, libbpf 1.5.
 
+`tests/run` runs this beside the live tests. It takes only CPU time that nobody else wants (SCHED_IDLE).
+"""
+
+import os
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from command import DIES_WITH_US
+from slowness import SLOWNESS
+
 LIMIT_S = 2400
+SCRIPT = Path(__file__).with_name("user_land.py")
 
 
 @pytest.mark.long
 @pytest.mark.userland
 @pytest.mark.timeout(LIMIT_S + 60)
-def test_the_unit_tests_pass_on_debian_13(user_land: Callable[[float], str]) -> None:
-    output = user_land(LIMIT_S)
-    last = output.splitlines()[-1]
-    passed = re.search(r"(\d+) passed", last)
+def test_the_unit_tests_pass_on_debian_13() -> None:
+    command = [*DIES_WITH_US, "chrt", "--idle", "0", sys.executable, str(SCRIPT), "-q"]
+    # The timeouts inside are those of a machine on which everything else comes first.
+    environment = {**os.environ, "KICKWATCH_TEST_SLOWNESS": str(4 * SLOWNESS)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=LIMIT_S * SLOWNESS, check=False
+    )
+    output = done.stdout + done.stderr
+    passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, output[-6000:]
     assert passed is not None, output[-6000:]
     assert int(passed[1]) > 4000, output[-6000:]
-    assert not re.search(r"failed|error", last), output[-6000:]

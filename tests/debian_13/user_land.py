@@ -21,8 +21,8 @@ from cached_root import cached_root
 
 ROOT = Path(__file__).parents[2]
 SUITE, PYTHON = "trixie", "3.13"
-# gcc: a test compiles what it compares with a struct of the native programs.
-PACKAGES = ("python3-venv", "libbpf1", "ca-certificates", "procps", "gcc", "libc6-dev", "make")
+# gcc: tests compile what they compare with the native programs. zsh, fish: they read the completion scripts.
+PACKAGES = ("python3-venv", "libbpf1", "ca-certificates", "procps", "gcc", "libc6-dev", "make", "zsh", "fish", "tmux")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Of the extra `dev`, the unit tests do not import these.
 NOT_NEEDED = ("ansible-core", "axe-playwright-python", "mypy", "playwright", "ruff", "types-")
@@ -41,8 +41,9 @@ mount -t tmpfs tmpfs "$1/tmp"
 mount -t tmpfs tmpfs "$1/run"
 root=$1
 shift 2
-exec chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
     KICKWATCH_TEST_SLOWNESS="$KICKWATCH_TEST_SLOWNESS" "$@"
+exit $? # this shell stays as pid 1, which tests take for a process that is not theirs
 """
 
 
