@@ -3,7 +3,8 @@
 The file system is built by mmdebstrap and cached with the test dependencies in it. Each run writes to an overlay, in
 mount and pid namespaces that end with it, so nothing is left mounted however it ends.
 
-    python3 tests/debian_13/user_land.py [pytest arguments]
+    python3 tests/debian_13/user_land.py [ARGUMENTS OF pytest]
+    python3 tests/debian_13/user_land.py live COMMAND...        a command that sees this machine's processes and engine
 """
 
 import json
@@ -29,8 +30,9 @@ NOT_NEEDED = ("ansible-core", "axe-playwright-python", "mypy", "playwright", "ru
 SOURCE_ONLY = ("forbiddenfruit",)  # blockbuster needs it, and the index has no wheel of it
 NOT_COPIED = (".venv", ".git", "build", "dist", "__pycache__", ".hypothesis", ".*_cache")
 VENV = "/opt/venv"
-# Everything in the namespaces: mounts on the overlay, then the command in it. $1: the root, $2: the mount options.
-INSIDE = """
+_PATH = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Everything in the namespaces: mounts on the overlay, then the command. $1: the root, $2: its options, $3: its /run.
+INSIDE = f"""
 set -e
 mount --make-rprivate /
 mount -t overlay -o "$2" user-land "$1"
@@ -38,11 +40,11 @@ mount -t proc proc "$1/proc"
 mount --rbind /sys "$1/sys"
 mount --rbind /dev "$1/dev"
 mount -t tmpfs tmpfs "$1/tmp"
-mount -t tmpfs tmpfs "$1/run"
+mount $3 "$1/run"
 root=$1
-shift 2
-chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-    KICKWATCH_TEST_SLOWNESS="$KICKWATCH_TEST_SLOWNESS" "$@"
+shift 3
+chroot "$root" env -i HOME=/root LANG=C.UTF-8 PATH={_PATH} \
+    KICKWATCH_TEST_SLOWNESS="$KICKWATCH_TEST_SLOWNESS" sh -c 'cd /src && exec "$@"' sh "$@"
 exit $? # this shell stays as pid 1, which tests take for a process that is not theirs
 """
 
@@ -81,24 +83,29 @@ def _run(*command: str) -> None:
     subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
 
 
-def unit_tests(scratch: Path, *arguments: str) -> int:
-    """Copy the tree, run its unit tests in the user land; returns pytest's exit status."""
+def enter(scratch: Path, *command: str, live: bool = False) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command in a copy of this tree in the user land, with VENV first on PATH.
+
+    `live`: it sees this machine's processes, and what is in its /run: the engine's socket, the node's lock.
+    """
     lower, merged = base(), scratch / "root"
     for directory in (merged, scratch / "upper", scratch / "work"):
         directory.mkdir()
-    source = scratch / "upper/src"
-    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    shutil.copytree(ROOT, scratch / "upper/src", symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
     packages = scratch / "upper" / VENV.lstrip("/") / f"lib/python{PYTHON}/site-packages"
     packages.mkdir(parents=True)
     (packages / "kickwatch.pth").write_text("/src/daemon\n", encoding="ascii")
     options = f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work"
-    pytest = f"cd /src && exec {VENV}/bin/python -m pytest -p no:cacheprovider -m 'not long' tests/unit \"$@\""
-    inside = ("sh", "-c", INSIDE, "sh", str(merged), options, "sh", "-c", pytest, "sh", *arguments)
-    command = ("unshare", "--mount", "--pid", "--fork", "--kill-child", *inside)
+    namespaces = ("--mount",) if live else ("--mount", "--pid", "--fork", "--kill-child")
+    run = "--rbind /run" if live else "-t tmpfs tmpfs"
+    inside = ("sh", "-c", INSIDE, "sh", str(merged), options, run, *command)
     environment = {"KICKWATCH_TEST_SLOWNESS": "1"} | os.environ
-    return subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False).returncode
+    return subprocess.run(("unshare", *namespaces, *inside), stdin=subprocess.DEVNULL, env=environment, check=False)
 
 
 if __name__ == "__main__":
+    tests = ("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not long", "tests/unit", *sys.argv[1:])
+    live = sys.argv[1:2] == ["live"]  # then a command follows
     with tempfile.TemporaryDirectory(prefix="kickwatch-debian-13-", ignore_cleanup_errors=True) as directory:
-        sys.exit(unit_tests(Path(directory), *sys.argv[1:]))
+        done = enter(Path(directory), *(sys.argv[2:] if live else tests), live=live)
+    sys.exit(done.returncode)
