@@ -14,11 +14,15 @@ import msgspec
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import BusyError, KickwatchError
+from kickwatch.experiment.armed_observers import listed_cpus
 from kickwatch.experiment.clean_up import log_failure, reap_everything
 from kickwatch.experiment.engine_setup import EngineSetup, own_program
 from kickwatch.model import Container
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.node.housekeeping import leave_isolated_cpus
+from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.lock import NodeLock
+from kickwatch.node.roots import HOST
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
 from kickwatch.workload.engine import Engine, EngineInfo
@@ -65,6 +69,7 @@ async def try_container(
     """
     if not config.workload.enabled:
         return ContainerTried(skipped=_PASSIVE)
+    leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
     try:
         with NodeLock():
             return await _tried(config, why_not, ending or Shutdown())
