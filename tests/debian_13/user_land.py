@@ -27,6 +27,7 @@ PACKAGES = ("python3-venv", "libbpf1", "ca-certificates", "procps", "gcc", "libc
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Of the extra `dev`, the unit tests do not import these.
 NOT_NEEDED = ("ansible-core", "axe-playwright-python", "mypy", "playwright", "ruff", "types-")
+ADDED = ("greenlet",)  # part of playwright: a test shows that structlog would load it
 SOURCE_ONLY = ("forbiddenfruit",)  # blockbuster needs it, and the index has no wheel of it
 NOT_COPIED = (".venv", ".git", "build", "dist", "__pycache__", ".hypothesis", ".*_cache")
 VENV = "/opt/venv"
@@ -52,7 +53,7 @@ exit $? # this shell stays as pid 1, which tests take for a process that is not 
 def requirements() -> list[str]:
     """What kickwatch and its unit tests need, as pyproject.toml names it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], *ADDED]
     return [line for line in wanted if not line.startswith(NOT_NEEDED)]
 
 
