@@ -10,7 +10,7 @@ WHEEL_DIR ?= dist
 WHEEL = $(WHEEL_DIR)/kickwatch-*_$(patsubst arm64,aarch64,$(ARCH)).whl
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
 # Tests that need one of these fail instead of skipping if it is missing. `make test KICKWATCH_REQUIRE=` lets them skip.
-KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest,browser
+KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest,browser,userland
 export PYTHON KICKWATCH_REQUIRE
 
 # `make native ARCH=arm64` cross-builds below build/arm64, laid out as the package, and leaves this machine's files alone.

@@ -239,6 +239,7 @@ class Container(Record, frozen=True, kw_only=True):
     kmem_bytes: int | None = None
     creation_path_broadcasts: int | None = None  # serial churn only: rise of the counter over this life
     failure: str = ""
+    ended_unread: bool = False  # a user's program that ended before its memcg could be read: `kmem_bytes` is not known
 
 
 class CanaryBatch(Record, frozen=True, kw_only=True):

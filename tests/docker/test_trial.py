@@ -114,6 +114,16 @@ def test_bisect_skips_an_undecided_commit() -> None:
     assert kickwatch("trial", "--bisect", "--containers", "3", *UNSETTLED).status == 125
 
 
+def test_a_users_program_that_ends_at_once_gets_a_verdict(own_image: str) -> None:
+    """Its memcgs are gone before they are read: a bare memcg proves kernel memory accounting."""
+    settings = (f"workload.image={own_image}", 'workload.command=["/workload", "--no-such-option"]')
+    words = [word for setting in settings for word in ("--set", setting)]
+    outcome = kickwatch("trial", "--containers", "23", "--json", *words, *UNSETTLED)
+    result = outcome.json
+    assert result["kmem_accounting"] == "on"
+    assert (outcome.status, result["verdict"], result["containers"]) == (0, "quiet", 23), result["reasons"]
+
+
 @pytest.mark.parametrize(("hold_s", "counted"), [(0.2, 2), (3, 0)])
 def test_a_users_image_runs_for_hold_s_without_a_barrier(own_image: str, hold_s: float, counted: int) -> None:
     """The program exits with status 3 after a second, because a user's image is not released from a barrier."""

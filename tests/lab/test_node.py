@@ -117,3 +117,29 @@ def test_cpus_of_an_isolated_partition_are_found_and_forgotten(bench: Bench) -> 
     if kind != "isolated":
         pytest.skip(f"feature: no isolated partitions (6.1): {done.errors.strip()}")
     assert (before, isolated, after) == ("", "2 3", "")
+
+
+def test_doctor_with_cpus_offline_uses_those_that_are_online(bench: Bench) -> None:
+    """CPU 1 offline; then all but CPU 0, where the control is impossible and says why."""
+    bench.once("two masks are enough")
+    doctor = f"kickwatch doctor --control --json --set guard.enabled=false {' '.join(ENGINE)}"
+    done = bench.guest.shell(
+        f"""cpus=/sys/devices/system/cpu
+        echo 0 >$cpus/cpu1/online; {doctor} >/run/one.json; echo one $?
+        for cpu in $cpus/cpu[2-9] $cpus/cpu1[0-9]; do [ ! -e $cpu/online ] || echo 0 >$cpu/online; done
+        cat $cpus/online; {doctor} >/run/all.json; echo all $?
+        for cpu in $cpus/cpu[1-9] $cpus/cpu1[0-9]; do [ ! -e $cpu/online ] || echo 1 >$cpu/online; done
+        cat /run/one.json; echo ----; cat /run/all.json""",
+        timeout_s=600,
+    )
+    lines, rest = done.output.split("{", 1)
+    results = [json.loads(part)["capabilities"] for part in f"{{{rest}".split("----")]
+    one, alone = ({item["name"]: item for item in found} for found in results)
+    bench.keep("doctor_offline", {"one": one, "alone": alone})
+    assert lines.split("\n")[:3] == ["one 0", "0", "all 4"]
+    assert one["CPUs for the positive control"]["detail"].startswith("0, 2, 3")
+    assert one["positive control"]["satisfied"], one["positive control"]["detail"]
+    assert one["a container"]["satisfied"], one["a container"]["detail"]
+    assert alone["CPUs for the positive control"]["detail"] == "one CPU is online: there is no other to interrupt"
+    assert "Traceback" not in done.output
+    assert "usage" not in done.output

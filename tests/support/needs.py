@@ -112,6 +112,14 @@ def _unmet_browser() -> str:
     return "" if shutil.which("chromium") else "no chromium on PATH: make test-packages"
 
 
+def _unmet_userland() -> str:
+    """Such tests run in a Debian of another release, which mmdebstrap builds."""
+    if os.geteuid() != 0:
+        return "not root"
+    missing = [program for program in ("mmdebstrap", "unshare", "chrt") if shutil.which(program) is None]
+    return f"no {' and no '.join(missing)} on PATH: deploy/setup test-packages" if missing else ""
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "kernel": _unmet_kernel,
     "docker": _unmet_docker,
@@ -119,6 +127,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "prometheus": _unmet_prometheus,
     "guest": _unmet_guest,
     "browser": _unmet_browser,
+    "userland": _unmet_userland,
 }
 
 

@@ -8,8 +8,6 @@ The file system is built by mmdebstrap and cached in the user's cache directory 
 node writes to a separate overlay.
 """
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cached_root import cached_root, locked
 from slowness import SLOWNESS
 
 NAME = "kw-systemd-node"
@@ -61,28 +60,9 @@ class NodeError(Exception):
     """The node could not be built or booted, or a command in it failed."""
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Lock `path`, so that one test run at a time continues."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def base() -> Path:
     """The directory of the node's file system; if it is not in the cache, it is built in about a minute."""
-    recipe = json.dumps([SUITE, PACKAGES, LEFT_OUT, os.uname().machine])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kickwatch-tests"
-    wanted = cache / f"systemd-base-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    with locked(cache / "lock"):
-        if not wanted.exists():
-            for old in cache.glob("systemd-base-*"):
-                shutil.rmtree(old)
-            made = wanted.with_suffix(".new")
-            _debootstrap(made)
-            made.rename(wanted)
-    return wanted
+    return cached_root("systemd-base", json.dumps([SUITE, PACKAGES, LEFT_OUT, os.uname().machine]), _debootstrap)
 
 
 def _debootstrap(target: Path) -> None:

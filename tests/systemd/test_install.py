@@ -78,6 +78,18 @@ def test_a_removal_keeps_what_an_operator_wrote(bare: Node) -> None:
     assert bare.run("ls", "/etc/kickwatch", "/var/lib/kickwatch", check=False).stdout == ""
 
 
+@pytest.mark.parametrize(("text", "stays"), [("# HELP kickwatch_up Up.", False), ("# HELP node_load1 Load.", True)])
+def test_a_removal_takes_the_textfile_that_a_killed_daemon_left(bare: Node, text: str, stays: bool) -> None:
+    """It is where the daemon recorded it. What another has written there since stays."""
+    bare.install()
+    bare.write("/var/lib/metrics/kickwatch.prom", f"{text}\n")
+    bare.write("/var/lib/kickwatch/textfile", "/var/lib/metrics/kickwatch.prom")
+    output = bare.install("--remove", "--purge")
+    assert ("file: removing /var/lib/metrics/kickwatch.prom" in output) is not stays
+    assert (bare.run("ls", "/var/lib/metrics").stdout.split() == ["kickwatch.prom"]) is stays
+    bare.run("rm", "-r", "/var/lib/metrics")
+
+
 def test_refusals_are_one_line_and_change_nothing(bare: Node) -> None:
     for arguments, message in (
         (("--wheel", "/nowhere.whl"), "install: /nowhere.whl cannot be read"),

@@ -11,6 +11,7 @@ from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import chosen_cpus, listed_cpus
 from kickwatch.experiment.known_reasons import functions_found
+from kickwatch.experiment.one_container import ContainerTried
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem
@@ -29,7 +30,10 @@ _KALLSYMS_ALL = "the address is in kallsyms with CONFIG_KALLSYMS_ALL; otherwise 
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that kickwatch uses. Without a `needed` one kickwatch is blind. `cost`: of what is missing."""
+    """One thing that kickwatch uses. Without a `needed` one kickwatch is blind. `cost`: of what is missing.
+
+    One that is not `tried` counts as satisfied, and its `detail` is the reason.
+    """
 
     name: str
     satisfied: bool
@@ -37,6 +41,7 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
     needed: bool = False
     cost: str = ""
+    tried: bool = True
 
 
 # What a node without it loses, by the name of the capability.
@@ -44,6 +49,7 @@ COSTS = {
     "memory cgroups": "no verdict: no container can be given a memory cgroup, and no canary can run",
     "kmem accounting": "no verdict: without it, creating a container creates no slab caches and cannot show the fault",
     "container engine": "no verdict: no container can be started",
+    "a container": "no verdict: a trial's containers would fail, or show nothing",
     "observers": "no verdict: nothing counts what the kernel sends",
     "IPIs by reason": "no verdict `quiet`: the canary's counters alone can only show `broadcasting`",
     "kernel symbols": "no verdict: no request can be attributed to a kernel function",
@@ -55,15 +61,22 @@ COSTS = {
 }
 
 
-async def examine(config: Config, *, control: bool = False) -> list[Capability]:
-    """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times."""
-    found = await _examined(config, control=control)
+async def examine(
+    config: Config, *, control: bool = False, container: ContainerTried | None = None
+) -> list[Capability]:
+    """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times.
+
+    `container`: what starting one showed.
+    """
+    found = await _examined(config, control=control, container=container)
     return [one if one.satisfied else replace(one, cost=COSTS[one.name]) for one in found]
 
 
-async def _examined(config: Config, *, control: bool) -> list[Capability]:
+async def _examined(config: Config, *, control: bool, container: ContainerTried | None) -> list[Capability]:
     leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
     found = [_cgroup(), _kmem_accounting(), await _engine(config)]
+    if container is not None:
+        found.append(container_capability(container))
     try:
         observatory = await Observatory.open(listed=listed_cpus(config))
     except KickwatchError as error:
@@ -75,7 +88,7 @@ async def _examined(config: Config, *, control: bool) -> list[Capability]:
         found += [_ipis(observatory), _names(observatory), _contention(observatory), _slab_mutex(observatory)]
         chosen = chosen_cpus(config)
         cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
-        found.append(enough_cpus(cpus, chosen))
+        found.append(await asyncio.to_thread(enough_cpus, cpus, chosen, observatory.isolated_cpus))
         found.append(await _cost(observatory, cpus))
         if control:
             found.append(await _control(observatory, chosen))
@@ -120,6 +133,29 @@ async def _engine(config: Config) -> Capability:
     endpoint = info.endpoint or config.engine.socket
     detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {endpoint}, because {chosen.why}"
     return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
+
+
+def container_capability(tried: ContainerTried) -> Capability:
+    """What starting one container showed."""
+    failed = bool(tried.failure)
+    detail = tried.failure or (f"not started: {tried.skipped}" if tried.skipped else _container_figures(tried))
+    return Capability(
+        name="a container",
+        satisfied=not failed,
+        detail=detail,
+        remedy=tried.remedy,
+        needed=True,
+        tried=not tried.skipped,
+    )
+
+
+def _container_figures(tried: ContainerTried) -> str:
+    charged = "its program ended before its kernel memory was read"
+    if tried.kmem_bytes is not None:
+        charged = f"{tried.kmem_bytes / 1024:.0f} KiB of kernel memory charged"
+    steps = (("created", tried.create_ms), ("started", tried.start_ms), ("removed", tried.remove_ms))
+    took = ", ".join(f"{step} in {step_ms or 0:.0f} ms" for step, step_ms in steps)
+    return f"started and removed: {charged}, {took}"
 
 
 def _ipis(observatory: Observatory) -> Capability:
@@ -180,15 +216,16 @@ def _holders(observatory: Observatory) -> str:
     return f"names of its holders {'known' if contention.comm_offset else 'unknown'}"
 
 
-def enough_cpus(cpus: Sequence[int], chosen: Sequence[int]) -> Capability:
-    """Whether the positive control has the two CPUs that it needs. `chosen`: those that are configured."""
+def enough_cpus(cpus: Sequence[int], chosen: Sequence[int], isolated: Sequence[int] = ()) -> Capability:
+    """Whether the positive control has the two CPUs that it needs. `chosen`: those that are configured. Blocks."""
     enough = len(cpus) > 1
+    what, remedy = ("", "") if enough else too_few_cpus(chosen, isolated)
     which = "of control.cpus" if chosen else "that are not isolated"
     return Capability(
         name="CPUs for the positive control",
         satisfied=enough,
-        detail=f"{', '.join(map(str, cpus))} ({which})" if enough else too_few_cpus(chosen).partition(":")[0],
-        remedy="" if enough else "set control.cpus to two CPUs that may be interrupted for some milliseconds an hour",
+        detail=f"{', '.join(map(str, cpus))} ({which})" if enough else what,
+        remedy=remedy,
         needed=True,
     )
 

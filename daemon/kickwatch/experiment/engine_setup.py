@@ -7,7 +7,7 @@ from pathlib import Path
 from kickwatch.configuration.types import Config
 from kickwatch.errors import ImageAbsentError
 from kickwatch.native import binary
-from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, enabled_controllers
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.churn import BroadcastCounter, Churn, ChurnPlan
 from kickwatch.workload.engine import Engine, EngineInfo
@@ -35,6 +35,15 @@ class EngineSetup:
     def parent_memcg(self) -> Path:
         """The memcg directory above our containers."""
         return self.cgroups.memory_root / self.parent_name.lstrip("/")
+
+    def containers_have_memcgs(self) -> bool:
+        """True if the parent cgroup is in the memory hierarchy, and on v2 gives its children memory cgroups.
+
+        The engine makes it with the first container. Blocks.
+        """
+        if self.cgroups.version is CgroupVersion.V1:
+            return self.parent_memcg.is_dir()
+        return "memory" in enabled_controllers(self.parent_memcg)
 
     @property
     def endpoint(self) -> Path:

@@ -29,7 +29,7 @@ class EngineWorkload:
     trial_id: str
     creation_broadcasts: Callable[[], int | None]
     read_node: Callable[[], Node]  # blocks
-    kernel_memory_paid: bool = False
+    kernel_memory_paid: bool = False  # a bare memcg was charged
     setup_remarks: Sequence[Remark] = ()
     containers: int = 0  # of the whole trial
     own: OwnWork = field(default_factory=OwnWork)  # counts what reaches isolated CPUs meanwhile
@@ -98,6 +98,7 @@ class EngineWorkload:
             disabled=nokmem(await asyncio.to_thread(kernel.command_line)),
             deferred=self.setup.cgroups.version is CgroupVersion.V2,
             paid=self.kernel_memory_paid,
+            own_memcgs=await asyncio.to_thread(self.setup.containers_have_memcgs),
         )
 
 

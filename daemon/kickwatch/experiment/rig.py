@@ -18,7 +18,7 @@ from kickwatch.journal.journal import Event, logger
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.model import Container, Node
 from kickwatch.node import kernel
-from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.node.cgroups import Cgroups
 from kickwatch.observe.observatory import Observatory
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
@@ -49,7 +49,7 @@ class Rig:
     reaped: int = 0  # containers of an earlier kickwatch that were removed
     alive: Callable[[], None] = lambda: None
     remarks: list[Remark] = field(default_factory=list)
-    kernel_memory_paid: bool = False  # on cgroup v2: the canary's group was charged for a bare child
+    kernel_memory_paid: bool = False  # a bare memcg of the canary was charged
     boot_id: str = ""  # read once: it does not change, and a read can fail
     rcu_expedited: bool = False
     own: OwnWork = field(default_factory=OwnWork)
@@ -148,8 +148,7 @@ class Rig:
             self.remarks.append(Remark(RemarkKind.WARM_UP_FAILED, f"warm-up: {container.failure}"))
         else:
             self.life_s = life_s(container)
-        if self.cgroups.version is CgroupVersion.V2:
-            self.kernel_memory_paid = await self.canary.charges_kernel_memory()
+        self.kernel_memory_paid = await self.canary.charges_kernel_memory()
         await self.canary.create_batch(_WARM_UP_MEMCGS)
         await self.canary.remove_batch()
         await asyncio.sleep(SETTLE_S)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from errno import ENOENT
 from pathlib import Path
 from types import TracebackType
@@ -71,3 +72,49 @@ class NodeLock:
     ) -> None:
         """Release the lock. The file stays: removing it would race with the next holder."""
         os.close(self._descriptor)
+
+
+def holder_of(path: Path, proc: Path = HOST.proc) -> int | None:
+    """The process that holds the lock `path`, without taking it; None if none does, or it cannot be found out.
+
+    From proc_locks(5): `1: FLOCK  ADVISORY  WRITE 4574 00:19:1234 0 EOF`. Inode numbers repeat on other file systems,
+    so the device must be the same.
+    """
+    try:
+        inode, device = path.stat().st_ino, _device(path, proc)
+        locks = (proc / "locks").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    held = [line.split() for line in locks.splitlines() if "FLOCK" in line and "->" not in line]
+    return next((int(words[4]) for words in held if len(words) > 5 and _file(words[5]) == (*device, inode)), None)
+
+
+def _file(text: str) -> tuple[int, int, int] | None:
+    """`00:19:1234` is (device's major number, minor number, inode): hexadecimal, hexadecimal, decimal."""
+    try:
+        major, minor, inode = text.split(":")
+        return int(major, 16), int(minor, 16), int(inode)
+    except ValueError:
+        return None
+
+
+def _device(path: Path, proc: Path) -> tuple[int, int]:
+    """Device numbers of a file's file system, as the kernel lists locks: those in mountinfo.
+
+    stat(2) has others on btrfs, and is used only if the mount cannot be found.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        with suppress(OSError, ValueError):
+            opened = (proc / "self/fdinfo" / str(descriptor)).read_text(encoding="ascii")
+            mount = next(line.split()[1] for line in opened.splitlines() if line.startswith("mnt_id:"))
+            mounts = (proc / "self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+            for line in mounts.splitlines():
+                number, _, device, _ = line.split(" ", 3)
+                if number == mount:
+                    major, _, minor = device.partition(":")
+                    return int(major), int(minor)
+    finally:
+        os.close(descriptor)
+    return os.major(status.st_dev), os.minor(status.st_dev)

@@ -10,11 +10,12 @@ lists the CPUs to use: a node with one other CPU has no second one to interrupt.
 import asyncio
 import os
 from collections.abc import Collection, Sequence
+from errno import EINVAL
 from pathlib import Path
 
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Control, Count, WindowKind
-from kickwatch.native.driver import Answer, Helper
+from kickwatch.native.driver import Answer, Helper, HelperError
 from kickwatch.node.kernel import online
 from kickwatch.node.roots import HOST
 from kickwatch.observe.losses import Lost, causes
@@ -40,11 +41,20 @@ def control_cpus(isolated: Collection[int] = (), chosen: Sequence[int] = (), sys
     return tuple(sorted(os.sched_getaffinity(0).difference(isolated)))[:_MOST_CPUS]
 
 
-def too_few_cpus(chosen: Sequence[int] = ()) -> str:
-    """Why the control cannot run with fewer than two CPUs, and what to do."""
+def too_few_cpus(chosen: Sequence[int] = (), isolated: Collection[int] = (), sys: Path = HOST.sys) -> tuple[str, str]:
+    """(why the control cannot run with fewer than two CPUs, what to do)."""
+    present = online(sys)
+    if len(present) < 2:
+        return "one CPU is online: there is no other to interrupt", "bring another CPU online; a broadcast needs two"
     if chosen:
-        return "fewer than two CPUs of control.cpus are online: set control.cpus to others"
-    return "fewer than two CPUs that are neither isolated nor nohz_full: set control.cpus"
+        return "fewer than two CPUs of control.cpus are online", "set control.cpus to others"
+    if len(set(present).difference(isolated)) < 2:
+        what = "fewer than two CPUs that are neither isolated nor nohz_full"
+        return what, "set control.cpus to two CPUs that may be interrupted for some milliseconds an hour"
+    return (
+        "this process may run on fewer than two CPUs that are not isolated",
+        "allow it more (taskset, CPUAffinity= and AllowedCPUs= of its unit), or set control.cpus",
+    )
 
 
 def why_unarmed(observatory: Observatory) -> str:
@@ -62,7 +72,8 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
         return Control(passed=False, detail=f"no probe is armed: {why_unarmed(observatory)}")
     cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
     if len(cpus) < 2:
-        return Control(passed=False, detail=too_few_cpus(chosen), cpus=cpus)
+        why = await asyncio.to_thread(too_few_cpus, chosen, observatory.isolated_cpus)
+        return Control(passed=False, detail=": ".join(why), cpus=cpus)
     control = Control(passed=False, detail="not tried", cpus=cpus)
     for _ in range(_ATTEMPTS):
         try:
@@ -72,8 +83,18 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
             if lost:
                 await observatory.between_windows()
         except KickwatchError as error:
-            return Control(passed=False, detail=str(error), cpus=cpus)  # another attempt would hang as well
+            return Control(passed=False, detail=_refusal(error, cpus), cpus=cpus)  # another attempt would hang as well
     return control
+
+
+def _refusal(error: KickwatchError, cpus: Sequence[int]) -> str:
+    """The error; where the kernel does not let our threads run on a CPU, the CPUs and what to do."""
+    if not isinstance(error, HelperError) or error.errno != EINVAL:
+        return str(error)
+    listed = ", ".join(map(str, cpus))
+    return (
+        f"this process may not run on one of the CPUs {listed}: set control.cpus to CPUs of its cpuset (AllowedCPUs=)"
+    )
 
 
 async def _attempt(observatory: Observatory, cpus: tuple[int, ...]) -> tuple[Control, int]:

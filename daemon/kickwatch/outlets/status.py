@@ -9,7 +9,7 @@ import msgspec
 
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Condition
-from kickwatch.node.lock import LOCK_PATH
+from kickwatch.node.lock import LOCK_PATH, holder_of
 from kickwatch.node.processes import start_ticks
 from kickwatch.node.roots import HOST
 from kickwatch.outlets.live_status import Progress, Rates, StreamStatus, TrialStatus
@@ -87,7 +87,7 @@ def look(path: Path = STATUS_PATH, lock: Path = LOCK_PATH, proc: Path = HOST.pro
     The file outlives its daemon. So the process that holds the node's lock must be the one that wrote the file: it has
     the same start time, in whichever pid namespace.
     """
-    holder = _holder(lock, proc)
+    holder = holder_of(lock, proc)  # trying to take the lock could keep a daemon from starting at that moment
     status, why = _read(path)
     if holder is None:
         return Sight(Presence.STOPPED, status, why=why)
@@ -122,15 +122,3 @@ def _wrote(status: Status, holder: int, proc: Path) -> bool:
     """Whether this process wrote the file. The file of an earlier version has the pid alone."""
     ticks = start_ticks(holder, proc) if status.start_ticks is not None else None
     return holder == status.pid if ticks is None else ticks == status.start_ticks
-
-
-def _holder(lock: Path, proc: Path) -> int | None:
-    """The process that holds the node's lock. Trying to take it could keep a daemon from starting at that moment."""
-    try:
-        inode = lock.stat().st_ino
-        locks = (proc / "locks").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    # `1: FLOCK  ADVISORY  WRITE 4574 00:19:1234 0 EOF`, proc_locks(5)
-    held = [line.split() for line in locks.splitlines() if "FLOCK" in line and "->" not in line]
-    return next((int(words[4]) for words in held if len(words) > 5 and words[5].endswith(f":{inode}")), None)

@@ -22,7 +22,10 @@ def doctor_screen(found: Sequence[Capability], shares: Sequence[Share], stream: 
     for one in missing:
         parts += ["", Text.assemble(("MISSING  ", _BLIND if one.needed else _PARTLY), (one.name, _HEADING))]
         parts.append(labelled(_rows(one)))
-    parts += ["", labelled([("ok", _found(one)) for one in found if one.satisfied], indent=0)]
+    parts += [
+        "",
+        labelled([("ok" if one.tried else "not tried", _found(one)) for one in found if one.satisfied], indent=0),
+    ]
     parts += [
         "",
         Text("at most one false alarm in 1000 node-years, divided among the detectors at this pace", _HEADING),
@@ -38,6 +41,9 @@ def _summary(found: Sequence[Capability], missing: Sequence[Capability]) -> Text
         return Text(f"blind: no verdict is possible here; missing: {names}", _BLIND)
     if missing:
         return Text(f"verdicts are possible here; missing: {names}", _PARTLY)
+    untried = ", ".join(one.name for one in found if not one.tried)
+    if untried:
+        return Text(f"verdicts are possible here if what was not tried works: {untried}", _PARTLY)
     return Text("kickwatch can do its whole job here: nothing is missing", _FINE)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
 from kickwatch.node.causes import hidden_processes
-from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes
+from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, read_text
 from kickwatch.node.proc_mount import ProcMount, hidden, read_proc_mount
 
 BARRIER_COMM = "kw-barrier"
@@ -51,8 +51,16 @@ class ContainerProcess:
     own_program: bool = True
 
     def kmem_bytes(self) -> int | None:
-        """Kernel memory charged to the container now; None if the kernel does not report it or the container exited."""
-        return kmem_usage_bytes(self.memcg)
+        """Kernel memory charged to the container now; None if the kernel does not report it or the container exited.
+
+        A memcg without a process may have been uncharged already, so its zero is no measurement.
+        """
+        usage = kmem_usage_bytes(self.memcg)
+        return usage if usage or not self.ended() else None
+
+    def ended(self) -> bool:
+        """True if the process has left the memcg, as an exiting one does. Asks the memcg, since /proc may hide it."""
+        return str(self.pid) not in (read_text(self.memcg / "cgroup.procs") or "").split()
 
     def release(self) -> None:
         """Let our program continue; one that has exited is no error. A user's program is never signalled."""

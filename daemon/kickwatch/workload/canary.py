@@ -12,7 +12,7 @@ from typing import Self
 from kickwatch.errors import CgroupError
 from kickwatch.native.driver import Helper
 from kickwatch.node.cgroup_removal import remove_tree
-from kickwatch.node.cgroups import Cgroups, CgroupVersion, enabled_controllers, reclaim
+from kickwatch.node.cgroups import Cgroups, CgroupVersion, enabled_controllers, kmem_usage_bytes, reclaim
 from kickwatch.node.delegation import own_base
 from kickwatch.process.cancellation import run_shielded
 
@@ -101,12 +101,19 @@ class Canary:
         return ""
 
     async def charges_kernel_memory(self) -> bool:
-        """Whether the group is charged for a bare child cgroup, on cgroup v2. Call it before the first batch.
+        """Whether the kernel charges kernel memory to bare memcgs. Call it before the first batch. Raises CgroupError.
 
-        No process has been in the group by then, so any charge is kernel memory ("mm: memcg: charge memcg percpu memory
-        to the parent cgroup", 5.9). It shows at once, while the statistics may be seconds old. Raises CgroupError.
+        On cgroup v2 the group is charged for a bare child ("mm: memcg: charge memcg percpu memory to the parent
+        cgroup", 5.9): no process has been in it, so any charge is kernel memory. It shows at once, while the statistics
+        may be seconds old. On v1 each memcg has a counter: that of a memcg which the child has entered and used.
         """
-        return await run_shielded(asyncio.to_thread(_child_is_charged, self._parent))
+        if self._cgroups.version is CgroupVersion.V2:
+            return await run_shielded(asyncio.to_thread(_child_is_charged, self._parent))
+        await self.create_batch(1)
+        try:
+            return await run_shielded(asyncio.to_thread(_some_child_has_kmem, self._parent))
+        finally:
+            await self.remove_batch()
 
     async def create_batch(self, memcgs: int | None = None) -> int:
         """Make, enter, use and leave a batch; `memcgs` overrides its size. Returns the duration in nanoseconds."""
@@ -168,6 +175,10 @@ def _child_is_charged(parent: Path) -> bool:
     except OSError as error:
         what = f"{error.filename or counter}: {error.strerror}"
         raise CgroupError(what, "is the memory controller enabled there?") from error
+
+
+def _some_child_has_kmem(parent: Path) -> bool:
+    return any(kmem_usage_bytes(child) for child in parent.iterdir() if child.is_dir())
 
 
 async def clear_group(cgroups: Cgroups, group: str) -> None:

@@ -69,6 +69,7 @@ class _Life:
     container_id: str = ""
     steps_ms: dict[str, float] = field(default_factory=dict)
     kmem_bytes: int | None = None
+    ended_unread: bool = False
 
     def end_step(self, name: str) -> None:
         """Record the duration of the step `name`, which ends now."""
@@ -87,6 +88,7 @@ class _Life:
             kmem_bytes=self.kmem_bytes,
             creation_path_broadcasts=broadcasts,
             failure=failure,
+            ended_unread=self.ended_unread,
             **steps,
         )
 
@@ -183,6 +185,8 @@ class Churn:
         if process is not None:
             life.kmem_bytes = await asyncio.to_thread(process.kmem_bytes)
             await asyncio.to_thread(self._knobs.apply, process.memcg)
+        if not self._plan.own_program and life.kmem_bytes is None:
+            life.ended_unread = process is None or await asyncio.to_thread(process.ended)
         failure = await (self._finish_own(life, process) if self._plan.own_program else self._finish_users(life))
         life.end_step("wait")
         return failure

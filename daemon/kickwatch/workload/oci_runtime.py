@@ -3,18 +3,29 @@
 import asyncio
 import os
 import signal
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Set
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL
+from threading import Lock
 
 import msgspec
 
 from kickwatch.node.roots import HOST
 from kickwatch.process.cancellation import run_shielded, timeout
-from kickwatch.workload.oci_processes import EXIT_TIMEOUT_S, POLL_S, children, reap_one_of_group, session_of_zombie
+from kickwatch.workload.oci_processes import (
+    EXIT_TIMEOUT_S,
+    POLL_S,
+    children,
+    exit_status,
+    reap_one_of_group,
+    session_of_zombie,
+)
 from kickwatch.workload.oci_support import search_path
+
+_MOST_VERSION_BYTES = 65536
 
 
 class _LogLine(msgspec.Struct):
@@ -35,12 +46,18 @@ class Runtime:
     state: Path
     timeout_s: float
     running_pids: set[int] = field(default_factory=set, compare=False)
+    _starting: Lock = field(default_factory=Lock, compare=False)  # no child is unlisted while strays are reaped
 
     async def version(self) -> str:
         """The output of `--version`. Raises TimeoutError and OSError."""
-        async with self._child(PIPE, "--version") as process:
-            output, _ = await process.communicate()
-        return output.decode(errors="replace")
+        output = os.memfd_create("kickwatch-version")
+        try:
+            async with self._child(output, "--version") as pid:
+                await exit_status(pid)
+            text = await asyncio.to_thread(os.pread, output, _MOST_VERSION_BYTES, 0)
+        finally:
+            os.close(output)
+        return text.decode(errors="replace")
 
     async def call(self, log: Path, *arguments: str | Path) -> str:
         """Run one command to its end; returns its error message, empty if it succeeded.
@@ -50,8 +67,8 @@ class Runtime:
         """
         # The container inherits the runtime's standard streams, so its messages go to the log instead.
         command = ("--root", self.state, "--log", log, "--log-format", "json", *arguments)
-        async with self._child(DEVNULL, *command) as process:
-            status = await process.wait()
+        async with self._child(DEVNULL, *command) as pid:
+            status = await exit_status(pid)
         return "" if status == 0 else await asyncio.to_thread(last_error, log, status)
 
     def reap_strays(self, kept: Set[int], proc: Path = HOST.proc) -> None:
@@ -62,29 +79,46 @@ class Runtime:
         would not do, because a runtime may change them.
         """
         our_session = os.getsid(0)
-        for pid in set(children(proc)) - kept - self.running_pids:
+        with self._starting:
+            strays = set(children(proc)) - kept - self.running_pids
+        for pid in strays:
             if session_of_zombie(pid, proc) not in {None, our_session}:
                 with suppress(ChildProcessError):
                     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
     @asynccontextmanager
-    async def _child(self, stdout: int, *arguments: str | Path) -> AsyncIterator[Process]:
-        """The runtime as leader of a new session; an error, the deadline and a cancellation kill its process group."""
-        options = {"stdin": DEVNULL, "stdout": stdout, "stderr": DEVNULL, "env": {"PATH": search_path()}}
-        starting = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(self.program, *arguments, start_new_session=True, **options)  # type: ignore[arg-type]
-        )
+    async def _child(self, stdout: int, *arguments: str | Path) -> AsyncIterator[int]:
+        """The pid of the runtime, leader of a new session. An error, the deadline and a cancellation kill its group.
+
+        Not a child of asyncio's: since Python 3.12 that waits for the exit status in the event loop once the pidfd
+        reports the exit, and blocks all of this process while a tracer holds the status back.
+        """
+        starting = asyncio.ensure_future(asyncio.to_thread(self._start, [self.program, *arguments], stdout))
         try:
-            process = await asyncio.shield(starting)  # if it were cancelled, asyncio would kill this one process alone
-            self.running_pids.add(process.pid)
+            pid = await asyncio.shield(starting)
             async with timeout(self.timeout_s):
-                yield process
+                yield pid
         except BaseException:
             await run_shielded(_kill_group(starting))
             raise
         finally:
             if not starting.cancelled() and starting.exception() is None:
-                self.running_pids.discard(starting.result().pid)
+                self.running_pids.discard(starting.result())
+
+    def _start(self, command: Sequence[str | Path], stdout: int) -> int:
+        """Start a program as leader of a new session and return its pid. Raises OSError."""
+        with self._starting:
+            process = subprocess.Popen(
+                command,
+                stdin=DEVNULL,
+                stdout=stdout,
+                stderr=DEVNULL,
+                env={"PATH": search_path()},
+                start_new_session=True,
+            )
+            self.running_pids.add(process.pid)
+        process.returncode = 0  # its status is fetched by `exit_status`, so the object must not wait for it
+        return process.pid
 
 
 def last_error(log: Path, status: int) -> str:
@@ -98,18 +132,19 @@ def last_error(log: Path, status: int) -> str:
     return message or f"exit status {status}"
 
 
-async def _kill_group(starting: Awaitable[Process]) -> None:
+async def _kill_group(starting: Awaitable[int]) -> None:
     """Kill a runtime and its process group, and reap the orphans, which become our children. Bounded."""
     try:
-        process = await starting
+        pid = await starting
     except OSError:
         return  # it could not be started
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(TimeoutError):  # in an uninterruptible sleep, or traced, it exits later
+        os.killpg(pid, signal.SIGKILL)
+    # In an uninterruptible sleep, or traced, it exits later: `reap_strays` reaps it then.
+    with suppress(TimeoutError, ChildProcessError):
         async with timeout(EXIT_TIMEOUT_S):
-            await process.wait()
+            await exit_status(pid)
     for _ in range(int(EXIT_TIMEOUT_S / POLL_S)):
-        if not reap_one_of_group(process.pid):
+        if not reap_one_of_group(pid):
             return
         await asyncio.sleep(POLL_S)

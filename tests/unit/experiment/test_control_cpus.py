@@ -8,6 +8,7 @@ from kickwatch.experiment import armed_observers
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.capabilities import blind, enough_cpus
 from kickwatch.model import Control
+from kickwatch.observe import control
 
 CONFIG = replace(Config(), control=ControlConfig(cpus="3-4"), node=NodeConfig(isolated_cpus="7"))
 
@@ -28,12 +29,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The CPUs that each control was asked to use."""
     found: list[tuple[int, ...]] = []
 
-    async def control(_: object, chosen: tuple[int, ...]) -> Control:
+    async def controlled(_: object, chosen: tuple[int, ...]) -> Control:
         found.append(chosen)
         return Control(passed=True, detail="")
 
     monkeypatch.setattr(armed_observers, "Observatory", Unarmed)
-    monkeypatch.setattr(armed_observers, "positive_control", control)
+    monkeypatch.setattr(armed_observers, "positive_control", controlled)
     return found
 
 
@@ -52,8 +53,9 @@ async def test_without_a_configuration_none_is_chosen(asked: list[tuple[int, ...
     assert asked == [()]
 
 
-def test_doctor_names_the_remedy_for_a_node_with_one_cpu_that_is_not_isolated() -> None:
-    found = enough_cpus((0,), ())
+def test_doctor_names_the_remedy_for_a_node_with_one_cpu_that_is_not_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "online", lambda _: [0, 1, 3])
+    found = enough_cpus((0,), (), (1, 3))
     assert not found.satisfied
     assert found.detail == "fewer than two CPUs that are neither isolated nor nohz_full"
     assert "set control.cpus" in found.remedy

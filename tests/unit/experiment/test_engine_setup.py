@@ -1,5 +1,6 @@
 """From the configuration and the engine to a plan of containers."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,15 @@ def test_the_cgroup_parent_is_named_as_the_engine_expects(info: dict[str, str], 
 def test_an_engine_without_a_daemon_is_its_program() -> None:
     assert setup(WorkloadConfig()).endpoint == Path("/var/run/docker.sock")
     assert setup(WorkloadConfig(), endpoint="/usr/bin/runc").endpoint == Path("/usr/bin/runc")
+
+
+@pytest.mark.parametrize("version", list(CgroupVersion))
+def test_containers_have_memcgs_where_their_parent_is_a_memcg(tmp_path: Path, version: CgroupVersion) -> None:
+    cgroups = Cgroups(version, tmp_path, "/", (), Path("/proc"))
+    made = dataclasses.replace(setup(WorkloadConfig()), cgroups=cgroups)
+    assert not made.containers_have_memcgs()
+    (tmp_path / "kickwatch").mkdir()
+    (tmp_path / "kickwatch/cgroup.subtree_control").write_text("cpu pids\n")
+    assert made.containers_have_memcgs() is (version is CgroupVersion.V1)
+    (tmp_path / "kickwatch/cgroup.subtree_control").write_text("cpu memory pids\n")
+    assert made.containers_have_memcgs()

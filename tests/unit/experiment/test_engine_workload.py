@@ -252,7 +252,7 @@ async def test_the_facts_on_kernel_memory(
     here = workload(Engine(), version=version)
     here.kernel_memory_paid = True
     deferred = version is CgroupVersion.V2
-    assert await here.kmem_facts() == KmemFacts(disabled=disabled, deferred=deferred, paid=True)
+    assert await here.kmem_facts() == KmemFacts(disabled=disabled, deferred=deferred, paid=True, own_memcgs=False)
 
 
 async def test_memory_is_reclaimed_only_if_it_is_this_trials_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Whether kernel memory was charged, from the containers' memcgs and from the node."""
 
+import dataclasses
+
 import pytest
 from msgspec.structs import replace
 
@@ -39,3 +41,34 @@ def test_without_a_figure_it_is_unknown_and_the_command_line_outranks_all_figure
 def test_a_failed_container_does_not_count() -> None:
     (failed,) = containers(0, failed=1)
     assert kmem_accounting((*charged(1), replace(failed, kmem_bytes=0)), KmemFacts()) is KmemAccounting.ON
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_programs_that_ended_before_their_memcg_was_read_are_proved_by_a_bare_memcg(deferred: bool) -> None:
+    ended = tuple(replace(life, ended_unread=True) for life in charged(None, None))
+    proof = KmemFacts(deferred=deferred, paid=True, own_memcgs=True)
+    assert kmem_accounting(ended, proof) is KmemAccounting.ON
+    assert kmem_accounting(ended, dataclasses.replace(proof, disabled=True)) is KmemAccounting.OFF
+
+
+@pytest.mark.parametrize("missing", ["paid", "own_memcgs"])
+def test_a_bare_memcg_proves_nothing_if_it_was_not_charged_or_the_containers_had_none(missing: str) -> None:
+    ended = tuple(replace(life, ended_unread=True) for life in charged(None, None))
+    facts = dataclasses.replace(KmemFacts(paid=True, own_memcgs=True), **{missing: False})
+    assert kmem_accounting(ended, facts) is KmemAccounting.UNKNOWN
+
+
+def test_a_memcg_without_a_figure_is_unknown_where_its_program_was_alive() -> None:
+    (ended, waiting) = charged(None, None)
+    lives = (replace(ended, ended_unread=True), waiting)
+    assert kmem_accounting(lives, KmemFacts(paid=True, own_memcgs=True)) is KmemAccounting.UNKNOWN
+
+
+def test_a_figure_counts_more_than_a_program_that_ended_unread() -> None:
+    (ended, read) = charged(None, 0)
+    lives = (replace(ended, ended_unread=True), read)
+    assert kmem_accounting(lives, KmemFacts(paid=True, own_memcgs=True)) is KmemAccounting.OFF
+
+
+def test_a_failed_container_alone_is_proved_by_nothing() -> None:
+    assert kmem_accounting(containers(0, failed=1), KmemFacts(paid=True, own_memcgs=True)) is KmemAccounting.UNKNOWN

@@ -1,11 +1,12 @@
 """The node's lock: one kickwatch at a time, also after the file was removed."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from kickwatch.errors import BusyError, KickwatchError
-from kickwatch.node.lock import NodeLock
+from kickwatch.node.lock import NodeLock, holder_of
 
 
 def test_a_lock_whose_file_was_removed_is_created_and_held_again(tmp_path: Path) -> None:
@@ -41,3 +42,49 @@ def test_a_lock_that_cannot_be_created_again_is_an_error(tmp_path: Path) -> None
         assert "systemctl restart kickwatch" in caught.value.remedy
         directory.mkdir()
         assert lock.renew()
+
+
+def listed(tmp_path: Path, *locks: str) -> Path:
+    """A /proc whose list of locks is this; it has nothing else."""
+    proc = tmp_path / "proc"
+    proc.mkdir(exist_ok=True)
+    (proc / "locks").write_text("".join(f"{number}: {lock}\n" for number, lock in enumerate(locks, 1)))
+    return proc
+
+
+def test_the_holder_is_found_without_taking_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert holder_of(path) is None
+    with NodeLock(path):
+        assert holder_of(path) == os.getpid()
+    assert holder_of(path) is None
+
+
+def test_a_foreign_lock_with_the_same_inode_number_on_another_device_is_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    status = path.stat()
+    major, minor, inode = os.major(status.st_dev), os.minor(status.st_dev), status.st_ino
+    foreign = f"FLOCK  ADVISORY  WRITE 77 {major:02x}:{minor + 1:02x}:{inode} 0 EOF"
+    waiting = f"-> FLOCK  ADVISORY  WRITE 78 {major:02x}:{minor:02x}:{inode} 0 EOF"
+    record = f"POSIX  ADVISORY  WRITE 79 {major:02x}:{minor:02x}:{inode} 0 EOF"
+    ours = f"FLOCK  ADVISORY  WRITE 80 {major:02x}:{minor:02x}:{inode} 0 EOF"
+    assert (
+        holder_of(path, listed(tmp_path, foreign, waiting, record, "FLOCK  ADVISORY  WRITE 81 <none>:0 0 EOF")) is None
+    )
+    assert holder_of(path, listed(tmp_path, foreign, ours)) == 80
+
+
+def test_the_device_is_the_one_that_the_mount_shows(tmp_path: Path) -> None:
+    """On btrfs stat(2) gives another one; every descriptor's mount is in its fdinfo."""
+    path = tmp_path / "lock"
+    path.touch()
+    proc = listed(tmp_path, f"FLOCK  ADVISORY  WRITE 80 00:2a:{path.stat().st_ino} 0 EOF")
+    assert holder_of(path, proc) is None
+    (proc / "self/fdinfo").mkdir(parents=True)
+    for descriptor in range(1000):
+        (proc / "self/fdinfo" / str(descriptor)).write_text("pos:\t0\nflags:\t012100000\nmnt_id:\t31\n")
+    (proc / "self/mountinfo").write_text(
+        "30 1 8:1 / / rw - ext4 /dev/sda1 rw\n31 30 0:42 / /run rw - btrfs /dev/b rw\n"
+    )
+    assert holder_of(path, proc) == 80

@@ -1,6 +1,7 @@
 """The positive control while requests are lost: even an exact count proves nothing, and is repeated."""
 
 import struct
+from errno import EINVAL
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from fake_probe import FakeProbe
+from kickwatch.native.driver import HelperError
 from kickwatch.observe import bpf, control
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
@@ -99,12 +101,52 @@ async def test_a_single_cpu_that_is_not_isolated_is_not_enough_and_the_remedy_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(control, "control_cpus", lambda _, chosen: chosen[:1] or (0,))
-    outcome = await positive_control(Losing([]))
+    monkeypatch.setattr(control, "online", lambda _: [0, 1])
+    observatory = Losing([])
+    observatory.isolated_cpus = (1,)
+    outcome = await positive_control(observatory)
     assert not outcome.passed
     assert outcome.cpus == (0,)
-    assert outcome.detail == "fewer than two CPUs that are neither isolated nor nohz_full: set control.cpus"
+    assert outcome.detail.startswith("fewer than two CPUs that are neither isolated nor nohz_full: set control.cpus to")
     offline = await positive_control(Losing([]), (3, 4))
     assert offline.detail == "fewer than two CPUs of control.cpus are online: set control.cpus to others"
+
+
+@pytest.mark.parametrize(
+    ("online", "allowed", "isolated", "words"),
+    [
+        ([0], {0}, (), "one CPU is online: there is no other to interrupt: bring another CPU online"),
+        ([0, 1], {0}, (), "this process may run on fewer than two CPUs that are not isolated: allow it more"),
+        ([0, 1, 2], {0, 1}, (1,), "this process may run on fewer than two CPUs that are not isolated"),
+        ([0, 1], {0, 1}, (1,), "fewer than two CPUs that are neither isolated nor nohz_full"),
+    ],
+)
+async def test_the_cause_of_too_few_cpus_is_named(
+    monkeypatch: pytest.MonkeyPatch, online: list[int], allowed: set[int], isolated: tuple[int, ...], words: str
+) -> None:
+    """A machine with one CPU, or with all others offline; an affinity; isolated CPUs."""
+    observatory = Losing([])
+    observatory.isolated_cpus = isolated
+    monkeypatch.setattr(control, "control_cpus", control_cpus)
+    monkeypatch.setattr(control, "online", lambda _: online)
+    monkeypatch.setattr(control.os, "sched_getaffinity", lambda _: allowed)
+    outcome = await positive_control(observatory)
+    assert not outcome.passed
+    assert outcome.detail.startswith(words)
+    assert observatory.samples == 0  # nothing was started
+
+
+async def test_a_chosen_cpu_outside_the_cpuset_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(Helper):
+        async def __aenter__(self) -> Helper:
+            raise HelperError("kw-helper barriers: `start`: run on CPU 1: Invalid argument", errno=EINVAL)
+
+    monkeypatch.setattr(control, "Helper", Refused)
+    outcome = await passed(Losing([]))
+    assert not outcome.passed
+    assert outcome.detail == (
+        "this process may not run on one of the CPUs 0, 1: set control.cpus to CPUs of its cpuset (AllowedCPUs=)"
+    )
 
 
 async def test_chosen_cpus_make_the_control_possible_where_all_others_are_isolated(

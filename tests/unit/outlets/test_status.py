@@ -17,7 +17,7 @@ from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.state import StreamFigures
 from kickwatch.errors import KickwatchError
 from kickwatch.model import AlarmKind, Condition
-from kickwatch.node.lock import NodeLock
+from kickwatch.node.lock import LOCK_PATH, NodeLock, holder_of
 from kickwatch.node.processes import start_ticks
 from kickwatch.outlets.events import Beat, EvidenceOpened, GuardCalm, ProgressOpened, TrialTaken
 from kickwatch.outlets.live_status import Progress, Rates, StreamStatus
@@ -114,9 +114,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_without_a_daemon_it_is_one_line_and_status_1() -> None:
-    held = [line for line in Path("/proc/locks").read_text().splitlines() if "FLOCK" in line]
-    lock = Path("/run/kickwatch.lock")
-    if lock.exists() and any(line.split()[5].endswith(f":{lock.stat().st_ino}") for line in held):
+    if holder_of(LOCK_PATH) is not None:
         pytest.skip("feature: a kickwatch runs on this node")
     outcome = kickwatch("status")
     assert outcome.status == 1

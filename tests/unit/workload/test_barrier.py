@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -324,3 +325,19 @@ async def test_a_hidden_process_that_the_engine_names_has_not_exited(
     hides(tree)
     with pytest.raises(EngineError, match="hidepid=invisible"):
         await tree.barrier(timeout_s=20, own_program=False).wait_for(ID, pid)
+
+
+def test_the_zero_of_a_memcg_whose_program_has_ended_is_no_measurement(tree: Tree) -> None:
+    process = at_barrier(tree, 31)
+    memcg = tree.container(31)
+    for name, text in (("memory.kmem.usage_in_bytes", "0\n"), ("memory.stat", "kernel 0\n")):
+        (memcg / name).write_text(text)
+    assert (process.kmem_bytes(), process.ended()) == (0, False)
+    (memcg / "cgroup.procs").write_text("")
+    assert (process.kmem_bytes(), process.ended()) == (None, True)
+
+
+def test_a_process_whose_memcg_is_gone_has_ended(tree: Tree) -> None:
+    process = at_barrier(tree, 31)
+    shutil.rmtree(tree.container(31))
+    assert process.ended()

@@ -393,7 +393,22 @@ async def test_a_users_program_without_hold_s_is_removed_at_once() -> None:
 async def test_a_users_program_that_exits_at_once_counts() -> None:
     stage = Stage(at_barrier=False)
     (container,) = await churn(stage, plan(containers=1, own_program=False, hold_s=1)).run()
-    assert (container.failure, container.kmem_bytes) == ("", None)
+    assert (container.failure, container.kmem_bytes, container.ended_unread) == ("", None, True)
+
+
+async def test_a_users_program_that_ends_while_its_memcg_is_read_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProcess, "kmem_bytes", lambda _: None)
+    for ended in (True, False):
+        monkeypatch.setattr(FakeProcess, "ended", lambda _, ended=ended: ended, raising=False)
+        (container,) = await churn(Stage(), plan(containers=1, own_program=False)).run()
+        assert container.ended_unread is ended
+
+
+async def test_our_own_program_is_never_taken_for_one_that_ended_before() -> None:
+    """It waits at its barrier: a memcg without a figure is unknown."""
+    stage = Stage(at_barrier=False)
+    (container,) = await churn(stage, plan(containers=1)).run()
+    assert (container.ended_unread, bool(container.failure)) == (False, True)
 
 
 async def test_a_users_program_with_a_nonzero_status_fails() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kickwatch import __version__
@@ -17,6 +18,7 @@ from kickwatch.journal.trouble import TroubleLog
 from kickwatch.model import AlarmKind
 from kickwatch.observe.observatory import Observatory
 from kickwatch.outlets import events
+from kickwatch.outlets.metrics import left_textfile
 from kickwatch.process.without_openssl import load_prometheus_client
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class PrometheusOutlet:
         self._server: Server | None = None
         self._textfile: TextfileWriter | None = None
         self._config: MetricsConfig | None = None  # in force
+        self._state = Path()  # where it is recorded that a textfile is written
         self._waiting = False  # for an address that is in use, or not on this node
         self._tried_s = 0.0
         self._figures: Mapping[str, StreamFigures] = {}
@@ -53,6 +56,8 @@ class PrometheusOutlet:
         Trials matter more than metrics.
         """
         self._config, self._tried_s = config.metrics, self._now_s()
+        self._state = Path(config.state.directory)
+        await self._remove_left(config.metrics)
         try:
             await self._open(config.metrics)
         except AddressUnusableError as error:
@@ -101,6 +106,7 @@ class PrometheusOutlet:
 
         if config.textfile:
             textfile = Textfile(await self._load_metrics(), config.textfile)
+            await asyncio.to_thread(left_textfile.record, self._state, config.textfile)
             return TextfileWriter(textfile, self._refresh_for_file, self._file_trouble)
         self._file_trouble.forget()
         return None
@@ -111,8 +117,17 @@ class PrometheusOutlet:
             if self._server is not None:
                 stack.push_async_callback(self._server.close)
             if self._textfile is not None:
-                stack.push_async_callback(self._textfile.close)
+                stack.push_async_callback(self._remove_textfile, self._textfile)
             self._server = self._textfile = None
+
+    async def _remove_textfile(self, textfile: "TextfileWriter") -> None:
+        await textfile.close()
+        await asyncio.to_thread(left_textfile.forget, self._state)
+
+    async def _remove_left(self, config: MetricsConfig) -> None:
+        """Remove the file that a killed daemon left, unless it is written again at once."""
+        current = config.textfile if config.enabled else ""
+        await asyncio.to_thread(left_textfile.remove_left, self._state, current)
 
     async def take(self, event: events.OutletEvent) -> None:
         """Count it."""
