@@ -19,6 +19,7 @@ import pytest
 import structlog
 from jsonschema import Draft202012Validator
 
+from kickwatch.journal import journal
 from kickwatch.journal.bound_logger import PRIORITIES
 from kickwatch.journal.console import printable
 from kickwatch.journal.journal import Event, configure_logging, logger
@@ -142,6 +143,7 @@ def test_for_people_without_a_terminal(event: Event) -> None:
 def test_at_a_terminal(event: Event, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(journal, "STREAM_WAIT_MS", 60_000)  # the reader is a thread, which a busy machine may hold up
     for kind in KINDS:
         with terminal(columns) as (stream, seen):
             configure_logging(stream=stream)
@@ -153,7 +155,7 @@ def test_at_a_terminal(event: Event, columns: int, monkeypatch: pytest.MonkeyPat
 
 @contextmanager
 def terminal(columns: int) -> Iterator[tuple[TextIO, Any]]:
-    """A pseudo-terminal, and what it has shown once it is closed."""
+    """A pseudo-terminal, and what it has shown once it is closed. Its reader reads, however late: no line is dropped."""
     ours, theirs = os.openpty()
     tty.setraw(theirs)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
