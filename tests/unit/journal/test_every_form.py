@@ -155,7 +155,7 @@ def test_at_a_terminal(event: Event, columns: int, monkeypatch: pytest.MonkeyPat
 
 @contextmanager
 def terminal(columns: int) -> Iterator[tuple[TextIO, Any]]:
-    """A pseudo-terminal, and what it has shown once it is closed. Its reader reads, however late: no line is dropped."""
+    """A pseudo-terminal, and what it has shown once it is closed."""
     ours, theirs = os.openpty()
     tty.setraw(theirs)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
