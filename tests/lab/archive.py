@@ -16,8 +16,13 @@ from shell import LabError, output_of, run
 
 MIRROR = os.environ.get("KICKWATCH_LAB_MIRROR", "http://deb.debian.org")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_ARCHITECTURE = "amd64"
-_META = f"linux-image-{_ARCHITECTURE}"
+
+
+class Architecture(StrEnum):
+    """Debian's name of a machine."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
 
 
 class Suite(StrEnum):
@@ -45,10 +50,11 @@ class Kernel:
     release: str
     version: str
     root: Path
+    architecture: Architecture = Architecture.AMD64
 
     @property
     def image(self) -> Path:
-        """The bzImage; in sid it is next to the modules."""
+        """The bzImage, or arm64's Image; in sid it is next to the modules."""
         old = self.root / "boot" / f"vmlinuz-{self.release}"
         return old if old.exists() else self.modules / "vmlinuz"
 
@@ -89,21 +95,24 @@ Acquire::Check-Date "false";
 class Archive:
     """One suite of the archive, its lists and packages below `cache`."""
 
-    def __init__(self, suite: Suite, cache: Path) -> None:
+    def __init__(self, suite: Suite, cache: Path, architecture: Architecture = Architecture.AMD64) -> None:
         self.suite = suite
-        self._home = cache / "apt" / suite
+        self.architecture = architecture
+        self._marker = suite.value if architecture is Architecture.AMD64 else f"{suite}-{architecture}"
+        self._home = cache / "apt" / self._marker
         self._kernels = cache / "kernels"
         self._listed = False
 
     def newest(self) -> Kernel:
         """The newest kernel of the suite; it need not be unpacked yet. Raises LabError."""
         self._update()
-        shown = self._apt("apt-cache", "show", "--no-all-versions", _META)
-        found = re.search(rf"^Depends:.*?linux-image-(\S+-{_ARCHITECTURE}) \(= (\S+)\)", shown, re.MULTILINE)
+        meta = f"linux-image-{self.architecture}"
+        shown = self._apt("apt-cache", "show", "--no-all-versions", meta)
+        found = re.search(rf"^Depends:.*?linux-image-(\S+-{self.architecture}) \(= (\S+)\)", shown, re.MULTILINE)
         if found is None:
-            raise LabError(f"{_META} of {self.suite} names no kernel: {shown}")
+            raise LabError(f"{meta} of {self.suite} names no kernel: {shown}")
         release, version = found.groups()
-        return Kernel(self.suite, release, version, self._kernels / f"{release}_{version}")
+        return Kernel(self.suite, release, version, self._kernels / f"{release}_{version}", self.architecture)
 
     def unpacked(self) -> Kernel:
         """The newest kernel, fetched and unpacked; older ones of the suite are deleted."""
@@ -121,12 +130,12 @@ class Archive:
             run(["depmod", "--basedir", new, kernel.release])
             self._delete_others(kernel)
             new.rename(kernel.root)
-            (kernel.root / "suite").write_text(self.suite, encoding="ascii")
+            (kernel.root / "suite").write_text(self._marker, encoding="ascii")
         return kernel
 
     def _delete_others(self, kernel: Kernel) -> None:
         for marker in self._kernels.glob("*/suite"):
-            if marker.read_text(encoding="ascii") == self.suite and marker.parent != kernel.root:
+            if marker.read_text(encoding="ascii") == self._marker and marker.parent != kernel.root:
                 shutil.rmtree(marker.parent)
 
     def _packages(self, kernel: Kernel) -> list[str]:
@@ -148,7 +157,7 @@ class Archive:
             (self._home / directory).mkdir(parents=True, exist_ok=True)
         (self._home / "status").touch()
         (self._home / "etc/sources.list").write_text("\n".join(self.suite.sources) + "\n", encoding="ascii")
-        conf = _APT_CONF.format(home=self._home, architecture=_ARCHITECTURE)
+        conf = _APT_CONF.format(home=self._home, architecture=self.architecture)
         (self._home / "apt.conf").write_text(conf, encoding="ascii")
         try:
             self._apt("apt-get", "--quiet", "update")
@@ -168,19 +177,22 @@ def headers_root(kernel: Kernel, cache: Path) -> Path:
         new = root.with_name(f"{root.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.parent.mkdir(parents=True, exist_ok=True)
-        debootstrap(kernel.suite, new, (f"linux-headers-{kernel.release}", "make"))
+        debootstrap(kernel.suite, new, (f"linux-headers-{kernel.release}", "make"), kernel.architecture)
         new.rename(root)
     return root
 
 
-def debootstrap(suite: Suite, target: Path, packages: tuple[str, ...]) -> None:
-    """A small Debian of `suite` with `packages`, by mmdebstrap."""
+def debootstrap(
+    suite: Suite, target: Path, packages: tuple[str, ...], architecture: Architecture = Architecture.AMD64
+) -> None:
+    """A small Debian of `suite` with `packages`, by mmdebstrap; for another machine ten times as slow (qemu-user)."""
     left_out = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
     command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}"]
+    command += [f"--architectures={architecture}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in left_out]
     command += [f"--aptopt={line}" for line in ('Acquire::Check-Valid-Until "false"', 'Acquire::Check-Date "false"')]
     try:
-        run([*command, suite, target, *suite.sources], timeout_s=1200)
+        run([*command, suite, target, *suite.sources], timeout_s=1200 if architecture is Architecture.AMD64 else 3600)
     except (LabError, subprocess.TimeoutExpired):
         shutil.rmtree(target, ignore_errors=True)
         raise

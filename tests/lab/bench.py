@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archive import Architecture
 from guest import CgroupVersion, Guest
 from userland import ROOT
 
@@ -18,14 +19,21 @@ _DEFAULT = (
 )
 # Not part of the matrix: Docker Engines of other releases on this node, and the README's commands in a guest.
 OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py"}
+# Where matrix.py tells the tests which disk it has built.
+DISK_OF = {Architecture.AMD64: "KICKWATCH_LAB_DISK", Architecture.ARM64: "KICKWATCH_LAB_DISK_ARM64"}
 ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
 _INSIDE, _PYTHON = "/opt/lab/rungs_inside.py", "/opt/kickwatch/bin/python"
 
 
 def machines() -> list[str]:
-    """The requested machines, as `suite:cgroup:cpus`."""
+    """The requested machines, as `suite:cgroup:cpus` or `suite:cgroup:cpus:architecture`."""
     return os.environ.get("KICKWATCH_LAB_MACHINES", _DEFAULT).split()
+
+
+def architecture_of(machine: str) -> Architecture:
+    """The architecture of a requested machine: amd64 unless it names another."""
+    return Architecture((machine.split(":")[3:] or [Architecture.AMD64])[0])
 
 
 @dataclass

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import results
-from bench import OTHERS, RESULTS, machines
+from bench import DISK_OF, OTHERS, RESULTS, architecture_of, machines
+from foreign import runnable
 from shell import DIES_WITH_US, cache, locked
 from userland import build_wheel, installed
 
@@ -31,8 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     # A guest has one thread for all its CPUs and is idle for a quarter of the time.
     jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 3 // 2))
     _print(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
-    with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"):
-        os.environ["KICKWATCH_LAB_DISK"] = str(installed(build_wheel(Path(wheel)), cache()))
+    for architecture in sorted({architecture_of(machine) for machine in wanted}):
+        with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"), runnable(architecture):
+            built = installed(build_wheel(Path(wheel), architecture), cache(), architecture)
+        os.environ[DISK_OF[architecture]] = str(built)
     _print(f"laboratory: the user land is ready after {time.monotonic() - began:.0f} s")
     RESULTS.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:

@@ -4,6 +4,7 @@ Three artefacts, each cached under the digest of its inputs: the bare Debian (mm
 tree's wheel installed by `deploy/install`, and for each kernel a disk image of its modules and a small initramfs.
 """
 
+import base64
 import hashlib
 import json
 import lzma
@@ -11,11 +12,12 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from archive import Kernel, Suite, debootstrap
+from archive import Architecture, Kernel, Suite, debootstrap
 from shell import LabError, run
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +26,24 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "iproute2", "ca-certificates", "busybox-static"),
     *("python3-venv", "libbpf1", "runc", "crun"),
 )
+# On arm64 there is one file system, Docker included, because each takes ten minutes.
+PACKAGES_OF = {Architecture.AMD64: PACKAGES, Architecture.ARM64: (*PACKAGES, "docker.io", "apparmor")}
 # Not needed in the laboratory, and a disturbance for experiments.
 MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
     *("e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-timesyncd.service"),
+    *("serial-getty@ttyAMA0.service", "serial-getty@hvc0.service"),
     *("systemd-tmpfiles-clean.timer", "systemd-pstore.service", "systemd-networkd-wait-online.service"),
     *("prometheus.service", "prometheus-node-exporter.service", "podman.socket", "podman-auto-update.timer"),
 )
 PORT = "kickwatch.lab"
+# Started by the test that needs them.
+_MASKED_ON_ARM64 = ("docker.service", "docker.socket", "containerd.service")
+# Tags of the wheels that run on bookworm (glibc 2.36).
+_WHEELS_OF = {
+    Architecture.AMD64: (),
+    Architecture.ARM64: ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"),
+}
 _DISKS_KEPT = 3
 _AGENT = "/opt/lab/agent.py"
 _UNIT = f"""\
@@ -85,30 +97,51 @@ def bootable(kernel: Kernel, disk: Path, cache: Path) -> Bootable:
         new = home.with_name(f"{home.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        (new / "initramfs").write_bytes(_initramfs(kernel, base(cache) / "bin/busybox"))
+        (new / "initramfs").write_bytes(_initramfs(kernel, bare_of(kernel.architecture, cache) / "bin/busybox"))
         _disk(kernel.modules.parent, new / "modules.img", free_mb=16)
         new.rename(home)
     return Bootable(kernel, home / "initramfs", disk, home / "modules.img")
 
 
-def base(cache: Path, name: str = "base", packages: tuple[str, ...] = PACKAGES) -> Path:
-    """The bare Debian as a directory; built in a minute unless it is cached."""
+def bare_of(architecture: Architecture, cache: Path) -> Path:
+    """The bare Debian of a machine, without kickwatch."""
+    name = "base" if architecture is Architecture.AMD64 else f"base-{architecture}"
+    return base(cache, name, PACKAGES_OF[architecture], architecture)
+
+
+def base(
+    cache: Path,
+    name: str = "base",
+    packages: tuple[str, ...] = PACKAGES,
+    architecture: Architecture = Architecture.AMD64,
+) -> Path:
+    """The bare Debian as a directory; built in a minute (arm64: in ten) unless it is cached."""
     wanted = cache / f"{name}-{_digest([SUITE, packages])}"
     if not wanted.exists():
         for old in cache.glob(f"{name}-????????????"):
             shutil.rmtree(old)
         new = cache / f"{wanted.name}.new"
         shutil.rmtree(new, ignore_errors=True)  # left by a killed laboratory
-        debootstrap(SUITE, new, packages)
+        debootstrap(SUITE, new, packages, architecture)
         new.rename(wanted)
     return wanted
 
 
-def installed(wheel: Path, cache: Path) -> Path:
-    """The disk image of the Debian with `wheel` installed; cached."""
-    bare = base(cache)
+def installed(wheel: Path, cache: Path, architecture: Architecture = Architecture.AMD64) -> Path:
+    """The disk image of the Debian with `wheel`, which is of that machine, installed; cached."""
+    bare = bare_of(architecture, cache)
     parts = [bare.name, wheel.read_bytes().hex(), (ROOT / "deploy/install").read_text("utf-8")]
-    return disk_of("disk", bare, parts, lambda tree: _install(tree, wheel), free_mb=1024)
+
+    def fill(tree: Path) -> None:
+        _install(tree, wheel, architecture)
+        if architecture is Architecture.ARM64:
+            _mask(tree, _MASKED_ON_ARM64)
+
+    return disk_of(_disk_name(architecture), bare, parts, fill, free_mb=1024)
+
+
+def _disk_name(architecture: Architecture) -> str:
+    return "disk" if architecture is Architecture.AMD64 else f"{architecture}-disk"  # globbed: one no prefix of another
 
 
 def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None], *, free_mb: int) -> Path:
@@ -135,19 +168,48 @@ def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None
     return wanted
 
 
-def build_wheel(into: Path) -> Path:
-    """This tree's wheel, as `make wheel` builds it."""
-    run(["make", "--no-print-directory", "-C", ROOT, "wheel", f"WHEEL_DIR={into}"])
+def build_wheel(into: Path, architecture: Architecture = Architecture.AMD64) -> Path:
+    """This tree's wheel, as `make wheel` builds it; for another machine with the files of a cross-build in it."""
+    make = ["make", "--no-print-directory", "-C", ROOT]
+    run([*make, "wheel", f"WHEEL_DIR={into}"])
     (wheel,) = into.glob("kickwatch-*.whl")
+    if architecture is not Architecture.AMD64:
+        run([*make, "native", f"ARCH={architecture}"])
+        _put_into(wheel, ROOT / "build" / architecture)
     return wheel
 
 
-def _install(tree: Path, wheel: Path) -> None:
+def _put_into(wheel: Path, tree: Path) -> None:
+    """Replace files of a wheel by those of `tree`, which is laid out as the wheel is, and their lines in its RECORD."""
+    with zipfile.ZipFile(wheel) as archive:
+        members = {info: archive.read(info) for info in archive.infolist()}
+    ours = {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for info, content in members.items():
+            if info.filename.endswith(".dist-info/RECORD"):
+                lines = content.decode().splitlines()
+                archive.writestr(info, "".join(f"{_recorded(line, ours)}\n" for line in lines))
+            else:
+                archive.writestr(info, ours.get(info.filename, content))
+    if left_out := ours.keys() - {info.filename for info in members}:
+        raise LabError(f"{wheel} has no {', '.join(sorted(left_out))}")
+
+
+def _recorded(line: str, ours: Mapping[str, bytes]) -> str:
+    """A line of a RECORD (packaging.python.org, "Recording installed projects"), for our file if we replace it."""
+    content = ours.get(name := line.partition(",")[0])
+    if content is None:
+        return line
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    return f"{name},sha256={digest},{len(content)}"
+
+
+def _install(tree: Path, wheel: Path, architecture: Architecture) -> None:
     """Run the installer of a release without a network; the dependencies are in a directory of wheels."""
     source = tree / "opt/source"
     links = source / "links"
     links.mkdir(parents=True)
-    fetch_wheels(links, str(wheel))
+    fetch_wheels(links, str(wheel), platforms=_WHEELS_OF[architecture])
     shutil.copytree(ROOT / "deploy", source / "deploy")
     (source / "dist").mkdir()
     shutil.copy(wheel, source / "dist")
@@ -155,9 +217,10 @@ def _install(tree: Path, wheel: Path) -> None:
     shutil.rmtree(source)
 
 
-def fetch_wheels(into: Path, *wanted: str) -> None:
+def fetch_wheels(into: Path, *wanted: str, platforms: tuple[str, ...] = ()) -> None:
     """Download wheels with all dependencies for the guests' Python, without kickwatch's own."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
+    pip += [f"--platform={tag}" for tag in platforms]
     run([*pip, "--only-binary=:all:", "--python-version=3.11", f"--dest={into}", *wanted])
     for copy in into.glob("kickwatch-*.whl"):
         copy.unlink()
@@ -183,10 +246,15 @@ def _make_node(tree: Path) -> None:
     wants = units / "multi-user.target.wants"
     wants.mkdir(exist_ok=True)
     (wants / "lab-agent.service").symlink_to("/etc/systemd/system/lab-agent.service")
-    for unit in MASKED:
+    _mask(tree, MASKED)
+    (tree / "usr/lib/modules").mkdir(exist_ok=True)
+
+
+def _mask(tree: Path, names: tuple[str, ...]) -> None:
+    units = tree / "etc/systemd/system"
+    for unit in names:
         (units / unit).unlink(missing_ok=True)
         (units / unit).symlink_to("/dev/null")
-    (tree / "usr/lib/modules").mkdir(exist_ok=True)
 
 
 def _agent_text() -> str:

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Faults on the path that creates memory cgroups, for kickwatch's laboratory only: it refuses to load unless the DMI
- * product name is "kickwatch-laboratory".
+ * product name is "kickwatch-laboratory", or where there is no DMI, unless the device tree is that of QEMU's board and the
+ * command line has "kickfault.machine=kickwatch-laboratory".
  *
  * mem_cgroup_css_online() runs once for each new memory cgroup, in the task that creates it. This module replaces it by
  * a function that triggers the faults and then calls the original. So stacks look like those of a kernel with the fault
@@ -21,6 +22,7 @@
 #include <linux/jump_label.h>
 #include <linux/kprobes.h>
 #include <linux/module.h>
+#include <linux/of.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/version.h>
@@ -197,11 +199,22 @@ static void *address_of(const char *name)
 	return address;
 }
 
+/* A kernel that QEMU boots directly on arm64 has a device tree instead of DMI. */
+static bool in_laboratory(void)
+{
+	const char *words;
+
+	if (dmi_match(DMI_PRODUCT_NAME, PRODUCT))
+		return true;
+	return of_machine_is_compatible("linux,dummy-virt") &&
+	       !of_property_read_string(of_chosen, "bootargs", &words) && strstr(words, "kickfault.machine=" PRODUCT);
+}
+
 static int __init kickfault_init(void)
 {
 	int error;
 
-	if (!dmi_match(DMI_PRODUCT_NAME, PRODUCT)) {
+	if (!in_laboratory()) {
 		pr_err("kickfault: this machine is not " PRODUCT "\n");
 		return -EPERM;
 	}
