@@ -18,6 +18,8 @@ from kickwatch.model import IpiRung, Trial
 
 # Reasons for which a probe's figures are no observations at all.
 _UNUSABLE = frozenset({VerdictReason.BLIND.value, VerdictReason.ONE_CPU.value})
+# Doubts about a trial without a probe, whose canary may count all the same.
+_OF_COUNTERS = frozenset({VerdictReason.BLIND.value, VerdictReason.WAKEUPS_COUNTED.value})
 # Doubts that do not apply to one trial among many: containers are added up, and one trial of failures is an accident.
 _OVER_MANY = frozenset({VerdictReason.TOO_FEW_CONTAINERS.value, VerdictReason.CONTAINERS_FAILED.value})
 _FAILURE = attrgetter("failure")
@@ -55,7 +57,7 @@ def examine(trial: Trial) -> Examined:
     void = tuple(void_reasons([trial]))
     doubts = () if void else tuple(doubt for doubt in doubts_of([trial]) if doubt not in _OVER_MANY)
     # Without a probe the streams that need one observe nothing, which is no doubt about the other streams.
-    open_doubts = tuple(doubt for doubt in doubts if not (counters and doubt == VerdictReason.BLIND))
+    open_doubts = tuple(doubt for doubt in doubts if not (counters and doubt in _OF_COUNTERS))
     unusable = bool(void) or not _UNUSABLE.isdisjoint(open_doubts)
     findings = [Finding.UNSETTLED.value] if trial.unsettled else []
     findings += [Finding.FAILED_CONTAINERS.value] if any(map(_FAILURE, trial.containers)) else []

@@ -135,6 +135,7 @@ def in_canary_batch(seen: TrialFigures) -> Observations:
 
     Counted by the other CPUs, one broadcast for each memory cgroup is 1.0 on any node. Less than half of that counts as
     0: since "sched: Replace rq::wake_list" (5.8) wakeups are call-function interrupts, up to 0.3 in a healthy guest.
+    Where they cannot be told apart (`wakeups_told_apart`), the counters are no observation.
     """
     batch = seen.trial.canary
     if batch is None or not batch.memcgs:
@@ -142,7 +143,7 @@ def in_canary_batch(seen: TrialFigures) -> Observations:
     if seen.trial.observers.ipis is not IpiRung.COUNTERS:
         broadcasts = creation_broadcasts(batch.cells)
         return (float(broadcasts),) if broadcasts or zero_is_certain(batch) else ()
-    each = counted_broadcasts_per_memcg(batch, seen.trial.node.cpus_online)
+    each = counted_broadcasts_per_memcg(batch, seen.trial.node)
     if each is None:
         return ()
     return (each if each >= BROADCASTS_PER_MEMCG else 0.0,)

@@ -10,9 +10,9 @@ from enum import StrEnum
 
 import msgspec
 
-from kickwatch.detect.classes import unallowed_above_quiet
+from kickwatch.detect.classes import unallowed_above_quiet, wakeups_told_apart
 from kickwatch.detect.figures import counted, creation_broadcasts, total_requests, total_waits, zero_is_certain
-from kickwatch.model import CanaryBatch, IpiRung, KmemAccounting, Trial, Verdict
+from kickwatch.model import CanaryBatch, IpiRung, KmemAccounting, Node, Trial, Verdict
 
 MIN_CONTAINERS = 10
 BROADCASTS_PER_CONTAINER = 0.5
@@ -37,6 +37,7 @@ class VerdictReason(StrEnum):
     KMEM_ACCOUNTING_OFF = "kmem_accounting_off"
     KMEM_ACCOUNTING_UNKNOWN = "kmem_accounting_unknown"
     BLIND = "blind"
+    WAKEUPS_COUNTED = "counters_include_wakeups"
     EVENTS_LOST = "events_lost"
     ONE_CPU = "one_cpu"
     DISTURBED = "disturbed"
@@ -106,7 +107,7 @@ def _broadcasting_reasons(trials: Sequence[Trial]) -> list[str]:
 def _reasons_by_counters(trials: Sequence[Trial]) -> list[str]:
     """Without a probe the canary's CAL - TLB decides: it is nearly free of noise (measured: 0.017 per batch of 100)."""
     blind = [trial for trial in trials if trial.observers.ipis is IpiRung.COUNTERS and trial.canary is not None]
-    rises = [counted_broadcasts_per_memcg(trial.canary, trial.node.cpus_online) for trial in blind if trial.canary]
+    rises = [counted_broadcasts_per_memcg(trial.canary, trial.node) for trial in blind if trial.canary]
     per_cpu = [each for each in rises if each is not None]
     if per_cpu and sum(per_cpu) / len(per_cpu) >= BROADCASTS_PER_MEMCG:
         return [VerdictReason.CANARY_INTERRUPTS.value]
@@ -120,10 +121,12 @@ def cal_minus_tlb_per_memcg(canary: CanaryBatch) -> float | None:
     return (canary.interrupts.cal - (canary.interrupts.tlb or 0)) / canary.memcgs
 
 
-def counted_broadcasts_per_memcg(canary: CanaryBatch, cpus_online: int) -> float | None:
+def counted_broadcasts_per_memcg(canary: CanaryBatch, node: Node) -> float | None:
     """The same per other CPU: one broadcast for each memcg is 1.0 on any node. None where it cannot be known."""
     rise = cal_minus_tlb_per_memcg(canary)
-    return None if rise is None or cpus_online < 2 else rise / (cpus_online - 1)
+    if rise is None or node.cpus_online < 2 or not wakeups_told_apart(node.arch):
+        return None
+    return rise / (node.cpus_online - 1)
 
 
 def doubts_of(trials: Sequence[Trial]) -> list[str]:
@@ -131,6 +134,8 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
     doubts = []
     if any(_blind(trial) for trial in trials):
         doubts.append(VerdictReason.BLIND.value)
+    if any(_by_counters(trial) and not wakeups_told_apart(trial.node.arch) for trial in trials):
+        doubts.append(VerdictReason.WAKEUPS_COUNTED.value)
     if any(trial.node.cpus_online < 2 for trial in trials):
         doubts.append(VerdictReason.ONE_CPU.value)
     if sum(len(counted(trial)) for trial in trials) < MIN_CONTAINERS:
@@ -149,11 +154,15 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
     return doubts
 
 
+def _by_counters(trial: Trial) -> bool:
+    return trial.observers.ipis is IpiRung.COUNTERS
+
+
 def _blind(trial: Trial) -> bool:
     """No probe, one that failed its positive control, or one that saw containers start without a single request."""
     if trial.control is not None and not trial.control.passed:
         return True
-    return trial.observers.ipis is IpiRung.COUNTERS or (not trial.churn.cells and bool(counted(trial)))
+    return _by_counters(trial) or (not trial.churn.cells and bool(counted(trial)))
 
 
 def _findings(trials: Sequence[Trial]) -> list[str]:

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kickwatch.detect.classes import wakeups_told_apart
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.reproduce import Created, Progress, Sample, Settings, reproduce
 from kickwatch.experiment.reproduce_report import Memory, Reading, Reproduction, parse_meminfo
 from kickwatch.native.driver import Helper
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
+from kickwatch.node.kernel import architecture
 from kickwatch.observe.interrupts import read_interrupts
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
@@ -96,4 +98,5 @@ async def run(
             settings,
             progress=progress,
             kmem_accounted=not nokmem(command_line),
+            wakeups_apart=wakeups_told_apart(architecture()),
         )

@@ -116,6 +116,7 @@ async def reproduce(
     *,
     progress: Progress = lambda _what, _done, _of: None,
     kmem_accounted: bool = True,
+    wakeups_apart: bool = True,
     sleep: Sleep = asyncio.sleep,
 ) -> Reproduction:
     """The whole test: background, creation, its asynchronous work, removal, its asynchronous work.
@@ -148,6 +149,7 @@ async def reproduce(
         limit=created.limit,
         kmem=created.kmem,
         kmem_accounted=kmem_accounted,
+        wakeups_apart=wakeups_apart,
     )
 
 

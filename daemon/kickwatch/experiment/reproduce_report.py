@@ -14,6 +14,9 @@ from kickwatch.observe.interrupts import InterruptSample, IpiKind, Reset, rise
 UNPATCHED_FROM = 0.5  # per loop: a tenth of the fault, fifty times the published figure with the patch
 MEMORY_SHARE = 0.10
 NOISE_SIGMAS = 3.0
+_WAKEUPS = (
+    "no probe attributed them, and the counters alone prove nothing: function call interrupts include remote wakeups here"
+)
 _FATES = {
     "noop": "accepted and ignored by this kernel (since 6.1.y and 6.6)",
     "absent": "absent (as on cgroup v2)",
@@ -74,6 +77,7 @@ class Reproduction:
     limit: str
     kmem: str
     kmem_accounted: bool = True
+    wakeups_apart: bool = True  # see `judge_counters`
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,12 @@ def call_rise(before: Reading, after: Reading) -> int | None:
     return change.cal - (change.tlb or 0)
 
 
-def judge(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
+def judge(phase: Phase, loops: int, background_hz: float, *, wakeups_apart: bool = True) -> PatchVerdict:
     """Patched below 0.5 broadcasts per loop, unpatched from 0.5 on, unknown if neither is proven.
 
     If a probe attributed broadcasts to the creation path, their number decides. Otherwise the counters do.
     """
-    counted = judge_counters(phase, loops, background_hz)
+    counted = judge_counters(phase, loops, background_hz, wakeups_apart=wakeups_apart)
     if phase.before.broadcasts is None or phase.after.broadcasts is None:
         return counted
     per_loop = (phase.after.broadcasts - phase.before.broadcasts) / loops
@@ -139,12 +143,13 @@ def judge(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
     return PatchVerdict(patch, per_loop, per_loop, why)
 
 
-def judge_counters(phase: Phase, loops: int, background_hz: float) -> PatchVerdict:
+def judge_counters(phase: Phase, loops: int, background_hz: float, *, wakeups_apart: bool = True) -> PatchVerdict:
     """The verdict from /proc/interrupts alone.
 
     A broadcast interrupts every other CPU once. So the figure is CAL - TLB over all CPUs, minus the background measured
     before, divided by the number of loops and of other CPUs. The bounds allow for a background that changes by half,
-    and for counts that scatter by their square root (3 sigma).
+    and for counts that scatter by their square root (3 sigma). Where remote wakeups are among these interrupts, a
+    healthy kernel has as many as one per loop and CPU (`detect.classes.wakeups_told_apart`), and they prove nothing.
     """
     others = len(phase.after.interrupts.cpus) - 1
     calls = call_rise(phase.before, phase.after)
@@ -156,6 +161,8 @@ def judge_counters(phase: Phase, loops: int, background_hz: float) -> PatchVerdi
     doubt = expected / 2 + NOISE_SIGMAS * sqrt(max(calls, 0) + 1)
     low = max(0.0, calls - expected - doubt) / loops / others
     high = max(0.0, calls - expected + doubt) / loops / others
+    if not wakeups_apart:
+        return PatchVerdict(Patch.UNKNOWN, low, high, _WAKEUPS)
     if high < UNPATCHED_FROM:
         return PatchVerdict(Patch.PATCHED, low, high, "from the counters")
     if low >= UNPATCHED_FROM:
@@ -167,7 +174,7 @@ def verdict(run: Reproduction) -> PatchVerdict:
     """The verdict on the creation phase. Without kernel memory accounting the test cannot show the fault."""
     if not run.kmem_accounted:
         return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
-    return judge(run.creation, run.loops, run.background_hz)
+    return judge(run.creation, run.loops, run.background_hz, wakeups_apart=run.wakeups_apart)
 
 
 def _why_uncounted(phase: Phase) -> str:
@@ -196,7 +203,8 @@ def all_cpus_line(name: str, loops: int, phase: Phase, background_hz: float) -> 
     cpus = len(phase.after.interrupts.cpus)
     totals = [sum((reading.interrupts.row(IpiKind.CAL) or {}).values()) for reading in (phase.before, phase.after)]
     tlb = change.tlb or 0
-    text = f"{name}, all {cpus} CPUs: {totals[0]} => {totals[1]} (+{change.cal} ipis, {tlb} of them TLB shootdowns)"
+    shootdowns = "no row of TLB shootdowns" if change.tlb is None else f"{tlb} of them TLB shootdowns"
+    text = f"{name}, all {cpus} CPUs: {totals[0]} => {totals[1]} (+{change.cal} ipis, {shootdowns})"
     if cpus < 2:
         return text
     expected = background_hz * phase.elapsed_s

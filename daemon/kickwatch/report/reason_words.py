@@ -31,6 +31,11 @@ WHY_OPEN: dict[VerdictReason, tuple[str, str, str]] = {
         "see what is missing, and how to fix it",
         "kickwatch doctor --control",
     ),
+    VerdictReason.WAKEUPS_COUNTED: (
+        "without a probe only /proc/interrupts is left, whose function call interrupts include remote wakeups here",
+        "see why no probe is armed, and how to fix it",
+        "kickwatch doctor",
+    ),
     VerdictReason.EVENTS_LOST: (
         "the probes lost events, and a broadcast may be among them",
         "run it again when the node is less busy",

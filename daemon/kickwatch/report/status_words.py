@@ -22,6 +22,7 @@ _REASONS = {
     VerdictReason.KMEM_ACCOUNTING_OFF: "kernel memory accounting is off",
     VerdictReason.KMEM_ACCOUNTING_UNKNOWN: "it is not known whether kernel memory accounting is on",
     VerdictReason.BLIND: "the observers failed their positive control: `kickwatch doctor --control`",
+    VerdictReason.WAKEUPS_COUNTED: "no probe, and the counters include remote wakeups here: `kickwatch doctor`",
     VerdictReason.EVENTS_LOST: "the observers lost events",
     VerdictReason.ONE_CPU: "one CPU only: there is none to interrupt",
     VerdictReason.DISTURBED: "something outside disturbed the trials",

@@ -201,6 +201,19 @@ def test_without_a_probe_the_canary_raises_the_alarm_and_ends_it() -> None:
     assert outcomes[-1].verdict is Verdict.UNKNOWN  # still blind
 
 
+def test_without_a_probe_the_daemon_never_convicts_a_kernel_whose_counters_include_remote_wakeups() -> None:
+    """arm64 6.12, healthy: it was convicted at trial 19."""
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=231, tlb=None, res=0))
+    blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
+    healthy = serial(observers=blind, canary=batch, churn=window("churn"))
+    arm64 = replace(healthy, node=replace(healthy.node, arch="aarch64"))
+    _, outcomes = watched(Monitor(PACE), [arm64 for _ in range(200)])
+    assert not changes(outcomes)
+    assert {(outcome.verdict, *outcome.reasons) for outcome in outcomes} == {
+        (Verdict.UNKNOWN, "blind", "counters_include_wakeups")
+    }
+
+
 def test_another_boot_or_stratum_drops_the_evidence_and_gives_the_reason() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, [plain_fault()])

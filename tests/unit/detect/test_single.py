@@ -91,6 +91,17 @@ def test_the_canary_decides_where_there_is_no_probe() -> None:
     assert (single.verdict, single.reasons) == (Verdict.BROADCASTING, ("canary_interrupts",))
 
 
+def test_counters_that_include_remote_wakeups_convict_no_kernel() -> None:
+    """A healthy arm64 6.12: 0.77 function call interrupts for each bare memory cgroup and other CPU."""
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=231, tlb=None, res=3))
+    counters = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
+    healthy = serial(observers=counters, canary=batch, churn=window("churn"))
+    arm64 = replace(healthy, node=replace(healthy.node, arch="aarch64"))
+    single = one_shot([arm64] * 60)
+    assert (single.verdict, single.reasons) == (Verdict.UNKNOWN, ("blind", "counters_include_wakeups"))
+    assert one_shot([healthy] * 60).verdict is Verdict.BROADCASTING  # on x86 that would be broadcasts
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -99,6 +99,16 @@ def test_a_canary_whose_probe_lost_a_request_has_no_certain_zero() -> None:
     assert judge([counters]).reasons == ("blind",)
 
 
+def test_a_canary_counted_together_with_remote_wakeups_proves_nothing() -> None:
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=300, tlb=None, res=0))
+    counted = trial(canary=batch, observers=Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE))
+    arm64 = replace(counted, node=replace(counted.node, arch="aarch64"))
+    assert judge([counted]).reasons == ("canary_interrupts",)
+    assert (judge([arm64]).verdict, judge([arm64]).reasons) == ("unknown", ("blind", "counters_include_wakeups"))
+    probed = replace(arm64, observers=trial().observers)
+    assert "counters_include_wakeups" not in judge([probed]).reasons
+
+
 def test_many_lost_events_are_blindness() -> None:
     sick = trial()
     assert judge([replace(sick, churn=replace(sick.churn, lost_events=100))]).reasons == ("events_lost",)

@@ -73,6 +73,24 @@ def test_the_background_is_subtracted_with_a_margin() -> None:
     assert judge(phase((2500, 2500)), 10_000, 250.0).patch is Patch.PATCHED
 
 
+def test_counters_that_include_remote_wakeups_accuse_no_kernel() -> None:
+    """A healthy arm64 6.12: 1.0006 per loop and other CPU."""
+    healthy = phase((7505, 7505, 7505, 7503))
+    assert judge(healthy, 10_000, 0.0).patch is Patch.UNPATCHED
+    found = judge(healthy, 10_000, 0.0, wakeups_apart=False)
+    assert (found.patch, "remote wakeups" in found.why) == (Patch.UNKNOWN, True)
+    attributed = judge(phase((7505, 7505, 7505, 7503), broadcasts=0), 10_000, 0.0, wakeups_apart=False)
+    assert (attributed.patch, attributed.why) == (Patch.PATCHED, "attributed to the creation path")
+    assert "prove nothing: function call interrupts include remote wakeups here" in report(
+        replace(a_run(healthy), wakeups_apart=False)
+    )
+
+
+def test_a_missing_row_of_shootdowns_is_not_reported_as_none() -> None:
+    assert ", no row of TLB shootdowns)" in report(a_run(phase((5, 5))))
+    assert ", 0 of them TLB shootdowns)" in report(a_run(phase((5, 5), tlb=(0, 0))))
+
+
 def test_few_loops_prove_nothing() -> None:
     assert judge(phase((1, 0)), 1, 0.0).patch is Patch.UNKNOWN
 

@@ -43,6 +43,7 @@ DOUBTS = (
     "stale",
     "broadcasts_elsewhere",
     "blind",
+    "counters_include_wakeups",
     "one_cpu",
     "events_lost",
     "kmem_accounting_off",
