@@ -53,24 +53,36 @@ static __always_inline int in_many(struct csd_config *cfg, __u64 ip)
 
 /*
  * A raw tracepoint's stack begins with this program and its callers (bpf_trace_run4, on some kernels
- * __bpf_trace_csd_queue_cpu, with a second tracer __traceiter_csd_queue_cpu); the sender is the third to fifth frame. An
- * interrupt that breaks into a spin-wait puts at least its entry, its handler, the queueing function and its caller in
- * between: the spin-wait is never among the first five frames.
+ * __bpf_trace_csd_queue_cpu, with a second tracer __traceiter_csd_queue_cpu); the sender is the third to fifth frame on
+ * x86. On arm64 this program is there three times (as the caller of bpf_get_stack, by the frame of bpf_get_stack, and as
+ * the caller of count_other), and the sender is the sixth or seventh. An interrupt that breaks into a spin-wait puts at
+ * least its entry, its handler, the queueing function and its caller in between: the spin-wait is never among these
+ * frames.
  *
- * The kind of a call site is not learnt again, so it is taken as single only if all five frames were seen. After a
+ * The kind of a call site is not learnt again, so it is taken as single only if all these frames were seen. After a
  * shorter stack the request counts as a single one of unknown kind, and the next request of the call site is unwound.
  */
+#ifdef __TARGET_ARCH_x86
+#define KIND_FRAMES 5
+#else
+#define KIND_FRAMES 7
+#endif
+
 static __always_inline __u32 kind_of(void *ctx, struct csd_config *cfg, __u64 callsite)
 {
 	__u32 *known = bpf_map_lookup_elem(&callsites, &callsite);
-	__u64 ip[5] = {};
+	__u64 ip[KIND_FRAMES] = {};
+	__u32 frame, many = 0;
 	__u32 kind = KIND_SINGLE;
 	long taken;
 
 	if (known)
 		return *known;
 	taken = bpf_get_stack(ctx, ip, sizeof(ip), 0);
-	if (in_many(cfg, ip[1]) || in_many(cfg, ip[2]) || in_many(cfg, ip[3]) || in_many(cfg, ip[4])) {
+#pragma unroll
+	for (frame = 1; frame < KIND_FRAMES; frame++)
+		many |= in_many(cfg, ip[frame]);
+	if (many) {
 		kind = KIND_MULTI;
 	} else if (taken != sizeof(ip)) {
 		health_count(&health, HEALTH_UNKNOWN_KIND);
