@@ -10,7 +10,7 @@ WHEEL_DIR ?= dist
 WHEEL = $(WHEEL_DIR)/kickwatch-*_$(patsubst arm64,aarch64,$(ARCH)).whl
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
 # Tests that need one of these fail instead of skipping if it is missing. `make test KICKWATCH_REQUIRE=` lets them skip.
-KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest,browser,userland
+KICKWATCH_REQUIRE ?= kernel,docker,prometheus,systemd,guest,browser,userland,cross
 export PYTHON KICKWATCH_REQUIRE
 
 # `make native ARCH=arm64` cross-builds below build/arm64, laid out as the package, and leaves this machine's files alone.
@@ -40,7 +40,7 @@ BPF_ARCH := $(patsubst x86_64,x86,$(ARCH))
 # registers of asm/ptrace.h: -target bpf does not search it.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages lab-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove docs man clean
+.PHONY: help setup packages test-packages lab-packages cross-packages arm64-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove docs man clean
 
 help:
 	@echo 'make setup     install what is needed, and Docker Engine if there is no engine; creates .venv/bin/kickwatch'
@@ -70,6 +70,12 @@ test-packages: packages
 lab-packages: packages
 	@deploy/setup lab-packages
 
+cross-packages: packages
+	@deploy/setup cross-packages
+
+arm64-packages: cross-packages
+	@deploy/setup arm64-packages
+
 venv: packages
 	@deploy/setup venv
 
@@ -77,7 +83,7 @@ native: probes
 	@$(MAKE) --no-print-directory --silent -C daemon/kickwatch/native CC="$(CC)" BIN=$(abspath $(PACKAGE))/native/bin >&2
 	@echo 'native: built the programs and $(words $(PROBE_OBJECTS)) BPF objects for $(ARCH)' >&2
 
-native probes $(PROBE_OBJECTS): | packages
+native probes $(PROBE_OBJECTS): | $(if $(CROSS),cross-packages,packages)
 
 probes: $(PROBE_OBJECTS)
 
@@ -107,13 +113,13 @@ test: setup test-packages
 
 # The fault loops, every engine, the guest. The packages that boot a guest take half a gigabyte, so they are installed
 # only if the guest's test may not skip.
-test-long: setup test-packages $(if $(findstring guest,$(KICKWATCH_REQUIRE)),lab-packages)
+test-long: setup test-packages $(if $(findstring guest,$(KICKWATCH_REQUIRE)),lab-packages) $(if $(findstring cross,$(KICKWATCH_REQUIRE)),cross-packages)
 	tests/run long $(TEST_ARGS)
 
 test-all: test
 	@$(MAKE) --no-print-directory test-long
 
-kernels: lab-packages venv native
+kernels: lab-packages $(if $(findstring arm64,$(KICKWATCH_LAB_MACHINES)),arm64-packages) venv native
 	@.venv/bin/python tests/lab/matrix.py $(TEST_ARGS)
 
 bench: setup

@@ -108,6 +108,10 @@ def _unmet_guest() -> str:
     return f"no {' and no '.join(missing)} on PATH: deploy/setup lab-packages" if missing else ""
 
 
+def _unmet_cross() -> str:
+    return "" if shutil.which("aarch64-linux-gnu-gcc") else "no aarch64-linux-gnu-gcc: deploy/setup cross-packages"
+
+
 def _unmet_browser() -> str:
     return "" if shutil.which("chromium") else "no chromium on PATH: make test-packages"
 
@@ -128,6 +132,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "guest": _unmet_guest,
     "browser": _unmet_browser,
     "userland": _unmet_userland,
+    "cross": _unmet_cross,
 }
 
 

@@ -1,0 +1,78 @@
+"""`make native ARCH=arm64`: programs and BPF objects of that machine, beside this machine's, which stay as they are."""
+
+import hashlib
+import platform
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from elf import functions, sections
+from kickwatch.observe.bpf import PROBES
+
+ROOT = Path(__file__).parents[3]
+HERE = ROOT / "daemon" / "kickwatch"
+THERE = ROOT / "build" / "arm64" / "kickwatch"
+EM_X86_64, EM_AARCH64, EM_BPF = 62, 183, 247
+# Where struct pt_regs has the first five arguments of a function, in bytes (asm/ptrace.h).
+ARGUMENTS = {"x86_64": (112, 104, 96, 88, 72), "aarch64": (0, 8, 16, 24, 32)}
+_MOVE, _LOAD_64, _CALL = 0xBF, 0x79, 0x85
+_WRITES = frozenset({0x00, 0x01, 0x04, 0x07})  # classes LD, LDX, ALU, ALU64 write their first register
+
+
+def machine(path: Path) -> int:
+    """e_machine of an ELF file."""
+    (found,) = struct.unpack_from("<H", path.read_bytes(), 0x12)
+    return int(found)
+
+
+def read_from_context(code: bytes) -> Iterator[int]:
+    """Offsets of the 64-bit words that a program reads from its context, which is in r1 at its start."""
+    context = {1}
+    for opcode, registers, offset, _immediate in struct.iter_unpack("<BBhi", code):
+        target, source = registers & 0xF, registers >> 4
+        if opcode == _LOAD_64 and source in context:
+            yield offset
+        if opcode == _MOVE and source in context:
+            context.add(target)
+        elif opcode == _CALL:
+            context -= {1, 2, 3, 4, 5}
+        elif opcode & 0x07 in _WRITES:
+            context.discard(target)
+
+
+def arguments_read(objects: Path) -> set[int]:
+    """What the kprobes of all objects in a directory read of the registers."""
+    probes = [one for path in objects.glob("*.bpf.o") for one in functions(path) if one[0].startswith("kprobe")]
+    assert len(probes) >= 7
+    return {offset for _section, _name, code in probes for offset in read_from_context(code)}
+
+
+def digests(tree: Path) -> dict[str, str]:
+    built = [*tree.rglob("native/bin/*"), *tree.rglob("*.bpf.o")]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in built}
+
+
+def test_the_probes_of_this_machine_read_this_machines_registers() -> None:
+    wanted = ARGUMENTS[platform.machine()]
+    assert {wanted[0], wanted[1]} <= arguments_read(PROBES) <= set(wanted)
+
+
+@pytest.mark.long
+@pytest.mark.cross
+def test_a_cross_build_is_of_the_other_machine_and_leaves_this_machines_files_alone() -> None:
+    """It failed with "incomplete definition of type 'struct user_pt_regs'": the headers were this machine's."""
+    before = digests(HERE)
+    subprocess.run(["make", "-B", "-C", ROOT, "native", "ARCH=arm64"], check=True, capture_output=True, timeout=300)
+    assert digests(HERE) == before
+    programs = sorted((THERE / "native/bin").iterdir())
+    assert [path.name for path in programs] == ["kw-helper", "workload"]
+    assert {machine(path) for path in programs} == {EM_AARCH64}
+    assert not {".interp", ".dynamic"} & {name for path in programs for name, _ in sections(path)}  # static
+    objects = sorted((THERE / "observe/probes").glob("*.bpf.o"))
+    assert [path.name for path in objects] == sorted(path.name for path in PROBES.glob("*.bpf.o"))
+    assert {machine(path) for path in objects} == {EM_BPF}
+    wanted = ARGUMENTS["aarch64"]
+    assert {wanted[0], wanted[1]} <= arguments_read(THERE / "observe/probes") <= set(wanted)
