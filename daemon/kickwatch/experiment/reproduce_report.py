@@ -14,7 +14,7 @@ from kickwatch.observe.interrupts import InterruptSample, IpiKind, Reset, rise
 UNPATCHED_FROM = 0.5  # per loop: a tenth of the fault, fifty times the published figure with the patch
 MEMORY_SHARE = 0.10
 NOISE_SIGMAS = 3.0
-_WAKEUPS = "no probe attributed them, and the counters alone prove nothing: function call interrupts include remote wakeups here"
+_WAKEUPS = "no probe attributes, and the function call interrupts that the counters show include remote wakeups here"
 _FATES = {
     "noop": "accepted and ignored by this kernel (since 6.1.y and 6.6)",
     "absent": "absent (as on cgroup v2)",
