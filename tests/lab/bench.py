@@ -19,6 +19,7 @@ _DEFAULT = (
 )
 # Not part of the matrix: Docker Engines of other releases on this node, and the README's commands in a guest.
 OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py"}
+KICK = "kick_all_cpus_sync"
 # Where matrix.py tells the tests which disk it has built.
 DISK_OF = {Architecture.AMD64: "KICKWATCH_LAB_DISK", Architecture.ARM64: "KICKWATCH_LAB_DISK_ARM64"}
 ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
@@ -50,6 +51,16 @@ class Bench:
     def containers(self) -> int:
         """Number of containers of a healthy run."""
         return int(os.environ.get("KICKWATCH_LAB_CONTAINERS", "23"))
+
+    @property
+    def arm64(self) -> bool:
+        """Whether static keys and BPF programs kick all CPUs, and remote wakeups are function call interrupts."""
+        return self.guest.machine.boot.kernel.architecture is Architecture.ARM64
+
+    @property
+    def patching(self) -> str:
+        """The reason of the requests that a static key makes."""
+        return KICK if self.arm64 else "do_sync_core"
 
     @property
     def ipi_rung(self) -> str:

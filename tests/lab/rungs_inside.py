@@ -43,6 +43,9 @@ BARRIERS, SINGLES = 499, 211
 MEMCGS = max(1, int(400 * SHARE))
 READERS, READS = 4, 120
 SAMPLES = 21
+ARM64 = os.uname().machine == "aarch64"
+PATCHING = "kick_all_cpus_sync" if ARM64 else "do_sync_core"  # what a static key sends
+REASONS = {"static keys": PATCHING, "membarriers": "ipi_mb", "shootdowns": "flush_tlb_func"}
 SHOT = max(1, int(20 * SHARE))  # shootdowns at least
 # One thread computes on CPU 1 without the interpreter's lock; the other frees pages on CPU 0: a shootdown each.
 SHOOTDOWNS = f"""
@@ -139,12 +142,16 @@ async def agree() -> dict[str, Any]:
             "static keys": lambda: asyncio.to_thread(flip_static_keys),
             "membarriers": make_barriers,
             "memcgs": lambda: asyncio.to_thread(make_memcgs),
-            "shootdowns": lambda: asyncio.to_thread(subprocess.run, [sys.executable, "-c", SHOOTDOWNS], check=True),
         }
+        if not ARM64:  # which needs no IPI for a shootdown
+            shoot = [sys.executable, "-c", SHOOTDOWNS]
+            steps["shootdowns"] = lambda: asyncio.to_thread(subprocess.run, shoot, check=True)
         result: dict[str, Any] = {
             "places": observers[0].places,
             "cpus_online": online,
             "isolated": isolated,
+            "of": {"static keys": PATCHING, "membarriers": "ipi_mb"}
+            | ({} if ARM64 else {"shootdowns": "flush_tlb_func"}),
             "verified": verified(observers[0]),
             "made": {  # minimum: a toggle makes several calls
                 "static keys": TOGGLES,
@@ -215,7 +222,7 @@ async def scale() -> dict[str, Any]:
             found = cells(observatory.requests, before, after)
             all_of_them = sum(cell["requests"] for cell in found.values())
             by_cpu = by_target(before, after, observatory.requests.last_online)
-            result["cpus"][observatory.cpus_online] = found["do_sync_core"] | {"all": all_of_them, "by_cpu": by_cpu}
+            result["cpus"][observatory.cpus_online] = found[PATCHING] | {"all": all_of_them, "by_cpu": by_cpu}
         return result
     finally:
         await asyncio.to_thread(last.write_text, "1")

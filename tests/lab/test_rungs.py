@@ -8,8 +8,9 @@ from bench import Bench
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 WITHIN = 0.02
-# The reasons whose calls the test makes. Other processes in the guest make further calls.
-MADE = {"static keys": "do_sync_core", "membarriers": "ipi_mb", "shootdowns": "flush_tlb_func"}
+# What the test makes. Its reasons are in `of`. Other processes in the guest make further calls.
+MADE = ("static keys", "membarriers", "shootdowns")
+STEPS = (*MADE, "memcgs")
 MANY_CPUS = 32  # are slow in a guest, whose CPUs share a thread
 
 
@@ -33,8 +34,14 @@ def test_programs_stay_below_old_verifiers_limit(both_rungs: dict[str, Any]) -> 
     assert all(0 < steps < 131072 for steps in both_rungs["verified"].values())
 
 
-@pytest.mark.parametrize("step", ["static keys", "membarriers", "memcgs", "shootdowns"])
+def _made(both_rungs: dict[str, Any], step: str) -> None:
+    if step not in both_rungs:
+        pytest.skip(f"feature: this architecture sends no request for {step}")
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_calls_and_broadcasts_agree_within_2_percent(both_rungs: dict[str, Any], step: str) -> None:
+    _made(both_rungs, step)
     csd, kprobe = (both_rungs[step][rung]["cells"] for rung in ("csd", "kprobe"))
     for reason in csd.keys() | kprobe.keys():
         for figure in ("calls", "broadcasts"):
@@ -46,24 +53,25 @@ def test_calls_and_broadcasts_agree_within_2_percent(both_rungs: dict[str, Any],
             assert agree(first, second) or merged, message
 
 
-@pytest.mark.parametrize(("step", "reason"), MADE.items())
-def test_calls_made_by_the_test_are_seen_by_both(both_rungs: dict[str, Any], step: str, reason: str) -> None:
+@pytest.mark.parametrize("step", MADE)
+def test_calls_made_by_the_test_are_seen_by_both(both_rungs: dict[str, Any], step: str) -> None:
+    _made(both_rungs, step)
     for rung in ("csd", "kprobe"):
-        assert both_rungs[step][rung]["cells"][reason]["calls"] >= both_rungs["made"][step]
+        assert both_rungs[step][rung]["cells"][both_rungs["of"][step]]["calls"] >= both_rungs["made"][step]
         assert both_rungs[step][rung]["health"] == [0, 0, 0, 0]
 
 
 def test_origin_and_path_are_the_same(both_rungs: dict[str, Any]) -> None:
     """Stacks of kprobes begin in another function than a tracepoint's, but give the same origin and path."""
+    patching = both_rungs["of"]["static keys"]
     for step in ("static keys", "memcgs"):
-        csd, kprobe = (
-            both_rungs[step][rung]["cells"].get("do_sync_core", {}).get("by", {}) for rung in ("csd", "kprobe")
-        )
+        csd, kprobe = (both_rungs[step][rung]["cells"].get(patching, {}).get("by", {}) for rung in ("csd", "kprobe"))
         assert csd == kprobe
 
 
-@pytest.mark.parametrize("step", ["static keys", "membarriers", "memcgs", "shootdowns"])
+@pytest.mark.parametrize("step", STEPS)
 def test_requests_by_target_sum_up_to_all_requests_exactly_on_both_rungs(both_rungs: dict[str, Any], step: str) -> None:
+    _made(both_rungs, step)
     for rung in ("csd", "kprobe"):
         found = both_rungs[step][rung]
         assert found["unplaced"] == 0
@@ -73,11 +81,11 @@ def test_requests_by_target_sum_up_to_all_requests_exactly_on_both_rungs(both_ru
 
 
 def test_both_rungs_count_the_same_requests_to_isolated_cpus(both_rungs: dict[str, Any]) -> None:
-    for step, reason in MADE.items():
+    for step, reason in both_rungs["of"].items():
         csd, kprobe = (both_rungs[step][rung]["cells"][reason] for rung in ("csd", "kprobe"))
         assert agree(csd["isolated"], kprobe["isolated"]), (step, csd, kprobe)
         assert csd["isolated_cpus"] == kprobe["isolated_cpus"]
-    broadcast = both_rungs["static keys"]["csd"]["cells"]["do_sync_core"]
+    broadcast = both_rungs["static keys"]["csd"]["cells"][both_rungs["of"]["static keys"]]
     assert broadcast["isolated_cpus"] == both_rungs["isolated"]
 
 
@@ -90,7 +98,7 @@ def test_single_requests_are_counted_by_both(both_rungs: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("rung", ["best", "kprobe"])
 def test_broadcasts_are_recognised_with_a_cpu_offline(bench: Bench, rung: str) -> None:
-    """do_sync_core goes to every other online CPU; the probe knows the number of online CPUs."""
+    """A static key goes to every other online CPU; the probe knows the number of online CPUs."""
     environment = {} if rung == "best" else {"KICKWATCH_RUNG_IPIS": rung}
     cpus = bench.guest.machine.cpus
     share = "0.02" if cpus > MANY_CPUS else "0.2"
