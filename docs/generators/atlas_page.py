@@ -12,8 +12,8 @@ What one healthy container costs the CPUs on each kernel, cgroup version and run
 removal, above the time without a container. `make kernels` measures the machines in QEMU
 ([laboratory](../laboratory.md)); the others are single runs of `kickwatch trial --json`. Compare machines of the same
 kind with one another: in QEMU without KVM all CPUs of a guest share one thread, and a busy machine sends fewer requests
-than an idle one, since a CPU that runs anyway needs no interrupt to wake it up. Only x86-64 was measured; for arm64
-nothing is known yet.
+than an idle one, since a CPU that runs anyway needs no interrupt to wake it up. arm64 has no row of TLB shootdowns, and
+each remote wakeup there is a function call interrupt: its CAL does not compare with that of x86-64.
 
 `tests/lab/atlas.py FILE...` puts what `make kernels` (build/lab/*.json) or `kickwatch trial --json` measured into
 docs/atlas.json, from which this page is made.
@@ -31,14 +31,17 @@ Sweeps per container: requests divided by the number of other CPUs. The rate wit
 noise can make a figure negative. A blank is a reason that did not occur. For the machines of the second table only
 these two reasons were recorded; the others are {unknown}. [Reasons](reasons.md) explains each.
 """
-_PROGRAMS = """## What BPF programs cost before 5.18
+_PROGRAMS = """## What BPF programs cost before 5.18, and on arm64
 
-On 5.10 each BPF program that is loaded and freed makes about 4 broadcasts: two by `set_memory_ro`, one by
+On x86-64 5.10 each BPF program that is loaded and freed makes about 4 broadcasts: two by `set_memory_ro`, one by
 `set_memory_x`, one when it is freed; occasionally one fewer, if nothing is left to purge. On cgroup v2 runc loads 4
 programs for each container and crun 2; on v1 both load 1. If nothing holds `cgroup_bpf_enabled_key`, the device
 program of each container also switches it on and off, with 3 `do_sync_core` each time; it stays on as long as a
 unit has `IPAddressDeny=` or `DeviceAllow=` (Debian's journald, udevd and logind). Since programs are packed (x86,
-5.18), loading one broadcasts nothing.
+5.18), loading one broadcasts nothing on x86-64.
+
+On arm64 each program kicks all CPUs (`kick_all_cpus_sync`) to this day: on 5.10 and 6.1 once when it is loaded, on 6.12
+twice when it is loaded and once when it is freed, on 7.2 once each.
 """
 _OBSERVED = """## How it was measured
 

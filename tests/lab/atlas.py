@@ -35,7 +35,13 @@ def main(files: list[Path], where: str, atlas: Path) -> None:
 def name_of(trial: dict[str, Any]) -> str:
     """`6.18-v1-2cpu-runc`: kernel series, cgroup version, CPUs, runtime."""
     series = ".".join(trial["kernel"].split(".")[:2])
-    return f"{series}-{trial['cgroup']}-{trial['cpus_online']}cpu-{trial['engine'].removeprefix(_NO_ENGINE).split()[0]}"
+    runtime = trial["engine"].removeprefix(_NO_ENGINE).split()[0]
+    words = (series, trial["cgroup"], f"{trial['cpus_online']}cpu", *(("arm64",) if _on_arm64(trial) else ()), runtime)
+    return "-".join(words)
+
+
+def _on_arm64(trial: dict[str, Any]) -> bool:
+    return str(trial["kernel"]).endswith("-arm64")
 
 
 def machine_of(name: str, where: str, trial: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def machine_of(name: str, where: str, trial: dict[str, Any], found: dict[str, An
         "machine": name,
         "where": where,
         "kernel": _release(trial["kernel"]),
-        "architecture": "x86-64",
+        "architecture": "arm64" if _on_arm64(trial) else "x86-64",
         "cpus": trial["cpus_online"],
         "cgroup": trial["cgroup"],
         "runtime": engine.removeprefix(_NO_ENGINE),
@@ -92,7 +98,7 @@ def _sweeps(trial: dict[str, Any]) -> dict[str, float]:
 
 def _release(release: str) -> str:
     """The release as its distribution or mainline names it, without the suffix of somebody's own build."""
-    known = re.match(r"[\d.]+(-\d+-amd64|\+deb\d+-amd64)?", release)
+    known = re.match(r"[\d.]+((-\d+|\+deb\d+)-a(md|rm)64)?", release)
     return known[0].rstrip(".") if known else release
 
 
