@@ -27,6 +27,7 @@ class ObserverCounters(Collector):
         """All at zero."""
         self._lock = Lock()  # a scrape is formatted in a thread, while the event loop goes on
         self._interrupts: Rising[str] = Rising(KINDS, sources_return=True)
+        self._uncounted = frozenset[str]()  # kinds that /proc/interrupts has no row of
         self._begun = False
         self._requests: Rising[str] = Rising(REQUEST_REASONS)
         self._waits: Rising[int] = Rising(_BUCKETS)
@@ -54,6 +55,8 @@ class ObserverCounters(Collector):
 
     def _take_interrupts(self, live: Live) -> None:
         """Count from the first reading on: the count since boot would be a jump."""
+        if live.interrupts:
+            self._uncounted = (self._uncounted if self._begun else frozenset(KINDS)) - live.interrupts.keys()
         if self._begun:
             self._interrupts.feed(live.interrupts)
         else:
@@ -76,9 +79,10 @@ class ObserverCounters(Collector):
                     "kickwatch_interrupts",
                     "Inter-processor interrupts received by all CPUs together since the first scrape, from"
                     " /proc/interrupts: CAL function calls (on x86 including TLB), TLB shootdowns, RES reschedules."
-                    " Always 0 if the architecture does not count them (TLB on arm64).",
+                    " A kind that the architecture does not count has no series (TLB on arm64).",
                     "kind",
                     self._interrupts,
+                    self._uncounted,
                 ),
                 _counter(
                     "kickwatch_csd_requests",
@@ -204,10 +208,13 @@ class Children(Collector):
         ]
 
 
-def _counter(name: str, documentation: str, label: str, rising: Rising[str]) -> Metric:
+def _counter(
+    name: str, documentation: str, label: str, rising: Rising[str], unknown: frozenset[str] = frozenset()
+) -> Metric:
     family = CounterMetricFamily(name, documentation, labels=[label])
     for word, total in rising.totals.items():
-        family.add_metric([word], total)
+        if word not in unknown:
+            family.add_metric([word], total)
     return family
 
 
