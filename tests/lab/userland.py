@@ -171,10 +171,11 @@ def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None
 def build_wheel(into: Path, architecture: Architecture = Architecture.AMD64) -> Path:
     """This tree's wheel, as `make wheel` builds it; for another machine with the files of a cross-build in it."""
     make = ["make", "--no-print-directory", "-C", ROOT]
-    run([*make, "wheel", f"WHEEL_DIR={into}"])
+    of = [] if architecture is Architecture.AMD64 else [f"ARCH={architecture}"]
+    run([*make, "native"])
+    run([*make, "wheel", f"WHEEL_DIR={into}", *of])
     (wheel,) = into.glob("kickwatch-*.whl")
-    if architecture is not Architecture.AMD64:
-        run([*make, "native", f"ARCH={architecture}"])
+    if of and wheel.name.endswith("-any.whl"):  # a build without a tag of its own takes this machine's files
         _put_into(wheel, ROOT / "build" / architecture)
     return wheel
 
