@@ -8,8 +8,8 @@ from kickwatch.detect.single import one_shot
 from kickwatch.model import Cell, Origin, Path, Trial, Verdict
 from watching import PACE, changes, serial, watched
 
-# Broadcasts for BPF programs per container on healthy kernels of arm64, which kick all CPUs for each program to this day:
-# crun loads two, runc four, and with the systemd cgroup driver systemd more (42 where the containers are in system.slice).
+# Broadcasts for BPF programs per container on healthy kernels of arm64, which kick all CPUs for each to this day: crun
+# loads two, runc four, and with the systemd cgroup driver systemd more (42 where the containers are in system.slice).
 ON_ARM64 = {
     "5.10 crun": 2,
     "6.1 crun": 2,
