@@ -94,7 +94,7 @@ $(BUILT_PROBES)/%.bpf.o: $(PROBES)/%.bpf.c $(wildcard $(PROBES)/*.h) Makefile
 		clang $(BPF_CFLAGS) -I/usr/include/$$multiarch -I/usr/$$multiarch/include -c $< -o $@.new
 	@mv -f $@.new $@
 
-$(filter %_noread.bpf.o,$(PROBE_OBJECTS)): %_noread.bpf.o: %.bpf.c
+$(filter %_noread.bpf.o,$(PROBE_OBJECTS)): $(BUILT_PROBES)/%_noread.bpf.o: $(PROBES)/%.bpf.c
 
 engine: venv
 	@deploy/setup engine
