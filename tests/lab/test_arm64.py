@@ -41,14 +41,14 @@ def test_the_daemon_alarms_at_a_fault_and_ends_the_alarm_when_it_is_gone(arm: Be
     fault_module.switch(arm.guest, kick=1)
     done = arm.guest.shell(
         f"""{start(60, "workload.containers_per_trial=12")}
-        until_log() {{ for second in $(seq 600); do
+        until_log() {{ for second in $(seq 900); do
             grep -q "$1" /run/watch.log && return; systemctl --quiet is-active watch || return; sleep 1; done; }}
         until_log broadcast_detected
         echo 0 >/sys/module/{fault_module.NAME}/parameters/kick
         until_log broadcast_ended
         systemctl stop watch; cat /run/watch.log""",
         check=False,
-        timeout_s=1500,
+        timeout_s=2100,
     )
     fault_module.switch(arm.guest)
     log = records(done.output)

@@ -164,6 +164,10 @@ static noinline int kickfault_css_online(struct cgroup_subsys_state *css)
 #define REGISTERS_WANTED FTRACE_OPS_FL_SAVE_REGS
 #define ftrace_regs pt_regs
 #define set_instruction_pointer instruction_pointer_set
+/* arm64 until "ftrace: arm64: move from REGS to ARGS" (6.2): only all registers, and the setters do nothing. */
+#elif defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS) && !defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS)
+#define REGISTERS_WANTED FTRACE_OPS_FL_SAVE_REGS
+#define set_instruction_pointer(fregs, ip) instruction_pointer_set(ftrace_get_regs(fregs), ip)
 /* "ftrace: Rename ftrace_instruction_pointer_set() ..." (6.3) */
 #elif defined(ftrace_instruction_pointer_set)
 #define set_instruction_pointer ftrace_instruction_pointer_set
