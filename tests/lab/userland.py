@@ -4,7 +4,6 @@ Three artefacts, each cached under the digest of its inputs: the bare Debian (mm
 tree's wheel installed by `deploy/install`, and for each kernel a disk image of its modules and a small initramfs.
 """
 
-import base64
 import hashlib
 import json
 import lzma
@@ -12,8 +11,7 @@ import os
 import shutil
 import stat
 import sys
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,40 +167,11 @@ def disk_of(name: str, bare: Path, parts: list[str], fill: Callable[[Path], None
 
 
 def build_wheel(into: Path, architecture: Architecture = Architecture.AMD64) -> Path:
-    """This tree's wheel, as `make wheel` builds it; for another machine with the files of a cross-build in it."""
-    make = ["make", "--no-print-directory", "-C", ROOT]
+    """This tree's wheel, as `make wheel` builds it, for this machine or cross-built."""
     of = [] if architecture is Architecture.AMD64 else [f"ARCH={architecture}"]
-    run([*make, "native"])
-    run([*make, "wheel", f"WHEEL_DIR={into}", *of])
+    run(["make", "--no-print-directory", "-C", ROOT, "wheel", f"WHEEL_DIR={into}", *of])
     (wheel,) = into.glob("kickwatch-*.whl")
-    if of and wheel.name.endswith("-any.whl"):  # a build without a tag of its own takes this machine's files
-        _put_into(wheel, ROOT / "build" / architecture)
     return wheel
-
-
-def _put_into(wheel: Path, tree: Path) -> None:
-    """Replace files of a wheel by those of `tree`, which is laid out as the wheel is, and their lines in its RECORD."""
-    with zipfile.ZipFile(wheel) as archive:
-        members = {info: archive.read(info) for info in archive.infolist()}
-    ours = {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for info, content in members.items():
-            if info.filename.endswith(".dist-info/RECORD"):
-                lines = content.decode().splitlines()
-                archive.writestr(info, "".join(f"{_recorded(line, ours)}\n" for line in lines))
-            else:
-                archive.writestr(info, ours.get(info.filename, content))
-    if left_out := ours.keys() - {info.filename for info in members}:
-        raise LabError(f"{wheel} has no {', '.join(sorted(left_out))}")
-
-
-def _recorded(line: str, ours: Mapping[str, bytes]) -> str:
-    """A line of a RECORD (packaging.python.org, "Recording installed projects"), for our file if we replace it."""
-    content = ours.get(name := line.partition(",")[0])
-    if content is None:
-        return line
-    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-    return f"{name},sha256={digest},{len(content)}"
 
 
 def _install(tree: Path, wheel: Path, architecture: Architecture) -> None:
