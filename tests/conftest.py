@@ -1,9 +1,9 @@
 """What all tests share: needs that cannot be skipped where KICKWATCH_REQUIRE names them, and no blocking in the loop.
 
 A test marked `kernel`, `docker`, `systemd`, `prometheus`, `guest`, `browser`, `userland` or `cross` skips with the
-reason where the need is not met. Where KICKWATCH_REQUIRE=kernel,docker,... names the need, it fails instead, and so does
-any other skip of such a test; excepted is a skip whose reason begins with `feature:`, for what this kernel or engine
-lacks and no one can bring.
+reason where the need is not met. Where KICKWATCH_REQUIRE=kernel,docker,... names the need, it fails instead, and so
+does any other skip of such a test; excepted is a skip whose reason begins with `feature:`, for what this kernel or
+engine lacks and no one can bring.
 """
 
 import os
