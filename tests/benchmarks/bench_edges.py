@@ -93,7 +93,7 @@ async def node_ms() -> tuple[int, float, float]:
 def _fill(probe: BpfObject) -> None:
     """Cells of the first functions in the kernel's text, without stacks."""
     for number in range(CELLS):
-        key = CELL_KEY.pack(0xFFFFFFFF81000000 + number * 0x1000, -1, 1)
+        key = CELL_KEY.pack(0xFFFFFFFF81000000 + number * 0x1000, -1, 1, 0)
         probe.map("cells").put(key, CELL.pack(*range(1, 1 + CELL.size // 8)))
 
 

@@ -1,6 +1,8 @@
 """Waits for slab_mutex, made by four readers of /proc/slabinfo: counted, at the right address, with holders."""
 
 import asyncio
+import ctypes
+import errno
 import re
 import shutil
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,7 @@ from kickwatch.observe.contention import ContentionObserver, ContentionSample, W
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import HEALTHY
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.task_layout import learn_comm_offset
 from refused import refused
 from replay import Replay
 
@@ -210,6 +214,70 @@ def test_the_mutex_of_a_realtime_kernel_is_recognised_by_its_address(rig: Rig) -
     assert rig.read()[0].waits == 1
 
 
+def test_where_a_realtime_mutex_has_its_owner_is_learnt_from_a_task_that_got_it(rig: Rig) -> None:
+    """struct rt_mutex_base: wait_lock, waiters (a red-black tree), owner with the bit RT_MUTEX_HAS_WAITERS."""
+    mutex = (ctypes.c_uint64 * 16)()  # the kernel reads it from this process
+    rig.observer.slab_mutex, rig.observer.owner_offset = ctypes.addressof(mutex), None
+    rig.observer.comm_offset = learn_comm_offset()
+    rig.observer.configure()
+    rig.begin(ctypes.addressof(mutex), REALTIME)
+    waiting = rig.observer.probe.map("waiting").get(TID.pack(threading.get_native_id()))
+    assert waiting is not None
+    task = WAITING.unpack_from(waiting)[1]
+    mutex[0], mutex[1], mutex[2], mutex[3] = 1, 0xFFFFC900001, 0xFFFFC900002, task | 1
+    assert rig.observer.learn()
+    assert rig.observer.owner_offset is None, "not before the end of a wait"
+    rig.end(ctypes.addressof(mutex))
+    assert rig.observer.learn()
+    assert rig.observer.owner_offset == 24
+    rig.begin(ctypes.addressof(mutex), REALTIME)
+    rig.end(ctypes.addressof(mutex))
+    holders = {key[-16:].rstrip(b"\0").decode() for key in rig.observer.read().totals}
+    assert holders == {"", Path("/proc/thread-self/comm").read_text().strip()}
+
+
+def test_any_mutex_teaches_the_owner_s_place_and_is_then_ignored(rig: Rig) -> None:
+    """slab_mutex may be known from the start, and nobody waits for it."""
+    mutex = (ctypes.c_uint64 * 16)()
+    other = ctypes.addressof(mutex)
+    rig.observer.owner_offset = None
+    rig.observer.configure()
+    rig.begin(other, REALTIME)
+    waiting = rig.observer.probe.map("waiting").get(TID.pack(threading.get_native_id()))
+    assert waiting is not None
+    mutex[4] = WAITING.unpack_from(waiting)[1]
+    rig.end(other)
+    rig.begin(other, REALTIME)
+    rig.end(other)
+    assert rig.observer.learn() == LOCK
+    assert rig.observer.owner_offset == 32
+    totals, sample = rig.read()
+    assert (totals.waits, sample.health) == (0, HEALTHY)
+    assert list(rig.observer.probe.map("waiting").keys()) == []
+
+
+def test_a_wait_that_was_given_up_teaches_nothing(rig: Rig) -> None:
+    mutex = (ctypes.c_uint64 * 16)()
+    rig.observer.slab_mutex, rig.observer.owner_offset = ctypes.addressof(mutex), None
+    rig.observer.configure()
+    rig.begin(ctypes.addressof(mutex), REALTIME)
+    waiting = rig.observer.probe.map("waiting").get(TID.pack(threading.get_native_id()))
+    assert waiting is not None
+    mutex[2] = WAITING.unpack_from(waiting)[1]
+    rig.replay.run("contention_end", ctypes.addressof(mutex), (1 << 64) - errno.EINTR)
+    rig.observer.learn()
+    assert rig.observer.owner_offset is None
+
+
+@pytest.mark.parametrize(("flags", "waits"), [(8, 1), (8 | 2, 0), (8 | 4, 0), (32, 1), (1, 0)])
+def test_while_the_mutex_is_unknown_a_realtime_one_is_recorded_too(rig: Rig, flags: int, waits: int) -> None:
+    """LCB_F_RT alone; with LCB_F_READ or LCB_F_WRITE it is a reader-writer lock."""
+    wait_for_others(rig, 0)
+    rig.begin(flags=flags)
+    rig.end()
+    assert rig.read()[0].waits == waits
+
+
 def wait_for_others(rig: Rig, waits: int) -> None:
     rig.observer.slab_mutex = 0
     rig.observer.configure()
@@ -226,12 +294,12 @@ def test_waits_for_other_mutexes_are_deleted_once_the_mutex_is_known(rig: Rig, m
     rig.begin(lock=OTHER_LOCK)  # it never ends: the probe ignores this lock from now on
     waits, stacks = rig.observer.probe.map("waits"), rig.observer.probe.map("stacks")
     for lock in range(7):
-        waits.put(struct.pack("=QiI16s", 0x10000 + lock, -17, 0, b"cat"), struct.pack("=QQQ", 1, 1, 1))
+        waits.put(struct.pack("=Q8xiI16s", 0x10000 + lock, -17, 0, b"cat"), struct.pack("=QQQ", 1, 1, 1))
     monkeypatch.setattr(contention, "is_slab_mutex_stack", bool)  # the only wait with a stack
     assert rig.observer.learn() == LOCK
     (key,) = rig.read()[1].totals
     assert struct.unpack_from("=Q", key) == (LOCK,)
-    assert list(stacks.keys()) == [key[8:12]]
+    assert list(stacks.keys()) == [key[16:20]]
     assert list(rig.observer.probe.map("waiting").keys()) == []
     rig.begin(lock=OTHER_LOCK)
     rig.end(lock=OTHER_LOCK)

@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 
+from kickwatch.model import WindowKind
+from kickwatch.native.driver import Answer, Helper
+from kickwatch.observe import control as control_module
 from kickwatch.observe import requests
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.control import BARRIERS, SINGLES, control_cpus, positive_control
 from kickwatch.observe.observatory import Observatory
+from membarrier_storm import membarrier_storm
 from needs import ipi_rung
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
@@ -21,6 +25,33 @@ async def test_it_passes_20_times_of_20(observatory: Observatory) -> None:
         assert control.singles is not None
         assert control.calls.expected_high <= BARRIERS
         assert control.singles.expected_high <= SINGLES
+
+
+class BesideAnother(Helper):
+    """Another process makes the same requests between the same two samples."""
+
+    async def ask(self, command: str, deadline_s: float) -> Answer:
+        cpus = ",".join(map(str, control_cpus()))
+        async with Helper(["barriers", "31", "11", cpus]) as other:
+            await other.ask(command, deadline_s)
+        return await super().ask(command, deadline_s)
+
+
+async def test_it_passes_beside_processes_that_call_membarrier_all_the_time(
+    observatory: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the sender distinguishes their requests from ours."""
+    monkeypatch.setattr(control_module, "Helper", BesideAnother)
+    with membarrier_storm(control_cpus()):
+        before = await observatory.sample()
+        control = await positive_control(observatory)
+        after = await observatory.sample()
+    assert control.passed, control
+    assert control.calls is not None
+    window = observatory.window(WindowKind.CONTROL, before, after)
+    sent = {cell.func: cell for cell in window.cells}
+    assert sent["ipi_mb"].calls >= control.calls.seen + 31
+    assert sent["ipi_rseq"].requests > SINGLES
 
 
 async def test_it_fails_if_the_probe_was_detached(observatory: Observatory) -> None:

@@ -8,6 +8,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -131,6 +132,24 @@ def test_another_function_starts_a_new_call(rig: Rig) -> None:
 def test_another_call_site_starts_a_new_call(rig: Rig) -> None:
     requests = call([0, 1]) + call([2, 3], callsite=OTHER_MANY)
     assert rig.run(requests, 4).totals == {SYNC: Totals(4, 2, 0)}
+
+
+def test_a_call_of_the_control_does_not_continue_another_task_s_call(rig: Rig) -> None:
+    """Other processes call membarrier at the same time: a barrier for lower CPUs may come just before ours."""
+    comm = Path("/proc/thread-self/comm")
+    ours, own_name = "kwctl-012345678", comm.read_text()
+    rig.observer.cpus_online = 16
+    before = rig.observer.read()
+    with rig.observer.controlled(ours):
+        for name, targets in (("storm", [0, 1]), (ours, [4, 5]), ("storm", [6]), (ours, [7])):
+            comm.write_text(name)
+            for target in targets:
+                rig.replay.run("csd_queue_cpu", target, MANY, BARRIER, CSD)
+    comm.write_text(own_name)
+    rig.replay.run("csd_queue_cpu", 9, MANY, BARRIER, CSD)
+    after = rig.observer.read()
+    assert rig.observer.sent_by_control(before, after) == {"ipi_mb": Totals(3, 2, 0)}
+    assert rise(before, after)[BARRIER][:2] == (7, 5)
 
 
 def test_single_requests_are_never_grouped_even_if_their_targets_rise(rig: Rig) -> None:

@@ -26,19 +26,31 @@ class Architecture(StrEnum):
 
 
 class Suite(StrEnum):
-    """The Debian release of a kernel, oldest first: 5.10, 6.1, 6.12, and the newest kernel."""
+    """The Debian release of a kernel, oldest first: 5.10, 6.1, 6.12, and the newest kernel; `-rt` with PREEMPT_RT."""
 
     BULLSEYE = "bullseye"
     BOOKWORM = "bookworm"
     TRIXIE = "trixie"
     SID = "sid"
+    BOOKWORM_RT = "bookworm-rt"
+    TRIXIE_RT = "trixie-rt"
+
+    @property
+    def base(self) -> str:
+        """The suite's name in the archive."""
+        return self.value.removesuffix("-rt")
+
+    @property
+    def flavour(self) -> str:
+        """What the names of its kernels have before the architecture."""
+        return "rt-" if self.value.endswith("-rt") else ""
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Lines of a sources.list: the suite, and its security updates if it has any."""
-        parts = [("debian", self.value)]
+        parts = [("debian", self.base)]
         if self is not Suite.SID:
-            parts.append(("debian-security", f"{self.value}-security"))
+            parts.append(("debian-security", f"{self.base}-security"))
         return tuple(f"deb [signed-by={_KEYRING}] {MIRROR}/{archive} {suite} main" for archive, suite in parts)
 
 
@@ -72,8 +84,8 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """Its major and minor number: 6.12."""
-        return ".".join(self.release.split(".")[:2])
+        """Its major and minor number: 6.12, or 6.12-rt."""
+        return ".".join(self.release.split(".")[:2]) + f"-{self.suite.flavour}".rstrip("-")
 
 
 # Signed lists are valid for a week; on a machine with a wrong clock they must be accepted.
@@ -106,11 +118,11 @@ class Archive:
     def newest(self) -> Kernel:
         """The newest kernel of the suite; it need not be unpacked yet. Raises LabError."""
         self._update()
-        meta = f"linux-image-{self.architecture}"
-        shown = self._apt("apt-cache", "show", "--no-all-versions", meta)
-        found = re.search(rf"^Depends:.*?linux-image-(\S+-{self.architecture}) \(= (\S+)\)", shown, re.MULTILINE)
+        kind = f"{self.suite.flavour}{self.architecture}"
+        shown = self._apt("apt-cache", "show", "--no-all-versions", f"linux-image-{kind}")
+        found = re.search(rf"^Depends:.*?linux-image-(\S+-{kind}) \(= (\S+)\)", shown, re.MULTILINE)
         if found is None:
-            raise LabError(f"{meta} of {self.suite} names no kernel: {shown}")
+            raise LabError(f"linux-image-{kind} of {self.suite} names no kernel: {shown}")
         release, version = found.groups()
         return Kernel(self.suite, release, version, self._kernels / f"{release}_{version}", self.architecture)
 
@@ -199,7 +211,8 @@ def debootstrap(
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in left_out]
     command += [f"--aptopt={line}" for line in ('Acquire::Check-Valid-Until "false"', 'Acquire::Check-Date "false"')]
     try:
-        run([*command, suite, target, *suite.sources], timeout_s=1200 if architecture is Architecture.AMD64 else 3600)
+        timeout_s = 1200 if architecture is Architecture.AMD64 else 3600
+        run([*command, suite.base, target, *suite.sources], timeout_s=timeout_s)
     except (LabError, subprocess.TimeoutExpired):
         shutil.rmtree(target, ignore_errors=True)
         raise

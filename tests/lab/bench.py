@@ -24,6 +24,7 @@ KICK = "kick_all_cpus_sync"
 DISK_OF = {Architecture.AMD64: "KICKWATCH_LAB_DISK", Architecture.ARM64: "KICKWATCH_LAB_DISK_ARM64"}
 ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
+_STORM = ROOT / "tests/support/membarrier_storm.py"  # which that script imports
 _INSIDE, _PYTHON = "/opt/lab/rungs_inside.py", "/opt/kickwatch/bin/python"
 
 
@@ -72,6 +73,11 @@ class Bench:
         """The best rung for contention."""
         return "tracepoint" if self._traces("lock/contention_begin") else "kprobe"
 
+    @property
+    def realtime(self) -> bool:
+        """PREEMPT_RT: its mutexes are rt_mutexes, and there is no __mutex_lock to probe."""
+        return self.guest.machine.boot.kernel.has("CONFIG_PREEMPT_RT=y")
+
     def _traces(self, event: str) -> bool:
         return self.guest.shell(f"test -e /sys/kernel/tracing/events/{event}", check=False).status == 0
 
@@ -103,6 +109,7 @@ class Bench:
     def inside(self, task: str, *arguments: str, **environment: str) -> dict[str, Any]:
         """Run `rungs_inside.py TASK` with the Python of the installed kickwatch; return and store its result."""
         self.guest.write(_INSIDE, Path(__file__).with_name("rungs_inside.py").read_bytes())
+        self.guest.write(f"/opt/lab/{_STORM.name}", _STORM.read_bytes())
         done = self.guest.run(_PYTHON, _INSIDE, task, *arguments, check=False, timeout_s=_TRIAL_S, **environment)
         lines = [line.removeprefix("RUNGS ") for line in done.output.splitlines() if line.startswith("RUNGS ")]
         assert lines, f"{task}: exit status {done.status}: {done.errors[-3000:]}"

@@ -1,7 +1,7 @@
 """Runs in a guest: arms both rungs of the IPI ladder, makes real events, and prints what each rung counted as JSON.
 
-Run as root with kickwatch's Python: `rungs_inside.py` with `agree`, `control`, `scale` or `waits`, and a fraction of
-the work. The result is the line that begins with `RUNGS `, because a console may print other lines.
+Run as root with kickwatch's Python: `rungs_inside.py` with a task (see `main`) and a fraction of the work. The result
+is the line that begins with `RUNGS `, because a console may print other lines.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
@@ -24,17 +25,21 @@ from kickwatch.experiment.capabilities import examine
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
 from kickwatch.node.isolation import isolated_cpus
+from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.bpf_calls import KERNEL
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
+from kickwatch.observe.layouts import CELL_KEY
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.readings import INDEX
 from kickwatch.observe.request_cells import by_target
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
 from kickwatch.observe.task_layout import learn_comm_offset
+from membarrier_storm import membarrier_storm
 
 TRACEFS = Path("/sys/kernel/tracing")
 SHARE = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0  # fraction of the work; many CPUs are slow in a guest
@@ -128,6 +133,78 @@ async def waits() -> dict[str, Any]:
     finally:
         for observer in observers:
             observer.close()
+
+
+async def by_address() -> dict[str, Any]:
+    """Kprobes attached by address alone, as where the kernel refuses a name: what they count, and callers in stacks."""
+    attach = BpfObject.attach_kprobe
+
+    def without_name(probe: BpfObject, program: str, _function: str, address: int, **options: bool) -> None:
+        attach(probe, program, "no.such.function", address, **options)
+
+    with patch.object(BpfObject, "attach_kprobe", without_name):
+        observatory = await Observatory.open()
+    try:
+        requests, contention = observatory.requests, observatory.contention
+        assert isinstance(requests, KprobeObserver), observatory.losses
+        before = await observatory.sample()
+        outcome = await positive_control(observatory)
+        await asyncio.to_thread(flip_static_keys)
+        read = f"for i in $(seq {READS}); do cat /proc/slabinfo; done >/dev/null"
+        readers = [await asyncio.create_subprocess_exec("sh", "-c", read) for _ in range(READERS)]
+        for reader in readers:
+            await reader.wait()
+        await observatory.between_windows()
+        after = await observatory.sample()
+        waits = contention.waits(before.contention, after.contention) if contention is not None else ()
+        return {
+            "places": [requests.places, contention.places if contention is not None else ""],
+            "passed": outcome.passed,
+            "detail": outcome.detail,
+            "cells": cells(requests, before.requests, after.requests),
+            "waits": sum(wait.waits for wait in waits),
+            "waiters": sorted({wait.waiter for wait in waits}),
+            "stack": waits[0].stack[:6] if waits else (),
+            "callers": callers(requests, after.requests),
+            "patching": PATCHING,
+        }
+    finally:
+        observatory.close()
+
+
+async def storm() -> dict[str, Any]:
+    """The control on two CPUs beside a process that calls membarrier on the others all the time."""
+    observatory = await Observatory.open()
+    first, second, *others = control_cpus()
+    try:
+        with membarrier_storm(others):
+            before = await observatory.sample()
+            outcome = await positive_control(observatory, (first, second))
+            after = await observatory.sample()
+        assert observatory.requests is not None
+        barriers = cells(observatory.requests, before.requests, after.requests)["ipi_mb"]["calls"]
+        ours = outcome.calls.seen if outcome.calls is not None else 0
+        return {"passed": outcome.passed, "detail": outcome.detail, "others": barriers - ours}
+    finally:
+        observatory.close()
+
+
+def callers(observer: KprobeObserver, sample: Any) -> dict[str, Any]:
+    """Of the stacks in a sample: how many have their caller unaided, and those that do not show it as second frame."""
+    found = {"stacks": 0, "unaided": 0}
+    wrong = []
+    for key in sample.totals:
+        func, stack_id, _, caller = CELL_KEY.packed.unpack(key)
+        value = observer.probe.map("stacks").get(INDEX.pack(stack_id)) if caller and stack_id >= 0 else None
+        if value is None:
+            continue
+        addresses = memoryview(value).cast("Q").tolist()
+        shown = observer.names.name(key, observer.symbols).stack
+        found["stacks"] += 1
+        found["unaided"] += addresses[1] == caller
+        if shown[1] != observer.symbols.resolve(caller) or shown[1] == shown[2]:
+            wrong.append([observer.symbols.resolve(func), shown[:4], observer.symbols.resolve(caller)])
+    return found | {"wrong": wrong}
 
 
 async def agree() -> dict[str, Any]:
@@ -253,6 +330,7 @@ async def control() -> dict[str, Any]:
             "detail": outcome.detail,
             "cpus": outcome.cpus,
             "slab_mutex": observatory.slab_mutex_known,
+            "owner": observatory.senders_known,
         }
     finally:
         observatory.close()
@@ -263,9 +341,9 @@ async def control() -> dict[str, Any]:
 
 def main() -> None:
     """Run the task of the command line and print one line."""
-    task = {"agree": agree, "control": control, "scale": scale, "waits": waits}[sys.argv[1]]
+    tasks = {task.__name__: task for task in (agree, by_address, control, scale, storm, waits)}
     try:
-        result: dict[str, Any] = asyncio.run(task())
+        result: dict[str, Any] = asyncio.run(tasks[sys.argv[1]]())
     except (KickwatchError, OSError, subprocess.SubprocessError) as error:
         result = {"error": str(error), "trace": traceback.format_exc()}
     result["kernel"] = os.uname().release

@@ -15,9 +15,9 @@ from userland import ROOT
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture(scope="module", params=[Suite.TRIXIE, Suite.SID])
+@pytest.fixture(scope="module", params=[Suite.BULLSEYE, Suite.TRIXIE, Suite.SID])
 def version(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A running engine: 26 of trixie, 28 or newer of sid."""
+    """A running engine: 20.10.5 of bullseye, 26 of trixie, 28 or newer of sid."""
     with locked(cache() / "lock"):
         root = old_engines.tree(request.param, cache())
     with old_engines.running(root) as version:

@@ -11,6 +11,7 @@ WITHIN = 0.02
 # What the test makes. Its reasons are in `of`. Other processes in the guest make further calls.
 MADE = ("static keys", "membarriers", "shootdowns")
 STEPS = (*MADE, "memcgs")
+KPROBES = {"KICKWATCH_RUNG_IPIS": "kprobe", "KICKWATCH_RUNG_CONTENTION": "kprobe"}
 MANY_CPUS = 32  # are slow in a guest, whose CPUs share a thread
 
 
@@ -115,6 +116,7 @@ def test_the_daemon_selects_the_best_rung_and_its_control_passes(bench: Bench) -
     assert (result["ipis"], result["contention"]) == (bench.ipi_rung, bench.contention_rung)
     assert result["passed"], result["detail"]
     assert result["slab_mutex"]
+    assert result["owner"]
     if bench.ipi_rung == "kprobe":
         assert any("csd_queue_cpu" in loss for loss in result["losses"])
     if bench.contention_rung == "kprobe":
@@ -125,10 +127,46 @@ def test_the_daemon_selects_the_best_rung_and_its_control_passes(bench: Bench) -
 def test_kprobes_alone_pass_the_control(bench: Bench) -> None:
     """Kernels before 5.19 have neither tracepoint."""
     bench.once("the control takes as many CPUs as it needs")
-    result = bench.inside("control", KICKWATCH_RUNG_IPIS="kprobe", KICKWATCH_RUNG_CONTENTION="kprobe")
-    assert (result["ipis"], result["contention"]) == ("kprobe", "kprobe")
+    result = bench.inside("control", **KPROBES)
+    assert (result["ipis"], result["contention"]) == ("kprobe", "none" if bench.realtime else "kprobe")
     assert result["passed"], result["detail"]
     assert result["slab_mutex"]
+    assert result["owner"] is not bench.realtime  # there only the tracepoint can find it
+    assert any("PREEMPT_RT" in loss for loss in result["losses"]) is bench.realtime
+
+
+@pytest.fixture
+def by_address(bench: Bench) -> dict[str, Any]:
+    """What kprobes count that are attached by address; measured once per machine."""
+    bench.once("an address is an address with more CPUs")
+    if "by_address" not in bench.shared:
+        bench.shared["by_address"] = bench.inside("by_address", "0.2", **KPROBES)
+    return bench.shared["by_address"]
+
+
+def test_kprobes_by_address_count_as_those_by_name(bench: Bench, by_address: dict[str, Any]) -> None:
+    """4.18 to 5.1 refuse a function whose name has a dot. The address is of the same function."""
+    result = by_address
+    assert result["passed"], result["detail"]
+    static = result["cells"][result["patching"]]
+    assert static["calls"] == static["broadcasts"] > 0
+    if not bench.realtime:
+        assert result["waits"] > 0
+        assert "slab_start" in result["waiters"]
+
+
+def test_the_caller_of_a_probed_function_is_in_each_stack_once(by_address: dict[str, Any]) -> None:
+    """ORC finds the caller of a function that was just entered; frame pointers, and arm64, do not."""
+    assert by_address["callers"]["stacks"] >= 3
+    assert by_address["callers"]["wrong"] == []
+
+
+def test_the_control_passes_beside_a_storm_of_membarriers(bench: Bench) -> None:
+    """On CPUs that the control does not use, too: their requests are at no time our own."""
+    bench.once("two CPUs for the control and two for the storm")
+    result = bench.inside("storm")
+    assert result["passed"], result["detail"]
+    assert result["others"] > 0
 
 
 def test_both_rungs_measure_the_same_waits(bench: Bench) -> None:
@@ -138,6 +176,8 @@ def test_both_rungs_measure_the_same_waits(bench: Bench) -> None:
     waits, and in a guest, whose CPUs take turns, sometimes the rest of a time slice.
     """
     bench.once("readers of slabinfo take minutes where CPUs share a thread")
+    if bench.realtime:
+        pytest.skip("feature: no __mutex_lock to compare with on PREEMPT_RT")
     if bench.contention_rung != "tracepoint":
         pytest.skip("feature: no lock:contention_begin (5.19) to compare with")
     result = bench.inside("waits")

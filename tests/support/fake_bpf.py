@@ -38,7 +38,7 @@ class FakeBpf(BpfCalls):
     """Maps as probes have them before any event is counted. `refusals`: the errno of each call that fails, by name."""
 
     arrays = frozenset({"health", "histogram"})  # per-CPU ones
-    key_bytes = {"cells": 16, "waits": 32, "certain_funcs": 8, "hits": 16}  # noqa: RUF012 -- never written
+    key_bytes = {"cells": 24, "waits": 40, "certain_funcs": 8, "hits": 16}  # noqa: RUF012 -- never written
 
     def __init__(self) -> None:
         self.maps: dict[str, Map] = {

@@ -1,7 +1,7 @@
 """A fake of a loaded BPF object, for code that only reads and writes its maps."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import cast
 
 from kickwatch.observe.bpf import BpfMap
@@ -26,6 +26,9 @@ class FakeMap:
     def keys(self) -> Iterator[bytes]:
         yield from self._values
 
+    def clear(self, keep: Container[bytes] = ()) -> None:
+        self._values = {key: value for key, value in self._values.items() if key in keep}
+
     def entries(self, indices: range) -> list[bytes]:
         return [self._values[struct.pack("=I", index)] for index in indices]
 
@@ -36,6 +39,8 @@ class FakeMap:
 
 class FakeProbe:
     """A fake of the loaded probe."""
+
+    unread = None  # it may read the kernel's memory
 
     def __init__(self) -> None:
         self.maps: dict[str, FakeMap] = {}

@@ -135,7 +135,7 @@ def under_slab_mutex_known(trial: Trial) -> bool:
     """Whether a request sent while holding slab_mutex was marked as such: the IPI probe, too, knew the mutex.
 
     Either all armed probes know it or none does: from kallsyms, or because one learnt it and passed it to the other.
-    But under kernel lockdown no probe may read its owner.
+    But under kernel lockdown no probe may read its owner, and on PREEMPT_RT a wait must first show where that is.
     """
     return attributed(trial) and trial.slab_mutex_known and trial.senders_known
 

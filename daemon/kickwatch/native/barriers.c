@@ -2,11 +2,12 @@
 /*
  * The positive control: a known number of real, harmless call-function requests, made with membarrier(2).
  *
- *   barriers MANY SINGLE SENDER,TARGET[,TARGET...]
+ *   barriers MANY SINGLE SENDER,TARGET[,TARGET...] [NAME]
  *
  * `many`: MANY private expedited barriers. For each the kernel sends `ipi_mb`, in one multi-CPU call, to every CPU that
  * runs a thread of ours. `single`: SINGLE barriers with MEMBARRIER_CMD_FLAG_CPU (5.10) for the first target: `ipi_rseq`,
- * one single request each. The sender is pinned to the first CPU, one spinner (spinners.h) to each other CPU.
+ * one single request each. The sender is pinned to the first CPU, one spinner (spinners.h) to each other CPU. NAME, at
+ * most 15 bytes, becomes the sender's name (comm), by which the probe knows its requests.
  *
  * With SCHED_FIFO a spinner normally stays on its CPU during a barrier. Without, a round may be in doubt, and the answer
  * tells:
@@ -26,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -144,9 +146,13 @@ int barriers_main(int argc, char **argv)
 	char line[64];
 	int error;
 
-	if (argc != 4 || !read_number(argv[1], 1, 10000, &many) || !read_number(argv[2], 1, 10000, &single) ||
+	if (argc < 4 || argc > 5 || !read_number(argv[1], 1, 10000, &many) || !read_number(argv[2], 1, 10000, &single) ||
 	    !read_cpus(argv[3]))
 		return 2;
+	if (argc == 5 && prctl(PR_SET_NAME, argv[4]) != 0) {
+		reply_error(errno, "take the name %s: %s", argv[4], strerror(errno));
+		return 1;
+	}
 	error = pin_sender();
 	if (error) {
 		reply_error(error, "run on CPU %d: %s", sender_cpu, strerror(error));

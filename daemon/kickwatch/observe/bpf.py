@@ -251,9 +251,9 @@ class BpfObject:
     def attach_kprobe(self, program: str, function: str, address: int = 0, *, at_return: bool = False) -> None:
         """Attach one program to the entry or the return of a kernel function, named as in kallsyms.
 
-        `address`: of the function, for kernels that refuse the name. From 4.18 on the kernel names an event after the
-        function, and refuses a name with a dot (`__mutex_lock.constprop.0`) until "tracing: Replace '.' and ':' in
-        kprobe events' names" (5.2); since 6.7 it refuses a name that several functions have.
+        `address`: of the function, for kernels that refuse the name. 4.18 to 5.1 name an event after the function, and
+        no event may have a dot in its name (`__mutex_lock.constprop.0`: EINVAL). Since "tracing/kprobes: Return
+        EADDRNOTAVAIL when func matches several symbols" (6.7) a name that several functions have is refused.
         """
         fd = self.program_fd(program)
         try:

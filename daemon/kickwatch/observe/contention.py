@@ -21,6 +21,7 @@ from kickwatch.model import ContentionRung, MutexWait
 from kickwatch.native.driver import Helper
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.layouts import CONTENTION_CONFIG, HISTOGRAM_BUCKETS, WAIT, WAIT_KEY
+from kickwatch.observe.mutex_owner import UNKNOWN, owner_offset
 from kickwatch.observe.readings import HEALTHY, INDEX, PROGRAM_END_S, Health, read_health, read_stack, sums_of, try_maps
 from kickwatch.observe.symbols import Symbols
 from kickwatch.process.cancellation import run_shielded
@@ -61,9 +62,14 @@ class ContentionObserver:
     symbols: Symbols
     slab_mutex: int
     comm_offset: int
-    _stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    _other_stacks: set[int] = field(default_factory=set)  # seen while learning, of other mutexes
+    owner_offset: int | None = field(init=False)  # None until it is learnt: see mutex_owner.py
+    _stacks: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)  # by (id, caller)
+    _other_stacks: set[tuple[int, int]] = field(default_factory=set)  # seen while learning, of other mutexes
     _lost: int = 0
+
+    def __post_init__(self) -> None:
+        """Look up what is known without a wait."""
+        self.owner_offset = owner_offset(self.symbols)
 
     @classmethod
     def arm(cls, symbols: Symbols, comm_offset: int) -> Self:
@@ -100,24 +106,37 @@ class ContentionObserver:
         return ContentionSample(totals, tuple(buckets), read_health(self.probe.map("health")), misses)
 
     def learn(self) -> int:
-        """Find slab_mutex among the mutexes that were waited for; 0 while none is recognised.
+        """Find slab_mutex among the mutexes that were waited for; 0 while none is recognised. Also a mutex's owner.
 
         Once it is known, the waits for other mutexes are deleted. Only between windows, and in a thread.
         """
+        self._learn_owner()
         if self.slab_mutex:
             return self.slab_mutex
         for key in list(self.probe.map("waits").keys()):
-            lock, stack_id, _, _ = _KEY.unpack(key)
-            if stack_id < 0 or stack_id in self._other_stacks:
+            lock, caller, stack_id, _, _ = _KEY.unpack(key)
+            if stack_id < 0 or (stack_id, caller) in self._other_stacks:
                 continue
-            stack = read_stack(self.probe.map("stacks"), stack_id, self.symbols)
+            stack = self._read_stack(stack_id, caller)
             if is_slab_mutex_stack(stack):
                 self.slab_mutex = lock
                 self._forget_all_but(lock)
                 return self.slab_mutex
             if stack:
-                self._other_stacks.add(stack_id)
+                self._other_stacks.add((stack_id, caller))
         return 0
+
+    def _learn_owner(self) -> None:
+        if self.owner_offset is None and (found := self._owner_found()):
+            self.owner_offset = found - 1
+            if self.slab_mutex:
+                self._forget_all_but(self.slab_mutex)  # waits for others, begun in order to learn, have no end now
+            else:
+                self.configure()
+
+    def _owner_found(self) -> int:
+        """The offset that the probe has learnt, plus one; 0 while it has not."""
+        return sums_of(self.probe.map("owner_found"), range(1))[0]
 
     def recycle_if_full(self) -> bool:
         """Clear all waits when their map is nearly full or was too full for a wait. Totals fall.
@@ -137,7 +156,7 @@ class ContentionObserver:
 
     async def provoke(self, proc: Path) -> int:
         """Make two tasks read /proc/slabinfo once, together, for at most 100 ms, and learn from their wait."""
-        if not self.slab_mutex:
+        if not self.slab_mutex or self.owner_offset is None:
             with suppress(KickwatchError):  # without slabinfo or helper it is learnt from the first natural wait
                 async with Helper(["slabinfo", proc / "slabinfo"]) as helper:
                     await helper.ask("read", _LEARN_DEADLINE_S)
@@ -150,11 +169,11 @@ class ContentionObserver:
         """
         found = []
         for key, totals in after.totals.items():
-            lock, stack_id, _, holder = _KEY.unpack(key)
+            lock, caller, stack_id, _, holder = _KEY.unpack(key)
             earlier = before.totals.get(key, WaitTotals(0, 0, 0))
             if lock != self.slab_mutex or totals.waits == earlier.waits:
                 continue
-            stack = self._stack(stack_id)
+            stack = self._stack(stack_id, caller)
             attribution = attribute("", stack)
             found.append(
                 MutexWait(
@@ -175,8 +194,9 @@ class ContentionObserver:
         self.probe.close()
 
     def configure(self, *, paused: bool = False) -> None:
-        """Write the probe's configuration: the mutex, and where a task's name is."""
-        configuration = CONTENTION_CONFIG.pack(self.slab_mutex, self.comm_offset, paused)
+        """Write the probe's configuration: the mutex, and where a task's name and a mutex's owner are."""
+        owner = UNKNOWN if self.owner_offset is None else self.owner_offset
+        configuration = CONTENTION_CONFIG.pack(self.slab_mutex, self.comm_offset, paused, owner, 0)
         self.probe.map("config").put(INDEX.pack(0), configuration)
 
     def _forget_all_but(self, mutex: int) -> None:
@@ -189,7 +209,7 @@ class ContentionObserver:
         try:
             time.sleep(PROGRAM_END_S)
             keys = {key: _KEY.unpack(key) for key in waits.keys()}  # noqa: SIM118 -- a BPF map, not a dict
-            kept = {key: stack for key, (lock, stack, *_) in keys.items() if lock == mutex}
+            kept = {key: stack for key, (lock, _, stack, *_) in keys.items() if lock == mutex}
             self.forget_names()  # first: even a map that is emptied in part gives ids to other stacks
             waits.clear(keep=kept)
             self.probe.map("waiting").clear()
@@ -197,10 +217,18 @@ class ContentionObserver:
         finally:
             self.configure()
 
-    def _stack(self, stack_id: int) -> tuple[str, ...]:
+    def _stack(self, stack_id: int, caller: int) -> tuple[str, ...]:
         if stack_id < 0:
             return ()
-        stack = self._stacks.get(stack_id) or read_stack(self.probe.map("stacks"), stack_id, self.symbols)
+        stack = self._stacks.get((stack_id, caller)) or self._read_stack(stack_id, caller)
         if stack:  # one that could not be read may be readable the next time
-            self._stacks[stack_id] = stack
+            self._stacks[stack_id, caller] = stack
         return stack
+
+    def _read_stack(self, stack_id: int, caller: int) -> tuple[str, ...]:
+        return read_stack(self.probe.map("stacks"), stack_id, self.symbols, caller, self._probed)
+
+    @property
+    def _probed(self) -> tuple[str, ...]:
+        """The functions at whose entry stacks are taken, by name; none at a tracepoint."""
+        return ()

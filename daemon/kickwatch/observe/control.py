@@ -3,23 +3,27 @@
 The native program kw-helper calls membarrier(2): a prime number of private expedited barriers are as many multi-CPU
 `ipi_mb` calls, another prime number with a CPU flag as many single `ipi_rseq` requests. It proves that the probe is
 attached, that its maps have room, and that it distinguishes calls from single requests. It patches no text and
-interrupts only CPUs on which our own threads spin for a moment. Isolated CPUs are left alone, unless the configuration
-lists the CPUs to use: a node with one other CPU has no second one to interrupt.
+interrupts only CPUs on which our own threads spin for a moment. Only requests of the helper's own task are counted, by
+its name: on some nodes other processes call membarrier all the time. Isolated CPUs are left alone, unless the
+configuration lists the CPUs to use: a node with one other CPU has no second one to interrupt.
 """
 
 import asyncio
 import os
+import secrets
 from collections.abc import Collection, Sequence
 from errno import EINVAL
 from pathlib import Path
 
 from kickwatch.errors import KickwatchError
-from kickwatch.model import Control, Count, WindowKind
+from kickwatch.model import Control, Count
 from kickwatch.native.driver import Answer, Helper, HelperError
 from kickwatch.node.kernel import online
 from kickwatch.node.roots import HOST
 from kickwatch.observe.losses import Lost, causes
-from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.request_cells import Totals
+from kickwatch.observe.requests import RequestObserver
 
 BARRIERS = 23
 SINGLES = 7
@@ -65,8 +69,8 @@ def why_unarmed(observatory: Observatory) -> str:
 async def positive_control(observatory: Observatory, chosen: Sequence[int] = ()) -> Control:
     """Make the requests and count them. `chosen`: see `control_cpus`.
 
-    If another process's barrier came in between, or events were lost, there is another attempt; if a full map lost
-    them, the maps are emptied first.
+    If the count is wrong, or events were lost, there is another attempt; if a full map lost them, the maps are emptied
+    first.
     """
     if observatory.requests is None:
         return Control(passed=False, detail=f"no probe is armed: {why_unarmed(observatory)}")
@@ -77,7 +81,7 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
     control = Control(passed=False, detail="not tried", cpus=cpus)
     for _ in range(_ATTEMPTS):
         try:
-            control, lost = await _attempt(observatory, cpus)
+            control, lost = await _attempt(observatory, observatory.requests, cpus)
             if control.passed:
                 break
             if lost:
@@ -97,22 +101,22 @@ def _refusal(error: KickwatchError, cpus: Sequence[int]) -> str:
     )
 
 
-async def _attempt(observatory: Observatory, cpus: tuple[int, ...]) -> tuple[Control, int]:
+async def _attempt(observatory: Observatory, probe: RequestObserver, cpus: tuple[int, ...]) -> tuple[Control, int]:
     """(the outcome of one attempt, requests that were lost during it)."""
-    arguments = ["barriers", str(BARRIERS), str(SINGLES), ",".join(map(str, cpus))]
-    async with Helper(arguments, stop_s=_STOP_S) as helper:
-        before = await observatory.sample()
-        many = await helper.ask("many", _DEADLINE_S)
-        between = await observatory.sample()
-        single = await helper.ask("single", _DEADLINE_S) if helper.ready.fields.get("rseq") == "yes" else None
-        after = await observatory.sample()
-    first = {cell.func: cell for cell in observatory.window(WindowKind.CONTROL, before, between).cells}
-    second = {cell.func: cell for cell in observatory.window(WindowKind.CONTROL, between, after).cells}
-    barriers, lone = first.get("ipi_mb"), second.get("ipi_rseq")
-    calls = _count(many, "calls", barriers.calls if barriers is not None else 0)
-    requests = _count(many, "requests", barriers.requests if barriers is not None else 0)
-    singles = _count(single, "requests", lone.requests if lone is not None else 0) if single is not None else None
-    grouped = lone.calls if lone is not None else 0
+    name = f"kwctl-{secrets.token_hex(5)[:9]}"  # of the sender: no other process has it, and it fills task_struct.comm
+    arguments = ["barriers", str(BARRIERS), str(SINGLES), ",".join(map(str, cpus)), name]
+    with probe.controlled(name):
+        async with Helper(arguments, stop_s=_STOP_S) as helper:
+            before = await observatory.sample()
+            many = await helper.ask("many", _DEADLINE_S)
+            between = await observatory.sample()
+            single = await helper.ask("single", _DEADLINE_S) if helper.ready.fields.get("rseq") == "yes" else None
+            after = await observatory.sample()
+    barriers, lone = _sent(probe, before, between, "ipi_mb"), _sent(probe, between, after, "ipi_rseq")
+    calls = _count(many, "calls", barriers.calls)
+    requests = _count(many, "requests", barriers.requests)
+    singles = _count(single, "requests", lone.requests) if single is not None else None
+    grouped = lone.calls
     exact = calls.right and requests.right and (singles is None or (singles.right and grouped == 0))
     lost, _ = observatory.requests_lost(before, after)
     control = Control(
@@ -124,6 +128,13 @@ async def _attempt(observatory: Observatory, cpus: tuple[int, ...]) -> tuple[Con
         singles=singles,
     )
     return control, lost
+
+
+def _sent(probe: RequestObserver, before: Sample, after: Sample, func: str) -> Totals:
+    """Our own requests for a function: other processes may send some at the same time."""
+    if before.requests is None or after.requests is None:
+        return Totals(0, 0, 0)
+    return probe.sent_by_control(before.requests, after.requests).get(func, Totals(0, 0, 0))
 
 
 def _count(answer: Answer, field: str, seen: int) -> Count:

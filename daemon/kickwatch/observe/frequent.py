@@ -32,7 +32,7 @@ class KnownFuncs:
 
     frequent: tuple[int, ...]
     certain: tuple[int, ...]
-    _examples: dict[int, int] = field(default_factory=dict)
+    _examples: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, symbols: Symbols) -> Self:
@@ -44,21 +44,24 @@ class KnownFuncs:
     @property
     def keys(self) -> dict[int, bytes]:
         """The key (CELL_KEY) of the figures of each frequent function, by its index; without a stack."""
-        return {index: CELL_KEY.pack(address, 0, 0) for index, address in enumerate(self.frequent) if address}
+        return {index: CELL_KEY.pack(address, 0, 0, 0) for index, address in enumerate(self.frequent) if address}
 
     def await_examples(self, probe: BpfObject) -> None:
         """Make the probe take one stack, as an example, for each function whose origin is certain."""
         self._examples = {}
         for address in self.certain:
-            probe.map("certain_funcs").put(address.to_bytes(8, sys.byteorder), EXAMPLE.pack(0))
+            probe.map("certain_funcs").put(address.to_bytes(8, sys.byteorder), EXAMPLE.pack(0, 0, 0))
 
-    def stack_of(self, probe: BpfObject, func: int, stack: int) -> int:
-        """The id of the stack of a cell: of a frequent function's the example, negative while there is none."""
+    def stack_of(self, probe: BpfObject, func: int, stack: int, caller: int) -> tuple[int, int]:
+        """(id of the stack, caller) of a cell: of a frequent function's the example, the id negative without one."""
         if func not in self.frequent or func not in self.certain:
-            return stack
-        if self._examples.get(func, -1) < 0:
+            return stack, caller
+        if func not in self._examples:
             value = probe.map("certain_funcs").get(func.to_bytes(8, sys.byteorder))
-            self._examples[func] = EXAMPLE.packed.unpack(value)[0] - 1 if value is not None else -1
+            caller, stack_plus_one, _ = EXAMPLE.packed.unpack(value) if value is not None else (0, 0, 0)
+            if not stack_plus_one:
+                return -1, 0
+            self._examples[func] = stack_plus_one - 1, caller
         return self._examples[func]
 
 

@@ -123,13 +123,17 @@ class KprobeObserver(RequestObserver):
 
     def __post_init__(self) -> None:
         """Raises ObserveError if the functions to probe cannot be found, or there are too many CPUs."""
-        super().__post_init__()
         self.plan = plan_of(self.symbols)
+        super().__post_init__()
         mask_words(self.possible)
 
     def attach(self) -> None:
+        entries = self.symbols.entries(function for _, function in self.plan.probes)
         for program, function in self.plan.probes:
-            self.probe.attach_kprobe(program, function)
+            self.probe.attach_kprobe(program, function, next(iter(entries[function]), 0))
+
+    def _probed(self) -> frozenset[str]:
+        return frozenset(function for _, function in self.plan.probes)
 
     @property
     def places(self) -> str:

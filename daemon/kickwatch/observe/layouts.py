@@ -58,16 +58,18 @@ CELLS_CONFIG = _layout(
     isolating="I",
     broadcast_targets="I",
     slab_mutex="Q",
+    owner="Q",
     far_cpus="I",
-    unused="I",
+    controlled="I",
+    control="16s",
     isolated=f"{MASK_WORDS}Q",
 )
 CSD_CONFIG = _layout("csd_config", cells=CELLS_CONFIG, many_start=f"{MANY_RANGES}Q", many_end=f"{MANY_RANGES}Q")
 CALLS_CONFIG = _layout("calls_config", cells=CELLS_CONFIG, words="I", has="I", online=f"{MASK_WORDS}Q")
-CELL_KEY = _layout("cell_key", func="Q", stack="i", flags="I")
+CELL_KEY = _layout("cell_key", func="Q", stack="i", flags="I", caller="Q")
 FIGURES = _layout("figures", requests="Q", calls="Q", broadcasts="Q", isolated="Q")
 CELL = _layout("cell", banks=f"{BANKS * len(FIGURES.members)}Q")
-EXAMPLE = _layout("example", stack_plus_one="i")
+EXAMPLE = _layout("example", caller="Q", stack_plus_one="i", unused="I")
 THIS_CPU = _layout(
     "this_cpu",
     targets=f"{BANKS * TARGETS}Q",
@@ -83,8 +85,10 @@ MASK_CALLS = _layout("mask_calls", banks=f"{BANKS}Q")
 IPIS_CONFIG = _layout("ipis_config", words="I", unused="I", isolated=f"{MASK_WORDS}Q")
 IPIS = _layout("ipis", isolated="Q", others="Q")
 
-CONTENTION_CONFIG = _layout("contention_config", slab_mutex="Q", comm_offset="I", paused="I")
-WAIT_KEY = _layout("wait_key", lock="Q", stack="i", unused="I", holder="16s")
+CONTENTION_CONFIG = _layout(
+    "contention_config", slab_mutex="Q", comm_offset="I", paused="I", owner_offset="I", unused="I"
+)
+WAIT_KEY = _layout("wait_key", lock="Q", caller="Q", stack="i", unused="I", holder="16s")
 WAIT = _layout("wait", waits="Q", wait_ns="Q", max_wait_ns="Q")
 
 TRACE_CONFIG = _layout("trace_config", on="I", comm_offset="I")

@@ -5,6 +5,7 @@ it has CPUs. A wait without room has no end, and is counted as lost at the next 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from kickwatch.errors import ObserveError
@@ -28,7 +29,14 @@ class MutexObserver(ContentionObserver):
         """Where the programs are attached, in words."""
         return "kprobes on " + ", ".join(self._functions)
 
+    def _owner_found(self) -> int:
+        return 0  # a kernel with PREEMPT_RT has no __mutex_lock
+
     @property
+    def _probed(self) -> tuple[str, ...]:
+        return self._functions
+
+    @cached_property
     def _functions(self) -> tuple[str, ...]:
         return entries_of(self.symbols, _SLOW_PATH)
 
@@ -36,9 +44,11 @@ class MutexObserver(ContentionObserver):
         begin, end = self.PROGRAMS
         if not self._functions:
             raise ObserveError(f"kallsyms has no {_SLOW_PATH}", "waits for mutexes cannot be seen on this kernel")
+        entries = self.symbols.entries(self._functions)
         for function in self._functions:
             # The end first, for two reasons: no wait begins whose end is missed; and of two probes in one place the one
             # attached later runs first. If it ran second, its stack would end at the trampoline that the return probe
             # puts in place of the caller's address.
-            self.probe.attach_kprobe(end, function, at_return=True)
-            self.probe.attach_kprobe(begin, function)
+            address = next(iter(entries[function]), 0)
+            self.probe.attach_kprobe(end, function, address, at_return=True)
+            self.probe.attach_kprobe(begin, function, address)

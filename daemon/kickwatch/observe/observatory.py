@@ -33,6 +33,7 @@ from kickwatch.process.cancellation import run_shielded
 # Two tasks take the mutex in turn for at most 100 ms. Where their CPUs share a thread (QEMU) each turn is short, and in
 # one start out of two neither found the mutex taken.
 _MEETINGS = 5
+_NO_OWNER = "who holds slab_mutex is not known, nor what was sent under it: PREEMPT_RT keeps a mutex's owner elsewhere,"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class Observatory:
             found.append("slab_mutex not found yet: no data symbols in kallsyms, and no task has waited for it")
         if self.requests is not None:
             found += self.requests.losses
+            if self.requests.slab_mutex and not self.requests.owner_known and self.requests.probe.unread is None:
+                why = "and no task has waited yet" if self.contention else "and only a probe of waits can find it"
+                found.append(f"{_NO_OWNER} {why}")
         return [*found, *self._ipis.losses]
 
     def lost(self, *kinds: Lost) -> list[Loss]:
@@ -91,7 +95,7 @@ class Observatory:
 
     @property
     def slab_mutex_known(self) -> bool:
-        """True once the armed probes know its address. Until then nothing is counted as `under_slab_mutex`."""
+        """True once the armed probes know its address."""
         return bool(self.slab_mutex)
 
     @property
@@ -103,7 +107,7 @@ class Observatory:
     @property
     def senders_known(self) -> bool:
         """True while the request probe can tell whether a sender holds slab_mutex."""
-        return self.requests is not None and bool(self.requests.slab_mutex) and self.requests.probe.unread is None
+        return self.requests is not None and self.requests.owner_known and self.requests.probe.unread is None
 
     @property
     def waits_known(self) -> bool:
@@ -132,7 +136,7 @@ class Observatory:
             await run_shielded(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:
             for _ in range(_MEETINGS):
-                if await self.contention.provoke(self.host.proc):
+                if await self.contention.provoke(self.host.proc) and self.contention.owner_offset is not None:
                     break
             await run_shielded(asyncio.to_thread(self._share_slab_mutex))
 
@@ -163,8 +167,9 @@ class Observatory:
         if self.contention is None or self.requests is None:
             return
         address = self.contention.learn()
-        if address and not self.requests.slab_mutex:
-            self.requests.set_slab_mutex(address)
+        offset = self.contention.owner_offset
+        if address and (address, offset) != (self.requests.slab_mutex, self.requests.owner_offset):
+            self.requests.set_slab_mutex(address, offset)
 
     @property
     def observers(self) -> Observers:

@@ -1,7 +1,7 @@
 """What the maps of all probes have in common: health counters, kernel stacks, and when a map may be emptied."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from kickwatch.observe.bpf import BpfMap, BpfObject
@@ -12,6 +12,11 @@ INDEX = struct.Struct("=I")
 """The key of an array's entry, or of a stack."""
 
 _FRAMES = struct.Struct(f"={MAX_FRAMES}Q")
+
+# A probe on a function's return, or the function graph tracer, puts them in place of the caller's address.
+_TRAMPOLINES = frozenset(
+    ("kretprobe_trampoline", "__kretprobe_trampoline", "arch_rethook_trampoline", "return_to_handler")
+)
 
 PROGRAM_END_S = 0.02
 """After this time every running program has seen a new configuration: they take microseconds, and none sleeps.
@@ -48,13 +53,25 @@ def sums_of(counters: BpfMap, indices: range) -> list[int]:
     return [sum(memoryview(value).cast("Q")) for value in counters.entries(indices)]
 
 
-def read_stack(stacks: BpfMap, stack_id: int, symbols: Symbols) -> tuple[str, ...]:
-    """Function names of a stack id, innermost first; empty if the kernel no longer has it. Raises ObserveError."""
+def read_stack(
+    stacks: BpfMap, stack_id: int, symbols: Symbols, caller: int = 0, probed: Container[str] = ()
+) -> tuple[str, ...]:
+    """Function names of a stack id, innermost first; empty if the kernel no longer has it. Raises ObserveError.
+
+    `caller`: of a stack taken at the entry of one of the functions `probed`, its return address; 0 for any other stack.
+    """
     value = stacks.get(INDEX.pack(stack_id))
     if value is None:
         return ()
-    addresses = _FRAMES.unpack(value)
-    return without_glue([symbols.resolve(address) for address in addresses if address])
+    addresses = [address for address in _FRAMES.unpack(value) if address]
+    names = [symbols.resolve(address) for address in addresses]
+    if caller:
+        # A stack without the probed function was taken again without its innermost frames (STACK_ID of probe.h).
+        place = 1 if names and names[0] in probed else 0
+        name = symbols.resolve(caller)
+        if addresses[place : place + 1] != [caller] and name not in _TRAMPOLINES:
+            names.insert(place, name)
+    return without_glue(names)
 
 
 def try_maps(probe: BpfObject, *, emptied: Iterable[str], walked: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from kickwatch.model import Cell, on_creation_path
 from kickwatch.observe.layouts import CELL_KEY
 from kickwatch.observe.readings import HEALTHY, Health
 
-_MULTI, _UNDER_SLAB_MUTEX = 1, 2  # CELL_MULTI, CELL_UNDER_SLAB_MUTEX of cells.h
+_MULTI, _UNDER_SLAB_MUTEX, _CONTROL = 1, 2, 8  # CELL_MULTI, CELL_UNDER_SLAB_MUTEX, CELL_CONTROL of cells.h
 
 
 class Totals(NamedTuple):
@@ -82,7 +82,7 @@ class CellSum:
         self.broadcasts += rise.broadcasts if named.broadcasts_count else 0
         self.patches += rise.broadcasts if named.broadcasts_count and named.patches else 0
         self.isolated += rise.isolated
-        flags = CELL_KEY.packed.unpack(key)[2]
+        _, _, flags, _ = CELL_KEY.packed.unpack(key)
         if not (flags & _MULTI or rise.calls):  # busy functions have one key for both kinds
             self.singles += rise.requests
         if flags & _UNDER_SLAB_MUTEX:
@@ -120,6 +120,18 @@ def rise_of(before: Totals | None, after: Totals) -> Totals:
     if before is None or after.requests < before.requests:
         return after
     return Totals(*(late - early for late, early in zip(after, before, strict=True)))
+
+
+def sent_by_control(before: RequestSample, after: RequestSample) -> dict[int, Totals]:
+    """The rise of what the positive control sent, by the function's address."""
+    found: dict[int, Totals] = {}
+    for key, totals in after.totals.items():
+        func, _, flags, _ = CELL_KEY.packed.unpack(key)
+        if flags & _CONTROL:
+            rise = rise_of(before.totals.get(key), totals)
+            earlier = found.get(func, Totals(0, 0, 0))
+            found[func] = Totals(*(one + more for one, more in zip(earlier, rise, strict=True)))
+    return found
 
 
 def by_target(before: RequestSample, after: RequestSample, last_cpu: int) -> tuple[int, ...] | None:

@@ -18,22 +18,26 @@ class RequestNames:
 
     probe: BpfObject
     funcs: KnownFuncs
-    known: dict[tuple[int, int], NamedRequest] = field(default_factory=dict)
+    probed: frozenset[str] = frozenset()  # functions at whose entry stacks are taken, by name; none at a tracepoint
+    known: dict[tuple[int, int, int], NamedRequest] = field(default_factory=dict)
 
     def name(self, key: bytes, symbols: Symbols) -> NamedRequest:
         """The meaning of a packed CELL_KEY. Raises ObserveError if its stack cannot be read."""
-        func, stack_id, _flags = CELL_KEY.packed.unpack(key)
-        stack_id = self.funcs.stack_of(self.probe, func, stack_id)
-        named = self.known.get((func, stack_id))
+        func, stack_id, _flags, caller = CELL_KEY.packed.unpack(key)
+        stack_id, caller = self.funcs.stack_of(self.probe, func, stack_id, caller)
+        named = self.known.get((func, stack_id, caller))
         if named is None:
             name = symbols.resolve(func)
             busy = name in BUSY_FUNCS
-            stack = () if busy or stack_id < 0 else read_stack(self.probe.map("stacks"), stack_id, symbols)
+            stack = () if busy or stack_id < 0 else self._stack(stack_id, caller, symbols)
             counts, patches = not mask_follows_task(name), patches_text(name, stack)
             named = NamedRequest(attribute(name, stack), name, stack, counts, patches)
             if busy or stack or stack_id < 0:  # a stack that could not be read may be readable the next time
-                self.known[(func, stack_id)] = named
+                self.known[(func, stack_id, caller)] = named
         return named
+
+    def _stack(self, stack_id: int, caller: int, symbols: Symbols) -> tuple[str, ...]:
+        return read_stack(self.probe.map("stacks"), stack_id, symbols, caller, self.probed)
 
     def forget(self) -> None:
         """Addresses, or ids of stacks, may have other meanings now."""

@@ -5,7 +5,8 @@ The kernel adds up; Python reads cumulative totals at the edges of windows and s
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, ClassVar, Self
@@ -17,8 +18,9 @@ from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.frequent import KnownFuncs
 from kickwatch.observe.layouts import BANKS, CELLS_CONFIG
 from kickwatch.observe.masks import MOST_CPUS, mask_of
+from kickwatch.observe.mutex_owner import owner_offset
 from kickwatch.observe.readings import INDEX, PROGRAM_END_S, read_health, try_maps
-from kickwatch.observe.request_cells import CellSum, RequestSample, rise_of
+from kickwatch.observe.request_cells import CellSum, RequestSample, Totals, rise_of, sent_by_control
 from kickwatch.observe.request_maps import (
     BankFigures,
     EachCpu,
@@ -58,7 +60,9 @@ class RequestObserver(ABC):
     possible: Sequence[int] = ()
     funcs: KnownFuncs = field(init=False)
     names: RequestNames = field(init=False)
+    owner_offset: int | None = field(init=False)  # of the word of slab_mutex that has its owner; None while unknown
     _banks: Banks = field(default_factory=Banks)
+    _control: str = ""  # the name of the task that makes the positive control's requests, while it does
     _lost: int = 0
     _unplaced: int = 0
     _lock: RLock = field(default_factory=RLock)  # a sample in the loop, maintenance in a thread
@@ -66,7 +70,8 @@ class RequestObserver(ABC):
     def __post_init__(self) -> None:
         """Look up addresses once: functions of the kernel itself do not move. Raises ObserveError."""
         self.funcs = KnownFuncs.of(self.symbols)
-        self.names = RequestNames(self.probe, self.funcs)
+        self.owner_offset = owner_offset(self.symbols)
+        self.names = RequestNames(self.probe, self.funcs, self._probed())
 
     @classmethod
     def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0, isolated: Sequence[int] = ()) -> Self:
@@ -94,6 +99,10 @@ class RequestObserver(ABC):
             probe.close()
             raise
         return observer
+
+    def _probed(self) -> frozenset[str]:
+        """The functions at whose entry stacks are taken, by name; none at a tracepoint."""
+        return frozenset()
 
     @classmethod
     def _keys(cls, _possible: Sequence[int]) -> dict[str, int]:
@@ -123,8 +132,10 @@ class RequestObserver(ABC):
                 bool(self.isolated),
                 broadcast_targets(self.cpus_online),
                 self.slab_mutex,
+                self.slab_mutex + (self.owner_offset or 0) if self.owner_known else 0,
                 far_cpus(self.targets),
-                0,
+                bool(self._control),
+                self._control.encode(),
                 *mask_of(self.isolated),
             )
             self.probe.map("config").put(INDEX.pack(0), self._configuration(cells))
@@ -166,10 +177,30 @@ class RequestObserver(ABC):
         """Modules came or went: addresses may have other meanings now."""
         self.names.forget()
 
-    def set_slab_mutex(self, address: int) -> None:
-        """Mark from now on the requests whose sender holds the mutex at `address`."""
-        self.slab_mutex = address
+    @property
+    def owner_known(self) -> bool:
+        """True if it can be read who holds slab_mutex. Until then nothing is counted as `under_slab_mutex`."""
+        return bool(self.slab_mutex) and self.owner_offset is not None
+
+    def set_slab_mutex(self, address: int, offset: int | None = 0) -> None:
+        """Mark from now on the requests whose sender holds the mutex at `address`, which has its owner at `offset`."""
+        self.slab_mutex, self.owner_offset = address, offset
         self.configure()
+
+    @contextmanager
+    def controlled(self, name: str) -> Iterator[None]:
+        """Meanwhile count apart what tasks of this name send: 15 bytes, or the rest of another name may follow."""
+        self._control = name
+        self.configure()
+        try:
+            yield
+        finally:
+            self._control = ""
+            self.configure()
+
+    def sent_by_control(self, before: RequestSample, after: RequestSample) -> dict[str, Totals]:
+        """What the task named in `controlled` sent between two samples, by function; `calls` are multi-CPU calls."""
+        return {self.symbols.resolve(func): sent for func, sent in sent_by_control(before, after).items()}
 
     def try_maps(self) -> None:
         """Do everything that is done with the maps while the probe is armed. Raises ObserveError if it is refused."""

@@ -20,7 +20,7 @@ from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t ipi_mb\n3000 t end\n")
-BARRIERS = struct.pack("=QiI", 0x2000, -17, 1)
+BARRIERS = struct.pack("=QiI8x", 0x2000, -17, 1 | 8)  # of the control itself
 
 
 class Helper:

@@ -26,6 +26,6 @@ SLAB_MUTEX = 0xFFFF0000
 )
 def test_a_name_ends_at_its_first_nul(comm: bytes, name: str) -> None:
     observer = ContentionObserver(cast("BpfObject", None), Symbols.parse("1000 t slab_start\n"), SLAB_MUTEX, 8)
-    after = ContentionSample({_KEY.pack(SLAB_MUTEX, -1, 0, comm): WaitTotals(1, 5, 5)})
+    after = ContentionSample({_KEY.pack(SLAB_MUTEX, 0, -1, 0, comm): WaitTotals(1, 5, 5)})
     (wait,) = observer.waits(ContentionSample({}), after)
     assert wait.holder == name

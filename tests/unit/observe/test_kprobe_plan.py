@@ -145,7 +145,8 @@ def test_the_configuration_has_the_form_that_the_probe_reads() -> None:
     value = probe.map("config").get(struct.pack("=I", 0))
     assert value is not None
     frequent = (0x3000, 0, 0x4000, 0, 0, 0)
-    assert struct.unpack_from("=6QIIIIQII", value) == (*frequent, 0, 0, 0, 3, 0xFFFF, 72 - 64, 0)
+    head = (*frequent, 0, 0, 0, 3, 0xFFFF, 0xFFFF, 72 - 64, 0)  # the owner is a mutex's first word
+    assert struct.unpack_from("=6QIIIIQQII", value) == head
     assert struct.unpack_from("=II16Q", value, CELLS_CONFIG.size) == (2, 1 | 8, 0b111, 0b10, *[0] * 14)
     assert len(value) == CALLS_CONFIG.size
 
@@ -163,10 +164,10 @@ def test_totals_become_the_same_cells_as_on_the_first_rung() -> None:
     frames = struct.pack("=48Q", 0x1001, 0x7010, 0x6010, *[0] * 45)
     probe.map("stacks").put(struct.pack("=I", 7), frames)
     totals = {
-        struct.pack("=QiI", 0x5000, 7, 1): Totals(6, 2, 2),
-        struct.pack("=QiI", 0x5000, 7, 1 | 2): Totals(3, 1, 1),
-        struct.pack("=QiI", 0x3000, 0, 0): Totals(5, 4, 1),
-        struct.pack("=QiI", 0x4000, 0, 0): Totals(9, 0, 0),
+        struct.pack("=QiI8x", 0x5000, 7, 1): Totals(6, 2, 2),
+        struct.pack("=QiI8x", 0x5000, 7, 1 | 2): Totals(3, 1, 1),
+        struct.pack("=QiI8x", 0x3000, 0, 0): Totals(5, 4, 1),
+        struct.pack("=QiI8x", 0x4000, 0, 0): Totals(9, 0, 0),
     }
     cells = {cell.func: cell for cell in observed.cells(RequestSample({}), RequestSample(totals))}
     sync = cells["do_sync_core"]

@@ -105,6 +105,7 @@ def defined(constant: str) -> set[int]:
         ("NEAR_CPUS", layouts.NEAR_CPUS),
         ("CELL_MULTI", request_cells._MULTI),
         ("CELL_UNDER_SLAB_MUTEX", request_cells._UNDER_SLAB_MUTEX),
+        ("CELL_CONTROL", request_cells._CONTROL),
         ("TRACE_MULTI", trace_events.MULTI),
         ("TRACE_UNDER_SLAB_MUTEX", trace_events.UNDER_SLAB_MUTEX),
         ("TRACE_BEGINS", trace_events.BEGINS),

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from fake_bpf import FakeBpf
+from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import WindowKind
 from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
+from kickwatch.observe.layouts import CELLS_CONFIG, CSD_CONFIG
 from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 KALLSYMS = "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t end\n"
 NO_STACK = -17
-KEY = struct.pack("=QiI", 0x2000, NO_STACK, 1)
+KEY = struct.pack("=QiI8x", 0x2000, NO_STACK, 1)
 
 
 class NoProbe:
@@ -64,8 +66,10 @@ class NoMap:
         """Nothing to clear."""
 
 
-def make(host: HostRoots = HOST, *, slab_mutex: int = 0) -> Observatory:
-    probe, symbols = cast("bpf.BpfObject", NoProbe()), Symbols.parse(KALLSYMS)
+def make(
+    host: HostRoots = HOST, *, slab_mutex: int = 0, kallsyms: str = KALLSYMS, fake: object | None = None
+) -> Observatory:
+    probe, symbols = cast("bpf.BpfObject", fake or NoProbe()), Symbols.parse(kallsyms)
     made = Observatory(host, 2, symbols)
     made.requests = CsdObserver(probe, symbols, 2)
     made.contention = ContentionObserver(probe, symbols, slab_mutex, 0)
@@ -212,6 +216,44 @@ async def test_the_request_probe_gets_the_address_of_the_learnt_mutex() -> None:
     assert observatory.requests.slab_mutex == 0x8000
 
 
+def test_on_preempt_rt_the_holder_is_unknown_until_its_place_is_learnt() -> None:
+    """The share under slab_mutex was 0.0 as if known: a mutex's first word is not its owner there."""
+    probe, index = FakeProbe(), struct.pack("=I", 0)
+    observatory = make(slab_mutex=0x8000, kallsyms=KALLSYMS.replace("do_sync_core", "rt_spin_lock"), fake=probe)
+    found, config = probe.map("owner_found"), probe.map("config")
+    found.put(index, struct.pack("=Q", 0))
+    observatory._share_slab_mutex()
+    assert observatory.slab_mutex_known
+    assert not observatory.senders_known
+    (loss,) = observatory.losses
+    assert "PREEMPT_RT" in loss
+    assert loss.endswith("no task has waited yet")
+    assert owner_in(config.get(index)) == 0
+    found.put(index, struct.pack("=Q", 24 + 1))
+    observatory._share_slab_mutex()
+    assert observatory.senders_known
+    assert observatory.losses == []
+    assert observatory.requests is not None
+    assert owner_in(config.get(index)) == 0x8000 + 24
+
+
+def owner_in(config: bytes | None) -> int:
+    """The address of the owner that the request probe was given; the configuration is that of CsdObserver."""
+    assert config is not None
+    assert len(config) == CSD_CONFIG.size
+    return int(struct.unpack_from("=Q", config, CELLS_CONFIG.offset_of("owner"))[0])
+
+
+def test_on_preempt_rt_without_a_probe_of_waits_the_holder_stays_unknown() -> None:
+    observatory = make(kallsyms=KALLSYMS.replace("do_sync_core", "rt_spin_lock"), fake=FakeProbe())
+    observatory.contention = None
+    assert observatory.requests is not None
+    observatory.requests.slab_mutex = 0x8000
+    (loss,) = observatory.losses
+    assert loss.endswith("only a probe of waits can find it")
+    assert not observatory.senders_known
+
+
 async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
     observatory = make(HostRoots(proc=tmp_path))
@@ -233,7 +275,7 @@ async def test_names_are_forgotten_when_modules_change(tmp_path: Path) -> None:
 def test_waits_of_the_earlier_sample_are_subtracted() -> None:
     observatory = make(slab_mutex=0x8000)
     assert observatory.contention is not None
-    key, other = (struct.pack("=QiI16s", lock, NO_STACK, 0, b"cat") for lock in (0x8000, 0x9000))
+    key, other = (struct.pack("=Q8xiI16s", lock, NO_STACK, 0, b"cat") for lock in (0x8000, 0x9000))
     before = ContentionSample({key: WaitTotals(2, 100, 90)})
     after = ContentionSample({key: WaitTotals(5, 170, 90), other: WaitTotals(8, 8, 8)})
     (wait,) = observatory.contention.waits(before, after)

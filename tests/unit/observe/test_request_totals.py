@@ -43,7 +43,7 @@ def observer(kallsyms: str = KALLSYMS, cpus_online: int = 4) -> tuple[CsdObserve
 
 
 def key(func: int, stack: int = NO_STACK, flags: int = 1) -> bytes:
-    return struct.pack("=QiI", func, stack, flags)
+    return struct.pack("=QiI8x", func, stack, flags)
 
 
 def put_stack(probe: FakeProbe, stack_id: int, *addresses: int) -> None:
@@ -194,7 +194,7 @@ def test_a_frequent_function_has_an_example_once_one_was_taken() -> None:
     totals = {key(0x5000, 0, 0): Totals(3, 0, 0)}
     assert cells_of(observed, totals)["rcu_exp_handler"].stack == ()
     put_stack(probe, 6, 0x7010, 0x6010)
-    probe.map("certain_funcs").put(struct.pack("=Q", 0x5000), EXAMPLE.pack(7))
+    probe.map("certain_funcs").put(struct.pack("=Q", 0x5000), EXAMPLE.pack(0, 7, 0))
     (cell,) = observed.cells(RequestSample({}), RequestSample(totals))
     assert cell.stack == ("on_each_cpu_cond_mask", "mem_cgroup_write")
     assert (cell.singles, cell.calls) == (3, 0)

@@ -82,6 +82,7 @@ class NoProbe:
 
     def __init__(self) -> None:
         self.attached: list[tuple[str, str, bool]] = []
+        self.addresses: set[int] = set()
 
     def map(self, _name: str) -> "NoProbe":
         return self
@@ -89,8 +90,9 @@ class NoProbe:
     def put(self, key: bytes, value: bytes) -> None:
         """Ignored."""
 
-    def attach_kprobe(self, program: str, function: str, *, at_return: bool = False) -> None:
+    def attach_kprobe(self, program: str, function: str, address: int, *, at_return: bool = False) -> None:
         self.attached.append((program, function, at_return))
+        self.addresses.add(address)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -136,6 +138,7 @@ def test_the_end_of_a_wait_is_probed_before_its_begin() -> None:
     waits._attach()
     place = "__mutex_lock.constprop.0"
     assert probe.attached == [("mutex_end", place, True), ("mutex_begin", place, False)]
+    assert probe.addresses == {waits.symbols.entries([place])[place][0]}
     assert waits.places == f"kprobes on {place}"
 
 

@@ -38,11 +38,11 @@ def observatory(*, slab_mutex: int = 0x8000) -> Observatory:
 
 
 def cell(func: int, stack: int = -17) -> bytes:
-    return struct.pack("=QiI", func, stack, 0)
+    return struct.pack("=QiI8x", func, stack, 0)
 
 
 def wait(lock: int, stack: int = -17) -> bytes:
-    return struct.pack("=QiI16s", lock, stack, 0, b"cat")
+    return struct.pack("=Q8xiI16s", lock, stack, 0, b"cat")
 
 
 def sample(csd: RequestSample | None = None, contention: ContentionSample | None = None) -> Sample:

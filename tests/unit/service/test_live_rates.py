@@ -15,8 +15,8 @@ from kickwatch.service.live_rates import LiveRates
 
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t flush_tlb_func\n5000 t end\n")
 MUTEX = 0x8000
-SYNC, TLB = (struct.pack("=QiI", func, -17, 0) for func in (0x2000, 0x3000))
-WAIT = struct.pack("=QiI16s", MUTEX, -17, 0, b"cat")
+SYNC, TLB = (struct.pack("=QiI8x", func, -17, 0) for func in (0x2000, 0x3000))
+WAIT = struct.pack("=Q8xiI16s", MUTEX, -17, 0, b"cat")
 
 
 class NoProbe:

@@ -26,10 +26,8 @@
  * Without BTF of the kernel, loops (they are unrolled) and global data, and in less than 4096 instructions: for the
  * verifier of 4.18.
  */
+#define AT_FUNCTION_ENTRY
 #include "calls.h"
-
-#include <asm/ptrace.h>
-#include <bpf/bpf_tracing.h>
 
 #define CELL_CONDITIONAL 4 /* every CPU that cond_func might choose counts as chosen */
 
@@ -92,10 +90,10 @@ static __always_inline int count_requests(void *ctx, struct calls_config *cfg, s
 		return 1;
 	}
 	key.func = func;
-	key.flags = flags;
+	key.flags = flags | by_control(&cfg->cells);
 	if (flags && holds_slab_mutex(&cfg->cells))
 		key.flags |= CELL_UNDER_SLAB_MUTEX;
-	key.stack = take_stack(ctx, func);
+	take_stack(ctx, &key);
 	return count_cell(&key, event);
 }
 

@@ -12,6 +12,7 @@
 
 #define CELL_MULTI 1
 #define CELL_UNDER_SLAB_MUTEX 2
+#define CELL_CONTROL 8 /* the positive control sent it; 4 is CELL_CONDITIONAL of calls.bpf.c */
 
 #define OWNER_FLAGS 7UL /* low bits of mutex.owner: waiters, handoff, pickup (kernel/locking/mutex.c) */
 
@@ -49,20 +50,25 @@ struct cells_config {
 	__u32 isolating;                /* not zero: CPUs are isolated */
 	__u32 broadcast_targets;        /* requests that make a call a broadcast: 90 % of the other online CPUs */
 	__u64 slab_mutex;               /* address, 0 while unknown */
+	__u64 owner;                    /* address of its word that has the task which holds it, 0 while unknown */
 	__u32 far_cpus;                 /* CPUs that this machine can have beyond NEAR_CPUS */
-	__u32 unused;
+	__u32 controlled;               /* not zero: the positive control is under way */
+	__u64 control[2];               /* the name of its sending task, in all bytes of task_struct.comm */
 	__u64 isolated[MASK_WORDS];
 };
 
 /* For a function that tells reason and origin without a stack: its first stack, as an example. */
 struct example {
+	__u64 caller;
 	__s32 stack_plus_one; /* its id + 1; 0 while there is none */
+	__u32 unused;
 };
 
 struct cell_key {
 	__u64 func;
 	__s32 stack; /* id in `stacks`, or a negative errno if it could not be taken */
 	__u32 flags;
+	__u64 caller; /* return_address: a frame that the stack may lack */
 };
 
 struct figures {
@@ -153,9 +159,23 @@ static __always_inline int holds_slab_mutex(struct cells_config *cfg)
 {
 	__u64 owner = 0;
 
-	if (!cfg->slab_mutex || bpf_probe_read(&owner, sizeof(owner), (void *)cfg->slab_mutex))
+	if (!cfg->owner || bpf_probe_read(&owner, sizeof(owner), (void *)cfg->owner))
 		return 0;
 	return (owner & ~OWNER_FLAGS) == bpf_get_current_task();
+}
+
+/*
+ * CELL_CONTROL if the positive control sends the request, else 0: other processes may call membarrier at the same time.
+ * By the name of the task, since the reader knows it in every PID namespace.
+ */
+static __always_inline __u32 by_control(struct cells_config *cfg)
+{
+	__u64 name[2] = {};
+
+	if (likely(!cfg->controlled))
+		return 0;
+	bpf_get_current_comm(name, sizeof(name));
+	return name[0] == cfg->control[0] && name[1] == cfg->control[1] ? CELL_CONTROL : 0;
 }
 
 static __always_inline struct this_cpu *state_of_cpu(void)
@@ -284,25 +304,34 @@ static __always_inline __u32 frequent_index(struct cells_config *cfg, __u64 func
 	return func == cfg->frequent[1] ? 1 : FREQUENT_FUNCS;
 }
 
-static __always_inline __s32 take_stack(void *ctx, __u64 func)
+/* Adds stack and caller to a key with a function. */
+static __always_inline void take_stack(void *ctx, struct cell_key *key)
 {
-	struct example *example = bpf_map_lookup_elem(&certain_funcs, &func);
-	__s32 stack;
+	struct example *example = bpf_map_lookup_elem(&certain_funcs, &key->func), taken = {};
 
-	if (example && example->stack_plus_one > 0)
-		return example->stack_plus_one - 1;
-	stack = STACK_ID(ctx, &stacks);
-	if (stack < 0)
+	if (example && example->stack_plus_one > 0) {
+		key->stack = example->stack_plus_one - 1;
+		key->caller = example->caller;
+		return;
+	}
+	key->stack = STACK_ID(ctx, &stacks);
+	key->caller = return_address(ctx);
+	if (key->stack < 0) {
 		health_count(&health, HEALTH_STACKLESS);
-	else if (example)
-		example->stack_plus_one = stack + 1;
-	return stack;
+	} else if (example) {
+		taken.stack_plus_one = key->stack + 1;
+		taken.caller = key->caller;
+		bpf_map_update_elem(&certain_funcs, &key->func, &taken, BPF_ANY); /* both at once */
+	}
 }
 
 /* Of a frequent function: each CPU looks for its example once. */
 SELDOM int take_example(void *ctx, struct this_cpu *cpu, __u32 frequent, __u64 func)
 {
-	if (take_stack(ctx, func) >= 0)
+	struct cell_key key = { .func = func };
+
+	take_stack(ctx, &key);
+	if (key.stack >= 0)
 		cpu->examples |= 1ULL << frequent;
 	return 0;
 }

@@ -38,16 +38,19 @@ SELDOM int count_other(struct bpf_raw_tracepoint_args *ctx, struct csd_config *c
 {
 	struct event event = { .bank = bank & (BANKS - 1), .requests = 1, .isolated = isolated };
 	__u64 func = ctx->args[2], callsite = ctx->args[1];
+	__u32 control = by_control(&cfg->cells);
 	struct cell_key key = {};
 
 	if (kind_of(ctx, cfg, callsite) == KIND_MULTI) {
 		key.flags = CELL_MULTI;
-		event.grown = group(&cfg->cells, &cpu->call, func, callsite, (__u32)ctx->args[0]);
+		/* A call of the control does not continue one of another task, to the lower CPUs. */
+		event.grown = group(&cfg->cells, &cpu->call, func, callsite ^ control, (__u32)ctx->args[0]);
 	}
 	if (key.flags && holds_slab_mutex(&cfg->cells))
 		key.flags |= CELL_UNDER_SLAB_MUTEX;
+	key.flags |= control;
 	key.func = func;
-	key.stack = take_stack(ctx, func);
+	take_stack(ctx, &key);
 	return count_cell(&key, &event);
 }
 

@@ -8,10 +8,8 @@
  *
  * Without BTF of the kernel, loops and global data: for the verifier of 4.18.
  */
+#define AT_FUNCTION_ENTRY
 #include "waits.h"
-
-#include <asm/ptrace.h>
-#include <bpf/bpf_tracing.h>
 
 SEC("kprobe")
 int mutex_begin(struct pt_regs *ctx)

@@ -7,6 +7,10 @@
 #include <linux/types.h>
 
 #include <bpf/bpf_helpers.h>
+#ifdef AT_FUNCTION_ENTRY /* the object's programs are kprobes */
+#include <asm/ptrace.h>
+#include <bpf/bpf_tracing.h>
+#endif
 
 /*
  * Kernel lockdown (confidentiality) refuses every program that calls bpf_probe_read ("bpf, lockdown, audit: Fix buggy
@@ -71,6 +75,27 @@ enum health_index {
 			id_ = bpf_get_stackid(ctx, stacks, 2);                 \
 		id_;                                                           \
 	})
+
+/*
+ * At a kprobe on a function's entry: where the function returns to, an address in its caller. There the stack often lacks
+ * that frame: unwinding begins at the probed function, which has not yet made a frame, and goes on with the frame that
+ * the frame pointer shows, which is the caller's: its own return address is the next that is found. So it is on arm64 and
+ * on x86 with frame pointers; ORC finds all frames. The reader puts the frame in where it is missing. 0 at a tracepoint,
+ * where all frames are complete.
+ */
+static __always_inline __u64 return_address(void *ctx)
+{
+	__u64 address = 0;
+
+#ifdef AT_FUNCTION_ENTRY
+#ifdef bpf_target_x86
+	bpf_probe_read(&address, sizeof(address), (void *)PT_REGS_RET((struct pt_regs *)ctx)); /* the top of the stack */
+#else
+	address = PT_REGS_RET((struct pt_regs *)ctx); /* the link register */
+#endif
+#endif
+	return address;
+}
 
 static __always_inline void health_count(void *map, __u32 index)
 {

@@ -251,7 +251,8 @@ int trace_wait(struct bpf_raw_tracepoint_args *ctx)
 	if (!event)
 		return 0;
 	event->event.stack = STACK_ID(ctx, &stacks);
-	if (own->comm_offset && !bpf_probe_read(&owner, sizeof(owner), (void *)lock) && owner & ~OWNER_FLAGS)
+	if (own->comm_offset && cfg->cells.owner && !bpf_probe_read(&owner, sizeof(owner), (void *)cfg->cells.owner) &&
+	    owner & ~OWNER_FLAGS)
 		bpf_probe_read_str(event->text, COMM_LEN, (void *)((owner & ~OWNER_FLAGS) + own->comm_offset));
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 	return 0;

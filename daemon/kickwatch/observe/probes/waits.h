@@ -4,8 +4,8 @@
  * structs.
  *
  * A wait is counted at its end, and measured from its *first* begin: at the tracepoint, a waiter that spins, sleeps and
- * spins again has a begin each time. The holder is read from the owner word (first 8 bytes of struct mutex) at the first
- * begin.
+ * spins again has a begin each time. The holder is read from the owner word of the mutex at the first begin. That is its first
+ * word, except on PREEMPT_RT: see contention.bpf.c.
  *
  * A further begin continues the wait, unless the end of the earlier wait was missed (the program did not run, or a map
  * was full). That is assumed if another task has the tid now, or if the first begin is older than STALE_NS: then the
@@ -24,18 +24,22 @@
 #define OWNER_FLAGS 7UL
 #define COMM_LEN 16
 #define HISTOGRAM_BUCKETS 40
+#define OWNER_UNKNOWN 0xffffffffU /* of owner_offset */
 #define STALE_NS (120ULL * 1000 * 1000 * 1000)
 
 struct contention_config {
 	__u64 slab_mutex;  /* address, 0 while unknown */
 	__u32 comm_offset; /* of task_struct.comm, 0 if unknown */
 	__u32 paused;      /* not zero: count nothing, since the maps are being emptied */
+	__u32 owner_offset; /* of the word of a mutex that has the task which holds it, and flags */
+	__u32 unused;
 };
 
 struct waiting {
 	__u64 lock;
 	__u64 task;
 	__u64 since_ns;
+	__u64 caller; /* return_address: a frame that the stack may lack */
 	__s32 stack;
 	__u32 unused;
 	char holder[COMM_LEN];
@@ -43,6 +47,7 @@ struct waiting {
 
 struct wait_key {
 	__u64 lock;
+	__u64 caller;
 	__s32 stack;
 	__u32 unused;
 	char holder[COMM_LEN];
@@ -89,7 +94,8 @@ static __always_inline void name_holder(struct contention_config *cfg, __u64 loc
 {
 	__u64 owner = 0;
 
-	if (!cfg->comm_offset || bpf_probe_read(&owner, sizeof(owner), (void *)lock))
+	if (!cfg->comm_offset || cfg->owner_offset == OWNER_UNKNOWN ||
+	    bpf_probe_read(&owner, sizeof(owner), (void *)(lock + cfg->owner_offset)))
 		return;
 	owner &= ~OWNER_FLAGS;
 	if (owner) /* as a string: after its end may be the rest of a longer name, which would make it another key */
@@ -113,6 +119,7 @@ static __always_inline int wait_begins(void *ctx, struct contention_config *cfg,
 		health_count(&health, HEALTH_UNMATCHED);
 	}
 	begun.stack = STACK_ID(ctx, &stacks);
+	begun.caller = return_address(ctx);
 	if (begun.stack < 0)
 		health_count(&health, HEALTH_STACKLESS);
 	name_holder(cfg, lock, begun.holder);
@@ -162,6 +169,7 @@ static __always_inline int wait_ends(struct contention_config *cfg, struct waiti
 
 	wait_ns = bpf_ktime_get_ns() - begun->since_ns;
 	key.lock = lock;
+	key.caller = begun->caller;
 	key.stack = begun->stack;
 	__builtin_memcpy(key.holder, begun->holder, COMM_LEN);
 	bpf_map_delete_elem(&waiting, &tid);
