@@ -14,7 +14,7 @@ from kickwatch.model import Cell, Origin, WindowKind
 from kickwatch.native.driver import Helper
 from kickwatch.observe import requests
 from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.layouts import CELL
+from kickwatch.observe.layouts import CELL, EXAMPLE
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.request_cells import RequestSample, fell
 from kickwatch.observe.symbols import Symbols
@@ -160,7 +160,7 @@ def test_full_maps_are_emptied_between_windows() -> None:
         replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)
         replay.run("csd_queue_cpu", 1, SITE, FUNC + 1, 0)
         examples, cells = observer.probe.map("certain_funcs"), observer.probe.map("cells")
-        assert examples.get(struct.pack("=Q", 0x2000)) != bytes(4)
+        assert examples.get(struct.pack("=Q", 0x2000)) != bytes(EXAMPLE.size)
         assert not observer.recycle_if_full()
         before = observer.read()
         assert sum(totals.requests for totals in before.totals.values()) == 2
@@ -168,7 +168,7 @@ def test_full_maps_are_emptied_between_windows() -> None:
             cells.put(struct.pack("=QiI8x", 0x100000 + func, -1, 0), CELL.pack(1, *[0] * 7))
         assert observer.recycle_if_full()
         assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []
-        assert examples.get(struct.pack("=Q", 0x2000)) == bytes(4)
+        assert examples.get(struct.pack("=Q", 0x2000)) == bytes(EXAMPLE.size)
         assert fell(before.totals, observer.read().totals)
         replay.run("csd_queue_cpu", 1, SITE, 0x2000, 0)  # the probe counts again, with a new example
         (cell,) = observer.cells(RequestSample({}), observer.read())
