@@ -133,6 +133,7 @@ def test_without_the_tracepoint_one_line_says_what_is_missing(tmp_path: Path) ->
     done = kickwatch("trace", "--containers", "1", "--out", str(out), KICKWATCH_RUNG_IPIS="kprobe")
     assert done.status == 1
     assert "no trace on this kernel: single requests cannot be listed" in done.complaint
+    assert "(KICKWATCH_RUNG_IPIS=kprobe leaves the tracepoint out): unset it" in done.complaint
     assert "Linux 6.5 or later" in done.complaint
     assert not out.exists()
 

@@ -4,10 +4,12 @@ Needs the tracepoints csd:csd_queue_cpu and csd_function_entry (6.5), and the fi
 maps it uses. The daemon never loads it.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Self
 
 from kickwatch.errors import ObserveError
+from kickwatch.model import IpiRung
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.layouts import TRACE_CONFIG
@@ -15,6 +17,7 @@ from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import INDEX, read_stack, sums_of
 from kickwatch.observe.ring import Ring
+from kickwatch.observe.rungs import IPI_VARIABLE, requested_rung
 from kickwatch.observe.task_layout import learn_comm_offset
 from kickwatch.observe.trace_events import Kind, Losses
 
@@ -57,9 +60,8 @@ class Tracer:
         """Load and attach, listing nothing yet. Blocks; arming broadcasts. Raises ObserveError: what is missing."""
         counting = observatory.requests
         if not isinstance(counting, CsdObserver):
-            why, remedy = causes(observatory.lost(Lost.NAMES, Lost.REQUESTS, Lost.BETTER_REQUESTS))
-            what = f"no trace on this kernel: single requests cannot be listed ({why or 'the first rung is not armed'})"
-            raise ObserveError(what, remedy or _REMEDY)
+            why, remedy = _why_not_counting(observatory)
+            raise ObserveError(f"no trace on this kernel: single requests cannot be listed ({why})", remedy)
         comm_offset = learn_comm_offset()
         shared = {name: counting.probe.map(name) for name in ("config", "callsites")}
         sizes = dict.fromkeys(_UNUSED_MAPS, 1) | {"each_cpu": counting.targets, "ring": ring_bytes}
@@ -120,3 +122,13 @@ class Tracer:
         self.probe.detach()
         self._ring.close()
         self.probe.close()
+
+
+def _why_not_counting(observatory: Observatory) -> tuple[str, str]:
+    """(why the first rung is not armed, the remedy). What keeps kprobes away does not matter: they list no requests."""
+    forced = requested_rung(os.environ, IPI_VARIABLE, IpiRung)
+    if forced not in (None, IpiRung.CSD):
+        return f"{IPI_VARIABLE}={forced} leaves the tracepoint out", f"unset it; {_REMEDY}"
+    losses = [*observatory.lost(Lost.NAMES), *observatory.lost(Lost.REQUESTS, Lost.BETTER_REQUESTS)]
+    why, remedy = causes(losses[:1])  # of the ladder's first rung
+    return why or "the first rung is not armed", remedy or _REMEDY
