@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PROGRAMS = ("workload", "kw-helper")
+PROGRAMS = ("workload", "pause", "kw-helper")
 # Named as in a wheel's tag: e_machine of its programs, and a word for its registers in BPF objects' debug information.
 MACHINES = {"x86_64": (62, b"rdi"), "aarch64": (183, b"user_pt_regs")}
 # The programs are static and the probes need no library, so that every glibc will do for which there are Pythons and

@@ -23,6 +23,8 @@ class Network(StrEnum):
 
     NONE = "none"
     BRIDGE = "bridge"
+    HOST = "host"
+    CNI = "cni"
 
 
 class LogFormat(StrEnum):
