@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 import msgspec
+from grpclib.const import Status
 
 from kickwatch.workload import containerd_pb2 as containerd
-from kickwatch.workload.cri_calls import CallRefusedError, CriCalls, Status
+from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 from kickwatch.workload.engine import LABEL
 
 _NAMESPACE = {"containerd-namespace": "k8s.io"}
@@ -46,9 +47,7 @@ async def import_image(calls: CriCalls, reference: str, program: bytes, path: st
         "layers": [_descriptor(f"{_OCI}.layer.v1.tar", layer)],
     })  # fmt: skip
     kept = {"containerd.io/gc.ref.content.config": _digest(config), "containerd.io/gc.ref.content.l.0": _digest(layer)}
-    target = containerd.Descriptor(
-        media_type=f"{_OCI}.manifest.v1+json", digest=_digest(manifest), size=len(manifest)
-    )
+    target = containerd.Descriptor(media_type=f"{_OCI}.manifest.v1+json", digest=_digest(manifest), size=len(manifest))
     image = containerd.Image(name=reference, labels=_LABELS, target=target)
     what = f"make the image {reference}"
     await _make_lease(calls, what)
@@ -57,9 +56,7 @@ async def import_image(calls: CriCalls, reference: str, program: bytes, path: st
             await _write(calls, what, blob, labels)
         request = containerd.CreateImageRequest(image=image)
         with _unless(Status.ALREADY_EXISTS):
-            await calls.call(
-                what, f"{_IMAGES}Create", request, containerd.CreateImageResponse, metadata=_NAMESPACE
-            )
+            await calls.call(what, f"{_IMAGES}Create", request, containerd.CreateImageResponse, metadata=_NAMESPACE)
     finally:
         await _end_lease(calls, what)
 

@@ -21,6 +21,7 @@ from grpclib.const import Status  # noqa: E402
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError  # noqa: E402
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 _CANCEL_S = 1.0
 # The call may have had an effect: the server gave up, or the connection broke.
 _LOST = {Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.UNAVAILABLE}
@@ -69,12 +70,13 @@ class CriCalls:
     ) -> None:
         """Send `requests` in one stream, each after the answer to the one before. Raises as `call` does."""
 
-        async def send() -> None:
+        async def send() -> bool:
             method: StreamStreamMethod[Message, M] = StreamStreamMethod(self._connection(), path, Message, answer)
             async with method.open(metadata=dict(metadata)) as stream:
                 for number, request in enumerate(requests, 1):
                     await stream.send_message(request, end=number == len(requests))
                     await stream.recv_message()
+            return True
 
         await self._limited(what, send())
 
@@ -93,7 +95,7 @@ class CriCalls:
             self._channel.close()
             self._channel = None
 
-    async def _limited(self, what: str, send: Coroutine[Any, Any, M]) -> M:
+    async def _limited(self, what: str, send: Coroutine[Any, Any, T]) -> T:
         """The result of a call that is limited in time.
 
         It runs in a task of its own: grpclib cancels the tasks of a broken connection, and a task keeps count of its
@@ -116,7 +118,7 @@ class CriCalls:
         finally:
             self._on_call_end()
 
-    async def _answer(self, what: str, task: "asyncio.Task[M]") -> M:
+    async def _answer(self, what: str, task: "asyncio.Task[T]") -> T:
         """Wait for the call's end, its deadline, or the cut-off of calls that began before the shutdown."""
         waiters: set[asyncio.Task[Any]] = {task}
         if self._cut_off_timer is None:

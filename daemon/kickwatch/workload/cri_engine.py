@@ -1,4 +1,4 @@
-"""containerd and CRI-O through the Container Runtime Interface, as the kubelet drives them: a pod for each container."""
+"""containerd and CRI-O through the Container Runtime Interface, as the kubelet drives them: each container in a pod."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -8,24 +8,27 @@ from typing import TypeVar
 
 import msgspec
 from google.protobuf.message import Message
+from grpclib.const import Status
 
-from kickwatch.errors import EngineAnswerLostError, EngineError, ImageAbsentError
+from kickwatch.configuration.types import Network
+from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
 from kickwatch.native import binary
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload import cri_pb2 as cri
 from kickwatch.workload import cri_requests as requests
 from kickwatch.workload.containerd_images import delete_image, import_image, own_images
-from kickwatch.workload.cri_calls import CallRefusedError, CriCalls, Status
+from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 from kickwatch.workload.cri_info import CONTAINERD, RUNTIME, CriDescription, describe
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
-from kickwatch.workload.image import image_reference
+from kickwatch.workload.image import IMAGE_REPOSITORY, image_reference
 from kickwatch.workload.oci_bundle import PROGRAM
 
 M = TypeVar("M", bound=Message)
 _IMAGES = "/runtime.v1.ImageService/"
 _LOST_CREATE_SEARCH_S = 10.0
 _SEARCH_INTERVAL_S = 0.5
+_REMOVE_RETRY_S = 3.0
 _IMAGE_SEEN_S, _IMAGE_POLL_S = 10.0, 0.02  # the CRI hears of an imported image by an event
 _FIRST_POLL_S, _LAST_POLL_S = 0.002, 0.05
 _PAUSE = "/pause"
@@ -50,7 +53,6 @@ class CriEngine:
         self._lost_create_search_s = lost_create_search_s
         self._description: CriDescription | None = None
         self._unified = False
-        self._own_image = ""
         self._pods: dict[str, str] = {}  # of existing containers, by id
         self._names: dict[str, str] = {}  # of existing containers, by id: error messages give both
         self._sandbox_ms: dict[str, float] = {}
@@ -65,7 +67,6 @@ class CriEngine:
     async def prepare_image(self, own_program: bytes) -> str:
         """Import our image, and an image for the pods' pause container if the configured one is not there."""
         reference = image_reference(own_program)
-        self._own_image = reference
         await run_shielded(self._import(reference, own_program, PROGRAM))
         await run_shielded(self._prepare_pod_image())
         return reference
@@ -92,14 +93,22 @@ class CriEngine:
             raise
         return made[0]
 
+    def check_network(self, network: str) -> None:
+        """Raise EngineAbsentError for `cni` where no plugin is configured; call it after `info`."""
+        description = self._ready()
+        if network == Network.CNI and not description.networks:
+            what = f"{description.info} has no network ready for workload.network=cni ({description.no_networks})"
+            raise EngineAbsentError(what, "configure CNI in /etc/cni/net.d, or set workload.network=none")
+
     def sandbox_ms(self, container_id: str) -> float | None:
         """How long the pod of a container that exists took."""
         return self._sandbox_ms.get(container_id)
 
     async def start(self, container_id: str) -> None:
-        """Start a created container."""
+        """Start a created container. A cancellation waits: containerd 1.6 removes none whose start was cancelled."""
         request = cri.ContainerRequest(container_id=container_id)
-        await self._runtime(f"start {self._describe(container_id)}", "StartContainer", request, cri.Nothing)
+        what = f"start {self._describe(container_id)}"
+        await run_shielded(self._runtime(what, "StartContainer", request, cri.Nothing))
 
     async def pid(self, container_id: str) -> int:
         """Host process id of its first process while it runs, from the engine's verbose status."""
@@ -166,7 +175,7 @@ class CriEngine:
 
     async def _create(self, spec: ContainerSpec) -> str:
         """Make the pod and the container in it."""
-        own_program = spec.image == self._own_image
+        own_program = spec.image.startswith(f"{IMAGE_REPOSITORY}:")
         if unsupported := requests.unsupported_network(spec.network, own_image=own_program):
             raise EngineError(f"could not create the container {spec.name}", unsupported)
         began_s = perf_counter()
@@ -215,9 +224,20 @@ class CriEngine:
                 await asyncio.sleep(_SEARCH_INTERVAL_S)
 
     async def _remove_pod(self, pod: str, what: str) -> None:
-        for method in ("StopPodSandbox", "RemovePodSandbox"):
-            with _unless_missing():
-                await self._runtime(what, method, cri.PodSandboxRequest(pod_sandbox_id=pod), cri.Nothing)
+        """A start in progress, as that of a killed kickwatch, delays the removal."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _REMOVE_RETRY_S
+        while True:
+            try:
+                for method in ("StopPodSandbox", "RemovePodSandbox"):
+                    with _unless_missing():
+                        await self._runtime(what, method, cri.PodSandboxRequest(pod_sandbox_id=pod), cri.Nothing)
+            except CallRefusedError:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_SEARCH_INTERVAL_S)
+            else:
+                return
 
     async def _pod_of(self, container_id: str) -> str:
         """The pod of a container that an earlier kickwatch made; of a pod without a container, itself. Or empty."""
@@ -255,7 +275,7 @@ class CriEngine:
     async def _prepare_pod_image(self) -> None:
         """The CRI would pull a missing one. A kubelet's node has it; elsewhere our pause program takes its place."""
         if self._pod_image and self._own_containerd:
-            await self._import(self._pod_image, await asyncio.to_thread(binary("pause").read_bytes), _PAUSE)
+            await self._import(self._pod_image, await asyncio.to_thread(lambda: binary("pause").read_bytes()), _PAUSE)
 
     async def _import(self, reference: str, program: bytes, path: str) -> None:
         """Import an image unless it is there, and wait until the CRI knows it."""

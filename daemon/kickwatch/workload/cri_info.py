@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
+from grpclib.const import Status
 
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
-from kickwatch.node.roots import HOST
 from kickwatch.workload import cri_pb2 as cri
-from kickwatch.workload.cri_calls import CallRefusedError, CriCalls, Status
+from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 from kickwatch.workload.engine import EngineInfo
 
 RUNTIME = "/runtime.v1.RuntimeService/"
@@ -82,8 +82,8 @@ def _default_runtime(config: Mapping[str, Any]) -> tuple[str, bool]:
     name = str(containerd.get("defaultRuntimeName") or "")
     runtime = (containerd.get("runtimes") or {}).get(name) or {}
     options = runtime.get("options") or {}
-    program = PurePath(str(options.get("BinaryName") or name or "unknown")).name
-    kind = str(runtime.get("runtimeType") or "unknown")
+    program = PurePath(str(options.get("BinaryName") or name or "default")).name
+    kind = str(runtime.get("runtimeType") or "runtime")
     return f"{program} {kind}", bool(options.get("SystemdCgroup") or config.get("systemdCgroup"))
 
 
@@ -105,8 +105,3 @@ def _absent(error: EngineError, socket: str) -> EngineAbsentError:
     if not isinstance(error, EngineAnswerLostError):
         return EngineAbsentError(error.what, error.remedy)
     return EngineAbsentError(f"no CRI answers at {socket} ({reason})", _REMEDY)
-
-
-def usual_sockets(run: Path = HOST.run) -> tuple[Path, ...]:
-    """Where containerd, CRI-O, k3s and RKE2 listen."""
-    return run / "containerd/containerd.sock", run / "crio/crio.sock", run / "k3s/containerd/containerd.sock"

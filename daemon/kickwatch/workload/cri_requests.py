@@ -64,7 +64,7 @@ def unsupported_network(network: str, *, own_image: bool) -> str:
 
 
 def _namespaces(network: str) -> cri.NamespaceOption:
-    """A CRI makes a network namespace only together with CNI's plugins. `none` is the node's, which ours does not use."""
+    """Only CNI's plugins make a network namespace. For `none` it is the node's, which our program does not use."""
     mode = cri.POD if network == Network.CNI else cri.NODE
     return cri.NamespaceOption(network=mode, pid=cri.CONTAINER, ipc=cri.POD)
 
