@@ -3,7 +3,11 @@
 The client is grpcio's: it shares no code with kickwatch but the messages.
 """
 
+import hashlib
+import io
+import json
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,6 +87,10 @@ class CriClient:
         answer = self.call("ListImages", cri.ListContainersRequest(), cri.ListContainersResponse, "ImageService")
         return list(answer.containers)
 
+    def remove_image(self, name: str) -> None:
+        """Remove an image, as a kubelet's garbage collection does."""
+        self.call("RemoveImage", cri.ImageRequest(image=cri.ImageSpec(image=name)), cri.Nothing, "ImageService")
+
     def stop(self, pod: str) -> None:
         """Stop a pod, as a kubelet does with one that it does not know."""
         self.call("StopPodSandbox", cri.PodSandboxRequest(pod_sandbox_id=pod), cri.Nothing)
@@ -116,6 +124,35 @@ class PrivateContainerd:
     def socket(self) -> Path:
         """The path of its socket, for the CRI and for containerd's own interface."""
         return self.root / "containerd.sock"
+
+    def import_image(self, name: str, program: Path) -> None:
+        """With containerd's own client: an archive as `docker save` writes it."""
+        layer, archive = io.BytesIO(), io.BytesIO()
+        with tarfile.open(fileobj=layer, mode="w") as tar:
+            tar.add(program, arcname=program.name)
+        digest = hashlib.sha256(layer.getvalue()).hexdigest()
+        config = {
+            "architecture": "amd64", "os": "linux", "config": {"Entrypoint": [f"/{program.name}"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        }  # fmt: skip
+        manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for path, data in (
+                ("manifest.json", json.dumps(manifest).encode()),
+                ("config.json", json.dumps(config).encode()),
+                ("layer.tar", layer.getvalue()),
+            ):
+                entry = tarfile.TarInfo(path)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+        command = ["ctr", "--address", self.socket, "--namespace", "k8s.io", "images", "import", "--no-unpack", "-"]
+        subprocess.run(command, input=archive.getvalue(), check=True, capture_output=True)
+        with self.client() as client:
+            for _ in range(100):
+                if any(name in bytes(image.SerializeToString()).decode("latin1") for image in client.images()):
+                    return
+                time.sleep(0.05)
+        pytest.fail(f"the CRI does not see {name}")
 
     @contextmanager
     def client(self) -> Iterator[CriClient]:
