@@ -225,7 +225,7 @@ def _no_cri(config: Config) -> str:
     if not any(Path(socket).exists() for socket in cri_support.cri_sockets(config.engine)):
         return _NO_SOCKET
     if not cri_support.has_grpc():
-        return f"there is a CRI, but not what speaks with it ({cri_support.INSTALL_REMEDY})"
+        return f"there is a CRI, but grpclib is not installed ({cri_support.INSTALL_REMEDY})"
     if cri_support.kubelet_runs():
         return "there is a CRI, but a kubelet as well, which ends pods that it did not start"
     return cri_support.unsupported_by_cri(config)
@@ -238,7 +238,7 @@ async def _choose_cri(config: Config, on_call_end: Callable[[], None], why: str)
     from kickwatch.workload.cri_engine import CriEngine  # noqa: PLC0415 -- gRPC: only where a CRI is driven
 
     absent: list[EngineAbsentError] = []
-    for socket in cri_support.cri_sockets(config.engine):
+    for socket in await asyncio.to_thread(cri_support.cri_sockets, config.engine):
         engine = CriEngine(socket, timeout_s=config.engine.timeout_s, on_call_end=on_call_end)
         try:
             info = await _info_or_close(engine)
