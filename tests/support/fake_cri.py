@@ -1,4 +1,4 @@
-"""A CRI in this process, whose answers a test can delay, refuse or lose. It keeps pods and containers in dictionaries."""
+"""A CRI in this process, whose answers a test can delay, refuse or lose. It keeps pods and containers in memory."""
 
 import asyncio
 import json

@@ -23,11 +23,12 @@ from private_engine import clear
 
 ROOT = Path("/run/kickwatch-test-containerd")  # short, because a socket's path may have at most 108 bytes
 # A machine without CAP_SYS_RESOURCE may not lower the OOM score, as a CRI does for its pause containers.
-SETTINGS = """version = 2
-root = "{root}/root"
-state = "{root}/state"
+# Version 2 of the file is read by 1.6 to 2.x.
+_SETTINGS = """version = 2
+root = "{root}"
+state = "{state}"
 [grpc]
-  address = "{root}/containerd.sock"
+  address = "{socket}"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{root}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -35,7 +36,7 @@ state = "{root}/state"
   sandbox_image = "registry.invalid/pause:test"
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "/usr/lib/cni"
-  conf_dir = "{root}/cni"
+  conf_dir = "{state}/cni"
 """
 PAUSE_IMAGE = "registry.invalid/pause:test"
 
@@ -164,12 +165,19 @@ class PrivateContainerd:
             client.close()
 
 
+def settings(*, socket: Path, root: Path, state: Path) -> str:
+    """A configuration of containerd."""
+    return _SETTINGS.format(socket=socket, root=root, state=state)
+
+
 @contextmanager
 def private_containerd(root: Path = ROOT, program: str = "containerd") -> Iterator[PrivateContainerd]:
     """Removed completely at the end, with all its pods."""
     clear(root)
-    (root / "cni").mkdir(parents=True)
-    (root / "config.toml").write_text(SETTINGS.format(root=root))
+    root.mkdir()
+    (root / "config.toml").write_text(
+        settings(socket=root / "containerd.sock", root=root / "root", state=root / "state")
+    )
     with (root / "log").open("wb") as log:
         process = subprocess.Popen([program, "--config", root / "config.toml"], stdout=log, stderr=log)
     engine = PrivateContainerd(root, process)

@@ -36,8 +36,14 @@ REFUSED = {
         "workload.network=bridge",
     ),
     "oci with an image": ("[engine]\nkind = 'oci'\n[workload]\nimage = 'busybox'\n", "workload.image=busybox"),
-    "a CRI with Docker's bridge": ("[engine]\nkind = 'cri'\n[workload]\nnetwork = 'bridge'\n", "workload.network=bridge"),
-    "an image in a CRI without a network": ("[engine]\nkind = 'cri'\n[workload]\nimage = 'busybox'\n", "workload.image"),
+    "a CRI with Docker's bridge": (
+        "[engine]\nkind = 'cri'\n[workload]\nnetwork = 'bridge'\n",
+        "workload.network=bridge",
+    ),
+    "an image in a CRI without a network": (
+        "[engine]\nkind = 'cri'\n[workload]\nimage = 'busybox'\n",
+        "workload.image",
+    ),
     "Docker with CNI": ("[engine]\nkind = 'docker'\n[workload]\nnetwork = 'cni'\n", "workload.network=cni"),
     "no address": ("[metrics]\nlisten = '999.1.1.1:1'\n", "metrics.listen: 999.1.1.1:1"),
     "no port": ("[metrics]\nlisten = '127.0.0.1:70000'\n", "metrics.listen: 127.0.0.1:70000"),
