@@ -286,7 +286,7 @@ async def test_beside_a_kubelet_a_configured_cri_is_remarked_on(
 
 async def test_networks_of_other_engines(no_docker: Path, one_cri: Path) -> None:
     for sets in (("engine.kind=cri", "workload.network=bridge"), ("engine.kind=docker", "workload.network=cni")):
-        with pytest.raises(ConfigError, match="workload[.]network"):
+        with pytest.raises(ConfigError, match=r"workload[.]network"):
             check_engine(configured(no_docker, *sets))
     async with FakeCri().served(one_cri):
         with pytest.raises(EngineAbsentError, match=r"workload.network=cni \(no CNI\)"):
