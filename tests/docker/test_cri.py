@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -62,11 +63,24 @@ def ours(client: CriClient) -> list[str]:
     return [pod.id for pod in client.pods() if pod.labels.get("kickwatch.instance") == read_instance()]
 
 
+def healthy(result: dict[str, Any]) -> bool:
+    """No broadcast on the creation path, and elsewhere none but the freezer's.
+
+    containerd 1.6 has runc kill every process of a container that has exited (`runc kill --all`), for which runc freezes
+    the container's cgroup. On cgroup v1 freezing and thawing flip a static key: three broadcasts each on x86.
+    """
+    assert result["per_container"]["creation_path_broadcasts"] < 0.5
+    assert "creation_path" not in result["reasons"]
+    often = [row for row in result["bill"] if row["broadcasts"] >= result["containers"]]
+    assert all("freezer_apply_state" in row["stack"] and result["cgroup"] == "v1" for row in often), often
+    return True
+
+
 def test_a_trial_through_containerd_prints_its_bill(engine: PrivateContainerd, other: CriClient) -> None:
-    outcome = kickwatch("trial", "--containers", "23", "--json", *on(engine, "trial.window_s=0.5"), timeout_s=180)
-    assert outcome.status == 0, outcome.err
-    result = outcome.json
-    assert (result["verdict"], result["containers"], result["failures"]) == ("quiet", 23, [])
+    settings = on(engine, "trial.window_s=0.5", "trial.settle_s=0")
+    result = kickwatch("trial", "--containers", "12", "--json", *settings).json
+    assert healthy(result)
+    assert (result["containers"], result["failures"]) == (12, [])
     assert result["engine"].startswith("containerd ")
     assert result["kmem_accounting"] == "on"
     assert {"rcu_exp_handler", "flush_tlb_func"} <= {row["reason"] for row in result["bill"]}
@@ -79,10 +93,10 @@ def test_200_healthy_containers_are_quiet_where_the_pause_image_is_ours(engine: 
     before = leftovers()
     with engine.client() as client:
         assert client.images() == []
-        settings = on(engine, "trial.window_s=0.5", "workload.concurrency=4")
-        outcome = kickwatch("trial", "--containers", "200", "--json", *settings, timeout_s=190)
-        assert outcome.status == 0, outcome.err
-        assert (outcome.json["verdict"], outcome.json["containers"], outcome.json["failures"]) == ("quiet", 200, [])
+        settings = on(engine, "trial.window_s=0.5", "trial.settle_s=0", "workload.concurrency=4")
+        result = kickwatch("trial", "--containers", "200", "--json", *settings, timeout_s=190).json
+        assert healthy(result)
+        assert (result["containers"], result["failures"]) == (200, [])
         assert (client.pods(), client.images()) == ([], [])
     assert leftovers() == before
 
@@ -90,7 +104,12 @@ def test_200_healthy_containers_are_quiet_where_the_pause_image_is_ours(engine: 
 @pytest.mark.long
 def test_leftovers_of_kill_9_are_removed_by_the_next_start(engine: PrivateContainerd, other: CriClient) -> None:
     for moment_s in (0.0, 0.15):  # with four at once, in creations and starts
-        victim = start("trial", "--containers", "200", *on(engine, "trial.design=whole", "workload.concurrency=4"))
+        victim = start(
+            "trial",
+            "--containers",
+            "200",
+            *on(engine, "trial.design=whole", "trial.settle_s=0", "workload.concurrency=4"),
+        )
         deadline = time.monotonic() + 60 * SLOWNESS
         while not ours(other) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -134,7 +153,7 @@ def test_pods_that_a_kubelet_ends_count_as_failed_and_change_no_verdict(
         outcome = kickwatch("trial", "--containers", "40", "--json", *settings, timeout_s=190)
     assert stopped, "the kubelet came too late"
     result = outcome.json
-    assert result["verdict"] in {"quiet", "unknown"}, outcome.err
+    assert healthy(result)
     assert 1 <= len(result["failures"]) <= len(stopped)
     assert result["containers"] + len(result["failures"]) == 40
     assert ours(other) == []

@@ -1,4 +1,4 @@
-"""Engines of other Debian releases, Docker and containerd: the contract tests, and a trial on each that prints a bill."""
+"""Engines of other Debian releases, Docker and containerd: the contract tests, and a trial that prints a bill."""
 
 import json
 import os

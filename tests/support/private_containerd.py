@@ -61,7 +61,7 @@ class CriClient:
         metadata = cri.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="others")
         options = cri.NamespaceOption(network=cri.NODE, pid=cri.CONTAINER)
         security = cri.LinuxSandboxSecurityContext(namespace_options=options)
-        linux = cri.LinuxPodSandboxConfig(cgroup_parent=f"/{name}", security_context=security)
+        linux = cri.LinuxPodSandboxConfig(cgroup_parent="/foreign-cri", security_context=security)
         config = cri.PodSandboxConfig(metadata=metadata, labels=labels, linux=linux)
         pod = self.call("RunPodSandbox", cri.RunPodSandboxRequest(config=config), cri.RunPodSandboxResponse)
         container = cri.ContainerConfig(
@@ -191,6 +191,8 @@ def private_containerd(root: Path = ROOT, program: str = "containerd") -> Iterat
         process.terminate()
         process.wait(30)
         clear(root)
+        for parent in Path("/sys/fs/cgroup").glob("*/foreign-cri"):
+            parent.rmdir()
 
 
 def _wait(engine: PrivateContainerd) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from kickwatch.configuration.types import Config, EngineConfig, Network
 from kickwatch.node.roots import HOST
 
-_KUBELET = "kubelet"
+# k3s and MicroK8s carry the kubelet in their own process.
+_KUBELETS = {"kubelet", "k3s", "k3s-server", "k3s-agent", "kubelite"}
 INSTALL_REMEDY = "pip install 'kickwatch[cri]'"
 
 
@@ -32,12 +33,11 @@ def has_grpc() -> bool:
 def kubelet_runs(proc: Path = HOST.proc) -> bool:
     """Whether a kubelet is on this node. It ends each pod of the CRI that it did not start, within seconds.
 
-    kubelet_pods.go, HandlePodCleanups: "Clean up containers for orphaned pod we had not seen before". Labels do not
-    matter to it. k3s and others carry the kubelet in their own process, with its sockets at the usual place.
+    See HandlePodCleanups in Kubernetes' pkg/kubelet/kubelet_pods.go; labels do not matter to it.
     """
     for comm in proc.glob("[0-9]*/comm"):
         try:
-            if comm.read_text(encoding="utf-8", errors="replace").strip() == _KUBELET:
+            if comm.read_text(encoding="utf-8", errors="replace").strip() in _KUBELETS:
                 return True
         except OSError:
             continue
