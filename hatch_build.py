@@ -70,6 +70,9 @@ def problems(home: Path, root: Path, machine: str) -> Iterator[str]:
             yield f"{name} is not built"
         elif problem := _problem(path.read_bytes(), machine, bpf=path.suffix == ".o"):
             yield f"{name} {problem}"
+    for source in sorted((root / "daemon/kickwatch/workload").glob("*.proto")):  # in the package, for any machine
+        if not source.with_name(f"{source.stem}_pb2.py").is_file():
+            yield f"workload/{source.stem}_pb2.py is not generated"
 
 
 def _problem(data: bytes, machine: str, *, bpf: bool) -> str:

@@ -244,6 +244,7 @@ async def _choose_cri(config: Config, on_call_end: Callable[[], None], why: str)
             info = await _info_or_close(engine)
             engine.check_network(config.workload.network)
         except EngineAbsentError as error:
+            await engine.close()
             absent.append(error)
             continue
         remarks: tuple[Remark, ...] = ()
