@@ -1,5 +1,6 @@
 """kickwatch through the CRI of a private containerd, beside another client whose pods and images stay as they were."""
 
+import json
 import os
 import signal
 import threading
@@ -174,3 +175,34 @@ def test_images_that_a_garbage_collection_takes_are_imported_again(engine: Priva
         assert daemon.events("engine_lost") == []
     with engine.client() as client:
         assert (client.pods(), client.images()) == ([], [])
+
+
+@contextmanager
+def cni(engine: PrivateContainerd) -> Iterator[None]:
+    """A network of the plugins `ptp` and `host-local`, which containerd takes while its configuration is there."""
+    addresses = {"type": "host-local", "subnet": "198.51.100.0/24", "dataDir": str(engine.root / "ipam")}
+    network = {"cniVersion": "0.4.0", "name": "kickwatch-test", "plugins": [{"type": "ptp", "ipam": addresses}]}
+    file = engine.cni / "10-test.conflist"
+    file.write_text(json.dumps(network))
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+def interfaces() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+@pytest.mark.long
+def test_a_network_of_cni_where_plugins_are_configured(engine: PrivateContainerd, other: CriClient) -> None:
+    settings = on(engine, "workload.network=cni", "trial.window_s=0.5", "trial.settle_s=0")
+    refused = kickwatch("trial", "--containers", "3", *settings)
+    assert refused.status == 1
+    assert "no network ready for workload.network=cni" in refused.complaint
+    before = interfaces()
+    with cni(engine):
+        time.sleep(1)
+        result = kickwatch("trial", "--containers", "3", "--json", *settings).json
+    assert (result["containers"], result["failures"]) == (3, [])
+    assert interfaces() == before

@@ -126,6 +126,11 @@ class PrivateContainerd:
         """The path of its socket, for the CRI and for containerd's own interface."""
         return self.root / "containerd.sock"
 
+    @property
+    def cni(self) -> Path:
+        """Where it looks for networks."""
+        return self.root / "state" / "cni"
+
     def import_image(self, name: str, program: Path) -> None:
         """With containerd's own client: an archive as `docker save` writes it."""
         layer, archive = io.BytesIO(), io.BytesIO()
