@@ -1,4 +1,4 @@
-"""Containers per second through a private containerd, everything observed, compared with a plain loop of the same calls.
+"""Containers per second through a private containerd, everything observed, compared with a loop of the same calls.
 
 The plain loop is grpcio's, with the same pods: create, start, ask until the program has exited, stop, remove. Both run
 interleaved, block by block, so that drift of the machine affects both equally; the first block is not counted. Prints
