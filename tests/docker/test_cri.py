@@ -67,8 +67,8 @@ def ours(client: CriClient) -> list[str]:
 def healthy(result: dict[str, Any]) -> bool:
     """No broadcast on the creation path, and elsewhere none but the freezer's.
 
-    When a container has exited, containerd 1.6 calls `runc kill --all`, for which runc freezes the container's cgroup.
-    On cgroup v1 freezing and thawing flip a static key: three broadcasts each on x86.
+    When a container has exited, containerd 1.6 and 1.7 call `runc kill --all`, for which runc freezes the container's
+    cgroup. On cgroup v1 freezing and thawing flip a static key: three broadcasts each on x86.
     """
     assert result["per_container"]["creation_path_broadcasts"] < 0.5
     assert "creation_path" not in result["reasons"]

@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import msgspec
@@ -24,7 +25,7 @@ _IMAGES = "/containerd.services.images.v1.Images/"
 _LEASES = "/containerd.services.leases.v1.Leases/"
 _WRITE = "/containerd.services.content.v1.Content/Write"
 _PIECE_BYTES = 1 << 20
-_LEASE = "kickwatch-import"
+_LEASE, _LEASE_LASTS = "kickwatch-import", timedelta(minutes=10)
 # Kubelets since 1.29 leave pinned images to their garbage collection; containerd tells them since 1.7.3.
 _LABELS = {LABEL: "1", "io.cri-containerd.pinned": "pinned"}
 _OCI = "application/vnd.oci.image"
@@ -80,10 +81,12 @@ async def delete_image(calls: CriCalls, name: str) -> None:
 
 
 async def _make_lease(calls: CriCalls, what: str) -> None:
-    """The lease of a killed import is taken over."""
-    request = containerd.CreateLeaseRequest(id=_LEASE, labels={LABEL: "1"})
-    with _unless(Status.ALREADY_EXISTS):
-        await calls.call(what, f"{_LEASES}Create", request, containerd.CreateLeaseResponse, metadata=_NAMESPACE)
+    """A new one, in place of that of a killed import. It ends by itself should this one be killed."""
+    await _end_lease(calls, what)
+    until = datetime.now(UTC).replace(microsecond=0) + _LEASE_LASTS
+    labels = {LABEL: "1", "containerd.io/gc.expire": until.isoformat()}
+    request = containerd.CreateLeaseRequest(id=_LEASE, labels=labels)
+    await calls.call(what, f"{_LEASES}Create", request, containerd.CreateLeaseResponse, metadata=_NAMESPACE)
 
 
 async def _end_lease(calls: CriCalls, what: str) -> None:

@@ -181,7 +181,8 @@ def _needs_oci(config: Config) -> bool:
 def drives_runtime(config: Config) -> bool:
     """Whether this process, as things are, will drive a runtime itself, which needs all of root's capabilities.
 
-    Blocks briefly: it tries Docker's socket.
+    Blocks briefly: it tries the sockets of Docker and of a CRI, whose containerd may serve Docker alone. Call it in a
+    thread.
     """
     if not config.workload.enabled:
         return False
@@ -192,11 +193,7 @@ def drives_runtime(config: Config) -> bool:
         return False
     if engine_process(Path(config.engine.socket)) != (0, 0):
         return False
-    # A containerd may serve Docker alone. Only its answer would tell: so what a runtime needs is kept beside a kubelet,
-    # and where nothing listens.
-    sockets = cri_support.cri_sockets(config.engine)
-    answers = any(engine_process(Path(socket)) != (0, 0) for socket in sockets)
-    return not answers or not cri_support.has_grpc() or cri_support.kubelet_runs()
+    return bool(_no_cri(config)) or not asyncio.run(_cri_answers(config))
 
 
 async def _choose_without_docker(
@@ -229,6 +226,15 @@ def _no_cri(config: Config) -> str:
     if cri_support.kubelet_runs():
         return "there is a CRI, but a kubelet as well, which ends pods that it did not start"
     return cri_support.unsupported_by_cri(config)
+
+
+async def _cri_answers(config: Config) -> bool:
+    try:
+        chosen = await _choose_cri(config, lambda: None, "")
+    except EngineAbsentError:
+        return False
+    await chosen.engine.close()
+    return True
 
 
 async def _choose_cri(config: Config, on_call_end: Callable[[], None], why: str) -> ChosenEngine:

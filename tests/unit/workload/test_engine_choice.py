@@ -1,5 +1,6 @@
 """Which engine is selected, and the error when none is available."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -306,3 +307,22 @@ def test_a_kubelet_is_found_by_its_name(tmp_path: Path) -> None:
     assert not kubelet_runs(tmp_path)
     (tmp_path / "20" / "comm").write_text("kubelet\n")
     assert kubelet_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("node", "drives"), [("a CRI", False), ("a CRI and a kubelet", True), ("Docker's containerd", True)]
+)
+async def test_what_a_runtime_needs_is_kept_unless_a_cri_will_be_driven(
+    no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch, node: str, *, drives: bool
+) -> None:
+    async def unknown(_: Message) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED, "unknown service")
+
+    monkeypatch.setattr(module, "missing_privilege", lambda _: None)
+    monkeypatch.setattr(module, "find_runtime", lambda _: Path("/usr/sbin/runc"))
+    monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: "kubelet" in node)
+    fake = FakeCri()
+    if node == "Docker's containerd":
+        fake.before["Version"] = unknown
+    async with fake.served(one_cri):
+        assert await asyncio.to_thread(drives_runtime, configured(no_docker)) is drives
