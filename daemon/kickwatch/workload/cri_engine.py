@@ -1,6 +1,7 @@
 """containerd and CRI-O through the Container Runtime Interface, as the kubelet drives them: each container in a pod."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import perf_counter
@@ -32,6 +33,9 @@ _REMOVE_RETRY_S = 3.0
 _IMAGE_SEEN_S, _IMAGE_POLL_S = 10.0, 0.02  # the CRI hears of an imported image by an event
 _FIRST_POLL_S, _LAST_POLL_S = 0.002, 0.05
 _PAUSE = "/pause"
+_POD_IMAGE_MISSING = re.compile(
+    r'failed to get sandbox image "([^"]+)"'
+)  # containerd's internal/cri/server, 1.6 to 2.x
 
 
 class CriEngine:
@@ -53,6 +57,7 @@ class CriEngine:
         self._lost_create_search_s = lost_create_search_s
         self._description: CriDescription | None = None
         self._unified = False
+        self._refused_image = ""  # of pause containers, from a refusal
         self._pods: dict[str, str] = {}  # of existing containers, by id
         self._names: dict[str, str] = {}  # of existing containers, by id: error messages give both
         self._sandbox_ms: dict[str, float] = {}
@@ -160,7 +165,7 @@ class CriEngine:
             images = await own_images(self._calls)
             pods = await self._list_pods({})
             for name in images:
-                if name != self._pod_image or not pods:
+                if name.startswith(f"{IMAGE_REPOSITORY}:") or not pods:
                     await self._remove_image(name)
         else:
             await self._remove_image(reference)
@@ -198,6 +203,18 @@ class CriEngine:
         return answer.container_id
 
     async def _create_pod(self, spec: ContainerSpec) -> str:
+        """A CRI without a registry refuses a pod whose pause image is not there, and containerd 2 names it only then."""
+        try:
+            return await self._run_pod(spec)
+        except CallRefusedError as error:
+            missing = _POD_IMAGE_MISSING.search(error.remedy)
+            if missing is None or not self._own_containerd or await self._image(missing[1]) is not None:
+                raise
+            self._refused_image = missing[1]
+            await self._prepare_pod_image()
+        return await self._run_pod(spec)
+
+    async def _run_pod(self, spec: ContainerSpec) -> str:
         what = f"create the pod of the container {spec.name}"
         request = cri.RunPodSandboxRequest(config=requests.pod(spec))
         try:
@@ -322,7 +339,7 @@ class CriEngine:
 
     @property
     def _pod_image(self) -> str:
-        return self._ready().pod_image
+        return self._ready().pod_image or self._refused_image
 
     def _ready(self) -> CriDescription:
         if self._description is None:

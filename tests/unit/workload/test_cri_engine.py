@@ -174,6 +174,32 @@ async def test_a_pause_image_that_others_use_stays(fake: FakeCri, engine: CriEng
     assert set(fake.images) == {PAUSE_IMAGE}
 
 
+async def test_a_pause_image_that_only_a_refusal_names(tmp_path: Path) -> None:
+    """containerd 2 does not show its configuration of images."""
+    fake = FakeCri(config={"containerd": {}})
+
+    async def without_registry(_: Message) -> None:
+        if PAUSE_IMAGE not in fake.images:
+            why = f'failed to start sandbox "1": failed to get sandbox image "{PAUSE_IMAGE}": failed to pull image'
+            raise GRPCError(Status.UNKNOWN, why)
+
+    fake.before["RunPodSandbox"] = without_registry
+    async with fake.served(tmp_path / "cri.sock") as socket:
+        engine = CriEngine(str(socket), timeout_s=0.5)
+        await engine.info()
+        await engine.prepare_image(PROGRAM)
+        assert set(fake.images) == {IMAGE}
+        container_id = await engine.create(spec())
+        assert set(fake.images) == {IMAGE, PAUSE_IMAGE}
+        del fake.images[PAUSE_IMAGE]
+        await engine.require_image(IMAGE)
+        assert set(fake.images) == {IMAGE, PAUSE_IMAGE}
+        await engine.remove(container_id)
+        await engine.remove_image(IMAGE)
+        assert fake.images == {}
+        await engine.close()
+
+
 async def test_an_image_taken_by_a_garbage_collection_is_missed(fake: FakeCri, engine: CriEngine) -> None:
     await engine.prepare_image(PROGRAM)
     del fake.images[PAUSE_IMAGE]
