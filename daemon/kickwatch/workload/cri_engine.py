@@ -1,41 +1,31 @@
 """containerd and CRI-O through the Container Runtime Interface, as the kubelet drives them: each container in a pod."""
 
 import asyncio
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import TypeVar
 
 import msgspec
 from google.protobuf.message import Message
-from grpclib.const import Status
 
 from kickwatch.configuration.types import Network
-from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
-from kickwatch.native import binary
+from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload import cri_pb2 as cri
 from kickwatch.workload import cri_requests as requests
-from kickwatch.workload.containerd_images import delete_image, import_image, own_images
 from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
-from kickwatch.workload.cri_info import CONTAINERD, RUNTIME, CriDescription, describe
+from kickwatch.workload.cri_images import CriImages, unless_missing
+from kickwatch.workload.cri_info import RUNTIME, CriDescription, describe
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.image import IMAGE_REPOSITORY, image_reference
-from kickwatch.workload.oci_bundle import PROGRAM
 
 M = TypeVar("M", bound=Message)
-_IMAGES = "/runtime.v1.ImageService/"
 _LOST_CREATE_SEARCH_S = 10.0
 _SEARCH_INTERVAL_S = 0.5
 _REMOVE_RETRY_S = 3.0
-_IMAGE_SEEN_S, _IMAGE_POLL_S = 10.0, 0.02  # the CRI hears of an imported image by an event
 _FIRST_POLL_S, _LAST_POLL_S = 0.002, 0.05
-_PAUSE = "/pause"
-_POD_IMAGE_MISSING = re.compile(
-    r'failed to get sandbox image "([^"]+)"'
-)  # containerd's internal/cri/server, 1.6 to 2.x
 
 
 class CriEngine:
@@ -55,9 +45,9 @@ class CriEngine:
         """
         self._calls = CriCalls(socket, timeout_s=timeout_s, on_call_end=on_call_end)
         self._lost_create_search_s = lost_create_search_s
+        self._images = CriImages(self._calls)
         self._description: CriDescription | None = None
         self._unified = False
-        self._refused_image = ""  # of pause containers, from a refusal
         self._pods: dict[str, str] = {}  # of existing containers, by id
         self._names: dict[str, str] = {}  # of existing containers, by id: error messages give both
         self._sandbox_ms: dict[str, float] = {}
@@ -67,20 +57,19 @@ class CriEngine:
         self._description = await describe(self._calls)
         cgroups = await asyncio.to_thread(Cgroups.read)
         self._unified = cgroups.version is CgroupVersion.V2
+        self._images.engine = self._description.info.name
+        self._images.pod_image = self._description.pod_image or self._images.pod_image
         return self._description.info
 
     async def prepare_image(self, own_program: bytes) -> str:
         """Import our image, and an image for the pods' pause container if the configured one is not there."""
         reference = image_reference(own_program)
-        await run_shielded(self._import(reference, own_program, PROGRAM))
-        await run_shielded(self._prepare_pod_image())
+        await self._images.prepare(reference, own_program)
         return reference
 
     async def require_image(self, reference: str) -> None:
         """The image must be present; kickwatch pulls nothing. The pods' image is imported again where it is gone."""
-        await run_shielded(self._prepare_pod_image())
-        if await self._image(reference) is None:
-            raise ImageAbsentError(f"the image {reference} is not on this node", f"crictl pull {reference}")
+        await self._images.require(reference)
 
     async def create(self, spec: ContainerSpec) -> str:
         """Make a pod with a container. After a failure, a lost answer or a cancellation the pod is removed."""
@@ -161,14 +150,7 @@ class CriEngine:
 
     async def remove_image(self, reference: str) -> None:
         """Remove our images: of this program, of earlier ones, and the pods' image if it is ours and no pod is left."""
-        if self._own_containerd:
-            images = await own_images(self._calls)
-            pods = await self._list_pods({})
-            for name in images:
-                if name.startswith(f"{IMAGE_REPOSITORY}:") or not pods:
-                    await self._remove_image(name)
-        else:
-            await self._remove_image(reference)
+        await self._images.remove(reference, pods_left=bool(await self._list_pods({})))
 
     def shorten_timeouts(self) -> None:
         """Shutdown has begun: what the engine does not answer soon is left for the next start to remove."""
@@ -203,15 +185,12 @@ class CriEngine:
         return answer.container_id
 
     async def _create_pod(self, spec: ContainerSpec) -> str:
-        """A CRI without a registry refuses a pod whose pause image is not there, and containerd 2 names it only then."""
+        """A CRI that finds no registry refuses a pod whose pause image is not there: then once more with ours."""
         try:
             return await self._run_pod(spec)
         except CallRefusedError as error:
-            missing = _POD_IMAGE_MISSING.search(error.remedy)
-            if missing is None or not self._own_containerd or await self._image(missing[1]) is not None:
+            if not await self._images.learn_pod_image(error):
                 raise
-            self._refused_image = missing[1]
-            await self._prepare_pod_image()
         return await self._run_pod(spec)
 
     async def _run_pod(self, spec: ContainerSpec) -> str:
@@ -247,7 +226,7 @@ class CriEngine:
         while True:
             try:
                 for method in ("StopPodSandbox", "RemovePodSandbox"):
-                    with _unless_missing():
+                    with unless_missing():
                         await self._runtime(what, method, cri.PodSandboxRequest(pod_sandbox_id=pod), cri.Nothing)
             except CallRefusedError:
                 if loop.time() > deadline:
@@ -289,43 +268,6 @@ class CriEngine:
         request = cri.ContainerStatusRequest(container_id=container_id, verbose=verbose)
         return await self._runtime(what, "ContainerStatus", request, cri.ContainerStatusResponse)
 
-    async def _prepare_pod_image(self) -> None:
-        """The CRI would pull a missing one. A kubelet's node has it; elsewhere our pause program takes its place."""
-        if self._pod_image and self._own_containerd:
-            await self._import(self._pod_image, await asyncio.to_thread(lambda: binary("pause").read_bytes()), _PAUSE)
-
-    async def _import(self, reference: str, program: bytes, path: str) -> None:
-        """Import an image unless it is there, and wait until the CRI knows it."""
-        if await self._image(reference) is not None:
-            return
-        if not self._own_containerd:
-            what = f"only containerd imports an image without a registry, not {self._ready().info.name}"
-            raise ImageAbsentError(what, "set engine.kind=oci, or workload.image to an image of this node")
-        await import_image(self._calls, reference, program, path)
-        deadline = asyncio.get_running_loop().time() + _IMAGE_SEEN_S
-        while await self._image(reference) is None:
-            if asyncio.get_running_loop().time() > deadline:
-                what = f"the CRI does not see the imported image {reference}"
-                raise ImageAbsentError(what, "journalctl -u containerd")
-            await asyncio.sleep(_IMAGE_POLL_S)
-
-    async def _image(self, reference: str) -> cri.Image | None:
-        """An image by name, id or digest; None if it is not on the node."""
-        request = cri.ImageRequest(image=cri.ImageSpec(image=reference))
-        what = f"look for the image {reference}"
-        answer = await self._calls.call(what, f"{_IMAGES}ImageStatus", request, cri.ImageStatusResponse)
-        return answer.image if answer.HasField("image") else None
-
-    async def _remove_image(self, reference: str) -> None:
-        """The CRI removes an image with all its names: if another name is somebody's, only ours goes."""
-        image = await self._image(reference)
-        if image is not None and any(tag != reference for tag in image.repo_tags):
-            await delete_image(self._calls, reference)
-            return
-        request = cri.ImageRequest(image=cri.ImageSpec(image=reference))
-        with _unless_missing():
-            await self._calls.call(f"remove the image {reference}", f"{_IMAGES}RemoveImage", request, cri.Nothing)
-
     async def _runtime(self, what: str, method: str, request: Message, answer: type[M]) -> M:
         return await self._calls.call(what, f"{RUNTIME}{method}", request, answer)
 
@@ -333,25 +275,7 @@ class CriEngine:
         name = self._names.get(container_id)
         return f"the container {name} ({container_id[:12]})" if name else f"the container {container_id[:12]}"
 
-    @property
-    def _own_containerd(self) -> bool:
-        return self._ready().info.name == CONTAINERD
-
-    @property
-    def _pod_image(self) -> str:
-        return self._ready().pod_image or self._refused_image
-
     def _ready(self) -> CriDescription:
         if self._description is None:
             raise EngineError("the cri engine is not initialised", "call info() first")
         return self._description
-
-
-@contextmanager
-def _unless_missing() -> Iterator[None]:
-    """What is not there need not be removed."""
-    try:
-        yield
-    except CallRefusedError as error:
-        if error.status is not Status.NOT_FOUND:
-            raise

@@ -14,7 +14,6 @@ from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 from kickwatch.workload.engine import EngineInfo
 
 RUNTIME = "/runtime.v1.RuntimeService/"
-CONTAINERD = "containerd"
 _REMEDY = "start it (`systemctl start containerd`), or set engine.socket"
 
 

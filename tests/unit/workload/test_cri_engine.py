@@ -189,8 +189,10 @@ async def test_a_pause_image_that_only_a_refusal_names(tmp_path: Path) -> None:
         await engine.info()
         await engine.prepare_image(PROGRAM)
         assert set(fake.images) == {IMAGE}
-        container_id = await engine.create(spec())
+        container_id, other_id = await asyncio.gather(engine.create(spec(0)), engine.create(spec(1)))
         assert set(fake.images) == {IMAGE, PAUSE_IMAGE}
+        assert fake.calls.count("ImagesCreate") == 2
+        await engine.remove(other_id)
         del fake.images[PAUSE_IMAGE]
         await engine.require_image(IMAGE)
         assert set(fake.images) == {IMAGE, PAUSE_IMAGE}
