@@ -212,7 +212,8 @@ class CriEngine:
         deadline = loop.time() + search_s
         with suppress(EngineError):  # the engine does not answer: the reaper removes it at the next start
             while True:
-                made = await self._list_pods({LABEL: "1", LABEL_CONTAINER: spec.name})
+                labels = {LABEL: "1", LABEL_INSTANCE: spec.instance, LABEL_CONTAINER: spec.name}
+                made = await self._list_pods(labels)
                 for pod in made:
                     await self._remove_pod(pod, f"remove the pod of {spec.name}")
                 if made or loop.time() >= deadline:
