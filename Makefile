@@ -29,6 +29,9 @@ ifneq ($(origin CC),command line)
 CC := $(CROSS)gcc
 endif
 
+PROTOCOLS := $(wildcard daemon/kickwatch/workload/*.proto)
+STUBS := $(PROTOCOLS:.proto=_pb2.py)
+
 PROBES := daemon/kickwatch/observe/probes
 BUILT_PROBES := $(PACKAGE)/observe/probes
 PROBE_SOURCES := $(wildcard $(PROBES)/*.bpf.c)
@@ -40,7 +43,7 @@ BPF_ARCH := $(patsubst x86_64,x86,$(ARCH))
 # registers of asm/ptrace.h: -target bpf does not search it.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages lab-packages cross-packages arm64-packages venv native probes engine run test test-long test-all kernels lint bench wheel install remove docs man clean
+.PHONY: help setup packages test-packages lab-packages cross-packages arm64-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel install remove docs man clean
 
 help:
 	@echo 'make setup     install what is needed, and Docker Engine if there is no engine; creates .venv/bin/kickwatch'
@@ -50,7 +53,7 @@ help:
 	@echo 'make test-all  make test, then the long tests: fault loops, every engine, another kernel in a guest'
 	@echo 'make kernels   the laboratory: Debian kernels and real faults in QEMU (docs/laboratory.md, KICKWATCH_LAB_MACHINES=...)'
 	@echo 'make bench     setup, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one of them)'
-	@echo 'make native    build the native programs and the BPF objects (ARCH=arm64 to cross-build them in build/arm64)'
+	@echo 'make native    build the native programs, BPF objects and gRPC stubs (ARCH=arm64 to cross-build them in build/arm64)'
 	@echo 'make wheel     build a wheel with native programs and BPF objects in $(WHEEL_DIR)/'
 	@echo 'make install   install the wheel as a systemd service, without starting it (INSTALL_ARGS=... for deploy/install)'
 	@echo 'make remove    remove that service; keeps an edited configuration and the history (INSTALL_ARGS=--purge: all)'
@@ -79,13 +82,21 @@ arm64-packages: cross-packages
 venv: packages
 	@deploy/setup venv
 
-native: probes
+native: probes stubs
 	@$(MAKE) --no-print-directory --silent -C daemon/kickwatch/native CC="$(CC)" BIN=$(abspath $(PACKAGE))/native/bin >&2
 	@echo 'native: built the programs and $(words $(PROBE_OBJECTS)) BPF objects for $(ARCH)' >&2
 
 native probes $(PROBE_OBJECTS): | $(if $(CROSS),cross-packages,packages)
+stubs $(STUBS): | venv
 
 probes: $(PROBE_OBJECTS)
+
+stubs: $(STUBS)
+
+# Both the module and what mypy reads in its place.
+%_pb2.py: %.proto pyproject.toml
+	@echo 'native: generating $@' >&2
+	@.venv/bin/python -m grpc_tools.protoc -I daemon --pyi_out=daemon --python_out=daemon $<
 
 $(BUILT_PROBES)/%.bpf.o: $(PROBES)/%.bpf.c $(wildcard $(PROBES)/*.h) Makefile
 	@echo 'native: compiling $<' >&2
@@ -150,4 +161,4 @@ remove:
 
 clean:
 	@$(MAKE) --no-print-directory -C daemon/kickwatch/native clean
-	rm -rf .venv $(PROBES)/*.bpf.o build/arm64 build/x86_64 build/docs build/doctrees build/man docs/generated
+	rm -rf .venv $(PROBES)/*.bpf.o $(STUBS) $(STUBS:.py=.pyi) build/arm64 build/x86_64 build/docs build/doctrees build/man docs/generated

@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PROGRAMS = ("workload", "kw-helper")
+PROGRAMS = ("workload", "pause", "kw-helper")
 # Named as in a wheel's tag: e_machine of its programs, and a word for its registers in BPF objects' debug information.
 MACHINES = {"x86_64": (62, b"rdi"), "aarch64": (183, b"user_pt_regs")}
 # The programs are static and the probes need no library, so that every glibc will do for which there are Pythons and
@@ -70,6 +70,9 @@ def problems(home: Path, root: Path, machine: str) -> Iterator[str]:
             yield f"{name} is not built"
         elif problem := _problem(path.read_bytes(), machine, bpf=path.suffix == ".o"):
             yield f"{name} {problem}"
+    for source in sorted((root / "daemon/kickwatch/workload").glob("*.proto")):  # in the package, for any machine
+        if not source.with_name(f"{source.stem}_pb2.py").is_file():
+            yield f"workload/{source.stem}_pb2.py is not generated"
 
 
 def _problem(data: bytes, machine: str, *, bpf: bool) -> str:

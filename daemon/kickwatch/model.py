@@ -229,9 +229,13 @@ class Pair(Record, frozen=True, kw_only=True):
 
 
 class Container(Record, frozen=True, kw_only=True):
-    """One container's life. Durations in milliseconds; `failure` is empty for a container that counts."""
+    """One container's life. Durations in milliseconds; `failure` is empty for a container that counts.
+
+    `sandbox_ms`: its pod's, before `create_ms`; None for engines without pods, and in older records.
+    """
 
     index: int
+    sandbox_ms: float | None = None
     create_ms: float = 0.0
     start_ms: float = 0.0
     wait_ms: float = 0.0

@@ -1,4 +1,4 @@
-"""The Engine protocol on every real engine: Docker, Podman, and runc and crun without a daemon.
+"""The Engine protocol on every real engine: Docker, Podman, containerd by its CRI, and runc and crun without a daemon.
 
 No probe is armed, since nothing is observed here. The containers have a separate cgroup parent and instance.
 """
@@ -24,17 +24,20 @@ from kickwatch.native import binary
 from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.workload.barrier import Barrier, ContainerProcess
+from kickwatch.workload.cri_engine import CriEngine
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_support import find_runtime
 from kickwatch.workload.reaper import reap_containers, stop_slice
+from private_containerd import private_containerd
 from private_podman import private_podman
 from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel]
 
 SOCKET = os.environ.get("ENGINE_SOCKET", "/var/run/docker.sock")
+CRI_SOCKET = os.environ.get("CRI_SOCKET", "")  # of a containerd that runs already
 PARENT = "kickwatch-contract"
 ROOT = Path("/run/kickwatch-contract")
 LONG = ("--deadline-ms", "60000")
@@ -43,13 +46,18 @@ VICTIM = """
 import asyncio, os, sys
 import msgspec
 from pathlib import Path
+from kickwatch.workload.cri_engine import CriEngine
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.oci_engine import OciEngine
 
 async def main(kind, path, specs):
-    engine = DockerEngine(path, timeout_s=20, workers=1) if kind == "docker" else OciEngine(
-        kind, timeout_s=20, root=Path(path))
+    if kind == "docker":
+        engine = DockerEngine(path, timeout_s=20, workers=1)
+    elif kind == "cri":
+        engine = CriEngine(path, timeout_s=20)
+    else:
+        engine = OciEngine(kind, timeout_s=20, root=Path(path))
     await engine.info()
     for spec in msgspec.json.decode(specs, type=list[ContainerSpec]):
         await engine.start(await engine.create(spec))
@@ -74,6 +82,10 @@ class Kit:
     @property
     def oci(self) -> bool:
         return self.info.name == "oci"
+
+    @property
+    def cri(self) -> bool:
+        return self.info.name == "containerd"
 
     @property
     def parent(self) -> str:
@@ -117,7 +129,17 @@ def podman() -> Iterator[Path]:
         yield socket
 
 
-@pytest.fixture(params=["docker", "podman", "runc", "crun"])
+@pytest.fixture(scope="module")
+def containerd() -> Iterator[Path]:
+    """The socket of a private containerd."""
+    if CRI_SOCKET:
+        yield Path(CRI_SOCKET)
+        return
+    with private_containerd() as engine:
+        yield engine.socket
+
+
+@pytest.fixture(params=["docker", "podman", "containerd", "runc", "crun"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
     """Each engine. At the end no container of this instance and no cgroup may be left."""
     engine: Engine
@@ -125,6 +147,10 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
         socket = SOCKET if request.param == "docker" else str(request.getfixturevalue("podman"))
         arguments = ("docker", socket)
         engine = DockerEngine(socket, timeout_s=20 * SLOWNESS, workers=4)
+    elif request.param == "containerd":
+        socket = str(request.getfixturevalue("containerd"))
+        arguments = ("cri", socket)
+        engine = CriEngine(socket, timeout_s=20 * SLOWNESS)
     else:
         runtime = await asyncio.to_thread(crun, tmp_path) if request.param == "crun" else "runc"
         arguments = (runtime, str(ROOT))
@@ -184,7 +210,8 @@ def zombies() -> list[str]:
 
 
 async def test_info_describes_the_engine(kit: Kit) -> None:
-    assert kit.info.name == ("oci" if kit.oci else "podman" if "podman" in kit.arguments[1] else "docker")
+    names = {"docker": "podman" if "podman" in kit.arguments[1] else "docker", "cri": "containerd"}
+    assert kit.info.name == names.get(kit.arguments[0], "oci")
     assert re.fullmatch(r"(runc|crun) \S+", kit.info.runtime)
     if kit.oci:
         assert kit.info.version.split()[0] == Path(kit.arguments[0]).name
@@ -210,11 +237,13 @@ async def test_the_container_is_confined(kit: Kit) -> None:
     assert process is not None
     (ours, _, _), (its, status, root) = inside(os.getpid()), inside(process.pid)
     shared = {kind for kind in ours if ours[kind] == its[kind]}
-    assert shared <= (set() if kit.oci else {"cgroup"})  # on cgroup v1 Docker uses the host's cgroup namespace
+    # On cgroup v1 engines use the host's cgroup namespace. A CRI without CNI has no network namespace but the node's.
+    assert shared <= (set() if kit.oci else {"cgroup", "net", "uts"} if kit.cri else {"cgroup"})
     assert "Seccomp:\t2" in status
-    if kit.oci:
+    if kit.oci or kit.cri:
         assert "NoNewPrivs:\t1" in status
         assert "CapBnd:\t0000000000000000" in status
+    if kit.oci:
         assert root == {"dev", "proc", "sys", "workload"}
     await kit.engine.remove(container_id)
 
@@ -309,11 +338,15 @@ async def test_a_container_that_cannot_start_is_named_and_leaves_nothing(kit: Ki
         systemd = kit.info.cgroup_driver == "systemd"
         refused = "kickwatch--contract.slice" if systemd else "/../kickwatch-contract/memory.stat"
         spec = msgspec.structs.replace(kit.spec(), cgroup_parent=refused)
-    container_id = await kit.engine.create(spec)
-    with pytest.raises(EngineError, match=spec.name) as caught:
-        await kit.engine.start(container_id)
+    if kit.cri:  # a pod is started by its creation
+        with pytest.raises(EngineError, match=spec.name) as caught:
+            await kit.engine.create(spec)
+    else:
+        container_id = await kit.engine.create(spec)
+        with pytest.raises(EngineError, match=spec.name) as caught:
+            await kit.engine.start(container_id)
+        await kit.engine.remove(container_id)
     assert not isinstance(caught.value, EngineAnswerLostError)
-    await kit.engine.remove(container_id)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.002, 0.02])

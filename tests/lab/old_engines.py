@@ -1,4 +1,4 @@
-"""Docker Engines of other Debian releases, each in a separate file system on this node and its kernel.
+"""Docker Engines and containerds of other Debian releases, each in a separate file system on this node and its kernel.
 
 The engine uses the programs and libraries of its release and the node's /proc, /sys and /dev, so its containers are
 containers of this node. It has its own mount and network namespaces, which end with it.
@@ -14,10 +14,12 @@ from pathlib import Path
 from archive import Suite, debootstrap
 from shell import LabError
 
+import private_containerd
 from private_engine import clear
 
 RUN = Path("/run/kickwatch-lab-engine")  # visible in both file systems; a short path, as sockets need
 SOCKET = RUN / "docker.sock"
+CRI_SOCKET = RUN / "containerd.sock"
 _ANSWERS_WITHIN_S = 60.0
 # Not chroot(8): dockerd makes its root a private mount to unpack an image, so the root must be a mount point.
 _SCRIPT = f"""
@@ -31,9 +33,12 @@ mount --bind {RUN} "$tree{RUN}"
 cd "$tree"
 pivot_root . run/node
 umount -l /run/node
-exec dockerd --host unix://{SOCKET} --pidfile {RUN}/pid --exec-root {RUN}/exec \\
-    --bridge none --iptables=false --ip-masq=false
+shift
+exec "$@"
 """
+_DOCKERD = ("dockerd", "--host", f"unix://{SOCKET}", "--pidfile", f"{RUN}/pid", "--exec-root", f"{RUN}/exec")
+_NO_NETWORK = ("--bridge", "none", "--iptables=false", "--ip-masq=false")
+_CONTAINERD = ("containerd", "--config", f"{RUN}/config.toml")
 
 
 def tree(suite: Suite, cache: Path) -> Path:
@@ -52,14 +57,31 @@ def tree(suite: Suite, cache: Path) -> Path:
 @contextmanager
 def running(root: Path) -> Iterator[str]:
     """Start its dockerd and yield its version; it is removed completely at the end. Raises LabError."""
+    query = ["docker", "--host", f"unix://{SOCKET}", "version", "--format", "{{.Server.Version}}"]
+    with _started(root, *_DOCKERD, *_NO_NETWORK) as (process, log):
+        yield _answer(query, process, log)
+
+
+@contextmanager
+def containerd_running(root: Path) -> Iterator[str]:
+    """Start its containerd with a CRI and yield its version, as `running` does."""
+    query = ["ctr", "--address", str(CRI_SOCKET), "version"]
+    settings = private_containerd.settings(socket=CRI_SOCKET, root=Path("/var/lib/docker"), state=RUN / "state")
+    with _started(root, *_CONTAINERD, settings=settings) as (process, log):
+        yield _answer(query, process, log).rpartition("Version:")[2].split()[0]
+
+
+@contextmanager
+def _started(root: Path, *command: str, settings: str = "") -> "Iterator[tuple[subprocess.Popen[bytes], Path]]":
     clear(RUN)
     RUN.mkdir()
+    (RUN / "config.toml").write_text(settings)
     log = RUN / "log"
     with log.open("wb") as output:
-        command = ["unshare", "--mount", "--net", "sh", "-ec", _SCRIPT, "sh", str(root)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        inside = ["unshare", "--mount", "--net", "sh", "-ec", _SCRIPT, "sh", str(root), *command]
+        process = subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        yield _version(process, log)
+        yield process, log
     finally:
         process.terminate()
         try:
@@ -70,8 +92,7 @@ def running(root: Path) -> Iterator[str]:
         clear(RUN)
 
 
-def _version(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    query = ["docker", "--host", f"unix://{SOCKET}", "version", "--format", "{{.Server.Version}}"]
+def _answer(query: list[str], process: "subprocess.Popen[bytes]", log: Path) -> str:
     until = time.monotonic() + _ANSWERS_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
         done = subprocess.run(query, capture_output=True, text=True, check=False)

@@ -1,10 +1,11 @@
-"""Docker Engines of other Debian releases pass the contract tests, and a trial on each prints a bill."""
+"""Engines of other Debian releases, Docker and containerd: the contract tests, and a trial that prints a bill."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import old_engines
 import pytest
@@ -13,6 +14,7 @@ from shell import cache, locked
 from userland import ROOT
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
+CONTAINERD = (f"engine.socket={old_engines.CRI_SOCKET}", "engine.kind=cri")
 
 
 @pytest.fixture(scope="module", params=[Suite.BULLSEYE, Suite.TRIXIE, Suite.SID])
@@ -24,31 +26,50 @@ def version(request: pytest.FixtureRequest) -> Iterator[str]:
         yield version
 
 
-def test_the_engine_passes_the_contract_tests(version: str) -> None:
-    """The Docker tests of tests/docker/test_engine_contract.py on this engine."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        "not podman and not runc and not crun",
-    ]
+@pytest.fixture(scope="module", params=[Suite.TRIXIE, Suite.SID])
+def containerd(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A running containerd with a CRI: 1.7 of trixie, 1.7 or newer of sid."""
+    with locked(cache() / "lock"):
+        root = old_engines.tree(request.param, cache())
+    with old_engines.containerd_running(root) as version:
+        yield version
+
+
+def contract_tests(which: str, **sockets: Path) -> None:
+    """The tests of tests/docker/test_engine_contract.py that -k selects, on the engines at these sockets."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", which]
     command += [str(ROOT / "tests/docker/test_engine_contract.py")]
-    environment = {**os.environ, "ENGINE_SOCKET": str(old_engines.SOCKET), "KICKWATCH_REQUIRE": "docker,kernel"}
+    environment = {**os.environ, **{name: str(socket) for name, socket in sockets.items()}}
+    environment |= {"KICKWATCH_REQUIRE": "docker,kernel"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, f"Docker {version}: {done.stdout[-5000:]}"
+    assert done.returncode == 0, done.stdout[-5000:]
     assert " passed" in done.stdout
 
 
-def test_a_trial_prints_a_bill(version: str) -> None:
+def prints_a_bill(version: str, *settings: str) -> None:
+    """A trial with these settings on the engine of this version."""
     command = [sys.executable, "-m", "kickwatch", "trial", "--json", "--containers", "12"]
-    command += ["--set", f"engine.socket={old_engines.SOCKET}"]
+    command += [argument for setting in settings for argument in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("{"), done.stderr[-3000:]
     result = json.loads(done.stdout)
     assert version in result["engine"]
     assert (result["containers"], result["failures"]) == (12, [])
     assert result["bill"]
+
+
+def test_the_engine_passes_the_contract_tests(version: str) -> None:
+    which = "not podman and not containerd and not runc and not crun"
+    contract_tests(which, ENGINE_SOCKET=old_engines.SOCKET)
+
+
+def test_a_trial_prints_a_bill(version: str) -> None:
+    prints_a_bill(version, f"engine.socket={old_engines.SOCKET}")
+
+
+def test_the_containerd_passes_the_contract_tests(containerd: str) -> None:
+    contract_tests("containerd", CRI_SOCKET=old_engines.CRI_SOCKET)
+
+
+def test_a_trial_through_containerd_prints_a_bill(containerd: str) -> None:
+    prints_a_bill(containerd, *CONTAINERD)

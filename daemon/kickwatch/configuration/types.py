@@ -11,18 +11,27 @@ from msgspec import Meta
 
 
 class EngineKind(StrEnum):
-    """The container engines that kickwatch can drive. `auto`: Docker if it answers, else runc or crun directly."""
+    """The container engines that kickwatch can drive. `auto`: Docker if it answers, else a CRI, else runc or crun.
+
+    `cri`: containerd or CRI-O, through the Container Runtime Interface.
+    """
 
     AUTO = "auto"
     DOCKER = "docker"
+    CRI = "cri"
     OCI = "oci"
 
 
 class Network(StrEnum):
-    """The network of the containers. Evidence is kept separately for each, since a bridge costs IPIs."""
+    """The network of the containers. Evidence is kept separately for each, since a bridge costs IPIs.
+
+    `bridge` is Docker's, `cni` is a CRI's: what its plugins are configured for.
+    """
 
     NONE = "none"
     BRIDGE = "bridge"
+    HOST = "host"
+    CNI = "cni"
 
 
 class LogFormat(StrEnum):
@@ -80,7 +89,10 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
-    """The container engine, its socket, and the time limit of one call. `runtime` is for `oci` only."""
+    """The container engine, its socket, and the time limit of one call. `runtime` is for `oci` only.
+
+    The default socket is Docker's; `cri` then looks where containerd and CRI-O usually listen.
+    """
 
     kind: EngineKind = EngineKind.AUTO
     socket: SocketPath = "/var/run/docker.sock"

@@ -175,7 +175,8 @@ class Rig:
 
 def life_s(container: Container) -> float:
     """How long a container lived, from the call that created it to the end of its removal."""
-    return (container.create_ms + container.start_ms + container.wait_ms + container.remove_ms) / 1e3
+    created_ms = (container.sandbox_ms or 0.0) + container.create_ms
+    return (created_ms + container.start_ms + container.wait_ms + container.remove_ms) / 1e3
 
 
 class Opening:

@@ -57,6 +57,7 @@ class Event(StrEnum):
     CAPABILITIES_KEPT = "kickwatch.capabilities_kept", "d5e0cc3cdcd3469e81832db81e1554fd"
     RUNTIME_DRIVEN = "kickwatch.runtime_driven", "3feef5dfabba4893ab972cfa5d2d9cbd"
     SECCOMP_MISSING = "kickwatch.seccomp_missing", "833b8107ab864df9907c3bea172f11a6"
+    KUBELET_BESIDE = "kickwatch.kubelet_beside", "3a8ca7b2fc994fad8e9f06f55b92f6b1"
     WARM_UP_FAILED = "kickwatch.warm_up_failed", "7136969bd2ae4f57a1993ecf7cad2ed2"
     KNOB_IGNORED = "kickwatch.knob_ignored", "99b4399b1e434ce89c0f1bd0654f3e88"
     MEMCG_LINGERS = "kickwatch.memcg_lingers", "8c64d0d00bbc446fbc56bbd4fa2b649c"

@@ -16,6 +16,7 @@ class RemarkKind(StrEnum):
     RUNTIME_DRIVEN = "runtime_driven"  # as configured
     RUNTIME_INSTEAD = "runtime_instead"  # because no engine answers
     SECCOMP_MISSING = "seccomp_missing"
+    KUBELET_BESIDE = "kubelet_beside"
     WARM_UP_FAILED = "warm_up_failed"
     KNOB_IGNORED = "knob_ignored"
     MEMCG_LINGERS = "memcg_lingers"

@@ -9,6 +9,7 @@ _EVENTS: dict[RemarkKind, tuple[str, Event]] = {
     RemarkKind.RUNTIME_DRIVEN: ("info", Event.RUNTIME_DRIVEN),
     RemarkKind.RUNTIME_INSTEAD: ("warning", Event.RUNTIME_DRIVEN),
     RemarkKind.SECCOMP_MISSING: ("warning", Event.SECCOMP_MISSING),
+    RemarkKind.KUBELET_BESIDE: ("warning", Event.KUBELET_BESIDE),
     RemarkKind.WARM_UP_FAILED: ("warning", Event.WARM_UP_FAILED),
     RemarkKind.KNOB_IGNORED: ("warning", Event.KNOB_IGNORED),
     RemarkKind.MEMCG_LINGERS: ("warning", Event.MEMCG_LINGERS),

@@ -11,7 +11,7 @@ _BIN = Path(__file__).parent / "bin"
 
 
 def binary(name: str) -> Path:
-    """Path of the program `name` (`workload` or `kw-helper`). Raises KickwatchError if it was not built."""
+    """Path of the program `name` (`workload`, `pause` or `kw-helper`). Raises KickwatchError if it was not built."""
     path = _BIN / name
     if not path.is_file():
         raise KickwatchError(f"the native program {path} is missing", "build it with `make native`")

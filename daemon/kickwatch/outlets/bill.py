@@ -28,7 +28,7 @@ from kickwatch.outlets.excess import above_quiet_by
 from kickwatch.outlets.isolation import isolated_known
 
 MOST_CELLS = 12
-_STEPS = ("create", "start", "wait", "remove")
+_STEPS = ("sandbox", "create", "start", "wait", "remove")
 BUCKETS_PER_OCTAVE = 16  # a percentile is off by at most 2.2 %
 SHORTEST_MS, _LONGEST_MS = 2.0**-10, 2.0**22  # a microsecond, an hour: at most 512 buckets
 
@@ -147,7 +147,9 @@ class Bill:
             "void": dict(totals.void),
             "bill": _top(totals) if totals.attributed else None,
             "latency_ms": {
-                step: {"p50": durations.at(50), "p99": durations.at(99)} for step, durations in totals.latencies.items()
+                step: {"p50": durations.at(50), "p99": durations.at(99)}
+                for step, durations in totals.latencies.items()
+                if step != "sandbox" or durations.buckets  # only engines with pods have that step
             },
         } | self._node
 
@@ -155,7 +157,9 @@ class Bill:
 def _add_latencies(latencies: dict[str, Percentiles], containers: Iterable[Container]) -> None:
     for container in containers:
         for step in _STEPS:
-            latencies[step].add(getattr(container, f"{step}_ms"))
+            took_ms = getattr(container, f"{step}_ms")
+            if took_ms is not None:
+                latencies[step].add(took_ms)
 
 
 def _key(cell: Cell) -> Key:

@@ -1,4 +1,4 @@
-"""Loads asyncio, prometheus_client and hashlib without OpenSSL, which they load and kickwatch has no use for.
+"""Loads asyncio, prometheus_client, grpclib and hashlib without OpenSSL, which they load and kickwatch has no use for.
 
 kickwatch speaks no TLS (engines listen on unix sockets, Prometheus scrapes plain HTTP), and Python has its own digests
 of the few bytes that kickwatch hashes. OpenSSL would be a tenth of the daemon, 4 MiB. The Docker SDK loads it for
@@ -30,6 +30,12 @@ def load_asyncio() -> None:
     """Import asyncio as in a Python that was built without `ssl`, unless `ssl` is loaded already."""
     with _in_place_of(_TLS, None):
         import asyncio  # noqa: F401, PLC0415
+
+
+def load_grpclib() -> None:
+    """Import grpclib's client as in a Python that was built without `ssl`, unless `ssl` is loaded already."""
+    with _in_place_of(_TLS, None):
+        import grpclib.client  # noqa: F401, PLC0415
 
 
 def load_hashlib() -> None:

@@ -16,7 +16,7 @@ from kickwatch.outlets.bill import Percentiles
 from kickwatch.report.bins import Bin
 from kickwatch.report.collect import Collector
 from kickwatch.report.stack_tree import stack_tree
-from kickwatch.report.tally import CLASSES, NOT_KNOWN, STEPS, CellTotals, Tally, WaiterTotals, added
+from kickwatch.report.tally import CLASSES, NOT_KNOWN, SANDBOX, STEPS, CellTotals, Tally, WaiterTotals, added
 
 SCHEMA = 1
 MOST_WAITERS = 50
@@ -150,7 +150,11 @@ def tally_figures(tally: Tally) -> dict[str, Any]:
         "slab_mutex_waits": count if watched else None,
         "slab_mutex_waits_per_container": share(count, tally.watched) if watched else None,
         "slab_mutex_wait_ms": milliseconds(wait_ns) if watched else None,
-        "latency_ms": {step: _percentiles(_step(tally, step)) for step in STEPS},
+        "latency_ms": {
+            step: _percentiles(durations)
+            for step in (SANDBOX, *STEPS)
+            if (durations := _step(tally, step)).buckets or step in STEPS
+        },
     }
 
 
@@ -219,7 +223,7 @@ def latencies(tally: Tally) -> list[dict[str, Any]]:
     """Durations by step, and by the creation-path broadcasts in a container's life. Percentiles +- 2.2 %."""
     return [
         {"step": step, "broadcasts": of, "containers": found.buckets.total()} | _percentiles(found)
-        for step in STEPS
+        for step in (SANDBOX, *STEPS)
         for of in (*CLASSES, NOT_KNOWN)
         if (found := tally.latencies.get((step, of))) is not None
     ]

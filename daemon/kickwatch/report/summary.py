@@ -167,12 +167,17 @@ def latencies(trial: Trial) -> dict[str, dict[str, float | None]]:
     """Milliseconds per step, over the containers that count."""
     lives = counted(trial)
     steps = {
+        "sandbox": [life.sandbox_ms for life in lives if life.sandbox_ms is not None],
         "create": [life.create_ms for life in lives],
         "start": [life.start_ms for life in lives],
         "wait": [life.wait_ms for life in lives],
         "remove": [life.remove_ms for life in lives],
     }
-    return {step: {"p50": _percentile(values, 50), "p99": _percentile(values, 99)} for step, values in steps.items()}
+    return {
+        step: {"p50": _percentile(values, 50), "p99": _percentile(values, 99)}
+        for step, values in steps.items()
+        if values or step != "sandbox"  # only engines with pods have that step
+    }
 
 
 def _percentile(values: list[float], percent: int) -> float | None:

@@ -25,6 +25,7 @@ from kickwatch.outlets.excess import per_cpu_above_quiet
 
 MOST_STACKS = 20_000  # of one kernel; requests of further stacks are counted without one
 STEPS = ("create", "start", "wait", "remove")
+SANDBOX = "sandbox"  # the step before them, of engines with pods
 PAIR_FIGURES: dict[str, Callable[[HalfFigures], int | None]] = {
     "elsewhere": lambda half: half.elsewhere,
     "other_waits": lambda half: half.other_waits,
@@ -170,6 +171,8 @@ class Tally:
                     buckets[bucket] = buckets.get(bucket, 0) + 1
                 else:
                     buckets[_LOWEST] = buckets.get(_LOWEST, 0) + 1
+            if life.sandbox_ms is not None:
+                self.latencies.setdefault((SANDBOX, of), Percentiles()).add(life.sandbox_ms)
 
     def _new_class(self, of: str) -> tuple[Counter[int], ...]:
         four = tuple(self.latencies.setdefault((step, of), Percentiles()).buckets for step in STEPS)

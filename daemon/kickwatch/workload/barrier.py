@@ -27,6 +27,8 @@ from kickwatch.node.proc_mount import ProcMount, hidden, read_proc_mount
 BARRIER_COMM = "kw-barrier"
 _POLL_S = 0.002
 _HIDDEN_TIMEOUT_S = 3.0  # as long as no process of the container is visible; our program takes some milliseconds
+# How engines name a container's cgroup: Docker and containerd with the systemd driver; CRI-O with it and without.
+_ENGINES_NAMES = ("docker-{}.scope", "cri-containerd-{}.scope", "crio-{}.scope", "crio-{}")
 
 
 class _NotThere(Enum):
@@ -166,7 +168,7 @@ class Barrier:
 
         None if there is no such cgroup.
         """
-        for name in (container_id, f"docker-{container_id}.scope"):
+        for name in (container_id, *(name.format(container_id) for name in _ENGINES_NAMES)):
             path = self.parent / name / "cgroup.procs"
             try:
                 pids = sorted(map(int, path.read_text(encoding="ascii").split()))

@@ -104,6 +104,9 @@ class DockerEngine:
         self._names[container_id] = spec.name
         return container_id
 
+    def sandbox_ms(self, container_id: str) -> None:
+        """There are no pods."""
+
     async def start(self, container_id: str) -> None:
         """Start a created container."""
         await self._calls.call(f"start {self._describe(container_id)}", lambda api: api.start(container_id))

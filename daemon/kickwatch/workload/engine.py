@@ -1,4 +1,4 @@
-"""The container engine protocol: what kickwatch needs of Docker, Podman, and runc or crun without a daemon."""
+"""The container engine protocol: what kickwatch needs of Docker, Podman, containerd, and runc or crun alone."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -91,6 +91,9 @@ class Engine(Protocol):
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container and return its id. After a timeout it is found by label and removed, then this raises."""
+
+    def sandbox_ms(self, container_id: str) -> float | None:
+        """How long the pod of a container that exists took, which `create` made before; None if it has no pod."""
 
     async def start(self, container_id: str) -> None:
         """Start a container; return once its program has been executed."""

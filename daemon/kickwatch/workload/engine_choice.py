@@ -1,4 +1,4 @@
-"""Select the engine: the one that engine.kind names; for `auto` Docker if it answers, else runc or crun."""
+"""Select the engine: the one that engine.kind names; for `auto` Docker if it answers, else a CRI, else runc or crun."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,11 +13,13 @@ from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.continuity import engine_process
 from kickwatch.node.roots import HOST
+from kickwatch.workload import cri_support
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_support import find_runtime, missing_privilege
 
 _INFO_RETRIES, _INFO_RETRY_INTERVAL_S = 5, 1.0
+_NO_SOCKET = "no CRI"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ async def choose_engine(
     if kind is EngineKind.OCI:
         await asyncio.to_thread(check_oci, config)
         return await _choose_oci(config, on_call_end, "engine.kind is oci", RemarkKind.RUNTIME_DRIVEN)
+    if kind is EngineKind.CRI:
+        check_engine(config)
+        return await _choose_cri(config, on_call_end, "engine.kind is cri")
     from kickwatch.workload.docker_engine import DockerEngine  # noqa: PLC0415 -- the SDK: only where Docker is driven
 
     docker = DockerEngine(
@@ -112,8 +117,8 @@ async def choose_engine(
 
 async def choose_passive_engine(config: Config) -> ChosenEngine:
     """The engine for passive mode: Docker, because a runtime knows only our containers. Raises EngineAbsentError."""
-    if requested_kind(config.engine) is EngineKind.OCI:
-        what = "engine.kind=oci does not know which containers others start"
+    if (kind := requested_kind(config.engine)) in {EngineKind.OCI, EngineKind.CRI}:
+        what = f"engine.kind={kind} does not know which containers others start"
         raise EngineAbsentError(what, "set engine.kind=docker")
     engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
     return await choose_engine(msgspec.structs.replace(config, engine=engine))
@@ -122,19 +127,21 @@ async def choose_passive_engine(config: Config) -> ChosenEngine:
 def requested_kind(engine: EngineConfig) -> EngineKind:
     """The configured kind. Under `auto`, a socket set in the configuration means the engine behind it and no other."""
     if engine.kind is EngineKind.AUTO and engine.socket != EngineConfig().socket:
-        return EngineKind.DOCKER
+        names = {path.name for path in cri_support.usual_sockets()}
+        return EngineKind.CRI if Path(engine.socket).name in names else EngineKind.DOCKER
     return engine.kind
 
 
 def resolved_config(config: Config, answered: str) -> Config:
-    """The configuration of a daemon's next session: once Docker has answered, `auto` means Docker.
+    """The configuration of a daemon's next session: once Docker or a CRI has answered, `auto` means that one.
 
     A daemon then waits for an engine that restarts instead of switching to a runtime. `answered`: the name of the
     engine that answered last, empty if none has yet.
     """
     if config.engine.kind is not EngineKind.AUTO or answered in {"", "oci"}:
         return config
-    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
+    docker = answered in {"docker", "podman"}
+    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER if docker else EngineKind.CRI)
     return msgspec.structs.replace(config, engine=engine)
 
 
@@ -149,12 +156,19 @@ def unsupported_by_oci(config: Config) -> str:
 
 def check_engine(config: Config) -> None:
     """Raise ConfigError for a configuration that its kind of engine supports on no node."""
-    if _needs_oci(config) and (unsupported := unsupported_by_oci(config)):
+    if not config.workload.enabled:
+        return
+    kind = requested_kind(config.engine)
+    if kind is EngineKind.OCI and (unsupported := unsupported_by_oci(config)):
         raise ConfigError(f"engine.kind=oci: {unsupported}", "set engine.kind=docker")
+    if kind is EngineKind.CRI and (unsupported := cri_support.unsupported_by_cri(config)):
+        raise ConfigError(f"engine.kind=cri: {unsupported}", "set workload.network")
+    if kind is EngineKind.DOCKER and config.workload.network is Network.CNI:
+        raise ConfigError("workload.network=cni is a CRI's; Docker has bridge", "set engine.kind=cri")
 
 
 def check_oci(config: Config) -> None:
-    """Raise ConfigError if engine.kind=oci can never work in this process. Blocks briefly."""
+    """`check_engine`, and raise ConfigError if engine.kind=oci can never work in this process. Blocks briefly."""
     check_engine(config)
     if _needs_oci(config) and (missing := missing_privilege(HOST.proc)):
         raise ConfigError(f"engine.kind=oci: {missing.what}", missing.remedy)
@@ -167,7 +181,8 @@ def _needs_oci(config: Config) -> bool:
 def drives_runtime(config: Config) -> bool:
     """Whether this process, as things are, will drive a runtime itself, which needs all of root's capabilities.
 
-    Blocks briefly: it tries Docker's socket.
+    Blocks briefly: it tries the sockets of Docker and of a CRI, whose containerd may serve Docker alone. Call it in a
+    thread.
     """
     if not config.workload.enabled:
         return False
@@ -176,21 +191,74 @@ def drives_runtime(config: Config) -> bool:
         return kind is EngineKind.OCI
     if find_runtime(config.engine.runtime) is None or missing_privilege(HOST.proc):
         return False
-    return engine_process(Path(config.engine.socket)) == (0, 0)
+    if engine_process(Path(config.engine.socket)) != (0, 0):
+        return False
+    return bool(_no_cri(config)) or not asyncio.run(_cri_answers(config))
 
 
 async def _choose_without_docker(
     config: Config, on_call_end: Callable[[], None], absent: EngineAbsentError
 ) -> ChosenEngine:
     """`auto` where Docker does not answer."""
+    why = absent.what
+    if not (no_cri := await asyncio.to_thread(_no_cri, config)):
+        try:
+            return await _choose_cri(config, on_call_end, absent.what)
+        except EngineAbsentError as error:
+            no_cri = error.what
+    why = f"{why}; {no_cri}" if no_cri != _NO_SOCKET else why
     unsupported = unsupported_by_oci(config)
     if unsupported:
-        raise EngineAbsentError(f"{absent.what}, and {unsupported}", absent.remedy) from absent
+        raise EngineAbsentError(f"{why}, and {unsupported}", absent.remedy) from absent
     try:
-        return await _choose_oci(config, on_call_end, absent.what, RemarkKind.RUNTIME_INSTEAD)
+        return await _choose_oci(config, on_call_end, why, RemarkKind.RUNTIME_INSTEAD)
     except EngineAbsentError as error:
         remedy = f"for Docker: {absent.remedy}; without an engine: {error.remedy}"
-        raise EngineAbsentError(f"{absent.what}; {error.what}", remedy) from error
+        raise EngineAbsentError(f"{why}; {error.what}", remedy) from error
+
+
+def _no_cri(config: Config) -> str:
+    """Why `auto` does not ask a CRI; empty if it does. Blocks briefly."""
+    if not any(Path(socket).exists() for socket in cri_support.cri_sockets(config.engine)):
+        return _NO_SOCKET
+    if not cri_support.has_grpc():
+        return f"there is a CRI, but grpclib is not installed ({cri_support.INSTALL_REMEDY})"
+    if cri_support.kubelet_runs():
+        return "there is a CRI, but a kubelet as well, which ends pods that it did not start"
+    return cri_support.unsupported_by_cri(config)
+
+
+async def _cri_answers(config: Config) -> bool:
+    try:
+        chosen = await _choose_cri(config, lambda: None, "")
+    except EngineAbsentError:
+        return False
+    await chosen.engine.close()
+    return True
+
+
+async def _choose_cri(config: Config, on_call_end: Callable[[], None], why: str) -> ChosenEngine:
+    """The first CRI that answers. Raises EngineAbsentError with the reasons of all."""
+    if not cri_support.has_grpc():
+        raise EngineAbsentError("engine.kind=cri: grpclib and protobuf are not installed", cri_support.INSTALL_REMEDY)
+    from kickwatch.workload.cri_engine import CriEngine  # noqa: PLC0415 -- gRPC: only where a CRI is driven
+
+    absent: list[EngineAbsentError] = []
+    for socket in await asyncio.to_thread(cri_support.cri_sockets, config.engine):
+        engine = CriEngine(socket, timeout_s=config.engine.timeout_s, on_call_end=on_call_end)
+        try:
+            info = await _info_or_close(engine)
+            engine.check_network(config.workload.network)
+        except EngineAbsentError as error:
+            await engine.close()
+            absent.append(error)
+            continue
+        remarks: tuple[Remark, ...] = ()
+        if await asyncio.to_thread(cri_support.kubelet_runs):
+            text = f"engine: {info} beside a kubelet, which ends pods that it did not start: some containers will fail"
+            remarks = (Remark(RemarkKind.KUBELET_BESIDE, text),)
+        return ChosenEngine(engine, info, why, remarks)
+    raise EngineAbsentError("; ".join(error.what for error in absent), absent[0].remedy)
 
 
 async def _choose_oci(config: Config, on_call_end: Callable[[], None], why: str, kind: RemarkKind) -> ChosenEngine:

@@ -124,6 +124,9 @@ class OciEngine:
             raise
         return spec.name
 
+    def sandbox_ms(self, container_id: str) -> None:
+        """There are no pods."""
+
     async def start(self, container_id: str) -> None:
         """`run --detach` returns once the program has been executed. `remove` cleans up after an error."""
         home = self._store.bundle_of(container_id)

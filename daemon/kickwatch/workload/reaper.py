@@ -14,8 +14,10 @@ from kickwatch.workload.engine import Engine
 
 _SYSTEMCTL_TIMEOUT_S = 30.0
 _UNIT_NOT_LOADED = 5  # systemctl's exit status for a unit that does not exist (LSB: program is not installed)
-# Docker names a container's cgroup after its id, with the systemd driver as a scope; without an engine it has our name.
-_CONTAINER = re.compile(r"[0-9a-f]{64}|docker-[0-9a-f]{64}\.scope|kickwatch-[0-9a-f]{8}-[0-9]+")
+# Engines name a container's cgroup after its id, with the systemd driver as a scope; without an engine it has our name.
+_CONTAINER = re.compile(
+    r"[0-9a-f]{64}|(docker|cri-containerd|crio)-[0-9a-f]{64}\.scope|crio-[0-9a-f]{64}|kickwatch-[0-9a-f]{8}-[0-9]+"
+)
 
 
 async def reap_containers(engine: Engine, instance: str) -> int:

@@ -36,6 +36,15 @@ REFUSED = {
         "workload.network=bridge",
     ),
     "oci with an image": ("[engine]\nkind = 'oci'\n[workload]\nimage = 'busybox'\n", "workload.image=busybox"),
+    "a CRI with Docker's bridge": (
+        "[engine]\nkind = 'cri'\n[workload]\nnetwork = 'bridge'\n",
+        "workload.network=bridge",
+    ),
+    "an image in a CRI without a network": (
+        "[engine]\nkind = 'cri'\n[workload]\nimage = 'busybox'\n",
+        "workload.image",
+    ),
+    "Docker with CNI": ("[engine]\nkind = 'docker'\n[workload]\nnetwork = 'cni'\n", "workload.network=cni"),
     "no address": ("[metrics]\nlisten = '999.1.1.1:1'\n", "metrics.listen: 999.1.1.1:1"),
     "no port": ("[metrics]\nlisten = '127.0.0.1:70000'\n", "metrics.listen: 127.0.0.1:70000"),
 }
@@ -44,6 +53,7 @@ ACCEPTED = {
     "a larger budget": "[workload]\ncontainers_per_trial = 61\n[budget]\ncontainers_per_hour = 61\n",
     "stress has no limits": "[workload]\ncontainers_per_trial = 1000\n[budget]\npreset = 'stress'\n",
     "runc without a network": "[engine]\nkind = 'oci'\n",
+    "an image in a CRI on the host": "[engine]\nkind = 'cri'\n[workload]\nimage = 'busybox'\nnetwork = 'host'\n",
     "passive: the containers are those of others": (
         "[engine]\nkind = 'oci'\n[workload]\nenabled = false\nnetwork = 'bridge'\ncontainers_per_trial = 61\n"
     ),

@@ -69,11 +69,20 @@ def test_a_wheel_for_this_machine_has_its_artifacts_and_its_tag(tree: Path, monk
     assert data["pure_python"] is False
     assert sorted(data["force_include"].values()) == [
         "kickwatch/native/bin/kw-helper",
+        "kickwatch/native/bin/pause",
         "kickwatch/native/bin/workload",
         "kickwatch/observe/probes/calls.bpf.o",
         "kickwatch/observe/probes/csd.bpf.o",
     ]
     assert all(path.startswith(f"{tree}/daemon/") for path in data["force_include"])
+
+
+def test_a_wheel_without_the_stubs_of_grpc_is_not_built(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tree, "daemon/kickwatch/workload/cri.proto", b"")
+    with pytest.raises(SystemExit, match=r"workload/cri_pb2\.py is not generated"):
+        build(tree, monkeypatch)
+    put(tree, "daemon/kickwatch/workload/cri_pb2.py", b"")
+    build(tree, monkeypatch, arch="arm64")
 
 
 @pytest.mark.parametrize("arch", ["arm64", "aarch64"])

@@ -67,6 +67,9 @@ class Engine:
         self.alive.add(spec.name)
         return spec.name
 
+    def sandbox_ms(self, _container_id: str) -> None:
+        """There are no pods."""
+
     async def start(self, _container_id: str) -> None:
         await self._call()
 

@@ -48,6 +48,9 @@ class FakeEngine:
     async def remove_image(self, reference: str) -> None:
         self.images.discard(reference)
 
+    def sandbox_ms(self, _container_id: str) -> None:
+        """There are no pods."""
+
     async def create(self, spec: ContainerSpec) -> str:
         self.created += 1
         self.specs.append(spec)

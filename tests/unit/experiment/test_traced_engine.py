@@ -21,6 +21,9 @@ class FakeEngine:
     async def create(self, spec: ContainerSpec) -> str:
         return f"id-{spec.name}"
 
+    def sandbox_ms(self, _container_id: str) -> None:
+        """There are no pods."""
+
     async def start(self, container_id: str) -> None:
         if self.refuses:
             raise EngineError(f"{container_id} cannot start")

@@ -291,6 +291,7 @@ async def test_what_the_watch_says_of_trials_and_controls_is_valid(tmp_path: Pat
         "runtime_driven",
         "runtime_driven",
         "seccomp_missing",
+        "kubelet_beside",
         "warm_up_failed",
         "knob_ignored",
         "memcg_lingers",

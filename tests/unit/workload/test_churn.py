@@ -36,6 +36,7 @@ class Stage:
     statuses: list[int | None] = field(default_factory=list)
     wait_limits: list[float] = field(default_factory=list)
     at_barrier: bool = True
+    sandbox_ms: float | None = None
     stuck_until_s: float = 0.0  # on the loop's clock: no removal completes before
     of_worker: dict[object, str] = field(default_factory=dict)
 
@@ -75,6 +76,9 @@ class FakeEngine:
     async def info(self) -> EngineInfo:
         await self.stage.step("info", "engine-0")
         return INFO
+
+    def sandbox_ms(self, _container_id: str) -> float | None:
+        return self.stage.sandbox_ms
 
     async def create(self, spec: ContainerSpec) -> str:
         self.stage.specs.append(spec)

@@ -1,5 +1,6 @@
 """Which engine is selected, and the error when none is available."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,16 +8,22 @@ from typing import Any
 
 import msgspec
 import pytest
+from google.protobuf.message import Message
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 import kickwatch.workload.engine_choice as module
+from fake_cri import FakeCri
 from kickwatch.configuration.loading import load
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import RemarkKind
+from kickwatch.workload.cri_support import kubelet_runs
 from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import (
     ChosenEngine,
     EngineNames,
+    check_engine,
     check_oci,
     choose_engine,
     choose_passive_engine,
@@ -225,3 +232,97 @@ async def test_an_engine_without_a_runtime_name_is_asked_again() -> None:
     info, what = await resolve(missing)
     assert info == missing
     assert "no better name is known" in what
+
+
+@pytest.fixture
+def one_cri(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CRI may listen at one place. No kubelet, no privilege for a runtime."""
+    path = tmp_path / "containerd.sock"
+    monkeypatch.setattr(module.cri_support, "EngineConfig", module.EngineConfig)
+    monkeypatch.setattr(module.cri_support, "usual_sockets", lambda: (path,))
+    monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: False)
+    monkeypatch.setattr(module, "OciEngine", RuntimeWithoutSeccomp)
+    return path
+
+
+async def test_auto_takes_a_cri_before_a_runtime(no_docker: Path, one_cri: Path) -> None:
+    async with FakeCri().served(one_cri):
+        chosen = await choose_engine(configured(no_docker))
+        await chosen.engine.close()
+    assert (chosen.info.name, chosen.info.endpoint) == ("containerd", str(one_cri))
+    assert "no container engine answers" in chosen.why
+    assert chosen.remarks == ()
+
+
+@pytest.mark.parametrize("reason", ["kubelet", "grpclib", "serves no CRI", "nothing listens"])
+async def test_auto_says_why_it_takes_no_cri(
+    no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    async def unknown(_: Message) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED, "unknown service")
+
+    fake = FakeCri()
+    if reason == "kubelet":
+        monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: True)
+    elif reason == "grpclib":
+        monkeypatch.setattr(module.cri_support, "has_grpc", lambda: False)
+    elif reason == "serves no CRI":
+        fake.before["Version"] = unknown
+    async with fake.served(one_cri if reason != "nothing listens" else one_cri.with_name("other.sock")):
+        chosen = await choose_engine(configured(no_docker))
+    assert chosen.info.name == "oci"
+    assert reason in chosen.why or (reason == "nothing listens" and "CRI" not in chosen.why)
+
+
+async def test_beside_a_kubelet_a_configured_cri_is_remarked_on(
+    no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: True)
+    async with FakeCri().served(one_cri):
+        chosen = await choose_engine(configured(one_cri, "engine.kind=cri"))
+        await chosen.engine.close()
+    assert chosen.why == "engine.kind is cri"
+    assert [remark.kind for remark in chosen.remarks] == [RemarkKind.KUBELET_BESIDE]
+
+
+async def test_networks_of_other_engines(no_docker: Path, one_cri: Path) -> None:
+    for sets in (("engine.kind=cri", "workload.network=bridge"), ("engine.kind=docker", "workload.network=cni")):
+        with pytest.raises(ConfigError, match=r"workload[.]network"):
+            check_engine(configured(no_docker, *sets))
+    async with FakeCri().served(one_cri):
+        with pytest.raises(EngineAbsentError, match=r"workload.network=cni \(no CNI\)"):
+            await choose_engine(configured(one_cri, "engine.kind=cri", "workload.network=cni"))
+
+
+def test_a_cris_socket_means_a_cri_and_stays_so() -> None:
+    assert requested_kind(EngineConfig(socket="/run/k3s/containerd/containerd.sock")) is EngineKind.CRI
+    assert resolved_config(load(None, []).config, "containerd").engine.kind is EngineKind.CRI
+    assert resolved_config(load(None, []).config, "podman").engine.kind is EngineKind.DOCKER
+
+
+def test_a_kubelet_is_found_by_its_name(tmp_path: Path) -> None:
+    for pid, comm in (("1", "systemd"), ("20", "kubelet-helper")):
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "comm").write_text(f"{comm}\n")
+    assert not kubelet_runs(tmp_path)
+    (tmp_path / "20" / "comm").write_text("kubelet\n")
+    assert kubelet_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("node", "drives"), [("a CRI", False), ("a CRI and a kubelet", True), ("Docker's containerd", True)]
+)
+async def test_what_a_runtime_needs_is_kept_unless_a_cri_will_be_driven(
+    no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch, node: str, *, drives: bool
+) -> None:
+    async def unknown(_: Message) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED, "unknown service")
+
+    monkeypatch.setattr(module, "missing_privilege", lambda _: None)
+    monkeypatch.setattr(module, "find_runtime", lambda _: Path("/usr/sbin/runc"))
+    monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: "kubelet" in node)
+    fake = FakeCri()
+    if node == "Docker's containerd":
+        fake.before["Version"] = unknown
+    async with fake.served(one_cri):
+        assert await asyncio.to_thread(drives_runtime, configured(no_docker)) is drives

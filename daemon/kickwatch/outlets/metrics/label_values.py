@@ -72,6 +72,7 @@ PAIR_OUTCOMES = tuple(outcome.value for outcome in PairOutcome)
 OUTCOMES = tuple(outcome.value for outcome in ContainerOutcome)
 OFF = tuple(off.value for off in Off)
 STEPS = ("create", "start", "wait", "remove")
+SANDBOX = "sandbox"  # the step before them, of engines with pods
 REQUEST_REASONS = (*(reason.name for reason in REASONS), OTHER)
 PAUSE_REASONS = (*(cause.value for cause in Cause), OTHER)
 VOID_REASONS = (*(disturbance.value for disturbance in Disturbance), VerdictReason.KMEM_ACCOUNTING_OFF.value)

@@ -152,6 +152,8 @@ class Metrics:
         for container in containers:
             for step in words.STEPS:
                 self._steps.labels(step).observe(getattr(container, f"{step}_ms") / 1e3)
+            if container.sandbox_ms is not None:  # only engines with pods have that step
+                self._steps.labels(words.SANDBOX).observe(container.sandbox_ms / 1e3)
         self._trial_requests.take(trial, void=bool(void))
         if not void:
             self._billed.bill = bill_of(trial)
