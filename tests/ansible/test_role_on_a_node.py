@@ -122,7 +122,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         tree = tmp_path_factory.mktemp("tree")
         for part in ("daemon", "systemd", "deploy", "docs"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
+        for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, tree)
         for path in (tree / "pyproject.toml", tree / "daemon/kickwatch/__init__.py"):
             changed, replaced = VERSION.subn(version, path.read_text(encoding="utf-8"))
