@@ -114,6 +114,7 @@ def test_bisect_skips_an_undecided_commit() -> None:
     assert kickwatch("trial", "--bisect", "--containers", "3", *UNSETTLED).status == 125
 
 
+@pytest.mark.long
 def test_a_users_program_that_ends_at_once_gets_a_verdict(own_image: str) -> None:
     """Its memcgs are gone before they are read: a bare memcg proves kernel memory accounting."""
     settings = (f"workload.image={own_image}", 'workload.command=["/workload", "--no-such-option"]')

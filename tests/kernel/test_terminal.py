@@ -54,6 +54,7 @@ def test_an_interrupted_reproduce_leaves_nothing(how: str) -> None:
     assert leftovers()["cgroups"] == before
 
 
+@pytest.mark.long
 def test_reproduce() -> None:
     before = leftovers()["cgroups"]
     with AtATerminal([*KICKWATCH, "reproduce", "-n", "50"], columns=80) as command:
