@@ -77,6 +77,6 @@ def test_a_trace_is_complete_under_lockdown(locked_down: Bench, bench: Bench) ->
     done = locked_down.guest.run(
         "kickwatch", "trace", "--containers", "2", "--out", "/tmp/trace.json", *ENGINE, check=False
     )
-    # An interrupt that sends while the probe runs is lost anywhere, and a guest is slow: it must be counted and explained.
+    # What an interrupt sends while the probe runs is lost, here as elsewhere; a guest is slow. It must be explained.
     assert done.status == 0 or "explained by the lost events" in done.errors, done.errors
     assert json.loads(locked_down.guest.read("/tmp/trace.json"))["traceEvents"]
