@@ -74,7 +74,7 @@ def test_the_wheel_names_its_machine_and_carries_no_library(wheels: tuple[Path, 
         names = set(wheel.namelist())
         programs = {name: wheel.getinfo(name).external_attr >> 16 & 0o777 for name in names if "native/bin/" in name}
         (metadata,) = (wheel.read(name).decode() for name in names if name.endswith("/WHEEL"))
-    assert programs == {"kickwatch/native/bin/workload": 0o755, "kickwatch/native/bin/kw-helper": 0o755}
+    assert programs == {f"kickwatch/native/bin/{name}": 0o755 for name in ("kw-helper", "pause", "workload")}
     assert len([name for name in names if name.endswith(".bpf.o")]) == len(
         [name for name in names if name.endswith(".bpf.c")]
     )

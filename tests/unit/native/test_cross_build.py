@@ -75,7 +75,7 @@ def test_a_cross_build_is_of_the_other_machine_and_leaves_this_machines_files_al
     subprocess.run(["make", "-B", "-C", ROOT, "native", "ARCH=arm64"], check=True, capture_output=True, timeout=300)
     assert digests(HERE) == before
     programs = sorted((THERE / "native/bin").iterdir())
-    assert [path.name for path in programs] == ["kw-helper", "workload"]
+    assert [path.name for path in programs] == ["kw-helper", "pause", "workload"]
     assert {machine(path) for path in programs} == {EM_AARCH64}
     assert not {".interp", ".dynamic"} & {name for path in programs for name, _ in sections(path)}  # static
     objects = sorted((THERE / "observe/probes").glob("*.bpf.o"))
