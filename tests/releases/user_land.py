@@ -4,17 +4,15 @@ Each is built by mmdebstrap and cached in the user's cache directory under the d
 private mount namespace, on an overlay that is thrown away: the directory stays as it was built.
 """
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from cached_root import cached_root
 from slowness import SLOWNESS
 
 MIRROR = os.environ.get("KICKWATCH_LAB_MIRROR", "http://deb.debian.org")
@@ -107,18 +105,7 @@ class UserLand:
 def built(release: Release) -> Path:
     """The release's directory, from the cache or built: in a minute, or in five where Python is built too."""
     parts = [release.suite, release.packages, release.sources, _LEFT_OUT, _BUILD_PYTHON, os.uname().machine]
-    recipe = json.dumps(parts)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kickwatch-tests"
-    name = f"release-{release.suite}"
-    wanted = cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    with _locked(cache / f"{name}.lock"):
-        if not wanted.exists():
-            for old in cache.glob(f"{name}-*"):
-                shutil.rmtree(old)
-            new = wanted.with_suffix(".new")
-            _build(release, new)
-            new.rename(wanted)
-    return wanted
+    return cached_root(f"release-{release.suite}", json.dumps(parts), partial(_build, release))
 
 
 def _build(release: Release, target: Path) -> None:
@@ -130,14 +117,6 @@ def _build(release: Release, target: Path) -> None:
         fetch = 'cd "$1/usr/src" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get source --download-only python3.11'
         command += [f"--customize-hook={fetch}", f"--customize-hook=chroot \"$1\" sh -ec '{_BUILD_PYTHON}'"]
     _run([*command, release.suite, str(target), *release.sources], check=True, timeout_s=_BUILD_S)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _run(command: list[str], *, check: bool, timeout_s: float) -> "subprocess.CompletedProcess[str]":
