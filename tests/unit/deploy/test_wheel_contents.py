@@ -1,28 +1,20 @@
 """A wheel carries the programs and probes of the machine that its tag names, or it is not built."""
 
-import importlib.util
 import struct
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+import module_file
 
 ROOT = Path(__file__).parents[3]
 X86_64, AARCH64, BPF = 62, 183, 247
 SOURCES = ("calls.bpf.c", "csd.bpf.c")
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-hook = load()
+hook = module_file.load(ROOT / "hatch_build.py")
 
 
 def elf(machine: int, *, segments: tuple[int, ...] = (1,), words: tuple[bytes, ...] = ()) -> bytes:

@@ -1,12 +1,12 @@
 """The documentation's picture of a trace: drawn from the file alone, small, and well-formed."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
 
+import module_file
 from kickwatch.observe.trace_events import Kind
 from kickwatch.trace.summary import make_trace
 from recordings import SYNC, WAKEUP, call, event, ran, recording, sent
@@ -18,12 +18,7 @@ MOST_BYTES = 200_000
 
 @pytest.fixture(scope="module")
 def draw_trace() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("draw_trace", DOCS / "draw_trace.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_file.load(DOCS / "draw_trace.py")
 
 
 def test_a_broadcast_is_drawn_with_an_arrow_to_every_target(draw_trace: ModuleType, tmp_path: Path) -> None:
