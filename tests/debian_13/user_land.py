@@ -64,7 +64,6 @@ def base() -> Path:
 
 
 def _build(target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)  # of a build that was killed
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     included = f"--include={','.join(PACKAGES)}"
     _run("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", included, *excluded, SUITE, str(target))
