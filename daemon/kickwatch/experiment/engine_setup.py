@@ -1,16 +1,19 @@
 """An engine that is ready for containers: its name and version, the image, and the cgroup above the containers."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import ImageAbsentError
+from kickwatch.experiment.clean_up import log_failure
 from kickwatch.native import binary
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, enabled_controllers
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.churn import BroadcastCounter, Churn, ChurnPlan
 from kickwatch.workload.engine import Engine, EngineInfo
+from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import cgroup_parent
 
@@ -106,3 +109,21 @@ class EngineSetup:
 async def own_program() -> bytes:
     """The program that runs in our own image."""
     return await asyncio.to_thread(lambda: binary("workload").read_bytes())
+
+
+async def present_image(engine: Engine, wanted: str, stack: AsyncExitStack) -> str:
+    """The user's image `wanted`, or without one our own, which `stack` removes again.
+
+    Raises ImageAbsentError if the user's image is absent.
+    """
+    if wanted:
+        await engine.require_image(wanted)
+        return wanted
+    program = await own_program()
+    reference = image_reference(program)  # the stack keeps what `remove` uses: not the program's 0.8 MB
+
+    async def remove() -> None:
+        await log_failure(engine.remove_image(reference))
+
+    stack.push_async_callback(remove)
+    return await engine.prepare_image(program)

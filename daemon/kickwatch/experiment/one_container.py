@@ -15,8 +15,8 @@ import msgspec
 from kickwatch.configuration.types import Config
 from kickwatch.errors import BusyError, KickwatchError
 from kickwatch.experiment.armed_observers import listed_cpus
-from kickwatch.experiment.clean_up import log_failure, reap_everything
-from kickwatch.experiment.engine_setup import EngineSetup, own_program
+from kickwatch.experiment.clean_up import reap_everything
+from kickwatch.experiment.engine_setup import EngineSetup, present_image
 from kickwatch.model import Container
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.housekeeping import leave_isolated_cpus
@@ -27,7 +27,6 @@ from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.engine_choice import ChosenEngine, choose_engine
-from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import new_trial_id, read_instance
 
@@ -106,7 +105,7 @@ class _Attempt:
     async def run(self) -> ContainerTried:
         engine, info = self.chosen.engine, self.chosen.info
         instance = await asyncio.to_thread(read_instance)
-        image = await self._image()
+        image = await present_image(engine, self.config.workload.image, self.stack)
         self.stack.push_async_callback(partial(reap_everything, engine, info, instance, self.cgroups))
         setup = EngineSetup(self.config, engine, info, instance, self.cgroups, image)
         plan = replace(setup.plan(new_trial_id(), 1), hold_s=0.0, rate_hz=0.0)
@@ -122,16 +121,6 @@ class _Attempt:
             start_ms=container.start_ms,
             remove_ms=container.remove_ms,
         )
-
-    async def _image(self) -> str:
-        """The configured image, or our own, which is removed again. Raises ImageAbsentError for a user's image."""
-        engine, wanted = self.chosen.engine, self.config.workload.image
-        if wanted:
-            await engine.require_image(wanted)
-            return wanted
-        program = await own_program()
-        self.stack.push_async_callback(log_failure, engine.remove_image(image_reference(program)))
-        return await engine.prepare_image(program)
 
 
 async def _uncounted() -> None:

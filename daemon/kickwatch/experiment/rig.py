@@ -10,7 +10,7 @@ from kickwatch.configuration.types import Config
 from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.clean_up import log_clean_up_failed, log_failure, reap_everything
-from kickwatch.experiment.engine_setup import EngineSetup, own_program
+from kickwatch.experiment.engine_setup import EngineSetup, present_image
 from kickwatch.experiment.engine_workload import SETTLE_S, EngineWorkload, broadcasts_since
 from kickwatch.experiment.own_work import OwnWork, Work
 from kickwatch.experiment.whole_windows import EXPECTED_CONTAINER_S
@@ -25,7 +25,6 @@ from kickwatch.process.signals import Shutdown
 from kickwatch.workload.canary import Canary
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.engine_choice import EngineNames, choose_engine, fill_unnamed, resolve_names
-from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
 from kickwatch.workload.names import new_trial_id, read_instance
 from kickwatch.workload.reaper import reap_containers
@@ -232,7 +231,7 @@ class Opening:
         if unnamed:
             logger().warning(Event.ENGINE_UNNAMED, what=unnamed, remedy=_UNNAMED_REMEDY)
         instance = await asyncio.to_thread(read_instance)
-        image = await self._image(engine)
+        image = await present_image(engine, config.workload.image, self._stack)
         reap = partial(reap_everything, engine, info, instance, cgroups)
         reaped = await reap()
         self._stack.push_async_callback(reap)  # runs in reverse order: containers are removed before the image they use
@@ -251,17 +250,3 @@ class Opening:
     async def _disarm(self, armed: ArmedObservers) -> None:
         async with self._own.during(Work.DISARMING):
             armed.close()
-
-    async def _image(self, engine: Engine) -> str:
-        wanted = self._config.workload.image
-        if wanted:
-            await engine.require_image(wanted)
-            return wanted
-        program = await own_program()
-        reference = image_reference(program)  # the stack keeps what `remove` uses: not the program's 0.8 MB
-
-        async def remove() -> None:
-            await log_failure(engine.remove_image(reference))
-
-        self._stack.push_async_callback(remove)
-        return await engine.prepare_image(program)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.errors import CgroupError, EngineAbsentError, EngineError, ImageAbsentError
-from kickwatch.experiment import one_container
+from kickwatch.experiment import engine_setup, one_container
 from kickwatch.experiment.capabilities import blind, container_capability
 from kickwatch.experiment.engine_setup import EngineSetup
 from kickwatch.experiment.one_container import ContainerTried, try_container, what_is_wrong
@@ -20,6 +20,7 @@ from kickwatch.node.lock import NodeLock
 from kickwatch.workload.churn import Churn, ChurnPlan
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.engine_choice import ChosenEngine
+from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
 
 INFO = EngineInfo(name="docker", version="20.10.24", runtime="runc v1", cgroup_driver="cgroupfs", root="/r")
@@ -38,7 +39,7 @@ class FakeEngine:
         self.specs: list[ContainerSpec] = []
 
     async def prepare_image(self, own_program: bytes) -> str:
-        reference = one_container.image_reference(own_program)
+        reference = image_reference(own_program)
         self.images.add(reference)
         return reference
 
@@ -126,7 +127,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reaped: list[str]) -
 
     monkeypatch.setattr(one_container, "choose_engine", choose)
     monkeypatch.setattr(one_container, "reap_everything", reap)
-    monkeypatch.setattr(one_container, "own_program", program)
+    monkeypatch.setattr(engine_setup, "own_program", program)
     monkeypatch.setattr(one_container, "NodeLock", lambda: NodeLock(tmp_path / "lock"))
     cgroups = Cgroups(CgroupVersion.V1, tmp_path, "/", (), Path("/proc"))
     monkeypatch.setattr(one_container.Cgroups, "read", classmethod(lambda *_: cgroups))
