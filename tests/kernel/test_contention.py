@@ -17,6 +17,7 @@ import pytest
 
 from kickwatch.detect.figures import total_waits
 from kickwatch.model import Window, WindowKind
+from kickwatch.native.driver import Helper
 from kickwatch.observe import contention
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
@@ -254,6 +255,21 @@ def test_any_mutex_teaches_the_owner_s_place_and_is_then_ignored(rig: Rig) -> No
     totals, sample = rig.read()
     assert (totals.waits, sample.health) == (0, HEALTHY)
     assert list(rig.observer.probe.map("waiting").keys()) == []
+
+
+async def test_two_readers_of_one_descriptor_are_sure_to_wait_for_a_mutex() -> None:
+    """On 6.12-rt one start did not learn the owner's place: two readers of a file each seldom met at slab_mutex."""
+    symbols = await Symbols.load(Path("/proc"))
+    observer = await asyncio.to_thread(ContentionObserver.arm, symbols, 0)
+    try:
+        observer.slab_mutex, observer.owner_offset = LOCK, None  # as on PREEMPT_RT; here it is the first word
+        await asyncio.to_thread(observer.configure)
+        async with Helper(["slabinfo", "/proc/slabinfo"]) as helper:
+            await helper.ask("share", 2)
+        await asyncio.to_thread(observer.learn)
+        assert observer.owner_offset == 0
+    finally:
+        observer.close()
 
 
 def test_a_wait_that_was_given_up_teaches_nothing(rig: Rig) -> None:

@@ -155,12 +155,17 @@ class ContentionObserver:
         self._stacks, self._other_stacks = {}, set()
 
     async def provoke(self, proc: Path) -> int:
-        """Make two tasks read /proc/slabinfo once, together, for at most 100 ms, and learn from their wait."""
+        """Make two tasks read /proc/slabinfo together, for at most 100 ms, and learn from their wait.
+
+        If that does not show a mutex's owner they read it through one descriptor for as long again.
+        """
         if not self.slab_mutex or self.owner_offset is None:
-            with suppress(KickwatchError):  # without slabinfo or helper it is learnt from the first natural wait
-                async with Helper(["slabinfo", proc / "slabinfo"]) as helper:
-                    await helper.ask("read", _LEARN_DEADLINE_S)
-        return await run_shielded(to_thread(self.learn))  # its thread uses what `close` frees
+            await _meet(proc, "read")
+        mutex = await run_shielded(to_thread(self.learn))  # its thread uses what `close` frees
+        if self.owner_offset is None:
+            await _meet(proc, "share")
+            mutex = await run_shielded(to_thread(self.learn))
+        return mutex
 
     def waits(self, before: ContentionSample, after: ContentionSample) -> tuple[MutexWait, ...]:
         """Waits for slab_mutex between two samples, longest total first.
@@ -232,3 +237,10 @@ class ContentionObserver:
     def _probed(self) -> tuple[str, ...]:
         """The functions at whose entry stacks are taken, by name; none at a tracepoint."""
         return ()
+
+
+async def _meet(proc: Path, command: str) -> None:
+    """Without slabinfo or the helper the mutex is learnt from the first natural wait."""
+    with suppress(KickwatchError):
+        async with Helper(["slabinfo", proc / "slabinfo"]) as helper:
+            await helper.ask(command, _LEARN_DEADLINE_S)
