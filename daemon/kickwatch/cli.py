@@ -18,6 +18,7 @@ from kickwatch.process import standard_streams
 COMMANDS = {
     "run": ("run:daemon", "Watch this node: run trials until stopped, log alerts."),
     "trial": ("trial:trial", "Run one experiment now; print its figures and the verdict."),
+    "gate": ("gate:gate", "Let a kernel or image pass, or stop it; for pipelines."),
     "trace": ("trace:trace", "Draw the lives of a few containers on a timeline, for Perfetto."),
     "status": ("status:status", "Show the running daemon's verdict and what it is doing."),
     "watch": ("watch:watch", "Show the running daemon live."),

@@ -53,6 +53,10 @@ class InterruptedRunError(KickwatchError):
     """A signal ended the command before it had a result."""
 
 
+class TimeLimitError(KickwatchError):
+    """The time limit came before a result."""
+
+
 class OutputError(KickwatchError):
     """A result could not be written."""
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.errors import OutputError
-from kickwatch.experiment.one_shot import decide
+from kickwatch.experiment.one_shot import Limits, decide
 from kickwatch.experiment.own_work import OwnWork
 from kickwatch.journal.journal import configure_logging, logger
 from kickwatch.model import Trial, Verdict
@@ -77,13 +78,13 @@ def _reads_both() -> bool:
 def _decided(config: Config, order: Order, own: OwnWork) -> tuple[list[Trial], Single]:
     count = order.containers or config.workload.containers_per_trial
     ending = Shutdown()
-    with trial_progress(sys.stderr, lambda above: _log_to(config.log, above)) as step:
-        work = decide(config, count, step, until_decided=order.until_decided, ending=ending, own=own)
+    with trial_progress(sys.stderr, lambda above: log_to(config.log, above)) as step:
+        work = decide(config, count, step, Limits(order.until_decided), ending=ending, own=own)
         return run(until_signalled(work, stopping=ending.begin))
 
 
-def _log_to(log: LogConfig, above: AboveTheBar | None) -> None:
-    """At a terminal `auto` means text; above a bar nothing but this says so."""
+def log_to(log: LogConfig, above: AboveTheBar | None) -> None:
+    """Log above a bar, or again as before. At a terminal `auto` means text; above a bar nothing but this says so."""
     form = "console" if above is not None and log.format is LogFormat.AUTO else log.format
     configure_logging(form=form, level=log.level, stream=above)  # type: ignore[arg-type] # it has what the log uses
 
@@ -103,7 +104,7 @@ def rendered(
     own_work = msgspec.to_builtins(own.reached) if own.isolated else None
     if shown.as_json:
         found = summarise(trials[-1], judgement)
-        return json.dumps(found | {"own_work": own_work, "evidence": _evidence(trials, single)}, indent=1) + "\n"
+        return json.dumps(found | {"own_work": own_work, "evidence": evidence(trials, single)}, indent=1) + "\n"
     return trial_screen(
         trials,
         judgement,
@@ -115,7 +116,8 @@ def rendered(
     )
 
 
-def _evidence(trials: list[Trial], single: Single) -> dict[str, Any]:
+def evidence(trials: Sequence[Trial], single: Single) -> dict[str, Any]:
+    """Over all trials of a run, for JSON."""
     return {
         "trials": [trial.trial_id for trial in trials],
         "verdict": single.verdict.value,

@@ -7,17 +7,27 @@ import msgspec
 from kickwatch.detect.classes import broadcasts_of
 from kickwatch.detect.lives import churned_of, lives_of
 from kickwatch.detect.observations import observations_of
-from kickwatch.detect.oneshot import ALPHA, OneShot, Run
+from kickwatch.detect.oneshot import ALPHA, MOST_MORE, OneShot, Run
 from kickwatch.detect.pairs import PairWager
 from kickwatch.detect.scaled import Scaled
 from kickwatch.detect.sentences import height
 from kickwatch.detect.streams import StreamName, allowance_of
-from kickwatch.detect.verdict import VerdictReason, broadcasts_elsewhere, doubts_of, judge, void_reasons
+from kickwatch.detect.verdict import (
+    MIN_CONTAINERS,
+    VerdictReason,
+    broadcasts_elsewhere,
+    doubts_of,
+    judge,
+    void_reasons,
+)
 from kickwatch.model import IpiRung, Trial, Verdict
 
 
 class Single(msgspec.Struct, frozen=True, kw_only=True):
-    """A verdict with its error rate. `more_containers`: how many decide if they are like the others; None: none do."""
+    """A verdict with its error rate. `more_containers`: how many decide if they are like the others; None: none do.
+
+    `creation_path_quiet`: the evidence is enough to call the creation path quiet, whatever came from elsewhere.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -28,6 +38,7 @@ class Single(msgspec.Struct, frozen=True, kw_only=True):
     evidence_quiet: str
     evidence_needed: str
     text: str
+    creation_path_quiet: bool = False
 
 
 def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
@@ -55,7 +66,13 @@ def one_shot(trials: Sequence[Trial], alpha: float = ALPHA) -> Single:
         evidence_quiet=str(quiet),
         evidence_needed=height(test.evidence_needed),
         text=_text(verdict, more, broadcasting, quiet, test.evidence_needed),
+        creation_path_quiet=not void and not doubts and quiet.reaches(test.evidence_needed),
     )
+
+
+def containers_needed(alpha: float) -> int:
+    """How many containers without a broadcast are `quiet` at this error rate; None of them may fail."""
+    return max(MIN_CONTAINERS, OneShot(alpha).needs(OneShot(alpha).start()) or MOST_MORE)
 
 
 def _after(test: OneShot, run: Run, trial: Trial) -> Run:

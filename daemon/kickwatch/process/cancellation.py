@@ -32,8 +32,8 @@ async def run_shielded(awaitable: Awaitable[T], timeout_s: float | None = None) 
 
 
 @asynccontextmanager
-async def timeout(seconds: float) -> AsyncIterator[None]:
-    """`asyncio.timeout`, which also raises TimeoutError in a task that is already being cancelled."""
+async def timeout(seconds: float | None) -> AsyncIterator[None]:
+    """`asyncio.timeout`, which also raises TimeoutError in a task that is already being cancelled. None: no limit."""
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
     limit = asyncio.timeout(seconds)
