@@ -1,0 +1,51 @@
+"""`kickwatch gate` in a guest: it stops the kernel with the fault, and lets the one without pass, in three minutes."""
+
+import json
+from typing import Any
+
+import fault_module
+import pytest
+from bench import ENGINE, Bench
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+GUEST_S = 180.0
+
+
+@pytest.fixture
+def gate(bench: Bench) -> Any:
+    """Runs it once, and keeps the result as `name`."""
+    bench.once("a pipeline boots one guest")
+    if bench.arm64:
+        pytest.skip("feature: 23 containers take longer than three minutes in an emulated arm64")
+
+    def run(name: str) -> dict[str, Any]:
+        done = bench.guest.run("kickwatch", "gate", "--json", "-", *ENGINE, check=False, timeout_s=600)
+        assert done.raw.startswith(b"{"), done.errors[-3000:]
+        result: dict[str, Any] = json.loads(done.output) | {"status": done.status, "took_s": round(done.took_s, 1)}
+        bench.keep(name, result)
+        return result
+
+    return run
+
+
+def test_a_healthy_kernel_passes(gate: Any) -> None:
+    result = gate("gate")
+    assert result["status"] == 0, result["checks"]
+    assert result["evidence"]["containers"] >= 23
+    assert result["took_s"] < GUEST_S
+
+
+def test_a_kernel_with_the_fault_is_stopped(bench: Bench, gate: Any) -> None:
+    if bench.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
+        fault_module.load(bench.guest, bench.module)
+    fault_module.switch(bench.guest, kick=1)
+    try:
+        result = gate("gate_kick")
+    finally:
+        fault_module.switch(bench.guest)
+    assert result["status"] == 3, result["checks"]
+    (failed,) = [check for check in result["checks"] if check["outcome"] == "failed"]
+    assert failed["name"] == "creation_path"
+    assert "kick_all_cpus_sync" in failed["text"]
+    assert result["took_s"] < GUEST_S

@@ -1,0 +1,110 @@
+"""The checks of `kickwatch gate`: no check passes that nobody could make, and each failure names its cause."""
+
+from collections.abc import Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from builders import trial
+from kickwatch.detect.single import one_shot
+from kickwatch.detect.verdict import Finding, ReasonedVerdict
+from kickwatch.model import ContentionRung, Control, IpiRung, KmemAccounting, Observers, Trial, Verdict
+from kickwatch.report.checks import Check, Outcome, checks_of, not_run
+from screens import judged
+from watching import paired, serial
+
+
+def checked(*trials: Trial, judgement: ReasonedVerdict | None = None, strict: bool = False) -> dict[str, Check]:
+    found = checks_of(trials, judgement or judged(trials), one_shot(trials), strict=strict)
+    return {check.name: check for check in found}
+
+
+def outcomes(checks: dict[str, Check]) -> str:
+    return " ".join(check.outcome for check in checks.values())
+
+
+def silent(number: int = 23) -> Trial:
+    control = Control(passed=True, detail="23 of 23 multi-CPU calls")
+    return replace(serial(0, number=number), control=control)
+
+
+def test_a_silent_kernel_passes_and_says_what_was_excluded() -> None:
+    checks = checked(silent())
+    assert list(checks) == ["measurement", "creation_path", "elsewhere", "slab_mutex"]
+    assert outcomes(checks) == "passed passed passed passed"
+    assert "23 of 23 multi-CPU calls" in checks["measurement"].text
+    assert checks["creation_path"].text == (
+        "0 broadcasts in 23 containers; one in every third container or more is excluded (wrong in at most 1 run in"
+        " 10,000)"
+    )
+
+
+def test_the_fault_of_2017_fails_the_creation_path_by_name() -> None:
+    checks = checked(serial(3, number=12))
+    assert checks["creation_path"].outcome is Outcome.FAILED
+    assert "3 x kick_all_cpus_sync per container, asked for by __do_tune_cpucache" in checks["creation_path"].text
+    assert checks["measurement"].outcome is Outcome.PASSED
+
+
+def test_too_few_containers_leave_the_creation_path_unknown() -> None:
+    checks = checked(silent(12))
+    assert outcomes(checks) == "passed unknown passed passed"
+    assert checks["creation_path"].text == "0 broadcasts in 12 containers: too few to decide"
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"control": Control(passed=False, detail="7 of 23")}, "the probes cannot see"),
+        ({"observers": Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)}, "the probes cannot see"),
+        ({"kmem_accounting": KmemAccounting.OFF}, "boot without cgroup.memory=nokmem"),
+        ({"void": "tracing changed"}, "the machine changed during the trial"),
+    ],
+)
+def test_nothing_passes_that_could_not_be_measured(changed: dict[str, object], why: str) -> None:
+    checks = checked(replace(silent(), **changed))
+    assert outcomes(checks).startswith("unknown unknown unknown")
+    assert why in checks["measurement"].text
+    assert "0 broadcasts" not in " ".join(check.text for check in checks.values())
+
+
+def test_broadcasts_from_elsewhere_fail_a_check_of_their_own() -> None:
+    judgement = ReasonedVerdict(verdict=Verdict.BROADCASTING, reasons=("broadcasts_elsewhere",), findings=())
+    checks = checked(paired(*[6] * 22, 0), judgement=judgement)
+    assert (checks["creation_path"].outcome, checks["elsewhere"].outcome) == (Outcome.PASSED, Outcome.FAILED)
+    assert "from outside the creation path" in checks["elsewhere"].text
+
+
+def test_broadcasts_from_elsewhere_that_are_not_proven_are_unknown() -> None:
+    judgement = ReasonedVerdict(verdict=Verdict.UNKNOWN, reasons=("broadcasts_elsewhere",), findings=())
+    checks = checked(paired(*[6] * 3, *[0] * 20), judgement=judgement)
+    assert outcomes(checks) == "passed passed unknown passed"
+
+
+@pytest.mark.parametrize(("strict", "outcome"), [(False, Outcome.PASSED), (True, Outcome.FAILED)])
+def test_waits_fail_a_strict_gate_alone(strict: bool, outcome: Outcome) -> None:
+    findings = (Finding.SLAB_MUTEX_CONTENTION.value,)
+    judgement = ReasonedVerdict(verdict=Verdict.QUIET, reasons=(), findings=findings)
+    checks = checked(silent(), judgement=judgement, strict=strict)
+    assert checks["slab_mutex"].outcome is outcome
+    assert "make tasks wait for slab_mutex" in checks["slab_mutex"].text
+
+
+def test_waits_that_nobody_can_see_are_no_zero() -> None:
+    observers = Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE)
+    check = checked(replace(silent(), observers=observers))["slab_mutex"]
+    assert (check.outcome, check.text) == (Outcome.SKIPPED, "waits for slab_mutex cannot be seen here")
+
+
+def test_without_a_trial_every_check_is_unknown() -> None:
+    checks: Sequence[Check] = not_run("no engine answers: start one")
+    assert {check.outcome for check in checks} == {Outcome.UNKNOWN}
+    assert checks[0].text == "no engine answers: start one"
+    assert [check.name for check in checks] == list(checked(silent()))
+
+
+def test_the_reasons_of_a_failed_run_are_in_words() -> None:
+    failed = trial(containers=tuple(replace(one, failure="no space left") for one in silent().containers))
+    checks = checked(failed)
+    assert checks["measurement"].outcome is Outcome.UNKNOWN
+    assert "nearly all containers failed" in checks["measurement"].text
