@@ -58,5 +58,5 @@ def gate(  # noqa: PLR0917 -- click passes by keyword
     """
     from kickwatch.commands import gating  # noqa: PLC0415 -- not for --help
 
-    order = gating.Order(config_path, sets, error_rate, time_limit, strict=strict)
+    order = gating.GateOrder(config_path, sets, error_rate, time_limit, strict=strict)
     sys.exit(gating.run_and_report(order, gating.Files(junit, ktap, json)))

@@ -19,7 +19,7 @@ from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single, containers_needed
 from kickwatch.detect.verdict import ReasonedVerdict
 from kickwatch.errors import ConfigError, InterruptedRunError, KickwatchError, OutputError
-from kickwatch.experiment.one_shot import Limits, decide
+from kickwatch.experiment.one_shot import RunLimits, decide
 from kickwatch.journal.journal import logger
 from kickwatch.model import SCHEMA_VERSION, Trial, Verdict
 from kickwatch.outlets.one_run import alerts_of
@@ -33,7 +33,7 @@ _STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
-class Order:
+class GateOrder:
     """What to run, and what fails the gate."""
 
     config_path: Path | None
@@ -79,7 +79,7 @@ class Gated:
     failure: str = ""
 
 
-def run_and_report(order: Order, files: Files) -> int:
+def run_and_report(order: GateOrder, files: Files) -> int:
     """Run, write the files, print the checks; the exit status."""
     files.check()
     config = read_config(order.config_path, order.sets)
@@ -97,7 +97,7 @@ def run_and_report(order: Order, files: Files) -> int:
     return gated.status
 
 
-def _gate(config: Config, order: Order) -> Gated:
+def _gate(config: Config, order: GateOrder) -> Gated:
     try:
         trials, single = _decided(config, order)
     except (ConfigError, InterruptedRunError):
@@ -112,8 +112,8 @@ def _gate(config: Config, order: Order) -> Gated:
     return Gated(judgement.verdict, status, checks, tuple(trials), judgement, single)
 
 
-def _decided(config: Config, order: Order) -> tuple[list[Trial], Single]:
-    limits = Limits(
+def _decided(config: Config, order: GateOrder) -> tuple[list[Trial], Single]:
+    limits = RunLimits(
         until_decided=True, error_rate=order.error_rate, time_limit_s=order.time_limit_s, begun_s=order.begun_s
     )
     ending = Shutdown()
@@ -122,7 +122,7 @@ def _decided(config: Config, order: Order) -> tuple[list[Trial], Single]:
         return run(until_signalled(work, stopping=ending.begin))
 
 
-def _last_line(gated: Gated, order: Order, took_s: float) -> str:
+def _last_line(gated: Gated, order: GateOrder, took_s: float) -> str:
     count = sum(len(counted(trial)) for trial in gated.trials)
     ran = f"{len(gated.trials)} trial{'' if len(gated.trials) == 1 else 's'}, {count} containers"
     rate = f"wrong in at most 1 run in {round(1 / order.error_rate):,}"
@@ -132,7 +132,7 @@ def _last_line(gated: Gated, order: Order, took_s: float) -> str:
     return f"verdict: {gated.verdict.value}{reasons}, {ran}, {time_used}{said}"
 
 
-def _properties(gated: Gated, order: Order) -> dict[str, str]:
+def _properties(gated: Gated, order: GateOrder) -> dict[str, str]:
     node = gated.trials[-1].node if gated.trials else None
     return {
         "verdict": gated.verdict.value,
@@ -143,7 +143,7 @@ def _properties(gated: Gated, order: Order) -> dict[str, str]:
     }
 
 
-def _as_json(gated: Gated, order: Order, took_s: float) -> dict[str, Any]:
+def _as_json(gated: Gated, order: GateOrder, took_s: float) -> dict[str, Any]:
     found: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "verdict": gated.verdict.value,

@@ -16,7 +16,7 @@ from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.errors import OutputError
-from kickwatch.experiment.one_shot import Limits, decide
+from kickwatch.experiment.one_shot import RunLimits, decide
 from kickwatch.experiment.own_work import OwnWork
 from kickwatch.journal.journal import configure_logging, logger
 from kickwatch.model import Trial, Verdict
@@ -79,7 +79,7 @@ def _decided(config: Config, order: Order, own: OwnWork) -> tuple[list[Trial], S
     count = order.containers or config.workload.containers_per_trial
     ending = Shutdown()
     with trial_progress(sys.stderr, lambda above: log_to(config.log, above)) as step:
-        work = decide(config, count, step, Limits(order.until_decided), ending=ending, own=own)
+        work = decide(config, count, step, RunLimits(order.until_decided), ending=ending, own=own)
         return run(until_signalled(work, stopping=ending.begin))
 
 

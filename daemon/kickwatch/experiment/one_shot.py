@@ -27,7 +27,7 @@ _MOST_TRIALS, _LEAST_CONTAINERS, _MOST_CONTAINERS = 20, 10, 200
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunLimits:
     """How far a run goes. The clock of `time_limit_s` starts when this is made; without one there is no limit.
 
     `until_decided`: more than one trial, while they can decide. `error_rate`: of a wrong verdict, on either side.
@@ -56,7 +56,7 @@ async def decide(
     config: Config,
     containers: int,
     progress: Progress,
-    limits: Limits,
+    limits: RunLimits,
     *,
     ending: Shutdown | None = None,
     own: OwnWork | None = None,
@@ -82,7 +82,7 @@ async def decide(
                 return trials, one_shot(trials, limits.error_rate)
 
 
-async def _trials(rig: Rig, containers: int, progress: Progress, limits: Limits) -> list[Trial]:
+async def _trials(rig: Rig, containers: int, progress: Progress, limits: RunLimits) -> list[Trial]:
     """At most one trial is cut off by the time limit; it does not count."""
     trials: list[Trial] = []
     while containers:

@@ -49,10 +49,7 @@ class Pipeline:
             "KICKWATCH_SAW": str(self.directory / "kickwatch.saw"),
             "KICKWATCH_ENDS": str(ends),
         }
-        command = [
-            ROOT / "deploy" / "gate-kernel",
-            *(arguments or (str(self.directory / "bzImage"), str(self.results))),
-        ]
+        words = arguments or (str(self.directory / "bzImage"), str(self.results))
         done = subprocess.run(
             [ROOT / "deploy" / "gate-kernel", *words],
             capture_output=True,

@@ -9,7 +9,7 @@ import pytest
 from kickwatch.detect.single import Single, containers_needed, one_shot
 from kickwatch.detect.verdict import VerdictReason
 from kickwatch.experiment import one_shot as module
-from kickwatch.experiment.one_shot import Limits, more_of
+from kickwatch.experiment.one_shot import RunLimits, more_of
 from kickwatch.experiment.steps import texts_to
 from kickwatch.model import Trial, Verdict
 from watching import serial
@@ -49,7 +49,7 @@ def test_the_error_rate_decides_how_many_containers_start(alpha: float, containe
 
 
 def trials_within(
-    monkeypatch: pytest.MonkeyPatch, limits: Limits, containers: int, each_s: float, broadcasts: int = 0
+    monkeypatch: pytest.MonkeyPatch, limits: RunLimits, containers: int, each_s: float, broadcasts: int = 0
 ) -> list[Trial]:
     """Those that a run completes if a container takes `each_s`."""
 
@@ -71,26 +71,26 @@ def trials_within(
 
 
 def test_without_a_time_limit_a_run_goes_on_until_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    trials = trials_within(monkeypatch, Limits(until_decided=True), 12, 0)
+    trials = trials_within(monkeypatch, RunLimits(until_decided=True), 12, 0)
     assert [len(trial.containers) for trial in trials] == [12, 11]
 
 
 def test_a_trial_that_the_time_limit_cuts_off_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert trials_within(monkeypatch, Limits(until_decided=True, time_limit_s=0.05), 12, 1) == []
+    assert trials_within(monkeypatch, RunLimits(until_decided=True, time_limit_s=0.05), 12, 1) == []
 
 
 def test_no_trial_is_begun_that_would_not_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = Limits(until_decided=True, time_limit_s=0.3)
+    limits = RunLimits(until_decided=True, time_limit_s=0.3)
     trials = trials_within(monkeypatch, limits, 12, 0.02)
     assert [len(trial.containers) for trial in trials] == [12]
     assert limits.left_s
 
 
 def test_the_next_trial_is_as_long_as_the_time_allows() -> None:
-    limits = Limits(time_limit_s=30)
+    limits = RunLimits(time_limit_s=30)
     assert limits.affordable(100, 1) == 29  # a moment of the 30 s is gone
     assert limits.affordable(100, 10) == 0
-    assert Limits().affordable(100, 10) == 100
+    assert RunLimits().affordable(100, 10) == 100
 
 
 def test_a_time_limit_of_an_engine_is_not_taken_for_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,4 +103,4 @@ def test_a_time_limit_of_an_engine_is_not_taken_for_the_runs(monkeypatch: pytest
     monkeypatch.setattr(module, "TrialRun", Run)
     rig: Any = SimpleNamespace()
     with pytest.raises(TimeoutError, match="the engine"):
-        asyncio.run(module._trials(rig, 12, texts_to(lambda _: None), Limits(time_limit_s=60)))
+        asyncio.run(module._trials(rig, 12, texts_to(lambda _: None), RunLimits(time_limit_s=60)))
