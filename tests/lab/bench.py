@@ -17,8 +17,8 @@ _DEFAULT = (
     "sid:v2:4 bullseye:v1:4 bullseye:v2:4 bookworm:v1:4 bookworm:v2:4 trixie:v2:4"
     " sid:v2:16 bookworm:v1:16 bookworm:v2:16 trixie:v2:16"
 )
-# Not part of the matrix: Docker Engines of other releases on this node, and the README's commands in a guest.
-OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py"}
+# Not part of the matrix: Docker Engines of other releases on this node, the README's commands in a guest, a bisection.
+OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py", "bisect": "test_bisect.py"}
 KICK = "kick_all_cpus_sync"
 # Where matrix.py tells the tests which disk it has built.
 DISK_OF = {Architecture.AMD64: "KICKWATCH_LAB_DISK", Architecture.ARM64: "KICKWATCH_LAB_DISK_ARM64"}
