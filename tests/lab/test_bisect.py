@@ -32,7 +32,7 @@ git bisect run "$SCRIPT"
 SCRIPT = """#!/bin/sh
 . ./kernel
 export GATE_BEFORE
-"$ROOT/deploy/gate-kernel" "$kernel" "$RESULTS/$(git rev-parse --short HEAD)"
+"$ROOT/deploy/gate-kernel" "$kernel" "$RESULTS/$(git rev-parse --short HEAD)" --time-limit 600
 case $? in
 0) exit 0 ;;
 3) exit 1 ;;
