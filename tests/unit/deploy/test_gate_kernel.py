@@ -15,6 +15,7 @@ printf '%s\\n' "$@" >"$VNG_SAW"
 while [ "$1" != -- ]; do shift; done
 [ "$VNG_DOES" = hang ] && exec sleep 60
 [ "$VNG_DOES" = panic ] && exit 0
+[ "$VNG_DOES" = twice ] && [ ! -e "$VNG_SAW.once" ] && { touch "$VNG_SAW.once"; exit 1; }
 "$2"
 exit 77
 """
@@ -82,6 +83,21 @@ def test_a_kernel_that_does_not_boot_is_unknown_even_after_one_that_passed(pipel
     found, output = pipeline.run(does="panic")
     assert found == 4
     assert "did not boot, hung, or ended early: see" in output
+
+
+def test_a_guest_that_does_not_start_is_started_once_more(pipeline: Pipeline) -> None:
+    """One of three guests of a bisection ended within seconds, without a word, on a machine that ran four."""
+    found, output = pipeline.run(does="twice", ends=3)
+    assert found == 3, output
+    assert "the first guest did not get as far as the gate" in output
+    assert "unknown" not in output
+
+
+def test_a_gate_that_is_cut_off_is_not_repeated(pipeline: Pipeline) -> None:
+    (pipeline.directory / "kickwatch").write_text("#!/bin/sh\necho gated\nkill -9 $PPID\n")
+    found, output = pipeline.run()
+    assert (found, output.count("gated")) == (4, 1), output
+    assert "did not boot, hung, or ended early" in output
 
 
 def test_a_guest_that_hangs_is_stopped(pipeline: Pipeline) -> None:
