@@ -112,7 +112,7 @@ def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(fau
     kicks = [one for one in result["evidence"]["beside"] if one["reason"] == KICK]
     (named,) = [one for one in kicks if one["heard_as"] != "bpf"]  # as it is on arm64
     assert named["heard_as"] == "elsewhere"
-    assert 0.9 < named["broadcasts_per_container"] < 1.1
+    assert 0.8 < named["broadcasts_per_container"] < 1.1  # one that is late lies in a half without a container
     (cell,) = _kicks(result)
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
     assert cell["broadcasts"] == cell["calls"] >= 54  # of 60: a life outlasts its half, and a worker is a little later
