@@ -3,9 +3,9 @@
 `Monitor` holds what the configuration fixes (thresholds), `State` holds everything else. `step` is pure: a replay of
 the same trials from the same state gives the same verdicts, to the last bit of the evidence.
 
-Another boot or another stratum drops all evidence. What the node costs under each stratum is kept (`comparison`). So
-are the e-processes that are published for pooling, whose epochs are the same 90 days on all nodes: they begin again only
-with another kernel release, because a fleet pools them by release.
+Another boot or another stratum drops all evidence. What the node costs under each stratum is kept (`comparison`), and
+so are the e-processes that are published for pooling, whose epochs are the same 90 days on all nodes. Only another
+kernel release begins them again, because a fleet pools them by release.
 """
 
 import msgspec
