@@ -212,7 +212,7 @@ async def test_an_alert_names_the_guilty_cell_and_resolves(prometheus: Prometheu
 async def test_evidence_is_pooled_and_every_rule_is_healthy(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     for one, e_process in zip(nodes, (0.5e6, 1.5e6), strict=True):
         one.metrics.epoch(time.time())
-        one.metrics.evidence({"burst": StreamFigures(alerted=False, evidence=0.0, threshold=5e9, e_process=e_process)})
+        one.metrics.evidence({"burst": StreamFigures(alerted=False, evidence=1e6, threshold=5e9, e_process=e_process)})
     await prometheus.until('stream:kickwatch_e_process:mean{stream="burst"}', lambda mean: mean == {("burst",): 1e6})
     await prometheus.until(firing("KickwatchFleetEvidence", "stream"), lambda values: values == {("burst",): 1.0})
     assert len(await prometheus.values("stream:kickwatch_e_process:mean")) == len(words.STREAMS)
