@@ -64,9 +64,12 @@ class Prometheus:
 
 
 def write_configuration(
-    directory: Path, targets: list[dict[str, Any]], interval: str = "500ms", alertmanager: str = ""
+    directory: Path, targets: list[dict[str, Any]], interval: str = "500ms", alertmanager: str = "", nodes: str = ""
 ) -> Path:
-    """Write scrape.yml and rules.yml with other targets (as of file_sd) and intervals."""
+    """Write scrape.yml and rules.yml with other targets (as of file_sd) and intervals.
+
+    `nodes`: the interval of the rules on single nodes, if it differs.
+    """
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "scrape.yml").read_text())
     (job,) = configuration["scrape_configs"]
     (directory / "targets.yml").write_text(yaml.safe_dump(targets))
@@ -77,7 +80,10 @@ def write_configuration(
     }
     rules = (DEPLOY / "prometheus" / "rules.yml").read_text().replace("interval: 5m", f"interval: {interval}")
     (directory / "rules.yml").write_text(rules)
-    configuration |= {"global": {"evaluation_interval": interval}, "rule_files": [str(directory / "rules.yml")]}
+    configuration |= {
+        "global": {"evaluation_interval": nodes or interval},
+        "rule_files": [str(directory / "rules.yml")],
+    }
     if alertmanager:
         configuration["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
     path = directory / "prometheus.yml"
