@@ -4,6 +4,7 @@ Only intervals, targets and receivers are changed.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from dashboard_files import DASHBOARDS, queries_of
 from evidence_node import EvidenceNode
 from monitoring import DEPLOY, Prometheus, Receiver, alertmanager_at, prometheus_at, receiver, write_configuration
 
@@ -101,3 +103,18 @@ async def test_two_bad_releases_are_two_pages_and_none_for_the_old_one(fleet: Fl
     means = await fleet.prometheus.values("release:kickwatch_e_process:mean")
     assert means[(OLD,)] < 1e13, "what the two did under other kernels is no evidence about this one"
     assert fleet.inbox.notifications("tickets") == []
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+async def test_every_query_of_every_panel_returns_data(fleet: Fleet, name: str) -> None:
+    """Over the time of the tests above: a table of alerts has rows for as long as there are alerts."""
+    queries = await asyncio.to_thread(queries_of, name)
+    assert len(queries) >= 5
+    empty = []
+    for title, query in queries:
+        now = time.time()
+        times = {"start": str(now - 60), "end": str(now), "step": "1"}
+        found = await fleet.prometheus.ask("query_range", query=query, **times)
+        if not found["result"]:
+            empty.append((title, query))
+    assert empty == []
