@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from builders import kick, trial, wait, window
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import Verdict
+from kickwatch.outlets.metrics.bill import MOST_CELLS
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 from kickwatch.outlets.metrics.textfile import Textfile
@@ -329,3 +330,19 @@ def test_the_rules_query_series_that_exist() -> None:
     asked = {name for text in texts for name in names.findall(text)}
     assert len(asked) > 10
     assert asked - FOREIGN <= shown | recorded
+
+
+def test_a_shard_sends_what_the_rules_ask_for() -> None:
+    """Of a node at most 116 series, as docs/explanation/scale.md counts them."""
+    done = promtool("check", "config", DEPLOY / "shard.yml")
+    assert done.returncode == 0, output_of(done)
+    (keep,) = yaml.safe_load((DEPLOY / "shard.yml").read_text())["remote_write"][0]["write_relabel_configs"]
+    names = re.compile(r"(?<![:\w])kickwatch_[a-z0-9_]+(?![:\w])")
+    asked = {name for rule in rules() for name in names.findall(rule["expr"])}
+    queried = {name for rule in alerts() for name in names.findall(rule["annotations"]["description"])}
+    assert len(asked) > 10
+    assert {name for name in asked | queried if not re.fullmatch(keep["regex"], name)} == set()
+    families = text_string_to_metric_families(used().text().decode())
+    sent = [sample for family in families for sample in family.samples if re.fullmatch(keep["regex"], sample.name)]
+    cells = sum(sample.name == "kickwatch_bill_broadcasts_per_container" for sample in sent)
+    assert len(sent) - cells + (MOST_CELLS + 1) + len(["up"]) <= 116
