@@ -1,6 +1,7 @@
 """Three nodes, a real Prometheus and a real Alertmanager, with the rules and routes of deploy/: who is paged, and when.
 
-Only intervals, targets and receivers are changed.
+What the nodes observe are recordings of real trials, healthy and faulty. Only intervals, targets and receivers are
+changed.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from dashboard_files import DASHBOARDS, queries_of
-from evidence_node import EvidenceNode
+from evidence_node import FAULT_OF_2017, FLIPS_A_KEY, HEALTHY, EvidenceNode
 from monitoring import DEPLOY, Prometheus, Receiver, alertmanager_at, prometheus_at, receiver, write_configuration
 
 pytestmark = [pytest.mark.long, pytest.mark.prometheus, pytest.mark.asyncio(loop_scope="module")]
@@ -53,7 +54,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
     root = tmp_path_factory.mktemp("page")
     nodes = [await EvidenceNode.open(root / f"node{number}") for number in range(3)]
     for node in nodes:
-        await node.trial(OLD)
+        await node.trial(OLD, HEALTHY)
     async with receiver() as inbox, alertmanager_at(root, routes(root, inbox.address)) as alertmanager:
         targets = [{"targets": [node.instance for node in nodes]}]
         configuration = write_configuration(root, targets, alertmanager=alertmanager)
@@ -67,7 +68,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
 async def test_one_faulty_node_of_three_is_one_page_which_resolves(fleet: Fleet) -> None:
     """Its own alert, the release's and the fleet's fire: one page reaches the pager, and no ticket is sent."""
     faulty = fleet.nodes[1]
-    await faulty.trial(OLD, 1)
+    await faulty.trial(OLD, FLIPS_A_KEY)
     query = 'count by (alertname) (ALERTS{alertstate="firing"})'
     firing = await fleet.prometheus.until(query, lambda found: len(found) >= 3)
     assert set(firing) == {("KickwatchBadRelease",), ("KickwatchBroadcasting",), ("KickwatchFleetEvidence",)}
@@ -80,7 +81,7 @@ async def test_one_faulty_node_of_three_is_one_page_which_resolves(fleet: Fleet)
     await asyncio.sleep(5)  # longer than any alert of a node waits here
     assert await fleet.inbox.until("pager", 1) == [("firing", PAGE, OLD)]
     while faulty.belief().alerted:
-        await faulty.trial(OLD)
+        await faulty.trial(OLD, HEALTHY)
     assert await fleet.inbox.until("pager", 2) == [("firing", PAGE, OLD), ("resolved", PAGE, OLD)]
     await fleet.prometheus.until(query, lambda found: found == {})
     assert fleet.inbox.notifications("tickets") == []
@@ -90,14 +91,14 @@ async def test_two_bad_releases_are_two_pages_and_none_for_the_old_one(fleet: Fl
     """The roll-out reaches two nodes, with a release each; they go back, and both pages resolve."""
     fleet.inbox.sent.clear()
     first, second, _ = fleet.nodes
-    await first.trial(BAD, 1)
-    await second.trial(WORSE, 2)
+    await first.trial(BAD, FLIPS_A_KEY)
+    await second.trial(WORSE, FAULT_OF_2017)
     pages = await fleet.inbox.until("pager", 2)
     assert sorted(pages) == [("firing", PAGE, BAD), ("firing", PAGE, WORSE)]
     await asyncio.sleep(5)
     await fleet.inbox.until("pager", 2)
     for node in (first, second):
-        await node.trial(OLD)
+        await node.trial(OLD, HEALTHY)
     pages = await fleet.inbox.until("pager", 4)
     assert sorted(pages[2:]) == [("resolved", PAGE, BAD), ("resolved", PAGE, WORSE)]
     means = await fleet.prometheus.values("release:kickwatch_e_process:mean")

@@ -1,27 +1,33 @@
 """A node as Prometheus sees it: real evidence with its own state directory, the real outlet and its server.
 
-Only the kernel and the engine are left out: trials are given, and the observers see nothing.
+Only the kernel and the engine are left out: trials are recordings of real ones, and the observers see nothing.
 """
 
 import time
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
 import kickwatch.outlets.metrics.registry
 import kickwatch.outlets.metrics.serve  # noqa: F401 -- loaded where used: a blocking read in the event loop
 from beliefs import believing
+from captures_as_trials import trials
 from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
 from kickwatch.detect.state import TrialOutcome
-from kickwatch.model import AlarmKind, Condition, Verdict
+from kickwatch.model import AlarmKind, Condition, Trial, Verdict
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Sample
 from kickwatch.outlets import events
 from kickwatch.outlets.belief import Belief
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 from kickwatch.service.evidence import Evidence
-from watching import serial
+
+RECORDED = trials()
+HEALTHY = RECORDED["6.18-slub-docker: network bridge"]
+FLIPS_A_KEY = RECORDED["6.18-slub-docker: memory.kmem.tcp.limit_in_bytes written in each container's memcg"]
+FAULT_OF_2017 = RECORDED["4.19-slab-docker-unpatched: churn"]
+_numbers = count(1)
 
 
 class _NoObservers:
@@ -71,10 +77,11 @@ class EvidenceNode:
             release=state.release,
         )
 
-    async def trial(self, release: str, each: int = 0, *, number: int = 23, **fields: Any) -> None:
-        """A trial of that many containers under a kernel, each container with `each` broadcasts of its creation."""
-        node = replace(serial().node, kernel=release, boot_id=f"boot of {release}")
-        one = serial(each, number=number, node=node, started_unix_s=time.time(), **fields)
+    async def trial(self, release: str, recorded: Trial) -> None:
+        """A recorded trial, as if it had run now under that kernel."""
+        node = replace(HEALTHY.node, kernel=release, boot_id=f"boot of {release}")
+        name = f"{next(_numbers):08x}"
+        one = replace(recorded, node=node, trial_id=name, started_unix_s=time.time(), concurrency=HEALTHY.concurrency)
         self.outcome = await self.evidence.take(one)
         await self.outlet.take(events.TrialTaken(one, self.outcome, (one,), 0.0, self.evidence.figures))
 
