@@ -43,7 +43,7 @@ BPF_ARCH := $(patsubst x86_64,x86,$(ARCH))
 # registers of asm/ptrace.h: -target bpf does not search it.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages lab-packages cross-packages arm64-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel install remove docs man clean
+.PHONY: help setup packages test-packages lab-packages cross-packages arm64-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel install remove docs man dashboards clean
 
 help:
 	@echo 'make setup     install what is needed, and Docker Engine if there is no engine; creates .venv/bin/kickwatch'
@@ -58,6 +58,7 @@ help:
 	@echo 'make install   install the wheel as a systemd service, without starting it (INSTALL_ARGS=... for deploy/install)'
 	@echo 'make remove    remove that service; keeps an edited configuration and the history (INSTALL_ARGS=--purge: all)'
 	@echo 'make docs      setup of the generator, then the documentation as a site in build/docs'
+	@echo 'make dashboards  the Grafana dashboards in deploy/grafana, from dashboards.py'
 	@echo 'make man       the man pages in build/man; `make wheel` includes them'
 	@echo 'make lint      ruff and mypy, after setup'
 	@echo 'make clean     remove the virtual environment and everything that was built'
@@ -146,6 +147,10 @@ docs: venv
 man: venv
 	@.venv/bin/python docs/generate.py man build/man
 	@echo 'man: build/man' >&2
+
+# As code: deploy/grafana/dashboards.py. A test compares the files with what it makes.
+dashboards: venv
+	@.venv/bin/python deploy/grafana/dashboards.py
 
 wheel: venv native man
 	@rm -f $(WHEEL)

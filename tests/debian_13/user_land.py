@@ -26,7 +26,7 @@ SUITE, PYTHON = "trixie", "3.13"
 PACKAGES = ("python3-venv", "libbpf1", "ca-certificates", "procps", "gcc", "libc6-dev", "make", "zsh", "fish", "tmux")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Of the extra `dev`, the unit tests do not import these.
-NOT_NEEDED = ("ansible-core", "axe-playwright-python", "mypy", "playwright", "ruff", "types-")
+NOT_NEEDED = ("ansible-core", "axe-playwright-python", "grafana-foundation-sdk", "mypy", "playwright", "ruff", "types-")
 ADDED = ("greenlet",)  # part of playwright: a test shows that structlog would load it
 SOURCE_ONLY = ("forbiddenfruit",)  # blockbuster needs it, and the index has no wheel of it
 NOT_COPIED = (".venv", ".git", "build", "dist", "__pycache__", ".hypothesis", ".*_cache")

@@ -4,20 +4,13 @@ Only the intervals and the targets are changed.
 """
 
 import asyncio
-import json
-import socket
-import subprocess
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from builders import kick, trial
@@ -27,49 +20,10 @@ from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 from kickwatch.outlets.metrics.serve import Server
+from monitoring import Prometheus, prometheus_at, write_configuration
 
 # One Prometheus for all tests, because it waits five seconds before it discovers targets.
 pytestmark = [pytest.mark.prometheus, pytest.mark.asyncio(loop_scope="module")]
-
-DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
-WAIT_S = 60.0
-
-Values = dict[tuple[str, ...], float]
-
-
-@dataclass
-class Prometheus:
-    """A running Prometheus and its HTTP API."""
-
-    url: str
-    log: Path
-
-    async def ask(self, path: str, **query: str) -> Any:
-        """The `data` of an answer."""
-        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-
-        def get() -> Any:
-            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 -- our own server on loopback
-                return json.load(answer)["data"]
-
-        return await asyncio.to_thread(get)
-
-    async def values(self, query: str) -> Values:
-        """An instant query: the values of the labels, sorted by label without the name, and the value."""
-        found = (await self.ask("query", query=query))["result"]
-        labels = [{label: value for label, value in one["metric"].items() if label != "__name__"} for one in found]
-        keys = [tuple(value for _, value in sorted(own.items())) for own in labels]
-        return {key: float(one["value"][1]) for key, one in zip(keys, found, strict=True)}
-
-    async def until(self, query: str, right: Callable[[Values], bool]) -> Values:
-        """Repeat the query until its result is right; return the result."""
-        loop = asyncio.get_running_loop()
-        end, values = loop.time() + WAIT_S, await self.values(query)
-        while not right(values):
-            assert loop.time() < end, f"{query} is {values}; {await asyncio.to_thread(self.log.read_text)}"
-            await asyncio.sleep(0.2)
-            values = await self.values(query)
-        return values
 
 
 @dataclass
@@ -107,62 +61,12 @@ async def nodes() -> AsyncIterator[tuple[Node, Node]]:
     await other.server.close()
 
 
-def write_configuration(directory: Path, targets: list[str]) -> Path:
-    """Write scrape.yml and rules.yml with other targets and intervals."""
-    configuration = yaml.safe_load((DEPLOY / "scrape.yml").read_text())
-    (job,) = configuration["scrape_configs"]
-    (directory / "targets.yml").write_text(yaml.safe_dump([{"targets": targets}]))
-    job |= {
-        "file_sd_configs": [{"files": [str(directory / "targets.yml")]}],
-        "scrape_interval": "500ms",
-        "scrape_timeout": "500ms",
-    }
-    rules = (DEPLOY / "rules.yml").read_text().replace("interval: 5m", "interval: 500ms")
-    (directory / "rules.yml").write_text(rules)
-    configuration |= {"global": {"evaluation_interval": "500ms"}, "rule_files": [str(directory / "rules.yml")]}
-    path = directory / "prometheus.yml"
-    path.write_text(yaml.safe_dump(configuration))
-    return path
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def prometheus(tmp_path_factory: pytest.TempPathFactory, nodes: tuple[Node, Node]) -> AsyncIterator[Prometheus]:
     root = tmp_path_factory.mktemp("prometheus")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    configuration = write_configuration(root, [one.instance for one in nodes])
-    log = root / "prometheus.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            "prometheus",
-            f"--config.file={configuration}",
-            f"--storage.tsdb.path={root / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    made = Prometheus(f"http://127.0.0.1:{port}", log)
-    try:
-        await answers(made, process)
+    configuration = write_configuration(root, [{"targets": [one.instance for one in nodes]}])
+    async with prometheus_at(root, configuration) as made:
         yield made
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.wait(), 30)
-
-
-async def answers(prometheus: Prometheus, process: asyncio.subprocess.Process) -> None:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + WAIT_S
-    while True:
-        try:
-            await prometheus.ask("status/buildinfo")
-        except OSError:
-            assert process.returncode is None, await asyncio.to_thread(prometheus.log.read_text)
-            assert loop.time() < end, await asyncio.to_thread(prometheus.log.read_text)
-            await asyncio.sleep(0.1)
-        else:
-            return
 
 
 async def rules(prometheus: Prometheus) -> dict[str, dict[str, Any]]:
@@ -212,7 +116,7 @@ async def test_an_alert_names_the_guilty_cell_and_resolves(prometheus: Prometheu
 async def test_evidence_is_pooled_and_every_rule_is_healthy(prometheus: Prometheus, nodes: tuple[Node, Node]) -> None:
     for one, e_process in zip(nodes, (0.5e6, 1.5e6), strict=True):
         one.metrics.epoch(time.time())
-        one.metrics.evidence({"burst": StreamFigures(alerted=False, evidence=0.0, threshold=5e9, e_process=e_process)})
+        one.metrics.evidence({"burst": StreamFigures(alerted=False, evidence=1e6, threshold=5e9, e_process=e_process)})
     await prometheus.until('stream:kickwatch_e_process:mean{stream="burst"}', lambda mean: mean == {("burst",): 1e6})
     await prometheus.until(firing("KickwatchFleetEvidence", "stream"), lambda values: values == {("burst",): 1.0})
     assert len(await prometheus.values("stream:kickwatch_e_process:mean")) == len(words.STREAMS)

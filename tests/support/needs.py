@@ -94,8 +94,9 @@ def _unmet_systemd() -> str:
 
 
 def _unmet_prometheus() -> str:
-    """Such tests start a server and use promtool; both are in Debian's package prometheus."""
-    missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
+    """Such tests start servers and use their tools; Debian's prometheus and prometheus-alertmanager have them."""
+    programs = ("prometheus", "promtool", "prometheus-alertmanager", "amtool")
+    missing = [program for program in programs if shutil.which(program) is None]
     return f"no {' and no '.join(missing)} on PATH: deploy/setup test-packages" if missing else ""
 
 

@@ -33,7 +33,7 @@ class EpochEProcess:
     """Evidence since an epoch that many nodes share, for pooling: the mean of e-values is an e-value.
 
     The unit is not staked at once: years of health would ruin it. It is staked in portions of 1 / (t * (t + 1)) before
-    observation t. They sum to 1, and the part that is not staked yet counts as it is. A change after t observations
+    trial t. They sum to 1, and the part that is not staked yet counts as it is. A change after t trials
     therefore costs a factor of about t**2, and not everything.
     """
 
@@ -57,15 +57,12 @@ class EpochEProcess:
         return a / p, b / p, c / p, d / p, e / p, f / p, g / p, h / p, i / p
 
     def step_trial(self, wealth: Wealth, observations: tuple[float, ...]) -> Wealth:
-        """One step with the mean of a trial's clipped observations, which the null bounds as it bounds each of them."""
-        clip, total = self.wager.null.clip, 0.0
-        for x in observations:
-            total += min(x, clip)
-        return self.step(wealth, total / len(observations))
+        """The staked part of the wealth after one more trial: a portion for the trial, a bet on each observation."""
+        return self.wager.step_trial(wealth, observations, self._portion(wealth.steps + 1))
 
-    def step_zeros(self, wealth: Wealth, steps: int, zeros: int = 1) -> Wealth:  # noqa: ARG002 - their mean is 0
+    def step_zeros(self, wealth: Wealth, steps: int, zeros: int = 1) -> Wealth:
         """`steps` trials with as many observations of 0 each as `zeros`."""
-        return self._step_alike(wealth, steps, (0.0,))
+        return self._step_alike(wealth, steps, (0.0,) * zeros)
 
     def _step_alike(self, wealth: Wealth, steps: int, zeros: tuple[float, ...]) -> Wealth:
         """That many trials with these zeros.

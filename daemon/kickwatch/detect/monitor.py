@@ -4,7 +4,8 @@
 the same trials from the same state gives the same verdicts, to the last bit of the evidence.
 
 Another boot or another stratum drops all evidence. What the node costs under each stratum is kept (`comparison`), and
-so are the e-processes that are published for pooling: their epochs are the same 90 days on all nodes.
+so are the e-processes that are published for pooling, whose epochs are the same 90 days on all nodes. Only another
+kernel release begins them again, because a fleet pools them by release.
 """
 
 import msgspec
@@ -107,6 +108,8 @@ class Monitor:
             reason = seen.stratum.changes_since(known.record.stratum)
         else:
             comparison, reason = self.comparer.restart(known), "the machine was booted"
+        if known.record.stratum.kernel != seen.stratum.kernel:
+            state = replace(state, published={}, published_since_unix_s=0.0)
         fresh = replace(
             state,
             boot_id=seen.boot_id,

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 
 from kickwatch.detect import swap
 from kickwatch.detect.edetector import EDetector
-from kickwatch.detect.eprocess import EpochEProcess
-from kickwatch.detect.pairs import LARGEST_DIFFERENCE, PairWager, play_trial
+from kickwatch.detect.pairs import LARGEST_DIFFERENCE, PairWager
 from kickwatch.detect.recovery import Hysteresis, Watched
-from kickwatch.detect.wager import Wealth
+from kickwatch.detect.wager import Wealth, play_trial
 
 
 class PairDetector(EDetector):
@@ -62,27 +61,6 @@ class PairHysteresis(Hysteresis):
                 rest = Wealth(state.alarm.steps + trials - done, state.alarm.values)
                 return Watched(state.alerted, state.weak, rest, state.recovery), observations * trials
         return state, observations * trials
-
-    def since_epoch(self) -> EpochEProcess:
-        """The same bets as an e-process, for pooling."""
-        return PairEpochEProcess(self.trials.pairs)
-
-
-class PairEpochEProcess(EpochEProcess):
-    """The e-process of a stream of pairs since an epoch. Its steps are trials."""
-
-    def __init__(self, wager: PairWager) -> None:
-        """Nothing staked yet."""
-        super().__init__(wager)
-        self._pairs = wager
-
-    def step_trial(self, wealth: Wealth, observations: tuple[float, ...]) -> Wealth:
-        """The staked part of the wealth after the differences of one more trial."""
-        return self._pairs.step_trial(wealth, observations, self._portion(wealth.steps + 1))
-
-    def step_zeros(self, wealth: Wealth, steps: int, zeros: int = 1) -> Wealth:
-        """`steps` trials with that many ties each."""
-        return self._step_alike(wealth, steps, (0.0,) * zeros)
 
 
 def winner(differences: Iterable[float]) -> float:

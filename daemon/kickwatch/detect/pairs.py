@@ -26,19 +26,14 @@ law of Poisson. A pair without a difference costs the divisor.
 
 from collections.abc import Callable, Iterable
 
-from kickwatch.detect.scaled import HIGHEST, LOWEST
 from kickwatch.detect.wager import (
-    NOTHING,
     PART,
     ROUNDING_GUARD,
     Bets,
     Nine,
     Null,
     Wager,
-    Wealth,
     nine,
-    play,
-    step_scaled,
 )
 from kickwatch.model import HalfFigures, Pair
 
@@ -105,26 +100,6 @@ class PairWager(Wager):
         pull = _pull(stake, size)
         won = 1.0 + pull if wins else 1.0 - pull
         return won / (1.0 + self.null.mean * _pull(stake, LARGEST_DIFFERENCE)) * ROUNDING_GUARD
-
-    def step_trial(self, wealth: Wealth, xs: tuple[float, ...], stakes: Nine = NOTHING) -> Wealth:
-        """Add `stakes` to the gamblers' money, then let each bet on the differences of one trial, at least one."""
-        rows = tuple(map(self.factors, xs))
-        if not wealth.exponents:
-            values, total = play_trial(wealth.values, stakes, rows, HIGHEST)
-            if total < HIGHEST and min(values) >= LOWEST:
-                return Wealth(wealth.steps + 1, values)
-        after = wealth
-        for index, row in enumerate(rows):
-            after = step_scaled(after, row, NOTHING if index else stakes)
-        return Wealth(wealth.steps + 1, after.values, after.exponents)
-
-
-def play_trial(values: Nine, stakes: Nine, rows: tuple[Nine, ...], limit: float) -> tuple[Nine, float]:
-    """Add the stakes once and multiply by each row of factors, until the sum reaches `limit` or the rows end."""
-    values, total, _ = play(values, stakes, rows[:1], limit)
-    if total < limit and len(rows) > 1:
-        values, total, _ = play(values, NOTHING, rows[1:], limit)
-    return values, total
 
 
 def _pull(stake: float, size: int) -> float:

@@ -89,6 +89,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     published_since_unix_s: float = 0.0  # when the first trial began that is in `published`; 0 before there was one
 
     @property
+    def release(self) -> str:
+        """The kernel release that all evidence is about, also the published; empty before the first trial."""
+        return self.comparison.record.stratum.kernel if self.comparison else ""
+
+    @property
     def alerted(self) -> dict[AlarmKind, tuple[str, ...]]:
         """The alarms that hold, in a fixed order, each with the streams or cells that raised it."""
         found: dict[AlarmKind, list[str]] = {}

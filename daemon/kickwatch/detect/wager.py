@@ -147,6 +147,18 @@ class Wager:
             return step_scaled(wealth, factors, stakes)
         return Wealth(wealth.steps + 1, values)
 
+    def step_trial(self, wealth: Wealth, xs: tuple[float, ...], stakes: Nine = NOTHING) -> Wealth:
+        """Add `stakes` to the gamblers' money, then let each bet on the observations of one trial, at least one."""
+        rows = tuple(map(self.factors, xs))
+        if not wealth.exponents:
+            values, total = play_trial(wealth.values, stakes, rows, HIGHEST)
+            if total < HIGHEST and min(values) >= LOWEST:
+                return Wealth(wealth.steps + 1, values)
+        after = wealth
+        for index, row in enumerate(rows):
+            after = step_scaled(after, row, NOTHING if index else stakes)
+        return Wealth(wealth.steps + 1, after.values, after.exponents)
+
     def save(self, wealth: Wealth) -> SavedWealth:
         """The wealth in a form that JSON keeps to the last bit."""
         return SavedWealth(self.key, wealth.steps, tuple(value.hex() for value in wealth.values), wealth.exponents)
@@ -182,6 +194,14 @@ def play(values: Nine, stakes: Nine, rows: Iterable[Nine], limit: float) -> tupl
         if total >= limit:
             break
     return (v0, v1, v2, v3, v4, v5, v6, v7, v8), total, used
+
+
+def play_trial(values: Nine, stakes: Nine, rows: tuple[Nine, ...], limit: float) -> tuple[Nine, float]:
+    """Add the stakes once and multiply by each row of factors, until the sum reaches `limit` or the rows end."""
+    values, total, _ = play(values, stakes, rows[:1], limit)
+    if total < limit and len(rows) > 1:
+        values, total, _ = play(values, NOTHING, rows[1:], limit)
+    return values, total
 
 
 def step_scaled(wealth: Wealth, factors: Nine, stakes: Nine) -> Wealth:

@@ -15,7 +15,8 @@ class Belief:
     before the first that did. `more_containers`: containers without broadcasts still needed for `quiet`; None if
     something else is missing. `alerted`: the alarms that hold, each with its streams or cells. `trials` and
     `containers`: since the evidence began. `published_since_unix_s`: start of the e-processes, 0 before.
-    `history_kept`: the newest trial is in the history.
+    `history_kept`: the newest trial is in the history. `release`: the kernel release that the evidence is about; empty
+    before the first trial.
     """
 
     condition: Condition
@@ -28,6 +29,7 @@ class Belief:
     containers: int
     published_since_unix_s: float
     history_kept: bool
+    release: str = ""
 
 
 def belief_fields(belief: Belief) -> dict[str, Any]:

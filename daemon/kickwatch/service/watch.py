@@ -131,6 +131,7 @@ class Watch:
             containers=state.containers,
             published_since_unix_s=state.published_since_unix_s,
             history_kept=self.evidence.kept,
+            release=state.release,
         )
 
     async def adopt(self, evidence: Evidence, max_age_s: float) -> None:

@@ -35,6 +35,18 @@ def test_another_boot_does_not_begin_them_again() -> None:
     assert MONITOR.figures(state)["attributed"].e_process > before > 1.0
 
 
+def test_another_kernel_release_begins_them_again() -> None:
+    """A fleet pools by release: what one release did is no evidence against the next."""
+    state, _ = watched(MONITOR, [serial(1, started_unix_s=BEGINS_S)])
+    assert state.release == serial().node.kernel
+    assert MONITOR.figures(state)["attributed"].e_process > 1.0
+    node = replace(serial().node, boot_id="another", kernel="6.99.0")
+    later = BEGINS_S + 100.0
+    state, _ = watched(MONITOR, [serial(started_unix_s=later, node=node)], state)
+    assert (state.release, state.published_since_unix_s) == ("6.99.0", later)
+    assert MONITOR.figures(state)["attributed"].e_process < 1.0
+
+
 def test_it_is_kept_with_the_evidence() -> None:
     state, _ = watched(MONITOR, [serial(1, started_unix_s=BEGINS_S)])
     again, lost = restore(MONITOR, save(MONITOR, state))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kickwatch.detect.eprocess import EpochEProcess, EProcess
 from kickwatch.detect.oneshot import NONE_AT_ALL
 from kickwatch.detect.recovery import CONFIDENT
-from kickwatch.detect.wager import SPREAD, Bets, Null, SavedWealth, StaleStateError, Wager, Wealth
+from kickwatch.detect.wager import NOTHING, SPREAD, Bets, Null, SavedWealth, StaleStateError, Wager, Wealth
 
 Law = dict[float, Fraction]
 
@@ -225,10 +225,39 @@ def test_the_cache_changes_nothing() -> None:
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 9.0]), min_size=1, max_size=4))
-def test_the_mean_of_a_trial_is_one_step(xs: list[float]) -> None:
+def test_a_trial_is_one_portion_and_a_bet_on_each_observation(xs: list[float]) -> None:
     process = EpochEProcess(Wager(Null(0.05, 4.0)))
-    mean = sum(min(x, 4.0) for x in xs) / len(xs)
-    assert process.step_trial(process.start(), xs) == process.step(process.start(), mean)
+    first, *later = xs
+    wealth = process.step(process.start(), first)
+    for x in later:
+        wealth = process.wager.step(wealth, x)
+    trial = process.step_trial(process.start(), tuple(xs))
+    assert (trial.values, trial.steps) == (wealth.values, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data(), st.sampled_from(NULLS))
+def test_published_evidence_of_trials_with_several_containers_is_an_e_value(data: st.DataObject, null: Null) -> None:
+    laws = [data.draw(edge_laws(null)) for _ in range(4)]
+    process = EpochEProcess(Wager(null))
+
+    def two_trials(wealth: Wealth, x: float) -> Wealth:
+        """Observations 1 and 2 are one trial, 3 and 4 the next: steps are counted by observation here."""
+        first = wealth.steps % 2 == 0
+        trial = wealth.steps // 2 + 1
+        stakes = process._portion(trial) if first else NOTHING
+        return process.wager.step(wealth, x, stakes)
+
+    def value(wealth: Wealth) -> Fraction:
+        return worth(wealth) + Fraction(1, wealth.steps // 2 + 1)
+
+    assert expected(two_trials, process.start(), laws, value) <= 1
+
+
+def test_one_trial_with_a_broadcast_per_container_is_enough_for_the_fleet() -> None:
+    """The mean of the trial as a single bet was worth 10, so each node alarmed hours before the fleet did."""
+    process = EpochEProcess(Wager(Null(0.05, 4.0)))
+    assert process.published(process.step_trial(process.start(), (1.0,) * 23)) > 1e12
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 1.0])), max_size=6))

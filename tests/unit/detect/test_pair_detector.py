@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kickwatch.detect.pair_detector import PairDetector, PairEpochEProcess, PairHysteresis, winner
+from kickwatch.detect.eprocess import EpochEProcess
+from kickwatch.detect.pair_detector import PairDetector, PairHysteresis, winner
 from kickwatch.detect.pairs import PairWager
 from kickwatch.detect.recovery import Watched
 from kickwatch.detect.track import Given, Onset, advance, start, step_zeros
@@ -134,7 +135,7 @@ def test_a_state_that_is_saved_continues_to_the_last_bit(trials: list[tuple[floa
 @given(TRIALS.filter(bool))
 def test_the_e_process_stakes_in_portions_and_steps_by_trials(trials: list[tuple[float, ...]]) -> None:
     wager = PairWager()
-    process, wealth, expected = PairEpochEProcess(wager), Wealth(0, NOTHING), [0.0] * 9
+    process, wealth, expected = EpochEProcess(wager), Wealth(0, NOTHING), [0.0] * 9
     for t, xs in enumerate(trials, 1):
         wealth = process.step_trial(wealth, xs)
         expected = [value + stake / (t * (t + 1)) for value, stake in zip(expected, wager.stakes, strict=True)]

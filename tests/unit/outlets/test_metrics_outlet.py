@@ -216,6 +216,22 @@ async def test_regressions_are_counted_as_they_stand() -> None:
         await outlet.close()
 
 
+async def test_evidence_about_one_kernel_is_never_shown_for_the_next() -> None:
+    """The belief knows of a new kernel before the figures of its first trial arrive; a scrape may come in between."""
+    outlet, name = an_outlet(), "kickwatch_e_process_start_timestamp_seconds"
+    await outlet.start(configured(ANYWHERE))
+    belief = believing(published_since_unix_s=7.0, release="6.1.0")
+    try:
+        await outlet.take(events.EvidenceOpened({}, lambda: belief))
+        belief = believing(published_since_unix_s=9.0, release="6.12.0")
+        await outlet.refresh()
+        assert await served(outlet, name, 'kickwatch_kernel_info{release="6.1.0"}') == [7.0, 1.0]
+        await outlet.take(events.EvidenceOpened({}, lambda: belief))
+        assert await served(outlet, name, 'kickwatch_kernel_info{release="6.12.0"}') == [9.0, 1.0]
+    finally:
+        await outlet.close()
+
+
 def paused(phase: events.PausePhase, seconds: float = 0.0) -> events.GuardPaused:
     return events.GuardPaused(phase, (Cause.LOAD, Cause.DISK), seconds, 9.0, "load 9")
 

@@ -14,6 +14,7 @@ from prometheus_client.samples import Sample
 
 from builders import RCU, containers, kick, pair, trial, wait, window
 from kickwatch.detect.monitor import Monitor
+from kickwatch.detect.simulate.fleet import SERIES_AT_MOST
 from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.model import (
     Cell,
@@ -33,7 +34,6 @@ from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 from watching import PACE
 
-SERIES_AT_MOST = 320
 COUNTING = ("_total", "_bucket", "_count", "_sum")
 IDENTITY = "1de4717y"
 DOUBTS = (

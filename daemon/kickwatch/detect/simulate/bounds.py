@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from math import exp, lgamma, log, log1p
+from typing import TypeVar
 
 from kickwatch.detect.wager import NOTHING, Null, Wager, Wealth
+
+Number = TypeVar("Number", int, float)
 
 CONFIDENCE = 0.95
 HALVINGS = 20
@@ -27,7 +30,7 @@ def mean_upper(samples: Sequence[float], top: float) -> float:
     return top - mean_lower([top - sample for sample in samples], top)
 
 
-def quantile(ordered: Sequence[int], share: float) -> int:
+def quantile(ordered: Sequence[Number], share: float) -> Number:
     """The least sample that at least `share` of the samples do not exceed."""
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 

@@ -179,6 +179,25 @@ class ChoiceGauge(Collector):
         return [_gauge(self._name, self._documentation, self._label, {word: word == chosen for word in self._words})]
 
 
+class KernelInfo(Collector):
+    """The kernel release, as the label of one series that is always 1: other series are joined with it."""
+
+    def __init__(self) -> None:
+        """Not known yet."""
+        self.release = ""
+
+    def collect(self) -> Iterable[Metric]:
+        """One family with one series: a release that is no longer the node's vanishes."""
+        info = GaugeMetricFamily(
+            "kickwatch_kernel_info",
+            "Always 1. The kernel release (uname -r) of the latest valid trial, which the evidence, the e-processes and"
+            " the bill are about; unknown before the first one.",
+            labels=["release"],
+        )
+        info.add_metric([self.release or "unknown"], 1.0)
+        return [info]
+
+
 class Several(Collector):
     """Any number of words of a closed set: 1 for each word that holds, 0 for the others."""
 

@@ -1,7 +1,7 @@
 """The values of labels: closed sets, and `other` for everything else.
 
 So no name from a kernel, an engine or a configuration makes a new series, and no label can hold a container, a trial or
-a stack.
+a stack. The one exception is the kernel release in `kickwatch_kernel_info`, which has one value at a time.
 """
 
 from collections.abc import Collection

@@ -99,6 +99,7 @@ class PrometheusOutlet:
         if self._metrics is None:
             self._metrics = await asyncio.to_thread(Metrics, __version__)
             self._metrics.evidence(self._figures)
+            self._show_origin()
         return self._metrics
 
     async def _textfile_of(self, config: MetricsConfig) -> "TextfileWriter | None":
@@ -138,6 +139,8 @@ class PrometheusOutlet:
                 self._figures = event.figures
         if self._metrics is not None:
             _count(self._metrics, event)
+            if isinstance(event, events.EvidenceOpened | events.TrialTaken):
+                self._show_origin()
         if isinstance(event, events.Beat):
             await self._beat()
 
@@ -171,9 +174,19 @@ class PrometheusOutlet:
         metrics.condition(belief.condition, belief.reasons)
         metrics.verdict_age(belief.verdict_age_s)
         metrics.regressed(len(belief.alerted.get(AlarmKind.REGRESSED, ())))
-        metrics.epoch(belief.published_since_unix_s)
         metrics.trouble("history", lasts=not belief.history_kept)
         metrics.trouble("textfile", lasts=self._file_trouble.lasts)
+
+    def _show_origin(self) -> None:
+        """What the figures of the streams are about, once they are shown and not with a belief that is ahead of them.
+
+        The state of a trial is known before its figures arrive. A scrape in between would give the evidence about one
+        kernel release to the next.
+        """
+        if self._metrics is not None and self._believe is not None:
+            belief = self._believe()
+            self._metrics.epoch(belief.published_since_unix_s)
+            self._metrics.kernel(belief.release)
 
     async def _refresh_for_file(self) -> None:
         """As for a scrape: if the kernel refuses a reading, the file is written without it, and shows that."""

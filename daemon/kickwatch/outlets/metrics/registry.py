@@ -1,7 +1,8 @@
 """All series of kickwatch. They exist from the start, at zero or at the value that holds before any observation.
 
 Cardinality is bounded: the values of labels come from closed sets (`label_values`), and at most `bill.MOST_CELLS` cells
-of the bill are shown. No label holds a container, a trial or a stack.
+of the bill are shown. One label is open, `release`, with one value at a time. No label holds a container, a trial or a
+stack.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from kickwatch.detect.verdict import VerdictReason, void_reasons
 from kickwatch.model import Trial
 from kickwatch.outlets.metrics import label_values as words
 from kickwatch.outlets.metrics.bill import bill_of
-from kickwatch.outlets.metrics.collectors import Billed, Children, ChoiceGauge, ObserverCounters, Several
+from kickwatch.outlets.metrics.collectors import Billed, Children, ChoiceGauge, KernelInfo, ObserverCounters, Several
 from kickwatch.outlets.metrics.label_values import known
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.streams import StreamSeries
@@ -53,7 +54,8 @@ class Metrics:
             "reason",
             words.OFF,
         )
-        for collector in (self._observed, self._billed, self._condition, self._off, Children()):
+        self._kernel = KernelInfo()
+        for collector in (self._observed, self._billed, self._condition, self._off, self._kernel, Children()):
             self._own.register(collector)
         self._make_doubts()
         self._gauge("build_info", "The version of kickwatch: always 1.", version=(version,)).labels(version).set(1)
@@ -198,6 +200,10 @@ class Metrics:
     def epoch(self, since_unix_s: float) -> None:
         """When the e-processes began, in whole seconds; 0 if they have not."""
         self._streams.epoch.set(int(since_unix_s))
+
+    def kernel(self, release: str) -> None:
+        """The kernel release that the streams are about; empty before the first trial."""
+        self._kernel.release = release
 
     def guarded(self, causes: Iterable[str]) -> None:
         """The causes of the guard's pause; none if there is no pause."""

@@ -31,14 +31,14 @@ class StreamSeries:
         )
         self._e_process = gauge(
             "e_process",
-            "The e-process since the start of the fleet's 90-day epoch; 1 is no evidence. The mean over nodes is an"
-            " e-process, too.",
+            "The e-process since the start of the fleet's 90-day epoch, or since the first trial under another kernel"
+            " release; 1 is no evidence, and it is at most 1e15. The mean over nodes is an e-process, too.",
             stream=STREAMS,
         )
         self.epoch = gauge(
             "e_process_start_timestamp_seconds",
-            "Unix time at which this node's e-processes of the epoch began; 0 before. A node that loses its state"
-            " begins again, and then counts as one more node of the fleet.",
+            "Unix time at which this node's e-processes of the epoch began; 0 before. A node that loses its state, or"
+            " gets another kernel release, begins again, and then counts as one more node of the fleet.",
         )
         self.show(dict.fromkeys(STREAMS, _BEFORE_THE_FIRST_TRIAL))
 
