@@ -3,10 +3,12 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 from subprocess import DEVNULL
 
 import pytest
 
+import kickwatch
 from held_by_tracer import longest_step_s, trace
 from kickwatch.process.child import exit_status, reap_if_exited, start_child
 
@@ -43,3 +45,9 @@ async def test_an_exit_held_back_by_a_tracer_does_not_block_the_loop() -> None:
     assert not status.done()
     await asyncio.to_thread(tracer.communicate)
     assert await status == 128 + signal.SIGKILL
+
+
+def test_no_child_of_the_package_is_asyncios() -> None:
+    """Whichever waits for an exit in the event loop would block all of it."""
+    sources = Path(kickwatch.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "create_subprocess" in path.read_text(encoding="utf-8")] == []
