@@ -1,6 +1,6 @@
-"""kickwatch in the user land of Debian 13 (Python 3.13, libbpf 1.5): its unit tests, and a trial on this kernel.
+"""kickwatch in the user land of Debian 13 (Python 3.13): its unit tests, `make setup`, and a trial on this kernel.
 
-`tests/run` runs the first beside the live tests. It takes only CPU time that nobody else wants (SCHED_IDLE).
+`tests/run` runs the first two beside the live tests. They take only CPU time that nobody else wants (SCHED_IDLE).
 """
 
 import json
@@ -18,6 +18,7 @@ from slowness import SLOWNESS
 
 LIMIT_S = 2400
 SCRIPT = Path(__file__).with_name("user_land.py")
+PROBES = Path(__file__).parents[2] / "daemon/kickwatch/observe/probes"
 
 
 @pytest.mark.long
@@ -35,6 +36,27 @@ def test_the_unit_tests_pass_on_debian_13() -> None:
     assert done.returncode == 0, output[-6000:]
     assert passed is not None, output[-6000:]
     assert int(passed[1]) > 4000, output[-6000:]
+
+
+@pytest.mark.long
+@pytest.mark.userland
+@pytest.mark.timeout(LIMIT_S + 60)
+def test_make_setup_brings_all_that_is_missing_on_a_fresh_debian_13() -> None:
+    """With apt, from a clone, where only make and python3 are. The second time nothing is left to do."""
+    setup = "make setup && echo again && make setup && .venv/bin/kickwatch --version && command -v dockerd"
+    inside = ("bare", "sh", "-c", f"exec 2>&1; {setup}")
+    command = [*DIES_WITH_US, "chrt", "--idle", "0", sys.executable, str(SCRIPT), *inside]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S * SLOWNESS, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-6000:]
+    first, _, again = done.stdout.partition("again\n")
+    for line in ("packages: installing python3-venv ca-certificates gcc", "engine: docker.io installed"):
+        assert line in first, output[-6000:]
+    assert first.count("native: compiling") == len(list(PROBES.glob("*.bpf.c")))
+    for line in ("packages: all present", "python: .venv is up to date", "will be started when needed"):
+        assert line in again, output[-6000:]
+    assert "compiling" not in again
+    assert "installing" not in again
 
 
 @pytest.mark.long

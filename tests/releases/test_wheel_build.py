@@ -1,6 +1,7 @@
 """The wheel as a file: two builds are equal to the last byte, and it has what its machine needs and nothing else."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+RHEL_8 = (2, 28)  # its glibc; Ubuntu 22.04 has 2.35, Debian 11 2.31
 
 
 def copy_of_the_tree(into: Path) -> Path:
@@ -80,3 +82,29 @@ def test_the_wheel_names_its_machine_and_carries_no_library(wheels: tuple[Path, 
     )
     assert not [name for name in names if ".so" in name]
     assert "Root-Is-Purelib: false" in metadata
+
+
+def test_no_file_of_it_and_of_its_dependencies_needs_a_newer_glibc_than_that_of_rhel_8(
+    wheels: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of each dependency there is a wheel for that glibc, and no program or library in them needs a newer one."""
+    machine = os.uname().machine
+    old = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(RHEL_8[1], 16, -1)]
+    wanted = (*old, f"--platform=manylinux2014_{machine}", "--only-binary=:all:", "--python-version=3.11")
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", f"--dest={tmp_path}")
+    run([*pip, *wanted, f"kickwatch[cri] @ file://{wheels[0]}"])
+    needs: dict[str, set[tuple[int, int]]] = {}
+    for wheel in tmp_path.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as content:
+            for name in content.namelist():
+                if content.read(name)[:4] == b"\x7fELF" and not name.endswith(".bpf.o"):
+                    needs[name] = glibc_versions(Path(content.extract(name, tmp_path / wheel.stem)))
+    assert {name.rpartition("/")[2] for name, found in needs.items() if not found} >= {"kw-helper", "pause", "workload"}
+    assert len(needs) > 3, "nothing of the dependencies was looked at"
+    assert {name: max(found) for name, found in needs.items() if found and max(found) > RHEL_8} == {}
+
+
+def glibc_versions(file: Path) -> set[tuple[int, int]]:
+    """The versions of glibc's symbols that a program or library needs; none if it is static."""
+    found = re.findall(r"\bGLIBC_(\d+)\.(\d+)", run(["objdump", "-p", str(file)]))
+    return {(int(major), int(minor)) for major, minor in found}

@@ -42,6 +42,7 @@ class AtATerminal:
         """`errors`: a file for standard error. `arguments`: the command, kickwatch or a shell that starts it."""
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.settings_before = termios.tcgetattr(ours)  # read later, they may be the command's already
         error_file = errors.open("wb") if errors is not None else None
         try:
             self.process = subprocess.Popen(

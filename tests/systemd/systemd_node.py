@@ -29,7 +29,7 @@ SOURCE = "/opt/source"  # the tree of a release in the node
 OCI_SHIPPED = "/opt/kickwatch/share/doc/kickwatch/oci.conf"
 OCI_DROP_IN = "/etc/systemd/system/kickwatch.service.d/oci.conf"
 SUITE = "bookworm"
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3-venv", "libbpf1", "docker.io", "iptables", "ca-certificates")
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3-venv", "docker.io", "iptables", "ca-certificates")
 # Paths that are left out of the packages.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # The first change kernel settings, which are the machine's; the others would disturb an experiment.

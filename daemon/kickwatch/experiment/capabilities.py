@@ -74,9 +74,10 @@ async def examine(
 
 async def _examined(config: Config, *, control: bool, container: ContainerTried | None) -> list[Capability]:
     leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
-    found = [_cgroup(), _kmem_accounting(), await _engine(config)]
+    engine = await _engine(config)
+    found = [_cgroup(), _kmem_accounting(), engine]
     if container is not None:
-        found.append(container_capability(container))
+        found.append(container_capability(container, engine))
     try:
         observatory = await Observatory.open(listed=listed_cpus(config))
     except KickwatchError as error:
@@ -135,8 +136,10 @@ async def _engine(config: Config) -> Capability:
     return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
 
 
-def container_capability(tried: ContainerTried) -> Capability:
-    """What starting one container showed."""
+def container_capability(tried: ContainerTried, engine: Capability) -> Capability:
+    """What starting one container showed. Nothing, if the engine is what is missing: that is reported once."""
+    if not engine.satisfied:
+        tried = ContainerTried(skipped="no container engine can be used")
     failed = bool(tried.failure)
     detail = tried.failure or (f"not started: {tried.skipped}" if tried.skipped else _container_figures(tried))
     return Capability(

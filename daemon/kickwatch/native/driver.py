@@ -5,7 +5,6 @@ created, and ends. Every wait has a deadline; a child that misses it is killed.
 """
 
 import asyncio
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from typing import Self
 
 from kickwatch.errors import KickwatchError
 from kickwatch.native import binary
+from kickwatch.native.piped import PipedChild
 from kickwatch.process.cancellation import run_shielded, timeout
 
 START_S = 10.0
-_KILLED_S = 5.0
 STOP_S = 60.0  # the child may have to remove ten thousand cgroups first
 
 
@@ -66,7 +65,7 @@ class Helper:
         self._program = program
         self._start_s = start_s
         self._stop_s = stop_s
-        self._process: Process | None = None
+        self._child: PipedChild | None = None
         self._answer_pending = False
         self.ready = Answer("")
 
@@ -78,18 +77,14 @@ class Helper:
     @property
     def lives(self) -> bool:
         """True if the child was started, has not ended, and has answered every command."""
-        return self._process is not None and self._process.returncode is None and not self._answer_pending
+        return self._child is not None and self._child.runs and not self._answer_pending
 
     async def __aenter__(self) -> Self:
         """Start the child and wait for its `ready`. Raises HelperError."""
         program = self._program if self._program is not None else await asyncio.to_thread(binary, "kw-helper")
+        self._child = PipedChild([program, *self._arguments])
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                program, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE
-            )
-        except OSError as error:
-            raise HelperError(f"{program} cannot be started ({error.strerror})", "rebuild it: `make native`") from error
-        try:
+            await _start(self._child, program)
             self.ready = await self._final(self._start_s, "start", None)
         except BaseException:
             await self._close_shielded()
@@ -105,16 +100,12 @@ class Helper:
 
         Raises HelperError on an `error` line, if the child has ended, and after `timeout_s`.
         """
-        process = self._running()
-        if self._answer_pending or process.stdin is None:
+        child = self._running()
+        if self._answer_pending:
             raise HelperError(f"{self._title} lost a command before `{command}`", "start a new one")
         self._answer_pending = True  # a late answer must not be taken for that of the next command
-        try:
-            process.stdin.write(f"{command}\n".encode("ascii"))
-            async with timeout(timeout_s):
-                await process.stdin.drain()
-        except (TimeoutError, ConnectionError):
-            pass  # it has ended or hangs: the read below finds out
+        with suppress(BrokenPipeError, BlockingIOError):  # it has ended or hangs: the read below finds out
+            child.write(f"{command}\n".encode("ascii"))
         answer = await self._final(timeout_s, command, progress)
         self._answer_pending = False
         return answer
@@ -133,7 +124,7 @@ class Helper:
             raise HelperError(what, "is the node busy?") from error
         if answer is None:
             complaint = await self._close_shielded()
-            status = self._running().returncode
+            status = self._running().status
             raise HelperError(f"{self._title} ended during `{command}` (status {status}) {complaint}".strip())
         if answer.word == "error":
             self._answer_pending = False
@@ -142,8 +133,8 @@ class Helper:
 
     async def _read(self, progress: Callable[[int], None] | None) -> Answer | None:
         """The next line that is not a progress line; None at the end of the output."""
-        stdout = self._running().stdout
-        while stdout is not None and (line := await stdout.readline()):
+        child = self._running()
+        while line := await child.read_line():
             answer = parse_answer(line.decode("utf-8", errors="replace"))
             if answer.word != "progress":
                 return answer
@@ -151,28 +142,19 @@ class Helper:
                 progress(answer.value)
         return None
 
-    def _running(self) -> Process:
-        if self._process is None:
+    def _running(self) -> PipedChild:
+        if self._child is None:
             raise HelperError(f"{self._title} was not started", "enter it with `async with`")
-        return self._process
+        return self._child
 
     async def _close_shielded(self) -> str:
-        """Cancellations wait for it, at most `stop_s`: no child outlives this process."""
-        return await run_shielded(self._close())
+        """Cancellations wait for it, at most `stop_s`: no child outlives this process. Returns its standard error."""
+        return await run_shielded(self._running().end(self._stop_s))
 
-    async def _close(self) -> str:
-        """Returns the child's standard error."""
-        process = self._running()
-        if process.stdin is not None:
-            process.stdin.close()  # communicate() without input does so only since Python 3.12
-        try:
-            async with timeout(self._stop_s):
-                _, stderr = await process.communicate()  # it also drains the output
-        except TimeoutError:
-            if process.returncode is None:
-                process.kill()
-            stderr = b""
-            with suppress(TimeoutError):  # one in uninterruptible sleep ends as soon as the kernel lets it
-                async with timeout(_KILLED_S):
-                    _, stderr = await process.communicate()
-        return stderr.decode("utf-8", errors="replace").strip() if stderr else ""
+
+async def _start(child: PipedChild, program: Path) -> None:
+    """Raises HelperError."""
+    try:
+        await child.start()
+    except OSError as error:
+        raise HelperError(f"{program} cannot be started ({error.strerror})", "rebuild it: `make native`") from error

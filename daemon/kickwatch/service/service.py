@@ -104,6 +104,15 @@ class Service:
         self.parts.heartbeat.configure(config)
         await self.parts.report(Reloaded(changed))
 
+    def _budget(self) -> dict[str, object]:
+        """The preset and the limits; what earlier daemons spent shows as the wait for the first trial."""
+        config = self.config
+        budget = {"preset": config.budget.preset.value, **msgspec.to_builtins(limits_of(config.budget))}
+        wait = self.parts.ledger.wait(config.workload.containers_per_trial)
+        if config.workload.enabled and wait.seconds > 0:
+            budget |= {"first_trial_in_s": round(wait.seconds), "why": wait.why}
+        return budget
+
     async def _report_start(self) -> None:
         config, experiments, watch = self.config, self.parts.experiments, self.parts.watch
         started = Started(
@@ -113,7 +122,7 @@ class Service:
             observers=msgspec.to_builtins(experiments.observers),
             losses=experiments.losses,
             config_digest=digest(config),
-            budget={"preset": config.budget.preset.value, **msgspec.to_builtins(limits_of(config.budget))},
+            budget=self._budget(),
             mode="experiment" if config.workload.enabled else "passive",
         )
         await self.parts.report(started)

@@ -1,11 +1,13 @@
 """How an engine with Docker's API describes itself: API versions, engine, runtime; and why no engine answers."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import docker.errors
 
 import docker
+from kickwatch.configuration.docker_socket import docker_host
 from kickwatch.errors import EngineAbsentError, EngineError
 from kickwatch.workload.docker_calls import OLDEST_API_VERSION, root_cause
 from kickwatch.workload.engine import EngineInfo
@@ -86,4 +88,7 @@ def absent(error: EngineError, socket: str) -> EngineAbsentError:
     if "ermission denied" in cause:
         return EngineAbsentError(f"no permission for the engine's socket {socket}", "run as root")
     remedy = "start it (`systemctl start docker`), or set engine.socket"
+    if docker_host(os.environ).socket == socket:
+        what = f"no container engine answers at {socket}, which DOCKER_HOST names ({cause})"
+        return EngineAbsentError(what, "unset DOCKER_HOST, start the engine, or set engine.socket")
     return EngineAbsentError(f"no container engine answers at {socket} ({cause})", remedy)

@@ -2,7 +2,8 @@
 
 `run --detach` leaves the container's first process behind. As this process asked to be the subreaper of its descendants
 (PR_SET_CHILD_SUBREAPER, prctl(2)), it becomes the parent, and the kernel keeps pid and exit status until they are
-fetched here. asyncio's child watchers wait only for the pids that they started, so they never take these.
+fetched here (process/child.py). asyncio's child watchers wait only for the pids that they started, so they never take
+these.
 """
 
 import asyncio
@@ -16,12 +17,11 @@ from pathlib import Path
 
 from kickwatch.node.roots import HOST
 from kickwatch.process.cancellation import run_shielded, timeout
+from kickwatch.process.child import POLL_S, exit_status, reap_if_exited
 
 EXIT_TIMEOUT_S = 1.0
-POLL_S = 0.005
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _REAP_TIMEOUT_S = 5.0
-_ADOPTION_TIMEOUT_S = 2.0
 _MAX_GENERATIONS = 5
 
 
@@ -68,60 +68,6 @@ class StartedContainer:
 
     async def _shielded_exit(self) -> int:
         return await asyncio.shield(self.exit)
-
-
-async def exit_status(pid: int) -> int:
-    """Wait for our child `pid` and reap it: its exit status, or 128 + the signal that killed it.
-
-    The pid cannot be reused before the child is reaped here. Raises ChildProcessError if it is not our child.
-    """
-    await _until_our_child(pid)
-    loop = asyncio.get_running_loop()
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:  # ENOSYS before "pid: add pidfd_open()", 5.3
-        return await _poll_exit_status(pid)
-    exited = asyncio.Event()
-    loop.add_reader(pidfd, exited.set)
-    try:
-        await exited.wait()
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-    return await _poll_exit_status(pid)
-
-
-async def _poll_exit_status(pid: int) -> int:
-    """Poll, because a tracer can keep the status from us after the pidfd has reported the exit."""
-    while (status := reap_if_exited(pid)) is None:  # noqa: ASYNC110 -- there is no event to wait for
-        await asyncio.sleep(POLL_S)
-    return status
-
-
-async def _until_our_child(pid: int) -> None:
-    """Wait until `pid` is our child: crun returns a moment before the process exits that started the container."""
-    for left in reversed(range(int(_ADOPTION_TIMEOUT_S / POLL_S))):
-        if _is_our_child(pid):
-            return
-        if left:
-            await asyncio.sleep(POLL_S)
-    raise ChildProcessError(f"process {pid} is not our child")
-
-
-def _is_our_child(pid: int) -> bool:
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def reap_if_exited(pid: int) -> int | None:
-    """Reap our child `pid` if it has exited and return its exit status; None while it runs."""
-    result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-    if result is None:
-        return None
-    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
 
 def reap_killed(pid: int, proc: Path = HOST.proc) -> None:

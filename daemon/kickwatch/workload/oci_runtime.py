@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,14 +14,8 @@ import msgspec
 
 from kickwatch.node.roots import HOST
 from kickwatch.process.cancellation import run_shielded, timeout
-from kickwatch.workload.oci_processes import (
-    EXIT_TIMEOUT_S,
-    POLL_S,
-    children,
-    exit_status,
-    reap_one_of_group,
-    session_of_zombie,
-)
+from kickwatch.process.child import POLL_S, exit_status, start_child
+from kickwatch.workload.oci_processes import EXIT_TIMEOUT_S, children, reap_one_of_group, session_of_zombie
 from kickwatch.workload.oci_support import search_path
 
 _MOST_VERSION_BYTES = 65536
@@ -88,11 +81,7 @@ class Runtime:
 
     @asynccontextmanager
     async def _child(self, stdout: int, *arguments: str | Path) -> AsyncIterator[int]:
-        """The pid of the runtime, leader of a new session. An error, the deadline and a cancellation kill its group.
-
-        Not a child of asyncio's: since Python 3.12 that waits for the exit status in the event loop once the pidfd
-        reports the exit, and blocks all of this process while a tracer holds the status back.
-        """
+        """The pid of the runtime, leader of a new session. An error, the deadline and a cancellation kill its group."""
         starting = asyncio.ensure_future(asyncio.to_thread(self._start, [self.program, *arguments], stdout))
         try:
             pid = await asyncio.shield(starting)
@@ -108,7 +97,7 @@ class Runtime:
     def _start(self, command: Sequence[str | Path], stdout: int) -> int:
         """Start a program as leader of a new session and return its pid. Raises OSError."""
         with self._starting:
-            process = subprocess.Popen(
+            process = start_child(
                 command,
                 stdin=DEVNULL,
                 stdout=stdout,
@@ -117,7 +106,6 @@ class Runtime:
                 start_new_session=True,
             )
             self.running_pids.add(process.pid)
-        process.returncode = 0  # its status is fetched by `exit_status`, so the object must not wait for it
         return process.pid
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.errors import CgroupError, EngineAbsentError, EngineError, ImageAbsentError
 from kickwatch.experiment import engine_setup, one_container
-from kickwatch.experiment.capabilities import blind, container_capability
+from kickwatch.experiment.capabilities import Capability, blind, container_capability
 from kickwatch.experiment.engine_setup import EngineSetup
 from kickwatch.experiment.one_container import ContainerTried, try_container, what_is_wrong
 from kickwatch.model import Container
@@ -24,6 +24,7 @@ from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
 
 INFO = EngineInfo(name="docker", version="20.10.24", runtime="runc v1", cgroup_driver="cgroupfs", root="/r")
+ENGINE = Capability(name="container engine", satisfied=True, detail="docker", needed=True)
 
 
 class FakeEngine:
@@ -140,7 +141,7 @@ async def test_it_is_started_and_everything_is_removed(engine: FakeEngine, reape
     assert (tried.started, tried.skipped, tried.failure, tried.kmem_bytes) == (True, "", "", 4096)
     assert engine.created == 1
     assert (engine.alive, engine.images, engine.closed, len(reaped)) == (set(), set(), True, 1)
-    found = container_capability(tried)
+    found = container_capability(tried, ENGINE)
     assert found.satisfied
     assert found.detail.startswith("started and removed: 4 KiB of kernel memory charged")
 
@@ -155,7 +156,7 @@ async def test_a_passive_kickwatch_starts_none_and_asks_no_engine(engine: FakeEn
     tried = await try_container(replace(Config(), workload=WorkloadConfig(enabled=False)))
     assert "workload.enabled is false" in tried.skipped
     assert (engine.created, engine.closed) == (0, False)
-    found = container_capability(tried)
+    found = container_capability(tried, ENGINE)
     assert (found.satisfied, found.tried) == (True, False)
 
 
@@ -164,7 +165,7 @@ async def test_none_is_started_while_another_kickwatch_holds_the_lock(engine: Fa
         tried = await try_container(Config())
     assert "another kickwatch is running experiments on this node" in tried.skipped
     assert engine.created == 0
-    assert not blind([container_capability(tried)])
+    assert not blind([container_capability(tried, ENGINE)])
 
 
 async def test_none_is_started_if_guard_or_drain_say_no(engine: FakeEngine) -> None:
@@ -182,7 +183,7 @@ async def test_a_sandbox_that_hides_its_processes_shows(engine: FakeEngine, monk
     tried = await try_container(Config())
     assert "not visible here: run in the host's pid namespace" in tried.failure
     assert (engine.alive, engine.images, engine.closed) == (set(), set(), True)
-    found = container_capability(tried)
+    found = container_capability(tried, ENGINE)
     assert blind([found])
     assert found.remedy
 
@@ -231,6 +232,14 @@ async def test_without_an_engine_the_failure_is_the_engines(
     assert (tried.failure, tried.remedy, engine.created) == ("no engine answers", "start it", 0)
 
 
+def test_a_missing_engine_is_one_loss_and_not_two() -> None:
+    missing = Capability(name="container engine", satisfied=False, detail="no engine answers", needed=True)
+    found = container_capability(ContainerTried(failure="no engine answers", remedy="start it"), missing)
+    assert (found.satisfied, found.tried) == (True, False)
+    assert found.detail == "not started: no container engine can be used"
+    assert blind([missing, found])
+
+
 async def test_an_interruption_removes_it(engine: FakeEngine, tmp_path: Path, reaped: list[str]) -> None:
     engine.hang = asyncio.Event()
     trying = asyncio.create_task(try_container(Config()))
@@ -245,5 +254,5 @@ async def test_an_interruption_removes_it(engine: FakeEngine, tmp_path: Path, re
 
 
 def test_what_was_not_tried_says_so() -> None:
-    found = container_capability(ContainerTried(skipped="--no-container"))
+    found = container_capability(ContainerTried(skipped="--no-container"), ENGINE)
     assert (found.detail, found.tried, found.satisfied) == ("not started: --no-container", False, True)

@@ -1,12 +1,16 @@
 """The driver of kw-helper, with shell scripts in its place: answers, refusals, a child that ends or hangs."""
 
+import asyncio
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from held_by_tracer import longest_step_s, trace
 from kickwatch.errors import KickwatchError
-from kickwatch.native import binary
+from kickwatch.native import binary, piped
 from kickwatch.native.driver import Answer, Helper, HelperError, parse_answer
 
 
@@ -16,6 +20,16 @@ def program(directory: Path, commands: str, ready: str = "ready rseq=yes") -> Pa
     path.write_text(f'#!/bin/sh\necho "{ready}"\nwhile read -r command; do\n{commands}\ndone\n')
     path.chmod(0o755)
     return path
+
+
+def exists(pid: int) -> bool:
+    """Also as a zombie."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def release_after(tracer: "subprocess.Popen[str]", seconds: float) -> None:
+    time.sleep(seconds)
+    tracer.communicate()
 
 
 @pytest.mark.parametrize(
@@ -82,6 +96,48 @@ async def test_a_child_that_ignores_its_end_is_killed(tmp_path: Path) -> None:
         pid = helper.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_a_child_whose_exit_a_tracer_holds_back_does_not_block_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.12 on asyncio waits for the exit status in the event loop."""
+    monkeypatch.setattr(piped, "KILLED_S", 0.3)
+    script = program(tmp_path, "true")
+    script.write_text("#!/bin/sh\necho ready\nexec sleep 600\n")
+    async with Helper(["canary"], program=script, stop_s=0.1) as helper:
+        pid = helper.pid
+        tracer = await asyncio.to_thread(trace, pid)
+        longest = asyncio.create_task(longest_step_s())
+        releasing = asyncio.create_task(asyncio.to_thread(release_after, tracer, 3.0))
+    longest.cancel()
+    assert await longest < 0.5
+    assert not releasing.done()  # the helper was left without its exit status
+    await releasing
+    while exists(pid):  # noqa: ASYNC110 -- reaped all the same, as soon as the tracer lets it
+        await asyncio.sleep(0.01)
+
+
+async def test_a_child_that_writes_much_and_is_not_read_ends_all_the_same(tmp_path: Path) -> None:
+    script = program(tmp_path, "echo done; yes progress | head -c 1000000; echo error >&2")
+    async with Helper(["canary"], program=script, stop_s=60) as helper:
+        await helper.ask("create", 10)
+    assert not helper.lives
+
+
+async def test_a_cancelled_start_leaves_no_child(tmp_path: Path) -> None:
+    script = program(tmp_path, "true")
+    script.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 600\n")
+    helper = Helper(["canary"], program=script, stop_s=0.1)
+    starting = asyncio.create_task(helper.__aenter__())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not helper.lives
+    assert helper.pid
+    assert not exists(helper.pid)
 
 
 async def test_a_child_that_cannot_work_is_an_error(tmp_path: Path) -> None:

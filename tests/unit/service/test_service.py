@@ -111,6 +111,24 @@ async def test_it_starts_makes_its_trials_and_ends(config: Config) -> None:
     assert [word for word in one.daemon.notifier.sent if word != "progress"] == ["ready"]
 
 
+async def test_a_start_with_a_spent_budget_says_when_its_first_trial_begins(config: Config) -> None:
+    """A person at a terminal saw nothing for an hour."""
+    config = replace(config, budget=BudgetConfig(containers_per_hour=config.workload.containers_per_trial))
+    one = Served(config, await fake_daemon(config))
+    await one.daemon.parts.ledger.charge(1)
+    await one.service._report_start()
+    (started,) = one.recorder.of(Started)
+    assert 3500 < started.budget["first_trial_in_s"] <= 3600
+    assert "containers" in started.budget["why"]
+
+
+async def test_a_start_within_its_budget_names_no_wait(config: Config) -> None:
+    one = Served(config, await fake_daemon(config))
+    await one.service._report_start()
+    (started,) = one.recorder.of(Started)
+    assert "first_trial_in_s" not in started.budget
+
+
 async def test_nodes_that_booted_together_start_at_different_times(config: Config) -> None:
     one = await served(replace(config, trial=TrialConfig(interval_s=600.0, jitter=0.5)), trials=1)
     await one.run()

@@ -90,7 +90,7 @@ def resize(command: AtATerminal, columns: int, rows: int) -> None:
 )
 def test_every_end_restores_the_terminal_and_is_no_failure(node: Node, end: str | signal.Signals) -> None:
     with AtATerminal(node.command()) as command:
-        before = settings(command)
+        before = command.settings_before
         command.shows("EVIDENCE")
         assert settings(command) != before
         if isinstance(end, str):
@@ -106,7 +106,7 @@ def test_every_end_restores_the_terminal_and_is_no_failure(node: Node, end: str 
 
 def test_a_bug_restores_it_as_well(node: Node) -> None:
     with AtATerminal(node.command(way="break")) as command:
-        before = settings(command)
+        before = command.settings_before
         command.shows("ZeroDivisionError")
         assert command.ended() == 1
         assert settings(command) == before

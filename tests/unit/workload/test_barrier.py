@@ -337,6 +337,16 @@ def test_the_zero_of_a_memcg_whose_program_has_ended_is_no_measurement(tree: Tre
     assert (process.kmem_bytes(), process.ended()) == (None, True)
 
 
+def test_the_zero_of_a_program_that_proc_hides_is_measured(tree: Tree, child: "subprocess.Popen[bytes]") -> None:
+    """It has not ended, although /proc does not show it."""
+    hides(tree)
+    memcg = tree.container(child.pid)
+    for name, text in (("memory.kmem.usage_in_bytes", "0\n"), ("memory.stat", "kernel 0\n")):
+        (memcg / name).write_text(text)
+    process = ContainerProcess(child.pid, memcg, tree.cgroups, own_program=False)
+    assert (process.kmem_bytes(), process.ended()) == (0, False)
+
+
 def test_a_process_whose_memcg_is_gone_has_ended(tree: Tree) -> None:
     process = at_barrier(tree, 31)
     shutil.rmtree(tree.container(31))

@@ -73,6 +73,15 @@ async def test_with_kind_docker_no_runtime_is_tried(no_docker: Path) -> None:
     assert "runc" not in str(caught.value)
 
 
+async def test_a_socket_of_docker_host_that_does_not_answer_is_named_as_such(
+    no_docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{no_docker}")
+    with pytest.raises(EngineAbsentError, match=f"at {no_docker}, which DOCKER_HOST names") as caught:
+        await choose_engine(configured(no_docker, "engine.kind=docker"))
+    assert caught.value.remedy.startswith("unset DOCKER_HOST")
+
+
 async def test_without_any_engine_the_error_has_both_remedies(no_docker: Path) -> None:
     with pytest.raises(EngineAbsentError) as caught:
         await choose_engine(configured(no_docker, "engine.runtime=/no/such/runtime"))

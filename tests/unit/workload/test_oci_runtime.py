@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,19 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from held_by_tracer import longest_step_s, trace
 from kickwatch.workload import oci_runtime
-from kickwatch.workload.oci_processes import children, exit_status, kill_workers_on, set_subreaper
+from kickwatch.workload.oci_processes import children, kill_workers_on, set_subreaper
 from kickwatch.workload.oci_runtime import Runtime
-
-# Traces the process in its argument (PTRACE_SEIZE) until its own standard input is closed; the parent cannot reap an
-# exited tracee.
-TRACER = """
-import ctypes, sys
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.ptrace(0x4206, int(sys.argv[1]), 0, 0) == 0
-print("traces", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +44,6 @@ def runtime(tmp_path: Path, script: str = "exit 0", timeout_s: float = 0.5) -> R
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return Runtime(program, tmp_path / "state", timeout_s)
-
-
-def trace(pid: int) -> "subprocess.Popen[str]":
-    """Start a tracer; `communicate` ends it."""
-    command = [sys.executable, "-c", TRACER, str(pid)]
-    tracer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert tracer.stdout is not None
-    assert tracer.stdout.readline() == "traces\n"
-    return tracer
 
 
 def test_strays_of_a_runtime_are_reaped_and_other_children_are_not(tmp_path: Path) -> None:
@@ -131,32 +112,3 @@ async def test_a_killed_runtime_that_does_not_exit_is_not_waited_for(
     await asyncio.to_thread(tracer.communicate)
     await asyncio.to_thread(driven.reap_strays, set())
     assert pid not in await asyncio.to_thread(children)
-
-
-async def longest_step_s() -> float:
-    """Until it is cancelled: the longest time that the event loop took for a sleep of 10 ms."""
-    longest = 0.0
-    with suppress(asyncio.CancelledError):
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - before)
-    return longest
-
-
-async def test_an_exit_held_back_by_a_tracer_does_not_block_the_loop() -> None:
-    child = await asyncio.to_thread(subprocess.Popen, ["sleep", "60"])
-    tracer = await asyncio.to_thread(trace, child.pid)
-    status = asyncio.create_task(exit_status(child.pid))
-    await asyncio.sleep(0.1)
-    child.kill()
-    longest = 0.0
-    for _ in range(30):
-        before = time.monotonic()
-        await asyncio.sleep(0.01)
-        longest = max(longest, time.monotonic() - before)
-    assert not status.done()
-    assert longest < 0.5
-    await asyncio.to_thread(tracer.communicate)
-    assert await status == 128 + signal.SIGKILL
-    child.returncode = -signal.SIGKILL  # reaped without the Popen object
