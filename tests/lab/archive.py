@@ -170,7 +170,8 @@ class Archive:
         for directory in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
             (self._home / directory).mkdir(parents=True, exist_ok=True)
         (self._home / "status").touch()
-        (self._home / "etc/sources.list").write_text("\n".join(self.suite.sources(self.architecture)) + "\n", encoding="ascii")
+        sources = "\n".join(self.suite.sources(self.architecture)) + "\n"
+        (self._home / "etc/sources.list").write_text(sources, encoding="ascii")
         conf = _APT_CONF.format(home=self._home, architecture=self.architecture)
         (self._home / "apt.conf").write_text(conf, encoding="ascii")
         try:
