@@ -45,11 +45,13 @@ class Suite(StrEnum):
         """What the names of its kernels have before the architecture."""
         return "rt-" if self.value.endswith("-rt") else ""
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Lines of a sources.list: the suite, and its security updates if it has any."""
+    def sources(self, architecture: Architecture) -> tuple[str, ...]:
+        """Lines of a sources.list: the suite, and its security updates if it has any that can be fetched.
+
+        Since the end of bullseye's support most arm64 packages of its updates are listed but gone (404).
+        """
         parts = [("debian", self.base)]
-        if self is not Suite.SID:
+        if self is not Suite.SID and (self, architecture) != (Suite.BULLSEYE, Architecture.ARM64):
             parts.append(("debian-security", f"{self.base}-security"))
         return tuple(f"deb [signed-by={_KEYRING}] {MIRROR}/{archive} {suite} main" for archive, suite in parts)
 
@@ -168,7 +170,8 @@ class Archive:
         for directory in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
             (self._home / directory).mkdir(parents=True, exist_ok=True)
         (self._home / "status").touch()
-        (self._home / "etc/sources.list").write_text("\n".join(self.suite.sources) + "\n", encoding="ascii")
+        sources = "\n".join(self.suite.sources(self.architecture)) + "\n"
+        (self._home / "etc/sources.list").write_text(sources, encoding="ascii")
         conf = _APT_CONF.format(home=self._home, architecture=self.architecture)
         (self._home / "apt.conf").write_text(conf, encoding="ascii")
         try:
@@ -212,7 +215,7 @@ def debootstrap(
     command += [f"--aptopt={line}" for line in ('Acquire::Check-Valid-Until "false"', 'Acquire::Check-Date "false"')]
     try:
         timeout_s = 1200 if architecture is Architecture.AMD64 else 3600
-        run([*command, suite.base, target, *suite.sources], timeout_s=timeout_s)
+        run([*command, suite.base, target, *suite.sources(architecture)], timeout_s=timeout_s)
     except (LabError, subprocess.TimeoutExpired):
         shutil.rmtree(target, ignore_errors=True)
         raise

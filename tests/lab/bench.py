@@ -64,6 +64,21 @@ class Bench:
         return KICK if self.arm64 else "do_sync_core"
 
     @property
+    def keys_interrupt(self) -> bool:
+        """Whether a static key interrupts the other CPUs.
+
+        On arm64 it does since "arm64: jump_label: Ensure patched jump_labels are visible to all CPUs" (6.11, and later
+        updates of older kernels), which brought the function that is looked for.
+        """
+        look = "grep -qw arch_jump_label_transform_apply /proc/kallsyms"
+        return not self.arm64 or self.guest.shell(look, check=False).status == 0
+
+    def needs_keys(self) -> None:
+        """Skip where a static key interrupts nobody."""
+        if not self.keys_interrupt:
+            pytest.skip("feature: static keys of this kernel send no request")
+
+    @property
     def ipi_rung(self) -> str:
         """The best rung of the guest's kernel, read from its tracefs. All of Debian's kernels have kprobes."""
         return "csd" if self._traces("csd/csd_queue_cpu") else "kprobe"

@@ -121,6 +121,7 @@ def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(fau
 
 
 def test_a_static_key_flipped_by_the_creating_task_is_named(faulty: Bench) -> None:
+    faulty.needs_keys()
     result, counted = _with_fault(faulty, "key", key=1)
     assert counted["keys_flipped"] == counted["memcgs"] >= 112
     assert result["status"] == BROADCASTING, (result["verdict"], result["reasons"])

@@ -100,6 +100,7 @@ def test_single_requests_are_counted_by_both(both_rungs: dict[str, Any]) -> None
 @pytest.mark.parametrize("rung", ["best", "kprobe"])
 def test_broadcasts_are_recognised_with_a_cpu_offline(bench: Bench, rung: str) -> None:
     """A static key goes to every other online CPU; the probe knows the number of online CPUs."""
+    bench.needs_keys()
     environment = {} if rung == "best" else {"KICKWATCH_RUNG_IPIS": rung}
     cpus = bench.guest.machine.cpus
     share = "0.02" if cpus > MANY_CPUS else "0.2"
@@ -148,8 +149,9 @@ def test_kprobes_by_address_count_as_those_by_name(bench: Bench, by_address: dic
     """4.18 to 5.1 refuse a function whose name has a dot. The address is of the same function."""
     result = by_address
     assert result["passed"], result["detail"]
-    static = result["cells"][result["patching"]]
-    assert static["calls"] == static["broadcasts"] > 0
+    if bench.keys_interrupt:
+        static = result["cells"][result["patching"]]
+        assert static["calls"] == static["broadcasts"] > 0
     if not bench.realtime:
         assert result["waits"] > 0
         assert "slab_start" in result["waiters"]

@@ -4,7 +4,8 @@
  * mutex that is, on kernels whose kallsyms has no data symbols. Each reads the file once. Both spin until the other is
  * ready, since a read holds the mutex only for some microseconds.
  *
- * Commands: `read`; and `share`, by which both read through one descriptor. Then each read(2) holds the mutex of the file's
+ * Commands: `read`; `repeat`, by which both read it again and again for 100 ms, since CPUs that take turns on one thread (an
+ * emulator's) meet only where one is stopped within a read; and `share`, by which both read through one descriptor. Then each read(2) holds the mutex of the file's
  * position, so that one of the two nearly always waits for a mutex, if not for slab_mutex: on PREEMPT_RT any wait shows
  * where a mutex has its owner. For those 20 ms they have SCHED_FIFO, if it is allowed: a holder is not preempted within a
  * read, so on a busy node two ordinary tasks may never meet. The daemon does this at its start alone: while slabinfo is read
@@ -18,6 +19,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,6 +27,7 @@ enum { READERS = 2, START_NS = 60 * 1000 * 1000, LONGEST_NS = 100 * 1000 * 1000,
 
 static const char *path;
 static int shared; /* the descriptor that both read, -1 if each has its own */
+static bool repeated;
 static atomic_int waiting;
 
 /* The first two CPUs that we may use, one for each reader: on one CPU they would take turns and never meet. */
@@ -60,7 +63,7 @@ static void *reader(void *number)
 		sched_setscheduler(0, SCHED_FIFO, &lowest); /* of this thread; earlier it would keep the other from starting */
 	begun = now_ns();
 	while (file >= 0 && now_ns() - begun < longest)
-		if (read(file, buffer, sizeof(buffer)) <= 0 && (shared < 0 || lseek(file, 0, SEEK_SET) != 0))
+		if (read(file, buffer, sizeof(buffer)) <= 0 && (!repeated || lseek(file, 0, SEEK_SET) != 0))
 			break;
 	if (file >= 0 && file != shared)
 		close(file);
@@ -95,10 +98,11 @@ int slabinfo_main(int argc, char **argv)
 	reply("ready");
 	while (next_command(command, sizeof(command))) {
 		shared = !strcmp(command, "share") ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-		if (!strcmp(command, "read") || !strcmp(command, "share"))
+		repeated = strcmp(command, "read") != 0;
+		if (!repeated || !strcmp(command, "repeat") || !strcmp(command, "share"))
 			read_together();
 		else
-			reply_error(EINVAL, "the commands are `read` and `share`");
+			reply_error(EINVAL, "the commands are `read`, `repeat` and `share`");
 		if (shared >= 0)
 			close(shared);
 	}

@@ -66,6 +66,7 @@ class ContentionObserver:
     _stacks: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)  # by (id, caller)
     _other_stacks: set[tuple[int, int]] = field(default_factory=set)  # seen while learning, of other mutexes
     _lost: int = 0
+    _provoked: bool = False
 
     def __post_init__(self) -> None:
         """Look up what is known without a wait."""
@@ -157,10 +158,12 @@ class ContentionObserver:
     async def provoke(self, proc: Path) -> int:
         """Make two tasks read /proc/slabinfo together, for at most 100 ms, and learn from their wait.
 
-        If that does not show a mutex's owner they read it through one descriptor for as long again.
+        They read it once; when called again, since they missed each other, again and again in that time. If that does
+        not show a mutex's owner they read it through one descriptor for as long again.
         """
         if not self.slab_mutex or self.owner_offset is None:
-            await _meet(proc, "read")
+            await _meet(proc, "repeat" if self._provoked else "read")
+            self._provoked = True
         mutex = await run_shielded(to_thread(self.learn))  # its thread uses what `close` frees
         if self.owner_offset is None:
             await _meet(proc, "share")
