@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import docker.errors
@@ -46,12 +45,12 @@ def read_info(api: docker.APIClient, components: Mapping[str, str], wanted: str 
     """
     answer = api.info()
     podman = _PODMAN in components
-    runtimes = {} if podman else {str(name): how or {} for name, how in (answer.get("Runtimes") or {}).items()}
+    runtimes = () if podman else tuple(sorted(map(str, answer.get("Runtimes") or {})))
     info = EngineInfo(
         name="podman" if podman else "docker",
         version=str(answer.get("ServerVersion") or "unknown"),
-        runtime=_podman_runtime(components) if podman else _docker_runtime(answer, runtimes, wanted),
-        runtimes=tuple(sorted(runtimes)),
+        runtime=_podman_runtime(components) if podman else _docker_runtime(answer, wanted),
+        runtimes=runtimes,
         cgroup_driver=str(answer.get("CgroupDriver", "cgroupfs")),
         root=str(answer.get("DockerRootDir", "/var/lib/docker")),
     )
@@ -65,13 +64,12 @@ def read_info(api: docker.APIClient, components: Mapping[str, str], wanted: str 
     return info
 
 
-def _docker_runtime(answer: Mapping[str, Any], runtimes: Mapping[str, Mapping[str, Any]], wanted: str) -> str:
-    """`runc 1.1.5`. Docker tells the version of its runc alone; another one than the default has a name only."""
+def _docker_runtime(answer: Mapping[str, Any], wanted: str) -> str:
+    """`runc 1.1.5`. Docker tells the version of its default runtime alone; another one has a name only."""
     default = answer.get("DefaultRuntime") or "unknown"
-    version = (answer.get("RuncCommit") or {}).get("ID") or "unknown"
-    if wanted in {"", default} or PurePath(str(runtimes.get(wanted, {}).get("path"))).name == "runc":
-        return f"{wanted or default} {version}"
-    return wanted
+    if wanted not in {"", default}:
+        return wanted
+    return f"{default} {(answer.get('RuncCommit') or {}).get('ID') or 'unknown'}"
 
 
 def _podman_runtime(components: Mapping[str, str]) -> str:

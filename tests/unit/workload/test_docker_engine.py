@@ -384,7 +384,7 @@ RUNTIMES = {"runc": {"path": "runc"}, "io.containerd.runc.v2": {"path": "runc"},
     [
         ("", "runc 1.1.5"),
         ("runc", "runc 1.1.5"),
-        ("io.containerd.runc.v2", "io.containerd.runc.v2 1.1.5"),
+        ("io.containerd.runc.v2", "io.containerd.runc.v2"),
         ("crun", "crun"),
         ("io.containerd.kata.v2", "io.containerd.kata.v2"),  # a shim, of which Docker lists none since 23
     ],
