@@ -14,7 +14,7 @@ from kickwatch.model import Cell, Origin, Path, Trial, Verdict
 from kickwatch.outlets.elsewhere import elsewhere_fields, other_broadcasts
 from watching import PACE, changes, serial, watched
 
-PER_POD = 12  # two freezes, each switches the key on and off: three broadcasts each way
+PER_POD = 18  # three freezes, each switches the key on and off: three broadcasts each way
 
 
 def freezes(broadcasts: int, patches: int | None = None, func: str = "do_sync_core") -> Cell:
