@@ -1,72 +1,68 @@
 """The fault module convicts through a CRI: containerd of the guest's suite, and each container in a pod."""
 
-import gzip
-import importlib.metadata
-import io
-import tarfile
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fault_module
 import old_engines
 import pytest
-from archive import Suite
+from archive import Architecture
 from bench import KICK, Bench
+from guest import booted
 from shell import cache, locked
+from userland import SUITE, bare_of, build_wheel, disk_of, install
 
 import private_containerd
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 QUIET, BROADCASTING = 0, 3
-HOME = Path("/run/cri")  # programs, images and pods are in memory: the disk is a snapshot on the host's
-SOCKET = HOME / "containerd.sock"
+HOME = Path("/opt/cri")
+SOCKET = Path("/run/cri.sock")
 CRI = ("--set", "engine.kind=cri", "--set", f"engine.socket={SOCKET}", "--set", "engine.runtime=")
 _PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr")
-# The extra `cri` with what it needs: the laboratory installs kickwatch without extras.
-_PYTHON = ("grpclib", "h2", "hpack", "hyperframe", "multidict", "protobuf")
-_SITE = "/opt/kickwatch/lib/python3.11/site-packages"
 
 
 @pytest.fixture(scope="module")
-def containerd(bench: Bench) -> Iterator[Bench]:
-    """The bench with a containerd that runs, and the fault module with all faults off."""
+def containerd(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A second guest with the kernel of `bench`, a containerd that runs, and the fault module with all faults off."""
+    machine = bench.guest.machine
     bench.once("a CRI makes the same calls with more CPUs")
-    if bench.arm64:
-        pytest.skip("feature: the programs are amd64's")
+    if bench.arm64 or bench.wanted != "v2" or bench.ipi_rung != "csd":
+        pytest.skip("feature: needs another disk and boot, tested only on the amd64 machines of newer kernels")
     with locked(cache() / "lock"):
-        root = old_engines.tree(Suite.BOOKWORM, cache())
-    guest = bench.guest
-    for name in _PROGRAMS:
-        guest.write(f"{HOME}/{name}.gz", gzip.compress((root / "usr/bin" / name).read_bytes(), 6))
-    guest.write(f"{HOME}/python.tar.gz", _packages())
-    settings = private_containerd.settings(socket=SOCKET, root=HOME / "root", state=HOME / "state")
-    guest.write(f"{HOME}/config.toml", settings.encode())
-    guest.shell(
-        f"""set -e
-        mount -o remount,exec /run
-        cd {HOME} && gunzip -f *.gz && tar -C {_SITE} -xf python.tar && chmod 755 {" ".join(_PROGRAMS)}
-        systemd-run --quiet --unit=cri --setenv=PATH={HOME}:/usr/sbin:/usr/bin {HOME}/containerd --config config.toml
-        for second in $(seq 120); do ./ctr --address {SOCKET} version >/dev/null 2>&1 && exit; sleep 1; done
-        journalctl --unit cri >&2; exit 1"""
-    )
-    if guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
+        disk = _disk(build_wheel(tmp_path_factory.mktemp("wheel")))
+    with booted(replace(machine, boot=replace(machine.boot, disk=disk))) as guest:
+        guest.shell(
+            f"""set -e
+            export PATH={HOME}:$PATH
+            systemd-run --quiet --unit=cri --setenv=PATH=$PATH $(command -v containerd) --config {HOME}/config.toml
+            for second in $(seq 120); do {HOME}/ctr --address {SOCKET} version >/dev/null 2>&1 && exit; sleep 1; done
+            journalctl --unit cri >&2; exit 1"""
+        )
         fault_module.load(guest, bench.module)
-    fault_module.switch(guest)
-    yield bench
-    fault_module.switch(guest)
-    guest.shell("systemctl stop cri")
+        fault_module.switch(guest)
+        yield Bench(guest, bench.wanted, bench.module)
 
 
-def _packages() -> bytes:
-    """The packages of this interpreter, which is of the guest's version, as a compressed archive."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        for name in _PYTHON:
-            for file in importlib.metadata.files(name) or []:
-                if ".." not in file.parts and "__pycache__" not in file.parts:
-                    tar.add(str(file.locate()), arcname=str(file))
-    return archive.getvalue()
+def _disk(wheel: Path) -> Path:
+    """The laboratory's Debian with kickwatch and its extra `cri`, and the containerd of the same suite."""
+    bare = bare_of(Architecture.AMD64, cache())
+    programs = old_engines.tree(SUITE, cache()) / "usr/bin"
+    settings = private_containerd.settings(socket=SOCKET, root=Path("/var/lib/cri"), state=Path("/run/cri"))
+
+    def fill(tree: Path) -> None:
+        install(tree, wheel, Architecture.AMD64, extra="cri")
+        home = tree / HOME.relative_to("/")
+        home.mkdir(parents=True)
+        for name in _PROGRAMS:
+            shutil.copy(programs / name, home)
+        (home / "config.toml").write_text(settings, encoding="utf-8")
+
+    parts = [bare.name, wheel.read_bytes().hex(), settings, *_PROGRAMS]
+    return disk_of("cri-guest", bare, parts, fill, free_mb=1024)
 
 
 def test_healthy_pods_are_quiet(containerd: Bench) -> None:
