@@ -136,8 +136,8 @@ _X86 = frozenset({"x86_64", "i686", "i386"})
 SPARE = 0.5  # a new pack of programs now and then
 TOLERANCE = 1.25
 # A runtime freezes a container to kill all its processes, its pod's pause container as well, and with the systemd
-# driver one of them once more, to set its properties. Measured through containerd 1.6 on 6.18: exactly twelve broadcasts for
-# each container with its pod, and eighteen with that driver.
+# driver one of them once more, to set its properties. Measured through containerd 1.6 on 6.18: exactly twelve
+# broadcasts for each container with its pod, and eighteen with that driver.
 FREEZES = 3
 LEARNING_CONTAINERS = 10
 
