@@ -37,7 +37,7 @@ def containerd(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with booted(replace(machine, boot=replace(machine.boot, disk=disk))) as guest:
         guest.shell(
             f"""set -e
-            for file in hosts resolv.conf; do [ -e /etc/$file ] || : >/etc/$file; done # each pod gets a copy
+            for file in hosts resolv.conf; do test -e /etc/$file || : >/etc/$file; done # each pod gets a copy
             export PATH={HOME}:$PATH
             systemd-run --quiet --unit=cri --setenv=PATH=$PATH $(command -v containerd) --config {HOME}/config.toml
             for second in $(seq 120); do {HOME}/ctr --address {SOCKET} version >/dev/null 2>&1 && exit; sleep 1; done
@@ -45,7 +45,7 @@ def containerd(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         )
         fault_module.load(guest, bench.module)
         fault_module.switch(guest)
-        yield Bench(guest, bench.wanted, bench.module)
+        yield Bench(guest, bench.wanted, bench.module, bench.results)  # of a machine with the same name
 
 
 def _disk(wheel: Path) -> Path:
