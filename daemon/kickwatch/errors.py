@@ -41,6 +41,10 @@ class EngineAbsentError(EngineError):
     """No engine answers on the configured socket."""
 
 
+class NoHostProcessError(EngineAbsentError):
+    """The engine's runtime runs our program in a sandbox or a virtual machine: no container of it can be measured."""
+
+
 class ObserveError(KickwatchError):
     """The kernel refused an observation, or returned something that cannot be parsed."""
 

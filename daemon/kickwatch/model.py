@@ -18,6 +18,7 @@ class Origin(StrEnum):
     CGROUP = "cgroup"
     NAMESPACE = "namespace"
     PERCPU = "percpu"
+    FREEZER = "freezer"
     BPF = "bpf"
     MODULE = "module"
     VMALLOC = "vmalloc"

@@ -36,7 +36,12 @@ umount -l /run/node
 shift
 exec "$@"
 """
-_DOCKERD = ("dockerd", "--host", f"unix://{SOCKET}", "--pidfile", f"{RUN}/pid", "--exec-root", f"{RUN}/exec")
+_DOCKERD = (
+    "dockerd", "--host", f"unix://{SOCKET}", "--pidfile", f"{RUN}/pid", "--exec-root", f"{RUN}/exec",
+    "--config-file", f"{RUN}/config.toml",
+)  # fmt: skip
+# Its images in containerd's store, which Docker offers since 24 and uses for new installations since 29.
+IMAGE_STORE = '{"features": {"containerd-snapshotter": true}}'
 _NO_NETWORK = ("--bridge", "none", "--iptables=false", "--ip-masq=false")
 _CONTAINERD = ("containerd", "--config", f"{RUN}/config.toml")
 
@@ -55,11 +60,20 @@ def tree(suite: Suite, cache: Path) -> Path:
 
 
 @contextmanager
-def running(root: Path) -> Iterator[str]:
-    """Start its dockerd and yield its version; it is removed completely at the end. Raises LabError."""
+def running(root: Path, settings: str = "{}") -> Iterator[str]:
+    """Start its dockerd and yield its version; it is removed completely at the end. Raises LabError.
+
+    `settings`: its daemon.json.
+    """
     query = ["docker", "--host", f"unix://{SOCKET}", "version", "--format", "{{.Server.Version}}"]
-    with _started(root, *_DOCKERD, *_NO_NETWORK) as (process, log):
+    with _started(root, *_DOCKERD, *_NO_NETWORK, settings=settings) as (process, log):
         yield _answer(query, process, log)
+
+
+def image_store() -> str:
+    """How the running engine stores images, in its own words."""
+    query = ["docker", "--host", f"unix://{SOCKET}", "info", "--format", "{{.Driver}} {{.DriverStatus}}"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager

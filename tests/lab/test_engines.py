@@ -17,12 +17,23 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 CONTAINERD = (f"engine.socket={old_engines.CRI_SOCKET}", "engine.kind=cri")
 
 
-@pytest.fixture(scope="module", params=[Suite.BULLSEYE, Suite.TRIXIE, Suite.SID])
+ENGINES = [
+    *((suite, "{}") for suite in (Suite.BULLSEYE, Suite.TRIXIE, Suite.SID)),
+    *((suite, old_engines.IMAGE_STORE) for suite in (Suite.TRIXIE, Suite.SID)),
+]
+
+
+@pytest.fixture(
+    scope="module", params=ENGINES, ids=[suite if settings == "{}" else f"{suite}-store" for suite, settings in ENGINES]
+)
 def version(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A running engine: 20.10.5 of bullseye, 26 of trixie, 28 or newer of sid."""
+    """A running engine: 20.10.5 of bullseye, 26 of trixie, 28 or newer of sid; these two with both stores of images."""
+    suite, settings = request.param
     with locked(cache() / "lock"):
-        root = old_engines.tree(request.param, cache())
-    with old_engines.running(root) as version:
+        root = old_engines.tree(suite, cache())
+    with old_engines.running(root, settings) as version:
+        stores = settings == old_engines.IMAGE_STORE
+        assert ("io.containerd.snapshotter" in old_engines.image_store()) is stores
         yield version
 
 

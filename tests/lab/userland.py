@@ -131,7 +131,7 @@ def installed(wheel: Path, cache: Path, architecture: Architecture = Architectur
     parts = [bare.name, wheel.read_bytes().hex(), (ROOT / "deploy/install").read_text("utf-8")]
 
     def fill(tree: Path) -> None:
-        _install(tree, wheel, architecture)
+        install(tree, wheel, architecture)
         if architecture is Architecture.ARM64:
             _mask(tree, _MASKED_ON_ARM64)
 
@@ -174,16 +174,22 @@ def build_wheel(into: Path, architecture: Architecture = Architecture.AMD64) -> 
     return wheel
 
 
-def _install(tree: Path, wheel: Path, architecture: Architecture) -> None:
-    """Run the installer of a release without a network; the dependencies are in a directory of wheels."""
+def install(tree: Path, wheel: Path, architecture: Architecture, extra: str = "") -> None:
+    """Run the installer of a release without a network; the dependencies are in a directory of wheels.
+
+    `extra`: one of pyproject.toml, whose packages pip adds to the installation.
+    """
     source = tree / "opt/source"
     links = source / "links"
     links.mkdir(parents=True)
-    fetch_wheels(links, str(wheel), platforms=_WHEELS_OF[architecture])
+    fetch_wheels(links, f"{wheel}[{extra}]" if extra else str(wheel), platforms=_WHEELS_OF[architecture])
     shutil.copytree(ROOT / "deploy", source / "deploy")
     (source / "dist").mkdir()
     shutil.copy(wheel, source / "dist")
     inside(tree, "/opt/source/deploy/install", "--find-links", "/opt/source/links")
+    if extra:
+        pip = ("/opt/kickwatch/bin/pip", "--quiet", "install", "--no-index", "--find-links", "/opt/source/links")
+        inside(tree, *pip, f"kickwatch[{extra}]")
     shutil.rmtree(source)
 
 

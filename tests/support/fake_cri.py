@@ -31,6 +31,8 @@ class FakeCri:
         self.images: dict[str, dict[str, str]] = {}  # labels by name
         self.blobs: dict[str, bytes] = {}
         self.leases: set[str] = set()
+        self.handlers: list[str] = []  # that pods were asked for with
+        self.listed_handlers: list[str] = []
         self.calls: list[str] = []
         self.before: dict[str, Act] = {}
         self.after: dict[str, Act] = {}
@@ -104,11 +106,13 @@ class FakeCri:
             cri.RuntimeCondition(type="NetworkReady", status=False, message="no CNI"),
         ]
         status = cri.RuntimeStatus(conditions=conditions)
-        return cri.StatusResponse(status=status, info={"config": json.dumps(self.config)})
+        handlers = [cri.RuntimeHandler(name=name) for name in self.listed_handlers]
+        return cri.StatusResponse(status=status, info={"config": json.dumps(self.config)}, runtime_handlers=handlers)
 
     def on_RunPodSandbox(self, request: Any) -> Message:  # noqa: N802
         pod = f"pod-{request.config.metadata.uid}"
         self.pods[pod] = request.config
+        self.handlers.append(request.runtime_handler)
         return cri.RunPodSandboxResponse(pod_sandbox_id=pod)
 
     def on_StopPodSandbox(self, request: Any) -> None:  # noqa: N802

@@ -34,6 +34,10 @@ state = "{state}"
 [plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = true
   sandbox_image = "registry.invalid/pause:test"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
+  runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "/usr/lib/cni"
   conf_dir = "{state}/cni"
@@ -170,9 +174,10 @@ class PrivateContainerd:
             client.close()
 
 
-def settings(*, socket: Path, root: Path, state: Path) -> str:
-    """A configuration of containerd."""
-    return _SETTINGS.format(socket=socket, root=root, state=state)
+def settings(*, socket: Path, root: Path, state: Path, systemd: bool = False) -> str:
+    """A configuration of containerd. `systemd`: it asks systemd for cgroups."""
+    options = '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]\n  SystemdCgroup = true\n'
+    return _SETTINGS.format(socket=socket, root=root, state=state) + (options if systemd else "")
 
 
 @contextmanager

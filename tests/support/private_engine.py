@@ -28,6 +28,7 @@ class PrivateEngine:
 
     root: Path
     process: "subprocess.Popen[bytes]"
+    options: tuple[str, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -61,7 +62,7 @@ class PrivateEngine:
 
     def start(self) -> None:
         """Start it again with the same directories."""
-        self.process = launch(self.root).process
+        self.process = launch(self.root, self.options).process
 
     def revive(self) -> None:
         """Restart it if it does not answer, for example after a failed test."""
@@ -107,19 +108,19 @@ def answers(socket: Path) -> bool:
     return asked.returncode == 0
 
 
-def launch(root: Path) -> PrivateEngine:
-    """Start a dockerd and wait until it answers."""
+def launch(root: Path, options: tuple[str, ...] = ()) -> PrivateEngine:
+    """Start a dockerd with these options and wait until it answers."""
     log = (root / "dockerd.log").open("ab")
     process = subprocess.Popen(
         [
             "unshare", "--net", "dockerd", "--host", f"unix://{root}/docker.sock", "--data-root", str(root / "data"),
             "--exec-root", str(root / "exec"), "--pidfile", str(root / "dockerd.pid"),
-            "--bridge", "none", "--iptables=false", "--ip-masq=false",
+            "--bridge", "none", "--iptables=false", "--ip-masq=false", *options,
         ],
         stdout=log, stderr=log,
     )  # fmt: skip
     log.close()
-    engine = PrivateEngine(root, process)
+    engine = PrivateEngine(root, process, options)
     for _ in range(150):
         if answers(engine.socket):
             return engine
@@ -129,17 +130,17 @@ def launch(root: Path) -> PrivateEngine:
 
 
 @contextmanager
-def private_engine(root: Path = ROOT) -> Iterator[PrivateEngine]:
-    """A dockerd with an empty root of 64 MB; removed completely at the end, whatever a test did to it.
+def private_engine(root: Path = ROOT, options: tuple[str, ...] = ()) -> Iterator[PrivateEngine]:
+    """A dockerd with these options and an empty root of 64 MB.
 
-    First removes what a killed test session left.
+    It is removed completely at the end, whatever a test did to it. First removes what a killed test session left.
     """
     clear(root)
     (root / "data").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root / "data")], check=True)
     engine = None
     try:
-        engine = launch(root)
+        engine = launch(root, options)
         yield engine
     finally:
         if engine is not None and engine.process.poll() is None:

@@ -150,8 +150,9 @@ RULES: tuple[OriginRule, ...] = (
         "perf_* _perf_ioctl __perf_event_* event_function_call *_sys_perf_event_open account_event unaccount_event",
     ),
     _rule(_ASKER, Origin.MEMBARRIER, _OTHER, "membarrier_* *_sys_membarrier sync_runqueues_membarrier_state"),
-    # Pausing and resuming flips a key of the freezer; no container begins or ends.
-    _rule(_ASKER, Origin.CGROUP, _OTHER, "freezer_write freezer_change_state freezer_apply_state cgroup_freeze_write"),
+    # Pausing and resuming: no container begins or ends. On cgroup v1 the first frozen cgroup switches freezer_active on
+    # and the last one off: "freezer,sched: Rewrite core freezer logic" (6.1).
+    _rule(_ASKER, Origin.FREEZER, _OTHER, "freezer_write freezer_change_state freezer_apply_state cgroup_freeze_write"),
     # Other cgroup controllers, and cgroups themselves. Limits are written when a container starts.
     _rule(
         _ASKER,

@@ -89,8 +89,9 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
-    """The container engine, its socket, and the time limit of one call. `runtime` is for `oci` only.
+    """The container engine, its socket, and the time limit of one call.
 
+    `runtime`: the program that `oci` drives, also where `auto` does; for `docker` and `cri` the name of one of theirs.
     The default socket is Docker's; `cri` then looks where containerd and CRI-O usually listen.
     """
 

@@ -9,9 +9,10 @@ from kickwatch.detect.classes import (
     BpfCost,
     Broadcasts,
     bpf_cost,
-    broadcasts_of,
     elsewhere_above_quiet,
-    is_elsewhere,
+    elsewhere_by,
+    flips_allowed,
+    windows_of,
 )
 from kickwatch.detect.figures import churn_by_quiet
 from kickwatch.detect.lives import Churned, churned_of, lives_of
@@ -79,7 +80,7 @@ def observations_of(trial: Trial) -> TrialObservations:
 
 def figures_of(trial: Trial) -> TrialFigures:
     """A trial's broadcasts by class."""
-    churn = broadcasts_of(trial.churn.cells)
+    churn, quiet = windows_of(trial)
     lives = lives_of(trial, churn.created)
     probed = trial.observers.ipis is not IpiRung.COUNTERS and lives.count > 0
     all_count = probed and lives.count == len(trial.containers)
@@ -87,15 +88,15 @@ def figures_of(trial: Trial) -> TrialFigures:
         trial=trial,
         lives=lives,
         churn=churn,
-        quiet=broadcasts_of(trial.quiet.cells) if probed else Broadcasts(),
+        quiet=quiet if probed else Broadcasts(),
         probed=probed,
         bpf=bpf_cost(trial.node, lives.count, churn) if all_count else None,
     )
 
 
-_EXCESS: dict[StreamName, Callable[[Cell], int]] = {
-    StreamName.ELSEWHERE_PAIRS: lambda cell: cell.broadcasts if is_elsewhere(cell) else 0,
-    StreamName.ISOLATION: lambda cell: cell.isolated or 0,
+_EXCESS: dict[StreamName, Callable[[Cell, int], int]] = {  # from a cell and the allowed flips of the freezer's key
+    StreamName.ELSEWHERE_PAIRS: elsewhere_by,
+    StreamName.ISOLATION: lambda cell, _: cell.isolated or 0,
 }
 
 
@@ -105,9 +106,10 @@ def _largest_excess(trial: Trial, name: StreamName) -> str:
     if figure is None:
         return ""
     excess: dict[str, int] = {}
-    for cells, sign in ((trial.churn.cells, 1), (trial.quiet.cells, -1)):
+    allowed = flips_allowed(trial.node, len(trial.containers))
+    for cells, sign, flips in ((trial.churn.cells, 1, allowed), (trial.quiet.cells, -1, 0)):
         for cell in cells:
-            excess[cell.func] = excess.get(cell.func, 0) + sign * figure(cell)
+            excess[cell.func] = excess.get(cell.func, 0) + sign * figure(cell, flips)
     func = max(excess, key=lambda func: excess[func], default="")
     return func if excess.get(func, 0) > 0 else ""
 

@@ -132,7 +132,9 @@ async def _engine(config: Config) -> Capability:
     await chosen.engine.close()
     info = chosen.info
     endpoint = info.endpoint or config.engine.socket
-    detail = f"{info}, runtime {info.runtime}, cgroup driver {info.cgroup_driver}, at {endpoint}, because {chosen.why}"
+    others = f" (of {', '.join(info.runtimes)})" if len(info.runtimes) > 1 else ""
+    runtime = f"runtime {info.runtime}{others}, cgroup driver {info.cgroup_driver}"
+    detail = f"{info}, {runtime}, at {endpoint}, because {chosen.why}"
     return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
 
 

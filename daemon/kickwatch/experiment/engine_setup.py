@@ -88,7 +88,13 @@ class EngineSetup:
 
     def churn(self, plan: ChurnPlan, knobs: Knobs, after: BroadcastCounter) -> Churn:
         """A churn of that plan. `after`: see Churn."""
-        barrier = Barrier(self.cgroups, self.parent_memcg, own_program=self.own_image)
+        barrier = Barrier(
+            self.cgroups,
+            self.parent_memcg,
+            own_program=self.own_image,
+            runtime=f"{self.info} with the runtime {self.info.runtime}",
+            runtimes=self.info.runtimes,
+        )
         return Churn(self.engine, plan, barrier, knobs, after)
 
     async def restore_image(self) -> str:

@@ -2,19 +2,22 @@
 
 from msgspec.structs import replace
 
-from kickwatch.detect.classes import broadcasts_of
+from kickwatch.detect.classes import beyond_flips, broadcasts_of
 from kickwatch.detect.figures import merge_cells, merge_waits
 from kickwatch.experiment.ports import TrialObservers
 from kickwatch.model import ContentionRung, HalfFigures, IpiRung, Path, Window
 
 
-def half_figures(window: Window, observers: TrialObservers) -> HalfFigures:
-    """The figures of one half. None for what the observers do not show."""
+def half_figures(window: Window, observers: TrialObservers, flips_allowed: int = 0) -> HalfFigures:
+    """The figures of one half. None for what the observers do not show.
+
+    `flips_allowed`: broadcasts for the freezer of the half's containers (`classes.flips_allowed`).
+    """
     probed = observers.rungs.ipis is not IpiRung.COUNTERS and observers.control.passed
     waits_known = observers.rungs.contention is not ContentionRung.NONE and observers.slab_mutex_known
     isolated = probed and bool(observers.isolated_cpus) and window.per_cpu is not None
     return HalfFigures(
-        elsewhere=broadcasts_of(window.cells).elsewhere if probed else None,
+        elsewhere=beyond_flips(broadcasts_of(window.cells), flips_allowed).elsewhere if probed else None,
         other_waits=sum(wait.waits for wait in window.waits if wait.path is not Path.CREATE) if waits_known else None,
         isolated=sum(cell.isolated or 0 for cell in window.cells) if isolated else None,
     )

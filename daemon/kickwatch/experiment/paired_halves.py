@@ -15,12 +15,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from kickwatch.detect.classes import flips_allowed
 from kickwatch.detect.figures import merge_windows
 from kickwatch.experiment.half_figures import half_figures, with_attributed
 from kickwatch.experiment.half_length import HalfLength
 from kickwatch.experiment.steps import RunPhase
 from kickwatch.experiment.trial_context import STILL_S, Compared, TrialContext
-from kickwatch.model import Container, Pair, Window, WindowKind
+from kickwatch.model import Container, Node, Pair, Window, WindowKind
 from kickwatch.observe.observatory import Sample
 from kickwatch.process.cancellation import run_shielded
 
@@ -45,7 +46,7 @@ async def paired_halves(context: TrialContext) -> Compared:
     bursts = bursts_of(settings.containers, settings.concurrency)
     # With the settling at the end, the trial takes at least as long as one with two windows of `window_s`.
     least_s = max(0.0, settings.window_s - STILL_S / 2) / len(bursts)
-    halves = _Halves(context, HalfLength(settings.life_s, least_s))
+    halves = _Halves(context, HalfLength(settings.life_s, least_s), await context.workload.node())
     return await halves.run(bursts, coins_of(settings.seed, len(bursts)))
 
 
@@ -109,6 +110,7 @@ class _Halves:
 
     context: TrialContext
     length: HalfLength
+    node: Node
     churn: list[Window] = field(default_factory=list)
     quiet: list[Window] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
@@ -164,7 +166,7 @@ class _Halves:
             Pair(
                 churn_first=churn_first,
                 half_ns=round(half_s * 1e9),
-                churn=half_figures(halves[WindowKind.CHURN], context.observers),
+                churn=half_figures(halves[WindowKind.CHURN], context.observers, flips_allowed(self.node, containers)),
                 quiet=half_figures(halves[WindowKind.QUIET], context.observers),
                 containers=sum(not container.failure for container in lived),
                 outlasted=outlasted or running,

@@ -11,6 +11,7 @@ MAX_MEASURED = 42.0  # for BPF programs, on arm64 7.2 with the systemd cgroup dr
 _WHY_ALLOWED = {
     BroadcastClass.DESTROY: "while containers are removed",
     BroadcastClass.PERCPU_BALANCE: "by the percpu allocator's worker",
+    BroadcastClass.FREEZER: "from the cgroup freezer's static key: its runtime freezes a container to kill it",
     BroadcastClass.ELSEWHERE: "from elsewhere, below the 0.5 per container that would leave the verdict open",
     BroadcastClass.TRACING: "by a tracer that was switched on or off",
 }

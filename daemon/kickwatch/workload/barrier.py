@@ -19,13 +19,18 @@ from errno import ENOSYS
 from functools import cached_property
 from pathlib import Path
 
-from kickwatch.errors import CgroupError, EngineError
+from kickwatch.errors import CgroupError, EngineError, NoHostProcessError
 from kickwatch.node.causes import hidden_processes
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, read_text
 from kickwatch.node.proc_mount import ProcMount, hidden, read_proc_mount
 
 BARRIER_COMM = "kw-barrier"
+PROGRAM_COMM = "workload"  # before the barrier
 _POLL_S = 0.002
+_ASK_AGAIN_S = 0.1
+_ELSEWHERE_TIMEOUT_S = 5.0  # as long as only other programs run in its place
+# The first process of a container is the runtime's until it executes the program: runc, youki, crun.
+_RUNTIMES_OWN = (":[1:CHILD]", ":[2:INIT]", "crun")
 _HIDDEN_TIMEOUT_S = 3.0  # as long as no process of the container is visible; our program takes some milliseconds
 # How engines name a container's cgroup: Docker and containerd with the systemd driver; CRI-O with it and without.
 _ENGINES_NAMES = ("docker-{}.scope", "cri-containerd-{}.scope", "crio-{}.scope", "crio-{}")
@@ -37,6 +42,7 @@ class _NotThere(Enum):
     NO_CGROUP = auto()
     NOT_YET = auto()
     HIDDEN = auto()  # perhaps: /proc does not show its processes
+    ELSEWHERE = auto()  # other programs run in its place: a sandbox's, or a virtual machine's
     EXITED = auto()
 
 
@@ -105,6 +111,8 @@ class Barrier:
     parent: Path
     own_program: bool = True
     timeout_s: float = 20.0
+    runtime: str = "the runtime"  # in error messages
+    runtimes: tuple[str, ...] = ()
 
     async def wait_for(
         self, container_id: str, inspect_pid: Callable[[str], Awaitable[int]], name: str = ""
@@ -112,7 +120,7 @@ class Barrier:
         """Wait until the container's program is at its barrier; None if it exited before.
 
         `name` is the container's name in error messages. Raises EngineError after `timeout_s`, CgroupError if the
-        container's processes or its memcg are not visible.
+        container's processes or its memcg are not visible, NoHostProcessError if only other programs run in its place.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -123,20 +131,29 @@ class Barrier:
             if isinstance(found, ContainerProcess):
                 return found
             if found is _NotThere.EXITED:
-                return None
-            if found is _NotThere.NO_CGROUP:  # the engine names its cgroups differently: ask it, once
+                if not self.own_program or not await inspect_pid(container_id):
+                    return None
+                found = _NotThere.ELSEWHERE  # it runs, and not in its memory cgroup, unless it exits just now
+                await asyncio.sleep(_ASK_AGAIN_S)
+            elif found is _NotThere.NO_CGROUP:  # the engine names its cgroups differently: ask it, once
                 inspected_pid = await inspect_pid(container_id)
             else:
                 await asyncio.sleep(_POLL_S)
         raise self._not_reached(name or container_id[:12], found)
 
     def _timeout_s(self, found: "ContainerProcess | _NotThere") -> float:
-        return min(self.timeout_s, _HIDDEN_TIMEOUT_S) if found is _NotThere.HIDDEN else self.timeout_s
+        limits = {_NotThere.HIDDEN: _HIDDEN_TIMEOUT_S, _NotThere.ELSEWHERE: _ELSEWHERE_TIMEOUT_S}
+        return min(self.timeout_s, limits.get(found, self.timeout_s)) if isinstance(found, _NotThere) else 0.0
 
     def _not_reached(self, name: str, found: "ContainerProcess | _NotThere") -> EngineError:
         if found is _NotThere.HIDDEN:
             cause = hidden_processes(self._mount)
             return EngineError(f"the processes of container {name} are hidden: {cause.what}", cause.remedy)
+        if found is _NotThere.ELSEWHERE:
+            what = f"{self.runtime} runs the program of container {name} in a sandbox or a virtual machine: it is no"
+            has = f" ({', '.join(self.runtimes)})" if self.runtimes else ""
+            remedy = f"set engine.runtime to one whose containers are the node's processes, such as runc{has}"
+            return NoHostProcessError(f"{what} process of this node, and its kernel is not the node's", remedy)
         what = f"container {name} did not reach its barrier within {self.timeout_s:.0f} s"
         return EngineError(what, "is the node short of CPU or memory?")
 
@@ -151,7 +168,14 @@ class Barrier:
                 return self._process(pid, container_id, directory)
         if pids and all(map(self._hidden, pids)):
             return _NotThere.HIDDEN
+        if pids and self._others(pids):
+            return _NotThere.ELSEWHERE
         return _NotThere.NOT_YET if pids else _NotThere.EXITED
+
+    def _others(self, pids: list[int]) -> bool:
+        """True if each process has a name, which is not our program's and not that of a runtime that starts it."""
+        names = [read_comm(self.cgroups, pid) for pid in pids]
+        return all(name and name != PROGRAM_COMM and not name.endswith(_RUNTIMES_OWN) for name in names)
 
     def _runs(self, pid: int) -> bool:
         return bool(read_comm(self.cgroups, pid)) or self._hidden(pid)

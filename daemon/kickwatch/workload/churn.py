@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from kickwatch.errors import EngineAnswerLostError, KickwatchError
+from kickwatch.errors import EngineAnswerLostError, KickwatchError, NoHostProcessError
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Container
 from kickwatch.process.cancellation import detached_group, run_shielded
@@ -171,6 +171,8 @@ class Churn:
         failure = ""
         try:
             failure = await self._live(life)
+        except NoHostProcessError:
+            raise  # it is so with every container
         except EngineAnswerLostError as error:
             await self._engine.info()  # raises EngineAbsentError, which ends the trial, if the engine is gone
             failure = life.failure(error)

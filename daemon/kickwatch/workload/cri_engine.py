@@ -36,14 +36,17 @@ class CriEngine:
         socket: str,
         *,
         timeout_s: float,
+        runtime: str = "",
         lost_create_search_s: float = _LOST_CREATE_SEARCH_S,
         on_call_end: Callable[[], None] = lambda: None,
     ) -> None:
         """`socket` is a path. `lost_create_search_s`: how long to look for a pod whose creation got no answer.
 
+        `runtime`: the name of a runtime handler; empty for the default one.
         `on_call_end` is called in the event loop after every call, whether it got an answer or reached its deadline.
         """
         self._calls = CriCalls(socket, timeout_s=timeout_s, on_call_end=on_call_end)
+        self._runtime_handler = runtime
         self._lost_create_search_s = lost_create_search_s
         self._images = CriImages(self._calls)
         self._description: CriDescription | None = None
@@ -54,7 +57,7 @@ class CriEngine:
 
     async def info(self) -> EngineInfo:
         """Version, default runtime and cgroup driver. Raises EngineAbsentError if no CRI answers or it is not ready."""
-        self._description = await describe(self._calls)
+        self._description = await describe(self._calls, self._runtime_handler)
         cgroups = await asyncio.to_thread(Cgroups.read)
         self._unified = cgroups.version is CgroupVersion.V2
         self._images.engine = self._description.info.name
@@ -195,7 +198,7 @@ class CriEngine:
 
     async def _run_pod(self, spec: ContainerSpec) -> str:
         what = f"create the pod of the container {spec.name}"
-        request = cri.RunPodSandboxRequest(config=requests.pod(spec))
+        request = cri.RunPodSandboxRequest(config=requests.pod(spec), runtime_handler=self._runtime_handler)
         try:
             answer = await self._runtime(what, "RunPodSandbox", request, cri.RunPodSandboxResponse)
         except EngineAnswerLostError:

@@ -11,7 +11,7 @@ from grpclib.const import Status
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
 from kickwatch.workload import cri_pb2 as cri
 from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
-from kickwatch.workload.engine import EngineInfo
+from kickwatch.workload.engine import EngineInfo, runtime_absent
 
 RUNTIME = "/runtime.v1.RuntimeService/"
 _REMEDY = "start it (`systemctl start containerd`), or set engine.socket"
@@ -27,8 +27,11 @@ class CriDescription:
     no_networks: str
 
 
-async def describe(calls: CriCalls) -> CriDescription:
-    """Ask a CRI for its description. Raises EngineAbsentError if none answers, or it is not ready."""
+async def describe(calls: CriCalls, wanted: str = "") -> CriDescription:
+    """Ask a CRI for its description. `wanted`: the runtime handler to use; empty for the default one.
+
+    Raises EngineAbsentError if none answers, it is not ready, or it has no such handler.
+    """
     try:
         what = "ask the engine for its version"
         version = await calls.call(what, f"{RUNTIME}Version", cri.VersionRequest(), cri.VersionResponse)
@@ -43,15 +46,19 @@ async def describe(calls: CriCalls) -> CriDescription:
         what = f"{version.runtime_name} at {calls.socket} is not ready ({runtime.reason} {runtime.message})"
         raise EngineAbsentError(what, "journalctl -u containerd")
     config = _config(status.info)
-    name, systemd = _default_runtime(config)
+    name, systemd = _runtime(config, wanted)
+    handlers = _handlers(config, status)
     info = EngineInfo(
         name=version.runtime_name or "cri",
         version=version.runtime_version or "unknown",
         runtime=name,
+        runtimes=handlers,
         cgroup_driver=driver or ("systemd" if systemd else "cgroupfs"),
         root=str(config.get("containerdRootDir") or "unknown"),
         endpoint=calls.socket,
     )
+    if wanted and handlers and wanted not in handlers:
+        raise runtime_absent(str(info), wanted, handlers)
     ready = network is not None and network.status
     return CriDescription(info, _pod_image(config), ready, network.message if network is not None else "")
 
@@ -75,10 +82,16 @@ def _config(info: Mapping[str, str]) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _default_runtime(config: Mapping[str, Any]) -> tuple[str, bool]:
+def _handlers(config: Mapping[str, Any], status: cri.StatusResponse) -> tuple[str, ...]:
+    """The runtime handlers by name: as containerd's configuration has them, or as a CRI lists them since 1.30."""
+    configured = (config.get("containerd") or {}).get("runtimes") or {}
+    return tuple(sorted({*configured, *(handler.name for handler in status.runtime_handlers)} - {""}))
+
+
+def _runtime(config: Mapping[str, Any], wanted: str) -> tuple[str, bool]:
     """(`runc io.containerd.runc.v2`, whether its cgroups are systemd's). No CRI tells the runtime's version."""
     containerd = config.get("containerd") or {}
-    name = str(containerd.get("defaultRuntimeName") or "")
+    name = wanted or str(containerd.get("defaultRuntimeName") or "")
     runtime = (containerd.get("runtimes") or {}).get(name) or {}
     options = runtime.get("options") or {}
     program = PurePath(str(options.get("BinaryName") or name or "default")).name

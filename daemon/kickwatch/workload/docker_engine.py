@@ -11,7 +11,7 @@ import docker.errors
 from docker.types import LogConfig
 
 import docker
-from kickwatch.errors import EngineAnswerLostError, EngineError, ImageAbsentError
+from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload.docker_calls import DockerCalls
 from kickwatch.workload.docker_images import has_image, import_image, leftover_images, scratch_layer
@@ -33,15 +33,18 @@ class DockerEngine:
         *,
         timeout_s: float,
         workers: int,
+        runtime: str = "",
         lost_create_search_s: float = _LOST_CREATE_SEARCH_S,
         on_call_end: Callable[[], None] = lambda: None,
     ) -> None:
         """`socket` is a path; `workers` limits the concurrent calls (one thread and one client each).
 
+        `runtime`: the name of one that Docker is configured for; empty for its default.
         `lost_create_search_s`: how long to look for the container of a create call whose answer was lost. `on_call_end`
         is called in the event loop after every call, whether it got an answer or reached its deadline.
         """
         self._socket = socket
+        self._runtime = runtime
         self._lost_create_search_s = lost_create_search_s
         self._calls = DockerCalls(socket, timeout_s=timeout_s, workers=workers, on_call_end=on_call_end)
         self._names: dict[str, str] = {}  # of existing containers, by id: error messages give both
@@ -50,7 +53,9 @@ class DockerEngine:
         """Version and configuration of the engine. Negotiates the API version of all further calls."""
         versions = await self._call_or_absent("ask the engine for its version", read_versions)
         self._calls.api_version = require_common_api(versions, self._socket)
-        return await self._call_or_absent("ask the engine", lambda api: read_info(api, versions.components))
+        return await self._call_or_absent(
+            "ask the engine", lambda api: read_info(api, versions.components, self._runtime)
+        )
 
     async def prepare_image(self, own_program: bytes) -> str:
         """Import a scratch image tagged with the digest of its program, unless the engine has it already.
@@ -88,6 +93,7 @@ class DockerEngine:
                 cgroup_parent=spec.cgroup_parent,
                 log_config=LogConfig(type="none"),
                 pids_limit=spec.pids_limit or None,
+                runtime=self._runtime or None,
             )
             made = api.create_container(
                 spec.image, command=list(spec.command), name=spec.name, labels=spec.labels(), host_config=host
@@ -246,5 +252,7 @@ class DockerEngine:
         """Run a call; its failure means that no engine answers. Raises EngineAbsentError."""
         try:
             return await self._calls.call(what, function)
+        except EngineAbsentError:
+            raise
         except EngineError as error:
             raise absent(error, self._socket) from error

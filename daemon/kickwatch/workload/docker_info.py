@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import docker.errors
 
@@ -10,9 +11,10 @@ import docker
 from kickwatch.configuration.docker_socket import docker_host
 from kickwatch.errors import EngineAbsentError, EngineError
 from kickwatch.workload.docker_calls import OLDEST_API_VERSION, root_cause
-from kickwatch.workload.engine import EngineInfo
+from kickwatch.workload.engine import EngineInfo, runtime_absent
 
 _PODMAN = "Podman Engine"
+_SHIM = "io.containerd."
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,39 @@ def read_versions(api: docker.APIClient) -> EngineVersions:
     return EngineVersions(oldest, newest, common_api_version(oldest, newest), components)
 
 
-def read_info(api: docker.APIClient, components: Mapping[str, str]) -> EngineInfo:
-    """Name, version, runtime and cgroup driver of the engine."""
+def read_info(api: docker.APIClient, components: Mapping[str, str], wanted: str = "") -> EngineInfo:
+    """Name, version, runtime and cgroup driver of the engine.
+
+    `wanted`: the runtime to use; empty for the engine's default. Raises EngineAbsentError if the engine has none of
+    that name.
+    """
     answer = api.info()
     podman = _PODMAN in components
-    runc = f"{answer.get('DefaultRuntime') or 'unknown'} {(answer.get('RuncCommit') or {}).get('ID') or 'unknown'}"
-    return EngineInfo(
+    runtimes = () if podman else tuple(sorted(map(str, answer.get("Runtimes") or {})))
+    info = EngineInfo(
         name="podman" if podman else "docker",
         version=str(answer.get("ServerVersion") or "unknown"),
-        runtime=_podman_runtime(components) if podman else runc,
+        runtime=_podman_runtime(components) if podman else _docker_runtime(answer, wanted),
+        runtimes=runtimes,
         cgroup_driver=str(answer.get("CgroupDriver", "cgroupfs")),
         root=str(answer.get("DockerRootDir", "/var/lib/docker")),
     )
+    if wanted and podman:
+        raise EngineAbsentError(
+            f"{info} chooses its runtime itself (engine.runtime={wanted})", "see containers.conf(5)"
+        )
+    # Since 23 Docker takes the name of any containerd shim that is installed, and lists none of them.
+    if wanted and wanted not in {*runtimes, answer.get("DefaultRuntime")} and not wanted.startswith(_SHIM):
+        raise runtime_absent(str(info), wanted, runtimes)
+    return info
+
+
+def _docker_runtime(answer: Mapping[str, Any], wanted: str) -> str:
+    """`runc 1.1.5`. Docker tells the version of its default runtime alone; another one has a name only."""
+    default = answer.get("DefaultRuntime") or "unknown"
+    if wanted not in {"", default}:
+        return wanted
+    return f"{default} {(answer.get('RuncCommit') or {}).get('ID') or 'unknown'}"
 
 
 def _podman_runtime(components: Mapping[str, str]) -> str:

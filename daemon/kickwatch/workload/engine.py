@@ -1,9 +1,11 @@
 """The container engine protocol: what kickwatch needs of Docker, Podman, containerd, and runc or crun alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
+
+from kickwatch.errors import EngineAbsentError
 
 LABEL = "kickwatch"
 LABEL_INSTANCE = "kickwatch.instance"
@@ -16,8 +18,9 @@ _MAX_MESSAGE_CHARS = 500
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How an engine describes itself.
 
-    `endpoint`: the path of its socket or of its program. `cgroup_parent`: the parent cgroup of our containers; empty
-    means that the cgroup driver decides.
+    `runtime`: the one that runs our containers, with its version if the engine tells it. `runtimes`: the names of all,
+    if the engine has several. `endpoint`: the path of its socket or of its program. `cgroup_parent`: the parent cgroup
+    of our containers; empty means that the cgroup driver decides.
     """
 
     name: str
@@ -25,6 +28,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     cgroup_driver: str
     root: str
+    runtimes: tuple[str, ...] = ()
     endpoint: str = ""
     cgroup_parent: str = ""
 
@@ -36,6 +40,13 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     def unnamed_fields(self) -> tuple[str, ...]:
         """Which of `version` and `runtime` are missing; an engine under load may fail to ask its runtime."""
         return tuple(field for field in ("version", "runtime") if is_unnamed(getattr(self, field)))
+
+
+def runtime_absent(engine: str, wanted: str, runtimes: Iterable[str]) -> EngineAbsentError:
+    """The error for an engine that has no runtime of this name."""
+    names = ", ".join(sorted(runtimes)) or "none that it names"
+    what = f"{engine} has no runtime {wanted} (engine.runtime)"
+    return EngineAbsentError(what, f"set engine.runtime to one that it has: {names}")
 
 
 def is_unnamed(text: str) -> bool:

@@ -103,7 +103,11 @@ async def choose_engine(
     from kickwatch.workload.docker_engine import DockerEngine  # noqa: PLC0415 -- the SDK: only where Docker is driven
 
     docker = DockerEngine(
-        config.engine.socket, timeout_s=config.engine.timeout_s, workers=workers, on_call_end=on_call_end
+        config.engine.socket,
+        timeout_s=config.engine.timeout_s,
+        workers=workers,
+        runtime=engines_runtime(config.engine),
+        on_call_end=on_call_end,
     )
     try:
         info = await _info_or_close(docker)
@@ -120,7 +124,7 @@ async def choose_passive_engine(config: Config) -> ChosenEngine:
     if (kind := requested_kind(config.engine)) in {EngineKind.OCI, EngineKind.CRI}:
         what = f"engine.kind={kind} does not know which containers others start"
         raise EngineAbsentError(what, "set engine.kind=docker")
-    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER)
+    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER, runtime="")
     return await choose_engine(msgspec.structs.replace(config, engine=engine))
 
 
@@ -132,6 +136,11 @@ def requested_kind(engine: EngineConfig) -> EngineKind:
     return engine.kind
 
 
+def engines_runtime(engine: EngineConfig) -> str:
+    """The runtime to ask Docker or a CRI for; empty for its default. Under `auto` the key names what `oci` drives."""
+    return engine.runtime if requested_kind(engine) in {EngineKind.DOCKER, EngineKind.CRI} else ""
+
+
 def resolved_config(config: Config, answered: str) -> Config:
     """The configuration of a daemon's next session: once Docker or a CRI has answered, `auto` means that one.
 
@@ -141,7 +150,8 @@ def resolved_config(config: Config, answered: str) -> Config:
     if config.engine.kind is not EngineKind.AUTO or answered in {"", "oci"}:
         return config
     docker = answered in {"docker", "podman"}
-    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER if docker else EngineKind.CRI)
+    kind, runtime = EngineKind.DOCKER if docker else EngineKind.CRI, engines_runtime(config.engine)
+    engine = msgspec.structs.replace(config.engine, kind=kind, runtime=runtime)
     return msgspec.structs.replace(config, engine=engine)
 
 
@@ -245,7 +255,12 @@ async def _choose_cri(config: Config, on_call_end: Callable[[], None], why: str)
 
     absent: list[EngineAbsentError] = []
     for socket in await asyncio.to_thread(cri_support.cri_sockets, config.engine):
-        engine = CriEngine(socket, timeout_s=config.engine.timeout_s, on_call_end=on_call_end)
+        engine = CriEngine(
+            socket,
+            timeout_s=config.engine.timeout_s,
+            runtime=engines_runtime(config.engine),
+            on_call_end=on_call_end,
+        )
         try:
             info = await _info_or_close(engine)
             engine.check_network(config.workload.network)

@@ -66,7 +66,7 @@ PURGE = "flush_tlb_kernel_range __purge_vmap_area_lazy"
         ("some_new_broadcast free_nsproxy exit_task_namespaces do_exit", Origin.NAMESPACE, DESTROY),
         ("some_new_broadcast default_device_exit_batch ops_undo_list cleanup_net", Origin.NAMESPACE, DESTROY),
         ("some_new_broadcast some_driver_release __fput task_work_run do_exit", Origin.UNKNOWN, DESTROY),
-        (f"{FLIP} freezer_apply_state freezer_change_state freezer_write cgroup_file_write", Origin.CGROUP, OTHER),
+        (f"{FLIP} freezer_apply_state freezer_change_state freezer_write cgroup_file_write", Origin.FREEZER, OTHER),
         # A creation that fails is undone: the innermost frame explains.
         ("some_new_broadcast mem_cgroup_css_free css_create cgroup_mkdir", Origin.MEMCG, DESTROY),
         ("some_new_broadcast ops_undo_list setup_net copy_net_ns", Origin.NAMESPACE, DESTROY),

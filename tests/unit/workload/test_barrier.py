@@ -13,8 +13,9 @@ from typing import NoReturn
 
 import pytest
 
-from kickwatch.errors import CgroupError, EngineError
+from kickwatch.errors import CgroupError, EngineError, NoHostProcessError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
+from kickwatch.workload import barrier as barrier_module
 from kickwatch.workload.barrier import BARRIER_COMM, Barrier, ContainerProcess
 
 ID = "fedcba9876543210" * 4
@@ -116,9 +117,60 @@ async def test_the_timeout_error_names_the_container(tree: Tree) -> None:
         await tree.barrier(timeout_s=0.05).wait_for(ID, never, "kickwatch-t-0")
 
 
+async def gone(_: str) -> int:
+    return 0
+
+
 async def test_an_exited_container_is_not_found(tree: Tree) -> None:
     tree.container()
-    assert await tree.barrier().wait_for(ID, never) is None
+    assert await tree.barrier().wait_for(ID, gone) is None
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(barrier_module, "_ELSEWHERE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(barrier_module, "_ASK_AGAIN_S", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_sandbox_in_the_programs_place_names_its_runtime_and_those_there_are(tree: Tree) -> None:
+    tree.container(31, 32)
+    tree.process(31, "runsc-sandbox")
+    tree.process(32, "exe")
+    barrier = tree.barrier(timeout_s=60, runtime="docker 20.10.24 with the runtime runsc", runtimes=("runc", "runsc"))
+    with pytest.raises(NoHostProcessError) as caught:
+        await barrier.wait_for(ID, never, "kickwatch-t-0")
+    assert caught.value.what.startswith(
+        "docker 20.10.24 with the runtime runsc runs the program of container kickwatch-t-0"
+    )
+    assert "engine.runtime" in caught.value.remedy
+    assert caught.value.remedy.endswith("such as runc (runc, runsc)")
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("cgroup", [True, False])
+async def test_a_virtual_machine_outside_the_containers_cgroup_is_no_process_of_it(tree: Tree, cgroup: bool) -> None:
+    async def hypervisor(_: str) -> int:
+        return 31
+
+    if cgroup:
+        tree.container()
+    tree.process(31, "qemu-system-x86", f"/kata_overhead/{ID}")
+    with pytest.raises(NoHostProcessError):
+        await tree.barrier(timeout_s=60).wait_for(ID, hypervisor)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("comm", ["runc:[2:INIT]", "runc:[1:CHILD]", "crun", "youki:[2:INIT]", "workload"])
+async def test_a_runtime_that_is_slow_to_execute_the_program_is_no_sandbox(tree: Tree, comm: str) -> None:
+    tree.container(31)
+    tree.process(31, comm)
+    waiting = asyncio.create_task(tree.barrier(timeout_s=5).wait_for(ID, never))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    tree.process(31)
+    process = await waiting
+    assert process is not None
 
 
 async def test_with_other_cgroup_names_the_engine_is_asked_once(tree: Tree) -> None:
@@ -139,9 +191,6 @@ async def test_with_other_cgroup_names_the_engine_is_asked_once(tree: Tree) -> N
 
 
 async def test_a_container_without_a_pid_is_not_found(tree: Tree) -> None:
-    async def gone(_: str) -> int:
-        return 0
-
     assert await tree.barrier().wait_for(ID, gone) is None
 
 

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.errors import CgroupError, EngineAbsentError, EngineAnswerLostError, EngineError, KickwatchError
+from kickwatch.errors import (
+    CgroupError,
+    EngineAbsentError,
+    EngineAnswerLostError,
+    EngineError,
+    KickwatchError,
+    NoHostProcessError,
+)
 from kickwatch.workload.churn import Churn, ChurnPlan
 from kickwatch.workload.engine import ContainerSpec, EngineInfo
 
@@ -205,6 +212,14 @@ async def test_a_failure_at_any_step_removes_the_container_and_names_it(step: st
     assert "kickwatch-t-1" in done[1].failure
     assert str(error) in done[1].failure
     assert stage.steps("kickwatch-t-1")[-3:] == ["remove", "after_knobs", "count"]
+    assert stage.existing == set()
+
+
+async def test_a_runtime_without_host_processes_ends_the_churn_with_its_first_container() -> None:
+    stage = Stage(fail={"barrier": NoHostProcessError("runsc runs the program in a sandbox", "set engine.runtime")})
+    with pytest.raises(NoHostProcessError):
+        await churn(stage, plan(containers=3)).run()
+    assert [name for step, name in stage.calls if step == "create"] == ["kickwatch-t-0"]
     assert stage.existing == set()
 
 

@@ -212,6 +212,42 @@ async def test_an_image_taken_by_a_garbage_collection_is_missed(fake: FakeCri, e
         await engine.require_image(IMAGE)
 
 
+HANDLERS = {
+    "defaultRuntimeName": "runc",
+    "runtimes": {
+        "runc": {"runtimeType": "io.containerd.runc.v2"},
+        "crun": {"runtimeType": "io.containerd.runc.v2", "options": {"BinaryName": "/usr/bin/crun"}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"), [("", "runc io.containerd.runc.v2"), ("crun", "crun io.containerd.runc.v2")]
+)
+async def test_the_configured_runtime_handler_is_asked_for(tmp_path: Path, wanted: str, shown: str) -> None:
+    fake = FakeCri(config={"sandboxImage": PAUSE_IMAGE, "containerd": HANDLERS})
+    async with fake.served(tmp_path / "cri.sock") as socket:
+        engine = CriEngine(str(socket), timeout_s=0.5, runtime=wanted)
+        info = await engine.info()
+        assert (info.runtime, info.runtimes) == (shown, ("crun", "runc"))
+        await engine.create(spec())
+        assert fake.handlers == [wanted]
+        await engine.close()
+
+
+async def test_a_wrong_name_of_a_runtime_handler_gives_those_that_exist(tmp_path: Path) -> None:
+    configured = FakeCri(config={"containerd": HANDLERS})
+    listed = FakeCri(name="cri-o", config={})
+    listed.listed_handlers = ["", "crun", "runc"]
+    for fake, name in ((configured, "containerd"), (listed, "cri-o")):
+        async with fake.served(tmp_path / name) as socket:
+            engine = CriEngine(str(socket), timeout_s=0.5, runtime="kata")
+            with pytest.raises(EngineAbsentError, match=f"{name} 1.6.20 has no runtime kata") as caught:
+                await engine.info()
+            assert caught.value.remedy == "set engine.runtime to one that it has: crun, runc"
+            await engine.close()
+
+
 async def test_an_engine_that_is_not_containerd_gets_no_image(tmp_path: Path) -> None:
     fake = FakeCri(name="cri-o", config={})
     async with fake.served(tmp_path / "crio.sock") as socket:

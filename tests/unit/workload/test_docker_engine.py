@@ -376,6 +376,42 @@ async def test_the_create_request_follows_the_spec(docker: FakeDocker, engine: D
     assert docker.requests[-1].query["name"] == ["kickwatch-t-0"]
 
 
+RUNTIMES = {"runc": {"path": "runc"}, "io.containerd.runc.v2": {"path": "runc"}, "crun": {"path": "/usr/bin/crun"}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        ("", "runc 1.1.5"),
+        ("runc", "runc 1.1.5"),
+        ("io.containerd.runc.v2", "io.containerd.runc.v2"),
+        ("crun", "crun"),
+        ("io.containerd.kata.v2", "io.containerd.kata.v2"),  # a shim, of which Docker lists none since 23
+    ],
+)
+async def test_the_configured_runtime_is_asked_for(docker: FakeDocker, path: Path, wanted: str, shown: str) -> None:
+    docker.replaced["GET /info"] = lambda _: (200, INFO | {"Runtimes": RUNTIMES})
+    engine = DockerEngine(str(path), timeout_s=1, workers=1, runtime=wanted)
+    info = await engine.info()
+    assert (info.runtime, info.runtimes) == (shown, ("crun", "io.containerd.runc.v2", "runc"))
+    assert info.unnamed_fields == ()
+    await engine.create(SPEC)
+    assert docker.containers[ID]["body"]["HostConfig"].get("Runtime", "") == wanted
+    await engine.close()
+
+
+async def test_a_wrong_name_of_a_runtime_gives_those_that_exist(docker: FakeDocker, path: Path) -> None:
+    docker.replaced["GET /info"] = lambda _: (200, INFO | {"Runtimes": RUNTIMES})
+    engine = DockerEngine(str(path), timeout_s=1, workers=1, runtime="kata")
+    with pytest.raises(EngineAbsentError) as caught:
+        await engine.info()
+    assert str(caught.value) == (
+        "docker 20.10.24 has no runtime kata (engine.runtime): set engine.runtime to one that it has:"
+        " crun, io.containerd.runc.v2, runc"
+    )
+    await engine.close()
+
+
 async def test_a_users_container_has_no_pids_limit(docker: FakeDocker, engine: DockerEngine) -> None:
     await engine.create(ContainerSpec(**{key: getattr(SPEC, key) for key in SPEC.__struct_fields__[:-1]}))
     assert "PidsLimit" not in docker.containers[ID]["body"]["HostConfig"]

@@ -28,6 +28,7 @@ from kickwatch.workload.engine_choice import (
     choose_engine,
     choose_passive_engine,
     drives_runtime,
+    engines_runtime,
     fill_unnamed,
     requested_kind,
     resolve_names,
@@ -127,6 +128,23 @@ async def test_a_runtime_is_remarked_on_as_configured_or_as_a_substitute(
     chosen = await choose_engine(config)
     assert [one.kind for one in chosen.remarks] == [remark, RemarkKind.SECCOMP_MISSING]
     assert "no daemon" in chosen.remarks[0].text
+
+
+@pytest.mark.parametrize(
+    ("sets", "asked"),
+    [
+        ((), ""),  # auto: it is the program that oci would drive
+        (("engine.kind=docker",), "crun"),
+        (("engine.kind=cri",), "crun"),
+        (("engine.socket=/run/other.sock",), "crun"),
+        (("engine.kind=oci",), ""),
+    ],
+)
+def test_a_runtime_is_asked_for_where_the_kind_of_engine_is_configured(sets: tuple[str, ...], asked: str) -> None:
+    config = load(None, ["engine.runtime=crun", *sets]).config
+    assert engines_runtime(config.engine) == asked
+    if not sets:
+        assert resolved_config(config, "docker").engine.runtime == ""
 
 
 async def test_passive_mode_needs_docker(no_docker: Path) -> None:
