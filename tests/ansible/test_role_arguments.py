@@ -99,6 +99,6 @@ def test_the_role_uses_only_builtin_modules() -> None:
         return found
 
     files = sorted(path for part in ("tasks", "handlers") for path in (ROLE / part).glob("*.yml"))
-    assert len(files) == 6
+    assert len(files) == 8
     for path in files:
         assert all(name.startswith("ansible.builtin.") for name in modules(documents(str(path.relative_to(ROLE)))))

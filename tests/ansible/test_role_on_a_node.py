@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,21 @@ class Controller:
 
     directory: Path
 
+    @contextmanager
+    def another_wave(self) -> Iterator[None]:
+        """Within this context a node follows that does not answer."""
+        inventory = self.directory / "inventory.yml"
+        before = inventory.read_text()
+        found = json.loads(before)
+        hosts = found["kickwatch"]["hosts"]
+        hosts["never"] = hosts["node"] | {"ansible_ssh_executable": "/bin/false"}
+        inventory.write_text(json.dumps(found))
+        yield
+        inventory.write_text(before)
+
     def run(self, *arguments: str, wheel: Path | None = None, **variables: Any) -> PlaybookRun:
         """Run the example playbook; the names of `variables` have no `kickwatch_`."""
-        given = {f"kickwatch_{name}": value for name, value in variables.items()}
+        given = {f"kickwatch_{name}": value for name, value in {"gate": "none", **variables}.items()}
         given |= {"kickwatch_pip_args": ["--no-index", "--find-links", LINKS]}
         given |= {"kickwatch_wheel": str(wheel)} if wheel else {}
         configured = {
@@ -118,7 +131,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Controller:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes a wheel of a version from a copy of this tree; with a `comment` it differs from others of that version."""
 
-    def build(version: str, comment: str = "") -> Path:
+    def build(version: str, comment: str = "", *, broken: bool = False) -> Path:
         tree = tmp_path_factory.mktemp("tree")
         for part in ("daemon", "systemd", "deploy", "docs"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -128,6 +141,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             changed, replaced = VERSION.subn(version, path.read_text(encoding="utf-8"))
             assert replaced == 1
             path.write_text(f"{changed}{comment}", encoding="utf-8")
+        if broken:
+            with (tree / "daemon/kickwatch/commands/run.py").open("a", encoding="utf-8") as daemon:
+                daemon.write("\nraise SystemExit('this version does not start')\n")
         _pip("wheel", "--no-deps", "--wheel-dir", str(tree / "dist"), str(tree))
         (found,) = (tree / "dist").glob("*.whl")
         return found
@@ -170,6 +186,12 @@ def files(node: Node) -> dict[str, str]:
     return {path: _digest(node.path(path)) if kind == "f" else kind for kind, path in found}
 
 
+def program(node: Node) -> dict[str, str]:
+    """The files of kickwatch's program and its units."""
+    places = ("/opt/kickwatch", "/usr/local")
+    return {path: what for path, what in files(node).items() if path.startswith(places) and "__pycache__" not in path}
+
+
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -201,9 +223,10 @@ def test_check_mode_on_the_bare_node_changes_nothing(node: Node, controller: Con
 
 def test_a_repeated_installation_changes_nothing(node: Node, controller: Controller, first: Path) -> None:
     since = len(events(node))
-    ran = controller.run(wheel=first, config=BUSY)
+    ran = controller.run(wheel=first, config=BUSY, gate="verdict")
     assert ran.failed == 0, ran.output
     assert ran.changed > 0
+    assert node.run("kickwatch", "status", check=False).returncode == 0
     assert node.out("kickwatch", "--version").endswith("1.2.3")
     assert node.out("kickwatch", "check-config", CONFIG)
     assert [node.show("kickwatch.service")[key] for key in ("ActiveState", "UnitFileState")] == ["active", "enabled"]
@@ -212,7 +235,7 @@ def test_a_repeated_installation_changes_nothing(node: Node, controller: Control
     await_event(node, since, "started")
 
     pid = main_pid(node)
-    again = controller.run(wheel=first, config=BUSY)
+    again = controller.run(wheel=first, config=BUSY, gate="verdict")
     assert (again.changed, again.failed) == (0, 0), again.output
     assert main_pid(node) == pid
 
@@ -280,6 +303,36 @@ def test_an_interrupted_run_is_completed_by_the_next(node: Node, controller: Con
     assert main_pid(node) != pid
     assert node.run("ls", "/run/kickwatch/drain", check=False).returncode != 0
     assert "CAP_SYS_ADMIN" in node.out("systemctl", "show", "--property=CapabilityBoundingSet", "kickwatch").upper()
+
+
+def test_an_upgrade_that_does_not_start_is_rolled_back(
+    node: Node, controller: Controller, wheel: Callable[..., Path]
+) -> None:
+    broken = wheel("1.2.5", broken=True)
+    before = program(node)
+    ran = controller.run(wheel=broken, config=BUSY, without_engine=True, gate="control", gate_timeout_s=3)
+    assert ran.failed == 1, ran.output
+    assert "the previous program is back" in ran.output
+    assert node.out("kickwatch", "--version").endswith("1.2.4")
+    assert node.show("kickwatch.service")["ActiveState"] == "active"
+    assert program(node) == before
+    assert node.run("ls", "/run/kickwatch/drain", check=False).returncode != 0
+
+
+def test_a_node_that_fails_its_control_stops_the_rollout(node: Node, controller: Controller) -> None:
+    """The daemon may use one CPU, so the control has none to interrupt. Nothing tries to reach the next wave's node."""
+    drop_in = "/etc/systemd/system/kickwatch.service.d/one-cpu.conf"
+    node.write(drop_in, "[Service]\nCPUAffinity=0\n")
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "restart", "kickwatch.service")
+    with controller.another_wave():
+        ran = controller.run(version="1.2.4", config=BUSY, without_engine=True, gate="control", gate_timeout_s=10)
+    assert ran.failed == 1, ran.output
+    assert "not decided within 10 s: positive control not passed" in ran.output
+    assert "UNREACHABLE" not in ran.output
+    node.run("rm", drop_in)
+    ran = controller.run(version="1.2.4", config=BUSY, without_engine=True, gate="control")
+    assert ran.failed == 0, ran.output
 
 
 def test_a_removal_keeps_the_data_unless_purged(node: Node, controller: Controller) -> None:
