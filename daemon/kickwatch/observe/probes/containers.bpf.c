@@ -46,6 +46,7 @@ struct event_key {
 
 struct container_event {
 	__u64 at_ns; /* CLOCK_MONOTONIC */
+	__u64 run;   /* of the runtime that makes it: the value in `members`, 0 if another program does */
 	__u32 kind;
 	__u32 pid;   /* in the first PID namespace */
 	__u32 maker; /* the value in `makers` */
@@ -102,12 +103,17 @@ static __always_inline __u32 maker_of_current(void)
 	return kind ? *kind : 0;
 }
 
-static __always_inline void add_member(__u64 task)
+static __always_inline void add_member(__u64 task, __u64 run)
 {
-	__u32 one = 1;
-
-	if (bpf_map_update_elem(&members, &task, &one, BPF_ANY))
+	if (bpf_map_update_elem(&members, &task, &run, BPF_ANY))
 		health_count(&counts, COUNT_STRANGERS);
+}
+
+static __always_inline __u64 run_of(__u64 task)
+{
+	__u64 *run = bpf_map_lookup_elem(&members, &task);
+
+	return run ? *run : 0;
 }
 
 static __always_inline int is_hex(char c)
@@ -115,14 +121,16 @@ static __always_inline int is_hex(char c)
 	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
 }
 
+/* Each digit leaves at once if it is none: a sum of them would give the verifier a state for every combination. */
 static __always_inline int ends_in_hex(const char *tail, int end)
 {
-	int digits = 0, place;
+	int place;
 
 #pragma unroll
 	for (place = 0; place < HEX_DIGITS; place++)
-		digits += is_hex(tail[end - 1 - place]);
-	return digits == HEX_DIGITS;
+		if (!is_hex(tail[end - 1 - place]))
+			return 0;
+	return 1;
 }
 
 static __always_inline int is_scope(const char *tail)
@@ -158,6 +166,7 @@ static __always_inline int pass_on(struct scratch *room, const char *from, __u32
 	event->kind = kind;
 	event->pid = bpf_get_current_pid_tgid() >> 32;
 	event->maker = maker;
+	event->run = maker & MAKER_OF_CGROUPS ? run_of(bpf_get_current_task()) : 0;
 	event->cut = len > PATH_LEN;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	bpf_probe_read_str(event->path, sizeof(event->path), len > PATH_LEN ? from + len - PATH_LEN : from);
@@ -202,6 +211,12 @@ int containers_rmdir(struct bpf_raw_tracepoint_args *ctx)
 	return on_cgroup(ctx, CONTAINER_RMDIR);
 }
 
+static __always_inline void join(__u64 task)
+{
+	if (!run_of(task))
+		add_member(task, bpf_ktime_get_ns());
+}
+
 SEC("raw_tp/cgroup_attach_task")
 int containers_attach(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -214,7 +229,7 @@ int containers_attach(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	len = bpf_probe_read_str(room->path, sizeof(room->path), from);
 	if (len > 0 && may_be_container(room->path, from, len, 1))
-		add_member(ctx->args[2]);
+		join(ctx->args[2]);
 	return 0;
 }
 
@@ -222,17 +237,17 @@ SEC("raw_tp/sched_process_exec")
 int containers_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	if (maker_of_current())
-		add_member(ctx->args[0]);
+		add_member(ctx->args[0], bpf_ktime_get_ns());
 	return 0;
 }
 
 SEC("raw_tp/sched_process_fork")
 int containers_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 parent = ctx->args[0];
+	__u64 run = run_of(ctx->args[0]);
 
-	if (bpf_map_lookup_elem(&members, &parent))
-		add_member(ctx->args[1]);
+	if (run)
+		add_member(ctx->args[1], run);
 	return 0;
 }
 
