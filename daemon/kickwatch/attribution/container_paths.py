@@ -1,13 +1,13 @@
 """Which cgroups are containers, and whose: a table of the names that engines give to them. Pure.
 
-A path is that of the cgroup below its hierarchy's root, as the kernel's tracepoints have it. With the cgroupfs driver an
-engine makes a directory named after the container below a parent of its choice. With the systemd driver it asks systemd
-for a scope, `slice:prefix:name` in OCI's words, whose cgroup is `<slices>/prefix-name.scope`. In cgroup v1 each
+A path is that of the cgroup below its hierarchy's root, as the kernel's tracepoints have it. With the cgroupfs driver
+an engine makes a directory named after the container below a parent of its choice. With the systemd driver it asks
+systemd for a scope, `slice:prefix:name` in OCI's words, whose cgroup is `<slices>/prefix-name.scope`. In cgroup v1 each
 hierarchy has the same name, though not always the same parents. Services, sessions and slices are no containers.
 
 The names are those of: moby daemon/daemon_unix.go (`docker`), containerd pkg/cri and nerdctl (`cri-containerd`,
-`nerdctl`), cri-o internal/config/cgmgr (`crio`), podman libpod (`libpod`), runc and crun (their own names), lxc cgfsng.c
-(`lxc.payload`), systemd-nspawn and machined (`machine-NAME.scope`), libvirt (`machine-lxc`).
+`nerdctl`), cri-o internal/config/cgmgr (`crio`), podman libpod (`libpod`), runc and crun (their own names), lxc
+cgfsng.c (`lxc.payload`), systemd-nspawn and machined (`machine-NAME.scope`), libvirt (`machine-lxc`).
 """
 
 import re

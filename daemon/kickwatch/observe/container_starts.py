@@ -4,9 +4,9 @@ Two things identify a container:
 
 - The name of its cgroup, where an engine gave it one that the table knows (`container_paths`). A container is started
   when its first cgroup is made, and may be started again once its last one is gone. `docker exec` makes no cgroup.
-- The run of a runtime, where the name tells nothing (`runc run web` makes `/web`, `ctr` makes `/default/web`). A runtime
-  makes one container each time it is executed. It may make parents first, so it counts once it has made none for a
-  second.
+- The run of a runtime, where the name tells nothing (`runc run web` makes `/web`, `ctr` makes `/default/web`). A
+  runtime makes one container each time it is executed. It may make parents first, so it counts once it has made none
+  for a second.
 
 Times are of the monotonic clock: the wall clock has no part in it.
 """
@@ -58,7 +58,7 @@ def _is_part(path: str) -> bool:
 
 @dataclass
 class StartLedger:
-    """Counts. `started`: containers by engine since the start; `own`: names of cgroups whose containers do not count."""
+    """Counts. `started`: containers by engine; `own`: names of cgroups whose containers do not count."""
 
     own: Collection[str] = ()
     started: Counter[str] = field(default_factory=Counter)

@@ -1,7 +1,7 @@
 """Containers that any program starts, as the kernel's cgroup tracepoints show them: the probe containers.bpf.c.
 
-It also finds the tasks that make containers or run in one. What they send is counted by a second instance of the request
-probe, which passes over all other tasks (`members`).
+It also finds the tasks that make containers or run in one. What they send is counted by a second instance of the
+request probe, which passes over all other tasks (`members`).
 """
 
 import struct

@@ -16,8 +16,8 @@ from kickwatch.node.diagnosis import Act, Refusal, diagnose
 from kickwatch.node.facts import read_facts
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST, HostRoots
-from kickwatch.observe.contention import ContentionObserver, ContentionSample
 from kickwatch.observe.containers import ContainerObserver, ContainersRung, arm_members
+from kickwatch.observe.contention import ContentionObserver, ContentionSample
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
 from kickwatch.observe.ipis import Ipis, IsolatedIpis

@@ -162,6 +162,9 @@ class PassiveSession(Session):
             while not parts.switches.reload_asked:
                 await self._sweep()
                 await passive.look()
+                if (record := passive.record_if_due()) is not None:
+                    await run_shielded(parts.watch.take_passive(record))
+                await parts.watch.remark(losses(parts.experiments.losses))
                 await parts.wait(self._config, self._config.guard.poll_s)
                 if (fields := passive.summary_if_due(period_s)) is not None:
                     await parts.report(PassiveSummary(parts.watch.belief(), fields))

@@ -22,6 +22,7 @@ from kickwatch.outlets.events import (
     ContainersRun,
     ControlChanged,
     EvidenceOpened,
+    PassiveTaken,
     Remarked,
     TrialTaken,
     VerdictFresh,
@@ -181,6 +182,13 @@ class Watch:
         taken = TrialTaken(trial, outcome, tuple(self.recent), self.verdict_age_s, self.evidence.figures)
         await self.report(taken)
         return outcome
+
+    async def take_passive(self, record: Trial) -> None:
+        """Step the evidence by a record of passive mode. Only changes of alarms are reported."""
+        outcome = await self.evidence.take(record)
+        if not record.void:
+            self.recent = newest([*self.recent, record])
+        await self.report(PassiveTaken(outcome, tuple(self.recent), self.evidence.figures))
 
     async def trial_failed(self, error: KickwatchError | OSError) -> None:
         """A trial failed as a whole. After two in a row nothing is known of the kernel, as when containers fail."""

@@ -26,7 +26,6 @@ from kickwatch.workload.engine_choice import (
     check_engine,
     check_oci,
     choose_engine,
-    choose_passive_engine,
     drives_runtime,
     fill_unnamed,
     requested_kind,
@@ -118,13 +117,6 @@ async def test_a_runtime_is_remarked_on_as_configured_or_as_a_substitute(
     chosen = await choose_engine(config)
     assert [one.kind for one in chosen.remarks] == [remark, RemarkKind.SECCOMP_MISSING]
     assert "no daemon" in chosen.remarks[0].text
-
-
-async def test_passive_mode_needs_docker(no_docker: Path) -> None:
-    with pytest.raises(EngineAbsentError, match="does not know which containers others start"):
-        await choose_passive_engine(configured(no_docker, "engine.kind=oci"))
-    with pytest.raises(EngineAbsentError, match="no container engine answers"):
-        await choose_passive_engine(configured(no_docker))
 
 
 def test_a_network_is_unsupported_by_oci() -> None:
