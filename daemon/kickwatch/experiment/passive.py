@@ -82,16 +82,20 @@ class Passive:
 
         Raises ObserveError if the kernel refuses a reading.
         """
-        if self._before is None:
+        before = self._before
+        if before is None:
             await self._observatory.arm_passive(OWN_CGROUPS)
             self._before = await self._observatory.sample()
         self._keep_draining()
         await self._count.drain()
-        elapsed_s = (time.monotonic_ns() - self._before.at_ns) / 1e9
-        started = self._count.now().containers > self._looked.containers
-        if elapsed_s >= self._cut_every_s or (started and elapsed_s >= LEAST_LOOK_S):
-            await self._cut()
+        if before is not None and self._due(before):
+            await self._cut(before)
         self._step(f"passive: {self._count_text()} started by others")
+
+    def _due(self, before: Sample) -> bool:
+        elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9
+        started = self._count.now().containers > self._looked.containers
+        return elapsed_s >= self._cut_every_s or (started and elapsed_s >= LEAST_LOOK_S)
 
     def record_if_due(self) -> Trial | None:
         """What was seen of containers since the record before: once a minute, or soon after a broadcast."""
@@ -147,11 +151,8 @@ class Passive:
     def _seen(self) -> bool:
         return self._observatory.requests is not None and self._armed.control.passed
 
-    async def _cut(self) -> None:
+    async def _cut(self, before: Sample) -> None:
         """Add a window to the bill. Housekeeping falls between two windows."""
-        before = self._before
-        if before is None:
-            return
         after = await self._observatory.sample()
         now = self._count.now()
         span = self._span(before, after, now.since(self._looked))
