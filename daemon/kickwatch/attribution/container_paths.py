@@ -71,6 +71,8 @@ _ROWS = (
     _row("systemd-nspawn", r"systemd-nspawn@(?P<id>.+)\.service"),
 )
 
+ENGINES = tuple(dict.fromkeys(row.engine for row in _ROWS if row.engine))  # as the count names them
+
 
 @lru_cache(maxsize=4096)
 def container_of(path: str) -> ContainerPath | None:

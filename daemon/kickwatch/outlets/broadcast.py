@@ -18,7 +18,7 @@ from kickwatch.detect.figures import (
     under_slab_mutex_known,
     waits_known,
 )
-from kickwatch.detect.passive import containers_of_others
+from kickwatch.detect.passive import containers_of_others, counting_cells
 from kickwatch.model import Cell, MutexWait, Trial
 
 
@@ -37,7 +37,7 @@ def blame(trials: Sequence[Trial]) -> Blame | None:
     containers = _containers(trials)
     memcgs = sum(canary.memcgs for canary in canaries)
     for cells, units, unit in (
-        ([cell for trial in trials for cell in trial.churn.cells], containers, "container"),
+        ([cell for trial in trials for cell in counting_cells(trial)], containers, "container"),
         ([cell for canary in canaries for cell in canary.cells], memcgs, "memory cgroup"),
     ):
         guilty = [cell for cell in merge_cells(cells) if cell.on_creation_path and cell.broadcasts]
@@ -53,7 +53,7 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
     """
     node = trials[-1].node
     probed = [trial for trial in trials if attributed(trial)]
-    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in probed)
+    broadcasts = sum(creation_broadcasts(counting_cells(trial)) for trial in probed)
     worst = blame(trials)
     fields: dict[str, Any] = {
         "headline": headline(trials),

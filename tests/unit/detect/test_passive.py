@@ -7,7 +7,7 @@ from builders import TLB, kick, trial, window
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.observations import observations_of
-from kickwatch.detect.passive import creation_path, divided
+from kickwatch.detect.passive import counting_cells, creation_path, divided
 from kickwatch.detect.state import ChangeKind, State, TrialOutcome
 from kickwatch.detect.streams import StreamName
 from kickwatch.model import Cell, Control, Look, Origin, Path, Trial, Verdict
@@ -116,6 +116,20 @@ def test_a_part_that_was_read_later_than_the_whole_is_never_more() -> None:
 def test_kicks_are_those_of_slab_creation() -> None:
     slab, memcg = kick(4), replace(kick(3), origin=Origin.MEMCG)
     assert creation_path((TLB, slab, memcg)) == (7, 4)
+
+
+def test_a_static_key_that_switches_with_the_first_and_last_cgroup_is_no_fault() -> None:
+    """cpusets_enabled_key on a healthy 6.12. On arm64 the same broadcasts kick all CPUs, as the fault does."""
+    flip = Cell(
+        reason="do_sync_core", func="do_sync_core", origin=Origin.CGROUP, path=Path.CREATE, requests=36, broadcasts=12,
+        patches=12,
+    )  # fmt: skip
+    both = replace(kick(5), patches=3)
+    assert creation_path((flip, both)) == (2, 2)
+    assert creation_path((replace(flip, patches=None),)) == (0, 0)
+    one = replace(record(FAULTY), churn=window("passive", flip, both))
+    assert [cell.broadcasts for cell in counting_cells(one)] == [0, 2]
+    assert counting_cells(replace(one, looks=())) == (flip, both)
 
 
 def test_the_pace_of_passive_mode_does_not_depend_on_the_budget() -> None:
