@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from kickwatch.node.cgroup_removal import remove_tree
 from private_containerd import private_containerd
 from private_podman import private_podman
 from wall_clock import WallClock
@@ -145,11 +144,11 @@ def make_and_remove(*names: str) -> None:
     """A cgroup of each name in each hierarchy, below one that is removed, too."""
     for root in hierarchies():
         parent = root / f"others-{os.getpid()}.slice"
-        try:
-            for name in names:
-                (parent / name).mkdir(parents=True, exist_ok=True)
-        finally:
-            remove_tree(parent)
+        made = [parent, *(parent / name for name in names)]
+        for path in made:
+            path.mkdir()
+        for path in reversed(made):
+            path.rmdir()
 
 
 def hierarchies() -> Sequence[Path]:
