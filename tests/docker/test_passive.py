@@ -12,7 +12,7 @@ from wall_clock import WallClock
 
 pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel]
 
-EACH = int(os.environ.get("KICKWATCH_PASSIVE_CONTAINERS", "7"))  # per engine; 997: `make bench-passive`
+EACH = int(os.environ.get("KICKWATCH_PASSIVE_CONTAINERS", "7"))  # per engine; 997 in bench_passive.py
 METRICS = "127.0.0.1:19893"
 PASSIVE = {
     "workload.enabled": False,
