@@ -12,7 +12,7 @@ cgfsng.c (`lxc.payload`), systemd-nspawn and machined (`machine-NAME.scope`), li
 
 import re
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 _ID = r"(?P<id>[0-9a-f]{64})"
@@ -27,60 +27,62 @@ class ContainerPath(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """`leaf` matches the last component, `parents` is looked for in the rest. `engine` is empty for no container."""
+    """`leaf` matches the last component, `parents` is found in the rest. `engine` is empty for no container."""
 
     engine: str
-    leaf: re.Pattern[str]
-    parents: re.Pattern[str] | None = None
-
-
-def _row(engine: str, leaf: str, parents: str = "") -> _Row:
-    return _Row(engine, re.compile(leaf), re.compile(parents) if parents else None)
+    leaf: str
+    parents: str = ""
 
 
 # The first row that matches decides.
 _ROWS = (
     # Monitors beside a container, and virtual machines.
-    _row("", r"(?:crio|libpod|cri-o)-conmon-.*"),
-    _row("", r"lxc\.(?:monitor|pivot).*"),
-    _row("", r"machine-(?:qemu|vz|bhyve)\\x2d.*\.scope"),
+    _Row("", r"(?:crio|libpod|cri-o)-conmon-.*"),
+    _Row("", r"lxc\.(?:monitor|pivot).*"),
+    _Row("", r"machine-(?:qemu|vz|bhyve)\\x2d.*\.scope"),
     # Scopes: the systemd driver.
-    _row("docker", rf"docker-(?:{_ID}|[0-9a-z]{{25}})\.scope"),
-    _row("containerd (CRI)", rf"cri-containerd-{_ID}\.scope"),
-    _row("CRI-O", rf"crio-{_ID}(?:\.scope)?"),
-    _row("podman", rf"libpod-{_ID}(?:\.scope)?"),
-    _row("nerdctl", rf"nerdctl-{_ID}\.scope"),
-    _row("runc", r"runc-(?P<id>.+)\.scope"),
-    _row("crun", r"crun-(?P<id>.+)\.scope"),
-    _row("youki", r"youki-(?P<id>.+)\.scope"),
-    _row("other", rf"[\w.]+(?:-[\w.]+)*-{_ID}\.scope"),
+    _Row("docker", rf"docker-(?:{_ID}|[0-9a-z]{{25}})\.scope"),
+    _Row("containerd (CRI)", rf"cri-containerd-{_ID}\.scope"),
+    _Row("CRI-O", rf"crio-{_ID}(?:\.scope)?"),
+    _Row("podman", rf"libpod-{_ID}(?:\.scope)?"),
+    _Row("nerdctl", rf"nerdctl-{_ID}\.scope"),
+    _Row("runc", r"runc-(?P<id>.+)\.scope"),
+    _Row("crun", r"crun-(?P<id>.+)\.scope"),
+    _Row("youki", r"youki-(?P<id>.+)\.scope"),
+    _Row("other", rf"[\w.]+(?:-[\w.]+)*-{_ID}\.scope"),
     # `slice:prefix:name` taken for a path: a systemd-style parent with the cgroupfs driver.
-    _row("containerd (CRI)", rf".+:cri-containerd:{_ID}"),
-    _row("other", rf".+:[\w.-]+:{_ID}"),
+    _Row("containerd (CRI)", rf".+:cri-containerd:{_ID}"),
+    _Row("other", rf".+:[\w.-]+:{_ID}"),
     # Bare ids: the cgroupfs driver.
-    _row("docker", _ID, r"/docker(?:/|$)"),
-    _row("docker", _BUILD, r"/(?:docker/)?buildkit(?:/|$)"),
-    _row("Kubernetes", _ID, r"/(?:kubepods|kubelet|pod[0-9a-f-]{36}|pod[0-9a-f]{32})"),
-    _row("podman", _ID, r"/libpod_parent(?:/|$)"),
-    _row("other", _ID),
+    _Row("docker", _ID, r"/docker(?:/|$)"),
+    _Row("docker", _BUILD, r"/(?:docker/)?buildkit(?:/|$)"),
+    _Row("Kubernetes", _ID, r"/(?:kubepods|kubelet|pod[0-9a-f-]{36}|pod[0-9a-f]{32})"),
+    _Row("podman", _ID, r"/libpod_parent(?:/|$)"),
+    _Row("other", _ID),
     # Containers that run an operating system.
-    _row("lxc", r"lxc\.payload\.(?P<id>.+)"),
-    _row("lxc", r"(?P<id>(?!lxc\.)[^/]+)", r"^(?:.*/)?lxc$"),
-    _row("libvirt-lxc", r"machine-(?P<id>lxc\\x2d.+)\.scope"),
-    _row("systemd-nspawn", r"machine-(?P<id>.+)\.scope", r"/machine\.slice$"),
-    _row("systemd-nspawn", r"systemd-nspawn@(?P<id>.+)\.service"),
+    _Row("lxc", r"lxc\.payload\.(?P<id>.+)"),
+    _Row("lxc", r"(?P<id>(?!lxc\.)[^/]+)", r"^(?:.*/)?lxc$"),
+    _Row("libvirt-lxc", r"machine-(?P<id>lxc\\x2d.+)\.scope"),
+    _Row("systemd-nspawn", r"machine-(?P<id>.+)\.scope", r"/machine\.slice$"),
+    _Row("systemd-nspawn", r"systemd-nspawn@(?P<id>.+)\.service"),
 )
 
 ENGINES = tuple(dict.fromkeys(row.engine for row in _ROWS if row.engine))  # as the count names them
+
+
+@cache
+def _compiled() -> tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...]:
+    """The rows. Only passive mode needs them, so they are compiled when the first path is looked up."""
+    return tuple((row.engine, re.compile(row.leaf), re.compile(row.parents)) for row in _ROWS)
 
 
 @lru_cache(maxsize=4096)
 def container_of(path: str) -> ContainerPath | None:
     """The container whose cgroup this is; None for any other cgroup, also for one inside a container."""
     parents, _, leaf = path.rpartition("/")
-    for row in _ROWS:
-        if (found := row.leaf.fullmatch(leaf)) and (row.parents is None or row.parents.search(parents)):
-            return ContainerPath(row.engine, found.groupdict().get("id") or leaf) if row.engine else None
+    for engine, pattern, above in _compiled():
+        if (found := pattern.fullmatch(leaf)) and above.search(parents):
+            return ContainerPath(engine, found.groupdict().get("id") or leaf) if engine else None
     return None
 
 

@@ -50,6 +50,7 @@ class Watch:
     reported: set[Remark] = field(default_factory=set)
     blind: bool = False
     controlled_s: float = 0.0
+    passive: bool = False  # no trial runs: nothing establishes `quiet`
     age: VerdictAge = field(init=False)
     _failing: bool = False
     _failed_trials: int = 0  # in a row, each as a whole
@@ -101,7 +102,7 @@ class Watch:
     @property
     def more_containers(self) -> int | None:
         """Containers without broadcasts still needed for `quiet`; None if something else is missing."""
-        if self.reasons != (VerdictReason.INSUFFICIENT_EVIDENCE.value,):
+        if self.passive or self.reasons != (VerdictReason.INSUFFICIENT_EVIDENCE.value,):
             return None
         state = self.evidence.state
         fresh = self._other_boot or state.verdict is Verdict.QUIET or not state.trials

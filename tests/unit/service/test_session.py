@@ -350,7 +350,11 @@ async def test_passive_mode_starts_nothing_and_sums_up(config: Config) -> None:
     assert daemon.recorder.names(Beat)[:3] == ["TrialsOff", "GuardCalm", "Reaped"]
     assert daemon.recorder.of(TrialsOff) == [TrialsOff(Off.PASSIVE)]
     assert [event.fields["period_s"] for event in daemon.recorder.of(PassiveSummary)] == [60.0, 60.0]
-    assert daemon.notifier.statuses[0] == "passive: watching containers that others start"
+    assert daemon.notifier.statuses[:2] == [
+        "passive: watching containers that others start",
+        "unknown; passive: 0 containers started by others",
+    ]
+    assert daemon.parts.watch.more_containers is None
 
 
 async def test_what_passive_mode_sees_steps_the_evidence_and_only_alarms_are_reported(config: Config) -> None:
