@@ -141,14 +141,13 @@ def _service() -> None:
 
 
 def make_and_remove(*names: str) -> None:
-    """A cgroup of each name in each hierarchy, below one that is removed, too."""
-    for root in hierarchies():
-        parent = root / f"others-{os.getpid()}.slice"
-        made = [parent, *(parent / name for name in names)]
-        for path in made:
-            path.mkdir()
-        for path in reversed(made):
-            path.rmdir()
+    """A cgroup of each name in every hierarchy, below one that is removed, too; all are there before the first goes."""
+    parents = [root / f"others-{os.getpid()}.slice" for root in hierarchies()]
+    made = [*parents, *(parent / name for parent in parents for name in names)]
+    for path in made:
+        path.mkdir()
+    for path in reversed(made):
+        path.rmdir()
 
 
 def hierarchies() -> Sequence[Path]:
