@@ -13,7 +13,6 @@ from kickwatch.detect.streams import StreamName
 from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import Condition, Disturbance, Verdict, WindowKind
 from kickwatch.node.pressure import Cause
-from kickwatch.observe.containers import RUNTIMES
 from kickwatch.observe.interrupts import IpiKind
 from kickwatch.outlets.events import Off
 
@@ -75,7 +74,7 @@ OUTCOMES = tuple(outcome.value for outcome in ContainerOutcome)
 OFF = tuple(off.value for off in Off)
 STEPS = ("create", "start", "wait", "remove")
 SANDBOX = "sandbox"  # the step before them, of engines with pods
-ENGINES = tuple(dict.fromkeys((*CONTAINER_ENGINES, *RUNTIMES, OTHER)))
+ENGINES = tuple(dict.fromkeys((*CONTAINER_ENGINES, OTHER)))
 REQUEST_REASONS = (*(reason.name for reason in REASONS), OTHER)
 PAUSE_REASONS = (*(cause.value for cause in Cause), OTHER)
 VOID_REASONS = (*(disturbance.value for disturbance in Disturbance), VerdictReason.KMEM_ACCOUNTING_OFF.value)
