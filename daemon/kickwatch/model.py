@@ -307,6 +307,21 @@ class Control(Record, frozen=True, kw_only=True):
     singles: Count | None = None
 
 
+class Look(Record, frozen=True, kw_only=True):
+    """What passive mode saw in some seconds in which others started containers. All are lower bounds.
+
+    `cgroups`: made in all, containers or not, in all hierarchies. `own`: broadcasts of the creation path that tasks of
+    containers sent, `others`: those of other tasks. Of them kick all CPUs for slab caches: `own_kicks`, `other_kicks`.
+    """
+
+    containers: int
+    cgroups: int
+    own: int = 0
+    others: int = 0
+    own_kicks: int = 0
+    other_kicks: int = 0
+
+
 class Trial(Record, frozen=True, kw_only=True):
     """One experiment: everything a verdict is computed from."""
 
@@ -329,6 +344,7 @@ class Trial(Record, frozen=True, kw_only=True):
     control: Control | None = None
     pairs: tuple[Pair, ...] = ()  # empty where the two windows were not divided into halves, and in older records
     isolated_cpus: tuple[int, ...] = ()
+    looks: tuple[Look, ...] = ()  # of passive mode, which starts no containers; empty in an experiment's record
     void: str = ""  # the disturbances as records store them: joined by commas; empty for a valid trial
     notes: tuple[str, ...] = ()
 

@@ -187,7 +187,7 @@ def test_full_maps_are_emptied_between_windows() -> None:
         assert not observer.recycle_if_full()
         before = observer.read()
         assert sum(totals.requests for totals in before.totals.values()) == 2
-        for func in range(requests._RECYCLE_ABOVE):
+        for func in range(requests.RequestObserver.RECYCLE_ABOVE):
             cells.put(struct.pack("=QiI8x", 0x100000 + func, -1, 0), CELL.pack(1, *[0] * 7))
         assert observer.recycle_if_full()
         assert list(cells.keys()) == list(observer.probe.map("stacks").keys()) == []

@@ -62,7 +62,7 @@ def test_the_daemon_reads_its_maps_after_dropping_capabilities(bench: Bench) -> 
     assert held == sum(1 << bit for bit in kept)
     # A bill with requests was read without the capability, and the controls counted exactly.
     newest = [line for line in log if line["event"] == "kickwatch.summary"][-1]
-    assert sum(cell["requests"] for cell in newest["bill"]) > 0
+    assert sum(cell["requests"] for cell in newest["beside"]) > 0
     figures = dict(_FIGURE.findall(rest))
     assert float(figures["kickwatch_control_passed"]) == 1.0
     assert float(figures["kickwatch_refreshes_failed_total"]) == 0.0

@@ -27,6 +27,7 @@ from kickwatch.errors import EngineAbsentError
 from kickwatch.journal.remark import Remark
 from kickwatch.model import ContentionRung, Control, IpiRung, Observers, Trial
 from kickwatch.node.pressure import Pressure
+from kickwatch.observe.containers import ContainersRung
 from kickwatch.outlets.events import OutletEvent
 from kickwatch.outlets.outlet import Outlets, PlainOutlet
 from kickwatch.process.sd_notify import Notifier
@@ -246,6 +247,9 @@ class FakePassive:
         self._step("passive: 0 containers started by others")
         self.looks = next(self._looks)
 
+    def record_if_due(self) -> Trial | None:
+        return self._node.records.pop(0) if self._node.records else None
+
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
         return {"mode": "passive", "period_s": period_s} if self.looks % 3 == 0 else None
 
@@ -260,6 +264,8 @@ class FakeNode:
         self.cpus_online = 2
         self.observers = Observers(ipis=IpiRung.CSD, contention=ContentionRung.TRACEPOINT)
         self.losses: tuple[str, ...] = ()
+        self.containers_rung = ContainersRung.TRACEPOINT
+        self.records: list[Trial] = []  # of passive mode, one at each look
         self.engine = DOCKER
         self.gone = False
         self.readings = CALM

@@ -31,7 +31,6 @@ FUNCTIONS_GONE = {
     "told_drained": "drain_reported",
     "settled": "a word for the state that is meant: resolved, quiesced, charged, certain",
     "hurry": "shorten_timeouts",
-    "informant": "choose_passive_engine",
     "completed": "fill_unnamed",
 }
 IDENTIFIERS_GONE = {

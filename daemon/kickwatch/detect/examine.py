@@ -29,7 +29,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """One trial as the monitor needs it: a few hundred bytes of its record.
 
     `counters`: no probe attributes. `observed` is None where nothing was observed; `complete`: nothing can have gone
-    unseen, so zeros are evidence; `failed`: nearly all containers failed.
+    unseen, so zeros are evidence; `failed`: nearly all containers failed; `passive`: others started the containers.
     """
 
     trial: str
@@ -43,6 +43,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     observed: TrialObservations | None = None
     complete: bool = False
     failed: bool = False
+    passive: bool = False
 
     @property
     def for_quiet(self) -> TrialObservations | None:
@@ -74,4 +75,5 @@ def examine(trial: Trial) -> Examined:
         observed=None if unusable else observations_of(trial),
         complete=not open_doubts,
         failed=nearly_all_failed(trial),
+        passive=bool(trial.looks),
     )

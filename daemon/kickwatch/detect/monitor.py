@@ -226,6 +226,7 @@ class _Feed(msgspec.Struct, frozen=True):
             counters=self.seen.counters,
             bursts=self.seen.stratum.concurrency > 1,
             mostly=self.observed.mostly.get(stream.name, ""),
+            passive=self.seen.passive,
         )
 
 

@@ -16,6 +16,7 @@ from kickwatch.detect.classes import (
 )
 from kickwatch.detect.figures import churn_by_quiet
 from kickwatch.detect.lives import Churned, churned_of, lives_of
+from kickwatch.detect.passive import observations_of_looks
 from kickwatch.detect.quantities import Observations, TrialFigures
 from kickwatch.detect.streams import STREAMS, StreamName
 from kickwatch.model import Cell, IpiRung, Origin, Path, Trial
@@ -50,6 +51,8 @@ class TrialObservations(msgspec.Struct, frozen=True):
 
 def observations_of(trial: Trial) -> TrialObservations:
     """The observations of one trial, void or not: the monitor decides whether they may be used."""
+    if trial.looks:
+        return TrialObservations(0, observations_of_looks(trial.looks), {}, {})
     seen = figures_of(trial)
     amounts: dict[StreamName, Observations] = {}
     windows: dict[StreamName, tuple[float, float]] = {}

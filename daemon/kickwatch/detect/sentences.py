@@ -13,12 +13,13 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     """What a sentence needs beside the turn.
 
     `counters`: no probe attributes, so the canary observed CAL - TLB; `bursts`: several containers start at once;
-    `mostly`: the function with the largest excess, empty where it is not known.
+    `mostly`: the function with the largest excess, empty where it is not known; `passive`: others started them.
     """
 
     counters: bool = False
     bursts: bool = False
     mostly: str = ""
+    passive: bool = False
 
 
 def raised(stream: Stream, turn: Turn, beside: Beside = Beside()) -> str:  # noqa: B008 - immutable
@@ -32,12 +33,14 @@ def raised(stream: Stream, turn: Turn, beside: Beside = Beside()) -> str:  # noq
         longest_ms=f"{number(onset.longest_wait_ns / 1e6)} ms" if onset.longest_wait_ns else "not known",
         mostly=f" (mostly {beside.mostly})" if beside.mostly else "",
     )
-    return f"{_share(stream, turn, bursts=beside.bursts)} {filled}; {_evidence(turn)}"
+    return f"{_share(stream, turn, beside)} {filled}; {_evidence(turn)}"
 
 
-def _share(stream: Stream, turn: Turn, *, bursts: bool) -> str:
+def _share(stream: Stream, turn: Turn, beside: Beside) -> str:
     """`7 of the last 9 trials`. A burst is one observation of as many containers as it has."""
-    if stream.paired and bursts:
+    if beside.passive:
+        return f"{turn.onset.hits} of the last {turn.onset.observations} looks at containers of others"
+    if stream.paired and beside.bursts:
         return f"{turn.onset.hits} bursts among the last {turn.onset.observations} {stream.unit}"
     observed = f"{stream.unit} with unequal windows" if stream.coin and not stream.paired else stream.unit
     return f"{turn.onset.hits} of the last {turn.onset.observations} {observed}"

@@ -8,6 +8,7 @@ from kickwatch.model import Control, Observers, Window, WindowKind
 from kickwatch.node.kernel import parse_cpu_list
 from kickwatch.observe.control import positive_control
 from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.workload.names import OWN_CGROUPS
 
 
 @dataclass
@@ -23,11 +24,16 @@ class ArmedObservers:
 
     @classmethod
     async def open(cls, config: Config | None = None, own: OwnWork | None = None) -> "ArmedObservers":
-        """Arm the observers and run a positive control. `close` disarms. `own`: counts what both send."""
+        """Arm the observers and run a positive control. `close` disarms. `own`: counts what both send.
+
+        In passive mode also those of the containers of others: later the daemon has no capability to arm them.
+        """
         config, own = config or Config(), own or OwnWork()
         async with own.during(Work.ARMING):
             observatory, chosen = await Observatory.open(listed=listed_cpus(config)), chosen_cpus(config)
         try:
+            if not config.workload.enabled:
+                await observatory.arm_passive(OWN_CGROUPS)
             async with own.during(Work.CONTROL, observatory):
                 control = await positive_control(observatory, chosen)
             return cls(observatory, control, chosen)

@@ -1,30 +1,62 @@
-"""Passive mode: no experiment; the bill of the containers that other programs start.
+"""Passive mode: no experiment; the containers that other programs start, counted by the kernel's tracepoints.
 
-The probes run as usual, and the engine is asked how many containers were started. The cost of a container is then an
-average over a time in which much else happened, so there is no verdict: cells of the creation path are reported as they
-are.
+No engine is asked and no wall clock is read. The bill of a container has what the tasks sent that make it or run in
+its cgroup, and the creation path of any task; the rest is listed beside it. It is a lower bound: what a worker or an
+engine's daemon does for a container is beside.
+
+A record of what was seen steps the streams that need no comparison with quiet windows (`detect.passive`).
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kickwatch.configuration.types import Config
 from kickwatch.detect.bill import share, window_rows
-from kickwatch.detect.figures import creation_broadcasts, longest_wait_ns, merge_windows, milliseconds, total_waits
-from kickwatch.errors import EngineError
+from kickwatch.detect.figures import (
+    creation_broadcasts,
+    longest_wait_ns,
+    merge_cells,
+    merge_windows,
+    milliseconds,
+    total_waits,
+)
+from kickwatch.detect.passive import ALARMING_RECORD_S, LEAST_LOOK_S, RECORD_S, creation_path, divided
 from kickwatch.experiment.armed_observers import ArmedObservers
-from kickwatch.model import Cell, Window, WindowKind
-from kickwatch.workload.engine_choice import choose_passive_engine
+from kickwatch.experiment.passive_count import ContainerCount, Counted
+from kickwatch.experiment.passive_record import passive_record
+from kickwatch.model import Cell, Look, Trial, Window, WindowKind
+from kickwatch.observe.observatory import Sample
+from kickwatch.workload.names import OWN_CGROUPS
 
-if TYPE_CHECKING:
-    from kickwatch.observe.observatory import Sample
-    from kickwatch.workload.engine import Engine
-
+LOWER_BOUND = (
+    "a lower bound: what tasks of containers sent, and the creation path; workers and engines' daemons are beside"
+)
 _CUT_EVERY_S = 60.0
-_COUNT_EVERY_S = 10  # an engine keeps its newest 256 events: enough for about four containers per second
+_DRAIN_EVERY_S = 1.0
 _MOST_CELLS = 12
+
+
+@dataclass
+class _Span:
+    """Windows added up, with the cells of the containers and those beside them. `watched`: waits were, all the time."""
+
+    window: Window
+    billed: tuple[Cell, ...]
+    beside: tuple[Cell, ...]
+    watched: bool
+    looks: list[Look] = field(default_factory=list)
+
+    def add(self, other: "_Span") -> None:
+        self.window = merge_windows([self.window, other.window])
+        self.billed = merge_cells((*self.billed, *other.billed))
+        self.beside = merge_cells((*self.beside, *other.beside))
+        self.watched &= other.watched
+        self.looks += other.looks
 
 
 class Passive:
@@ -32,97 +64,157 @@ class Passive:
 
     def __init__(self, config: Config, armed: ArmedObservers, step: Callable[[str], None]) -> None:
         """`step` gets a text about the progress."""
-        self._config = config
         self._armed = armed
         self._observatory = armed.observatory
         self._step = step
         self._cut_every_s = min(_CUT_EVERY_S, config.service.summary_period_s)
         self._before: Sample | None = None
-        self._windows: Window | None = None
-        self._waits_watched = True  # in every window so far
-        self._asked_until = int(time.time())
-        self._containers: int | None = 0
-        self._engine: Engine | None = None
-        self._name = ""
-        self._why_unknown = ""
+        self._count = ContainerCount(self._observatory)
+        self._period: _Span | None = None
+        self._period_count = self._count.now()
+        self._record: _Span | None = None
+        self._looked = self._count.now()
+        self._recorded_s = self._kept_house_s = time.monotonic()
+        self._drain: asyncio.Task[None] | None = None
 
     async def look(self) -> None:
-        """Count the containers started since the last look. Once a minute, add what the probes saw to the bill."""
-        await self._count()
-        if self._before is None:
+        """Count the containers started since the last look. Once there were some, add what the probes saw.
+
+        Raises ObserveError if the kernel refuses a reading.
+        """
+        before = self._before
+        if before is None:
+            await self._observatory.arm_passive(OWN_CGROUPS)
             self._before = await self._observatory.sample()
-        elif time.monotonic_ns() - self._before.at_ns >= self._cut_every_s * 1e9:
-            await self._cut()
+        self._keep_draining()
+        await self._count.drain()
+        if before is not None and self._due(before):
+            await self._cut(before)
         self._step(f"passive: {self._count_text()} started by others")
+
+    def _due(self, before: Sample) -> bool:
+        elapsed_s = (time.monotonic_ns() - before.at_ns) / 1e9
+        started = self._count.now().containers > self._looked.containers
+        return elapsed_s >= self._cut_every_s or (started and elapsed_s >= LEAST_LOOK_S)
+
+    def record_if_due(self) -> Trial | None:
+        """What was seen of containers since the record before: once a minute, or soon after a broadcast."""
+        record, now_s = self._record, time.monotonic()
+        if record is None or not record.looks:
+            return None
+        alarming = any(look.own or look.others for look in record.looks)
+        if now_s - self._recorded_s < (ALARMING_RECORD_S if alarming else RECORD_S):
+            return None
+        self._record, self._recorded_s = None, now_s
+        return passive_record(self._armed, record.window, tuple(record.looks))
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
         """The fields of `kickwatch.summary`, once the bill covers `period_s`; None before. Resets the bill.
 
         A figure is None if it was not observed during the whole time.
         """
-        window, containers, watched = self._windows, self._containers, self._waits_watched
-        if window is None or window.duration_ns < period_s * 1e9:
+        period = self._period
+        if period is None or period.window.duration_ns < period_s * 1e9:
             return None
-        self._windows, self._containers, self._waits_watched = None, 0, True
-        waits, wait_ns = total_waits(window.waits) if watched else (None, None)
-        seen = self._observatory.requests is not None and self._armed.control.passed
+        now = self._count.now()
+        counted, self._period, self._period_count = now.since(self._period_count), None, now
+        containers, window = counted.known, period.window
+        waits, wait_ns = total_waits(window.waits) if period.watched else (None, None)
+        seen = self._seen and self._observatory.members is not None
         return {
             "mode": WindowKind.PASSIVE.value,
-            "engine": self._name,
+            "engine": ", ".join(sorted(counted.by_engine)),
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
-            "bill": _bill(window.cells, containers) if seen else None,
+            **self._count_fields(counted),
+            "bill": _bill(period.billed, containers) if seen else None,
+            "beside": _bill(period.beside, containers) if self._seen else None,
+            "bill_is": LOWER_BOUND,
             "creation_path_broadcasts_per_container": (
-                share(creation_broadcasts(window.cells), containers) if seen else None
+                share(creation_broadcasts(period.billed), containers) if self._seen else None
             ),
             "slab_mutex_waits": waits,
             "slab_mutex_wait_ms": milliseconds(wait_ns),
-            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if watched else None),
+            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if period.watched else None),
         }
 
-    async def _cut(self) -> None:
-        """Add a window to the bill. Housekeeping falls between two windows."""
-        if self._before is None:
-            return
-        window = self._observatory.window(WindowKind.PASSIVE, self._before, await self._observatory.sample())
-        self._windows = window if self._windows is None else merge_windows([self._windows, window])
-        self._waits_watched &= self._observatory.waits_known  # asked before the address may be learned, below
-        await self._observatory.between_windows()
-        self._before = await self._observatory.sample()
+    def _count_fields(self, counted: Counted) -> dict[str, Any]:
+        return {
+            "containers_at_least": counted.containers if self._count.armed else None,
+            "containers_by_engine": dict(sorted(counted.by_engine.items())),
+            "containers_unknown": self._count.why_unknown(counted),
+            "cgroups_made": counted.made if self._count.armed else None,
+            "cgroup_events_lost": counted.lost if self._count.armed else None,
+        }
 
-    async def _count(self) -> None:
-        """Ask the engine now and then. If it does not answer, the number is unknown, not zero."""
-        until = int(time.time())
-        if until - self._asked_until < _COUNT_EVERY_S:
-            return
-        try:
-            if self._engine is None:
-                chosen = await choose_passive_engine(self._config)
-                self._engine, self._name = chosen.engine, str(chosen.info)
-            started = await self._engine.count_started(self._asked_until, until)
-        except EngineError as error:
-            await self.aclose()
-            self._containers, self._why_unknown = None, error.what
-        else:
-            if started is None:
-                self._containers, self._why_unknown = (
-                    None,
-                    f"{self._name} does not report other containers",
-                )
-            elif self._containers is not None:
-                self._containers += started
-        self._asked_until = until
+    @property
+    def _seen(self) -> bool:
+        return self._observatory.requests is not None and self._armed.control.passed
+
+    async def _cut(self, before: Sample) -> None:
+        """Add a window to the bill. Housekeeping falls between two windows."""
+        after = await self._observatory.sample()
+        now = self._count.now()
+        span = self._span(before, after, now.since(self._looked))
+        self._looked = now
+        self._period = _added(self._period, span)
+        self._record = _added(self._record, span) if span.looks or self._record is not None else None
+        if time.monotonic() - self._kept_house_s >= self._cut_every_s or not span.looks:
+            await self._observatory.between_windows()
+            self._kept_house_s, after = time.monotonic(), await self._observatory.sample()
+        self._before = after
+
+    def _span(self, before: Sample, after: Sample, counted: Counted) -> _Span:
+        observatory = self._observatory
+        window = observatory.window(WindowKind.PASSIVE, before, after)
+        members: tuple[Cell, ...] = ()
+        if observatory.members is not None and before.members is not None and after.members is not None:
+            members = observatory.members.cells(before.members, after.members)
+        billed, beside = divided(window.cells, members)
+        looks = [look_of(counted, window.cells, members)] if counted.containers and self._seen else []
+        return _Span(window, billed, beside, observatory.waits_known, looks)
+
+    def _keep_draining(self) -> None:
+        """Take events once a second, however seldom it is looked: the probe has room for some thousand."""
+        if self._drain is not None and self._drain.done():
+            self._drain.result()  # raises what ended it
+        if self._drain is None or self._drain.done():
+            self._drain = asyncio.create_task(self._count.keep_draining(_DRAIN_EVERY_S))
 
     async def aclose(self) -> None:
-        """Close the connection to the engine."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.close()
+        """End the task that takes events. The probes stay armed."""
+        if self._drain is not None:
+            self._drain.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._drain
+            self._drain = None
 
     def _count_text(self) -> str:
-        if self._containers is None:
-            return f"an unknown number of containers ({self._why_unknown})"
-        return f"{self._containers} containers"
+        counted = self._count.now()
+        if why := self._count.why_unknown(counted):
+            least = f"at least {counted.containers}" if self._count.armed else "an unknown number of"
+            return f"{least} containers ({why})"
+        return f"{counted.containers} containers"
+
+
+def look_of(counted: Counted, cells: Sequence[Cell], members: Sequence[Cell]) -> Look:
+    """What the streams observe of a span with containers."""
+    every, own = creation_path(cells), creation_path(members)
+    return Look(
+        containers=counted.containers,
+        cgroups=counted.made,
+        own=own[0],
+        others=max(0, every[0] - own[0]),
+        own_kicks=own[1],
+        other_kicks=max(0, every[1] - own[1]),
+    )
+
+
+def _added(sum_: _Span | None, span: _Span) -> _Span:
+    if sum_ is None:
+        return _Span(span.window, span.billed, span.beside, span.watched, list(span.looks))
+    sum_.add(span)
+    return sum_
 
 
 def _bill(cells: Iterable[Cell], containers: int | None) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class _Script:
         disturbances: tuple[Disturbance, ...],
     ) -> Trial:
         settings, observers, workload = self.context.settings, self.context.observers, self.context.workload
-        void = (*disturbances, *_disturbances(compared.churn), *_disturbances(compared.quiet))
+        void = (*disturbances, *disturbances_of(compared.churn), *disturbances_of(compared.quiet))
         return Trial(
             trial_id=settings.trial_id,
             seed=settings.seed,
@@ -105,7 +105,7 @@ class _Script:
         )
 
 
-def _disturbances(window: Window) -> tuple[Disturbance, ...]:
+def disturbances_of(window: Window) -> tuple[Disturbance, ...]:
     """Those of the window, plus `tracing_toggled` if a tracer broadcast: another process switched it on or off."""
     toggled = any(cell.origin is Origin.TRACING and cell.broadcasts for cell in window.cells)
     return (*window.disturbances, Disturbance.TRACING_TOGGLED) if toggled else window.disturbances

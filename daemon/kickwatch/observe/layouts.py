@@ -91,6 +91,10 @@ CONTENTION_CONFIG = _layout(
 WAIT_KEY = _layout("wait_key", lock="Q", caller="Q", stack="i", unused="I", holder="16s")
 WAIT = _layout("wait", waits="Q", wait_ns="Q", max_wait_ns="Q")
 
+CONTAINER_EVENT = _layout(
+    "container_event", at_ns="Q", run="Q", kind="I", pid="I", maker="I", cut="I", comm="16s", path="192s"
+)
+
 TRACE_CONFIG = _layout("trace_config", on="I", comm_offset="I")
 TRACE_EVENT = _layout(
     "trace_event",

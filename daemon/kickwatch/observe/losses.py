@@ -19,6 +19,8 @@ class Lost(StrEnum):
     UNDER_MUTEX = "whether a sender holds slab_mutex"
     HOLDERS = "who holds slab_mutex"
     OTHER_INTERRUPTS = "interrupts to isolated CPUs that are no requests (reschedule, irq_work)"
+    CONTAINERS = "containers that others start"
+    MEMBERS = "what the containers of others ask for"
 
 
 @dataclass(frozen=True)

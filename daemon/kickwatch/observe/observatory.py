@@ -2,19 +2,21 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic_ns
 
 from msgspec.structs import replace
 
+from kickwatch.errors import ObserveError
 from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
 from kickwatch.node.diagnosis import Act, Refusal, diagnose
 from kickwatch.node.facts import read_facts
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST, HostRoots
+from kickwatch.observe.containers import ContainerObserver, ContainersRung, arm_members
 from kickwatch.observe.contention import ContentionObserver, ContentionSample
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
@@ -45,6 +47,7 @@ class Sample:
     requests: RequestSample | None
     contention: ContentionSample | None
     ipis: Ipis | None = None
+    members: RequestSample | None = None
 
 
 @dataclass
@@ -52,7 +55,8 @@ class Observatory:
     """The armed observers. Construct with `open`; `close` disarms them.
 
     `isolated_cpus`: the CPUs isolated when the observers were armed, or between the latest two windows. `listed`: CPUs
-    that the configuration adds to them, from the next `between_windows` on if it is set later.
+    that the configuration adds to them, from the next `between_windows` on if it is set later. `containers`, `members`:
+    those of passive mode, once `arm_passive` has armed them.
 
     Work on the probes in a thread is awaited to its end even if the caller is cancelled: a thread cannot be cancelled,
     and `close` frees what it uses.
@@ -63,6 +67,8 @@ class Observatory:
     symbols: Symbols
     requests: RequestObserver | None = None
     contention: ContentionObserver | None = None
+    containers: ContainerObserver | None = None
+    members: RequestObserver | None = None
     listed: Sequence[int] = ()
     isolated_cpus: tuple[int, ...] = ()
     _lost: list[Loss] = field(default_factory=list)
@@ -162,6 +168,32 @@ class Observatory:
         better = Lost.WAITS if self.contention is None else Lost.BETTER_WAITS
         self._lost += [Loss.by(better, error) for error in lost]
 
+    async def arm_passive(self, own: Collection[str]) -> None:
+        """Arm what counts the containers of others, and what they ask for. Safe to call twice.
+
+        `own`: names of cgroups whose containers do not count. What cannot be armed is among the losses.
+        """
+        if self.containers is None:
+            await run_shielded(asyncio.to_thread(self._arm_passive, own))
+
+    def _arm_passive(self, own: Collection[str]) -> None:
+        self._lost = [loss for loss in self._lost if loss.lost not in {Lost.CONTAINERS, Lost.MEMBERS}]
+        try:
+            self.containers = ContainerObserver.arm(own)
+        except ObserveError as error:
+            self._lost += [Loss.by(Lost.CONTAINERS, error), Loss.by(Lost.MEMBERS, error)]
+            return
+        if self.requests is not None:
+            try:
+                self.members = arm_members(self.containers, self.requests)
+            except ObserveError as error:
+                self._lost.append(Loss.by(Lost.MEMBERS, error))
+
+    @property
+    def containers_rung(self) -> ContainersRung:
+        """How the containers of others are counted."""
+        return ContainersRung.TRACEPOINT if self.containers is not None else ContainersRung.NONE
+
     def _share_slab_mutex(self) -> None:
         """The mutex is learnt from its waiters; the request probe needs it to see which senders hold it."""
         if self.contention is None or self.requests is None:
@@ -170,6 +202,8 @@ class Observatory:
         offset = self.contention.owner_offset
         if address and (address, offset) != (self.requests.slab_mutex, self.requests.owner_offset):
             self.requests.set_slab_mutex(address, offset)
+        if self.members is not None and self.members.slab_mutex != self.requests.slab_mutex:
+            self.members.set_slab_mutex(self.requests.slab_mutex, self.requests.owner_offset)
 
     @property
     def observers(self) -> Observers:
@@ -190,11 +224,12 @@ class Observatory:
         at_ns = monotonic_ns()
         requests = self.requests.read() if self.requests is not None else None
         contention = self.contention.read() if self.contention is not None else None
-        return Sample(at_ns, interrupts, requests, contention, self._ipis.read())
+        members = self.members.read() if self.members is not None else None
+        return Sample(at_ns, interrupts, requests, contention, self._ipis.read(), members)
 
     def try_probes(self) -> None:
         """Read and write the probes' maps. Raises ObserveError if it is not allowed."""
-        for observer in (self.requests, self.contention, self._ipis):
+        for observer in (self.requests, self.contention, self._ipis, self.containers, self.members):
             if observer is not None:
                 observer.try_maps()
 
@@ -214,7 +249,7 @@ class Observatory:
 
     async def _renew_names(self) -> None:
         if await self.symbols.follow_modules():
-            for observer in (self.requests, self.contention):
+            for observer in (self.requests, self.contention, self.members):
                 if observer is not None:
                     observer.forget_names()
 
@@ -223,10 +258,11 @@ class Observatory:
         self.isolated_cpus = isolated_cpus(self.host, self.listed)
         if online := kernel.online(self.host.sys):
             self.cpus_online = len(online)
-            if self.requests is not None:
-                self.requests.follow_cpus(online, self.isolated_cpus)
+            for counting in (self.requests, self.members):
+                if counting is not None:
+                    counting.follow_cpus(online, self.isolated_cpus)
         self._ipis.follow(self.isolated_cpus)
-        for observer in (self.requests, self.contention):
+        for observer in (self.requests, self.contention, self.members):
             if observer is not None:
                 observer.recycle_if_full()
 
@@ -285,10 +321,10 @@ class Observatory:
 
     def close(self) -> None:
         """Disarm everything."""
-        for observer in (self.requests, self.contention, self._ipis):
+        for observer in (self.requests, self.contention, self._ipis, self.members, self.containers):
             if observer is not None:
                 observer.close()
-        self.requests = self.contention = None
+        self.requests = self.contention = self.containers = self.members = None
 
 
 def unseen(before: RequestSample | ContentionSample, after: RequestSample | ContentionSample) -> tuple[int, int]:

@@ -5,7 +5,7 @@ The kernel adds up; Python reads cumulative totals at the edges of windows and s
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from kickwatch.model import Cell, IpiRung
 from kickwatch.node import kernel
 from kickwatch.observe.banks import Banks
-from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.bpf import BpfMap, BpfObject
 from kickwatch.observe.frequent import KnownFuncs
 from kickwatch.observe.layouts import BANKS, CELLS_CONFIG
 from kickwatch.observe.masks import MOST_CPUS, mask_of
@@ -34,7 +34,6 @@ from kickwatch.observe.request_maps import (
 from kickwatch.observe.request_names import RequestNames, reached_by_name
 from kickwatch.observe.symbols import Symbols
 
-_RECYCLE_ABOVE = 6000  # of the 8192 cells: more are cleared, between windows
 BROADCAST_SHARE_PERCENT = 90
 
 
@@ -50,6 +49,7 @@ class RequestObserver(ABC):
     RUNG: ClassVar[IpiRung]
     OBJECT: ClassVar[str]
     PROGRAMS: ClassVar[tuple[str, ...]]
+    RECYCLE_ABOVE: ClassVar[int] = 6000  # of the 8192 cells: more are cleared, between windows
 
     probe: BpfObject
     symbols: Symbols
@@ -85,12 +85,24 @@ class RequestObserver(ABC):
         return observer
 
     @classmethod
-    def load(cls, symbols: Symbols, cpus_online: int, possible: Sequence[int] | None = None, **options: Any) -> Self:
-        """Load without attaching, for CPUs `possible`, else this machine's. `options`: of the constructor."""
+    def load(
+        cls,
+        symbols: Symbols,
+        cpus_online: int,
+        possible: Sequence[int] | None = None,
+        *,
+        shared: Mapping[str, BpfMap] | None = None,
+        sizes: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load without attaching, for CPUs `possible`, else this machine's. `options`: of the constructor.
+
+        `shared`: maps of another probe; `sizes`: entries of maps, where they differ from the source's.
+        """
         possible = possible or kernel.possible() or list(range(cpus_online))
         cpus = max(possible) + 1
-        sizes = {"each_cpu": cpus, "far_targets": BANKS * max(1, far_cpus(cpus))}
-        probe = BpfObject(cls.OBJECT, max_entries=sizes, key_bytes=cls._keys(possible))
+        entries = {"each_cpu": cpus, "far_targets": BANKS * max(1, far_cpus(cpus)), **(sizes or {})}
+        probe = BpfObject(cls.OBJECT, max_entries=entries, key_bytes=cls._keys(possible), shared=shared)
         try:
             observer = cls(probe, symbols, cpus_online, online=kernel.online(), possible=possible, **options)
             observer.configure()
@@ -255,7 +267,7 @@ class RequestObserver(ABC):
             return True
 
     def _has_room(self) -> bool:
-        return len(list(self.probe.map("cells").keys())) <= _RECYCLE_ABOVE and has_room(self.probe, "hits")
+        return len(list(self.probe.map("cells").keys())) <= self.RECYCLE_ABOVE and has_room(self.probe, "hits")
 
     def _forget_all(self) -> None:
         self.names.forget()  # first: even a map that is emptied in part gives ids to other stacks

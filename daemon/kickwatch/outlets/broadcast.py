@@ -18,6 +18,7 @@ from kickwatch.detect.figures import (
     under_slab_mutex_known,
     waits_known,
 )
+from kickwatch.detect.passive import containers_of_others, counting_cells
 from kickwatch.model import Cell, MutexWait, Trial
 
 
@@ -33,10 +34,10 @@ class Blame:
 def blame(trials: Sequence[Trial]) -> Blame | None:
     """The worst cell of the containers, or else of the canaries. None if no creation-path broadcast was attributed."""
     canaries = [trial.canary for trial in trials if trial.canary is not None]
-    containers = sum(len(counted(trial)) for trial in trials)
+    containers = _containers(trials)
     memcgs = sum(canary.memcgs for canary in canaries)
     for cells, units, unit in (
-        ([cell for trial in trials for cell in trial.churn.cells], containers, "container"),
+        ([cell for trial in trials for cell in counting_cells(trial)], containers, "container"),
         ([cell for canary in canaries for cell in canary.cells], memcgs, "memory cgroup"),
     ):
         guilty = [cell for cell in merge_cells(cells) if cell.on_creation_path and cell.broadcasts]
@@ -52,7 +53,7 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
     """
     node = trials[-1].node
     probed = [trial for trial in trials if attributed(trial)]
-    broadcasts = sum(creation_broadcasts(trial.churn.cells) for trial in probed)
+    broadcasts = sum(creation_broadcasts(counting_cells(trial)) for trial in probed)
     worst = blame(trials)
     fields: dict[str, Any] = {
         "headline": headline(trials),
@@ -60,8 +61,8 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
         "kernel": node.kernel,
         "cpus_online": node.cpus_online,
         "engine": node.engine,
-        "containers": sum(len(counted(trial)) for trial in trials),
-        "broadcasts_per_container": share(broadcasts, sum(len(counted(trial)) for trial in probed)),
+        "containers": _containers(trials),
+        "broadcasts_per_container": share(broadcasts, _containers(probed)),
         **_wait_fields(trials),
         "trials": [trial.trial_id for trial in trials],
         "confirm": bpftrace_line(worst.cell if worst is not None else None, trials[-1].observers.ipis),
@@ -79,6 +80,11 @@ def broadcast_fields(trials: Sequence[Trial]) -> dict[str, Any]:
             "stack": list(worst.cell.stack),
         }
     return fields
+
+
+def _containers(trials: Sequence[Trial]) -> int:
+    """Those that kickwatch started, or in passive mode others."""
+    return sum(len(counted(trial)) + containers_of_others(trial) for trial in trials)
 
 
 def _wait_fields(trials: Sequence[Trial]) -> dict[str, Any]:

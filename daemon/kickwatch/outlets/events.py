@@ -185,6 +185,15 @@ class PassiveSummary(OutletEvent):
     fields: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class PassiveTaken(OutletEvent):
+    """The evidence was updated with a record of passive mode. `recent`, `figures`: as of TrialTaken."""
+
+    outcome: TrialOutcome
+    recent: tuple[Trial, ...]
+    figures: Mapping[str, StreamFigures]
+
+
 # --- engine and clean-up
 
 

@@ -101,6 +101,12 @@ def _trial_taken(event: events.TrialTaken) -> None:
         log(alert)
 
 
+@_log.register
+def _passive_taken(event: events.PassiveTaken) -> None:
+    for alert in alerts(event.outcome, event.recent) if event.recent else ():
+        log(alert)
+
+
 def _trial_finished(event: events.TrialTaken) -> None:
     trial, outcome = event.trial, event.outcome
     logger().info(

@@ -64,6 +64,8 @@ class StatusFileOutlet(PlainOutlet):
             case events.TrialTaken():
                 self._figures = event.figures
                 self._add(trial_status(event.trial, event.outcome))
+            case events.PassiveTaken():
+                self._figures = event.figures
             case events.PassiveSummary():
                 self._add(bill_status({**event.fields, "started_unix_s": time.time()}))
             case events.ProgressOpened():

@@ -11,6 +11,7 @@ from kickwatch.configuration.types import Config
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Observers, Trial
 from kickwatch.node.pressure import Pressure
+from kickwatch.observe.containers import ContainersRung
 from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import EngineNames
 
@@ -84,13 +85,16 @@ class PassiveWatch(Protocol):
     """The bill of containers that others start."""
 
     async def look(self) -> None:
-        """Count what happened since the last look."""
+        """Count what happened since the last look. Raises ObserveError."""
+
+    def record_if_due(self) -> Trial | None:
+        """What the streams observe of it; None before it is due. Raises OSError."""
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
         """The fields of `kickwatch.summary` once per period; None before."""
 
     async def aclose(self) -> None:
-        """Release the engine."""
+        """End what runs beside."""
 
 
 class Experiments(Protocol):
@@ -103,6 +107,10 @@ class Experiments(Protocol):
     @property
     def observers(self) -> Observers:
         """Which observers are armed, on which rung."""
+
+    @property
+    def containers_rung(self) -> ContainersRung:
+        """How the containers of others are counted, in passive mode."""
 
     @property
     def losses(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from kickwatch.experiment.trial_run import TrialRun
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Observers
 from kickwatch.node.pressure import DyingMemcgs, Pressure, read_pressure
+from kickwatch.observe.containers import ContainersRung
 from kickwatch.process.signals import Shutdown
 from kickwatch.service.experiments import Step
 from kickwatch.workload.engine import EngineInfo
@@ -113,6 +114,11 @@ class NodeExperiments:
     def observers(self) -> Observers:
         """Which observers are armed, on which rung."""
         return self._armed.observatory.observers
+
+    @property
+    def containers_rung(self) -> ContainersRung:
+        """How the containers of others are counted, in passive mode."""
+        return self._armed.observatory.containers_rung
 
     @property
     def losses(self) -> tuple[str, ...]:

@@ -73,6 +73,11 @@ class Parts:
         await self.switches.sleep(seconds)
 
     def step(self, text: str) -> None:
-        """A trial, or passive mode, has made a step: `text` says what it does now."""
+        """A trial has made a step: `text` says what it does now."""
         self.heartbeat.progress()
         self.heartbeat.status(f"{self.watch.condition}; trial {self.state.trials_begun}: {text}")
+
+    def passive_step(self, text: str) -> None:
+        """Passive mode has looked: `text` says what it counts."""
+        self.heartbeat.progress()
+        self.heartbeat.status(f"{self.watch.condition}; {text}")

@@ -113,13 +113,18 @@ class Service:
             budget |= {"first_trial_in_s": round(wait.seconds), "why": wait.why}
         return budget
 
+    def _passive_rung(self) -> dict[str, str]:
+        """How the containers of others are counted; nothing where none are."""
+        enabled = self.config.workload.enabled
+        return {} if enabled else {"containers": self.parts.experiments.containers_rung.value}
+
     async def _report_start(self) -> None:
         config, experiments, watch = self.config, self.parts.experiments, self.parts.watch
         started = Started(
             version=__version__,
             kernel=kernel.release(),
             cpus_online=experiments.cpus_online,
-            observers=msgspec.to_builtins(experiments.observers),
+            observers=msgspec.to_builtins(experiments.observers) | self._passive_rung(),
             losses=experiments.losses,
             config_digest=digest(config),
             budget=self._budget(),

@@ -58,6 +58,7 @@ class ExperimentSession(Session):
         Raises EngineAbsentError if the engine is gone, and other KickwatchError or OSError if the start fails.
         """
         parts = self._parts
+        parts.watch.passive = False
         parts.heartbeat.status("preparing the engine")
         await parts.report(TrialsOff(Off.DRAINED if self._state.drain.reported else None))
         if not await self._may_start():
@@ -155,13 +156,17 @@ class PassiveSession(Session):
     async def run(self) -> None:
         """Until a reload is requested."""
         parts, period_s = self._parts, self._config.service.summary_period_s
+        parts.watch.passive = True
         parts.heartbeat.status("passive: watching containers that others start")
         await parts.report(TrialsOff(Off.PASSIVE))
         await self._state.guard.off()
-        async with aclosing(parts.experiments.passive(self._config, parts.step)) as passive:
+        async with aclosing(parts.experiments.passive(self._config, parts.passive_step)) as passive:
             while not parts.switches.reload_asked:
                 await self._sweep()
                 await passive.look()
+                if (record := passive.record_if_due()) is not None:
+                    await run_shielded(parts.watch.take_passive(record))
+                await parts.watch.remark(losses(parts.experiments.losses))
                 await parts.wait(self._config, self._config.guard.poll_s)
                 if (fields := passive.summary_if_due(period_s)) is not None:
                     await parts.report(PassiveSummary(parts.watch.belief(), fields))

@@ -22,6 +22,7 @@ from kickwatch.outlets.events import (
     ContainersRun,
     ControlChanged,
     EvidenceOpened,
+    PassiveTaken,
     Remarked,
     TrialTaken,
     VerdictFresh,
@@ -49,6 +50,7 @@ class Watch:
     reported: set[Remark] = field(default_factory=set)
     blind: bool = False
     controlled_s: float = 0.0
+    passive: bool = False  # no trial runs: nothing establishes `quiet`
     age: VerdictAge = field(init=False)
     _failing: bool = False
     _failed_trials: int = 0  # in a row, each as a whole
@@ -100,7 +102,7 @@ class Watch:
     @property
     def more_containers(self) -> int | None:
         """Containers without broadcasts still needed for `quiet`; None if something else is missing."""
-        if self.reasons != (VerdictReason.INSUFFICIENT_EVIDENCE.value,):
+        if self.passive or self.reasons != (VerdictReason.INSUFFICIENT_EVIDENCE.value,):
             return None
         state = self.evidence.state
         fresh = self._other_boot or state.verdict is Verdict.QUIET or not state.trials
@@ -181,6 +183,13 @@ class Watch:
         taken = TrialTaken(trial, outcome, tuple(self.recent), self.verdict_age_s, self.evidence.figures)
         await self.report(taken)
         return outcome
+
+    async def take_passive(self, record: Trial) -> None:
+        """Step the evidence by a record of passive mode. Only changes of alarms are reported."""
+        outcome = await self.evidence.take(record)
+        if not record.void:
+            self.recent = newest([*self.recent, record])
+        await self.report(PassiveTaken(outcome, tuple(self.recent), self.evidence.figures))
 
     async def trial_failed(self, error: KickwatchError | OSError) -> None:
         """A trial failed as a whole. After two in a row nothing is known of the kernel, as when containers fail."""

@@ -148,9 +148,6 @@ class CriEngine:
         running = cri.ContainerStateValue(state=cri.CONTAINER_RUNNING)
         return len(await self._containers("count the containers", cri.ContainerFilter(state=running)))
 
-    async def count_started(self, since_unix_s: int, until_unix_s: int) -> None:
-        """Unknown: a CRI tells of no container that is gone."""
-
     async def remove_image(self, reference: str) -> None:
         """Remove our images: of this program, of earlier ones, and the pods' image if it is ours and no pod is left."""
         await self._images.remove(reference, pods_left=bool(await self._list_pods({})))

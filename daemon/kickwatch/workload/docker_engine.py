@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from contextlib import closing, suppress
+from contextlib import suppress
 from math import ceil
 from typing import Any, TypeVar
 
@@ -159,18 +159,6 @@ class DockerEngine:
     async def count_running(self) -> int:
         """Containers that run on the node, ours and others'."""
         return await self._calls.call("count the containers", lambda api: int(api.info()["ContainersRunning"]))
-
-    async def count_started(self, since_unix_s: int, until_unix_s: int) -> int:
-        """Counted in the engine's buffer of its newest 256 events. With `until_unix_s` in the future it would block."""
-
-        def count(api: docker.APIClient) -> int:
-            # Ask for one second more at either end: engines differ on whether the ends are included.
-            answer = api.events(since=since_unix_s - 1, until=until_unix_s, filters={"event": "start"}, decode=True)
-            with closing(answer) as events:
-                times = [int(event["time"]) for event in events if LABEL not in event["Actor"]["Attributes"]]
-            return sum(since_unix_s <= at < until_unix_s for at in times)
-
-        return await self._calls.call("ask for the containers that were started", count)
 
     async def remove_image(self, reference: str) -> None:
         """Remove our image, unless a container that is not ours uses it, and images left over from earlier programs.

@@ -124,9 +124,6 @@ class Engine(Protocol):
     async def count_running(self) -> int | None:
         """Number of containers that run on the node, ours and others'; None where the engine knows only ours."""
 
-    async def count_started(self, since_unix_s: int, until_unix_s: int) -> int | None:
-        """Number of containers that others started in [since, until), both in the past; None where unknown."""
-
     async def remove_image(self, reference: str) -> None:
         """Remove our own image; a missing one is no error."""
 

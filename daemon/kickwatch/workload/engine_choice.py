@@ -119,15 +119,6 @@ async def choose_engine(
     return ChosenEngine(docker, info, "engine.kind is docker" if configured else "Docker answers at its socket")
 
 
-async def choose_passive_engine(config: Config) -> ChosenEngine:
-    """The engine for passive mode: Docker, because a runtime knows only our containers. Raises EngineAbsentError."""
-    if (kind := requested_kind(config.engine)) in {EngineKind.OCI, EngineKind.CRI}:
-        what = f"engine.kind={kind} does not know which containers others start"
-        raise EngineAbsentError(what, "set engine.kind=docker")
-    engine = msgspec.structs.replace(config.engine, kind=EngineKind.DOCKER, runtime="")
-    return await choose_engine(msgspec.structs.replace(config, engine=engine))
-
-
 def requested_kind(engine: EngineConfig) -> EngineKind:
     """The configured kind. Under `auto`, a socket set in the configuration means the engine behind it and no other."""
     if engine.kind is EngineKind.AUTO and engine.socket != EngineConfig().socket:

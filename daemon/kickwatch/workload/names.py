@@ -10,6 +10,7 @@ from kickwatch.node.roots import HOST
 _APPLICATION = b"kickwatch.instance.v1"
 CGROUP_NAME = "kickwatch"
 CONTAINERS_SLICE = "kickwatchcontainers.slice"
+OWN_CGROUPS = (CGROUP_NAME, CONTAINERS_SLICE)  # parents of kickwatch's containers, this one's and any other's
 
 
 def instance_of(machine_id: str, hostname: str) -> str:

@@ -184,9 +184,6 @@ class OciEngine:
     async def count_running(self) -> None:
         """Unknown: there is no daemon that knows others' containers."""
 
-    async def count_started(self, since_unix_s: int, until_unix_s: int) -> None:
-        """Unknown, as for `count_running`."""
-
     async def remove_image(self, reference: str) -> None:
         """Remove our image, and directories that are empty then."""
         await self._files(f"remove the image {reference}", self._store.remove_image, reference)

@@ -1,72 +1,163 @@
-"""The bill in passive mode: a figure that was not observed is unknown, not zero."""
+"""The bill in passive mode: a figure that was not observed is unknown, not zero; what the count knows, and why not."""
 
+import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from builders import TLB, kick, wait, window
+from builders import TLB, kick, trial, wait, window
+from fake_others import ObservedOthers
 from kickwatch.configuration.types import Config, ServiceConfig
+from kickwatch.experiment import passive as module
 from kickwatch.experiment.passive import Passive
-from kickwatch.model import Window
+from kickwatch.model import Control, Look, Trial
+from kickwatch.workload.names import OWN_CGROUPS
 
 WAITS = ("slab_mutex_waits", "slab_mutex_wait_ms", "slab_mutex_longest_ms")
+KICKED = "kick_all_cpus_sync"
 
 
-class Observed:
-    """An observatory with given windows. `learns`: the address of slab_mutex is found after the first one."""
-
-    def __init__(self, *windows: Window, requests: bool = True, waits: bool = True, learns: bool = False) -> None:
-        self.windows = list(windows)
-        self.requests = object() if requests else None
-        self.waits_known = waits
-        self._learns = learns
-
-    async def sample(self) -> Any:
-        return SimpleNamespace(at_ns=0)
-
-    def window(self, *_: object) -> Window:
-        return self.windows.pop(0)
-
-    async def between_windows(self) -> None:
-        self.waits_known = self.waits_known or self._learns
+def watching(observed: ObservedOthers, *, control: bool = True, steps: list[str] | None = None) -> Passive:
+    armed: Any = SimpleNamespace(observatory=observed, control=Control(passed=control, detail="made up"))
+    config = replace(Config(), service=ServiceConfig(summary_period_s=1.0))
+    return Passive(config, armed, (steps if steps is not None else []).append)
 
 
-async def summary(observed: Observed, *, control: bool = True) -> dict[str, Any]:
-    """The summary after all its windows."""
-    armed: Any = SimpleNamespace(observatory=observed, control=SimpleNamespace(passed=control))
-    passive = Passive(replace(Config(), service=ServiceConfig(summary_period_s=1.0)), armed, lambda _: None)
-    passive._containers = 2
-    await passive.look()
-    while observed.windows:
-        await passive.look()
+async def summary(observed: ObservedOthers, *, control: bool = True, lost: int = 0) -> dict[str, Any]:
+    """The summary after all its windows, in which two containers were started."""
+    passive = watching(observed, control=control)
+    try:
+        while observed.windows:
+            await passive.look()
+            observed.probe.started["docker"] = 2
+            observed.probe.lost = lost
+    finally:
+        await passive.aclose()
     fields = passive.summary_if_due(1.0)
     assert fields is not None
     return fields
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look is late enough to cut."""
+    monkeypatch.setattr(module, "LEAST_LOOK_S", 0.0)
+
+
 async def test_the_bill_has_what_the_probes_saw() -> None:
-    fields = await summary(Observed(window("passive", TLB, kick(4), waits=(wait(3),))))
+    fields = await summary(ObservedOthers(window("passive", TLB, kick(4), waits=(wait(3),))))
     assert fields["creation_path_broadcasts_per_container"] == 2.0
-    assert [row["reason"] for row in fields["bill"]] == ["flush_tlb_func", "kick_all_cpus_sync"]
+    assert {row["reason"] for row in fields["bill"]} == {"flush_tlb_func", KICKED}
     assert [fields[key] for key in WAITS] == [3, 18.0, 9.0]
-    without = await summary(Observed(window("passive", TLB)))
+    without = await summary(ObservedOthers(window("passive", TLB)))
     assert [without[key] for key in WAITS] == [0, 0.0, 0.0]
     assert without["creation_path_broadcasts_per_container"] == 0.0
 
 
+async def test_the_bill_is_of_the_containers_and_says_that_it_is_a_lower_bound() -> None:
+    """The creation path of any task is theirs; other tasks' TLB shootdowns went on beside them."""
+    fields = await summary(ObservedOthers(window("passive", TLB, kick(4)), own=()))
+    assert [row["reason"] for row in fields["bill"]] == [KICKED]
+    assert [row["reason"] for row in fields["beside"]] == ["flush_tlb_func"]
+    assert fields["bill_is"].startswith("a lower bound")
+
+
+async def test_the_count_is_by_engine_and_needs_none() -> None:
+    observed = ObservedOthers(window("passive", TLB))
+    fields = await summary(observed)
+    assert observed.armed_with == OWN_CGROUPS
+    assert (fields["containers"], fields["containers_at_least"], fields["containers_unknown"]) == (2, 2, "")
+    assert (fields["engine"], fields["containers_by_engine"]) == ("docker", {"docker": 2})
+    assert (fields["cgroups_made"], fields["cgroup_events_lost"]) == (20, 0)
+
+
+async def test_events_without_room_make_the_count_a_lower_bound() -> None:
+    fields = await summary(ObservedOthers(window("passive", TLB)), lost=7)
+    assert (fields["containers"], fields["containers_at_least"]) == (None, 2)
+    assert fields["containers_unknown"].startswith("7 cgroup events found the probe's map full")
+    assert fields["cgroup_events_lost"] == 7
+    assert {row["requests_per_container"] for row in fields["bill"]} == {None}
+
+
+async def test_without_the_probe_the_count_is_unknown_with_its_cause_and_never_zero() -> None:
+    steps: list[str] = []
+    observed = ObservedOthers(window("passive", TLB), why="this process lacks CAP_BPF")
+    passive = watching(observed, steps=steps)
+    await passive.look()
+    await passive.look()
+    await passive.aclose()
+    fields = passive.summary_if_due(1.0)
+    assert fields is not None
+    why = "this process lacks CAP_BPF; fix: run it as root"
+    assert set(steps) == {f"passive: an unknown number of containers ({why}) started by others"}
+    assert fields["containers_unknown"] == why
+    assert [fields[key] for key in ("containers", "containers_at_least", "cgroups_made", "bill")] == [None] * 4
+    assert [row["reason"] for row in fields["beside"]] == ["flush_tlb_func"]
+    assert passive.record_if_due() is None
+
+
+async def test_the_wall_clock_has_no_part_in_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set back by a day between two looks, as an NTP step or a person would."""
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s - 86_400 * len(observed.windows))
+    observed = ObservedOthers(window("passive", TLB), window("passive", TLB))
+    assert (await summary(observed))["containers"] == 2
+
+
+async def test_events_are_taken_once_a_second_however_seldom_it_is_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DRAIN_EVERY_S", 0.01)
+    observed = ObservedOthers(window("passive", TLB))
+    passive = watching(observed)
+    await passive.look()
+    await asyncio.sleep(0.2)
+    await passive.aclose()
+    assert observed.probe.drains > 5
+
+
 @pytest.mark.parametrize(("requests", "control"), [(False, True), (True, False)])
 async def test_without_a_working_probe_there_is_no_bill(requests: bool, control: bool) -> None:
-    fields = await summary(Observed(window("passive", TLB), requests=requests), control=control)
-    assert fields["bill"] is None
+    fields = await summary(ObservedOthers(window("passive", TLB), requests=requests), control=control)
+    assert (fields["bill"], fields["beside"]) == (None, None)
     assert fields["creation_path_broadcasts_per_container"] is None
-    assert fields["slab_mutex_waits"] == 0  # from the other probe
+    assert fields["containers"] == 2  # from the other probe
+    assert fields["slab_mutex_waits"] == 0  # from a third one
 
 
 async def test_waits_that_were_not_observed_all_the_time_are_unknown() -> None:
     one = window("passive", TLB)
-    for observed in (Observed(one, waits=False), Observed(one, one, waits=False, learns=True)):
+    for observed in (ObservedOthers(one, waits=False), ObservedOthers(one, one, waits=False, learns=True)):
         fields = await summary(observed)
         assert [fields[key] for key in WAITS] == [None] * 3
         assert fields["bill"]
+
+
+async def test_a_broadcast_is_recorded_soon_and_healthy_containers_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[tuple[Look, ...]] = []
+
+    def record(_armed: object, _window: object, looks: tuple[Look, ...]) -> Trial:
+        made.append(looks)
+        return trial()
+
+    monkeypatch.setattr(module, "passive_record", record)
+    for cells, due_s in (((TLB,), module.RECORD_S), ((TLB, kick(4)), module.ALARMING_RECORD_S)):
+        observed = ObservedOthers(window("passive", *cells), window("passive", *cells))
+        passive = watching(observed)
+        await passive.look()
+        observed.probe.started["docker"] = 2
+        await passive.look()
+        await passive.aclose()
+        assert passive.record_if_due() is None
+        passive._recorded_s -= due_s - 1
+        assert passive.record_if_due() is None
+        passive._recorded_s -= 1
+        assert passive.record_if_due() is not None
+        assert passive.record_if_due() is None
+    assert made == [
+        (Look(containers=2, cgroups=20),),
+        (Look(containers=2, cgroups=20, own=4, own_kicks=4),),
+    ]

@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 
 from btf import Btf, Member
-from kickwatch.observe import ipis, kprobe, layouts, request_cells, trace_events, tracer
+from kickwatch.observe import containers, ipis, kprobe, layouts, request_cells, trace_events, tracer
 from kickwatch.observe.bpf import PROBES
+from kickwatch.observe.container_starts import CgroupEventKind
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
-from kickwatch.observe.layouts import CALLS_CONFIG, CONTENTION_CONFIG, CSD_CONFIG, IPIS_CONFIG, TRACE_CONFIG, Layout
+from kickwatch.observe.layouts import (
+    CALLS_CONFIG,
+    CONTAINER_EVENT,
+    CONTENTION_CONFIG,
+    CSD_CONFIG,
+    IPIS_CONFIG,
+    TRACE_CONFIG,
+    Layout,
+)
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
 from kickwatch.observe.trace_events import Kind
@@ -37,6 +46,7 @@ WAIT_MAPS = {
     "histogram": (INDEX, COUNTER),
     "health": (INDEX, COUNTER),
 }
+MEMBERS = (COUNTER, COUNTER)  # the same in three objects, since one of them is shared
 MAPS = {
     CsdObserver.OBJECT: REQUEST_MAPS | {"config": (INDEX, CSD_CONFIG.name), "callsites": (COUNTER, INDEX)},
     KprobeObserver.OBJECT: REQUEST_MAPS | {"config": (INDEX, CALLS_CONFIG.name)},
@@ -46,6 +56,14 @@ MAPS = {
     tracer.OBJECT: REQUEST_MAPS
     | {"config": (INDEX, CSD_CONFIG.name), "callsites": (COUNTER, INDEX)}
     | {"tracing": (INDEX, TRACE_CONFIG.name), "losses": (INDEX, COUNTER)},
+    containers.OBJECT: {
+        "events": ("event_key", CONTAINER_EVENT.name),
+        "members": MEMBERS,
+        "makers": ("maker_name", INDEX),
+        "counts": (INDEX, COUNTER),
+    },
+    containers.CsdMembers.OBJECT: REQUEST_MAPS | {"config": (INDEX, CSD_CONFIG.name), "members": MEMBERS},
+    containers.KprobeMembers.OBJECT: REQUEST_MAPS | {"config": (INDEX, CALLS_CONFIG.name), "members": MEMBERS},
 }
 
 WITHOUT_READS = ("csd", "contention", "trace")  # probes with a variant for kernel lockdown: nothing else differs
@@ -114,6 +132,7 @@ def defined(constant: str) -> set[int]:
         ("HAS_INNER", kprobe._HAS_INNER),
         ("HAS_SENT", kprobe._HAS_SENT),
         ("HAS_NODE", kprobe._HAS_NODE),
+        ("MAKER_OF_CGROUPS", containers._MAKES_CGROUPS),
     ],
 )
 def test_constants_are_those_of_the_c_sources(constant: str, value: int) -> None:
@@ -131,6 +150,14 @@ def test_kinds_of_events_have_the_order_of_the_c_enum() -> None:
     assert re.findall(r"^\tTRACE_(\w+)", listed, re.MULTILINE) == [kind.name for kind in Kind]
     assert re.search(r"TRACE_REQUEST = 1,", listed)
     assert [kind.value for kind in Kind] == list(range(1, len(Kind) + 1))
+
+
+def test_counts_and_events_of_containers_have_the_order_of_the_c_enums() -> None:
+    source = (PROBES / "containers.bpf.c").read_text(encoding="utf-8")
+    counts = re.findall(r"^\tCOUNT_(\w+),", source, re.MULTILINE)
+    assert [name.lower() for name in counts] == list(containers.CgroupCounts._fields)
+    kinds = [f"CONTAINER_{kind.name}" for kind in CgroupEventKind]
+    assert f"{kinds[0]} = 1, {kinds[1]} }}" in source
 
 
 def test_every_object_is_known() -> None:

@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 from contextlib import ExitStack
+from errno import EPERM
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,10 @@ from fake_bpf import FakeBpf
 from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.model import WindowKind
+from kickwatch.node.causes import CauseKind, cause_of
+from kickwatch.node.diagnosis import Act, Refusal
 from kickwatch.node.roots import HOST, HostRoots
+from kickwatch.observe.containers import ContainerObserver, ContainersRung
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
@@ -22,6 +26,7 @@ from kickwatch.observe.layouts import CELLS_CONFIG, CSD_CONFIG
 from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.readings import Health
+from kickwatch.observe.refused import RefusedError
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 
@@ -199,6 +204,25 @@ def test_the_losses_of_both_probes_are_in_the_window() -> None:
 def test_misses_of_the_contention_probe_are_no_loss() -> None:
     assert unseen(ContentionSample({}), ContentionSample({}, recursion_misses=5)) == (0, 0)
     assert unseen(RequestSample({}), RequestSample({}, recursion_misses=5)) == (5, 0)
+
+
+async def test_passive_mode_without_the_tracepoints_says_why_and_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a reload from trials: the capability was given up. The next attempt can succeed."""
+    cause = cause_of(CauseKind.GIVEN_UP, capabilities="CAP_BPF")
+    error = RefusedError("loading the probe containers", Refusal(Act.LOAD, EPERM, "containers"), cause)
+
+    def refuse(_own: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ContainerObserver, "arm", refuse)
+    made = make()
+    for _ in range(2):
+        await made.arm_passive(("kickwatch",))
+    assert (made.containers, made.members, made.containers_rung) == (None, None, ContainersRung.NONE)
+    assert made.lost(Lost.CONTAINERS) == [Loss(Lost.CONTAINERS, cause.what, cause.remedy)]
+    (sentence,) = [loss for loss in made.losses if "CAP_BPF" in loss]
+    assert "containers that others start" in sentence
+    assert sentence.endswith("fix: restart kickwatch, which arms everything at its start")
 
 
 def test_a_loss_ends_when_the_mutex_is_known() -> None:

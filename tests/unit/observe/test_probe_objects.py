@@ -23,7 +23,7 @@ _RING_HELPERS = frozenset(
     {131, 132}
 )  # bpf_ringbuf_reserve, bpf_ringbuf_submit, 5.8; trace.bpf.c and its variant alone, for 6.5
 _RING_PROBES = frozenset({"trace.bpf.o", "trace_noread.bpf.o"})
-_NEWEST_PROBES = frozenset({"csd.bpf.o", "csd_noread.bpf.o", *_RING_PROBES})
+_NEWEST_PROBES = frozenset({"csd.bpf.o", "csd_members.bpf.o", "csd_noread.bpf.o", *_RING_PROBES})
 _READS = frozenset({4, 45})  # bpf_probe_read, bpf_probe_read_str
 
 

@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, window
 from captures_as_trials import trials as captured
+from fake_others import ObservedOthers
 from kickwatch.configuration.types import Config, ServiceConfig
 from kickwatch.detect.figures import merge_cells
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.experiment.passive import Passive
-from kickwatch.model import Cell, Origin, Trial, Verdict, Window
+from kickwatch.model import Cell, Origin, Trial, Verdict
 from kickwatch.model import Path as CellPath
 from kickwatch.outlets.bill import Bill
 from kickwatch.outlets.metrics.bill import bill_of
@@ -91,31 +92,16 @@ def report(one: Trial) -> Any:
     return [{key: value for key, value in row.items() if key not in {"stack", "isolated"}} for row in rows]
 
 
-class Observed:
-    """An observatory with one window to give."""
-
-    requests, waits_known = object(), True
-
-    def __init__(self, seen: Window) -> None:
-        self._seen = seen
-
-    async def sample(self) -> Any:
-        return SimpleNamespace(at_ns=0)
-
-    def window(self, *_: object) -> Window:
-        return self._seen
-
-    async def between_windows(self) -> None:
-        """Nothing to keep house of."""
-
-
 async def passive(one: Trial) -> Any:
+    """All of the window is the containers', except what interrupts sent."""
     config = replace(Config(), service=ServiceConfig(summary_period_s=1.0))
-    armed: Any = SimpleNamespace(observatory=Observed(one.churn), control=SimpleNamespace(passed=True))
+    observed = ObservedOthers(one.churn)
+    armed: Any = SimpleNamespace(observatory=observed, control=SimpleNamespace(passed=True))
     watched = Passive(config, armed, lambda _: None)
-    watched._containers = len(one.containers)
+    observed.probe.started["docker"] = len(one.containers)
     await watched.look()
     await watched.look()
+    await watched.aclose()
     fields = watched.summary_if_due(1.0)
     assert fields is not None
     return fields["bill"]

@@ -40,6 +40,7 @@ class FakeObservatory:
 
     def __init__(self) -> None:
         self.contention = None
+        self.containers = None
         self.waits_known = False
 
     async def sample(self) -> Sample:

@@ -108,6 +108,8 @@ def test_all_series_exist_from_the_start() -> None:
         ("kickwatch_slab_mutex_wait_seconds_sum",),
         ("kickwatch_slab_mutex_wait_seconds_bucket", "+Inf"),
         ("kickwatch_slab_mutex_known",),
+        *(("kickwatch_passive_containers_total", engine) for engine in ("docker", "podman", "runc", "other")),
+        ("kickwatch_passive_containers_known",),
         ("kickwatch_bill_known",),
         ("kickwatch_control_passed",),
         ("kickwatch_refreshes_failed_total",),
@@ -533,3 +535,14 @@ def test_it_may_be_read_in_a_thread_while_it_is_written() -> None:
     reader.join()
     assert not failures
     assert number > 10
+
+
+def test_containers_of_others_are_by_engine_and_known_while_none_was_missed() -> None:
+    made = metrics()
+    made.observe(Live(others={"docker": {"docker": 5}, "other": {"strange": 2}}, others_known=True))
+    made.observe(Live(others={"docker": {"docker": 9}, "other": {"strange": 2}}, others_known=True))
+    shown = values(made)
+    assert [shown["kickwatch_passive_containers_total", engine] for engine in ("docker", "other")] == [9, 2]
+    assert shown["kickwatch_passive_containers_known",] == 1.0
+    made.stale(refused=True)
+    assert values(made)["kickwatch_passive_containers_known",] == 0.0

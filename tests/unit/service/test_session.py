@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from builders import trial
 from fake_daemon import DOCKER, GONE, FakeDaemon, config_in, fake_daemon
 from kickwatch.configuration.types import Config, EngineKind, ServiceConfig, TrialConfig, WorkloadConfig
-from kickwatch.detect.state import TrialOutcome
+from kickwatch.detect.state import ChangeKind, TrialOutcome
 from kickwatch.errors import ConfigError, EngineAbsentError, EngineError, ObserveError
 from kickwatch.journal.remark import Remark, RemarkKind
-from kickwatch.model import Control, Trial
+from kickwatch.model import AlarmKind, Condition, Control, Look, Trial
 from kickwatch.outlets.events import (
     Beat,
     ControlChanged,
@@ -21,6 +22,7 @@ from kickwatch.outlets.events import (
     GuardCalm,
     Off,
     PassiveSummary,
+    PassiveTaken,
     Reaped,
     Remarked,
     Restored,
@@ -348,7 +350,30 @@ async def test_passive_mode_starts_nothing_and_sums_up(config: Config) -> None:
     assert daemon.recorder.names(Beat)[:3] == ["TrialsOff", "GuardCalm", "Reaped"]
     assert daemon.recorder.of(TrialsOff) == [TrialsOff(Off.PASSIVE)]
     assert [event.fields["period_s"] for event in daemon.recorder.of(PassiveSummary)] == [60.0, 60.0]
-    assert daemon.notifier.statuses[0] == "passive: watching containers that others start"
+    assert daemon.notifier.statuses[:2] == [
+        "passive: watching containers that others start",
+        "unknown; passive: 0 containers started by others",
+    ]
+    assert daemon.parts.watch.more_containers is None
+
+
+async def test_what_passive_mode_sees_steps_the_evidence_and_only_alarms_are_reported(config: Config) -> None:
+    """A broadcast for each container of others: an alarm after nine looks. No trial is reported."""
+    config = replace(config, workload=WorkloadConfig(enabled=False))
+    daemon = await fake_daemon(config)
+    look = Look(containers=3, cgroups=30, own=3)
+    daemon.node.records = [
+        replace(trial(count=0), trial_id=f"{number:08x}", containers=(), canary=None, looks=(look,))
+        for number in range(12)
+    ]
+    daemon.switches.at(60.0, daemon.switches.reload)
+    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+    taken = daemon.recorder.of(PassiveTaken)
+    raised = [change.kind for event in taken for change in event.outcome.changes]
+    assert (len(taken), raised) == (12, [ChangeKind.RAISED])
+    assert daemon.recorder.of(TrialTaken) == []
+    assert daemon.parts.watch.condition is Condition.BROADCASTING
+    assert daemon.parts.watch.belief().alerted == {AlarmKind.BROADCASTING: ("attributed",)}
 
 
 async def test_passive_mode_sweeps_until_an_engine_answers(config: Config) -> None:

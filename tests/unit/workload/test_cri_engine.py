@@ -73,7 +73,6 @@ async def test_the_life_of_a_container(fake: FakeCri, engine: CriEngine) -> None
     await engine.remove(container_id)
     assert (fake.pods, fake.containers) == ({}, {})
     assert engine.sandbox_ms(container_id) is None
-    assert await engine.count_started(1, 2) is None
 
 
 async def test_only_pods_of_this_instance_are_ours(fake: FakeCri, engine: CriEngine) -> None:

@@ -26,7 +26,6 @@ from kickwatch.workload.engine_choice import (
     check_engine,
     check_oci,
     choose_engine,
-    choose_passive_engine,
     drives_runtime,
     engines_runtime,
     fill_unnamed,
@@ -145,13 +144,6 @@ def test_a_runtime_is_asked_for_where_the_kind_of_engine_is_configured(sets: tup
     assert engines_runtime(config.engine) == asked
     if not sets:
         assert resolved_config(config, "docker").engine.runtime == ""
-
-
-async def test_passive_mode_needs_docker(no_docker: Path) -> None:
-    with pytest.raises(EngineAbsentError, match="does not know which containers others start"):
-        await choose_passive_engine(configured(no_docker, "engine.kind=oci"))
-    with pytest.raises(EngineAbsentError, match="no container engine answers"):
-        await choose_passive_engine(configured(no_docker))
 
 
 def test_a_network_is_unsupported_by_oci() -> None:

@@ -28,6 +28,11 @@
  */
 #define AT_FUNCTION_ENTRY
 #include "calls.h"
+#ifdef ONLY_MEMBERS
+#include "members.h"
+#else
+#define is_member() 1
+#endif
 
 #define CELL_CONDITIONAL 4 /* every CPU that cond_func might choose counts as chosen */
 
@@ -57,7 +62,7 @@ static __always_inline struct calls_config *running(void)
 	__u32 zero = 0;
 	struct calls_config *cfg = bpf_map_lookup_elem(&config, &zero);
 
-	return cfg && !cfg->cells.paused ? cfg : 0;
+	return cfg && !cfg->cells.paused && is_member() ? cfg : 0;
 }
 
 static __always_inline void count_frequent(void *ctx, struct this_cpu *cpu, __u32 frequent, __u64 func,

@@ -22,6 +22,11 @@
  * Without BTF of the kernel, loops and global data: for the verifier of 4.18.
  */
 #include "csd.h"
+#ifdef ONLY_MEMBERS
+#include "members.h"
+#else
+#define is_member() 1
+#endif
 
 /* Bit 0 of the result: the request begins a new call; bit 1: it completes a broadcast. */
 static __always_inline __u32 group(struct cells_config *cfg, struct call *call, __u64 func, __u64 callsite, __u32 target)
@@ -63,7 +68,7 @@ int csd_queue_cpu(struct bpf_raw_tracepoint_args *ctx)
 	struct this_cpu *cpu = state_of_cpu();
 	struct figures *of;
 
-	if (unlikely(!cfg || !cpu || cfg->cells.paused))
+	if (unlikely(!cfg || !cpu || cfg->cells.paused) || !is_member())
 		return 0;
 	bank = bank_in_use(&cfg->cells);
 	if (unlikely(cfg->cells.isolating))

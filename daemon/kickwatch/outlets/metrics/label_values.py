@@ -7,6 +7,7 @@ a stack. The one exception is the kernel release in `kickwatch_kernel_info`, whi
 from collections.abc import Collection
 from enum import StrEnum
 
+from kickwatch.attribution.container_paths import ENGINES as CONTAINER_ENGINES
 from kickwatch.attribution.reasons import REASONS
 from kickwatch.detect.streams import StreamName
 from kickwatch.detect.verdict import VerdictReason
@@ -73,6 +74,7 @@ OUTCOMES = tuple(outcome.value for outcome in ContainerOutcome)
 OFF = tuple(off.value for off in Off)
 STEPS = ("create", "start", "wait", "remove")
 SANDBOX = "sandbox"  # the step before them, of engines with pods
+ENGINES = tuple(dict.fromkeys((*CONTAINER_ENGINES, OTHER)))
 REQUEST_REASONS = (*(reason.name for reason in REASONS), OTHER)
 PAUSE_REASONS = (*(cause.value for cause in Cause), OTHER)
 VOID_REASONS = (*(disturbance.value for disturbance in Disturbance), VerdictReason.KMEM_ACCOUNTING_OFF.value)

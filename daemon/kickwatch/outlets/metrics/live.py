@@ -15,7 +15,7 @@ from kickwatch.observe.contention import ContentionSample
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.request_cells import RequestSample
 from kickwatch.observe.symbols import Symbols
-from kickwatch.outlets.metrics.label_values import REQUEST_REASONS, Observer, known
+from kickwatch.outlets.metrics.label_values import ENGINES, REQUEST_REASONS, Observer, known
 from kickwatch.outlets.metrics.rising import Counts
 
 _WHOLE = 0  # the source of a figure that has only one
@@ -31,10 +31,15 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     lost: Counts[str] = {}  # observer: events that it did not count
     up: Mapping[str, bool] = {}
     waits_known: bool = False
+    others: Counts[str] = {}  # engine: containers that others started
+    others_known: bool = False
 
 
 def live_of(observatory: Observatory, sample: Sample) -> Live:
-    """The figures of `sample`, with names. Does not read from the kernel: symbols are in memory."""
+    """The figures of `sample`, with names, which are in memory.
+
+    In passive mode it reads a counter. Raises ObserveError.
+    """
     mutex = observatory.contention.slab_mutex if observatory.contention is not None else 0
     requests, contention = sample.requests, sample.contention
     return Live(
@@ -52,7 +57,17 @@ def live_of(observatory: Observatory, sample: Sample) -> Live:
             Observer.INTERRUPTS: bool(sample.interrupts.counts),
         },
         waits_known=observatory.waits_known,
+        others=_others(observatory),
+        others_known=observatory.containers is not None and not observatory.containers.counts().lost,
     )
+
+
+def _others(observatory: Observatory) -> Counts[str]:
+    found: dict[str, dict[str, int]] = {}
+    if observatory.containers is not None:
+        for engine, containers in observatory.containers.ledger.started.items():
+            found.setdefault(known(engine, ENGINES), {})[engine] = containers
+    return found
 
 
 def _requests(requests: RequestSample, symbols: Symbols) -> Counts[str]:

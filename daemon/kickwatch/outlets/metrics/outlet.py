@@ -135,7 +135,7 @@ class PrometheusOutlet:
         match event:
             case events.EvidenceOpened():
                 self._figures, self._believe = event.figures, event.believe
-            case events.TrialTaken():
+            case events.TrialTaken() | events.PassiveTaken():
                 self._figures = event.figures
         if self._metrics is not None:
             _count(self._metrics, event)
@@ -199,7 +199,7 @@ class PrometheusOutlet:
 
 def _count(metrics: "Metrics", event: events.OutletEvent) -> None:
     match event:
-        case events.EvidenceOpened():
+        case events.EvidenceOpened() | events.PassiveTaken():
             metrics.evidence(event.figures)
         case events.TrialTaken():
             metrics.trial(event.trial, event.outcome, event.figures)

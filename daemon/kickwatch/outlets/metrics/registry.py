@@ -22,6 +22,7 @@ from kickwatch.outlets.metrics.bill import bill_of
 from kickwatch.outlets.metrics.collectors import Billed, Children, ChoiceGauge, KernelInfo, ObserverCounters, Several
 from kickwatch.outlets.metrics.label_values import known
 from kickwatch.outlets.metrics.live import Live
+from kickwatch.outlets.metrics.others import OthersCounters
 from kickwatch.outlets.metrics.streams import StreamSeries
 from kickwatch.outlets.metrics.trial_requests import TrialRequests
 
@@ -40,7 +41,7 @@ class Metrics:
         """Create all series. `version`: of kickwatch."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # no creation time for each counter: that would double the series
         self._own = CollectorRegistry()
-        self._observed, self._billed = ObserverCounters(), Billed()
+        self._observed, self._billed, self._others = ObserverCounters(), Billed(), OthersCounters()
         self._condition = ChoiceGauge(
             "kickwatch_condition",
             "What the daemon believes about this node: 1 for one of quiet, broadcasting, contended, unknown.",
@@ -55,7 +56,8 @@ class Metrics:
             words.OFF,
         )
         self._kernel = KernelInfo()
-        for collector in (self._observed, self._billed, self._condition, self._off, self._kernel, Children()):
+        plain = (self._observed, self._others, self._billed, self._condition, self._off, self._kernel, Children())
+        for collector in plain:
             self._own.register(collector)
         self._make_doubts()
         self._gauge("build_info", "The version of kickwatch: always 1.", version=(version,)).labels(version).set(1)
@@ -220,12 +222,14 @@ class Metrics:
     def observe(self, live: Live) -> None:
         """The observers' newest figures."""
         self._observed.take(live)
+        self._others.take(live)
 
     def stale(self, *, refused: bool = False) -> None:
         """A scrape has no new figures of the observers. `refused`: the kernel refused a reading."""
         self._stale.inc()
         if refused:
             self._observed.refused()
+            self._others.refused()
 
     def text(self) -> bytes:
         """All series in text format 0.0.4, for a scrape. Reads files in /proc, so not in the event loop."""

@@ -1,0 +1,78 @@
+"""How many containers others started, as a total that only rises, and why it may not be known."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from kickwatch.observe.containers import CgroupCounts
+from kickwatch.observe.losses import Lost, causes
+from kickwatch.observe.observatory import Observatory
+
+_LOST = "{lost} cgroup events found the probe's map full: the count is a lower bound"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Totals, or what they rose by. `known`: the containers, None if some may not have been counted.
+
+    `made`: cgroups of all kinds, in all hierarchies; `lost`: events without room; `armed`: the probe counted them.
+    """
+
+    by_engine: Counter[str] = field(default_factory=Counter)
+    made: int = 0
+    lost: int = 0
+    armed: bool = False
+
+    @property
+    def containers(self) -> int:
+        """At least so many were started."""
+        return self.by_engine.total()
+
+    @property
+    def known(self) -> int | None:
+        """How many were started."""
+        return self.containers if self.armed and not self.lost else None
+
+    def since(self, before: "Counted") -> "Counted":
+        """What rose. A span that begins before the probe was armed is known from then on."""
+        return Counted(self.by_engine - before.by_engine, self.made - before.made, self.lost - before.lost, self.armed)
+
+
+class ContainerCount:
+    """The probe's count. Without a probe nothing is known, and `why_unknown` says why."""
+
+    def __init__(self, observatory: Observatory) -> None:
+        self._observatory = observatory
+        self._counts = CgroupCounts()
+
+    @property
+    def armed(self) -> bool:
+        """True once the probe counts."""
+        return self._observatory.containers is not None
+
+    async def drain(self) -> None:
+        """Take the events that came. Raises ObserveError."""
+        if self._observatory.containers is not None:
+            self._counts = self._observatory.containers.drain()
+
+    async def keep_draining(self, every_s: float) -> None:
+        """For ever. Raises ObserveError."""
+        while True:
+            await asyncio.sleep(every_s)
+            await self.drain()
+
+    def now(self) -> Counted:
+        """The totals as of the last `drain`."""
+        probe = self._observatory.containers
+        if probe is None:
+            return Counted()
+        return Counted(Counter(probe.ledger.started), self._counts.made, self._counts.lost, armed=True)
+
+    def why_unknown(self, counted: Counted) -> str:
+        """Why the number is not known, with the remedy; empty if it is."""
+        if counted.known is not None:
+            return ""
+        if self.armed:
+            return _LOST.format(lost=counted.lost)
+        what, remedy = causes(self._observatory.lost(Lost.CONTAINERS))
+        return f"{what}; fix: {remedy}" if remedy else what or "the probe is not armed yet"

@@ -1,0 +1,100 @@
+"""The probe of containers on this kernel: exact counts, the filter, members, and what happens without room."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.container_starts import SETTLE_NS
+from kickwatch.observe.containers import OBJECT, PROGRAMS, ContainerObserver
+from kickwatch.observe.observatory import Observatory
+from others import hierarchies, make_and_remove
+from shootdowns import shootdowns
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
+
+ID = "feedc0de" * 7
+
+
+@pytest.fixture
+def containers() -> Iterator[ContainerObserver]:
+    observer = ContainerObserver.arm(("kickwatch",))
+    yield observer
+    observer.close()
+
+
+def test_each_cgroup_with_a_container_s_name_is_one_container(containers: ContainerObserver) -> None:
+    before = containers.drain()
+    names = [f"{ID}{number:08x}" for number in range(23)]
+    make_and_remove(*names, *(f"run-u{number}.service" for number in range(23)))
+    counts = containers.drain()
+    assert counts.lost == 0
+    # Other tests may run containers meanwhile, but none with such a name.
+    assert containers.ledger.started["other"] == 23
+    assert counts.made - before.made >= len(hierarchies()) * 47
+    make_and_remove(*names)  # started again
+    containers.drain()
+    assert containers.ledger.started["other"] == 46
+
+
+def test_events_without_room_are_counted_as_lost() -> None:
+    probe = BpfObject(OBJECT, max_entries={"events": 8})
+    for program in ("containers_rmdir", "containers_mkdir"):
+        probe.attach_raw_tracepoint(program, PROGRAMS[program])
+    observer = ContainerObserver(probe)
+    try:
+        make_and_remove(*(f"{ID}{number:08x}" for number in range(23)))
+        counts = observer.drain()
+        assert counts.lost > 0
+        assert observer.ledger.started["other"] <= 23
+        # There is room again, and what comes is counted.
+        before = observer.ledger.started["other"]
+        make_and_remove(f"{ID}ffffffff")
+        assert observer.drain().lost >= counts.lost
+        assert observer.ledger.started["other"] == before + 1
+    finally:
+        observer.close()
+
+
+async def test_a_runtime_and_what_it_starts_are_members(observatory: Observatory, tmp_path: Path) -> None:
+    """By the name of the program. The same program under another name is none."""
+    await observatory.arm_passive(())
+    assert observatory.members is not None, observatory.losses
+    own = {}
+    for name in ("runc", "stranger"):
+        shutil.copy("/bin/sh", tmp_path / name)
+        before = (await observatory.sample()).members
+        run = [tmp_path / name, "-c", '"$1" -c "$2"; true', name, sys.executable, shootdowns(40)]
+        await asyncio.to_thread(subprocess.run, run, check=True)
+        after = (await observatory.sample()).members
+        assert before is not None
+        assert after is not None
+        cells = observatory.members.cells(before, after)
+        own[name] = sum(cell.requests for cell in cells if cell.reason == "flush_tlb_func")
+    assert own["runc"] > 20
+    assert own["stranger"] * 5 < own["runc"], own
+
+
+def test_a_runtime_s_own_names_count_once_for_each_run(containers: ContainerObserver, tmp_path: Path) -> None:
+    """A program called `runc` that makes cgroups itself, in every hierarchy, with names that tell nothing."""
+    runtime = tmp_path / "runc"
+    source = tmp_path / "runc.c"
+    source.write_text(
+        "#include <sys/stat.h>\n#include <unistd.h>\n"
+        "int main(int n, char **of) { for (int i = 1; i < n; i++) if (mkdir(of[i], 0755)) return 1;\n"
+        "for (int i = n - 1; i; i--) if (rmdir(of[i])) return 2; return 0; }\n"
+    )
+    subprocess.run(["gcc", "-o", runtime, source], check=True)
+    paths = [str(path) for root in hierarchies() for path in (root / "kw-others", root / "kw-others" / "web")]
+    for _ in range(5):
+        subprocess.run([runtime, *paths], check=True)
+    containers.drain()
+    time.sleep(SETTLE_NS / 1e9 + 0.1)
+    containers.drain()
+    assert containers.ledger.started["runc"] == 5
