@@ -40,7 +40,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     LOG.parent.mkdir(parents=True, exist_ok=True)
     command = [*DIES_WITH_US, "chrt", "--idle", "0", sys.executable, str(ROOT / "tests/lab/matrix.py")]
-    command += [f"--ignore={ROOT / path}" for path in LEFT_OUT]
+    command += [f"--deselect={path}" for path in LEFT_OUT]
     environment = {**os.environ, "KICKWATCH_LAB_MACHINES": MACHINE}
     with LOG.open("wb") as log:
         run = subprocess.Popen(
