@@ -1,4 +1,4 @@
-"""kickwatch on Debian 13's kernel (6.12) with 4 CPUs and cgroup v2: nearly all tests of the laboratory for that machine."""
+"""kickwatch on Debian 13's kernel (6.12) with 4 CPUs and cgroup v2: most of the laboratory for that machine."""
 
 from collections.abc import Callable
 
