@@ -19,6 +19,7 @@ TARGETS = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()) 
 VARIABLES = {*re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE), "PYTHON", "ARCH"} | {
     *re.findall(r"KICKWATCH_LAB_[A-Z]+", (ROOT / "tests/lab/matrix.py").read_text() + MAKEFILE),
     *(f"KICKWATCH_LAB_{word}" for word in ("MACHINES", "CONTAINERS", "LONG")),
+    *re.findall(r"KICKWATCH_PASSIVE_[A-Z]+", (ROOT / "tests/benchmarks/bench_passive.py").read_text()),
 }
 
 
