@@ -27,6 +27,7 @@ from kickwatch.process.signals import Shutdown, until_signalled
 from kickwatch.report.check_formats import junit, ktap, plain
 from kickwatch.report.checks import Check, checks_of, not_run
 from kickwatch.report.summary import summarise
+from kickwatch.terminal.console import columns_of, is_terminal
 from kickwatch.terminal.trial_progress import trial_progress
 
 _STDOUT = Path("-")
@@ -93,7 +94,8 @@ def run_and_report(order: GateOrder, files: Files) -> int:
     for path in files.named:
         _write(path, texts[path]())
     if _STDOUT not in files.named:
-        click.echo(plain(gated.checks, _last_line(gated, order, took_s)), nl=False)
+        columns = columns_of(sys.stdout) if is_terminal(sys.stdout) else None
+        click.echo(plain(gated.checks, _last_line(gated, order, took_s), columns), nl=False)
     return gated.status
 
 

@@ -6,11 +6,13 @@ KTAP is the kernel's format for test results (Documentation/dev-tools/ktap.rst),
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from kickwatch.report.checks import Check, Outcome
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
+_LEAST_COLUMNS = 30  # of text beside a head
 _JUNIT = {Outcome.FAILED: "failure", Outcome.UNKNOWN: "error", Outcome.SKIPPED: "skipped"}
 
 
@@ -53,11 +55,23 @@ def ktap(checks: Sequence[Check]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plain(checks: Sequence[Check], verdict: str) -> str:
-    """A line for each check, and the verdict."""
+def plain(checks: Sequence[Check], verdict: str, columns: int | None = None) -> str:
+    """A line for each check, and the verdict. `columns`: of a terminal, where longer lines are folded."""
     width = max(len(check.name) for check in checks)
-    rows = [f"{check.outcome:7}  {check.name:{width}}  {check.text}" for check in checks]
-    return "\n".join([*rows, verdict]) + "\n"
+    rows = [(f"{check.outcome:7}  {check.name:{width}}  ", check.text) for check in checks]
+    lines = [
+        f"{head}{text}" if columns is None else _folded(head, text, columns) for head, text in (*rows, ("", verdict))
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _folded(head: str, text: str, columns: int) -> str:
+    """The text beside its head, or below it where the terminal is narrow."""
+    beside = columns - len(head) >= _LEAST_COLUMNS
+    indent = " " * (len(head) if beside and head else 2)
+    first = head if beside else f"{head.rstrip()}\n{indent}"
+    lines = wrap(text, max(columns - len(indent), _LEAST_COLUMNS), break_on_hyphens=False) or [""]
+    return first + f"\n{indent}".join(lines)
 
 
 def _clean(text: str) -> str:

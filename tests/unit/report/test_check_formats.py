@@ -2,6 +2,8 @@
 
 from xml.etree import ElementTree
 
+import pytest
+
 from kickwatch.report.check_formats import junit, ktap, plain
 from kickwatch.report.checks import Check, Outcome
 
@@ -50,3 +52,13 @@ def test_ktap_has_a_result_for_each_check_and_what_was_seen_in_front_of_it() -> 
 def test_plain_lines_end_with_the_verdict() -> None:
     lines = plain(CHECKS[:1], "verdict: quiet").splitlines()
     assert lines == ["passed   measurement  23 containers", "verdict: quiet"]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_lines_are_folded_to_the_terminal_and_no_word_is_lost(columns: int) -> None:
+    text = "0 broadcasts in 23 containers; one in every third container or more is excluded (wrong in 1 run of 10,000)"
+    checks = (Check("measurement", Outcome.PASSED, "23 containers"), Check("creation_path", Outcome.UNKNOWN, text))
+    shown = plain(checks, f"verdict: unknown, {text}", columns)
+    assert max(map(len, shown.splitlines())) <= columns
+    assert shown.split() == plain(checks, f"verdict: unknown, {text}").split()
+    assert shown.splitlines()[0].startswith("passed   measurement")
