@@ -81,7 +81,7 @@ def test_every_kick_reaches_every_isolated_cpu_and_is_counted_there(isolated: Be
     assert kick["requests"] == (CPUS - 1) * kick["calls"]
     assert kick["isolated"] == len(ISOLATED) * kick["calls"]
     hit = [result["per_cpu"][cpu] for cpu in ISOLATED]
-    # Above the quiet windows: a static key that the guest's services flip in one of these is subtracted, three at a time.
+    # Above the quiet windows: what the guest's services broadcast in one of these is subtracted.
     assert min(hit) > 0.5 * kick["calls"], result["per_cpu"]
     (alert,) = [line for line in result["log"] if line["event"] == "kickwatch.broadcast_detected"]
     assert alert["isolated_cpus_hit"] == ISOLATED
