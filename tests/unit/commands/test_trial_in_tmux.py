@@ -28,7 +28,7 @@ from kickwatch.detect.single import one_shot
 from kickwatch.experiment.steps import RunPhase, RunStep
 from kickwatch.journal.journal import Event, logger
 
-async def decided(config, count, step, **_):
+async def decided(config, count, step, *_, **__):
     step(RunStep(RunPhase.SETUP))
     for done in range(40):
         step(RunStep(RunPhase.CONTAINERS, f"line {done}", done, 40, (40 - done) / 10))
