@@ -32,6 +32,7 @@ _numbers = count(1)
 
 class _NoObservers:
     contention = None
+    containers = None
     waits_known = False
 
     async def sample(self) -> Sample:
