@@ -90,12 +90,13 @@ def test_a_trial_through_containerd_prints_its_bill(engine: PrivateContainerd, o
 
 
 @pytest.mark.long
+@pytest.mark.timeout(450)  # 135 s alone
 def test_200_healthy_containers_are_quiet_where_the_pause_image_is_ours(engine: PrivateContainerd) -> None:
     before = leftovers()
     with engine.client() as client:
         assert client.images() == []
         settings = on(engine, "trial.window_s=0.5", "trial.settle_s=0", "workload.concurrency=4")
-        result = kickwatch("trial", "--containers", "200", "--json", *settings, timeout_s=190).json
+        result = kickwatch("trial", "--containers", "200", "--json", *settings, timeout_s=420).json
         assert healthy(result)
         assert (result["verdict"], result["containers"], result["failures"]) == ("quiet", 200, [])
         assert (client.pods(), client.images()) == ([], [])

@@ -17,7 +17,12 @@ from dashboard_files import DASHBOARDS, queries_of
 from evidence_node import FAULT_OF_2017, FLIPS_A_KEY, HEALTHY, EvidenceNode
 from monitoring import DEPLOY, Prometheus, Receiver, alertmanager_at, prometheus_at, receiver, write_configuration
 
-pytestmark = [pytest.mark.long, pytest.mark.prometheus, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.prometheus,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),
+]
 
 ROUTES = DEPLOY / "alertmanager" / "alertmanager.yml"
 OLD, BAD, WORSE = "6.1.0-41-amd64", "6.12.9-amd64", "6.13.2-amd64"
