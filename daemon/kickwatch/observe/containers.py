@@ -155,18 +155,12 @@ class KprobeMembers(KprobeObserver):
 def arm_members(containers: ContainerObserver, counting: RequestObserver) -> RequestObserver:
     """A request probe beside `counting`, on its rung, for what members send. Raises ObserveError."""
     kind = CsdMembers if isinstance(counting, CsdObserver) else KprobeMembers
-    observer = kind.load(
+    return kind.arm(
         counting.symbols,
         counting.cpus_online,
+        counting.slab_mutex,
+        counting.isolated,
         possible=counting.possible,
         shared={"members": containers.probe.map("members")},
         sizes={"cells": _MEMBER_CELLS, "stacks": _MEMBER_STACKS},
-        slab_mutex=counting.slab_mutex,
-        isolated=counting.isolated,
     )
-    try:
-        observer.attach()
-    except BaseException:
-        observer.close()
-        raise
-    return observer

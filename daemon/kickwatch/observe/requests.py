@@ -74,9 +74,14 @@ class RequestObserver(ABC):
         self.names = RequestNames(self.probe, self.funcs, self._probed())
 
     @classmethod
-    def arm(cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0, isolated: Sequence[int] = ()) -> Self:
-        """Load and attach. Raises ObserveError when the kernel lacks what the rung needs, or refuses BPF."""
-        observer = cls.load(symbols, cpus_online, slab_mutex=slab_mutex, isolated=isolated)
+    def arm(
+        cls, symbols: Symbols, cpus_online: int, slab_mutex: int = 0, isolated: Sequence[int] = (), **options: Any
+    ) -> Self:
+        """Load, with the `options` of `load`, and attach.
+
+        Raises ObserveError when the kernel lacks what the rung needs, or refuses BPF.
+        """
+        observer = cls.load(symbols, cpus_online, slab_mutex=slab_mutex, isolated=isolated, **options)
         try:
             observer.attach()
         except BaseException:
