@@ -17,14 +17,18 @@ pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.kernel, pytest.
 
 HOME = Path("/run/cri")
 SOCKET = HOME / "containerd.sock"
+PIP = "/opt/kickwatch/bin/pip"
 ROOT = Path("/var/lib/docker/cri")  # where the node can mount overlays
 
 
 @pytest.fixture
 def node(installed: Node) -> Iterator[Node]:
-    """The node with the extra `cri`, as docs/operations.md installs it, and a containerd with the systemd driver."""
-    pip = ("/opt/kickwatch/bin/pip", "install", "--quiet", "--no-index", "--find-links", f"{SOURCE}/links")
-    installed.run(*pip, "grpclib", "protobuf")
+    """The node with the extra `cri`, as docs/operations.md installs it, and a containerd with the systemd driver.
+
+    Both go afterwards: with the extra, `auto` would drive the node's containerd while a test stops Docker.
+    """
+    before = packages(installed)
+    installed.run(PIP, "install", "--quiet", "--no-index", "--find-links", f"{SOURCE}/links", "grpclib", "protobuf")
     settings = private_containerd.settings(socket=SOCKET, root=ROOT, state=HOME / "state", systemd=True)
     installed.write(f"{HOME}/config.toml", settings)
     installed.run("systemd-run", "--quiet", "--unit=cri", "containerd", "--config", f"{HOME}/config.toml")
@@ -33,6 +37,12 @@ def node(installed: Node) -> Iterator[Node]:
     yield installed
     installed.run("systemctl", "stop", "kickwatch.service", "cri.service")
     installed.run("rm", "-r", str(HOME), str(ROOT))
+    installed.run(PIP, "uninstall", "--quiet", "--yes", *sorted(packages(installed) - before))
+
+
+def packages(node: Node) -> set[str]:
+    """What is installed in kickwatch's virtual environment."""
+    return {line.partition("==")[0] for line in node.out(PIP, "list", "--format=freeze").splitlines()}
 
 
 def condition(node: Node) -> str:

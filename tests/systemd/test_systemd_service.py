@@ -82,8 +82,9 @@ def running(installed: Node, programs_before: set[int]) -> Iterator[Node]:
     if installed.show("kickwatch")["ActiveState"] == "active":
         reload(installed)
     else:
+        since = installed.now()
         installed.run("systemctl", "enable", "--now", "kickwatch", timeout_s=120)
-        installed.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}")
+        installed.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
     yield installed
     installed.run("rm", "--force", "/run/kickwatch/drain")
     if installed.path(DROP_IN).exists():
