@@ -15,6 +15,8 @@ from kickwatch.outlets.elsewhere import elsewhere_fields, other_broadcasts
 from watching import PACE, changes, serial, watched
 
 PER_POD = 18  # three freezes, each switches the key on and off: three broadcasts each way
+BUSY = 27.5  # the most that was measured per container on a busy node, where runc freezes again
+ALLOWED = 4 * PER_POD
 
 
 def freezes(broadcasts: int, patches: int | None = None, func: str = "do_sync_core") -> Cell:
@@ -36,22 +38,23 @@ def on(one: Trial, **node: str) -> Trial:
     return replace(one, node=replace(one.node, **node))
 
 
-def test_healthy_pods_of_containerd_on_cgroup_v1_are_quiet() -> None:
-    one = trial(freezes(PER_POD * 23), count=23)
+@pytest.mark.parametrize("per_container", [PER_POD, BUSY])
+def test_healthy_pods_of_containerd_on_cgroup_v1_are_quiet(per_container: float) -> None:
+    one = trial(freezes(round(per_container * 24)), count=24)
     assert one_shot([one]).verdict is Verdict.QUIET
     assert unallowed_above_quiet(one) == 0
     assert StreamName.ELSEWHERE not in {name for name, (a, b) in observations_of(one).windows.items() if a != b}
     (seen,) = other_broadcasts([one])
-    assert (seen.heard_as, seen.origin, seen.broadcasts_per_container) == ("freezer", "freezer", PER_POD)
+    assert (seen.heard_as, seen.origin, seen.broadcasts_per_container) == ("freezer", "freezer", per_container)
 
 
 @pytest.mark.parametrize(
     ("seen", "node"),
     [
         (freezes(PER_POD * 23, patches=0, func="do_nothing"), {}),  # the freezer kicks all CPUs
-        (freezes((PER_POD + 1) * 23), {}),  # its key costs more than it did
+        (freezes((ALLOWED + 1) * 23), {}),  # its key costs more than it did
         (freezes(PER_POD * 23), {"cgroup": "v2"}),  # which freezes without a key
-        (freezes(PER_POD * 23), {"arch": "aarch64"}),  # where switching a key is one broadcast
+        (freezes(ALLOWED * 23), {"arch": "aarch64"}),  # where switching a key is one broadcast
     ],
 )
 def test_what_the_freezers_key_does_not_explain_is_compared_with_quiet_windows(
@@ -71,7 +74,7 @@ def test_a_fault_above_the_allowance_is_an_alert_of_the_daemon() -> None:
     healthy = [serial(0, freezes(PER_POD * 10)) for _ in range(200)]
     state, outcomes = watched(Monitor(PACE), healthy)
     assert not changes(outcomes, ChangeKind.RAISED)
-    _, outcomes = watched(Monitor(PACE), [serial(0, freezes(2 * PER_POD * 10)) for _ in range(100)], state)
+    _, outcomes = watched(Monitor(PACE), [serial(0, freezes(2 * ALLOWED * 10)) for _ in range(100)], state)
     (alarm, *_) = changes(outcomes, ChangeKind.RAISED)
     assert alarm.stream == StreamName.ELSEWHERE
 
