@@ -195,10 +195,11 @@ class Passive:
             self._drain = None
 
     def _count_text(self) -> str:
-        counted, why = self.counted()
-        if why:
+        counted = self._count.now()
+        what, _ = self._count.cause(counted)  # the remedy is in the log and the status file
+        if what:
             least = f"at least {counted.containers}" if self._count.armed else "an unknown number of"
-            return f"{least} containers ({why})"
+            return f"{least} containers ({what})"
         return f"{counted.containers} containers"
 
 

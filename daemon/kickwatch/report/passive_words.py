@@ -1,4 +1,4 @@
-"""A passive daemon in words: it starts nothing, so trials, the guard and limits of the budget do not apply to it. Pure."""
+"""A passive daemon in words: it starts nothing, so trials, guard and budget do not apply to it. Pure."""
 
 from kickwatch.detect.streams import StreamName
 from kickwatch.detect.verdict import VerdictReason
@@ -7,9 +7,8 @@ from kickwatch.outlets.status import Status
 
 OBSERVING = (StreamName.ATTRIBUTED, StreamName.SIGNATURE)  # the others compare with quiet windows, which nobody makes
 NEVER_QUIET = "passive mode raises alerts, and nothing in it can establish `quiet`"
-NOT_LIMITED = "no limit applies: passive mode starts no containers"
-GUARD = "off: passive mode starts nothing that could be paused"
-NO_TRIAL = "no trial can confirm it in passive mode"
+NOT_LIMITED = "no limit applies"
+GUARD = "off: there are no trials to pause"
 _NO_EVIDENCE = {VerdictReason.INSUFFICIENT_EVIDENCE, VerdictReason.TOO_FEW_CONTAINERS}
 
 
@@ -30,12 +29,15 @@ def evidence(status: Status) -> str:
     return f"{status.trials} record{'' if status.trials == 1 else 's'} of passive mode since the evidence began"
 
 
-def others(found: OthersStatus | None) -> str:
-    """`9 containers since the daemon's start (docker 7, runc 2)`: a number only where all or some were counted."""
+def others(found: OthersStatus | None, *, remedy: bool = True) -> str:
+    """`9 since the daemon's start (docker 7, runc 2)`: a number only where all or some were counted.
+
+    `remedy`: with what helps where they are not known.
+    """
     if found is None:
         return "not known: not counted yet"
     if found.containers_at_least is None:
-        return f"not known: {found.unknown}"
+        return f"not known: {found.unknown if remedy else found.unknown.partition('; fix: ')[0]}"
     each = ", ".join(f"{name} {number}" for name, number in found.by_engine.items())
     least = "" if found.containers is not None else "at least "
     counted = f"{least}{found.containers_at_least} since the daemon's start{f' ({each})' if each else ''}"

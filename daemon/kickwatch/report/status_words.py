@@ -114,8 +114,6 @@ def next_step(status: Status) -> str:
 def confirmed(status: Status, now_unix_s: float) -> str:
     """When a trial last established something."""
     if status.verdict_age_s is None:
-        if is_passive(status):
-            return passive_words.NO_TRIAL
         return "not confirmed by any trial yet"
     return f"last confirmed by a trial {duration(status.verdict_age_s + now_unix_s - status.updated_unix_s)} ago"
 

@@ -65,11 +65,12 @@ def _with_daemon(view: View, status: Status, columns: int, rows: int | None) -> 
 
 def _head(view: View, status: Status, columns: int) -> list[Text]:
     """Condition, reasons and alerts, and what the daemon does now."""
-    now_s, progress = view.now_unix_s, status.progress
+    now_s = view.now_unix_s
     ago_s, for_s = now_s - status.updated_unix_s, now_s - status.condition_since_unix_s
     style = _STYLES[status.condition]
     first = text(status.condition.upper(), style).append(f" for {words.duration(for_s)}", HEAD)
-    first.append(f"; {words.confirmed(status, now_s)}")
+    if status.verdict_age_s is not None or not is_passive(status):
+        first.append(f"; {words.confirmed(status, now_s)}")
     lines = [_identity(view, status, columns), first, *wrapped([words.meaning(status.condition)], columns, 2, style)]
     if status.reasons:
         lines += wrapped([f"why: {words.why(status)}."], columns, 2)
@@ -80,8 +81,7 @@ def _head(view: View, status: Status, columns: int) -> list[Text]:
     if words.late(status, now_s):
         what = f"NO NEWS for {words.duration(ago_s)}: the daemon is stuck, or the node is busy. Figures are as old."
         lines += wrapped([what], columns, 2, BAD)
-    now = words.doing(status) if is_passive(status) else f"{words.doing(status)}; {words.next_trial(progress, ago_s)}"
-    return [*lines, *wrapped([f"now: {now}"], columns, 3)]
+    return [*lines, *wrapped([f"now: {words.doing(status)}; {words.next_trial(status.progress, ago_s)}"], columns, 3)]
 
 
 def _identity(view: View, status: Status, columns: int) -> Text:

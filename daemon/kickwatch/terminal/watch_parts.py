@@ -164,6 +164,8 @@ def bill(status: Status, now_unix_s: float) -> Part:
         rows.append(
             text(f"  {words.NOT_KNOWN}: no probe attributes requests{'' if trial.trial_id else ' to containers'}")
         )
+    elif not trial.trial_id and trial.containers == 0:
+        rows.append(text("  none: nobody started a container in it"))
     else:
         rows.append(_bill_row(("requests", "broadcasts", "path", "origin", "reason"), FAINT))
         rows += [_bill_line(line) for line in sorted(trial.bill, key=_weight)]
@@ -220,7 +222,9 @@ def guard(status: Status) -> Part:
 
 def others(found: OthersStatus | None) -> Part:
     """How many containers others have started. What is not known is no number."""
-    return Part(headline("CONTAINERS OF OTHERS").append_text(text(f"  {passive_words.others(found)}")), ())
+    return Part(
+        headline("CONTAINERS OF OTHERS").append_text(text(f"  {passive_words.others(found, remedy=False)}")), ()
+    )
 
 
 def losses(status: Status) -> Part | None:
