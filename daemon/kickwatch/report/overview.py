@@ -35,6 +35,7 @@ def overview(seen: Collector, replayed: dict[str, Any], pauses: list[dict[str, A
     `pauses`: the guard's, from a log; None where no log was read.
     """
     whole = merged(seen.tallies.values())
+    sent = merged([*seen.tallies.values(), *(one.seen for one in seen.passive.values())])
     outcome = seen.outcome
     cells = bill(whole)
     per_item = max(1, -(-len(whole.per_cpu) // MOST_CPU_ITEMS))
@@ -49,6 +50,7 @@ def overview(seen: Collector, replayed: dict[str, Any], pauses: list[dict[str, A
         "last_unix_s": max(one.last_unix_s for one in seen.bins.bins) if seen.bins.bins else None,
         "total": tally_figures(whole),
         "kernels": [_kernel(kernel, tally) for kernel, tally in seen.tallies.items()],
+        "passive": [totals.figures(kernel) for kernel, totals in seen.passive.items()],
         "nodes": _nodes(seen),
         "spans": {name: [asdict(span) for span in spans.spans] for name, spans in seen.spans.items()},
         "spans_left_out": {name: spans.left_out for name, spans in seen.spans.items()},
@@ -67,8 +69,8 @@ def overview(seen: Collector, replayed: dict[str, Any], pauses: list[dict[str, A
         "pairs": {name: dict(score) for name, score in whole.pairs.items() if score},
         "per_cpu": per_cpu(whole),
         "stacks": {
-            "requests": stack_tree(_by_stack(whole, "requests")),
-            "broadcasts": stack_tree(_by_stack(whole, "broadcasts")),
+            "requests": stack_tree(_by_stack(sent, "requests")),
+            "broadcasts": stack_tree(_by_stack(sent, "broadcasts")),
         },
     }
 
