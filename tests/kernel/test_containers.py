@@ -101,7 +101,7 @@ async def test_a_tracepoint_that_this_kernel_lacks_is_named_once_and_nothing_sta
     monkeypatch.setitem(PROGRAMS, "containers_mkdir", "cgroup_of_the_future")
     await observatory.arm_passive(())
     assert (observatory.containers, observatory.members) == (None, None)
-    (sentence,) = [loss for loss in observatory.losses if "cgroup_of_the_future" in loss]
+    (sentence,) = [loss for loss in observatory.losses if "no tracepoint cgroup_of_the_future" in loss]
     assert "lost: containers that others start, what the containers of others ask for" in sentence
     assert left_after(5.0) == []
     count = ContainerCount(observatory)
