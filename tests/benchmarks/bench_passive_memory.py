@@ -25,7 +25,7 @@ from others import Others
 
 ROUNDS, CONTAINERS = 5, 100
 SETTLED_S = 4.0  # the control, the first look, and what Python frees then
-MOST_MORE_MIB, MOST_MAPS_MIB = 4.0, 16.0  # passive mode may take
+MOST_MORE_MIB, MOST_MAPS_MIB = 1.0, 8.0  # passive mode may take
 SETTINGS = {"engine.kind": "oci", "guard.poll_s": 1, "service.summary_period_s": 10, "log.format": "json"}
 
 
