@@ -119,6 +119,8 @@ def _of_absence(refusal: Refusal, facts: Facts) -> CauseKind:
         return CauseKind.KERNEL_CONFIG
     if refusal.act is Act.TRACEPOINT and refusal.code == ENOENT:
         return CauseKind.NO_TRACEPOINT
+    if refusal.act is Act.TRACEPOINT and refusal.code == EINVAL:  # bpf_probe_register, kernel/trace/bpf_trace.c
+        return CauseKind.OTHER_ARGUMENTS
     return CauseKind.INLINED if refusal.act is Act.KPROBE else CauseKind.UNKNOWN
 
 
