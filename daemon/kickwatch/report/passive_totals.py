@@ -6,8 +6,11 @@ A record has no containers of ours and no quiet window: what it saw is of the wh
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from kickwatch.detect.bill import share
-from kickwatch.detect.figures import waits_known
+from kickwatch.detect.figures import attributed, waits_known
+from kickwatch.detect.passive import counting_cells
 from kickwatch.model import Trial
 from kickwatch.report.tally import Tally
 
@@ -16,7 +19,7 @@ from kickwatch.report.tally import Tally
 class PassiveTotals:
     """Valid records. `own`, `others`: broadcasts of the creation path that count, as of `Look`. `watched`: waits were.
 
-    `seen`: what the kernel sent meanwhile, for whatever reason.
+    `seen`: what the kernel sent meanwhile, for whatever reason; of the broadcasts those that count.
     """
 
     containers: int = 0
@@ -28,10 +31,11 @@ class PassiveTotals:
 
     def add(self, record: Trial) -> None:
         """Add a valid record."""
-        self.seen.add(record, [])
+        self.seen.add(replace(record, churn=replace(record.churn, cells=counting_cells(record))), [])
         self.watched = self.watched and waits_known(record)
         for look in record.looks:
             self.containers += look.containers
+            self.seen.attributed += look.containers if attributed(record) else 0
             self.cgroups += look.cgroups
             self.own += look.own
             self.others += look.others

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 import builders
 from kickwatch.model import ContentionRung, IpiRung, Look, Observers, Trial, Window, WindowKind
+from kickwatch.report.bug import bug_text
 from kickwatch.report.history_text import history_text
 from kickwatch.report.html.page import page
 from report_history import report_on
@@ -19,7 +20,7 @@ def record(number: int = 0, **changed: Any) -> Trial:
     churn = builders.window("passive", builders.TLB, builders.kick(7), waits=(builders.wait(3),))
     empty = Window(kind=WindowKind.QUIET, duration_ns=0, interrupts=churn.interrupts)
     made = replace(builders.trial(), churn=churn, quiet=empty, containers=(), canary=None, looks=(LOOK, LOOK))
-    return replace(made, trial_id=f"{number:08x}", **changed)
+    return replace(made, **({"trial_id": f"{number:08x}"} | changed))
 
 
 def test_the_containers_of_others_and_what_they_broadcast_are_in_the_report() -> None:
@@ -76,3 +77,24 @@ def test_the_page_has_a_table_of_passive_mode_where_there_is_one(records: list[T
     html = page(report_on(records))
     assert ('id="passive"' in html) is shown
     assert ("containers of others" in html) is shown
+
+
+def test_the_text_for_a_kernel_mailing_list_has_what_passive_mode_found() -> None:
+    """Before, 0 containers made the creation path broadcast an unknown number of IPIs."""
+    text = bug_text(report_on([record(number) for number in range(12)]), {})
+    flat = " ".join(text.split())
+    assert text.startswith("Subject: do_nothing broadcast to all CPUs for each container created")
+    assert "while others started 120 containers, tasks of these sent 240 broadcasts on the creation path" in flat
+    assert "and other tasks 120 for 1200 cgroups that were made (12 records" in flat
+    assert "Engine: any (kickwatch started no container: passive mode)" in flat
+    assert "Waits for slab_mutex: 36 in all." in text
+    assert "flush_tlb_func" not in text  # the whole machine's
+    assert max(map(len, text.splitlines())) <= 72
+
+
+def test_without_a_broadcast_the_text_blames_nothing() -> None:
+    calm = Look(containers=5, cgroups=50)
+    churn = builders.window("passive", builders.TLB)
+    text = bug_text(report_on([record(churn=churn, looks=(calm,))]), {})
+    assert "tasks of these sent 0 broadcasts on the creation path" in " ".join(text.split())
+    assert "for each container created" not in text
