@@ -18,6 +18,7 @@ from kickwatch.native import binary
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.names import read_instance
 from leftovers import leftovers
+from newer_containerd import VERSION as NEWER_VERSION
 from node_daemon import CHURN_FIRST, NodeDaemon
 from private_containerd import PAUSE_IMAGE, CriClient, PrivateContainerd, private_containerd
 from slowness import SLOWNESS
@@ -87,6 +88,20 @@ def test_a_trial_through_containerd_prints_its_bill(engine: PrivateContainerd, o
     assert {"rcu_exp_handler", "flush_tlb_func"} <= {row["reason"] for row in result["bill"]}
     assert list(result["latency_ms"]) == ["sandbox", "create", "start", "wait", "remove"]
     assert all(0 < step["p50"] <= step["p99"] for step in result["latency_ms"].values())
+
+
+@pytest.mark.long
+@pytest.mark.userland
+def test_a_trial_through_the_containerd_of_debian_13_prints_its_bill() -> None:
+    with private_containerd(Path("/run/kickwatch-test-trixie"), newer=True) as newer:
+        settings = on(newer, "trial.design=whole", "trial.window_s=0.5", "trial.settle_s=0")
+        result = kickwatch("trial", "--containers", "6", "--json", *settings).json
+        with newer.client() as client:
+            assert (client.pods(), client.images()) == ([], [])
+    assert healthy(result)
+    assert (result["containers"], result["failures"]) == (6, [])
+    assert result["engine"].startswith(f"containerd {NEWER_VERSION}")
+    assert list(result["latency_ms"]) == ["sandbox", "create", "start", "wait", "remove"]
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""The Engine protocol on every real engine: Docker, Podman, containerd by its CRI, and runc and crun without a daemon.
+"""The Engine protocol on every real engine: Docker, Podman, two releases of containerd by the CRI, runc and crun alone.
 
 No probe is armed, since nothing is observed here. The containers have a separate cgroup parent and instance.
 """
@@ -30,6 +30,7 @@ from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_support import find_runtime
 from kickwatch.workload.reaper import reap_containers, stop_slice
+from newer_containerd import VERSION as NEWER_VERSION
 from private_containerd import private_containerd
 from private_podman import private_podman
 from slowness import SLOWNESS
@@ -139,7 +140,17 @@ def containerd() -> Iterator[Path]:
         yield engine.socket
 
 
-@pytest.fixture(params=["docker", "podman", "containerd", "runc", "crun"])
+@pytest.fixture(scope="module")
+def trixie() -> Iterator[Path]:
+    """The socket of a private containerd of Debian 13."""
+    with private_containerd(Path("/run/kickwatch-test-trixie"), newer=True) as engine:
+        yield engine.socket
+
+
+ENGINES = ["docker", "podman", "containerd", pytest.param("trixie", marks=pytest.mark.userland), "runc", "crun"]
+
+
+@pytest.fixture(params=ENGINES)
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
     """Each engine. At the end no container of this instance and no cgroup may be left."""
     engine: Engine
@@ -147,8 +158,8 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[K
         socket = SOCKET if request.param == "docker" else str(request.getfixturevalue("podman"))
         arguments = ("docker", socket)
         engine = DockerEngine(socket, timeout_s=20 * SLOWNESS, workers=4)
-    elif request.param == "containerd":
-        socket = str(request.getfixturevalue("containerd"))
+    elif request.param in {"containerd", "trixie"}:
+        socket = str(request.getfixturevalue(request.param))
         arguments = ("cri", socket)
         engine = CriEngine(socket, timeout_s=20 * SLOWNESS)
     else:
@@ -213,6 +224,7 @@ async def test_info_describes_the_engine(kit: Kit) -> None:
     names = {"docker": "podman" if "podman" in kit.arguments[1] else "docker", "cri": "containerd"}
     assert kit.info.name == names.get(kit.arguments[0], "oci")
     assert re.fullmatch(r"(runc|crun) \S+", kit.info.runtime)
+    assert kit.info.version.startswith(NEWER_VERSION) or "trixie" not in kit.arguments[1]
     if kit.oci:
         assert kit.info.version.split()[0] == Path(kit.arguments[0]).name
         assert kit.info.version.split()[1][0].isdigit()

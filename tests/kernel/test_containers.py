@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import bpf_programs
+from kickwatch.experiment.passive_count import ContainerCount
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.container_starts import SETTLE_NS
 from kickwatch.observe.containers import OBJECT, PROGRAMS, ContainerObserver
 from kickwatch.observe.observatory import Observatory
 from others import hierarchies, make_and_remove
 from shootdowns import shootdowns
+from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
 
@@ -79,6 +82,32 @@ async def test_a_runtime_and_what_it_starts_are_members(observatory: Observatory
         own[name] = sum(cell.requests for cell in cells if cell.reason == "flush_tlb_func")
     assert own["runc"] > 20
     assert own["stranger"] * 5 < own["runc"], own
+
+
+def left_after(seconds: float) -> list[str]:
+    """This probe's programs that are still loaded by then: the kernel frees them a grace period after the last use."""
+    until = time.monotonic() + seconds * SLOWNESS
+    while (left := [name for name in bpf_programs.ours().values() if name.startswith(OBJECT)]) != []:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    return left
+
+
+async def test_a_tracepoint_that_this_kernel_lacks_is_named_once_and_nothing_stays_loaded(
+    observatory: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The programs of the other tracepoints are attached already, and are freed."""
+    monkeypatch.setitem(PROGRAMS, "containers_mkdir", "cgroup_of_the_future")
+    await observatory.arm_passive(())
+    assert (observatory.containers, observatory.members) == (None, None)
+    (sentence,) = [loss for loss in observatory.losses if "no tracepoint cgroup_of_the_future" in loss]
+    assert "lost: containers that others start, what the containers of others ask for" in sentence
+    assert left_after(5.0) == []
+    count = ContainerCount(observatory)
+    await count.drain()
+    assert count.now().known is None
+    assert "cgroup_of_the_future" in count.why_unknown(count.now())
 
 
 def test_a_runtime_s_own_names_count_once_for_each_run(containers: ContainerObserver, tmp_path: Path) -> None:

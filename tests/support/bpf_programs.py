@@ -8,6 +8,8 @@ OURS = (
     frozenset({"csd_queue_cpu", "contention_begi", "contention_end", "mutex_begin", "mutex_end", "task_rename"})
     | {f"calls_{name}" for name in ("many", "queued", "single", "async", "sent_many", "sent_one")}
     | {"ipi_send_cpu", "ipi_send_cpumas"}
+    | {f"containers_{name}" for name in ("exit", "fork", "exec", "atta", "rmdi", "mkdi")}
+    | {f"trace_{name}" for name in ("queue", "entry", "exit", "exec", "end", "wait", "taken", "mkdir", "rmdir")}
 )
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _GET_NEXT_ID, _GET_FD_BY_ID, _INFO_BY_FD = 11, 13, 15  # BPF_PROG_*, BPF_OBJ_GET_INFO_BY_FD (uapi linux/bpf.h)

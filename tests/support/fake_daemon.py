@@ -4,6 +4,7 @@ Sessions, schedule, guard, drain, budget, evidence and state machine are the rea
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,6 +25,7 @@ from kickwatch.configuration.types import (
     WorkloadConfig,
 )
 from kickwatch.errors import EngineAbsentError
+from kickwatch.experiment.passive_count import Counted
 from kickwatch.journal.remark import Remark
 from kickwatch.model import ContentionRung, Control, IpiRung, Observers, Trial
 from kickwatch.node.pressure import Pressure
@@ -246,6 +248,9 @@ class FakePassive:
         self._node.calls.append("look")
         self._step("passive: 0 containers started by others")
         self.looks = next(self._looks)
+
+    def counted(self) -> tuple[Counted, str]:
+        return Counted(Counter(docker=self.looks), armed=True), ""
 
     def record_if_due(self) -> Trial | None:
         return self._node.records.pop(0) if self._node.records else None

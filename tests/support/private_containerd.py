@@ -19,6 +19,7 @@ import grpc
 import pytest
 
 from kickwatch.workload import cri_pb2 as cri
+from newer_containerd import newer_containerd
 from private_engine import clear
 
 ROOT = Path("/run/kickwatch-test-containerd")  # short, because a socket's path may have at most 108 bytes
@@ -181,15 +182,16 @@ def settings(*, socket: Path, root: Path, state: Path, systemd: bool = False) ->
 
 
 @contextmanager
-def private_containerd(root: Path = ROOT, program: str = "containerd") -> Iterator[PrivateContainerd]:
-    """Removed completely at the end, with all its pods."""
+def private_containerd(root: Path = ROOT, *, newer: bool = False) -> Iterator[PrivateContainerd]:
+    """Removed completely at the end, with all its pods. `newer`: that of a later Debian than this machine's."""
     clear(root)
     root.mkdir()
+    program = newer_containerd(root) if newer else ("containerd",)
     (root / "config.toml").write_text(
         settings(socket=root / "containerd.sock", root=root / "root", state=root / "state")
     )
     with (root / "log").open("wb") as log:
-        process = subprocess.Popen([program, "--config", root / "config.toml"], stdout=log, stderr=log)
+        process = subprocess.Popen([*program, "--config", root / "config.toml"], stdout=log, stderr=log)
     engine = PrivateContainerd(root, process)
     try:
         _wait(engine)

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from kickwatch.detect.streams import StreamName
 from kickwatch.model import Condition
 from kickwatch.outlets.live_status import (
     BillLine,
@@ -11,6 +12,7 @@ from kickwatch.outlets.live_status import (
     BudgetStatus,
     GuardReading,
     GuardStatus,
+    OthersStatus,
     Progress,
     Rates,
     StreamStatus,
@@ -115,6 +117,43 @@ FAULTY = replace(
     alerts={"broadcasting": ("attributed", "signature")},
     streams=STREAMS | {"attributed": StreamStatus(1.0e300, 5.0e8, True)},
     trial=replace(TRIAL, bill=(*BILL, GUILTY), slab_mutex_waits=7, slab_mutex_wait_ms=42.0, slab_mutex_longest_ms=9.0),
+)
+PASSIVE = replace(
+    STATUS,
+    condition=Condition.UNKNOWN,
+    reasons=("insufficient_evidence",),
+    doing="unknown; passive: 9 containers started by others",
+    trials=2,
+    containers=0,
+    verdict_age_s=None,
+    progress=replace(
+        PROGRESS,
+        doing="unknown; passive: 9 containers started by others",
+        mode="passive",
+        waits_for=None,
+        next_trial_in_s=None,
+        engine=None,
+        guard=GuardStatus(),
+        others=OthersStatus(containers=9, containers_at_least=9, by_engine={"docker": 7, "runc": 2}),
+    ),
+    streams={name: StreamStatus(0.0, 3.8e10, False) for name in StreamName},
+    trial=replace(TRIAL, trial_id="", containers=9, failed=None),
+)
+LACKS = "this process lacks CAP_BPF"
+UNCOUNTED = replace(
+    PASSIVE,
+    reasons=("blind",),
+    doing=f"unknown; passive: an unknown number of containers ({LACKS}) started by others",
+    control_passed=False,
+    progress=replace(
+        PASSIVE.progress,
+        losses=(f"{LACKS}; lost: containers that others start; fix: run it as root",),
+        others=OthersStatus(unknown=f"{LACKS}; fix: run it as root"),
+    ),
+    trial=TrialStatus(started_unix_s=NOW - 240.0),
+    trials=0,
+    streams={},
+    rates=Rates(span_s=5.0, interrupts={"CAL": 240.0}),
 )
 BLIND = replace(STATUS, condition=Condition.UNKNOWN, reasons=("blind",), control_passed=False)
 YOUNG = replace(

@@ -47,7 +47,7 @@ def doctor(
     Starts one container as a trial does, and removes it with its image and cgroup; not if workload.enabled is false,
     while another kickwatch runs, on a drained node, or under pressure (guard). The output says so.
 
-    Exit status: 0, or 4 if kickwatch cannot reach a verdict here (blind).
+    Exit status: 0, or 4 if kickwatch cannot reach a verdict here, or in passive mode raise an alert (blind).
     """
     # Not for --help.
     from kickwatch.commands.examination import examination  # noqa: PLC0415
@@ -66,7 +66,7 @@ def doctor(
         result |= {"streams": msgspec.to_builtins(shares), "container": msgspec.to_builtins(tried)}
         click.echo(json.dumps(result | ({} if known is None else {"reasons": msgspec.to_builtins(known)}), indent=1))
     else:
-        click.echo(doctor_screen(found, shares, sys.stdout), nl=False)
+        click.echo(doctor_screen(found, shares, sys.stdout, passive=not config.workload.enabled), nl=False)
         if known is not None:
             click.echo(reasons_screen(known, sys.stdout), nl=False)
     sys.exit(BLIND_STATUS if blind(found) else 0)

@@ -10,6 +10,7 @@ import msgspec
 from kickwatch.commands.common import examples
 from kickwatch.model import Condition
 from kickwatch.outlets.status import Status, read
+from kickwatch.report import passive_words
 from kickwatch.report import status_words as words
 from kickwatch.report.status_words import duration
 
@@ -28,6 +29,12 @@ def status(as_json: bool) -> None:
     sys.exit(EXIT_STATUS[found.condition])
 
 
+def _evidence(status: Status) -> list[str]:
+    if not passive_words.is_passive(status) or status.progress is None:
+        return [f"{status.trials} trials, {status.containers} containers since the evidence began"]
+    return [f"containers of others: {passive_words.others(status.progress.others)}", passive_words.evidence(status)]
+
+
 def text_of(status: Status, now_unix_s: float) -> str:
     """The status in lines for a person."""
     for_s, ago_s = now_unix_s - status.condition_since_unix_s, now_unix_s - status.updated_unix_s
@@ -36,7 +43,7 @@ def text_of(status: Status, now_unix_s: float) -> str:
         f"{status.condition}{why} for {duration(for_s)}: kickwatch {status.version}, pid {status.pid}",
         f"{words.meaning(status.condition)}{f': {words.why(status)}' if why else ''}",
         f"{status.doing} (updated {duration(ago_s)} ago)",
-        f"{status.trials} trials, {status.containers} containers since the evidence began",
+        *_evidence(status),
     ]
     if words.late(status, now_unix_s):
         lines.append(f"NO NEWS for {duration(ago_s)}: the daemon is stuck or stopped by a signal, or the node is busy")

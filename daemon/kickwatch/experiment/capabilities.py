@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import chosen_cpus, listed_cpus
+from kickwatch.experiment.capability_costs import COSTS, NEEDED_TO_START, PASSIVE_COSTS
 from kickwatch.experiment.known_reasons import functions_found
 from kickwatch.experiment.one_container import ContainerTried
 from kickwatch.native.driver import Helper
@@ -19,10 +20,12 @@ from kickwatch.node.housekeeping import leave_isolated_cpus
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST
 from kickwatch.observe.bpf import enable_statistics
+from kickwatch.observe.containers import PROGRAMS
 from kickwatch.observe.control import control_cpus, positive_control, too_few_cpus
 from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.engine_choice import choose_engine
+from kickwatch.workload.names import OWN_CGROUPS
 
 _COST_EVENTS = 2003
 _AS_FOR_SYMBOLS = "as for kernel symbols"
@@ -44,23 +47,6 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     tried: bool = True
 
 
-# What a node without it loses, by the name of the capability.
-COSTS = {
-    "memory cgroups": "no verdict: no container can be given a memory cgroup, and no canary can run",
-    "kmem accounting": "no verdict: without it, creating a container creates no slab caches and cannot show the fault",
-    "container engine": "no verdict: no container can be started",
-    "a container": "no verdict: a trial's containers would fail, or show nothing",
-    "observers": "no verdict: nothing counts what the kernel sends",
-    "IPIs by reason": "no verdict `quiet`: the canary's counters can only show `broadcasting`, and on arm64 nothing",
-    "kernel symbols": "no verdict: no request can be attributed to a kernel function",
-    "lock contention": "nobody sees who waits for slab_mutex, and no such alert comes; verdicts are as good as ever",
-    "slab_mutex": "waits for it, its holders, or broadcasts under it are not known; verdicts are as good as ever",
-    "CPUs for the positive control": "no verdict: the probes cannot be shown to count",
-    "cost per event": "none for verdicts: only how much the probe costs is not known",
-    "positive control": "no verdict: the probe does not count what it must",
-}
-
-
 async def examine(
     config: Config, *, control: bool = False, container: ContainerTried | None = None
 ) -> list[Capability]:
@@ -69,7 +55,11 @@ async def examine(
     `container`: what starting one showed.
     """
     found = await _examined(config, control=control, container=container)
-    return [one if one.satisfied else replace(one, cost=COSTS[one.name]) for one in found]
+    costs = COSTS
+    if not config.workload.enabled:
+        found = [replace(one, needed=one.needed and one.name not in NEEDED_TO_START) for one in found]
+        costs = COSTS | PASSIVE_COSTS
+    return [one if one.satisfied else replace(one, cost=costs[one.name]) for one in found]
 
 
 async def _examined(config: Config, *, control: bool, container: ContainerTried | None) -> list[Capability]:
@@ -91,6 +81,8 @@ async def _examined(config: Config, *, control: bool, container: ContainerTried 
         cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
         found.append(await asyncio.to_thread(enough_cpus, cpus, chosen, observatory.isolated_cpus))
         found.append(await _cost(observatory, cpus))
+        if not config.workload.enabled:
+            found.append(await _others(observatory))
         if control:
             found.append(await _control(observatory, chosen))
     finally:
@@ -219,6 +211,17 @@ def _holders(observatory: Observatory) -> str:
     if contention is None:
         return "waits for it are not seen"
     return f"names of its holders {'known' if contention.comm_offset else 'unknown'}"
+
+
+async def _others(observatory: Observatory) -> Capability:
+    """Whether the containers that others start can be counted, and billed."""
+    name = "containers of others"
+    await observatory.arm_passive(OWN_CGROUPS)
+    if observatory.containers is None or (observatory.members is None and observatory.requests is not None):
+        what, remedy = causes(observatory.lost(Lost.CONTAINERS, Lost.MEMBERS))
+        return Capability(name=name, satisfied=False, detail=what, remedy=remedy, needed=True)
+    detail = f"raw tracepoints {', '.join(PROGRAMS.values())}"
+    return Capability(name=name, satisfied=True, detail=detail, needed=True)
 
 
 def enough_cpus(cpus: Sequence[int], chosen: Sequence[int], isolated: Sequence[int] = ()) -> Capability:

@@ -97,6 +97,11 @@ class Passive:
         started = self._count.now().containers > self._looked.containers
         return elapsed_s >= self._cut_every_s or (started and elapsed_s >= LEAST_LOOK_S)
 
+    def counted(self) -> tuple[Counted, str]:
+        """(the containers since the probe was armed, why some may be missing: empty if none is)."""
+        counted = self._count.now()
+        return counted, self._count.why_unknown(counted)
+
     def record_if_due(self) -> Trial | None:
         """What was seen of containers since the record before: once a minute, or soon after a broadcast."""
         record, now_s = self._record, time.monotonic()
@@ -191,9 +196,10 @@ class Passive:
 
     def _count_text(self) -> str:
         counted = self._count.now()
-        if why := self._count.why_unknown(counted):
+        what, _ = self._count.cause(counted)  # the remedy is in the log and the status file
+        if what:
             least = f"at least {counted.containers}" if self._count.armed else "an unknown number of"
-            return f"{least} containers ({why})"
+            return f"{least} containers ({what})"
         return f"{counted.containers} containers"
 
 

@@ -70,9 +70,14 @@ class ContainerCount:
 
     def why_unknown(self, counted: Counted) -> str:
         """Why the number is not known, with the remedy; empty if it is."""
+        what, remedy = self.cause(counted)
+        return f"{what}; fix: {remedy}" if remedy else what
+
+    def cause(self, counted: Counted) -> tuple[str, str]:
+        """(why the number is not known, what helps); empty if it is known."""
         if counted.known is not None:
-            return ""
+            return "", ""
         if self.armed:
-            return _LOST.format(lost=counted.lost)
+            return _LOST.format(lost=counted.lost), ""
         what, remedy = causes(self._observatory.lost(Lost.CONTAINERS))
-        return f"{what}; fix: {remedy}" if remedy else what or "the probe is not armed yet"
+        return what or "the probe is not armed yet", remedy

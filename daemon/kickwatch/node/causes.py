@@ -24,6 +24,8 @@ class CauseKind(StrEnum):
     HIDEPID_PTRACEABLE = "hidepid_ptraceable"
     OLD_KERNEL = "old_kernel"
     KERNEL_CONFIG = "kernel_config"
+    NO_TRACEPOINT = "no_tracepoint"
+    OTHER_ARGUMENTS = "other_arguments"
     INLINED = "inlined"
     NOT_ALLOWED = "not_allowed"
     UNKNOWN = "unknown"
@@ -92,6 +94,11 @@ CAUSES: dict[CauseKind, LossCause] = {
         "Linux has {subject} since {since}, and this is {release}", "Linux {since} or later"
     ),
     CauseKind.KERNEL_CONFIG: LossCause("this kernel was built without {option}", "a kernel built with {option}"),
+    CauseKind.NO_TRACEPOINT: LossCause("this kernel has no {subject}", "a kernel that has it"),
+    CauseKind.OTHER_ARGUMENTS: LossCause(
+        "the {subject} of this kernel has fewer arguments than the probe reads",
+        "another kernel; report it, with `kickwatch doctor --json`",
+    ),
     CauseKind.INLINED: LossCause(
         "the compiler has inlined {subject}, or kprobes may not be placed on it",
         "another build of this kernel, or a kernel with the tracepoint: Linux {since}",

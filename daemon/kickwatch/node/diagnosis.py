@@ -117,6 +117,10 @@ def _of_absence(refusal: Refusal, facts: Facts) -> CauseKind:
         return CauseKind.OLD_KERNEL
     if _missing_option(refusal.act, facts):
         return CauseKind.KERNEL_CONFIG
+    if refusal.act is Act.TRACEPOINT and refusal.code == ENOENT:
+        return CauseKind.NO_TRACEPOINT
+    if refusal.act is Act.TRACEPOINT and refusal.code == EINVAL:  # bpf_probe_register, kernel/trace/bpf_trace.c
+        return CauseKind.OTHER_ARGUMENTS
     return CauseKind.INLINED if refusal.act is Act.KPROBE else CauseKind.UNKNOWN
 
 
@@ -168,7 +172,7 @@ def _missing_option(act: Act, facts: Facts) -> str:
 def _words(refusal: Refusal, facts: Facts) -> dict[str, object]:
     act, since = refusal.act, SINCE.get(refusal.subject)
     error = f"{errorcode[refusal.code]}: {strerror(refusal.code)}" if refusal.code in errorcode else "no error number"
-    tracepoint = act in {Act.TRACEPOINT, Act.LOAD}
+    tracepoint = act is Act.TRACEPOINT or (act is Act.LOAD and since is not None)
     newest = since or SINCE["contention_begin" if "mutex" in refusal.subject else "csd_queue_cpu"]
     return {
         "lockdown": facts.lockdown or LOCKDOWN_UNSEEN,
@@ -179,7 +183,7 @@ def _words(refusal: Refusal, facts: Facts) -> dict[str, object]:
         "memlock": facts.memlock,
         "perf_event_paranoid": facts.perf_event_paranoid,
         "kptr_restrict": facts.kptr_restrict,
-        "subject": f"tracepoint {refusal.subject}" if tracepoint and since else refusal.subject or "it",
+        "subject": f"tracepoint {refusal.subject}" if tracepoint else refusal.subject or "it",
         "since": f"{newest[0]}.{newest[1]}",
         "release": facts.release,
         "option": _missing_option(act, facts),

@@ -183,11 +183,14 @@ class Observatory:
         except ObserveError as error:
             self._lost += [Loss.by(Lost.CONTAINERS, error), Loss.by(Lost.MEMBERS, error)]
             return
-        if self.requests is not None:
-            try:
-                self.members = arm_members(self.containers, self.requests)
-            except ObserveError as error:
-                self._lost.append(Loss.by(Lost.MEMBERS, error))
+        if self.requests is None:  # what keeps requests from being attributed keeps these as well
+            refused = [loss for loss in self._lost if loss.lost in {Lost.REQUESTS, Lost.NAMES}]
+            self._lost += [Loss(Lost.MEMBERS, loss.what, loss.remedy) for loss in refused]
+            return
+        try:
+            self.members = arm_members(self.containers, self.requests)
+        except ObserveError as error:
+            self._lost.append(Loss.by(Lost.MEMBERS, error))
 
     @property
     def containers_rung(self) -> ContainersRung:

@@ -58,11 +58,24 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share_most: float | None = None
 
 
+class OthersStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The containers that others started since the probe was armed, at the daemon's start.
+
+    `containers`: None if some may be missing; `containers_at_least`: None if nothing counts them; `unknown`: why.
+    """
+
+    containers: int | None = None
+    containers_at_least: int | None = None
+    by_engine: dict[str, int] = {}
+    unknown: str = ""
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far the daemon is. `doing`: systemd's status line. `trials_begun`: by this daemon.
 
     `trial_since_s`: how long the trial has been running; None between trials. `waits_for`: None during a trial and
     while the daemon starts. `next_trial_in_s`: at the earliest; None if it depends on something else than time.
+    `others`: only in passive mode, after the first look.
     """
 
     doing: str
@@ -77,6 +90,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[str, ...] | None = None
     guard: GuardStatus | None = None
     budget: BudgetStatus | None = None
+    others: OthersStatus | None = None
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):

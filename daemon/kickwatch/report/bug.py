@@ -78,6 +78,8 @@ def _subject_line(subject: Subject) -> str:
 
 def _opening(subject: Subject) -> str:
     row, each = subject.kernel, subject.kernel["creation_path_broadcasts_per_container"]
+    if subject.passive is not None:
+        return _passive_opening(subject, subject.passive)
     if subject.worst is None or not each:
         return (
             f"With Linux {release(row['kernel'])}, {row['containers']} containers made the creation path broadcast"
@@ -91,6 +93,19 @@ def _opening(subject: Subject) -> str:
     )
 
 
+def _passive_opening(subject: Subject, seen: dict[str, Any]) -> str:
+    own, others, cgroups = seen["own_broadcasts"], seen["other_broadcasts"], seen["cgroups_made"]
+    sent = (
+        f"With Linux {release(seen['kernel'])}, while others started {seen['containers']} containers, tasks of these"
+        f" sent {own} broadcasts on the creation path, and other tasks {others} for {cgroups} cgroups that were made"
+        f" ({seen['records']} records; lower bounds, without those that patch kernel text)."
+    )
+    if subject.worst is None:
+        return sent
+    func = symbol(subject.worst["func"])
+    return f"{sent} Most of them run {func}. {explain(func)}"
+
+
 def _environment(subject: Subject, config: Mapping[str, str]) -> str:
     node, row = subject.node, subject.kernel
     arch = node["arch"] if _ARCHES.fullmatch(node["arch"]) else HIDDEN
@@ -102,6 +117,8 @@ def _environment(subject: Subject, config: Mapping[str, str]) -> str:
         f"kmem:        accounting {node['kmem_accounting']}",
         f"Engine:      {engine(node['engine'])}, {engine(node['runtime'])}, network {network}",
     ]
+    if subject.passive is not None:
+        lines[-1:] = ["Engine:      any (kickwatch started no container: passive mode)"]
     if subject.others:
         lines.append("Compared:    " + _compared(subject.others[0]))
         lines += [f"             {_compared(other)}" for other in subject.others[1:]]
@@ -137,9 +154,10 @@ def _bill(subject: Subject) -> str:
         for row in subject.bill[:MOST_BILL]
     ]
     head = "   requests broadcast  path    source     function"
-    return (
-        "\n".join(["IPI requests per container (windows without containers subtracted):", head, *rows]) if rows else ""
-    )
+    title = "IPI requests per container (windows without containers subtracted):"
+    if subject.passive is not None:
+        title = "IPI requests of the creation path per container, by any task:"
+    return "\n".join([title, head, *rows]) if rows else ""
 
 
 def _stacks(subject: Subject) -> str:
@@ -156,6 +174,9 @@ def _stacks(subject: Subject) -> str:
 def _waits(subject: Subject) -> str:
     row = subject.kernel
     count = row["slab_mutex_waits"]
+    if subject.passive is not None:
+        seen = subject.passive["slab_mutex_waits"]
+        return f"Waits for slab_mutex: {'not known' if seen is None else f'{seen} in all'}."
     if count is None:
         return "Waits for slab_mutex: not known."
     if not count:

@@ -9,6 +9,7 @@ from kickwatch.detect.state import StreamFigures, TrialOutcome
 from kickwatch.detect.verdict import void_reasons
 from kickwatch.model import Node, Trial
 from kickwatch.report.bins import Bins
+from kickwatch.report.passive_totals import PassiveTotals
 from kickwatch.report.spans import Spans
 from kickwatch.report.tally import Tally
 
@@ -31,6 +32,7 @@ class Collector:
         self.trials = self.void = self.attempts = 0
         self.bins = Bins()
         self.tallies: dict[str, Tally] = {}
+        self.passive: dict[str, PassiveTotals] = {}
         self.spans = {name: Spans() for name in ("verdict", "kernel", "engine", "boot")}
         self.changes: list[dict[str, Any]] = []
         self.changes_left_out = 0
@@ -66,8 +68,11 @@ class Collector:
         else:
             self.trials += 1
             of.trials += 1
-            of.add(trial, good)
-            tally.add(trial, good)
+            if trial.looks:
+                self._add_passive(trial, tally)
+            else:
+                of.add(trial, good)
+                tally.add(trial, good)
         self._note_changes(trial, outcome)
         if outcome.changes or self.attempts % self.bins.width == 0:
             self._read(evidence, of.evidence)
@@ -84,6 +89,13 @@ class Collector:
         for name, figures in self.last_evidence.items():
             self.thresholds[name] = figures.threshold
             into[name] = max(into.get(name, 0.0), figures.evidence)
+
+    def _add_passive(self, record: Trial, tally: Tally) -> None:
+        """A record of passive mode counts among the trials, and adds no figure to theirs."""
+        tally.trials += 1
+        tally.ipi_rung = record.observers.ipis.value
+        name = record.node.kernel if self.tallies.get(record.node.kernel) is tally else OTHER_KERNELS
+        self.passive.setdefault(name, PassiveTotals()).add(record)
 
     def _tally(self, kernel: str) -> Tally:
         if kernel not in self.tallies and len(self.tallies) >= MOST_KERNELS:

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from textwrap import wrap
 from typing import Any
 
+from kickwatch.report.passive_totals import only_passive, records_of
+from kickwatch.report.passive_words import OBSERVING
 from kickwatch.report.tables import table
 
 WIDTH = 80
@@ -17,6 +19,7 @@ def history_text(found: dict[str, Any]) -> str:
         _head(found),
         _changes(found),
         _kernels(found),
+        _passive(found),
         _nodes(found),
         _spans(found, "verdict", "VERDICT OVER TIME"),
         _spans(found, "engine", "ENGINES"),
@@ -48,17 +51,24 @@ def _head(found: dict[str, Any]) -> str:
     if found["first_unix_s"] is None:
         return "\n".join([*lines, "the history has no trials"])
     span = f"{moment(found['first_unix_s'])} to {moment(found['last_unix_s'])} UTC"
-    lines.append(f"{span}: {total['trials']} trials, {total['void_trials']} void")
+    records = records_of(found)
+    counts = [f"{total['trials'] - records} trials", f"{records} records of passive mode" if records else ""]
+    counts = counts[only_passive(found) :]
+    lines.append(f"{span}: {', '.join(filter(None, counts))}, {total['void_trials']} void")
+    if only_passive(found):
+        return "\n".join([*lines, *_replayed_otherwise(found)])
     lines.append(f"{total['containers']} containers, {total['failed']} failed")
     each = known(total["creation_path_broadcasts_per_container"])
     lines.append(f"creation path: {each} broadcasts per container, {known(total['creation_path_broadcasts'])} in all")
     if total["containers_with_broadcasts"] is not None:
         hit, of = total["containers_with_broadcasts"], total["containers_known"]
         lines.append(f"containers with a creation-path broadcast in their life: {hit} of {of}")
-    replay = found["replay"]
-    if replay["otherwise"]:
-        lines += _wrapped(f"for {replay['otherwise']} trials the stored outcome differs from the recomputed one")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_replayed_otherwise(found)])
+
+
+def _replayed_otherwise(found: dict[str, Any]) -> list[str]:
+    differ = found["replay"]["otherwise"]
+    return _wrapped(f"for {differ} trials the stored outcome differs from the recomputed one") if differ else []
 
 
 def _changes(found: dict[str, Any]) -> str:
@@ -74,19 +84,44 @@ def _changes(found: dict[str, Any]) -> str:
 
 
 def _kernels(found: dict[str, Any]) -> str:
+    records = {row["kernel"]: row["records"] for row in found["passive"]}
     rows = [
         (
             cut(row["kernel"], 26),
-            str(row["trials"]),
+            str(row["trials"] - records.get(row["kernel"], 0)),
             str(row["containers"]),
             known(row["creation_path_broadcasts_per_container"]),
             known(row["requests_per_container"]),
             known(row["slab_mutex_waits_per_container"]),
         )
         for row in found["kernels"]
+        if row["trials"] > records.get(row["kernel"], 0) or row["kernel"] not in records
     ]
     head = ("kernel", "trials", "containers", "creation b.", "requests", "waits")
+    if not rows and only_passive(found):
+        return ""
     return "KERNELS, per container: creation-path broadcasts, requests, slab_mutex waits\n" + table(head, rows)
+
+
+def _passive(found: dict[str, Any]) -> str:
+    rows = [
+        (
+            cut(row["kernel"], 26),
+            str(row["records"]),
+            str(row["containers"]),
+            known(row["own_broadcasts_per_container"]),
+            known(row["other_broadcasts_per_cgroup"]),
+            known(row["slab_mutex_waits"]),
+        )
+        for row in found["passive"]
+    ]
+    head = ("kernel", "records", "containers", "own b.", "others' b.", "waits")
+    what = (
+        "PASSIVE MODE, containers that others started: creation-path broadcasts that do\n"
+        "not patch kernel text, of their tasks per container, of other tasks per cgroup\n"
+        "(lower bounds); waits for slab_mutex in all\n"
+    )
+    return what + table(head, rows) if rows else ""
 
 
 def _nodes(found: dict[str, Any]) -> str:
@@ -140,6 +175,8 @@ def _pauses(found: dict[str, Any]) -> str:
 
 
 def _bill(found: dict[str, Any]) -> str:
+    if only_passive(found):
+        return "IPI REQUESTS PER CONTAINER\n  not known: passive mode's bills are in the log (kickwatch.summary)"
     if found["bill"] is None:
         return "IPI REQUESTS PER CONTAINER\n  not known: no probe attributed them"
     shown = found["bill"][:_MOST_ROWS]
@@ -162,6 +199,8 @@ def _bill(found: dict[str, Any]) -> str:
 
 def _waits(found: dict[str, Any]) -> str:
     waits, total = found["waits"], found["total"]
+    if only_passive(found):
+        return ""
     if waits is None:
         return "SLAB_MUTEX\n  waits not known: no probe saw them"
     if not waits["waiters"]:
@@ -211,6 +250,7 @@ def _evidence(found: dict[str, Any]) -> str:
     rows = [
         (name, f"{row['evidence']:.3g}", f"{row['threshold']:.3g}", "alarm" if row["alerted"] else "")
         for name, row in found["evidence"].items()
+        if name in OBSERVING or row["alerted"] or not only_passive(found)
     ]
     return "EVIDENCE after the last trial\n" + table(("stream", "evidence", "threshold", ""), rows) if rows else ""
 

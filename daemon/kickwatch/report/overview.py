@@ -15,6 +15,7 @@ from kickwatch.model import CREATION_ORIGINS, Path
 from kickwatch.outlets.bill import Percentiles
 from kickwatch.report.bins import Bin
 from kickwatch.report.collect import Collector
+from kickwatch.report.passive_totals import PassiveTotals
 from kickwatch.report.stack_tree import stack_tree
 from kickwatch.report.tally import CLASSES, NOT_KNOWN, SANDBOX, STEPS, CellTotals, Tally, WaiterTotals, added
 
@@ -35,6 +36,7 @@ def overview(seen: Collector, replayed: dict[str, Any], pauses: list[dict[str, A
     `pauses`: the guard's, from a log; None where no log was read.
     """
     whole = merged(seen.tallies.values())
+    sent = merged([*seen.tallies.values(), *(one.seen for one in seen.passive.values())])
     outcome = seen.outcome
     cells = bill(whole)
     per_item = max(1, -(-len(whole.per_cpu) // MOST_CPU_ITEMS))
@@ -49,6 +51,7 @@ def overview(seen: Collector, replayed: dict[str, Any], pauses: list[dict[str, A
         "last_unix_s": max(one.last_unix_s for one in seen.bins.bins) if seen.bins.bins else None,
         "total": tally_figures(whole),
         "kernels": [_kernel(kernel, tally) for kernel, tally in seen.tallies.items()],
+        "passive": [_passive(kernel, totals) for kernel, totals in seen.passive.items()],
         "nodes": _nodes(seen),
         "spans": {name: [asdict(span) for span in spans.spans] for name, spans in seen.spans.items()},
         "spans_left_out": {name: spans.left_out for name, spans in seen.spans.items()},
@@ -67,8 +70,8 @@ def overview(seen: Collector, replayed: dict[str, Any], pauses: list[dict[str, A
         "pairs": {name: dict(score) for name, score in whole.pairs.items() if score},
         "per_cpu": per_cpu(whole),
         "stacks": {
-            "requests": stack_tree(_by_stack(whole, "requests")),
-            "broadcasts": stack_tree(_by_stack(whole, "broadcasts")),
+            "requests": stack_tree(_by_stack(sent, "requests")),
+            "broadcasts": stack_tree(_by_stack(sent, "broadcasts")),
         },
     }
 
@@ -83,6 +86,12 @@ def _kernel(name: str, tally: Tally) -> dict[str, Any]:
         "bill": None if cells is None else _shortened(cells[:MOST_KERNEL_ROWS]),
         "waiters": [] if waited is None else waited["waiters"][:MOST_KERNEL_ROWS],
     }
+
+
+def _passive(kernel: str, totals: PassiveTotals) -> dict[str, Any]:
+    """Records of passive mode under one release, with what was sent on the creation path, by whichever task."""
+    path = [row for row in bill(totals.seen) or [] if row["creation_path"]]
+    return totals.figures(kernel) | {"creation_path": _shortened(path[:MOST_KERNEL_ROWS])}
 
 
 def _shortened(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

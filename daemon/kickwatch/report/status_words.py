@@ -2,8 +2,10 @@
 
 from kickwatch.detect.verdict import VerdictReason
 from kickwatch.model import AlarmKind, Condition
-from kickwatch.outlets.live_status import BudgetStatus, GuardReading, GuardStatus, Progress, Rates, TrialStatus, Waiting
+from kickwatch.outlets.live_status import GuardReading, Progress, Waiting
 from kickwatch.outlets.status import Status
+from kickwatch.report import passive_words
+from kickwatch.report.passive_words import is_passive, needs_trials
 
 NOT_KNOWN = "not known"
 EARLIER_VERSION = f"{NOT_KNOWN} (the daemon is of an earlier version)"
@@ -86,7 +88,8 @@ def many(number: int, what: str) -> str:
 
 def why(status: Status) -> str:
     """Why the condition is unknown; empty if it is not."""
-    return "; ".join(reason(word) for word in status.reasons)
+    words = (passive_words.NEVER_QUIET if needs_trials(status, word) else reason(word) for word in status.reasons)
+    return "; ".join(dict.fromkeys(words))
 
 
 def needed(status: Status) -> str:
@@ -148,15 +151,18 @@ def _waiting(progress: Progress, since_update_s: float) -> str:
     return f"in {duration(left_s)}{why}"
 
 
-def guard(status: GuardStatus | None) -> str:
+def guard(status: Status) -> str:
     """`paused: ...`, `calm`, or that there is none."""
-    if status is None:
+    found = status.progress.guard if status.progress is not None else None
+    if found is None:
         return EARLIER_VERSION
-    if status.paused:
-        return f"trials are paused: {status.what}"
-    if status.age_s is None:
-        return f"{NOT_KNOWN} (it has not looked: drained, passive, disabled, or just started)"
-    if not status.readings:
+    if is_passive(status):
+        return passive_words.GUARD
+    if found.paused:
+        return f"trials are paused: {found.what}"
+    if found.age_s is None:
+        return f"{NOT_KNOWN} (it has not looked: drained, disabled, or just started)"
+    if not found.readings:
         return "disabled by the configuration"
     return "calm"
 
@@ -169,30 +175,35 @@ def guard_reading(one: GuardReading) -> str:
     return f"{one.name} {value} ({bound} {one.limit:.10g})"
 
 
-def budget(status: BudgetStatus | None) -> str:
+def budget(status: Status) -> str:
     """Containers of the last hour and day, and the CPU share."""
-    if status is None:
+    found = status.progress.budget if status.progress is not None else None
+    if found is None:
         return EARLIER_VERSION
-    spent = [f"{one.used}{f'/{one.most}' if one.most else ''} per {one.window}" for one in status.containers]
-    if all(one.most is None for one in status.containers):
+    share = NOT_KNOWN if found.cpu_share is None else f"{100 * found.cpu_share:.2g} %"
+    if is_passive(status):
+        return f"{passive_words.NOT_LIMITED}; CPU {share}"
+    spent = [f"{one.used}{f'/{one.most}' if one.most else ''} per {one.window}" for one in found.containers]
+    if all(one.most is None for one in found.containers):
         spent.append("no limit")
-    share = NOT_KNOWN if status.cpu_share is None else f"{100 * status.cpu_share:.2g} %"
-    most = "no limit" if status.cpu_share_most is None else f"limit {100 * status.cpu_share_most:.10g} %"
+    most = "no limit" if found.cpu_share_most is None else f"limit {100 * found.cpu_share_most:.10g} %"
     return f"containers {', '.join(spent)}; CPU {share} ({most})"
 
 
-def slab_mutex(trial: TrialStatus | None, rates: Rates | None) -> str:
-    """Waits for the mutex: in the latest trial, and now."""
+def slab_mutex(status: Status) -> str:
+    """Waits for the mutex: in the latest trial, or period of passive mode, and now."""
+    trial, rates = status.trial, status.rates
+    span = "latest period" if (trial is not None and not trial.trial_id) or is_passive(status) else "latest trial"
     if trial is None:
-        latest = f"latest trial: {NOT_KNOWN}"
+        latest = f"{span}: {NOT_KNOWN}"
     elif trial.slab_mutex_waits is None:
-        latest = f"latest trial: {NOT_KNOWN} (not observed)"
+        latest = f"{span}: {NOT_KNOWN} (not observed)"
     elif not trial.slab_mutex_waits:
-        latest = "nobody waited in the latest trial"
+        latest = f"nobody waited in the {span}"
     else:
         longest = NOT_KNOWN if trial.slab_mutex_longest_ms is None else f"{trial.slab_mutex_longest_ms:.3g} ms"
         total = NOT_KNOWN if trial.slab_mutex_wait_ms is None else f"{trial.slab_mutex_wait_ms:.3g} ms"
-        latest = f"{trial.slab_mutex_waits} waits in the latest trial ({total} in all, longest {longest})"
+        latest = f"{trial.slab_mutex_waits} waits in the {span} ({total} in all, longest {longest})"
     if rates is None or rates.waits is None:
         return f"{latest}; now {NOT_KNOWN}"
     return f"{latest}; now {rates.waits:.3g} waits per second" if rates.waits else f"{latest}; nobody waits now"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kickwatch.outlets.live_status import OthersStatus
 from kickwatch.service.drain import Drain
 from kickwatch.service.engine_backoff import EngineBackoff
 from kickwatch.service.node_guard import NodeGuard
@@ -16,6 +17,7 @@ class DaemonState:
     `due_s`: monotonic time from which the next trial is due; `budget_until_s`: until when the budget blocks it, as last
     looked. `trial_since_s`: when the trial under way began. `trials`: how many to make in all, None for no limit.
     `swept`: the containers that a killed kickwatch left are removed. `engine`: the one that answered last.
+    `others`: what passive mode has counted; None in any other.
     """
 
     drain: Drain
@@ -28,6 +30,7 @@ class DaemonState:
     trial_since_s: float | None = None
     swept: bool = False
     engine: EngineInfo | None = None
+    others: OthersStatus | None = None
 
     @property
     def more(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from kickwatch.configuration.types import Config
+from kickwatch.experiment.passive_count import Counted
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Observers, Trial
 from kickwatch.node.pressure import Pressure
@@ -86,6 +87,9 @@ class PassiveWatch(Protocol):
 
     async def look(self) -> None:
         """Count what happened since the last look. Raises ObserveError."""
+
+    def counted(self) -> tuple[Counted, str]:
+        """(the containers since the probe was armed, why some may be missing: empty if none is)."""
 
     def record_if_due(self) -> Trial | None:
         """What the streams observe of it; None before it is due. Raises OSError."""

@@ -1,8 +1,9 @@
 """How far the daemon is, for the status file: what it does, what the next trial waits for, guard and budget."""
 
 from kickwatch.configuration.types import Config
+from kickwatch.experiment.passive_count import Counted
 from kickwatch.node import kernel
-from kickwatch.outlets.live_status import Progress, Waiting
+from kickwatch.outlets.live_status import OthersStatus, Progress, Waiting
 from kickwatch.service.parts import Parts
 
 
@@ -24,6 +25,17 @@ def progress_of(config: Config, parts: Parts) -> Progress:
         losses=tuple(parts.experiments.losses),
         guard=state.guard.status(),
         budget=parts.ledger.status(),
+        others=state.others,
+    )
+
+
+def others_status(counted: Counted, unknown: str) -> OthersStatus:
+    """What passive mode has counted, for the status file. `unknown`: why that are not all."""
+    return OthersStatus(
+        containers=counted.known,
+        containers_at_least=counted.containers if counted.armed else None,
+        by_engine=dict(sorted(counted.by_engine.items())),
+        unknown=unknown,
     )
 
 

@@ -14,8 +14,9 @@ from kickwatch.outlets.events import Off, PassiveSummary, Reaped, Restored, Tria
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import DrainedError
 from kickwatch.service.engine_backoff import error_fields
-from kickwatch.service.experiments import RigOpening, SessionRig
+from kickwatch.service.experiments import PassiveWatch, RigOpening, SessionRig
 from kickwatch.service.parts import Parts
+from kickwatch.service.progress import others_status
 from kickwatch.service.schedule import Schedule
 from kickwatch.workload.engine_choice import EngineNames, resolved_config
 
@@ -155,18 +156,27 @@ class PassiveSession(Session):
 
     async def run(self) -> None:
         """Until a reload is requested."""
-        parts, period_s = self._parts, self._config.service.summary_period_s
+        parts = self._parts
         parts.watch.passive = True
         parts.heartbeat.status("passive: watching containers that others start")
         await parts.report(TrialsOff(Off.PASSIVE))
         await self._state.guard.off()
         async with aclosing(parts.experiments.passive(self._config, parts.passive_step)) as passive:
-            while not parts.switches.reload_asked:
-                await self._sweep()
-                await passive.look()
-                if (record := passive.record_if_due()) is not None:
-                    await run_shielded(parts.watch.take_passive(record))
-                await parts.watch.remark(losses(parts.experiments.losses))
-                await parts.wait(self._config, self._config.guard.poll_s)
-                if (fields := passive.summary_if_due(period_s)) is not None:
-                    await parts.report(PassiveSummary(parts.watch.belief(), fields))
+            try:
+                while not parts.switches.reload_asked:
+                    await self._round(passive)
+            finally:
+                self._state.others = None
+
+    async def _round(self, passive: PassiveWatch) -> None:
+        """Look once, and report what is due."""
+        parts = self._parts
+        await self._sweep()
+        await passive.look()
+        self._state.others = others_status(*passive.counted())
+        if (record := passive.record_if_due()) is not None:
+            await run_shielded(parts.watch.take_passive(record))
+        await parts.watch.remark(losses(parts.experiments.losses))
+        await parts.wait(self._config, self._config.guard.poll_s)
+        if (fields := passive.summary_if_due(self._config.service.summary_period_s)) is not None:
+            await parts.report(PassiveSummary(parts.watch.belief(), fields))

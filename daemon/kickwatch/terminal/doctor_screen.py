@@ -9,16 +9,19 @@ from rich.text import Text
 from kickwatch.detect.rates import Share
 from kickwatch.experiment.capabilities import Capability, blind
 from kickwatch.experiment.known_reasons import KnownReason
+from kickwatch.report.passive_words import OBSERVING
 from kickwatch.terminal.console import console
 from kickwatch.terminal.layout import as_text, figures, labelled
 
 _HEADING, _BLIND, _PARTLY, _FINE = "bold", "bold red", "bold yellow", "bold green"
 
 
-def doctor_screen(found: Sequence[Capability], shares: Sequence[Share], stream: TextIO) -> str:
-    """The text, with colours if `stream` shows them."""
+def doctor_screen(
+    found: Sequence[Capability], shares: Sequence[Share], stream: TextIO, *, passive: bool = False
+) -> str:
+    """The text, with colours if `stream` shows them. `passive`: of a kickwatch that starts no containers."""
     missing = sorted((one for one in found if not one.satisfied), key=lambda one: not one.needed)
-    parts: list[RenderableType] = [_summary(found, missing)]
+    parts: list[RenderableType] = [(_passive_summary if passive else _summary)(found, missing)]
     for one in missing:
         parts += ["", Text.assemble(("MISSING  ", _BLIND if one.needed else _PARTLY), (one.name, _HEADING))]
         parts.append(labelled(_rows(one)))
@@ -30,7 +33,8 @@ def doctor_screen(found: Sequence[Capability], shares: Sequence[Share], stream: 
         "",
         Text("at most one false alarm in 1000 node-years, divided among the detectors at this pace", _HEADING),
     ]
-    rows = [((share.name, f"{share.observations_per_year:.0f}", f"{share.threshold:.2e}"), "") for share in shares]
+    shown = [share for share in shares if not passive or share.name in OBSERVING]
+    rows = [((share.name, f"{share.observations_per_year:.0f}", f"{share.threshold:.2e}"), "") for share in shown]
     parts.append(figures(("stream", "observations/year", "threshold"), rows, numbers=(1, 2)))
     return as_text(console(stream), parts)
 
@@ -45,6 +49,16 @@ def _summary(found: Sequence[Capability], missing: Sequence[Capability]) -> Text
     if untried:
         return Text(f"verdicts are possible here if what was not tried works: {untried}", _PARTLY)
     return Text("kickwatch can do its whole job here: nothing is missing", _FINE)
+
+
+def _passive_summary(found: Sequence[Capability], missing: Sequence[Capability]) -> Text:
+    """No verdict is promised: nothing establishes `quiet` there."""
+    names = ", ".join(one.name for one in missing)
+    if blind(list(found)):
+        return Text(f"blind: passive mode can raise no alert here; missing: {names}", _BLIND)
+    if missing:
+        return Text(f"passive mode can raise alerts here; missing: {names}", _PARTLY)
+    return Text("passive mode can do its whole job here: nothing is missing", _FINE)
 
 
 def _rows(one: Capability) -> list[tuple[str, str]]:

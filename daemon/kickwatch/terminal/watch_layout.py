@@ -7,7 +7,9 @@ from rich.text import Text
 
 from kickwatch.model import Condition
 from kickwatch.outlets.status import Presence, Status
+from kickwatch.report import passive_words
 from kickwatch.report import status_words as words
+from kickwatch.report.passive_words import is_passive
 from kickwatch.terminal import watch_parts as parts
 from kickwatch.terminal.watch_parts import BAD, DOUBT, FAINT, GOOD, HEAD, Part, text, wrapped
 from kickwatch.terminal.watch_view import View
@@ -51,11 +53,12 @@ def _with_daemon(view: View, status: Status, columns: int, rows: int | None) -> 
     space = None if rows is None else rows - len(top) - len(bottom)
     now_s = view.now_unix_s
     losses = parts.losses(status)
+    others = [parts.others(status.progress.others)] if status.progress is not None and is_passive(status) else []
     if columns < TWO_COLUMNS:
-        stack = [parts.evidence(status, columns), parts.rates(status, columns), parts.bill(status, now_s)]
+        stack = [*others, parts.evidence(status, columns), parts.rates(status, columns), parts.bill(status, now_s)]
         return [*top, *_stacked([*stack, parts.guard(status), *([losses] if losses else [])], space), *bottom]
     half = (columns - _GAP) // 2
-    left = [parts.evidence(status, half), parts.guard(status), *([losses] if losses else [])]
+    left = [*others, parts.evidence(status, half), parts.guard(status), *([losses] if losses else [])]
     right = [parts.rates(status, half), parts.bill(status, now_s)]
     return [*top, *_beside(_stacked(left, space), _stacked(right, space), half), *bottom]
 
@@ -66,7 +69,8 @@ def _head(view: View, status: Status, columns: int) -> list[Text]:
     ago_s, for_s = now_s - status.updated_unix_s, now_s - status.condition_since_unix_s
     style = _STYLES[status.condition]
     first = text(status.condition.upper(), style).append(f" for {words.duration(for_s)}", HEAD)
-    first.append(f"; {words.confirmed(status, now_s)}")
+    if status.verdict_age_s is not None or not is_passive(status):
+        first.append(f"; {words.confirmed(status, now_s)}")
     lines = [_identity(view, status, columns), first, *wrapped([words.meaning(status.condition)], columns, 2, style)]
     if status.reasons:
         lines += wrapped([f"why: {words.why(status)}."], columns, 2)
@@ -102,9 +106,8 @@ def _with_clock(facts: str, view: View, columns: int) -> Text:
 
 def _foot(status: Status, columns: int) -> list[Text]:
     """What is always there, whatever the height."""
-    rows = wrapped([f"slab_mutex: {words.slab_mutex(status.trial, status.rates)}"], columns, 2)
-    progress = status.progress
-    return rows + wrapped([f"budget: {words.budget(progress.budget if progress is not None else None)}"], columns, 2)
+    rows = wrapped([f"slab_mutex: {words.slab_mutex(status)}"], columns, 2)
+    return rows + wrapped([f"budget: {words.budget(status)}"], columns, 2)
 
 
 def _without_daemon(view: View, columns: int) -> list[Text]:
@@ -130,6 +133,8 @@ def _without_daemon(view: View, columns: int) -> list[Text]:
         return [*lines, *wrapped([f"last state: {words.NOT_KNOWN} ({_why_no_state(view)})"], columns, 4)]
     reasons = f" ({words.why(last)})" if last.reasons else ""
     counts = f"{words.many(last.trials, 'trial')}, {words.many(last.containers, 'container')}"
+    if is_passive(last):
+        counts = passive_words.evidence(last)
     return [
         *lines,
         text("LAST STATE  as the daemon left it; it says nothing about now", HEAD),

@@ -82,7 +82,8 @@ def _because(status: Status) -> str:
 def _trial(trial: TrialStatus) -> str:
     broadcasts, waits = trial.creation_path_broadcasts_per_container, trial.slab_mutex_waits
     return (
-        f"{trial.trial_id or 'period'}: {_known(trial.containers)} containers, {_known(trial.failed)} failed,"
+        f"{trial.trial_id or 'period'}: {_known(trial.containers)} containers,"
+        f"{f' {_known(trial.failed)} failed,' if trial.trial_id else ''}"
         f" {_known(broadcasts)} creation-path broadcasts per container, {_known(waits)} waits for slab_mutex"
     )
 

@@ -8,9 +8,11 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from kickwatch.model import Origin, Path, on_creation_path
-from kickwatch.outlets.live_status import BillLine, StreamStatus
+from kickwatch.outlets.live_status import BillLine, OthersStatus, StreamStatus
 from kickwatch.outlets.status import Status
+from kickwatch.report import passive_words
 from kickwatch.report import status_words as words
+from kickwatch.report.passive_words import OBSERVING, is_passive
 
 HEAD, FAINT, GOOD, BAD, DOUBT = "bold", "dim", "bold green", "bold red", "bold yellow"
 _ORIGINS, _PATHS = set(Origin), set(Path)
@@ -74,14 +76,19 @@ def evidence_share(stream: StreamStatus) -> float:
 def evidence(status: Status, width: int) -> Part:
     """A bar for each stream: those with an alarm first, then by how far they are."""
     control = {True: "passed", False: "FAILED", None: words.NOT_KNOWN}[status.control_passed]
+    passive = is_passive(status)
     seen = f"{words.many(status.trials, 'trial')}, {words.many(status.containers, 'container')}"
+    seen = f"{words.many(status.trials, 'record')}" if passive else seen
     note = f"probe control {control}; {seen}; full bar = alarm"
     if status.streams is None:
         return Part(headline("EVIDENCE"), (text(f"  {words.EARLIER_VERSION}"),))
     if not status.streams:
-        return Part(headline("EVIDENCE", note), (text(f"  {words.NOT_KNOWN}: no trial yet"),))
-    ordered = sorted(status.streams.items(), key=lambda item: (not item[1].alerted, -evidence_share(item[1])))
-    names = max(map(cell_len, status.streams))
+        missing = "no record of containers yet" if passive else "no trial yet"
+        return Part(headline("EVIDENCE", note), (text(f"  {words.NOT_KNOWN}: {missing}"),))
+    # In passive mode the other streams observe nothing: an empty bar would look as if they did.
+    streams = {n: one for n, one in status.streams.items() if not passive or n in OBSERVING or one.alerted}
+    ordered = sorted(streams.items(), key=lambda item: (not item[1].alerted, -evidence_share(item[1])))
+    names = max(map(cell_len, streams), default=0)
     bar_width = min(32, width - names - 4 - 22)
     rows = [_evidence_row(name, one, names, bar_width) for name, one in ordered]
     return Part(headline("EVIDENCE", note), tuple(rows), "streams with less")
@@ -147,13 +154,18 @@ def bill(status: Status, now_unix_s: float) -> Part:
         return Part(headline("BILL PER CONTAINER"), (text(f"  {missing}"),))
     when = words.duration(now_unix_s - trial.started_unix_s)
     what = "latest trial (began" if trial.trial_id else "latest period (ended"  # of passive mode
-    whose = f"{what} {when} ago, {_known(trial.containers)} containers{_failed(trial.failed)})"
+    bound = "" if trial.trial_id else ", a lower bound"
+    whose = f"{what} {when} ago, {_known(trial.containers)} containers{_failed(trial.failed)}{bound})"
     rows: list[Text] = []
     if status.void_trial is not None:
         what = ", ".join(status.void_trial.void)
         rows.append(text(f"  a later trial is void and proves nothing: {what}", DOUBT))
     if trial.bill is None:
-        rows.append(text(f"  {words.NOT_KNOWN}: no probe attributes requests"))
+        rows.append(
+            text(f"  {words.NOT_KNOWN}: no probe attributes requests{'' if trial.trial_id else ' to containers'}")
+        )
+    elif not trial.trial_id and trial.containers == 0:
+        rows.append(text("  none: nobody started a container in it"))
     else:
         rows.append(_bill_row(("requests", "broadcasts", "path", "origin", "reason"), FAINT))
         rows += [_bill_line(line) for line in sorted(trial.bill, key=_weight)]
@@ -197,7 +209,7 @@ def guard(status: Status) -> Part:
     """The decision, and each figure with its limit; the nearest to its limit first."""
     found = status.progress.guard if status.progress is not None else None
     paused = found is not None and found.paused
-    head = headline("GUARD").append_text(text(f"  {words.guard(found)}", DOUBT if paused else ""))
+    head = headline("GUARD").append_text(text(f"  {words.guard(status)}", DOUBT if paused else ""))
     if found is None:
         return Part(head, ())
     age = f", read {words.duration(found.age_s)} before" if found.age_s and found.age_s > 30 else ""
@@ -206,6 +218,13 @@ def guard(status: Status) -> Part:
         for one in sorted(found.readings, key=lambda one: not one.exceeded)
     ]
     return Part(head, tuple(rows), "figures within their limits" if not paused else "figures", weight=0)
+
+
+def others(found: OthersStatus | None) -> Part:
+    """How many containers others have started. What is not known is no number."""
+    return Part(
+        headline("CONTAINERS OF OTHERS").append_text(text(f"  {passive_words.others(found, remedy=False)}")), ()
+    )
 
 
 def losses(status: Status) -> Part | None:

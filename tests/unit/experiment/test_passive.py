@@ -91,8 +91,9 @@ async def test_without_the_probe_the_count_is_unknown_with_its_cause_and_never_z
     await passive.aclose()
     fields = passive.summary_if_due(1.0)
     assert fields is not None
-    why = "this process lacks CAP_BPF; fix: run it as root"
-    assert set(steps) == {f"passive: an unknown number of containers ({why}) started by others"}
+    what, why = "this process lacks CAP_BPF", "this process lacks CAP_BPF; fix: run it as root"
+    assert set(steps) == {f"passive: an unknown number of containers ({what}) started by others"}
+    assert passive.counted()[1] == why
     assert fields["containers_unknown"] == why
     assert [fields[key] for key in ("containers", "containers_at_least", "cgroups_made", "bill")] == [None] * 4
     assert [row["reason"] for row in fields["beside"]] == ["flush_tlb_func"]

@@ -6,11 +6,23 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from kickwatch.configuration.types import Config, WorkloadConfig
+from kickwatch.errors import ObserveError
 from kickwatch.experiment import capabilities
-from kickwatch.experiment.capabilities import _contention, _control, _cost, _ipis, _slab_mutex, blind
+from kickwatch.experiment.capabilities import (
+    Capability,
+    _contention,
+    _control,
+    _cost,
+    _ipis,
+    _others,
+    _slab_mutex,
+    blind,
+)
 from kickwatch.node.causes import STATISTICS_SUBJECT
 from kickwatch.node.diagnosis import Act
 from kickwatch.node.roots import HOST
+from kickwatch.observe.containers import ContainerObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.losses import Loss, Lost
@@ -101,6 +113,32 @@ async def test_a_control_without_a_probe_says_why_and_counted_nothing() -> None:
     found = await _control(seen, ())
     assert found.detail == "no probe is armed: no tracepoint"
     assert found.remedy == "as for IPIs by reason above"
+
+
+async def test_passive_mode_needs_the_tracepoints_of_cgroups_and_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are refused doctor says so, which it left out; a missing engine does not make passive mode blind."""
+    error = ObserveError("no raw tracepoint cgroup_attach_task", "boot Linux 4.18 or newer")
+
+    def refuse(_own: object) -> None:
+        raise error
+
+    async def examined(_: Config, **__: object) -> list[Capability]:
+        engine = Capability(name="container engine", satisfied=False, detail="none answers", needed=True)
+        return [engine, *([await _others(seen)] if others else [])]
+
+    monkeypatch.setattr(ContainerObserver, "arm", refuse)
+    monkeypatch.setattr(capabilities, "_examined", examined)
+    seen, passive = Observatory(HOST, 2, SYMBOLS), Config(workload=WorkloadConfig(enabled=False))
+    others = False
+    (engine,) = await capabilities.examine(passive)
+    assert (engine.needed, blind([engine])) == (False, False)
+    assert engine.cost.startswith("none in passive mode")
+    assert blind(await capabilities.examine(Config()))
+    others = True
+    (_, lost) = await capabilities.examine(passive)
+    assert (lost.name, lost.satisfied, lost.needed) == ("containers of others", False, True)
+    assert (lost.detail, lost.remedy) == (error.what, error.remedy)
+    assert lost.cost.startswith("no alert")
 
 
 def test_counters_alone_are_blindness_and_say_what_is_missing() -> None:

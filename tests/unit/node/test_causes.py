@@ -107,6 +107,14 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         CauseKind.KERNEL_CONFIG, Refusal(Act.LOAD, errno.ENOSYS, "csd"), {"options": KPROBES},
         "built without CONFIG_BPF_SYSCALL", "CONFIG_BPF_SYSCALL",
     ),
+    (
+        CauseKind.NO_TRACEPOINT, Refusal(Act.TRACEPOINT, errno.ENOENT, "cgroup_attach_task"), {},
+        "this kernel has no tracepoint cgroup_attach_task", "a kernel that has it",
+    ),
+    (
+        CauseKind.OTHER_ARGUMENTS, Refusal(Act.TRACEPOINT, errno.EINVAL, "cgroup_mkdir"), {},
+        "the tracepoint cgroup_mkdir of this kernel has fewer arguments", "report it",
+    ),
     (CauseKind.INLINED, Refusal(Act.KPROBE, errno.ENOENT, PROBE), {}, PROBE, "Linux 6.5"),
     (CauseKind.INLINED, Refusal(Act.KPROBE, errno.EINVAL, "__mutex_lock.isra.0"), {}, "__mutex_lock", "Linux 5.19"),
     (CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EPERM, "csd"), {}, "security module", "audit log"),
@@ -150,6 +158,6 @@ def test_hidden_processes_name_the_mount_option(mount: ProcMount, what: str, rem
 def test_what_is_not_known_is_no_cause() -> None:
     """Without readable facts nothing is blamed."""
     unknown = Facts(effective=ROOT)
-    assert diagnose(Refusal(Act.TRACEPOINT, errno.ENOENT, CSD), unknown).what.startswith("ENOENT")
+    assert diagnose(Refusal(Act.TRACEPOINT, errno.E2BIG, CSD), unknown).what.startswith("E2BIG")
     assert diagnose(Refusal(Act.LOAD, 0), unknown).what.startswith("no error number")
     assert cause_of(CauseKind.OLD_KERNEL, subject="it", since="6.5", release="6.1").remedy == "Linux 6.5 or later"

@@ -225,6 +225,21 @@ async def test_passive_mode_without_the_tracepoints_says_why_and_what_helps(monk
     assert sentence.endswith("fix: restart kickwatch, which arms everything at its start")
 
 
+async def test_what_keeps_requests_from_being_attributed_keeps_the_containers_of_others_from_being_billed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted, but not billed: the one cause is named once, with both things that it costs."""
+    monkeypatch.setattr(ContainerObserver, "arm", lambda _own: object())
+    made = make()
+    made.requests, made.contention = None, None
+    made._lost.append(Loss(Lost.REQUESTS, "no kprobes here", "boot another kernel"))
+    await made.arm_passive(("kickwatch",))
+    assert made.members is None
+    assert made.losses == [
+        "no kprobes here; lost: IPIs by reason, what the containers of others ask for; fix: boot another kernel"
+    ]
+
+
 def test_a_loss_ends_when_the_mutex_is_known() -> None:
     observatory = make()
     observatory._lost.append(Loss(Lost.REQUESTS, "something for good", ""))

@@ -30,8 +30,10 @@ from kickwatch.outlets.events import (
     TrialsOff,
     TrialTaken,
 )
+from kickwatch.outlets.live_status import OthersStatus
 from kickwatch.process.signals import DrainedError
 from kickwatch.service.budget import FILE, load_spent
+from kickwatch.service.progress import progress_of
 from kickwatch.service.session import ExperimentSession, PassiveSession
 
 PLANNED, STARTED = 10, 3
@@ -374,6 +376,17 @@ async def test_what_passive_mode_sees_steps_the_evidence_and_only_alarms_are_rep
     assert daemon.recorder.of(TrialTaken) == []
     assert daemon.parts.watch.condition is Condition.BROADCASTING
     assert daemon.parts.watch.belief().alerted == {AlarmKind.BROADCASTING: ("attributed",)}
+
+
+async def test_the_status_has_what_passive_mode_counts_for_as_long_as_it_does(config: Config) -> None:
+    config = replace(config, workload=WorkloadConfig(enabled=False))
+    daemon = await fake_daemon(config)
+    seen = []
+    daemon.switches.at(6.0, lambda: seen.append(progress_of(config, daemon.parts).others))
+    daemon.switches.at(11.0, daemon.switches.reload)
+    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+    assert seen == [OthersStatus(containers=3, containers_at_least=3, by_engine={"docker": 3})]
+    assert progress_of(config, daemon.parts).others is None
 
 
 async def test_passive_mode_sweeps_until_an_engine_answers(config: Config) -> None:

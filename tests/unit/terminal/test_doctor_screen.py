@@ -62,6 +62,31 @@ def test_what_makes_it_blind_is_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.index("MISSING  kernel symbols") < text.index("MISSING  lock contention") < text.index("\nok ")
 
 
+def passive(*gone: str) -> list[Capability]:
+    needed = ("IPIs by reason", "containers of others")
+    found = without(*gone)
+    return [replace(one, needed=one.name in needed, tried=one.name != "a container") for one in found]
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ((), "passive mode can do its whole job here: nothing is missing"),
+        (("container engine",), "passive mode can raise alerts here; missing: container engine"),
+        (("containers of others",), "blind: passive mode can raise no alert here; missing: containers of others"),
+    ],
+)
+def test_passive_mode_promises_alerts_and_no_verdict(
+    gone: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts no container, so none that was not tried is a doubt, and streams without observations have no line."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = doctor_screen(passive(*gone), SHARES, io.StringIO(), passive=True)
+    assert text.splitlines()[0] == said
+    table = text[text.index("observations/year") :].splitlines()[1:]
+    assert [line.split()[0] for line in table] == ["attributed", "signature"]
+
+
 def test_every_capability_has_a_cost() -> None:
     """Also those that `examine` names only where something is missing."""
     source = inspect.getsource(capabilities)

@@ -3,13 +3,30 @@
 import pytest
 from msgspec.structs import replace
 
+from kickwatch.detect.streams import StreamName
 from kickwatch.errors import KickwatchError
 from kickwatch.model import Condition
 from kickwatch.outlets.live_status import GuardStatus, Rates, StreamStatus, TrialStatus, Waiting
 from kickwatch.outlets.status import Presence, Sight
 from kickwatch.terminal.watch_layout import screen
 from kickwatch.terminal.watch_view import View
-from watched_status import BLIND, CONTENDED, FAULTY, NOW, OLD, PROGRESS, STATUS, STREAMS, TRIAL, YOUNG, running, stopped
+from watched_status import (
+    BLIND,
+    CONTENDED,
+    FAULTY,
+    LACKS,
+    NOW,
+    OLD,
+    PASSIVE,
+    PROGRESS,
+    STATUS,
+    STREAMS,
+    TRIAL,
+    UNCOUNTED,
+    YOUNG,
+    running,
+    stopped,
+)
 
 LONG = "a very long text of an engine that explains itself at length " * 8
 LOUD = replace(
@@ -36,6 +53,8 @@ VIEWS = {
     "everything is long": running(LOUD),
     "nothing but the condition": running(replace(STATUS, progress=None, streams=None, rates=None, trial=None)),
     "late": running(updated_unix_s=NOW - 500.0),
+    "passive": running(PASSIVE),
+    "passive, uncounted": running(UNCOUNTED),
     "void": running(trial=None, void_trial=TrialStatus(trial_id="1", void={"suspended": 1})),
     "stopped": stopped(),
     "stopped, never seen": stopped(None, None),
@@ -171,7 +190,41 @@ def test_a_pause_of_the_guard() -> None:
 def test_passive_mode_has_periods_and_no_trials() -> None:
     passive = replace(PROGRESS, mode="passive", waits_for=None, next_trial_in_s=None)
     assert "the first period of passive mode has not ended" in shown(running(progress=passive, trial=None))
-    assert "latest period (ended 4 min ago, 23 containers)" in shown(running(trial=replace(TRIAL, trial_id="")))
+    assert "latest period (ended 4 min ago, 9 containers, a lower bound)" in shown(running(PASSIVE))
+    assert "CONTAINERS OF OTHERS  9 since the daemon's start (docker 7, runc 2)" in shown(running(PASSIVE))
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50)])
+def test_what_passive_mode_does_not_do_is_not_shown_as_missing_or_as_zero(columns: int, rows: int) -> None:
+    """Trials, a guard and limits do not apply, and most streams observe nothing."""
+    text = shown(running(PASSIVE), columns, rows)
+    assert "nothing in it can establish `quiet`" in " ".join(text.split())
+    for misleading in ("yet", "trial ", "0 containers", "/60 per hour", "not looked", "limit 1 %", "canary"):
+        assert misleading not in text.replace("no trials", ""), misleading
+    assert "EVIDENCE  probe control passed; 2 records; full bar = alarm" in text
+    assert [name for name in StreamName if f"  {name} " in text] == ["attributed", "signature"]
+    assert "GUARD  off: there are no trials to pause" in text
+    assert "budget: no limit applies; CPU 0.21 %" in text
+    assert "slab_mutex: nobody waited in the latest period" in text
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50)])
+def test_others_that_nothing_counts_are_not_known_with_the_cause(columns: int, rows: int) -> None:
+    text = shown(running(UNCOUNTED), columns, rows)
+    assert f"CONTAINERS OF OTHERS  not known: {LACKS}" in text
+    assert f"CANNOT SEE  {LACKS}" in text
+    assert "latest period (ended 4 min ago, ? containers, a lower bound)" in text
+    assert "not known: no probe attributes requests to containers" in text
+    assert "slab_mutex: latest period: not known (not observed); now not known" in text
+
+
+def test_a_period_without_containers_has_no_bill() -> None:
+    empty = replace(PASSIVE.trial, containers=0, bill=())
+    assert "  none: nobody started a container in it" in shown(running(replace(PASSIVE, trial=empty)), 80, 40)
+
+
+def test_a_passive_daemon_that_ended_left_no_trials() -> None:
+    assert "pid 4711, 2 records of passive mode since the evidence began" in shown(stopped(PASSIVE))
 
 
 def test_two_columns_on_a_wide_terminal() -> None:

@@ -273,6 +273,17 @@ async def test_auto_takes_a_cri_before_a_runtime(no_docker: Path, one_cri: Path)
     assert chosen.remarks == ()
 
 
+async def test_a_daemon_whose_docker_restarts_waits_for_it_beside_a_cri(no_docker: Path, one_cri: Path) -> None:
+    """Docker's own containerd answers as a CRI meanwhile, and would bring other containers than the evidence is of."""
+    config = configured(no_docker)
+    async with FakeCri().served(one_cri):
+        with pytest.raises(EngineAbsentError, match="no container engine answers"):
+            await choose_engine(resolved_config(config, "docker"))
+        first = await choose_engine(resolved_config(config, ""))
+        await first.engine.close()
+    assert first.info.name == "containerd"
+
+
 @pytest.mark.parametrize("reason", ["kubelet", "grpclib", "serves no CRI", "nothing listens"])
 async def test_auto_says_why_it_takes_no_cri(
     no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch, reason: str

@@ -12,6 +12,7 @@ from kickwatch.errors import KickwatchError
 from kickwatch.report.history_text import known, moment
 from kickwatch.report.html import by_cpu, distributions, over_time
 from kickwatch.report.html.plots import Plot, Row, figure
+from kickwatch.report.passive_totals import only_passive, records_of
 
 _MARKS = {"quiet": "&#10003;", "broadcasting": "&#9888;", "unknown": "?"}
 _WORDS = {
@@ -83,7 +84,7 @@ def plots_of(found: dict[str, Any]) -> list[Plot]:
 
 def tables_of(found: dict[str, Any]) -> list[str]:
     """The tables without a plot: bill, kernels, nodes, alarms."""
-    sections = [_bill(found), _kernels(found), _nodes(found), _alarms(found)]
+    sections = [_bill(found), _kernels(found), _passive(found), _nodes(found), _alarms(found)]
     return [section for section in sections if section]
 
 
@@ -108,6 +109,8 @@ def _header(found: dict[str, Any]) -> str:
             f"{known(total['slab_mutex_wait_ms'])} ms in all",
         ),
     ]
+    if only_passive(found):
+        facts = _passive_facts(found)
     cards = "".join(
         f'<div class="card"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>'
         for name, value, more in facts
@@ -120,6 +123,17 @@ def _header(found: dict[str, Any]) -> str:
         f"{' &middot; ' + escape(why) if why else ''}</p>"
         f'<dl class="cards">{cards}</dl>'
     )
+
+
+def _passive_facts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What there is to say where no trial was made."""
+    rows = found["passive"]
+    own, others = (sum(row[name] for row in rows) for name in ("own_broadcasts", "other_broadcasts"))
+    return [
+        ("records of passive mode", figure(records_of(found)), f"{found['total']['void_trials']} void"),
+        ("containers of others", figure(sum(row["containers"] for row in rows)), "in these records"),
+        ("creation-path broadcasts", figure(own), f"of the containers' tasks; {figure(others)} of others"),
+    ]
 
 
 def _navigation(plots: Iterable[Plot]) -> str:
@@ -198,6 +212,20 @@ def _bill(found: dict[str, Any]) -> str:
         "Requests per container are above the rate of the windows without containers; the other columns are counts."
     )
     return section("bill", title, f'<p class="help">{help_text}</p>' + table_html(title, head, rows))
+
+
+def _passive(found: dict[str, Any]) -> str:
+    """The containers of others; nothing where no record of passive mode is."""
+    names = ("kernel", "records", "containers", "own_broadcasts_per_container", "other_broadcasts_per_cgroup")
+    rows = [
+        (row["kernel"], *(figure(row[name]) for name in (*names[1:], "slab_mutex_waits"))) for row in found["passive"]
+    ]
+    head: Row = (
+        *("kernel", "records", "containers of others", "creation-path broadcasts of their tasks per container"),
+        *("of other tasks per cgroup made", "slab_mutex waits in all"),
+    )
+    title = "Passive mode"
+    return section("passive", title, table_html(title, head, rows)) if rows else ""
 
 
 def _kernels(found: dict[str, Any]) -> str:
