@@ -78,13 +78,14 @@ class Cgroups:
         cgroup = parse_pid_cgroup(text).get("memory" if self.version is CgroupVersion.V1 else "")
         if cgroup is None:
             raise CgroupError(f"{path} names no memory cgroup", f"expected cgroup {self.version}")
-        below = Path(cgroup)
-        if ".." in below.parts or not below.is_relative_to(self.memory_mount_root):
+        # In a cgroup namespace both are relative to its root: `/../../kickwatch/1` below the mount of `/../..`.
+        root, path = Path(self.memory_mount_root), Path(cgroup)
+        if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
             raise CgroupError(
                 f"the memory cgroup {cgroup} of process {pid} is not visible below {self.memory_root}",
-                "run in the host's cgroup namespace",
+                "run in the host's cgroup namespace, or mount the host's cgroup file system",
             )
-        return self.memory_root / below.relative_to(self.memory_mount_root)
+        return self.memory_root / path.relative_to(root)
 
     def ensure_own(self, name: str, base: Path | None = None) -> Path:
         """Create (or find) our cgroup `name` below `base` (the memory root); its children will be memory cgroups.

@@ -112,6 +112,19 @@ def test_a_memcg_below_a_mount_of_part_of_the_hierarchy(tmp_path: Path) -> None:
     assert inside.memcg_dir_of(7) == Path("/mnt/part/abc")
 
 
+def test_a_memcg_of_the_host_seen_from_a_cgroup_namespace(tmp_path: Path) -> None:
+    host = "90 23 0:32 /../../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    inside = located(host, proc=a_process(tmp_path, "0::/../../../kickwatch/abc\n"))
+    assert inside.memcg_dir_of(7) == Path("/sys/fs/cgroup/kickwatch/abc")
+
+
+@pytest.mark.parametrize("cgroup", ["/", "/../neighbour", "/../../../../above"])
+def test_a_memcg_whose_place_in_the_hosts_tree_is_not_known_is_an_error(tmp_path: Path, cgroup: str) -> None:
+    host = "90 23 0:32 /../../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    with pytest.raises(CgroupError, match="not visible"):
+        located(host, proc=a_process(tmp_path, f"0::{cgroup}\n")).memcg_dir_of(7)
+
+
 @pytest.mark.parametrize("cgroup", ["/elsewhere/abc", "/../host", "/dockerized"])
 def test_a_memcg_that_is_not_visible_is_an_error(tmp_path: Path, cgroup: str) -> None:
     part = "90 23 0:32 /docker /mnt/part rw - cgroup cgroup rw,memory\n"
