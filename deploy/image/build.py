@@ -32,7 +32,7 @@ PACKAGES = ("base-files", "python3")
 # No program but Python's, no shell. Licences stay.
 LEFT_OUT = (
     "/usr/bin/*", "/usr/sbin/*", "/etc/cron.daily/*", "/etc/logrotate.d/*", "/etc/apt/*",
-    "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*",
+    "/usr/share/doc/*/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*",
     "/usr/share/debconf/*", "/usr/share/perl5/*", "/usr/share/bug/*", "/usr/lib/*/gconv/*", "/usr/share/zoneinfo/*",
     "/usr/lib/python3*/pydoc_data/*", "/usr/lib/python3*/lib-dynload/_test*",
 )  # fmt: skip

@@ -104,7 +104,7 @@ def _platform(image: Image) -> dict[str, str]:
 def _compressed(layer: Path) -> tuple[str, _Blob]:
     """The digest of the tar, and the tar compressed: without a name or a time in gzip's header."""
     digest, packed = hashlib.sha256(), io.BytesIO()
-    with layer.open("rb") as source, gzip.GzipFile("", "wb", 9, packed, mtime=0) as target:
+    with layer.open("rb") as source, gzip.GzipFile("", "wb", 6, packed, mtime=0) as target:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
             target.write(chunk)
