@@ -91,7 +91,6 @@ def test_it_has_pythons_programs_alone_and_the_licence_of_every_part(files: dict
     assert setuid == []
     unpacked = sum(entry.size for entry in paths.values()) / 1e6
     size = builds.first.stat().st_size / 1e6
-    print(f"image: {size:.1f} MB, {unpacked:.1f} MB unpacked, {len(packages)} packages")
     assert (size < MOST_MB, unpacked < MOST_UNPACKED_MB) == (True, True)
 
 

@@ -1,5 +1,6 @@
 """The manifests as kustomize renders them: valid by Kubernetes' schemas, and no more permissive than they say."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_experiments_run_only_on_nodes_that_were_prepared() -> None:
 def test_each_capability_and_each_mount_has_a_comment() -> None:
     for name in ("daemonset/daemonset.yaml", "overlays/cri/experiment.yaml"):
         lines = (TREE / name).read_text().splitlines()
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in itertools.pairwise(lines):
             if re.match(r"\s+- \{name: \w+, mountPath", line):
                 assert before.lstrip().startswith("#"), line
             if re.match(r"\s+- [A-Z_]+\b", line):
@@ -99,7 +100,9 @@ def test_what_no_overlay_may_have(objects: list[Manifest]) -> None:
         (container,) = pod["containers"]
         assert not {"hostNetwork", "hostIPC", "initContainers", "tolerations"} & pod.keys()
         assert pod["automountServiceAccountToken"] is False
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["BPF", "PERFMON", "SYSLOG"]}
+        more = ["DAC_OVERRIDE"] if objects == overlay("cri") else []
+        capabilities = container["securityContext"]["capabilities"]
+        assert capabilities == {"drop": ["ALL"], "add": ["BPF", "PERFMON", "SYSLOG", *more]}
         writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
         assert writable <= {"/run/kickwatch", "/run/kickwatch.lock", "/sys/fs/cgroup", "/tmp", "/var/lib/kickwatch"}
     assert ("hostPID" in str(objects)) == ("/sys/fs/cgroup" in str(objects)) == (objects == overlay("cri"))

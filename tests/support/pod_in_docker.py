@@ -1,14 +1,15 @@
 """Starts the container of a pod template with Docker, as a kubelet and a container runtime would start it.
 
-`docker_options` translates the manifest and refuses what it does not know, so a line that is added there is not left out
-here. Docker 20.10 is older than CAP_BPF; `write_runtime` makes a runtime that adds what newer engines add.
+`docker_options` translates the manifest and refuses what it does not know, so a line that is added there is not left
+out here. Docker 20.10 is older than CAP_BPF; `write_runtime` makes a runtime that adds what newer engines add.
 """
 
 import json
+import shutil
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,12 @@ if "create" in sys.argv:
         config = json.load(file)
     capabilities = config["process"]["capabilities"]
     for kind in ("bounding", "effective", "permitted"):
-        capabilities[kind] = sorted({{*capabilities.get(kind) or (), *{capabilities!r}}})
+        capabilities[kind] = sorted({{*(capabilities.get(kind) or ()), *{capabilities!r}}})
     config["linux"]["maskedPaths"] += {covered!r}
     config["linux"]["seccomp"]["syscalls"].append({{"names": {calls!r}, "action": "SCMP_ACT_ALLOW"}})
     with open(path, "w") as file:
         json.dump(config, file)
-os.execvp("runc", ["runc", *sys.argv[1:]])
+os.execv({runc!r}, ["runc", *sys.argv[1:]])
 """
 
 
@@ -69,6 +70,11 @@ class Pod:
         if given["drop"] != ["ALL"]:
             raise UntranslatedError(f"capabilities.drop: {given['drop']}")
         return tuple(given["add"])
+
+    def without_mount(self, path: str) -> "Pod":
+        """The same pod without the mount at `path`."""
+        left = [mount for mount in self.container["volumeMounts"] if mount["mountPath"] != path]
+        return replace(self, spec={**self.spec, "containers": [{**self.container, "volumeMounts": left}]})
 
     def known_to(self, docker: frozenset[str]) -> tuple[str, ...]:
         """Capabilities that Docker may be asked for; the runtime adds the others."""
@@ -190,6 +196,7 @@ def write_runtime(path: Path, capabilities: tuple[str, ...]) -> None:
     """A runtime for `dockerd --add-runtime`."""
     text = _RUNTIME.format(
         python=sys.executable,
+        runc=shutil.which("runc"),
         capabilities=[f"CAP_{name}" for name in capabilities],
         covered=list(COVERED_BY_NEWER_ENGINES),
         calls=[_CALLS[name] for name in capabilities if name in _CALLS],
