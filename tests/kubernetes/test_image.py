@@ -5,13 +5,13 @@ import io
 import json
 import re
 import tarfile
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from image_builds import Builds
+from kickwatch import __version__
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.long, pytest.mark.userland, pytest.mark.timeout(600)]
@@ -69,11 +69,10 @@ def test_the_layout_and_the_docker_archive_are_one_image(files: dict[str, bytes]
 
 
 def test_the_labels_have_the_version_of_the_one_place(files: dict[str, bytes]) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     (docker,) = json.loads(files["manifest.json"])
     labels = json.loads(files[docker["Config"]])["config"]["Labels"]
-    assert docker["RepoTags"] == [f"localhost/kickwatch:{version}"]
-    assert labels["org.opencontainers.image.version"] == version
+    assert docker["RepoTags"] == [f"localhost/kickwatch:{__version__}"]
+    assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "GPL-2.0-only"
     assert re.fullmatch(r"[0-9a-f]{40}", labels["org.opencontainers.image.revision"])
 

@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 from cloudcoil.models.prometheus_operator import v1 as operator
 
+from kickwatch import __version__
 from kickwatch.configuration.loading import load
 from manifests import TREE, Manifest, one, overlay, rendered, with_components
 
@@ -60,10 +61,9 @@ def test_the_configuration_is_one_that_kickwatch_takes(objects: list[Manifest], 
 
 
 def test_the_image_is_that_of_this_version(objects: list[Manifest]) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for group in GROUPS:
         (container,) = one(objects, "DaemonSet", group)["spec"]["template"]["spec"]["containers"]
-        assert container["image"] == f"localhost/kickwatch:{version}"
+        assert container["image"] == f"localhost/kickwatch:{__version__}"
 
 
 def test_each_node_is_in_one_group_and_none_is_a_canary_by_itself(objects: list[Manifest]) -> None:
