@@ -1,11 +1,11 @@
-from pathlib import Path
+"""The image, built once for all tests here."""
 
 import pytest
 
-from image_builds import Builds
+from image_builds import Builds, build_twice
 
 
 @pytest.fixture(scope="session")
-def builds():
-    p = Path("/work/wt/k8s/build/image/kickwatch-0.1.0-amd64.tar")
-    return Builds(p, p, "")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
+    """Twice at once, so that the two can be compared."""
+    return build_twice(tmp_path_factory.mktemp("image"))
