@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from image_builds import Builds
+from image_builds import build_images, build_wheel
 from kickwatch import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -18,10 +18,22 @@ pytestmark = [pytest.mark.long, pytest.mark.userland, pytest.mark.timeout(600)]
 MOST_MB, MOST_UNPACKED_MB = 40, 110
 
 
+Builds = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
+    """Two archives of one wheel."""
+    made = tmp_path_factory.mktemp("image")
+    archives = made / "first.tar", made / "second.tar"
+    build_images(build_wheel(made), *archives)
+    return archives
+
+
 @pytest.fixture(scope="module")
 def files(builds: Builds) -> dict[str, bytes]:
     """The archive's files."""
-    with tarfile.open(builds.first) as archive:
+    with tarfile.open(builds[0]) as archive:
         found = {entry.name: archive.extractfile(entry) for entry in archive if entry.isfile()}
         return {name: file.read() for name, file in found.items() if file is not None}
 
@@ -34,7 +46,7 @@ def blob(files: dict[str, bytes], descriptor: dict[str, Any]) -> bytes:
 
 
 def test_two_builds_are_the_same_byte_for_byte(builds: Builds) -> None:
-    with builds.first.open("rb") as first, builds.second.open("rb") as second:
+    with builds[0].open("rb") as first, builds[1].open("rb") as second:
         digests = [hashlib.file_digest(file, "sha256").hexdigest() for file in (first, second)]
     assert digests[0] == digests[1], differing(builds)
 
@@ -42,7 +54,7 @@ def test_two_builds_are_the_same_byte_for_byte(builds: Builds) -> None:
 def differing(builds: Builds) -> list[str]:
     """Names of files that are not the same in the two layers."""
     layers = []
-    for path in (builds.first, builds.second):
+    for path in builds:
         with tarfile.open(path) as archive:
             name = json.loads(archive.extractfile("manifest.json").read())[0]["Layers"][0]  # type: ignore[union-attr]
             layers.append(archive.extractfile(name).read())  # type: ignore[union-attr]
@@ -89,7 +101,7 @@ def test_it_has_pythons_programs_alone_and_the_licence_of_every_part(files: dict
     setuid = [name for name, entry in paths.items() if entry.isfile() and entry.mode & 0o6000]
     assert setuid == []
     unpacked = sum(entry.size for entry in paths.values()) / 1e6
-    size = builds.first.stat().st_size / 1e6
+    size = builds[0].stat().st_size / 1e6
     assert (size < MOST_MB, unpacked < MOST_UNPACKED_MB) == (True, True)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from image_builds import Builds
 from leftovers import leftovers
 from manifests import one, overlay
 from pod_in_docker import Pod, docker_options, parsed, probe, write_runtime
@@ -53,7 +52,7 @@ LOST: dict[str, set[str]] = {
 
 
 @pytest.fixture(scope="module")
-def engine(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
+def engine(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
     """A dockerd with the image, as `docker load` reads it."""
     home, passive = tmp_path_factory.mktemp("runtimes"), pod("passive", tmp_path_factory.mktemp("unused"))
     options = []
@@ -62,7 +61,7 @@ def engine(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         write_runtime(home / runtime, tuple(name for name in passive.capabilities if name != without))
         options += ["--add-runtime", f"{runtime}={home / runtime}"]
     with private_engine(ROOT, tuple(options), size="512m") as engine:
-        loaded = engine.docker("load", "--input", str(builds.first))
+        loaded = engine.docker("load", "--input", str(archive))
         assert passive.container["image"] in loaded
         yield engine
 
@@ -164,11 +163,11 @@ def test_the_passive_pod_counts_what_others_start(engine: PrivateEngine, tmp_pat
         assert (status["condition"], status["reasons"]) == ("unknown", ["insufficient_evidence"])
 
 
-def test_containerd_reads_the_image_too(builds: Builds) -> None:
+def test_containerd_reads_the_image_too(archive: Path) -> None:
     image = pod("passive", Path("/nowhere")).container["image"]
     with private_containerd() as containerd:
         ctr = ("ctr", "--address", containerd.socket, "--namespace", "apart", "images")
-        subprocess.run([*ctr, "import", builds.first], check=True, capture_output=True)
+        subprocess.run([*ctr, "import", archive], check=True, capture_output=True)
         listed = subprocess.run([*ctr, "list", "--quiet"], check=True, capture_output=True, text=True).stdout
         assert listed.split() == [image]
         subprocess.run([*ctr, "remove", "--sync", image], check=True, capture_output=True)
