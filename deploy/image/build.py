@@ -68,7 +68,7 @@ class Wheel:
 
 
 def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
-    """The output of a command. Raises BuildError with the end of what it said."""
+    """The output of a command. Raises BuildError with the end of its output."""
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         env=os.environ | (environment or {}),

@@ -16,8 +16,8 @@ def build_wheel(directory: Path) -> Path:
 
 
 def build_images(wheel: Path, *archives: Path) -> None:
-    """One build for each archive, all at the same time. Raises AssertionError with what the builders said."""
+    """One build for each archive, all at the same time. Raises AssertionError with their output."""
     build = [sys.executable, ROOT / "deploy/image/build.py", "--wheel", wheel, "--output"]
     running = [subprocess.Popen([*build, archive], stderr=subprocess.PIPE, text=True) for archive in archives]
-    said = [process.communicate()[1] for process in running]
-    assert not any(process.returncode for process in running), said
+    output = [process.communicate()[1] for process in running]
+    assert not any(process.returncode for process in running), output
