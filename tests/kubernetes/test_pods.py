@@ -44,8 +44,8 @@ QUICKLY = {
 }
 # What `doctor` misses without one line of the manifest.
 LOST: dict[str, set[str]] = {
-    "BPF": {"IPIs by reason", "lock contention", "slab_mutex"},
-    "PERFMON": {"IPIs by reason", "lock contention", "slab_mutex"},
+    "BPF": {"IPIs by reason", "containers of others", "lock contention", "slab_mutex"},
+    "PERFMON": {"IPIs by reason", "containers of others", "lock contention", "slab_mutex"},
     "SYSLOG": {"IPIs by reason", "kernel symbols", "lock contention", "slab_mutex"},
     "/host/proc": {"observers"},
 }
