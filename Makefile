@@ -6,6 +6,7 @@ PYTHON ?= python3
 RUN_ARGS ?=
 TEST_ARGS ?=
 INSTALL_ARGS ?=
+IMAGE_ARGS ?=
 WHEEL_DIR ?= dist
 WHEEL = $(WHEEL_DIR)/kickwatch-*_$(patsubst arm64,aarch64,$(ARCH)).whl
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
@@ -43,7 +44,7 @@ BPF_ARCH := $(patsubst x86_64,x86,$(ARCH))
 # registers of asm/ptrace.h: -target bpf does not search it.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages lab-packages cross-packages arm64-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel install remove docs man dashboards clean
+.PHONY: help setup packages test-packages image-packages lab-packages cross-packages arm64-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel image install remove docs man dashboards clean
 
 help:
 	@echo 'make setup     install what is needed, and Docker Engine if there is no engine; creates .venv/bin/kickwatch'
@@ -55,6 +56,7 @@ help:
 	@echo 'make bench     setup, then the benchmarks (BENCHMARKS=tests/benchmarks/bench_NAME.py for one of them)'
 	@echo 'make native    build the native programs, BPF objects and gRPC stubs (ARCH=arm64 to cross-build them in build/arm64)'
 	@echo 'make wheel     build a wheel with native programs and BPF objects in $(WHEEL_DIR)/'
+	@echo 'make image     build the OCI image of the daemon in build/image/, without a registry (docs/howto/kubernetes.md)'
 	@echo 'make install   install the wheel as a systemd service, without starting it (INSTALL_ARGS=... for deploy/install)'
 	@echo 'make remove    remove that service; keeps an edited configuration and the history (INSTALL_ARGS=--purge: all)'
 	@echo 'make docs      setup of the generator, then the documentation as a site in build/docs'
@@ -68,8 +70,11 @@ setup: packages venv native engine
 packages:
 	@deploy/setup packages
 
-test-packages: packages
+test-packages: packages venv
 	@deploy/setup test-packages
+
+image-packages: packages
+	@deploy/setup image-packages
 
 lab-packages: packages
 	@deploy/setup lab-packages
@@ -158,6 +163,9 @@ wheel: venv native man
 		--wheel-dir $(WHEEL_DIR) .
 	@echo "wheel: $$(ls $(WHEEL))" >&2
 
+image: wheel image-packages
+	@.venv/bin/python deploy/image/build.py --wheel $(WHEEL) $(IMAGE_ARGS)
+
 install: wheel
 	@deploy/install --wheel $(WHEEL) $(INSTALL_ARGS)
 
@@ -166,4 +174,4 @@ remove:
 
 clean:
 	@$(MAKE) --no-print-directory -C daemon/kickwatch/native clean
-	rm -rf .venv $(PROBES)/*.bpf.o $(STUBS) $(STUBS:.py=.pyi) build/arm64 build/x86_64 build/docs build/doctrees build/man docs/generated
+	rm -rf .venv $(PROBES)/*.bpf.o $(STUBS) $(STUBS:.py=.pyi) build/arm64 build/x86_64 build/image build/docs build/doctrees build/man docs/generated

@@ -130,14 +130,14 @@ def launch(root: Path, options: tuple[str, ...] = ()) -> PrivateEngine:
 
 
 @contextmanager
-def private_engine(root: Path = ROOT, options: tuple[str, ...] = ()) -> Iterator[PrivateEngine]:
-    """A dockerd with these options and an empty root of 64 MB.
+def private_engine(root: Path = ROOT, options: tuple[str, ...] = (), size: str = "64m") -> Iterator[PrivateEngine]:
+    """A dockerd with these options and an empty root of `size`.
 
     It is removed completely at the end, whatever a test did to it. First removes what a killed test session left.
     """
     clear(root)
     (root / "data").mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root / "data")], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(root / "data")], check=True)
     engine = None
     try:
         engine = launch(root, options)

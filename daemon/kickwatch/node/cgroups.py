@@ -4,6 +4,7 @@ Parsing is pure. All calls are short and synchronous: from the event loop use `a
 proc_pid_mountinfo(5), the kernel's cgroup-v1/memory.rst and cgroup-v2.rst.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,13 +79,23 @@ class Cgroups:
         cgroup = parse_pid_cgroup(text).get("memory" if self.version is CgroupVersion.V1 else "")
         if cgroup is None:
             raise CgroupError(f"{path} names no memory cgroup", f"expected cgroup {self.version}")
-        below = Path(cgroup)
-        if ".." in below.parts or not below.is_relative_to(self.memory_mount_root):
-            raise CgroupError(
-                f"the memory cgroup {cgroup} of process {pid} is not visible below {self.memory_root}",
-                "run in the host's cgroup namespace",
-            )
-        return self.memory_root / below.relative_to(self.memory_mount_root)
+        # In a cgroup namespace both are relative to its root: `/../../kickwatch/1` below the mount of `/../..`.
+        root, path = Path(self.memory_mount_root), Path(cgroup)
+        if path.is_relative_to(root) and ".." not in path.relative_to(root).parts:
+            return self.memory_root / path.relative_to(root)
+        if ".." in root.parts and (found := self._listing(os.getpid() if pid == "self" else int(pid))):
+            return found
+        raise CgroupError(
+            f"the memory cgroup {cgroup} of process {pid} is not visible below {self.memory_root}",
+            "run in the host's cgroup namespace, or mount the host's cgroup file system",
+        )
+
+    def _listing(self, pid: int) -> Path | None:
+        """The memory cgroup that lists a process, where its path does not say where in the host's tree it is."""
+        for directory, _, _ in os.walk(self.memory_root):
+            if str(pid) in (read_text(Path(directory) / "cgroup.procs") or "").split():
+                return Path(directory)
+        return None
 
     def ensure_own(self, name: str, base: Path | None = None) -> Path:
         """Create (or find) our cgroup `name` below `base` (the memory root); its children will be memory cgroups.

@@ -7,6 +7,7 @@ moves from its own cgroup into a leaf. systemd marks a delegated cgroup with an 
 
 import os
 from contextlib import suppress
+from errno import EROFS
 from pathlib import Path
 
 from kickwatch.errors import CgroupError
@@ -30,9 +31,9 @@ def enter_leaf(cgroups: Cgroups) -> Path | None:
 
     Call it before any child is started, since a child starts in its parent's cgroup. Raises CgroupError.
     """
-    if cgroups.version is not CgroupVersion.V2:
+    own = _own(cgroups)
+    if own is None:
         return None
-    own = cgroups.memcg_dir_of("self")
     if own.name == LEAF and delegated(own.parent):
         return own
     if not delegated(own):
@@ -42,6 +43,8 @@ def enter_leaf(cgroups: Cgroups) -> Path | None:
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     except OSError as error:
+        if error.errno == EROFS:  # a container's: systemd delegated it to the engine, which shows it read-only
+            return None
         what = f"{leaf} cannot be entered ({error.strerror})"
         raise CgroupError(what, "run in the cgroup namespace of the host, with Delegate=yes in the unit") from error
     return leaf
@@ -49,8 +52,14 @@ def enter_leaf(cgroups: Cgroups) -> Path | None:
 
 def own_base(cgroups: Cgroups) -> Path:
     """The parent for our own cgroups: the unit's cgroup if the daemon is in its leaf, else the memory root."""
-    if cgroups.version is CgroupVersion.V2:
-        own = cgroups.memcg_dir_of("self")
-        if own.name == LEAF and delegated(own.parent):
-            return own.parent
+    own = _own(cgroups)
+    if own is not None and own.name == LEAF and delegated(own.parent):
+        return own.parent
     return cgroups.memory_root
+
+
+def _own(cgroups: Cgroups) -> Path | None:
+    """This process's cgroup on v2. None on v1, and in a container that sees the host's tree from a namespace below."""
+    if cgroups.version is not CgroupVersion.V2 or ".." in Path(cgroups.memory_mount_root).parts:
+        return None
+    return cgroups.memcg_dir_of("self")

@@ -1,8 +1,12 @@
 """The host's directories as one value: no other module names `/proc`, `/sys` and the like as a place to read."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+PROC_VARIABLE = "KICKWATCH_HOST_PROC"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,15 @@ class HostRoots:
         """The roots of a copy of a host's directories, as tests make it: `tree`/proc, `tree`/sys and so on."""
         return cls(root=tree, proc=tree / "proc", sys=tree / "sys", run=tree / "run", etc=tree / "etc")
 
+    @classmethod
+    def named(cls, environment: Mapping[str, str]) -> Self:
+        """This machine's, with the proc file system that KICKWATCH_HOST_PROC names.
 
-HOST = HostRoots()
+        In a container files of /proc may be covered: newer engines and kubelets cover /proc/interrupts. A mount of the
+        host's /proc somewhere else has them all.
+        """
+        return cls(proc=Path(environment.get(PROC_VARIABLE) or cls.proc))
+
+
+HOST = HostRoots.named(os.environ)
 """The machine that kickwatch runs on."""

@@ -112,6 +112,28 @@ def test_a_memcg_below_a_mount_of_part_of_the_hierarchy(tmp_path: Path) -> None:
     assert inside.memcg_dir_of(7) == Path("/mnt/part/abc")
 
 
+def in_a_namespace(tmp_path: Path, cgroup: str) -> Cgroups:
+    """A node with the host's tree in `tmp_path`/host, seen from a cgroup namespace three levels down."""
+    host = "90 23 0:32 /../../.. /host rw - cgroup2 cgroup2 rw\n"
+    (tmp_path / "host/kubepods/pod/abc").mkdir(parents=True)
+    return located(host, tmp_path, a_process(tmp_path, f"0::{cgroup}\n"))
+
+
+def test_a_memcg_of_the_host_seen_from_a_cgroup_namespace(tmp_path: Path) -> None:
+    inside = in_a_namespace(tmp_path, "/../../../kickwatch/abc")
+    assert inside.memcg_dir_of(7) == tmp_path / "host/kickwatch/abc"
+
+
+@pytest.mark.parametrize("cgroup", ["/", "/../neighbour", "/../../../../above"])
+def test_a_path_that_does_not_lead_to_the_hosts_tree_is_searched_there(tmp_path: Path, cgroup: str) -> None:
+    inside = in_a_namespace(tmp_path, cgroup)
+    with pytest.raises(CgroupError, match="not visible"):
+        inside.memcg_dir_of(7)
+    (tmp_path / "host/kubepods/cgroup.procs").write_text("70\n17\n")
+    (tmp_path / "host/kubepods/pod/abc/cgroup.procs").write_text("1\n7\n")
+    assert inside.memcg_dir_of(7) == tmp_path / "host/kubepods/pod/abc"
+
+
 @pytest.mark.parametrize("cgroup", ["/elsewhere/abc", "/../host", "/dockerized"])
 def test_a_memcg_that_is_not_visible_is_an_error(tmp_path: Path, cgroup: str) -> None:
     part = "90 23 0:32 /docker /mnt/part rw - cgroup cgroup rw,memory\n"

@@ -1,5 +1,7 @@
 """The delegated part of a v2 tree, in temporary directories with real extended attributes."""
 
+import dataclasses
+import errno
 import os
 from pathlib import Path
 
@@ -64,3 +66,25 @@ def test_a_leaf_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (own / LEAF).touch()
     with pytest.raises(CgroupError, match=r"daemon cannot be entered .*Delegate=yes"):
         enter_leaf(cgroups)
+
+
+def test_a_container_that_sees_its_own_cgroup_read_only_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the systemd driver systemd marks a container's cgroup as delegated; the mount in it is read-only."""
+    cgroups, own = node(tmp_path)
+    give_away(own)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert enter_leaf(cgroups) is None
+    assert own_base(cgroups) == cgroups.memory_root
+
+
+def test_a_container_with_the_hosts_tree_makes_its_cgroups_at_the_top(tmp_path: Path) -> None:
+    """In a cgroup namespace three levels down the host's mount begins at `/../../..`, and this process is in `/`."""
+    cgroups, _ = node(tmp_path, "")
+    inside = dataclasses.replace(cgroups, memory_mount_root="/../../..")
+    assert (enter_leaf(inside), own_base(inside)) == (None, inside.memory_root)

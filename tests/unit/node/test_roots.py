@@ -16,6 +16,11 @@ def test_the_roots_of_a_tree_are_below_it(tmp_path: Path) -> None:
         assert getattr(tree, name) == tmp_path / getattr(HOST, name).relative_to("/")
 
 
+def test_the_environment_of_a_container_names_the_hosts_proc() -> None:
+    assert HostRoots.named({"KICKWATCH_HOST_PROC": "/host/proc"}) == HostRoots(proc=Path("/host/proc"))
+    assert HostRoots.named({"KICKWATCH_HOST_PROC": ""}) == HostRoots.named({}) == HostRoots()
+
+
 def test_no_other_module_names_a_root() -> None:
     found = {
         str(path.relative_to(PACKAGE))
