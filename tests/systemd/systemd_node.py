@@ -192,6 +192,8 @@ def _boot(node: Node, rootfs: Path, scratch: Path) -> None:
         )
     if started.returncode:
         raise NodeError(f"runc could not start {node.name}: {log.read_text()}")
+    for root in Path("/sys/fs/cgroup").glob(f"**/{node.name}"):
+        root.chmod(0o555)  # as the kernel makes the root of a hierarchy: only CAP_DAC_OVERRIDE may write there
     _await_boot(node)
 
 

@@ -29,9 +29,11 @@ def everybody(_cgroup: Path) -> bool:
 
 
 def remove_tree(
-    directory: Path, *, kill: Callable[[Path], bool] = nobody, attempts: int = _RMDIR_ATTEMPTS
+    directory: Path, *, kill: Callable[[Path], bool] = nobody, attempts: int = _RMDIR_ATTEMPTS, top: bool = True
 ) -> tuple[Path, ...]:
     """Remove one of our cgroups with all below it, deepest first; returns the directories that remain.
+
+    Without `top` only what is below it.
 
     On EBUSY it tries again, at most `attempts` times with pauses of 50 ms for the whole tree: a process leaves its
     cgroup shortly after its exit. A cgroup that still contains processes remains; where `kill` permits it, they are
@@ -40,6 +42,8 @@ def remove_tree(
     own_name(directory.name)
     remaining: list[Path] = []
     for path in _deepest_first(directory):
+        if path == directory and not top:
+            break
         while not _rmdir(path, kill=kill):
             attempts -= 1
             if attempts <= 0:

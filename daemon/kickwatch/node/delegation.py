@@ -51,11 +51,23 @@ def enter_leaf(cgroups: Cgroups) -> Path | None:
 
 
 def own_base(cgroups: Cgroups) -> Path:
-    """The parent for our own cgroups: the unit's cgroup if the daemon is in its leaf, else the memory root."""
+    """The parent for our own cgroups: the unit's cgroup if the daemon is in its leaf, else the memory root.
+
+    On v1 the memory root as well, but for a process that may not write there: the kernel gives the root of a hierarchy
+    the mode 0555, so root needs CAP_DAC_OVERRIDE, which the service does not have. The unit's cgroup is its own.
+    """
     own = _own(cgroups)
     if own is not None and own.name == LEAF and delegated(own.parent):
         return own.parent
+    if cgroups.version is CgroupVersion.V1 and not writable(cgroups.memory_root):
+        with suppress(CgroupError):
+            return cgroups.memcg_dir_of("self")
     return cgroups.memory_root
+
+
+def writable(cgroup: Path) -> bool:
+    """Whether this process may make and remove cgroups in it."""
+    return os.access(cgroup, os.W_OK, effective_ids=True)
 
 
 def _own(cgroups: Cgroups) -> Path | None:

@@ -13,7 +13,7 @@ from kickwatch.errors import CgroupError
 from kickwatch.native.driver import Helper
 from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, enabled_controllers, kmem_usage_bytes, reclaim
-from kickwatch.node.delegation import own_base
+from kickwatch.node.delegation import own_base, writable
 from kickwatch.process.cancellation import run_shielded
 
 CANARY_GROUP = "kickwatch-canary"
@@ -194,12 +194,14 @@ async def clear_group(cgroups: Cgroups, group: str) -> None:
 def remove_leftovers(cgroups: Cgroups, group: str = CANARY_GROUP) -> tuple[Path, ...]:
     """Remove the group of a killed run and all below it. Returns what remains because processes are in it.
 
-    Looks where groups are made now, and at the memory root, where a run outside the service makes them.
+    Looks where groups are made now, and at the memory root, where a run outside the service makes them. What a service
+    may not remove there is left for the next such run.
     """
     remaining: tuple[Path, ...] = ()
-    for base in dict.fromkeys((own_base(cgroups), cgroups.memory_root)):
+    bases = dict.fromkeys((own_base(cgroups), cgroups.memory_root))
+    for base in bases:
         directory = base / group
-        if directory.is_dir():
+        if directory.is_dir() and (len(bases) == 1 or writable(base)):
             # A removed memcg stays as a dying one while pages are charged to it. Reclaiming them now keeps dying memcgs
             # from accumulating over many runs; one that stays is freed when its last page is.
             _ = reclaim(directory)

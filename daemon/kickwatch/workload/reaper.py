@@ -9,6 +9,7 @@ from pathlib import Path
 from kickwatch.errors import CgroupError, EngineError
 from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.node.cgroups import OWN_PREFIX, Cgroups
+from kickwatch.node.delegation import writable
 from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.workload.engine import Engine
 
@@ -38,7 +39,8 @@ def reap_cgroups(cgroups: Cgroups, names: Sequence[str]) -> None:
     """Remove our cgroup parents in every hierarchy; call it after the containers below them are removed.
 
     A directory that cannot be emptied of processes stays. Raises one CgroupError for all that stay, after trying every
-    hierarchy.
+    hierarchy. An empty parent at the root of a hierarchy is no failure for the service, which may not write there
+    (mode 0555, without CAP_DAC_OVERRIDE): its unit removes it with ExecStopPost=.
     """
     failures = [failure for mount in cgroups.mounts for name in names for failure in _remove(mount / name)]
     if failures:
@@ -52,7 +54,8 @@ def _remove(directory: Path) -> list[CgroupError]:
         # A process in a container that its engine forgot (the init of a runc that was killed during a start) is ours to
         # kill. Anything else below a cgroup of this name another has made.
         kill = partial(_is_container, directory)
-        remaining = remove_tree(directory, kill=kill) if directory.is_dir() else ()
+        top = writable(directory.parent)
+        remaining = remove_tree(directory, kill=kill, top=top) if directory.is_dir() else ()
     except CgroupError as error:
         return [error]
     except OSError as error:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from kickwatch.errors import CgroupError
+from kickwatch.node import delegation
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.delegation import LEAF, delegated, enter_leaf, own_base
+from kickwatch.workload.canary import CANARY_GROUP, remove_leftovers
 
 UNIT = "system.slice/kickwatch.service"
 
@@ -58,6 +60,23 @@ def test_on_v1_nothing_moves(tmp_path: Path) -> None:
     give_away(own)
     assert enter_leaf(cgroups) is None
     assert own_base(cgroups) == cgroups.memory_root
+
+
+def test_on_v1_a_service_that_may_not_write_at_the_root_has_its_units_cgroup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root of a hierarchy has the mode 0555, and the service no CAP_DAC_OVERRIDE: it never made a canary."""
+    cgroups, own = node(tmp_path, version=CgroupVersion.V1)
+    (tmp_path / "proc/self/cgroup").write_text(f"4:memory:/{UNIT}\n")
+    monkeypatch.setattr(delegation, "writable", lambda cgroup: cgroup != cgroups.memory_root)
+    assert own_base(cgroups) == own
+    canary = cgroups.memory_root / CANARY_GROUP  # of a killed `kickwatch trial`
+    canary.mkdir()
+    (own / CANARY_GROUP).mkdir()
+    monkeypatch.setattr("kickwatch.workload.canary.writable", delegation.writable)
+    monkeypatch.setattr("kickwatch.workload.canary.reclaim", lambda _: "")
+    assert remove_leftovers(cgroups) == ()
+    assert (canary.exists(), (own / CANARY_GROUP).exists()) == (True, False)
 
 
 def test_a_leaf_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:

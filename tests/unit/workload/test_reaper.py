@@ -71,6 +71,16 @@ def test_our_parents_are_removed_from_every_hierarchy(cgroups: Cgroups) -> None:
     reap_cgroups(cgroups, ("kickwatch",))  # nothing to remove is no error
 
 
+def test_where_only_the_unit_may_remove_the_parent_it_is_emptied(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The roots of hierarchies have the mode 0555, and the service no CAP_DAC_OVERRIDE."""
+    monkeypatch.setattr(reaper, "writable", lambda _: False)
+    reap_cgroups(cgroups, ("kickwatch",))
+    assert remaining(cgroups) == list(HIERARCHIES)
+    assert not any(any((mount / "kickwatch").iterdir()) for mount in cgroups.mounts)
+
+
 def test_a_failed_hierarchy_does_not_stop_the_others(cgroups: Cgroups) -> None:
     for name in ("cpu", "memory"):
         (cgroups.mounts[0].parent / name / "kickwatch/abc/file").write_text("no cgroup has such a file")
@@ -85,7 +95,7 @@ def test_a_failed_hierarchy_does_not_stop_the_others(cgroups: Cgroups) -> None:
 def test_a_cgroup_in_use_stays_and_is_an_error_with_a_remedy(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
     directories: list[Path] = []
 
-    def remove_tree(directory: Path, *, kill: Callable[[Path], bool]) -> tuple[Path, ...]:
+    def remove_tree(directory: Path, *, kill: Callable[[Path], bool], top: bool) -> tuple[Path, ...]:
         directories.append(directory)
         return (directory / "abc", directory) if directory.parent.name == "memory" else ()
 
@@ -119,7 +129,7 @@ def test_only_processes_of_containers_are_killed(
     """A cgroup /kickwatch may be another's: what is not named as a container is, nobody ends."""
     permits: list[bool] = []
 
-    def remove_tree(directory: Path, *, kill: Callable[[Path], bool]) -> tuple[Path, ...]:
+    def remove_tree(directory: Path, *, kill: Callable[[Path], bool], top: bool) -> tuple[Path, ...]:
         permits.append(kill(directory / below))
         return ()
 
