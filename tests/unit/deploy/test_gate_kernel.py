@@ -129,6 +129,14 @@ def test_the_guest_runs_a_command_first(pipeline: Pipeline) -> None:
     assert (pipeline.directory.parent / "before").exists()
 
 
+def test_a_kernel_that_could_not_be_prepared_does_not_pass(pipeline: Pipeline) -> None:
+    found, output = pipeline.run(GATE_BEFORE="true; echo tried; false")
+    assert found == 4, output
+    assert "GATE_BEFORE failed in the guest" in output
+    assert not (pipeline.directory / "kickwatch.saw").exists()
+    assert output.count("tried") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [(("bzImage",), "usage: gate-kernel"), (("/no/such/image", "/tmp/x"), "/no/such/image does not exist")],
