@@ -127,3 +127,44 @@ def test_a_runtime_s_own_names_count_once_for_each_run(containers: ContainerObse
     time.sleep(SETTLE_NS / 1e9 + 0.1)
     containers.drain()
     assert containers.ledger.started["runc"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        (f"docker-{ID}00000000.scope", True),
+        (f"{ID}00000000", True),
+        ("run-r0a1b2c3d0a1b2c3d0a1b2c3d0a1b2c3d.scope", False),  # systemd-run --scope
+        ("snap.editor-7f2c9f6e-8a0b-4c1d-9e2f-0a1b2c3d4e5f.scope", False),
+    ],
+)
+async def test_only_tasks_of_a_container_s_cgroup_are_members(
+    observatory: Observatory, name: str, counted: bool
+) -> None:
+    """Desktops and systemd name scopes by UUIDs, whose last part looks like the end of an id."""
+    await observatory.arm_passive(())
+    assert observatory.members is not None, observatory.losses
+    cgroup = next(root for root in hierarchies() if not (root / "cpuset.cpus").exists()) / name
+    cgroup.mkdir()
+    try:
+        before = (await observatory.sample()).members
+        # The shell moves itself before it executes the program, so that nothing but its cgroup makes it a member.
+        run = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', cgroup / "cgroup.procs", sys.executable, "-c", shootdowns(40)]
+        await asyncio.to_thread(subprocess.run, run, check=True)
+        after = (await observatory.sample()).members
+    finally:
+        cgroup.rmdir()
+    assert before is not None
+    assert after is not None
+    cells = observatory.members.cells(before, after)
+    sent = sum(cell.requests for cell in cells if cell.reason == "flush_tlb_func")
+    assert (sent > 20) == counted, sent
+
+
+def test_a_scope_with_a_short_path_is_passed_on(containers: ContainerObserver) -> None:
+    """runc's systemd driver in the root slice makes /runc-web.scope."""
+    for root in hierarchies():
+        (root / "runc-web.scope").mkdir()
+        (root / "runc-web.scope").rmdir()
+    containers.drain()
+    assert containers.ledger.started["runc"] >= 1

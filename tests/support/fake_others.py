@@ -11,19 +11,19 @@ from kickwatch.observe.losses import Loss, Lost
 
 
 class FakeContainers:
-    """The probe of cgroups. `started`, `lost`: what the next `drain` finds in total."""
+    """The probe of cgroups. `started`, `lost`, `strangers`: what the next `drain` finds in total."""
 
     def __init__(self) -> None:
         self.started: Counter[str] = Counter()
-        self.lost = 0
+        self.lost = self.strangers = 0
         self.drains = 0
-        self.ledger = SimpleNamespace(started=Counter())
+        self.ledger = SimpleNamespace(started=Counter(), pending=0)
 
     def drain(self) -> CgroupCounts:
         self.drains += 1
         self.ledger.started = Counter(self.started)
         made = 10 * self.started.total()
-        return CgroupCounts(made=made, passed=made, lost=self.lost)
+        return CgroupCounts(made=made, passed=made, lost=self.lost, strangers=self.strangers)
 
 
 class FakeMembers:

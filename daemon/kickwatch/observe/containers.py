@@ -46,7 +46,10 @@ class ContainersRung(StrEnum):
 
 
 class CgroupCounts(NamedTuple):
-    """Cumulative, in the order of `enum containers_count`. `strangers`: tasks whose requests count beside."""
+    """Cumulative, in the order of `enum containers_count`.
+
+    `strangers`: tasks that found the map of members full, so that their requests count beside.
+    """
 
     made: int = 0
     passed: int = 0
@@ -62,6 +65,7 @@ class ContainerObserver:
     ledger: StartLedger = field(default_factory=StartLedger)
     _waiting: list[CgroupEvent] = field(default_factory=list)
     _read: int = 0
+    _lost: int = 0
 
     @classmethod
     def arm(cls, own: Collection[str] = ()) -> Self:
@@ -92,6 +96,9 @@ class ContainerObserver:
         ready = [event for event in self._waiting if event.at_ns <= until_ns]
         self._waiting = self._waiting[len(ready) :]
         self.ledger.take(ready, until_ns)
+        if counts.lost != self._lost:
+            self._lost = counts.lost
+            self.ledger.lost(until_ns)
         return counts
 
     def _take_events(self) -> list[CgroupEvent]:

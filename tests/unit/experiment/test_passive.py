@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,6 +81,19 @@ async def test_events_without_room_make_the_count_a_lower_bound() -> None:
     assert fields["containers_unknown"].startswith("7 cgroup events found the probe's map full")
     assert fields["cgroup_events_lost"] == 7
     assert {row["requests_per_container"] for row in fields["bill"]} == {None}
+
+
+async def test_tasks_without_room_are_reported() -> None:
+    observed = ObservedOthers(window("passive", TLB))
+    observed.probe.strangers = 7
+    assert (await summary(observed))["container_tasks_lost"] == 7
+    assert (await summary(ObservedOthers(window("passive", TLB), why="no")))["container_tasks_lost"] is None
+
+
+def test_a_look_says_what_may_not_have_been_counted() -> None:
+    counted = module.Counted(Counter(docker=2), made=20, lost=3, armed=True, strangers=5, pending=4)
+    look = module.look_of(counted, (), ())
+    assert (look.containers, look.uncounted, look.lost) == (2, 7, 8)
 
 
 async def test_without_the_probe_the_count_is_unknown_with_its_cause_and_never_zero() -> None:
