@@ -1,6 +1,7 @@
 """The probe of containers on this kernel: exact counts, the filter, members, and what happens without room."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -168,3 +169,18 @@ def test_a_scope_with_a_short_path_is_passed_on(containers: ContainerObserver) -
         (root / "runc-web.scope").rmdir()
     containers.drain()
     assert containers.ledger.started["runc"] >= 1
+
+
+def test_cgroups_that_a_container_makes_inside_itself_are_counted_as_such(
+    containers: ContainerObserver, tmp_path: Path
+) -> None:
+    """A member that is no runtime: what a runtime's program starts, such as a container's systemd."""
+    shutil.copy("/bin/sh", tmp_path / "runc")
+    service = hierarchies()[0] / f"others-{os.getpid()}.service"
+    makes = 'for number in 1 2 3 4 5 6 7; do mkdir "$1" && rmdir "$1"; done'
+    run = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)"]
+    before = containers.drain()
+    subprocess.run([*run, "sh", "-c", makes, "sh", service], check=True)
+    assert containers.drain().inside == before.inside
+    subprocess.run([tmp_path / "runc", "-c", '"$@"; true', "runc", *run, "sh", "-c", makes, "sh", service], check=True)
+    assert containers.drain().inside == before.inside + 7

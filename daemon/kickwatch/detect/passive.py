@@ -10,9 +10,10 @@ Broadcasts that patch kernel text do not count here. A static key is switched wi
 that needs it (measured: cpusets_enabled_key, 6 to 12 broadcasts per container on a healthy 6.12, where containers run
 one at a time under systemd). An experiment keeps a cgroup of its own, so there the key stays on; nobody else does.
 
-All figures are lower bounds, so broadcasts are divided by the containers that may have been started, also by those that
-were not counted: an event without room, a run of a runtime that is not certain yet. They raise and end alarms, and never
-establish `quiet`.
+All figures are lower bounds, so broadcasts are divided by the containers that may have been started, also by those
+that were not counted: an event without room, a run of a runtime that is not certain yet, a cgroup that a container
+made inside itself (a whole system in LXC makes one for each service, and its tasks are the container's). They raise
+and end alarms, and never establish `quiet`.
 """
 
 from collections.abc import Iterable

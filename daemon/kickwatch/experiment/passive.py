@@ -214,7 +214,7 @@ def look_of(counted: Counted, cells: Sequence[Cell], members: Sequence[Cell]) ->
         others=max(0, every[0] - own[0]),
         own_kicks=own[1],
         other_kicks=max(0, every[1] - own[1]),
-        uncounted=counted.lost + counted.pending,
+        uncounted=counted.lost + counted.pending + counted.inside,
         lost=counted.lost + counted.strangers,
     )
 

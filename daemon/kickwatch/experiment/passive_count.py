@@ -16,7 +16,8 @@ class Counted:
     """Totals, or what they rose by. `known`: the containers, None if some may not have been counted.
 
     `made`: cgroups of all kinds, in all hierarchies; `lost`: events without room; `strangers`: tasks of containers that
-    could not be noted; `pending`: runs of a runtime that may be containers, now; `armed`: the probe counted all these.
+    could not be noted; `inside`: cgroups that containers made inside themselves; `pending`: runs of a runtime that may
+    be containers, now; `armed`: the probe counted all these.
     """
 
     by_engine: Counter[str] = field(default_factory=Counter)
@@ -24,6 +25,7 @@ class Counted:
     lost: int = 0
     armed: bool = False
     strangers: int = 0
+    inside: int = 0
     pending: int = 0
 
     @property
@@ -44,6 +46,7 @@ class Counted:
             self.lost - before.lost,
             self.armed,
             self.strangers - before.strangers,
+            self.inside - before.inside,
             self.pending,
         )
 
@@ -83,6 +86,7 @@ class ContainerCount:
             counts.lost,
             armed=True,
             strangers=counts.strangers,
+            inside=counts.inside,
             pending=ledger.pending,
         )
 

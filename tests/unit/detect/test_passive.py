@@ -93,6 +93,12 @@ def test_containers_that_were_not_counted_do_not_make_broadcasts_more_frequent()
     assert observations_of(record(kicked)).amounts[StreamName.SIGNATURE] == (0.04,)
 
 
+def test_cgroups_that_a_container_makes_inside_itself_are_not_taken_for_one_container() -> None:
+    """A system in LXC that makes 600 services a minute, and a broadcast for one in 50 of them; one container starts."""
+    look = Look(containers=1, cgroups=602, own=12, uncounted=600)
+    assert observations_of(record(look)).amounts[StreamName.ATTRIBUTED] == (12 / 601,)
+
+
 def test_looks_at_full_maps_end_no_alarm_and_say_so() -> None:
     """Broadcasts of tasks that could not be noted are shared by all cgroups: their small share is no recovery."""
     full = Look(containers=4, cgroups=400, others=4, lost=7)

@@ -91,9 +91,9 @@ async def test_tasks_without_room_are_reported() -> None:
 
 
 def test_a_look_says_what_may_not_have_been_counted() -> None:
-    counted = module.Counted(Counter(docker=2), made=20, lost=3, armed=True, strangers=5, pending=4)
+    counted = module.Counted(Counter(docker=2), made=20, lost=3, armed=True, strangers=5, inside=50, pending=4)
     look = module.look_of(counted, (), ())
-    assert (look.containers, look.uncounted, look.lost) == (2, 7, 8)
+    assert (look.containers, look.uncounted, look.lost) == (2, 57, 8)
 
 
 async def test_without_the_probe_the_count_is_unknown_with_its_cause_and_never_zero() -> None:

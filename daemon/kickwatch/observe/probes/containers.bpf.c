@@ -33,6 +33,7 @@ enum containers_count {
 	COUNT_PASSED,    /* events passed on */
 	COUNT_LOST,      /* events that found the map full */
 	COUNT_STRANGERS, /* tasks that found the map of members full */
+	COUNT_INSIDE,    /* of the cgroups made those that a member made that makes no containers: inside one */
 	COUNTS,
 };
 
@@ -200,6 +201,8 @@ static __always_inline int on_cgroup(struct bpf_raw_tracepoint_args *ctx, __u32 
 	if (kind == CONTAINER_MKDIR) {
 		health_count(&counts, COUNT_MADE);
 		maker = maker_of_current();
+		if (!maker && run_of(bpf_get_current_task()))
+			health_count(&counts, COUNT_INSIDE);
 	}
 	len = bpf_probe_read_str(room->path, sizeof(room->path), from);
 	if (len <= 0)
