@@ -17,7 +17,15 @@ class FakeContainers:
         self.started: Counter[str] = Counter()
         self.lost = self.strangers = 0
         self.drains = 0
+        self.followed = False
         self.ledger = SimpleNamespace(started=Counter(), pending=0)
+
+    def follow(self) -> CgroupCounts:
+        self.followed = True
+        return self.drain()
+
+    def leave(self) -> None:
+        self.followed = False
 
     def drain(self) -> CgroupCounts:
         self.drains += 1

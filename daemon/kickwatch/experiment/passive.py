@@ -85,6 +85,8 @@ class Passive:
         before = self._before
         if before is None:
             await self._observatory.arm_passive(OWN_CGROUPS)
+            await self._count.begin()
+            self._period_count = self._looked = self._count.now()
             self._before = await self._observatory.sample()
         self._keep_draining()
         await self._count.drain()
@@ -189,6 +191,7 @@ class Passive:
 
     async def aclose(self) -> None:
         """End the task that takes events. The probes stay armed."""
+        self._count.end()
         if self._drain is not None:
             self._drain.cancel()
             with suppress(asyncio.CancelledError):

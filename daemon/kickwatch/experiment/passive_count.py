@@ -63,6 +63,16 @@ class ContainerCount:
         """True once the probe counts."""
         return self._observatory.containers is not None
 
+    async def begin(self) -> None:
+        """Count from now on. Raises ObserveError."""
+        if self._observatory.containers is not None:
+            self._counts = self._observatory.containers.follow()
+
+    def end(self) -> None:
+        """Count no longer."""
+        if self._observatory.containers is not None:
+            self._observatory.containers.leave()
+
     async def drain(self) -> None:
         """Take the events that came. Raises ObserveError."""
         if self._observatory.containers is not None:

@@ -5,6 +5,7 @@ request probe, which passes over all other tasks (`members`).
 """
 
 import struct
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -61,13 +62,18 @@ class CgroupCounts(NamedTuple):
 
 @dataclass
 class ContainerObserver:
-    """The armed probe. Construct with `arm`; `close` disarms it."""
+    """The armed probe. Construct with `arm`; `close` disarms it.
+
+    It stays armed while a daemon makes trials between two times of passive mode. `followed`: its events are taken.
+    """
 
     probe: BpfObject
     ledger: StartLedger = field(default_factory=StartLedger)
     _waiting: list[CgroupEvent] = field(default_factory=list)
     _read: int = 0
     _lost: int = 0
+    followed: bool = False
+    _lost_unfollowed: int = 0
 
     @classmethod
     def arm(cls, own: Collection[str] = ()) -> Self:
@@ -85,6 +91,24 @@ class ContainerObserver:
     def counts(self) -> CgroupCounts:
         """Raises ObserveError."""
         return CgroupCounts(*sums_of(self.probe.map("counts"), range(len(CgroupCounts._fields))))
+
+    def follow(self) -> CgroupCounts:
+        """Count from now on. What came while nobody took the events counts for nothing. Raises ObserveError."""
+        started, lost = Counter(self.ledger.started), self._lost
+        counts = self.drain()
+        if not self.followed:
+            self.ledger.started = started
+            self._lost_unfollowed += counts.lost - lost
+        self.followed = True
+        return counts
+
+    def leave(self) -> None:
+        """Nobody takes events until the next `follow`."""
+        self.followed = False
+
+    def complete(self) -> bool:
+        """Whether every container is counted, and none was missed while somebody counted. Raises ObserveError."""
+        return self.followed and self.counts().lost == self._lost_unfollowed
 
     def drain(self) -> CgroupCounts:
         """Take the events that came since the last call; the ledger has what they mean. Raises ObserveError.

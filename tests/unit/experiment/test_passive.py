@@ -27,14 +27,16 @@ def watching(observed: ObservedOthers, *, control: bool = True, steps: list[str]
     return Passive(config, armed, (steps if steps is not None else []).append)
 
 
-async def summary(observed: ObservedOthers, *, control: bool = True, lost: int = 0) -> dict[str, Any]:
+async def summary(
+    observed: ObservedOthers, *, control: bool = True, lost: int = 0, strangers: int = 0
+) -> dict[str, Any]:
     """The summary after all its windows, in which two containers were started."""
     passive = watching(observed, control=control)
     try:
         while observed.windows:
             await passive.look()
             observed.probe.started["docker"] = 2
-            observed.probe.lost = lost
+            observed.probe.lost, observed.probe.strangers = lost, strangers
     finally:
         await passive.aclose()
     fields = passive.summary_if_due(1.0)
@@ -84,9 +86,7 @@ async def test_events_without_room_make_the_count_a_lower_bound() -> None:
 
 
 async def test_tasks_without_room_are_reported() -> None:
-    observed = ObservedOthers(window("passive", TLB))
-    observed.probe.strangers = 7
-    assert (await summary(observed))["container_tasks_lost"] == 7
+    assert (await summary(ObservedOthers(window("passive", TLB)), strangers=7))["container_tasks_lost"] == 7
     assert (await summary(ObservedOthers(window("passive", TLB), why="no")))["container_tasks_lost"] is None
 
 
@@ -120,6 +120,23 @@ async def test_the_wall_clock_has_no_part_in_the_count(monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "time", lambda: now_s - 86_400 * len(observed.windows))
     observed = ObservedOthers(window("passive", TLB), window("passive", TLB))
     assert (await summary(observed))["containers"] == 2
+
+
+async def test_what_came_before_passive_mode_is_in_no_summary() -> None:
+    """The probe stays armed while the daemon makes trials: a reload back to passive mode finds its totals."""
+    observed = ObservedOthers(window("passive", TLB))
+    observed.containers = observed.probe
+    observed.probe.started["docker"], observed.probe.lost = 500, 300
+    passive = watching(observed)
+    await passive.look()
+    assert observed.probe.followed
+    observed.probe.started["docker"] = 502
+    await passive.look()
+    await passive.aclose()
+    assert not observed.probe.followed
+    fields = passive.summary_if_due(1.0)
+    assert fields is not None
+    assert (fields["containers"], fields["cgroups_made"], fields["cgroup_events_lost"]) == (2, 20, 0)
 
 
 async def test_events_are_taken_once_a_second_however_seldom_it_is_looked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def live_of(observatory: Observatory, sample: Sample) -> Live:
         },
         waits_known=observatory.waits_known,
         others=_others(observatory),
-        others_known=observatory.containers is not None and not observatory.containers.counts().lost,
+        others_known=observatory.containers is not None and observatory.containers.complete(),
     )
 
 
