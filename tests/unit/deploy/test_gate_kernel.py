@@ -14,6 +14,7 @@ VNG = """#!/bin/sh
 printf '%s\\n' "$@" >"$VNG_SAW"
 while [ "$1" != -- ]; do shift; done
 [ "$VNG_DOES" = hang ] && exec sleep 60
+[ "$VNG_DOES" = deaf ] && { trap '' TERM; for i in 1 2 3 4 5 6 7 8; do sleep 2; done; }
 [ "$VNG_DOES" = panic ] && exit 0
 [ "$VNG_DOES" = twice ] && [ ! -e "$VNG_SAW.once" ] && { touch "$VNG_SAW.once"; exit 1; }
 "$2"
@@ -103,6 +104,12 @@ def test_a_gate_that_is_cut_off_is_not_repeated(pipeline: Pipeline) -> None:
 def test_a_guest_that_hangs_is_stopped(pipeline: Pipeline) -> None:
     found, output = pipeline.run(does="hang", GATE_LIMIT_S="1")
     assert found == 4, output
+
+
+def test_a_guest_that_ignores_its_end_is_killed(pipeline: Pipeline) -> None:
+    found, output = pipeline.run(does="deaf", GATE_LIMIT_S="0.5", GATE_KILL_S="0.5")
+    assert found == 4, output
+    assert not (pipeline.directory / "kickwatch.saw").exists()
 
 
 def test_the_options_reach_the_gate_whatever_is_in_them(pipeline: Pipeline) -> None:
