@@ -118,7 +118,7 @@ def _gate(config: Config, order: GateOrder) -> Gated:
         trials, single = _decided(config, order)
     except (ConfigError, InterruptedRunError):
         raise
-    except KickwatchError as error:
+    except (KickwatchError, OSError) as error:
         return _without_result(str(error), EXIT_STATUS[Verdict.UNKNOWN])
     judgement = ReasonedVerdict(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
     for alert in alerts_of(trials, judgement):

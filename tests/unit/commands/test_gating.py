@@ -30,6 +30,8 @@ async def decided(config, containers, step, limits, **_):
     kind = os.environ["KIND"]
     if kind == "absent":
         raise EngineAbsentError("no engine answers on /run/docker.sock", "start it")
+    if kind == "full disk":
+        raise OSError(28, "No space left on device", "/run/kickwatch/x")
     if kind == "interrupted":
         raise asyncio.CancelledError
     if kind == "killed":
@@ -64,6 +66,7 @@ def gate(kind: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("faulty", 3, "broadcasting", "failed"),
         ("short", 4, "unknown", "unknown"),
         ("absent", 4, "unknown", "unknown"),
+        ("full disk", 4, "unknown", "unknown"),
     ],
 )
 def test_only_a_quiet_kernel_passes(kind: str, status: int, verdict: str, outcome: str, tmp_path: Path) -> None:
