@@ -17,7 +17,7 @@ class FakeContainers:
         self.started: Counter[str] = Counter()
         self.lost = self.strangers = 0
         self.drains = 0
-        self.followed = False
+        self.followed = True
         self.ledger = SimpleNamespace(started=Counter(), pending=0)
 
     def follow(self) -> CgroupCounts:

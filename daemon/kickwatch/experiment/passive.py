@@ -85,8 +85,7 @@ class Passive:
         before = self._before
         if before is None:
             await self._observatory.arm_passive(OWN_CGROUPS)
-            await self._count.begin()
-            self._period_count = self._looked = self._count.now()
+            self._period_count = self._looked = await self._count.begin()
             self._before = await self._observatory.sample()
         self._keep_draining()
         await self._count.drain()

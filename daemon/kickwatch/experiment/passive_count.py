@@ -63,10 +63,14 @@ class ContainerCount:
         """True once the probe counts."""
         return self._observatory.containers is not None
 
-    async def begin(self) -> None:
-        """Count from now on. Raises ObserveError."""
-        if self._observatory.containers is not None:
-            self._counts = self._observatory.containers.follow()
+    async def begin(self) -> Counted:
+        """Count from now on: the totals to count from, zeros if the probe was just armed. Raises ObserveError."""
+        probe = self._observatory.containers
+        if probe is None:
+            return Counted()
+        resumed = not probe.followed
+        self._counts = probe.follow()
+        return self.now() if resumed else Counted(armed=True)
 
     def end(self) -> None:
         """Count no longer."""

@@ -72,7 +72,7 @@ class ContainerObserver:
     _waiting: list[CgroupEvent] = field(default_factory=list)
     _read: int = 0
     _lost: int = 0
-    followed: bool = False
+    followed: bool = True
     _lost_unfollowed: int = 0
 
     @classmethod
@@ -93,7 +93,7 @@ class ContainerObserver:
         return CgroupCounts(*sums_of(self.probe.map("counts"), range(len(CgroupCounts._fields))))
 
     def follow(self) -> CgroupCounts:
-        """Count from now on. What came while nobody took the events counts for nothing. Raises ObserveError."""
+        """Count from now on, or from the arming on. What came after `leave` counts for nothing. Raises ObserveError."""
         started, lost = Counter(self.ledger.started), self._lost
         counts = self.drain()
         if not self.followed:

@@ -122,10 +122,23 @@ async def test_the_wall_clock_has_no_part_in_the_count(monkeypatch: pytest.Monke
     assert (await summary(observed))["containers"] == 2
 
 
+async def test_what_starts_between_the_arming_and_the_first_look_counts() -> None:
+    observed = ObservedOthers(window("passive", TLB))
+    observed.probe.started["docker"] = 2
+    passive = watching(observed)
+    await passive.look()
+    await passive.look()
+    await passive.aclose()
+    fields = passive.summary_if_due(1.0)
+    assert fields is not None
+    assert (fields["containers"], fields["cgroups_made"]) == (2, 20)
+
+
 async def test_what_came_before_passive_mode_is_in_no_summary() -> None:
     """The probe stays armed while the daemon makes trials: a reload back to passive mode finds its totals."""
     observed = ObservedOthers(window("passive", TLB))
     observed.containers = observed.probe
+    observed.probe.leave()
     observed.probe.started["docker"], observed.probe.lost = 500, 300
     passive = watching(observed)
     await passive.look()
