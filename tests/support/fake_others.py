@@ -18,11 +18,14 @@ class FakeContainers:
         self.lost = self.strangers = 0
         self.drains = 0
         self.followed = True
+        self.latest = CgroupCounts()
+        self.lost_unfollowed = 0
         self.ledger = SimpleNamespace(started=Counter(), pending=0)
 
-    def follow(self) -> CgroupCounts:
+    def follow(self) -> None:
+        if not self.followed:
+            self.drain()
         self.followed = True
-        return self.drain()
 
     def leave(self) -> None:
         self.followed = False
@@ -31,7 +34,8 @@ class FakeContainers:
         self.drains += 1
         self.ledger.started = Counter(self.started)
         made = 10 * self.started.total()
-        return CgroupCounts(made=made, passed=made, lost=self.lost, strangers=self.strangers)
+        self.latest = CgroupCounts(made=made, passed=made, lost=self.lost, strangers=self.strangers)
+        return self.latest
 
 
 class FakeMembers:

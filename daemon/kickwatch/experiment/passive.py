@@ -190,7 +190,6 @@ class Passive:
 
     async def aclose(self) -> None:
         """End the task that takes events. The probes stay armed."""
-        self._count.end()
         if self._drain is not None:
             self._drain.cancel()
             with suppress(asyncio.CancelledError):

@@ -64,18 +64,11 @@ class ContainerCount:
         return self._observatory.containers is not None
 
     async def begin(self) -> Counted:
-        """Count from now on: the totals to count from, zeros if the probe was just armed. Raises ObserveError."""
-        probe = self._observatory.containers
-        if probe is None:
-            return Counted()
-        resumed = not probe.followed
-        self._counts = probe.follow()
-        return self.now() if resumed else Counted(armed=True)
-
-    def end(self) -> None:
-        """Count no longer."""
+        """The totals to count from: of the arming, the session before, or of now after trials. Raises ObserveError."""
         if self._observatory.containers is not None:
-            self._observatory.containers.leave()
+            self._observatory.containers.follow()
+            self._counts = self._observatory.containers.latest
+        return self.now()
 
     async def drain(self) -> None:
         """Take the events that came. Raises ObserveError."""
@@ -97,7 +90,7 @@ class ContainerCount:
         return Counted(
             Counter(ledger.started),
             counts.made,
-            counts.lost,
+            counts.lost - probe.lost_unfollowed,
             armed=True,
             strangers=counts.strangers,
             inside=counts.inside,

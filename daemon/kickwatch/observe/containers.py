@@ -64,16 +64,17 @@ class CgroupCounts(NamedTuple):
 class ContainerObserver:
     """The armed probe. Construct with `arm`; `close` disarms it.
 
-    It stays armed while a daemon makes trials between two times of passive mode. `followed`: its events are taken.
+    It stays armed while a daemon makes trials between two times of passive mode. `followed`: its events are taken;
+    `lost_unfollowed`: events that found the map full while they were not.
     """
 
     probe: BpfObject
     ledger: StartLedger = field(default_factory=StartLedger)
     _waiting: list[CgroupEvent] = field(default_factory=list)
     _read: int = 0
-    _lost: int = 0
     followed: bool = True
-    _lost_unfollowed: int = 0
+    latest: CgroupCounts = field(default_factory=CgroupCounts)  # as of the last `drain`
+    lost_unfollowed: int = 0
 
     @classmethod
     def arm(cls, own: Collection[str] = ()) -> Self:
@@ -92,15 +93,12 @@ class ContainerObserver:
         """Raises ObserveError."""
         return CgroupCounts(*sums_of(self.probe.map("counts"), range(len(CgroupCounts._fields))))
 
-    def follow(self) -> CgroupCounts:
-        """Count from now on, or from the arming on. What came after `leave` counts for nothing. Raises ObserveError."""
-        started, lost = Counter(self.ledger.started), self._lost
-        counts = self.drain()
+    def follow(self) -> None:
+        """Count on. What came after `leave` counts for nothing. Raises ObserveError."""
         if not self.followed:
-            self.ledger.started = started
-            self._lost_unfollowed += counts.lost - lost
-        self.followed = True
-        return counts
+            started, lost = Counter(self.ledger.started), self.latest.lost
+            self.lost_unfollowed += self.drain().lost - lost
+            self.ledger.started, self.followed = started, True
 
     def leave(self) -> None:
         """Nobody takes events until the next `follow`."""
@@ -108,7 +106,7 @@ class ContainerObserver:
 
     def complete(self) -> bool:
         """Whether every container is counted, and none was missed while somebody counted. Raises ObserveError."""
-        return self.followed and self.counts().lost == self._lost_unfollowed
+        return self.followed and self.counts().lost == self.lost_unfollowed
 
     def drain(self) -> CgroupCounts:
         """Take the events that came since the last call; the ledger has what they mean. Raises ObserveError.
@@ -122,9 +120,9 @@ class ContainerObserver:
         ready = [event for event in self._waiting if event.at_ns <= until_ns]
         self._waiting = self._waiting[len(ready) :]
         self.ledger.take(ready, until_ns)
-        if counts.lost != self._lost:
-            self._lost = counts.lost
+        if counts.lost != self.latest.lost:
             self.ledger.lost(until_ns)
+        self.latest = counts
         return counts
 
     def _take_events(self) -> list[CgroupEvent]:

@@ -178,6 +178,11 @@ class Observatory:
         if self.containers is None:
             await run_shielded(asyncio.to_thread(self._arm_passive, own))
 
+    def leave_passive(self) -> None:
+        """Trials are made from now on. The probes stay armed, and nobody takes what they pass on."""
+        if self.containers is not None:
+            self.containers.leave()
+
     def _arm_passive(self, own: Collection[str]) -> None:
         self._lost = [loss for loss in self._lost if loss.lost not in {Lost.CONTAINERS, Lost.MEMBERS}]
         try:
