@@ -82,6 +82,9 @@ class ObservedOthers:
             self.containers = self.probe
             self.members = FakeMembers(self, self._own) if self.requests is not None else None
 
+    def leave_passive(self) -> None:
+        self.containers.leave()
+
     def lost(self, *_: Lost) -> list[Loss]:
         return [Loss(Lost.CONTAINERS, self._why, "run it as root")] if self._why else []
 
