@@ -312,6 +312,8 @@ class Look(Record, frozen=True, kw_only=True):
 
     `cgroups`: made in all, containers or not, in all hierarchies. `own`: broadcasts of the creation path that tasks of
     containers sent, `others`: those of other tasks. Of them kick all CPUs for slab caches: `own_kicks`, `other_kicks`.
+    `uncounted`: at most so many more containers were started, or cgroups made inside containers; `lost`: events and
+    tasks without room in the probe's maps.
     """
 
     containers: int
@@ -320,6 +322,8 @@ class Look(Record, frozen=True, kw_only=True):
     others: int = 0
     own_kicks: int = 0
     other_kicks: int = 0
+    uncounted: int = 0
+    lost: int = 0
 
 
 class Trial(Record, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """The probe of containers on this kernel: exact counts, the filter, members, and what happens without room."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -127,3 +128,59 @@ def test_a_runtime_s_own_names_count_once_for_each_run(containers: ContainerObse
     time.sleep(SETTLE_NS / 1e9 + 0.1)
     containers.drain()
     assert containers.ledger.started["runc"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        (f"docker-{ID}00000000.scope", True),
+        (f"{ID}00000000", True),
+        ("run-r0a1b2c3d0a1b2c3d0a1b2c3d0a1b2c3d.scope", False),  # systemd-run --scope
+        ("snap.editor-7f2c9f6e-8a0b-4c1d-9e2f-0a1b2c3d4e5f.scope", False),
+    ],
+)
+async def test_only_tasks_of_a_container_s_cgroup_are_members(
+    observatory: Observatory, name: str, counted: bool
+) -> None:
+    """Desktops and systemd name scopes by UUIDs, whose last part looks like the end of an id."""
+    await observatory.arm_passive(())
+    assert observatory.members is not None, observatory.losses
+    cgroup = next(root for root in hierarchies() if not (root / "cpuset.cpus").exists()) / name
+    cgroup.mkdir()
+    try:
+        before = (await observatory.sample()).members
+        # The shell moves itself before it executes the program, so that nothing but its cgroup makes it a member.
+        run = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', cgroup / "cgroup.procs", sys.executable, "-c", shootdowns(40)]
+        await asyncio.to_thread(subprocess.run, run, check=True)
+        after = (await observatory.sample()).members
+    finally:
+        cgroup.rmdir()
+    assert before is not None
+    assert after is not None
+    cells = observatory.members.cells(before, after)
+    sent = sum(cell.requests for cell in cells if cell.reason == "flush_tlb_func")
+    assert (sent > 20) == counted, sent
+
+
+def test_a_scope_with_a_short_path_is_passed_on(containers: ContainerObserver) -> None:
+    """runc's systemd driver in the root slice makes /runc-web.scope."""
+    for root in hierarchies():
+        (root / "runc-web.scope").mkdir()
+        (root / "runc-web.scope").rmdir()
+    containers.drain()
+    assert containers.ledger.started["runc"] >= 1
+
+
+def test_cgroups_that_a_container_makes_inside_itself_are_counted_as_such(
+    containers: ContainerObserver, tmp_path: Path
+) -> None:
+    """A member that is no runtime: what a runtime's program starts, such as a container's systemd."""
+    shutil.copy("/bin/sh", tmp_path / "runc")
+    service = hierarchies()[0] / f"others-{os.getpid()}.service"
+    makes = 'for number in 1 2 3 4 5 6 7; do mkdir "$1" && rmdir "$1"; done'
+    run = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)"]
+    before = containers.drain()
+    subprocess.run([*run, "sh", "-c", makes, "sh", service], check=True)
+    assert containers.drain().inside == before.inside
+    subprocess.run([tmp_path / "runc", "-c", '"$@"; true', "runc", *run, "sh", "-c", makes, "sh", service], check=True)
+    assert containers.drain().inside == before.inside + 7

@@ -19,6 +19,7 @@ from kickwatch.journal.journal import Event
 from kickwatch.model import AlarmKind
 from kickwatch.outlets.changes import _EVENTS as CHANGES
 from kickwatch.outlets.metrics import label_values as words
+from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 
 pytestmark = pytest.mark.prometheus
@@ -151,7 +152,9 @@ def test_every_detection_event_belongs_to_a_condition_with_an_alert() -> None:
 
 def test_every_label_value_in_a_rule_is_exported() -> None:
     """After renaming a stream or a reason a rule would never fire."""
-    text = healthy().text().decode()
+    metrics = healthy()
+    metrics.observe(Live(up={"containers": True}))  # of a passive daemon
+    text = metrics.text().decode()
     exported: dict[tuple[str, str], set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

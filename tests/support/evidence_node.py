@@ -33,6 +33,7 @@ _numbers = count(1)
 class _NoObservers:
     contention = None
     containers = None
+    passive = False
     waits_known = False
 
     async def sample(self) -> Sample:

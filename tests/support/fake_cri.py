@@ -33,6 +33,7 @@ class FakeCri:
         self.leases: set[str] = set()
         self.handlers: list[str] = []  # that pods were asked for with
         self.listed_handlers: list[str] = []
+        self.runtime_config: Message | None = None  # None: older than that question
         self.calls: list[str] = []
         self.before: dict[str, Act] = {}
         self.after: dict[str, Act] = {}
@@ -42,6 +43,7 @@ class FakeCri:
         runtime = {
             "Version": (cri.VersionRequest, cri.VersionResponse),
             "Status": (cri.StatusRequest, cri.StatusResponse),
+            "RuntimeConfig": (cri.RuntimeConfigRequest, cri.RuntimeConfigResponse),
             "RunPodSandbox": (cri.RunPodSandboxRequest, cri.RunPodSandboxResponse),
             "StopPodSandbox": (cri.PodSandboxRequest, cri.Nothing),
             "RemovePodSandbox": (cri.PodSandboxRequest, cri.Nothing),
@@ -108,6 +110,11 @@ class FakeCri:
         status = cri.RuntimeStatus(conditions=conditions)
         handlers = [cri.RuntimeHandler(name=name) for name in self.listed_handlers]
         return cri.StatusResponse(status=status, info={"config": json.dumps(self.config)}, runtime_handlers=handlers)
+
+    def on_RuntimeConfig(self, _: Any) -> Message:  # noqa: N802
+        if self.runtime_config is None:
+            raise GRPCError(Status.UNIMPLEMENTED, "unknown method RuntimeConfig")
+        return self.runtime_config
 
     def on_RunPodSandbox(self, request: Any) -> Message:  # noqa: N802
         pod = f"pod-{request.config.metadata.uid}"

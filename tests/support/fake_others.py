@@ -11,19 +11,31 @@ from kickwatch.observe.losses import Loss, Lost
 
 
 class FakeContainers:
-    """The probe of cgroups. `started`, `lost`: what the next `drain` finds in total."""
+    """The probe of cgroups. `started`, `lost`, `strangers`: what the next `drain` finds in total."""
 
     def __init__(self) -> None:
         self.started: Counter[str] = Counter()
-        self.lost = 0
+        self.lost = self.strangers = 0
         self.drains = 0
-        self.ledger = SimpleNamespace(started=Counter())
+        self.followed = True
+        self.latest = CgroupCounts()
+        self.lost_unfollowed = 0
+        self.ledger = SimpleNamespace(started=Counter(), pending=0)
+
+    def follow(self) -> None:
+        if not self.followed:
+            self.drain()
+        self.followed = True
+
+    def leave(self) -> None:
+        self.followed = False
 
     def drain(self) -> CgroupCounts:
         self.drains += 1
         self.ledger.started = Counter(self.started)
         made = 10 * self.started.total()
-        return CgroupCounts(made=made, passed=made, lost=self.lost)
+        self.latest = CgroupCounts(made=made, passed=made, lost=self.lost, strangers=self.strangers)
+        return self.latest
 
 
 class FakeMembers:
@@ -69,6 +81,9 @@ class ObservedOthers:
         if not self._why:
             self.containers = self.probe
             self.members = FakeMembers(self, self._own) if self.requests is not None else None
+
+    def leave_passive(self) -> None:
+        self.containers.leave()
 
     def lost(self, *_: Lost) -> list[Loss]:
         return [Loss(Lost.CONTAINERS, self._why, "run it as root")] if self._why else []

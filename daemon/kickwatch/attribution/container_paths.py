@@ -20,10 +20,26 @@ _BUILD = r"(?P<id>[0-9a-z]{25})"  # a step of a build by BuildKit
 
 
 class ContainerPath(NamedTuple):
-    """A container: the engine, as far as the path tells, and its name, which is the same in all hierarchies."""
+    """A container: the engine, as far as the path tells, and its name, which is the same in all hierarchies.
+
+    Another container may have that name, see `identity_of`.
+    """
 
     engine: str
     name: str
+
+
+# Names that people choose are unique for one engine and one user. Ids are so everywhere, whatever a path tells.
+_USER = re.compile(r"/user\.slice/(user-\d+)\.slice/")
+_UNIQUE = re.compile(f"(?:{_ID}|{_BUILD})".replace("?P<id>", "?:"))
+
+
+def identity_of(found: ContainerPath, path: str) -> str:
+    """What tells the container at `path` from all others of this node, in whatever hierarchy: two may have one name."""
+    if _UNIQUE.fullmatch(found.name):
+        return found.name
+    user = _USER.match(path)
+    return f"{found.engine} {user[1] if user else ''} {found.name}"
 
 
 class _Row(NamedTuple):
@@ -44,7 +60,7 @@ _ROWS = (
     _Row("docker", rf"docker-(?:{_ID}|[0-9a-z]{{25}})\.scope"),
     _Row("containerd (CRI)", rf"cri-containerd-{_ID}\.scope"),
     _Row("CRI-O", rf"crio-{_ID}(?:\.scope)?"),
-    _Row("podman", rf"libpod-{_ID}(?:\.scope)?"),
+    _Row("podman", rf"libpod-(?:payload-)?{_ID}(?:\.scope)?"),  # payload: of --cgroups=split, as quadlets have it
     _Row("nerdctl", rf"nerdctl-{_ID}\.scope"),
     _Row("runc", r"runc-(?P<id>.+)\.scope"),
     _Row("crun", r"crun-(?P<id>.+)\.scope"),

@@ -58,6 +58,11 @@ class Files:
         """Those that are wanted."""
         return [path for path in (self.junit, self.ktap, self.json) if path is not None]
 
+    @property
+    def regular(self) -> "Files":
+        """Those that can be written more than once: no pipe, device or standard output."""
+        return Files(_if_regular(self.junit), _if_regular(self.ktap), _if_regular(self.json))
+
     def check(self) -> None:
         """Raise ConfigError before anything runs if they could not be written."""
         if len({path.absolute() for path in self.named}) < len(self.named):
@@ -65,6 +70,10 @@ class Files:
         for path in self.named:
             if path != _STDOUT and not path.absolute().parent.is_dir():
                 raise ConfigError(f"{path.absolute().parent} is not a directory", "make it, or choose another")
+
+
+def _if_regular(path: Path | None) -> Path | None:
+    return path if path is not None and path != _STDOUT and (path.is_file() or not path.exists()) else None
 
 
 @dataclass(frozen=True)
@@ -81,22 +90,27 @@ class Gated:
 
 
 def run_and_report(order: GateOrder, files: Files) -> int:
-    """Run, write the files, print the checks; the exit status."""
+    """Run, write the files, print the checks; the exit status.
+
+    Each file is unknown from the start: an interrupted run must not leave the result of another kernel there.
+    """
     files.check()
-    config = read_config(order.config_path, order.sets)
-    gated = _gate(config, order)
-    took_s = time.monotonic() - order.begun_s
-    texts = {
-        files.junit: lambda: junit(gated.checks, _properties(gated, order), took_s),
-        files.ktap: lambda: ktap(gated.checks),
-        files.json: lambda: json.dumps(_as_json(gated, order, took_s), indent=1) + "\n",
-    }
-    for path in files.named:
-        _write(path, texts[path]())
+    _write(_without_result("the run did not end", EXIT_STATUS[Verdict.UNKNOWN]), order, files.regular)
+    try:
+        gated = _gate(read_config(order.config_path, order.sets), order)
+    except KickwatchError as error:
+        _write(_without_result(str(error), error.exit_status), order, files.regular)
+        raise
+    _write(gated, order, files)
     if _STDOUT not in files.named:
+        took_s = time.monotonic() - order.begun_s
         columns = columns_of(sys.stdout) if is_terminal(sys.stdout) else None
         click.echo(plain(gated.checks, _last_line(gated, order, took_s), columns), nl=False)
     return gated.status
+
+
+def _without_result(why: str, status: int) -> Gated:
+    return Gated(Verdict.UNKNOWN, status, not_run(why), failure=why)
 
 
 def _gate(config: Config, order: GateOrder) -> Gated:
@@ -104,13 +118,13 @@ def _gate(config: Config, order: GateOrder) -> Gated:
         trials, single = _decided(config, order)
     except (ConfigError, InterruptedRunError):
         raise
-    except KickwatchError as error:
-        return Gated(Verdict.UNKNOWN, EXIT_STATUS[Verdict.UNKNOWN], not_run(str(error)), failure=str(error))
+    except (KickwatchError, OSError) as error:
+        return _without_result(str(error), EXIT_STATUS[Verdict.UNKNOWN])
     judgement = ReasonedVerdict(verdict=single.verdict, reasons=single.reasons, findings=single.findings)
     for alert in alerts_of(trials, judgement):
         getattr(logger(), alert.level)(alert.event, **alert.fields)
     checks = checks_of(trials, judgement, single, strict=order.strict)
-    status = exit_status(judgement, strict=order.strict, bisect=False)
+    status = exit_status(trials, judgement, strict=order.strict, bisect=False)
     return Gated(judgement.verdict, status, checks, tuple(trials), judgement, single)
 
 
@@ -131,6 +145,8 @@ def _last_line(gated: Gated, order: GateOrder, took_s: float) -> str:
     reasons = f" ({', '.join(gated.judgement.reasons)})" if gated.judgement and gated.judgement.reasons else ""
     time_used = f"{took_s:.0f} s of at most {order.time_limit_s:g}"
     said = "" if gated.verdict is Verdict.UNKNOWN else f", {rate}"
+    if gated.status != EXIT_STATUS[gated.verdict]:  # --strict asks for more than the verdict
+        said += f"; slab_mutex: {gated.checks[-1].outcome}"
     return f"verdict: {gated.verdict.value}{reasons}, {ran}, {time_used}{said}"
 
 
@@ -165,7 +181,25 @@ def _as_json(gated: Gated, order: GateOrder, took_s: float) -> dict[str, Any]:
     return found
 
 
-def _write(path: Path, text: str) -> None:
+def _write(gated: Gated, order: GateOrder, files: Files) -> None:
+    """Write every format; one that cannot be written does not keep the others back."""
+    took_s = time.monotonic() - order.begun_s
+    texts = {
+        files.junit: lambda: junit(gated.checks, _properties(gated, order), took_s),
+        files.ktap: lambda: ktap(gated.checks),
+        files.json: lambda: json.dumps(_as_json(gated, order, took_s), indent=1) + "\n",
+    }
+    unwritten: list[OutputError] = []
+    for path in files.named:
+        try:
+            _write_one(path, texts[path]())
+        except OutputError as error:
+            unwritten.append(error)
+    if unwritten:
+        raise unwritten[0]
+
+
+def _write_one(path: Path, text: str) -> None:
     if path == _STDOUT:
         click.echo(text, nl=False)
         return

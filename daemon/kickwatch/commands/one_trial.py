@@ -12,7 +12,7 @@ import msgspec
 
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, read_config, run
 from kickwatch.configuration.types import Config, LogConfig, LogFormat
-from kickwatch.detect.figures import counted
+from kickwatch.detect.figures import counted, waits_known
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.errors import OutputError
@@ -50,7 +50,7 @@ class Shown:
     wide: bool = False
 
 
-def run_and_report(order: Order, shown: Shown) -> ReasonedVerdict:
+def run_and_report(order: Order, shown: Shown) -> tuple[list[Trial], ReasonedVerdict]:
     """Run the experiment and print its answer. Alerts and records are written even if nothing can be printed.
 
     A person at a terminal gets the answer alone: it has all that an alert has.
@@ -67,7 +67,7 @@ def run_and_report(order: Order, shown: Shown) -> ReasonedVerdict:
     finally:
         if order.record is not None:
             _record(order.record, trials)
-    return judgement
+    return trials, judgement
 
 
 def _reads_both() -> bool:
@@ -131,11 +131,15 @@ def evidence(trials: Sequence[Trial], single: Single) -> dict[str, Any]:
     }
 
 
-def exit_status(judgement: ReasonedVerdict, *, strict: bool, bisect: bool) -> int:
-    """The exit status. `strict`: contention counts as a fault; `bisect`: as `git bisect run` expects it."""
+def exit_status(trials: Sequence[Trial], judgement: ReasonedVerdict, *, strict: bool, bisect: bool) -> int:
+    """The exit status. `strict`: contention counts as a fault, so waits must have been observed.
+
+    `bisect`: as `git bisect run` expects it.
+    """
     if bisect:
         return BISECT_STATUS[judgement.verdict]
     contended = Finding.SLAB_MUTEX_CONTENTION in judgement.findings
-    if strict and contended and judgement.verdict is Verdict.QUIET:
-        return EXIT_STATUS[Verdict.BROADCASTING]
+    if strict and judgement.verdict is Verdict.QUIET:
+        unseen = Verdict.QUIET if all(map(waits_known, trials)) else Verdict.UNKNOWN
+        return EXIT_STATUS[Verdict.BROADCASTING if contended else unseen]
     return EXIT_STATUS[judgement.verdict]

@@ -31,7 +31,11 @@ from kickwatch.model import Verdict
     metavar="FILE",
     help="Append the records of the trials to FILE, as JSON lines for `kickwatch report` and `kickwatch replay`.",
 )
-@click.option("--strict", is_flag=True, help="Also exit 3 if the node is quiet but containers wait for slab_mutex.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Also exit 3 if the node is quiet but containers wait for slab_mutex, 4 if such waits cannot be seen.",
+)
 @click.option("--until-decided", is_flag=True, help="Run more containers until the verdict is quiet or broadcasting.")
 @click.option("--bisect", is_flag=True, help="For `git bisect run`: exit 0 quiet, 1 broadcasting, 125 unknown.")
 def trial(  # noqa: PLR0917 -- click passes by keyword
@@ -59,10 +63,10 @@ def trial(  # noqa: PLR0917 -- click passes by keyword
     order = one_trial.Order(config_path, sets, containers, until_decided, record)
     shown = one_trial.Shown(as_json, everything, wide)
     try:
-        judgement = one_trial.run_and_report(order, shown)
+        trials, judgement = one_trial.run_and_report(order, shown)
     except Exception as error:  # git takes any other status for a bad kernel
         if not bisect:
             raise
         complain(str(error))
         sys.exit(BISECT_STATUS[Verdict.UNKNOWN])
-    sys.exit(one_trial.exit_status(judgement, strict=strict, bisect=bisect))
+    sys.exit(one_trial.exit_status(trials, judgement, strict=strict, bisect=bisect))

@@ -10,7 +10,10 @@ Broadcasts that patch kernel text do not count here. A static key is switched wi
 that needs it (measured: cpusets_enabled_key, 6 to 12 broadcasts per container on a healthy 6.12, where containers run
 one at a time under systemd). An experiment keeps a cgroup of its own, so there the key stays on; nobody else does.
 
-All figures are lower bounds. They raise and end alarms, and never establish `quiet`.
+All figures are lower bounds, so broadcasts are divided by the containers that may have been started, also by those
+that were not counted: an event without room, a run of a runtime that is not certain yet, a cgroup that a container
+made inside itself (a whole system in LXC makes one for each service, and its tasks are the container's). They raise
+and end alarms, and never establish `quiet`.
 """
 
 from collections.abc import Iterable
@@ -33,13 +36,17 @@ def observations_of_looks(looks: Iterable[Look]) -> dict[StreamName, Observation
     seen = [look for look in looks if look.containers > 0]
     if not seen:
         return {}
-    attributed = tuple(_per_container(look.own, look.others, look.containers, look.cgroups) for look in seen)
-    containers, cgroups = sum(look.containers for look in seen), sum(look.cgroups for look in seen)
+    attributed = tuple(_per_container(look.own, look.others, _at_most(look), look.cgroups) for look in seen)
+    containers, cgroups = sum(map(_at_most, seen)), sum(look.cgroups for look in seen)
     kicks = sum(look.own_kicks for look in seen), sum(look.other_kicks for look in seen)
     return {
         StreamName.ATTRIBUTED: attributed,
         StreamName.SIGNATURE: (_per_container(*kicks, containers, cgroups),),
     }
+
+
+def _at_most(look: Look) -> int:
+    return look.containers + look.uncounted
 
 
 def _per_container(own: int, others: int, containers: int, cgroups: int) -> float:

@@ -149,7 +149,8 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
         trial.canary for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS and trial.canary is not None
     )
     lost = any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed)
-    if lost or not all(map(zero_is_certain, batches)):
+    unnoted = any(look.lost for trial in trials for look in trial.looks)
+    if lost or unnoted or not all(map(zero_is_certain, batches)):
         doubts.append(VerdictReason.EVENTS_LOST.value)
     return doubts
 

@@ -85,6 +85,7 @@ class Passive:
         before = self._before
         if before is None:
             await self._observatory.arm_passive(OWN_CGROUPS)
+            self._period_count = self._looked = await self._count.begin()
             self._before = await self._observatory.sample()
         self._keep_draining()
         await self._count.drain()
@@ -150,6 +151,7 @@ class Passive:
             "containers_unknown": self._count.why_unknown(counted),
             "cgroups_made": counted.made if self._count.armed else None,
             "cgroup_events_lost": counted.lost if self._count.armed else None,
+            "container_tasks_lost": counted.strangers if self._count.armed else None,
         }
 
     @property
@@ -213,6 +215,8 @@ def look_of(counted: Counted, cells: Sequence[Cell], members: Sequence[Cell]) ->
         others=max(0, every[0] - own[0]),
         own_kicks=own[1],
         other_kicks=max(0, every[1] - own[1]),
+        uncounted=counted.lost + counted.pending + counted.inside,
+        lost=counted.lost + counted.strangers,
     )
 
 

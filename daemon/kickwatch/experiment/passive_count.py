@@ -15,13 +15,18 @@ _LOST = "{lost} cgroup events found the probe's map full: the count is a lower b
 class Counted:
     """Totals, or what they rose by. `known`: the containers, None if some may not have been counted.
 
-    `made`: cgroups of all kinds, in all hierarchies; `lost`: events without room; `armed`: the probe counted them.
+    `made`: cgroups of all kinds, in all hierarchies; `lost`: events without room; `strangers`: tasks of containers that
+    could not be noted; `inside`: cgroups that containers made inside themselves; `pending`: runs of a runtime that may
+    be containers, now; `armed`: the probe counted all these.
     """
 
     by_engine: Counter[str] = field(default_factory=Counter)
     made: int = 0
     lost: int = 0
     armed: bool = False
+    strangers: int = 0
+    inside: int = 0
+    pending: int = 0
 
     @property
     def containers(self) -> int:
@@ -35,7 +40,15 @@ class Counted:
 
     def since(self, before: "Counted") -> "Counted":
         """What rose. A span that begins before the probe was armed is known from then on."""
-        return Counted(self.by_engine - before.by_engine, self.made - before.made, self.lost - before.lost, self.armed)
+        return Counted(
+            self.by_engine - before.by_engine,
+            self.made - before.made,
+            self.lost - before.lost,
+            self.armed,
+            self.strangers - before.strangers,
+            self.inside - before.inside,
+            self.pending,
+        )
 
 
 class ContainerCount:
@@ -49,6 +62,13 @@ class ContainerCount:
     def armed(self) -> bool:
         """True once the probe counts."""
         return self._observatory.containers is not None
+
+    async def begin(self) -> Counted:
+        """The totals to count from: of the arming, the session before, or of now after trials. Raises ObserveError."""
+        if self._observatory.containers is not None:
+            self._observatory.containers.follow()
+            self._counts = self._observatory.containers.latest
+        return self.now()
 
     async def drain(self) -> None:
         """Take the events that came. Raises ObserveError."""
@@ -66,7 +86,16 @@ class ContainerCount:
         probe = self._observatory.containers
         if probe is None:
             return Counted()
-        return Counted(Counter(probe.ledger.started), self._counts.made, self._counts.lost, armed=True)
+        counts, ledger = self._counts, probe.ledger
+        return Counted(
+            Counter(ledger.started),
+            counts.made,
+            counts.lost - probe.lost_unfollowed,
+            armed=True,
+            strangers=counts.strangers,
+            inside=counts.inside,
+            pending=ledger.pending,
+        )
 
     def why_unknown(self, counted: Counted) -> str:
         """Why the number is not known, with the remedy; empty if it is."""

@@ -3,7 +3,9 @@
 Two things identify a container:
 
 - The name of its cgroup, where an engine gave it one that the table knows (`container_paths`). A container is started
-  when its first cgroup is made, and may be started again once its last one is gone. `docker exec` makes no cgroup.
+  when its first cgroup is made, and may be started again once its last one is gone. `docker exec` makes no cgroup. The
+  removal may go unseen (an event without room, a cgroup of v1 that stays): then another run of a runtime starts it
+  again, or, after events were lost, any cgroup with its name that comes later than those of one start.
 - The run of a runtime, where the name tells nothing (`runc run web` makes `/web`, `ctr` makes `/default/web`). A
   runtime makes one container each time it is executed. It may make parents first, so it counts once it has made none
   for a second.
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from kickwatch.attribution.container_paths import container_of, is_below
+from kickwatch.attribution.container_paths import container_of, identity_of, is_below
 
 SETTLE_NS = 1_000_000_000
 _MOST_RUNS = 8192
@@ -50,6 +52,15 @@ class _Run:
     counted: bool = False
 
 
+@dataclass
+class _Live:
+    """A container that has cgroups, in all hierarchies. `run`: of the runtime that made one of them; 0 if none did."""
+
+    last_ns: int
+    cgroups: int = 0
+    run: int = 0
+
+
 def _is_part(path: str) -> bool:
     """True for the cgroup that crun makes inside the one that systemd made for the container."""
     parent, _, leaf = path.rpartition("/")
@@ -62,8 +73,10 @@ class StartLedger:
 
     own: Collection[str] = ()
     started: Counter[str] = field(default_factory=Counter)
-    _live: OrderedDict[str, int] = field(default_factory=OrderedDict)  # cgroups of each container, all hierarchies
+    pending: int = 0  # runs of runtimes that may turn out to be containers
+    _live: OrderedDict[str, _Live] = field(default_factory=OrderedDict)
     _runs: OrderedDict[int, _Run] = field(default_factory=OrderedDict)
+    _lost_ns: int = 0  # events were lost before that
 
     @property
     def total(self) -> int:
@@ -79,6 +92,10 @@ class StartLedger:
                 self._runs[event.run] = _Run(event.comm, event.at_ns, counted=True)
         self._settle(now_ns)
 
+    def lost(self, before_ns: int) -> None:
+        """Events before that time were lost: containers that seem to be there may have gone."""
+        self._lost_ns = before_ns
+
     def _made(self, event: CgroupEvent) -> None:
         found = container_of(event.path)
         run = self._run_of(event) if event.run else None
@@ -88,11 +105,20 @@ class StartLedger:
             return
         if run is not None:
             run.counted = True
-        if not self._live.get(found.name):
+        identity = identity_of(found, event.path)
+        live = self._live.get(identity)
+        if live is None or self._again(live, event):
             self.started[found.engine] += 1
-        self._live[found.name] = self._live.get(found.name, 0) + 1
+            live = self._live[identity] = _Live(event.at_ns)
+        live.cgroups, live.last_ns, live.run = live.cgroups + 1, event.at_ns, live.run or event.run
         if len(self._live) > _MOST_LIVE:
             self._live.popitem(last=False)
+
+    def _again(self, live: _Live, event: CgroupEvent) -> bool:
+        """Whether a container whose cgroups were not all seen to go is started again."""
+        if event.at_ns - live.last_ns < SETTLE_NS:
+            return False
+        return live.last_ns < self._lost_ns or (event.run != live.run and bool(event.run and live.run))
 
     def _run_of(self, event: CgroupEvent) -> _Run:
         run = self._runs.setdefault(event.run, _Run(event.comm, event.at_ns))
@@ -101,16 +127,19 @@ class StartLedger:
 
     def _removed(self, event: CgroupEvent) -> None:
         found = container_of(event.path)
-        if found is None or found.name not in self._live:
+        live = self._live.get(identity_of(found, event.path)) if found is not None else None
+        if found is None or live is None:
             return
-        self._live[found.name] -= 1
-        if self._live[found.name] <= 0:
-            del self._live[found.name]
+        live.cgroups -= 1
+        if live.cgroups <= 0:
+            del self._live[identity_of(found, event.path)]
 
     def _settle(self, now_ns: int) -> None:
+        self.pending = 0
         for run in self._runs.values():
             if not run.counted and now_ns - run.last_ns >= SETTLE_NS:
                 run.counted = True
                 self.started[run.comm or "other"] += 1
+            self.pending += not run.counted
         while len(self._runs) > _MOST_RUNS:
             self._runs.popitem(last=False)

@@ -5,6 +5,7 @@ request probe, which passes over all other tasks (`members`).
 """
 
 import struct
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,22 +47,34 @@ class ContainersRung(StrEnum):
 
 
 class CgroupCounts(NamedTuple):
-    """Cumulative, in the order of `enum containers_count`. `strangers`: tasks whose requests count beside."""
+    """Cumulative, in the order of `enum containers_count`.
+
+    `strangers`: tasks that found the map of members full, so that their requests count beside. `inside`: of the cgroups
+    made those that a container made inside itself, as its own systemd does for each service.
+    """
 
     made: int = 0
     passed: int = 0
     lost: int = 0
     strangers: int = 0
+    inside: int = 0
 
 
 @dataclass
 class ContainerObserver:
-    """The armed probe. Construct with `arm`; `close` disarms it."""
+    """The armed probe. Construct with `arm`; `close` disarms it.
+
+    It stays armed while a daemon makes trials between two times of passive mode. `followed`: its events are taken;
+    `lost_unfollowed`: events that found the map full while they were not.
+    """
 
     probe: BpfObject
     ledger: StartLedger = field(default_factory=StartLedger)
     _waiting: list[CgroupEvent] = field(default_factory=list)
     _read: int = 0
+    followed: bool = True
+    latest: CgroupCounts = field(default_factory=CgroupCounts)  # as of the last `drain`
+    lost_unfollowed: int = 0
 
     @classmethod
     def arm(cls, own: Collection[str] = ()) -> Self:
@@ -80,6 +93,21 @@ class ContainerObserver:
         """Raises ObserveError."""
         return CgroupCounts(*sums_of(self.probe.map("counts"), range(len(CgroupCounts._fields))))
 
+    def follow(self) -> None:
+        """Count on. What came after `leave` counts for nothing. Raises ObserveError."""
+        if not self.followed:
+            started, lost = Counter(self.ledger.started), self.latest.lost
+            self.lost_unfollowed += self.drain().lost - lost
+            self.ledger.started, self.followed = started, True
+
+    def leave(self) -> None:
+        """Nobody takes events until the next `follow`."""
+        self.followed = False
+
+    def complete(self) -> bool:
+        """Whether every container is counted, and none was missed while somebody counted. Raises ObserveError."""
+        return self.followed and self.counts().lost == self.lost_unfollowed
+
     def drain(self) -> CgroupCounts:
         """Take the events that came since the last call; the ledger has what they mean. Raises ObserveError.
 
@@ -92,6 +120,9 @@ class ContainerObserver:
         ready = [event for event in self._waiting if event.at_ns <= until_ns]
         self._waiting = self._waiting[len(ready) :]
         self.ledger.take(ready, until_ns)
+        if counts.lost != self.latest.lost:
+            self.ledger.lost(until_ns)
+        self.latest = counts
         return counts
 
     def _take_events(self) -> list[CgroupEvent]:

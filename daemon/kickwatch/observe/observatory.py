@@ -56,7 +56,7 @@ class Observatory:
 
     `isolated_cpus`: the CPUs isolated when the observers were armed, or between the latest two windows. `listed`: CPUs
     that the configuration adds to them, from the next `between_windows` on if it is set later. `containers`, `members`:
-    those of passive mode, once `arm_passive` has armed them.
+    those of passive mode, once `arm_passive` has armed them; `passive`: it was called.
 
     Work on the probes in a thread is awaited to its end even if the caller is cancelled: a thread cannot be cancelled,
     and `close` frees what it uses.
@@ -69,6 +69,7 @@ class Observatory:
     contention: ContentionObserver | None = None
     containers: ContainerObserver | None = None
     members: RequestObserver | None = None
+    passive: bool = False
     listed: Sequence[int] = ()
     isolated_cpus: tuple[int, ...] = ()
     _lost: list[Loss] = field(default_factory=list)
@@ -173,8 +174,14 @@ class Observatory:
 
         `own`: names of cgroups whose containers do not count. What cannot be armed is among the losses.
         """
+        self.passive = True
         if self.containers is None:
             await run_shielded(asyncio.to_thread(self._arm_passive, own))
+
+    def leave_passive(self) -> None:
+        """Trials are made from now on. The probes stay armed, and nobody takes what they pass on."""
+        if self.containers is not None:
+            self.containers.leave()
 
     def _arm_passive(self, own: Collection[str]) -> None:
         self._lost = [loss for loss in self._lost if loss.lost not in {Lost.CONTAINERS, Lost.MEMBERS}]

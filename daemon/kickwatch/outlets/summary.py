@@ -19,11 +19,16 @@ class SummaryOutlet(PlainOutlet):
         self._now_s = now_s
         self._bill = Bill()
         self._since_s = now_s()
+        self._spent_s = 0.0  # of a period, before passive mode interrupted it
         self._period_s: float | None = None  # None in passive mode, which adds up by itself
 
     async def start(self, config: Config) -> None:
-        """The period as configured."""
-        self._period_s = config.service.summary_period_s if config.workload.enabled else None
+        """The period as configured. Time in passive mode belongs to none of these periods."""
+        before, self._period_s = self._period_s, config.service.summary_period_s if config.workload.enabled else None
+        if before is not None and self._period_s is None:
+            self._spent_s = self._now_s() - self._since_s
+        elif before is None and self._period_s is not None:
+            self._since_s = self._now_s() - self._spent_s
 
     async def reload(self, config: Config) -> None:
         """The period as configured; the sum so far stays."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from kickwatch.detect.figures import total_waits, waits_known
 from kickwatch.detect.single import Single
-from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason, doubts_of
 from kickwatch.model import Trial, Verdict
 from kickwatch.outlets.elsewhere import other_broadcasts
 from kickwatch.report.answer import answer
@@ -15,6 +15,14 @@ from kickwatch.report.run_words import RunWords
 
 _UNDECIDED = (VerdictReason.INSUFFICIENT_EVIDENCE, VerdictReason.BROADCASTS_ELSEWHERE)
 _NOT_MEASURED = "not known: see `measurement`"
+# Doubts that leave open what was not seen: of waits for slab_mutex, and of broadcasts from elsewhere.
+_LOSSY = frozenset({VerdictReason.CONTAINERS_FAILED, VerdictReason.EVENTS_LOST})
+_UNTOLD = _LOSSY | {
+    VerdictReason.BLIND,
+    VerdictReason.WAKEUPS_COUNTED,
+    VerdictReason.KMEM_ACCOUNTING_UNKNOWN,
+    VerdictReason.ONE_CPU,
+}
 
 
 class Outcome(StrEnum):
@@ -46,8 +54,8 @@ def checks_of(
     return (
         _measurement(words, lacks),
         _creation_path(words, headline, measured=not lacks),
-        _elsewhere(words, headline, measured=not lacks),
-        _contention(words, strict=strict),
+        _elsewhere(words, headline, gap=_gap(trials, lacks, _UNTOLD)),
+        _contention(words, strict=strict, gap=_gap(trials, lacks, _LOSSY)),
     )
 
 
@@ -87,24 +95,38 @@ def _creation_path(words: RunWords, headline: str, *, measured: bool) -> Check:
     return Check("creation_path", Outcome.UNKNOWN, f"{words.created_words}: too few to decide")
 
 
-def _elsewhere(words: RunWords, headline: str, *, measured: bool) -> Check:
+def _elsewhere(words: RunWords, headline: str, *, gap: str) -> Check:
     """Broadcasts that come with containers, and not from the creation path."""
     if words.by_pairs:
         failed = words.judgement.verdict is Verdict.BROADCASTING
         text = words.sure_by_pairs() if failed and words.by_creation else headline
         return Check("elsewhere", Outcome.FAILED if failed else Outcome.UNKNOWN, text)
-    if not measured:
-        return Check("elsewhere", Outcome.UNKNOWN, _NOT_MEASURED)
+    if gap:
+        return Check("elsewhere", Outcome.UNKNOWN, gap)
     seen = sum(one.broadcasts_per_container for one in other_broadcasts(words.trials))
     text = f"{seen:.2g} broadcasts per container, expected ones or too few to matter" if seen else "no broadcasts"
     return Check("elsewhere", Outcome.PASSED, text)
 
 
-def _contention(words: RunWords, *, strict: bool) -> Check:
+def _gap(trials: Sequence[Trial], lacks: Sequence[VerdictReason], doubts: frozenset[VerdictReason]) -> str:
+    """Why what was not seen proves nothing; empty if it does.
+
+    A run that lost events, or had no probe, still convicts a kernel by what it did see, and then `lacks` nothing.
+    """
+    if lacks:
+        return _NOT_MEASURED
+    found = [WHY_OPEN[VerdictReason(doubt)][0] for doubt in doubts_of(trials) if doubt in doubts]
+    return f"not known: {found[0]}" if found else ""
+
+
+def _contention(words: RunWords, *, strict: bool, gap: str) -> Check:
     if not all(map(waits_known, words.trials)):
-        return Check("slab_mutex", Outcome.SKIPPED, "waits for slab_mutex cannot be seen here")
+        outcome = Outcome.UNKNOWN if strict else Outcome.SKIPPED
+        return Check("slab_mutex", outcome, "waits for slab_mutex cannot be seen here")
+    if gap:
+        return Check("slab_mutex", Outcome.UNKNOWN, gap)
     waits = sum(total_waits(trial.churn.waits)[0] for trial in words.trials)
-    each = f"{waits / words.count if words.count else 0:.2g} waits per container"
+    each = f"{waits / words.count:.2g} waits per container"
     if Finding.SLAB_MUTEX_CONTENTION not in words.judgement.findings:
         return Check("slab_mutex", Outcome.PASSED, each)
     outcome = Outcome.FAILED if strict else Outcome.PASSED

@@ -8,7 +8,7 @@ from kickwatch.errors import EngineAbsentError, KickwatchError
 from kickwatch.outlets.events import EngineFound, EngineLost, SessionFailed
 from kickwatch.outlets.outlet import Report
 
-_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+_FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 
 
 @dataclass
@@ -32,7 +32,7 @@ class EngineBackoff:
             await self.lost(error)
         else:
             await self.report(SessionFailed(**error_fields(error), retry_s=self._retry_s))
-        pause_s, self._retry_s = self._retry_s, min(2 * self._retry_s, _LONGEST_RETRY_S)
+        pause_s, self._retry_s = self._retry_s, min(2 * self._retry_s, LONGEST_RETRY_S)
         return pause_s
 
     async def lost(self, error: EngineAbsentError) -> None:
@@ -41,9 +41,13 @@ class EngineBackoff:
             self._lost_s = self.now_s()
             await self.report(EngineLost(**error_fields(error), retry_s=self._retry_s))
 
+    def works(self) -> None:
+        """What failed works again, without an engine: the next error waits as short as the first."""
+        self._retry_s = _FIRST_RETRY_S
+
     async def found(self, engine: str) -> None:
         """An engine answers. Report that if it was gone, or is another one."""
-        self._retry_s = _FIRST_RETRY_S
+        self.works()
         if self.waiting or self.changed:
             lost_s = 0.0 if self._lost_s is None else round(self.now_s() - self._lost_s, 1)
             self._lost_s, self.changed = None, False

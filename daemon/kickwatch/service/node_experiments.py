@@ -128,6 +128,7 @@ class NodeExperiments:
     def open_rig(self, config: Config, known: EngineNames | None) -> NodeRigOpening:
         """A rig with the configured engine."""
         self._armed.follow(config)
+        self._armed.observatory.leave_passive()
         return NodeRigOpening(Rig.open(config, self._armed, self._heartbeat, self._shutdown, known))
 
     def passive(self, config: Config, step: Step) -> Passive:

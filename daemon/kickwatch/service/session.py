@@ -13,7 +13,7 @@ from kickwatch.journal.remark import losses
 from kickwatch.outlets.events import Off, PassiveSummary, Reaped, Restored, TrialFailed, TrialsOff
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import DrainedError
-from kickwatch.service.engine_backoff import error_fields
+from kickwatch.service.engine_backoff import LONGEST_RETRY_S, error_fields
 from kickwatch.service.experiments import PassiveWatch, RigOpening, SessionRig
 from kickwatch.service.parts import Parts
 from kickwatch.service.progress import others_status
@@ -156,7 +156,7 @@ class PassiveSession(Session):
 
     async def run(self) -> None:
         """Until a reload is requested."""
-        parts = self._parts
+        parts, begun_s = self._parts, self._parts.now_s()
         parts.watch.passive = True
         parts.heartbeat.status("passive: watching containers that others start")
         await parts.report(TrialsOff(Off.PASSIVE))
@@ -165,6 +165,8 @@ class PassiveSession(Session):
             try:
                 while not parts.switches.reload_asked:
                     await self._round(passive)
+                    if parts.now_s() - begun_s > LONGEST_RETRY_S:  # an error at each second look is no success
+                        self._state.backoff.works()
             finally:
                 self._state.others = None
 

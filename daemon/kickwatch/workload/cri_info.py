@@ -46,14 +46,14 @@ async def describe(calls: CriCalls, wanted: str = "") -> CriDescription:
         what = f"{version.runtime_name} at {calls.socket} is not ready ({runtime.reason} {runtime.message})"
         raise EngineAbsentError(what, "journalctl -u containerd")
     config = _config(status.info)
-    name, systemd = _runtime(config, wanted)
+    name, of_handler, systemd = _runtime(config, wanted)
     handlers = _handlers(config, status)
     info = EngineInfo(
         name=version.runtime_name or "cri",
         version=version.runtime_version or "unknown",
         runtime=name,
         runtimes=handlers,
-        cgroup_driver=driver or ("systemd" if systemd else "cgroupfs"),
+        cgroup_driver=of_handler or driver or ("systemd" if systemd else "cgroupfs"),
         root=str(config.get("containerdRootDir") or "unknown"),
         endpoint=calls.socket,
     )
@@ -69,6 +69,8 @@ async def _cgroup_driver(calls: CriCalls) -> str:
         request, path = cri.RuntimeConfigRequest(), f"{RUNTIME}RuntimeConfig"
         answer = await calls.call("ask for the cgroup driver", path, request, cri.RuntimeConfigResponse)
     except CallRefusedError:
+        return ""
+    if not answer.HasField("linux"):  # the field's default would be systemd
         return ""
     return "systemd" if answer.linux.cgroup_driver == cri.SYSTEMD else "cgroupfs"
 
@@ -88,15 +90,21 @@ def _handlers(config: Mapping[str, Any], status: cri.StatusResponse) -> tuple[st
     return tuple(sorted({*configured, *(handler.name for handler in status.runtime_handlers)} - {""}))
 
 
-def _runtime(config: Mapping[str, Any], wanted: str) -> tuple[str, bool]:
-    """(`runc io.containerd.runc.v2`, whether its cgroups are systemd's). No CRI tells the runtime's version."""
+def _runtime(config: Mapping[str, Any], wanted: str) -> tuple[str, str, bool]:
+    """(`runc io.containerd.runc.v2`, the cgroup driver of the handler `wanted`, whether systemd's is configured).
+
+    The driver is empty if that handler says nothing. A CRI that is asked for its driver gives that of the default
+    handler. No CRI tells the runtime's version.
+    """
     containerd = config.get("containerd") or {}
     name = wanted or str(containerd.get("defaultRuntimeName") or "")
     runtime = (containerd.get("runtimes") or {}).get(name) or {}
     options = runtime.get("options") or {}
     program = PurePath(str(options.get("BinaryName") or name or "default")).name
     kind = str(runtime.get("runtimeType") or "runtime")
-    return f"{program} {kind}", bool(options.get("SystemdCgroup") or config.get("systemdCgroup"))
+    own = options.get("SystemdCgroup") if wanted else None
+    of_handler = "" if own is None else "systemd" if own else "cgroupfs"
+    return f"{program} {kind}", of_handler, bool(options.get("SystemdCgroup") or config.get("systemdCgroup"))
 
 
 def _pod_image(config: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ CONTAINERS = {
     f"/machine.slice/machine-libpod_pod_{'e' * 64}.slice/libpod-{ID}.scope": ("podman", ID),
     f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope": ("podman", ID),
     f"/libpod_parent/libpod-{ID}": ("podman", ID),
+    f"/system.slice/web.service/libpod-payload-{ID}": ("podman", ID),
     f"/machine.slice/buildah-buildah-{ID}.scope": ("other", ID),
     # A runtime by itself, with the systemd driver.
     "/system.slice/runc-web.scope": ("runc", "web"),

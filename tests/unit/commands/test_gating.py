@@ -15,10 +15,14 @@ from slowness import SLOWNESS
 ROOT = Path(__file__).parents[3]
 # The real command; only the experiment is replaced.
 SCRIPT = """
+import asyncio
 import os
+import signal
 import kickwatch.commands.gating as module
 from kickwatch.detect.single import one_shot
 from kickwatch.errors import EngineAbsentError
+from kickwatch.model import ContentionRung
+from msgspec.structs import replace
 from watching import serial
 
 async def decided(config, containers, step, limits, **_):
@@ -26,7 +30,15 @@ async def decided(config, containers, step, limits, **_):
     kind = os.environ["KIND"]
     if kind == "absent":
         raise EngineAbsentError("no engine answers on /run/docker.sock", "start it")
+    if kind == "full disk":
+        raise OSError(28, "No space left on device", "/run/kickwatch/x")
+    if kind == "interrupted":
+        raise asyncio.CancelledError
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     trials = [serial(3 if kind == "faulty" else 0, number=10 if kind == "short" else containers)]
+    if kind == "waits unseen":
+        trials = [replace(one, observers=replace(one.observers, contention=ContentionRung.NONE)) for one in trials]
     return trials, one_shot(trials, limits.error_rate)
 
 module.decide = decided
@@ -54,6 +66,7 @@ def gate(kind: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("faulty", 3, "broadcasting", "failed"),
         ("short", 4, "unknown", "unknown"),
         ("absent", 4, "unknown", "unknown"),
+        ("full disk", 4, "unknown", "unknown"),
     ],
 )
 def test_only_a_quiet_kernel_passes(kind: str, status: int, verdict: str, outcome: str, tmp_path: Path) -> None:
@@ -103,3 +116,40 @@ def test_a_full_disk_lets_no_kernel_pass() -> None:
     done = gate("healthy", "--junit", "/dev/full")
     assert done.returncode == 1
     assert "/dev/full cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "status", "cause"),
+    [
+        ("interrupted", (), 1, "interrupted"),
+        ("killed", (), -9, "the run did not end"),
+        ("healthy", ("--set", "trial.no_such_key=1"), 2, "no_such_key"),
+    ],
+)
+def test_a_run_without_a_result_leaves_no_earlier_one(
+    kind: str, arguments: tuple[str, ...], status: int, cause: str, tmp_path: Path
+) -> None:
+    files = {name: tmp_path / name for name in ("junit", "ktap", "json")}
+    named = [word for name, file in files.items() for word in (f"--{name}", str(file))]
+    assert gate("healthy", *named).returncode == 0
+    assert gate(kind, *named, *arguments).returncode == status
+    found = json.loads(files["json"].read_text())
+    assert found["verdict"] == "unknown"
+    assert found["exit_status"] == (4 if status == -9 else status)
+    assert cause in found["failure"]
+    assert ElementTree.fromstring(files["junit"].read_bytes()).get("errors") == "4"  # noqa: S314 -- our own
+    assert files["ktap"].read_text().count("not ok") == 4
+
+
+def test_a_strict_gate_does_not_pass_where_waits_cannot_be_seen() -> None:
+    assert gate("waits unseen").returncode == 0
+    strict = gate("waits unseen", "--strict", "--ktap", "-")
+    assert strict.returncode == 4
+    assert "not ok 4 slab_mutex" in strict.stdout
+    assert gate("waits unseen", "--strict").stdout.endswith("; slab_mutex: unknown\n")
+
+
+def test_a_file_that_cannot_be_written_keeps_no_other_back(tmp_path: Path) -> None:
+    done = gate("faulty", "--junit", "/dev/full", "--json", str(tmp_path / "gate.json"))
+    assert done.returncode == 1
+    assert json.loads((tmp_path / "gate.json").read_text())["verdict"] == "broadcasting"

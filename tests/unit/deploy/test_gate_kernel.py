@@ -14,6 +14,7 @@ VNG = """#!/bin/sh
 printf '%s\\n' "$@" >"$VNG_SAW"
 while [ "$1" != -- ]; do shift; done
 [ "$VNG_DOES" = hang ] && exec sleep 60
+[ "$VNG_DOES" = deaf ] && { trap '' TERM; for i in 1 2 3 4 5 6 7 8; do sleep 2; done; }
 [ "$VNG_DOES" = panic ] && exit 0
 [ "$VNG_DOES" = twice ] && [ ! -e "$VNG_SAW.once" ] && { touch "$VNG_SAW.once"; exit 1; }
 "$2"
@@ -105,6 +106,12 @@ def test_a_guest_that_hangs_is_stopped(pipeline: Pipeline) -> None:
     assert found == 4, output
 
 
+def test_a_guest_that_ignores_its_end_is_killed(pipeline: Pipeline) -> None:
+    found, output = pipeline.run(does="deaf", GATE_LIMIT_S="0.5", GATE_KILL_S="0.5")
+    assert found == 4, output
+    assert not (pipeline.directory / "kickwatch.saw").exists()
+
+
 def test_the_options_reach_the_gate_whatever_is_in_them(pipeline: Pipeline) -> None:
     image = str(pipeline.directory / "bzImage")
     status, output = pipeline.run(image, str(pipeline.results), "--set", 'workload.command=["sh", "it\'s"]')
@@ -127,6 +134,14 @@ def test_emulation_has_one_thread(pipeline: Pipeline) -> None:
 def test_the_guest_runs_a_command_first(pipeline: Pipeline) -> None:
     assert pipeline.run(GATE_BEFORE=f"touch '{pipeline.directory.parent}/before'")[0] == 0
     assert (pipeline.directory.parent / "before").exists()
+
+
+def test_a_kernel_that_could_not_be_prepared_does_not_pass(pipeline: Pipeline) -> None:
+    found, output = pipeline.run(GATE_BEFORE="true; echo tried; false")
+    assert found == 4, output
+    assert "GATE_BEFORE failed in the guest" in output
+    assert not (pipeline.directory / "kickwatch.saw").exists()
+    assert output.count("tried") == 1
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,33 @@ def test_an_alarm_ends_when_the_same_measure_shows_nothing_for_long() -> None:
     assert state.verdict is Verdict.UNKNOWN
 
 
+def test_containers_that_were_not_counted_do_not_make_broadcasts_more_frequent() -> None:
+    """A healthy kernel within its allowance: 0.04 each. The map had room for one container in ten."""
+    crowded = Look(containers=100, cgroups=1000, own=40, own_kicks=0, uncounted=900, lost=900)
+    seen = observations_of(record(crowded)).amounts
+    assert seen[StreamName.ATTRIBUTED] == (0.04,)
+    assert alarms(judged(*[record(crowded)] * 300)[1]) == []
+    assert alarms(judged(*[record(replace(crowded, uncounted=0))] * 300)[1])  # what it was taken for
+    kicked = replace(crowded, own_kicks=40)
+    assert observations_of(record(kicked)).amounts[StreamName.SIGNATURE] == (0.04,)
+
+
+def test_cgroups_that_a_container_makes_inside_itself_are_not_taken_for_one_container() -> None:
+    """A system in LXC that makes 600 services a minute, and a broadcast for one in 50 of them; one container starts."""
+    look = Look(containers=1, cgroups=602, own=12, uncounted=600)
+    assert observations_of(record(look)).amounts[StreamName.ATTRIBUTED] == (12 / 601,)
+
+
+def test_looks_at_full_maps_end_no_alarm_and_say_so() -> None:
+    """Broadcasts of tasks that could not be noted are shared by all cgroups: their small share is no recovery."""
+    full = Look(containers=4, cgroups=400, others=4, lost=7)
+    state, outcomes = judged(*[record(FAULTY)] * 12, *[record(full, full)] * 60)
+    kinds = [change.kind for outcome in outcomes for change in outcome.changes]
+    assert kinds == [ChangeKind.RAISED]
+    assert state.verdict is Verdict.BROADCASTING
+    assert judged(record(full))[1][-1].reasons == ("events_lost",)
+
+
 def test_a_blind_probe_proves_nothing() -> None:
     blind = replace(record(FAULTY), control=Control(passed=False, detail="0 of 23"))
     _, outcomes = judged(*[blind] * 30)

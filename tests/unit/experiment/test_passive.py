@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,14 +27,16 @@ def watching(observed: ObservedOthers, *, control: bool = True, steps: list[str]
     return Passive(config, armed, (steps if steps is not None else []).append)
 
 
-async def summary(observed: ObservedOthers, *, control: bool = True, lost: int = 0) -> dict[str, Any]:
+async def summary(
+    observed: ObservedOthers, *, control: bool = True, lost: int = 0, strangers: int = 0
+) -> dict[str, Any]:
     """The summary after all its windows, in which two containers were started."""
     passive = watching(observed, control=control)
     try:
         while observed.windows:
             await passive.look()
             observed.probe.started["docker"] = 2
-            observed.probe.lost = lost
+            observed.probe.lost, observed.probe.strangers = lost, strangers
     finally:
         await passive.aclose()
     fields = passive.summary_if_due(1.0)
@@ -82,6 +85,17 @@ async def test_events_without_room_make_the_count_a_lower_bound() -> None:
     assert {row["requests_per_container"] for row in fields["bill"]} == {None}
 
 
+async def test_tasks_without_room_are_reported() -> None:
+    assert (await summary(ObservedOthers(window("passive", TLB)), strangers=7))["container_tasks_lost"] == 7
+    assert (await summary(ObservedOthers(window("passive", TLB), why="no")))["container_tasks_lost"] is None
+
+
+def test_a_look_says_what_may_not_have_been_counted() -> None:
+    counted = module.Counted(Counter(docker=2), made=20, lost=3, armed=True, strangers=5, inside=50, pending=4)
+    look = module.look_of(counted, (), ())
+    assert (look.containers, look.uncounted, look.lost) == (2, 57, 8)
+
+
 async def test_without_the_probe_the_count_is_unknown_with_its_cause_and_never_zero() -> None:
     steps: list[str] = []
     observed = ObservedOthers(window("passive", TLB), why="this process lacks CAP_BPF")
@@ -106,6 +120,53 @@ async def test_the_wall_clock_has_no_part_in_the_count(monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "time", lambda: now_s - 86_400 * len(observed.windows))
     observed = ObservedOthers(window("passive", TLB), window("passive", TLB))
     assert (await summary(observed))["containers"] == 2
+
+
+async def test_what_starts_between_the_arming_and_the_first_look_counts() -> None:
+    observed = ObservedOthers(window("passive", TLB))
+    observed.probe.started["docker"] = 2
+    passive = watching(observed)
+    await passive.look()
+    await passive.look()
+    await passive.aclose()
+    fields = passive.summary_if_due(1.0)
+    assert fields is not None
+    assert (fields["containers"], fields["cgroups_made"]) == (2, 20)
+
+
+async def test_a_session_after_an_error_counts_on_where_the_last_one_ended() -> None:
+    """The kernel refused a reading: meanwhile the daemon was passive as well, so what started counts."""
+    observed = ObservedOthers(window("passive", TLB), window("passive", TLB))
+    first = watching(observed)
+    await first.look()
+    observed.probe.started["docker"] = 3
+    await first.look()
+    await first.aclose()
+    observed.probe.started["docker"] = 5
+    second = watching(observed)
+    await second.look()
+    await second.look()
+    await second.aclose()
+    fields = second.summary_if_due(1.0)
+    assert fields is not None
+    assert (fields["containers"], fields["cgroups_made"]) == (2, 20)
+
+
+async def test_what_came_before_passive_mode_is_in_no_summary() -> None:
+    """The probe stays armed while the daemon makes trials: a reload back to passive mode finds its totals."""
+    observed = ObservedOthers(window("passive", TLB))
+    observed.containers = observed.probe
+    observed.probe.leave()
+    observed.probe.started["docker"], observed.probe.lost = 500, 300
+    passive = watching(observed)
+    await passive.look()
+    assert observed.probe.followed
+    observed.probe.started["docker"] = 502
+    await passive.look()
+    await passive.aclose()
+    fields = passive.summary_if_due(1.0)
+    assert fields is not None
+    assert (fields["containers"], fields["cgroups_made"], fields["cgroup_events_lost"]) == (2, 20, 0)
 
 
 async def test_events_are_taken_once_a_second_however_seldom_it_is_looked(monkeypatch: pytest.MonkeyPatch) -> None:

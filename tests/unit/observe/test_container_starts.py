@@ -117,6 +117,44 @@ def test_services_that_come_and_go_and_cgroups_inside_a_container_do_not_count()
     assert counted(*events) == {}
 
 
+def test_a_container_whose_removal_was_lost_counts_when_it_is_started_again() -> None:
+    """The map was full while its cgroups went: `docker restart` has the same name, and nobody else ends that name."""
+    scope = f"/system.slice/docker-{ID}.scope"
+    ledger = StartLedger()
+    ledger.take([CgroupEvent(at, MKDIR, scope) for at in range(HIERARCHIES)], 50)
+    ledger.lost(LATER)
+    ledger.take([CgroupEvent(2 * LATER + at, MKDIR, scope) for at in range(HIERARCHIES)], 3 * LATER)
+    assert dict(ledger.started) == {"docker": 2}
+    ledger.take(
+        [CgroupEvent(4 * LATER, MKDIR, scope)], 5 * LATER
+    )  # nothing was lost since: a hierarchy's cgroup is back
+    assert dict(ledger.started) == {"docker": 2}
+
+
+def test_another_run_of_a_runtime_starts_a_container_again_though_one_cgroup_of_v1_stayed() -> None:
+    events = [CgroupEvent(at, MKDIR, f"/docker/{ID}", 7, "runc") for at in range(HIERARCHIES)]
+    events += [CgroupEvent(100 + at, RMDIR, f"/docker/{ID}") for at in range(HIERARCHIES - 1)]
+    events += [CgroupEvent(2 * SETTLE_NS + at, MKDIR, f"/docker/{ID}", 8, "runc") for at in range(HIERARCHIES - 1)]
+    assert counted(*events) == {"docker": 2}
+
+
+def test_containers_of_one_name_are_as_many_as_there_are() -> None:
+    """A name that a person chose is unique for one engine and one user, not on the node."""
+    user = "/user.slice/user-{0}.slice/user@{0}.service/user.slice/crun-web.scope"
+    paths = ["/lxc.payload.web", "/machine.slice/machine-web.scope", "/system.slice/crun-web.scope"]
+    paths += [user.format(1000), user.format(1001)]
+    events = [CgroupEvent(at, MKDIR, path) for at, path in enumerate(paths)]
+    assert counted(*events) == {"lxc": 1, "systemd-nspawn": 1, "crun": 3}
+
+
+def test_runs_that_may_be_containers_are_pending_until_they_are_certain() -> None:
+    ledger = StartLedger()
+    ledger.take([CgroupEvent(number, MKDIR, f"/web{number}", number + 1, "runc") for number in range(20)], 20)
+    assert (ledger.total, ledger.pending) == (0, 20)
+    ledger.take([], LATER)
+    assert (ledger.total, ledger.pending) == (20, 0)
+
+
 def test_the_ledger_forgets_what_it_no_longer_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kickwatch.observe.container_starts._MOST_RUNS", 10)
     monkeypatch.setattr("kickwatch.observe.container_starts._MOST_LIVE", 10)

@@ -98,8 +98,8 @@ async def passive(one: Trial) -> Any:
     observed = ObservedOthers(one.churn)
     armed: Any = SimpleNamespace(observatory=observed, control=SimpleNamespace(passed=True))
     watched = Passive(config, armed, lambda _: None)
+    await watched.look()  # counts from now on
     observed.probe.started["docker"] = len(one.containers)
-    await watched.look()
     await watched.look()
     await watched.aclose()
     fields = watched.summary_if_due(1.0)

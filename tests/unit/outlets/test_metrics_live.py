@@ -11,6 +11,7 @@ from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
 from kickwatch.outlets.metrics.live import Live, live_of
+from kickwatch.outlets.metrics.registry import Metrics
 
 SYMBOLS = Symbols.parse(
     "1000 t smp_call_function_many_cond\n2000 t do_sync_core\n3000 t flush_tlb_func\n"
@@ -103,3 +104,15 @@ def test_an_observer_that_is_not_armed_is_down_and_has_no_figures() -> None:
     assert live.up == {"csd": False, "contention": False, "interrupts": True}
     assert (live.requests, live.waits, live.wait_ns, live.lost) == ({}, {}, {}, {})
     assert Live().up == {}
+
+
+def test_passive_mode_alone_shows_whether_containers_of_others_are_observed() -> None:
+    trials = observatory()
+    assert "containers" not in live_of(trials, sample()).up
+    refused = observatory()
+    refused.passive = True  # and no probe was armed
+    assert live_of(refused, sample()).up["containers"] is False
+    metrics = Metrics("1.2.3")
+    assert b'observer="containers"' not in metrics.text()
+    metrics.observe(live_of(refused, sample()))
+    assert b'kickwatch_observer_up{observer="containers"} 0.0' in metrics.text()

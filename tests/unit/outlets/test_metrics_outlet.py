@@ -41,6 +41,7 @@ class FakeObservatory:
     def __init__(self) -> None:
         self.contention = None
         self.containers = None
+        self.passive = False
         self.waits_known = False
 
     async def sample(self) -> Sample:

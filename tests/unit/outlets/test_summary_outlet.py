@@ -71,6 +71,8 @@ async def test_passive_mode_has_its_own(tmp_path: Path) -> None:
     assert summary["event"] == "kickwatch.summary"
     assert (summary["condition"], summary["mode"], summary["containers"]) == ("quiet", "passive", 3)
     await outlet.reload(replace(config, workload=WorkloadConfig()))
+    assert await summaries(outlet, beat()) == []  # its period begins now
+    clock.now_s += config.service.summary_period_s
     assert [log["mode"] for log in await summaries(outlet, beat())] == ["experiment"]
 
 
@@ -82,3 +84,22 @@ async def test_the_first_moment_of_a_pause_adds_nothing(phase: PausePhase, tmp_p
     clock.now_s = 1e5
     (summary,) = await summaries(outlet, pause(phase, 4.0), beat())
     assert summary["paused_s"] == (0.0 if phase is PausePhase.BEGAN else 4.0)
+
+
+async def test_hours_in_passive_mode_are_no_period_without_trials(tmp_path: Path) -> None:
+    """A reload to passive mode and back: its time is in its own summaries."""
+    clock = Clock()
+    outlet = SummaryOutlet(clock)
+    trials = config_in(tmp_path, service=ServiceConfig(summary_period_s=60.0))
+    await outlet.start(trials)
+    await summaries(outlet, TAKEN)
+    clock.now_s = 40.0
+    await outlet.reload(replace(trials, workload=WorkloadConfig(enabled=False)))
+    clock.now_s = 10_000.0
+    await outlet.reload(trials)
+    clock.now_s = 10_010.0
+    await outlet.reload(trials)
+    assert await summaries(outlet, beat()) == []
+    clock.now_s = 10_021.0
+    (summary,) = await summaries(outlet, beat())
+    assert (summary["trials"], summary["period_s"]) == (1, 61)

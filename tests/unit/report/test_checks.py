@@ -108,3 +108,33 @@ def test_the_reasons_of_a_failed_run_are_in_words() -> None:
     checks = checked(failed)
     assert checks["measurement"].outcome is Outcome.UNKNOWN
     assert "nearly all containers failed" in checks["measurement"].text
+
+
+def test_no_zero_stands_where_no_container_counted() -> None:
+    void = checked(replace(silent(), void="tracing changed"))
+    failed = checked(trial(containers=tuple(replace(one, failure="no space left") for one in silent().containers)))
+    for checks in (void, failed):
+        assert (checks["slab_mutex"].outcome, checks["slab_mutex"].text) == (
+            Outcome.UNKNOWN,
+            "not known: see `measurement`",
+        )
+
+
+def test_a_kernel_convicted_by_a_lossy_run_is_not_cleared_of_the_rest() -> None:
+    faulty = serial(3, number=12)
+    checks = checked(replace(faulty, churn=replace(faulty.churn, lost_events=1_000_000)))
+    assert outcomes(checks) == "passed failed unknown unknown"
+    assert checks["elsewhere"].text == "not known: the probes lost events, and a broadcast may be among them"
+
+
+def test_a_kernel_convicted_by_counters_is_not_cleared_of_broadcasts_from_elsewhere() -> None:
+    judgement = ReasonedVerdict(verdict=Verdict.BROADCASTING, reasons=("canary_interrupts",), findings=())
+    observers = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.TRACEPOINT)
+    blind = replace(silent(), observers=observers, churn=replace(silent().churn, cells=()))
+    assert checked(blind, judgement=judgement)["elsewhere"].outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(("strict", "outcome"), [(False, Outcome.SKIPPED), (True, Outcome.UNKNOWN)])
+def test_waits_that_nobody_can_see_do_not_pass_a_strict_gate(strict: bool, outcome: Outcome) -> None:
+    unseen = replace(silent(), observers=Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE))
+    assert checked(unseen, strict=strict)["slab_mutex"].outcome is outcome

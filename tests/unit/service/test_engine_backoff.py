@@ -3,7 +3,7 @@
 import pytest
 
 from fake_daemon import DOCKER, GONE, Recorder
-from kickwatch.errors import EngineError
+from kickwatch.errors import EngineError, ObserveError
 from kickwatch.outlets.events import EngineFound, EngineLost, SessionFailed
 from kickwatch.outlets.outlet import Outlets
 from kickwatch.service.engine_backoff import EngineBackoff, error_fields
@@ -62,3 +62,12 @@ async def test_any_other_error_is_reported_each_time(error: EngineError | OSErro
 def test_an_error_without_a_remedy_gets_one() -> None:
     fields = error_fields(OSError(28, "No space left on device"))
     assert fields == {"what": "[Errno 28] No space left on device", "remedy": "kickwatch tries again"}
+
+
+async def test_errors_far_apart_wait_no_longer_each_time() -> None:
+    """Passive mode has no engine to be found again."""
+    backoff = backoff_of(Recorder())
+    error = ObserveError("the kernel refused a reading")
+    for _ in range(9):
+        assert await backoff.failed(error) == 1
+        backoff.works()

@@ -389,6 +389,18 @@ async def test_the_status_has_what_passive_mode_counts_for_as_long_as_it_does(co
     assert progress_of(config, daemon.parts).others is None
 
 
+async def test_a_passive_session_that_lasts_ends_the_back_off(config: Config) -> None:
+    """It waits for the engine of no trial, so nothing else would."""
+    config = replace(config, workload=WorkloadConfig(enabled=False))
+    for lasts_s, waits in ((30.0, [8]), (90.0, [1])):
+        daemon = await fake_daemon(config)
+        for _ in range(3):
+            await daemon.parts.state.backoff.failed(OSError(5, "I/O error"))
+        daemon.switches.at(lasts_s, daemon.switches.reload)
+        await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+        assert [await daemon.parts.state.backoff.failed(OSError(5, "I/O error"))] == waits
+
+
 async def test_passive_mode_sweeps_until_an_engine_answers(config: Config) -> None:
     config = replace(config, workload=WorkloadConfig(enabled=False))
     daemon = await fake_daemon(config)

@@ -291,6 +291,31 @@ async def test_the_cgroup_driver_of_containerd(tmp_path: Path, *, systemd: bool)
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("wanted", "driver"), [("", "systemd"), ("crun", "cgroupfs"), ("silent", "systemd")])
+async def test_a_runtime_handler_may_have_another_cgroup_driver(tmp_path: Path, wanted: str, driver: str) -> None:
+    """Asked for its driver, containerd 2 gives that of the default handler. Each driver has parents of its own kind."""
+    runtimes = {
+        "runc": {"runtimeType": "io.containerd.runc.v2", "options": {"SystemdCgroup": True}},
+        "crun": {"runtimeType": "io.containerd.runc.v2", "options": {"BinaryName": "crun", "SystemdCgroup": False}},
+        "silent": {"runtimeType": "io.containerd.runsc.v1"},
+    }
+    fake = FakeCri(config={"containerd": {"defaultRuntimeName": "runc", "runtimes": runtimes}})
+    fake.runtime_config = cri.RuntimeConfigResponse(linux=cri.LinuxRuntimeConfiguration(cgroup_driver=cri.SYSTEMD))
+    async with fake.served(tmp_path / "cri.sock") as socket:
+        engine = CriEngine(str(socket), timeout_s=0.5, runtime=wanted)
+        assert (await engine.info()).cgroup_driver == driver
+        await engine.close()
+
+
+async def test_an_answer_without_a_cgroup_driver_names_none(tmp_path: Path) -> None:
+    fake = FakeCri(config={})
+    fake.runtime_config = cri.RuntimeConfigResponse()
+    async with fake.served(tmp_path / "cri.sock") as socket:
+        engine = CriEngine(str(socket), timeout_s=0.5)
+        assert (await engine.info()).cgroup_driver == "cgroupfs"
+        await engine.close()
+
+
 async def test_no_cri_answers(tmp_path: Path) -> None:
     engine = CriEngine(str(tmp_path / "no.sock"), timeout_s=0.5)
     with pytest.raises(EngineAbsentError, match=r"no CRI answers at .*no.sock \(No such file"):

@@ -22,8 +22,9 @@
 #define COMM_LEN 16
 #define KERNEL_PATH_LEN 1024 /* TRACE_CGROUP_PATH_LEN of kernel/cgroup/cgroup-internal.h */
 #define PATH_LEN 192         /* of a longer path the end */
-#define TAIL_LEN 24
-#define HEX_DIGITS 12
+#define SCOPE_LEN 6          /* ".scope" */
+#define ID_LEN 64
+#define HEX_DIGITS 12        /* of an id, looked at in front and at the end: UUIDs and systemd's ids are shorter */
 
 enum container_event_kind { CONTAINER_MKDIR = 1, CONTAINER_RMDIR };
 
@@ -32,6 +33,7 @@ enum containers_count {
 	COUNT_PASSED,    /* events passed on */
 	COUNT_LOST,      /* events that found the map full */
 	COUNT_STRANGERS, /* tasks that found the map of members full */
+	COUNT_INSIDE,    /* of the cgroups made those that a member made that makes no containers: inside one */
 	COUNTS,
 };
 
@@ -122,35 +124,44 @@ static __always_inline int is_hex(char c)
 }
 
 /* Each digit leaves at once if it is none: a sum of them would give the verifier a state for every combination. */
-static __always_inline int ends_in_hex(const char *tail, int end)
+static __always_inline int are_hex(const char *at)
 {
+	char digits[HEX_DIGITS] = {};
 	int place;
 
+	if (bpf_probe_read(digits, sizeof(digits), at))
+		return 0;
 #pragma unroll
 	for (place = 0; place < HEX_DIGITS; place++)
-		if (!is_hex(tail[end - 1 - place]))
+		if (!is_hex(digits[place]))
 			return 0;
 	return 1;
 }
 
-static __always_inline int is_scope(const char *tail)
+static __always_inline int is_scope(const char *end)
 {
-	return tail[18] == '.' && tail[19] == 's' && tail[20] == 'c' && tail[21] == 'o' && tail[22] == 'p' && tail[23] == 'e';
+	char tail[SCOPE_LEN] = {};
+
+	if (bpf_probe_read(tail, sizeof(tail), end - SCOPE_LEN))
+		return 0;
+	return tail[0] == '.' && tail[1] == 's' && tail[2] == 'c' && tail[3] == 'o' && tail[4] == 'p' && tail[5] == 'e';
 }
 
-/* The names of containers are long, or begin in one of these places: /lxc..., /machine.slice. */
+/* Containers are scopes, or their names end in an id, or begin in one of these places: /lxc..., /machine.slice. */
 static __always_inline int may_be_container(const char *path, const char *from, __u32 len, int only_ids)
 {
-	char tail[TAIL_LEN] = {};
+	const char *end = from + len - 1; /* `len` counts the NUL */
 
 	if (!only_ids && ((path[1] == 'l' && path[2] == 'x' && path[3] == 'c') ||
 			  (path[1] == 'm' && path[2] == 'a' && path[3] == 'c' && path[4] == 'h')))
 		return 1;
-	if (len <= TAIL_LEN || bpf_probe_read(tail, sizeof(tail), from + len - 1 - TAIL_LEN))
-		return 0;
-	if (is_scope(tail))
-		return !only_ids || ends_in_hex(tail, TAIL_LEN - 6);
-	return ends_in_hex(tail, TAIL_LEN);
+	if (len > SCOPE_LEN + 1 && is_scope(end)) {
+		if (!only_ids)
+			return 1;
+		end -= SCOPE_LEN;
+		len -= SCOPE_LEN;
+	}
+	return len > ID_LEN + 1 && are_hex(end - ID_LEN) && are_hex(end - HEX_DIGITS);
 }
 
 static __always_inline int pass_on(struct scratch *room, const char *from, __u32 len, __u32 kind, __u32 maker)
@@ -190,6 +201,8 @@ static __always_inline int on_cgroup(struct bpf_raw_tracepoint_args *ctx, __u32 
 	if (kind == CONTAINER_MKDIR) {
 		health_count(&counts, COUNT_MADE);
 		maker = maker_of_current();
+		if (!maker && run_of(bpf_get_current_task()))
+			health_count(&counts, COUNT_INSIDE);
 	}
 	len = bpf_probe_read_str(room->path, sizeof(room->path), from);
 	if (len <= 0)

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from kickwatch.outlets.metrics import bill
-from kickwatch.outlets.metrics.label_values import KINDS, OBSERVERS, PROBES, REQUEST_REASONS
+from kickwatch.outlets.metrics.label_values import CONTAINERS, KINDS, OBSERVERS, PROBES, REQUEST_REASONS
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.rising import Rising
 
@@ -44,13 +44,14 @@ class ObserverCounters(Collector):
             self._waits.feed(live.waits)
             self._take_wait_time(live)
             self._lost.feed(live.lost)
-            self._up = {observer: live.up.get(observer, False) for observer in OBSERVERS}
+            observers = (*OBSERVERS, *([CONTAINERS] if CONTAINERS in live.up else []))
+            self._up = {observer: live.up.get(observer, False) for observer in observers}
             self._waits_known = live.waits_known
 
     def refused(self) -> None:
         """The kernel refused a reading: the counters keep their values, and no observer is up."""
         with self._lock:
-            self._up = dict.fromkeys(OBSERVERS, False)
+            self._up = dict.fromkeys(self._up, False)
             self._waits_known = False
 
     def _take_interrupts(self, live: Live) -> None:
@@ -101,7 +102,8 @@ class ObserverCounters(Collector):
                 ),
                 _gauge(
                     "kickwatch_observer_up",
-                    "1 if the observer works: csd for requests, contention for waits, interrupts for /proc/interrupts."
+                    "1 if the observer works: csd for requests, contention for waits, interrupts for /proc/interrupts,"
+                    " containers (only in passive mode) for containers that others start."
                     " All are 0 after a scrape in which the kernel refused a reading. While it is 0, its"
                     " counters stand still, and their values are unknown.",
                     "observer",

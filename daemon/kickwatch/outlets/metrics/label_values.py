@@ -65,6 +65,7 @@ CONVICTIONS = frozenset({VerdictReason.CREATION_PATH, VerdictReason.CANARY, Verd
 UNKNOWN_REASONS = (*(reason.value for reason in VerdictReason if reason not in CONVICTIONS), OTHER)
 TROUBLES = tuple(trouble.value for trouble in FailingPart)
 KINDS = tuple(kind.value for kind in IpiKind)
+CONTAINERS = "containers"  # the observer that only passive mode has
 OBSERVERS = tuple(observer.value for observer in Observer)
 PROBES = (Observer.REQUESTS.value, Observer.CONTENTION.value)
 CPU_CLASSES = tuple(cpus.value for cpus in CpuClass)

@@ -15,7 +15,7 @@ from kickwatch.observe.contention import ContentionSample
 from kickwatch.observe.observatory import Observatory, Sample, unseen
 from kickwatch.observe.request_cells import RequestSample
 from kickwatch.observe.symbols import Symbols
-from kickwatch.outlets.metrics.label_values import ENGINES, REQUEST_REASONS, Observer, known
+from kickwatch.outlets.metrics.label_values import CONTAINERS, ENGINES, REQUEST_REASONS, Observer, known
 from kickwatch.outlets.metrics.rising import Counts
 
 _WHOLE = 0  # the source of a figure that has only one
@@ -55,11 +55,17 @@ def live_of(observatory: Observatory, sample: Sample) -> Live:
             Observer.REQUESTS: requests is not None,
             Observer.CONTENTION: contention is not None,
             Observer.INTERRUPTS: bool(sample.interrupts.counts),
+            **_containers_up(observatory),
         },
         waits_known=observatory.waits_known,
         others=_others(observatory),
-        others_known=observatory.containers is not None and not observatory.containers.counts().lost,
+        others_known=observatory.containers is not None and observatory.containers.complete(),
     )
+
+
+def _containers_up(observatory: Observatory) -> dict[str, bool]:
+    """Whether the containers of others are observed; nothing in a daemon that was never passive."""
+    return {CONTAINERS: observatory.containers is not None} if observatory.passive else {}
 
 
 def _others(observatory: Observatory) -> Counts[str]:
