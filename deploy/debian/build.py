@@ -1,8 +1,8 @@
 """Builds a .deb of kickwatch from its wheel: build.py --wheel FILE --suite bookworm|trixie [--out DIR]. See `make deb`.
 
 The package has a virtual environment of its own, of kickwatch's wheel and of the wheels that requirements.txt names by
-digest, for the Python of that suite. Two builds of one tree are equal to the last byte; SOURCE_DATE_EPOCH is their time,
-otherwise that of the last commit. debhelper and dpkg make the package; this script lays out its files.
+digest, for the Python of that suite. Two builds of one tree are equal to the last byte; their time is that of the last
+commit, or SOURCE_DATE_EPOCH. debhelper and dpkg make the package; this script lays out its files.
 """
 
 import argparse
@@ -40,12 +40,12 @@ _PLACES = {
     "share/doc/kickwatch/kickwatch.toml": "etc/kickwatch/kickwatch.toml",
     "share/doc/kickwatch/oci.conf": "etc/kickwatch/oci.conf",
 }
+_DROP_INS = "/etc/systemd/system/kickwatch.service.d"
 # In their texts: the paths of a virtual environment in /opt, and the package's.
 _PATHS = (
     (
-        "install -D -m 644 /opt/kickwatch/share/doc/kickwatch/oci.conf /etc/systemd/system/kickwatch.service.d/oci.conf",
-        "mkdir -p /etc/systemd/system/kickwatch.service.d\n"
-        "ln -s /etc/kickwatch/oci.conf /etc/systemd/system/kickwatch.service.d",
+        f"install -D -m 644 /opt/kickwatch/share/doc/kickwatch/oci.conf {_DROP_INS}/oci.conf",
+        f"mkdir -p {_DROP_INS}\nln -s /etc/kickwatch/oci.conf {_DROP_INS}",
     ),
     ("/opt/kickwatch/share/doc/kickwatch", "/usr/share/doc/kickwatch"),
     ("/opt/kickwatch", f"/{HOME}"),
@@ -150,7 +150,7 @@ def _lay_out(root: Path, target: Target, wheels: Sequence[Path]) -> None:
     (root / "usr/bin/kickwatch").symlink_to("../lib/kickwatch/bin/kickwatch")
     for shell, place in _COMPLETIONS.items():
         _write(root / place, _run([sys.executable, "-m", "kickwatch", "completion", shell], cwd=ROOT / "daemon"))
-    _rename_paths(root)
+    rename_paths(root)
 
 
 def _unpack(wheel: Path, site: Path, prefix: Path) -> None:
@@ -166,7 +166,8 @@ def _unpack(wheel: Path, site: Path, prefix: Path) -> None:
             place.chmod(0o755 if "/native/bin/" in entry.filename else 0o644)
 
 
-def _rename_paths(root: Path) -> None:
+def rename_paths(root: Path) -> None:
+    """In the files that _PLACES names, replace the paths of an installation in /opt with those of the package."""
     names = [place for place in _PLACES.values() if "/man" not in place]
     for path in (path for name in names for path in [root / name, *(root / name).rglob("*")] if path.is_file()):
         text = path.read_text(encoding="utf-8")
@@ -182,7 +183,9 @@ def _write_papers(debian: Path, target: Target, version: str, found: Sequence[pa
     _write(debian / "changelog", papers.changelog(version, target.suite, changes, epoch))
     _write(debian / "copyright", papers.copyright_file(found))
     linked = [f"{part.name} (= {part.version})" for part in found if part.purl.startswith("pkg:deb/")]
-    _write(debian / "substvars.kickwatch", f"python:Depends={target.depends}\nkickwatch:Built-Using={', '.join(linked)}\n")
+    _write(
+        debian / "substvars.kickwatch", f"python:Depends={target.depends}\nkickwatch:Built-Using={', '.join(linked)}\n"
+    )
     control = (debian / "control").read_text(encoding="utf-8").replace("@MAINTAINER@", papers.MAINTAINER)
     _write(debian / "control", control)
 

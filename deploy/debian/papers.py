@@ -12,9 +12,9 @@ from typing import Any
 from parts import Part
 
 # As Debian's tools have it, for those who build a package for their own repository.
-MAINTAINER = (
-    f"{os.environ.get('DEBFULLNAME', 'kickwatch maintainers')} <{os.environ.get('DEBEMAIL', 'kickwatch@packages.invalid')}>"
-)
+_NAME = os.environ.get("DEBFULLNAME", "kickwatch maintainers")
+_MAIL = os.environ.get("DEBEMAIL", "kickwatch@packages.invalid")
+MAINTAINER = f"{_NAME} <{_MAIL}>"
 _HEADER = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: kickwatch
 Comment: kickwatch with the Python packages that it needs, in a virtual environment of its own. The static programs
@@ -81,7 +81,9 @@ def _paragraph(part: Part) -> str:
     lines = [f"Files: {files}", f"Copyright: {f'{chr(10)}           '.join(map(_holder, holders))}"]
     notices = [text for name, text in part.texts if "NOTICE" in name.upper()]
     if not part.files:
-        notices.append(f"Code of {part.name} that is linked into these files, which are part of kickwatch (GPL-2.0-only).")
+        notices.append(
+            f"Code of {part.name} that is linked into these files, which are part of kickwatch (GPL-2.0-only)."
+        )
     if notices:
         lines.append(f"Comment:\n{_indented(''.join(notices))}")
     lines.append(f"License: {_dep5(part.licence)}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-for room in (Path(__file__).parent, Path(__file__).parents[1] / "systemd"):
-    sys.path.insert(0, str(room))  # for the modules there, which pytest does not find
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules there, which pytest does not find
+sys.path.insert(0, str(Path(__file__).parents[1] / "systemd"))
 
 import packages
 

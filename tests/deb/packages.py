@@ -1,5 +1,6 @@
 """Debian packages of this tree, and of a later version of it, as `make deb` builds them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -86,7 +87,6 @@ def build_all(scratch: Path) -> Iterator[Built]:
 
 def run(command: list[str], umask: int = -1, **environment: str) -> str:
     """The output of a command, which must succeed; `environment` is added to this one's."""
-    given = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(Path.home())}
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ def run(command: list[str], umask: int = -1, **environment: str) -> str:
         timeout=_BUILD_S,
         check=False,
         umask=umask,
-        env=given | environment,
+        env=os.environ | environment,
     )
     assert done.returncode == 0, f"{' '.join(command)[:200]}: {done.stdout}{done.stderr}"
     return done.stdout

@@ -5,11 +5,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import packages
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-
-import packages
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -83,7 +82,9 @@ def test_the_copyright_file_names_each_part(built: dict[str, Path], suite: str) 
     text = extracted(built[suite], "./usr/share/doc/kickwatch/copyright")
     for component in json.loads(built[suite].with_suffix(".cdx.json").read_text())["components"]:
         expression = component["licenses"][0]["expression"]
-        wanted = re.sub(r" WITH (\S+)", r" with \1 exception", expression.replace(" AND ", " and ").replace(" OR ", " or "))
+        wanted = re.sub(
+            r" WITH (\S+)", r" with \1 exception", expression.replace(" AND ", " and ").replace(" OR ", " or ")
+        )
         assert f"License: {wanted}\n" in text, component["name"]
 
 

@@ -71,11 +71,15 @@ def files(node: Node) -> set[str]:
 
 def trials(node: Node) -> list[str]:
     """The identities of the trials in the history, oldest first."""
-    return node.out("/usr/lib/kickwatch/bin/python3", "-c", TRIALS.format("SELECT trial FROM trials ORDER BY id")).split()
+    return node.out(
+        "/usr/lib/kickwatch/bin/python3", "-c", TRIALS.format("SELECT trial FROM trials ORDER BY id")
+    ).split()
 
 
 def state(node: Node) -> list[str]:
-    return [node.run("systemctl", verb, "kickwatch", check=False).stdout.strip() for verb in ("is-active", "is-enabled")]
+    return [
+        node.run("systemctl", verb, "kickwatch", check=False).stdout.strip() for verb in ("is-active", "is-enabled")
+    ]
 
 
 def append(node: Node, path: str, text: str) -> None:
