@@ -8,6 +8,7 @@ commit, or SOURCE_DATE_EPOCH. debhelper and dpkg make the package; this script l
 import argparse
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -106,7 +107,7 @@ def build(wheel: Path, target: Target, out: Path, epoch: int) -> Path:
         tree = Path(scratch) / "kickwatch"
         shutil.copytree(HERE / "package", tree / "debian")
         wheels = [wheel, *_dependencies(Path(scratch) / "wheels", target, machine)]
-        found = [*map(parts.of_wheel, wheels), *parts.linked()]
+        found = [*map(parts.of_wheel, wheels), *parts.linked(architecture, cross=machine != platform.machine())]
         version = debian_version(found[0].version, target)
         bom = json.dumps(papers.sbom(found, version, architecture, epoch), indent=2) + "\n"
         _lay_out(tree / "root", target, wheels)
@@ -182,7 +183,7 @@ def _write_papers(debian: Path, target: Target, version: str, found: Sequence[pa
     changes = papers.changes_of((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), found[0].version)
     _write(debian / "changelog", papers.changelog(version, target.suite, changes, epoch))
     _write(debian / "copyright", papers.copyright_file(found))
-    linked = [f"{part.name} (= {part.version})" for part in found if part.purl.startswith("pkg:deb/")]
+    linked = sorted({part.source for part in found if part.source})
     _write(
         debian / "substvars.kickwatch", f"python:Depends={target.depends}\nkickwatch:Built-Using={', '.join(linked)}\n"
     )

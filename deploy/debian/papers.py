@@ -31,14 +31,6 @@ _COMMON = {
     "LGPL-2.1-or-later": "LGPL-2.1",
     "MPL-2.0": "MPL-2.0",
 }
-# Where no text of a wheel names the holder: by the beginning of the part's name.
-_HOLDERS = {
-    "kickwatch": "the authors of kickwatch",
-    "gcc": "Free Software Foundation, Inc.",
-    "glibc": "Free Software Foundation, Inc. and contributors",
-    "libbpf": "Facebook and the contributors of libbpf",
-    "linux": "Linus Torvalds and the contributors of Linux",
-}
 
 
 def changelog(version: str, suite: str, changes: Sequence[str], epoch: int) -> str:
@@ -77,7 +69,7 @@ def _paragraph(part: Part) -> str:
         files = "\n ".join(f"{home}/{name}{'' if name.endswith('.py') else '/*'}" for name in part.files)
     else:
         files = f"{home}/kickwatch/native/bin/*\n {home}/kickwatch/observe/probes/*.bpf.o"
-    holders = [text for name, text in _HOLDERS.items() if part.name.startswith(name)] or part.holders
+    holders = ["the authors of kickwatch"] if part.name == "kickwatch" else part.holders
     lines = [f"Files: {files}", f"Copyright: {f'{chr(10)}           '.join(map(_holder, holders))}"]
     notices = [text for name, text in part.texts if "NOTICE" in name.upper()]
     if not part.files:
@@ -89,7 +81,7 @@ def _paragraph(part: Part) -> str:
     lines.append(f"License: {_dep5(part.licence)}")
     if not all(one in _COMMON for one in _singles(part.licence)):
         texts = [text for name, text in part.texts if "NOTICE" not in name.upper() and "Apache License" not in text]
-        elsewhere = f"{home}/{part.files[-1]}/licenses" if part.files else f"Debian's source package {part.name}"
+        elsewhere = f"{home}/{part.files[-1]}/licenses" if part.files else f"Debian's package {part.name}"
         lines.append(_indented("\n".join(texts) or f"The text is in the files themselves; see {elsewhere}."))
     return "\n".join(lines) + "\n"
 

@@ -33,12 +33,13 @@ _CLASSIFIERS = {
     "License :: OSI Approved :: MIT License": "MIT",
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
 }
-# Debian packages of the build machine whose code is in the programs and BPF objects, and its licence.
+# Debian packages of the build machine whose code is in the programs and BPF objects: name, whether a cross compiler has
+# its own, licence, copyright holder.
 _LINKED = (
-    ("libc6-dev", "LGPL-2.1-or-later"),
-    ("libgcc-*-dev", "GPL-3.0-or-later WITH GCC-exception-3.1"),
-    ("libbpf-dev", "LGPL-2.1-only OR BSD-2-Clause"),
-    ("linux-libc-dev", "GPL-2.0-only WITH Linux-syscall-note"),
+    ("libc6-dev", True, "LGPL-2.1-or-later", "Free Software Foundation, Inc. and contributors"),
+    ("libgcc-*-dev", True, "GPL-3.0-or-later WITH GCC-exception-3.1", "Free Software Foundation, Inc."),
+    ("libbpf-dev", False, "LGPL-2.1-only OR BSD-2-Clause", "Facebook and the contributors of libbpf"),
+    ("linux-libc-dev", True, "GPL-2.0-only WITH Linux-syscall-note", "Linus Torvalds and the contributors of Linux"),
 )
 _TEXTS = re.compile(r"\.dist-info/(licenses/)?(LICEN[CS]E|COPYING|NOTICE)[^/]*$", re.IGNORECASE)
 _HOLDER = re.compile(r"^(copyright|\(c\)|©).*\b(19|20)\d\d\b", re.IGNORECASE)
@@ -50,7 +51,10 @@ class PartError(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """`licence`: an SPDX expression. `sha256`: of its wheel; empty for what is linked. `texts`: by file name."""
+    """`licence`: an SPDX expression. `sha256`: of its wheel. `texts`: of its licence and notices, by file name.
+
+    Of what is linked, `source` is the Debian source as in Built-Using, and neither files nor texts are there.
+    """
 
     name: str
     version: str
@@ -60,6 +64,7 @@ class Part:
     files: tuple[str, ...] = ()  # in site-packages, the first component of each
     holders: tuple[str, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+    source: str = ""
 
 
 def of_wheel(path: Path) -> Part:
@@ -84,14 +89,14 @@ def of_wheel(path: Path) -> Part:
     )
 
 
-def linked() -> list[Part]:
+def linked(architecture: str, *, cross: bool) -> list[Part]:
     """The parts of static programs and BPF objects, from the Debian packages on this machine that they come from."""
-    parts = []
-    for package, licence in _LINKED:
-        source, version = _source_of(package)
-        purl = f"pkg:deb/debian/{source}@{version.replace('+', '%2B')}?arch=source"
-        parts.append(Part(source, version, checked(source, licence), purl))
-    return parts
+    found = []
+    for name, has_cross, licence, holder in _LINKED:
+        package, version, source = _installed(f"{name}-{architecture}-cross" if cross and has_cross else name)
+        purl = f"pkg:deb/debian/{package}@{version.replace('+', '%2B')}"
+        found.append(Part(package, version, checked(package, licence), purl, holders=(holder,), source=source))
+    return found
 
 
 def checked(name: str, licence: str) -> str:
@@ -129,13 +134,13 @@ def _only(wheel: zipfile.ZipFile, pattern: str) -> str:
     return wheel.read(name).decode()
 
 
-def _source_of(pattern: str) -> tuple[str, str]:
-    """The source package and its version of the newest installed package with such a name."""
-    form = "--showformat=${db:Status-Status} ${source:Package} ${source:Version}\\n"
+def _installed(pattern: str) -> tuple[str, str, str]:
+    """Name and version of the newest installed package with such a name, and its source as in Built-Using."""
+    form = "--showformat=${db:Status-Status}\\t${Package}\\t${Version}\\t${source:Package} (= ${source:Version})\\n"
     command = ["dpkg-query", "--show", form, pattern]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-    found = [line.split()[1:] for line in lines if line.startswith("installed ")]
+    found = [line.split("\t")[1:] for line in lines if line.startswith("installed\t")]
     if not found:
         raise PartError(f"the Debian package {pattern} is not installed here, so its version is unknown: make packages")
-    source, version = found[-1]
-    return source, version
+    name, version, source = found[-1]
+    return name, version, source

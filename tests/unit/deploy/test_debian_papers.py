@@ -58,7 +58,7 @@ def test_a_part_without_the_text_of_its_licence_ends_the_build(tmp_path: Path) -
 
 def test_the_copyright_file_has_the_text_or_names_its_file(tmp_path: Path) -> None:
     part = parts.of_wheel(wheel(tmp_path, "License: MIT", LICENSE="Copyright 2020 Somebody\n\nDo what you want."))
-    linked = parts.Part("glibc", "2.36-9", "LGPL-2.1-or-later", "pkg:deb/debian/glibc@2.36-9?arch=source")
+    linked = parts.Part("libc6-dev", "2.36-9", "LGPL-2.1-or-later", "pkg:deb/debian/libc6-dev@2.36-9", holders=("FSF",))
     text = papers.copyright_file([part, linked])
     assert "Copyright: 2020 Somebody\nLicense: MIT\n Copyright 2020 Somebody\n .\n Do what you want.\n" in text
     assert "License: LGPL-2.1-or-later\n The full text is in /usr/share/common-licenses/LGPL-2.1" in text
