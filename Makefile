@@ -177,7 +177,7 @@ deb-packages: packages
 deb: deb-packages wheel
 	@.venv/bin/python deploy/debian/build.py --wheel $(WHEEL) --out $(WHEEL_DIR) $(if $(SUITE),--suite $(SUITE))
 
-release-check: deb-packages venv
+release-check: test-packages venv
 	@.venv/bin/python deploy/release.py $(RELEASE_ARGS)
 
 install: wheel

@@ -187,6 +187,9 @@ def _write_papers(debian: Path, target: Target, version: str, found: Sequence[pa
     _write(
         debian / "substvars.kickwatch", f"python:Depends={target.depends}\nkickwatch:Built-Using={', '.join(linked)}\n"
     )
+    overrides, own = debian / "kickwatch.lintian-overrides", debian / f"lintian-overrides.{target.suite}"
+    if own.exists():
+        _write(overrides, overrides.read_text(encoding="utf-8") + own.read_text(encoding="utf-8"))
     control = (debian / "control").read_text(encoding="utf-8").replace("@MAINTAINER@", papers.MAINTAINER)
     _write(debian / "control", control)
 

@@ -15,8 +15,8 @@ SUITES = ("bookworm", "trixie")
 LATER = "99.0.0"
 ADDED = f"# Added in {LATER}.\n"  # to both files of the configuration
 _BUILD_S = 600
-# What a wheel is built from, with what `make native man` has built.
-_SOURCES = ("daemon", "deploy", "docs", "systemd", "build/man")
+# What a package is built from, with what `make native` has built in it.
+_SOURCES = ("daemon", "deploy", "docs", "systemd")
 _SINGLE = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "CHANGELOG.md")
 
 
@@ -36,7 +36,11 @@ def version_of(tree: Path) -> str:
 
 
 def wheel_of(tree: Path, into: Path) -> Path:
-    """The wheel of a tree whose native programs are built."""
+    """The wheel of a tree whose native programs are built, with its man pages."""
+    run(
+        [sys.executable, str(tree / "docs/generate.py"), "man", str(tree / "build/man")],
+        PYTHONPATH=str(tree / "daemon"),
+    )
     pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--disable-pip-version-check", "--no-deps"]
     run([*pip, "--no-build-isolation", f"--wheel-dir={into}", str(tree)])
     (wheel,) = into.glob("kickwatch-*.whl")
@@ -72,8 +76,9 @@ def build_deb(tree: Path, wheel: Path, suite: str, into: Path, umask: int = -1, 
 
 def build_all(scratch: Path) -> Iterator[Built]:
     """This version and a later one, for both suites, two builds at a time."""
-    run(["make", "--no-print-directory", "-C", str(ROOT), "native", "man"])
-    trees = {version_of(ROOT): ROOT, LATER: later(copy_of(ROOT, scratch / "later"))}
+    run(["make", "--no-print-directory", "-C", str(ROOT), "native"])
+    this, other = (copy_of(ROOT, scratch / name) for name in ("this", "later"))
+    trees = {version_of(this): this, LATER: later(other)}
     with ThreadPoolExecutor(2) as pool:
         wheels = dict(zip(trees, pool.map(lambda one: wheel_of(trees[one], scratch / one), trees), strict=True))
         pending = {
