@@ -7,6 +7,8 @@ RUN_ARGS ?=
 TEST_ARGS ?=
 INSTALL_ARGS ?=
 IMAGE_ARGS ?=
+RELEASE_ARGS ?=
+SUITE ?=
 WHEEL_DIR ?= dist
 WHEEL = $(WHEEL_DIR)/kickwatch-*_$(patsubst arm64,aarch64,$(ARCH)).whl
 BENCHMARKS ?= $(sort $(wildcard tests/benchmarks/bench_*.py))
@@ -44,7 +46,7 @@ BPF_ARCH := $(patsubst x86_64,x86,$(ARCH))
 # registers of asm/ptrace.h: -target bpf does not search it.
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
 
-.PHONY: help setup packages test-packages image-packages lab-packages cross-packages arm64-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel image install remove docs man dashboards clean
+.PHONY: help setup packages test-packages image-packages lab-packages cross-packages arm64-packages deb-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel image deb release-check install remove docs man dashboards clean
 
 help:
 	@echo 'make setup     install what is needed, and Docker Engine if there is no engine; creates .venv/bin/kickwatch'
@@ -57,6 +59,8 @@ help:
 	@echo 'make native    build the native programs, BPF objects and gRPC stubs (ARCH=arm64 to cross-build them in build/arm64)'
 	@echo 'make wheel     build a wheel with native programs and BPF objects in $(WHEEL_DIR)/'
 	@echo 'make image     build the OCI image of the daemon in build/image/, without a registry (docs/howto/kubernetes.md)'
+	@echo 'make deb       build a .deb in $(WHEEL_DIR)/, with the list of its parts (SUITE=bookworm or trixie, docs/howto/packages.md)'
+	@echo 'make release-check  the checklist of a release: what is done, and what is not'
 	@echo 'make install   install the wheel as a systemd service, without starting it (INSTALL_ARGS=... for deploy/install)'
 	@echo 'make remove    remove that service; keeps an edited configuration and the history (INSTALL_ARGS=--purge: all)'
 	@echo 'make docs      setup of the generator, then the documentation as a site in build/docs'
@@ -165,6 +169,16 @@ wheel: venv native man
 
 image: wheel image-packages
 	@.venv/bin/python deploy/image/build.py --wheel $(WHEEL) $(IMAGE_ARGS)
+
+deb-packages: packages
+	@deploy/setup deb-packages
+
+# For this machine's suite, unless SUITE names another: the package's programs run on both.
+deb: deb-packages wheel
+	@.venv/bin/python deploy/debian/build.py --wheel $(WHEEL) --out $(WHEEL_DIR) $(if $(SUITE),--suite $(SUITE))
+
+release-check: test-packages venv
+	@.venv/bin/python deploy/release.py $(RELEASE_ARGS)
 
 install: wheel
 	@deploy/install --wheel $(WHEEL) $(INSTALL_ARGS)

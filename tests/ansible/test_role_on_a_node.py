@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PLAYBOOK = ROOT / "deploy/ansible/kickwatch.yml"
 LINKS = "/opt/links"
-VERSION = re.compile(r"(?<=^version = \")[^\"]+|(?<=^__version__ = \")[^\"]+", re.MULTILINE)
+VERSION = re.compile(r"(?<=^__version__ = \")[^\"]+", re.MULTILINE)
 CONFIG = "/etc/kickwatch/kickwatch.toml"
 # Trials without a pause, so that an upgrade happens during one.
 BUSY: dict[str, Any] = {
@@ -137,10 +137,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, tree)
-        for path in (tree / "pyproject.toml", tree / "daemon/kickwatch/__init__.py"):
-            changed, replaced = VERSION.subn(version, path.read_text(encoding="utf-8"))
-            assert replaced == 1
-            path.write_text(f"{changed}{comment}", encoding="utf-8")
+        home = tree / "daemon/kickwatch/__init__.py"
+        changed, replaced = VERSION.subn(version, home.read_text(encoding="utf-8"))
+        assert replaced == 1
+        home.write_text(f"{changed}{comment}", encoding="utf-8")
         if broken:
             with (tree / "daemon/kickwatch/commands/run.py").open("a", encoding="utf-8") as daemon:
                 daemon.write("\nraise SystemExit('this version does not start')\n")
@@ -219,6 +219,18 @@ def test_check_mode_on_the_bare_node_changes_nothing(node: Node, controller: Con
     ran = controller.run("--check", "--diff", wheel=first, config=BUSY)
     assert (ran.changed, ran.failed) == (2, 0), ran.output
     assert files(node) == before
+
+
+def test_a_node_with_the_debian_package_is_left_to_it(node: Node, controller: Controller, first: Path) -> None:
+    unit = "/usr/lib/systemd/system/kickwatch.service"
+    node.write(unit, "")
+    before = files(node)
+    for state in ({"wheel": first}, {"state": "absent", "purge": True}):
+        ran = controller.run(**state)
+        assert (ran.changed, ran.failed) == (0, 1), ran.output
+        assert "kickwatch is installed here as a Debian package" in ran.output
+    assert files(node) == before
+    node.run("rm", unit)
 
 
 def test_a_repeated_installation_changes_nothing(node: Node, controller: Controller, first: Path) -> None:

@@ -30,7 +30,16 @@ BARE = ("make", "python3")
 FETCHED = ("python3-venv", "ca-certificates", "gcc", "libc6-dev", "clang", "libbpf-dev", "docker.io")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Of the extra `dev`, the unit tests do not import these.
-NOT_NEEDED = ("ansible-core", "axe-playwright-python", "grafana-foundation-sdk", "mypy", "playwright", "ruff", "types-")
+NOT_NEEDED = (
+    "ansible-core",
+    "axe-playwright-python",
+    "cyclonedx-python-lib",
+    "grafana-foundation-sdk",
+    "mypy",
+    "playwright",
+    "ruff",
+    "types-",
+)
 ADDED = ("greenlet",)  # part of playwright: a test shows that structlog would load it
 BUILD = ("hatchling", "editables")
 SOURCE_ONLY = ("forbiddenfruit",)  # blockbuster needs it, and the index has no wheel of it

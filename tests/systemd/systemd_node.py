@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ SOURCE = "/opt/source"  # the tree of a release in the node
 # The drop-in for nodes without an engine: the path in the wheel, and the path at which it takes effect.
 OCI_SHIPPED = "/opt/kickwatch/share/doc/kickwatch/oci.conf"
 OCI_DROP_IN = "/etc/systemd/system/kickwatch.service.d/oci.conf"
-SUITE = "bookworm"
+BOOKWORM, TRIXIE = "bookworm", "trixie"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3-venv", "docker.io", "iptables", "ca-certificates")
 # Paths that are left out of the packages.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -60,22 +61,30 @@ class NodeError(Exception):
     """The node could not be built or booted, or a command in it failed."""
 
 
-def base() -> Path:
+def base(suite: str = BOOKWORM) -> Path:
     """The directory of the node's file system; if it is not in the cache, it is built in about a minute."""
-    return cached_root("systemd-base", json.dumps([SUITE, PACKAGES, LEFT_OUT, os.uname().machine]), _debootstrap)
+    name = "systemd-base" if suite == BOOKWORM else f"systemd-{suite}"
+    packages = _packages(suite)
+    recipe = json.dumps([suite, packages, LEFT_OUT, os.uname().machine])
+    return cached_root(name, recipe, partial(_debootstrap, suite, packages))
 
 
-def _debootstrap(target: Path) -> None:
+def _packages(suite: str) -> tuple[str, ...]:
+    """Debian 13 has the command `docker` in a package of its own."""
+    return PACKAGES if suite == BOOKWORM else (*PACKAGES, "docker-cli")
+
+
+def _debootstrap(suite: str, packages: tuple[str, ...], target: Path) -> None:
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     command = [
         "mmdebstrap",
         "--quiet",
         "--mode=root",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(packages)}",
         *excluded,
     ]
-    _must([*command, SUITE, str(target)], timeout_s=_BUILD_S)
+    _must([*command, suite, str(target)], timeout_s=_BUILD_S)
 
 
 @dataclass(frozen=True)
