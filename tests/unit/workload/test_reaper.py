@@ -139,7 +139,7 @@ def test_only_processes_of_containers_are_killed(
 
 
 def test_a_hierarchy_that_cannot_be_listed_is_an_error(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path, *, kill: Callable[[Path], bool]) -> tuple[Path, ...]:
+    def refuse(_: Path, *, kill: Callable[[Path], bool], top: bool) -> tuple[Path, ...]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(reaper, "remove_tree", refuse)
