@@ -93,6 +93,22 @@ def test_a_guest_that_does_not_start_is_started_once_more(pipeline: Pipeline) ->
     assert "unknown" not in output
 
 
+def test_no_stream_of_the_guest_overwrites_another(pipeline: Pipeline) -> None:
+    """QEMU opens /proc/self/fd/1 and 2 for each of them, and truncates what is a file."""
+    streams = "echo verdict >/proc/self/fd/1\necho panic >/proc/self/fd/2\n"
+    (pipeline.directory / "vng").write_text(f"#!/bin/sh\n{streams}")
+    _, output = pipeline.run()
+    for seen in (output, (pipeline.results / "console.log").read_text()):
+        assert "verdict" in seen
+        assert "panic" in seen
+
+
+def test_the_console_of_the_kernel_is_kept(pipeline: Pipeline) -> None:
+    """Without --verbose virtme-ng sends it to /dev/null, and a guest that panics ends without a word."""
+    assert pipeline.run()[0] == 0
+    assert "--verbose" in pipeline.saw("vng")
+
+
 def test_a_gate_that_is_cut_off_is_not_repeated(pipeline: Pipeline) -> None:
     (pipeline.directory / "kickwatch").write_text("#!/bin/sh\necho gated\nkill -9 $PPID\n")
     found, output = pipeline.run()
