@@ -20,8 +20,10 @@ from archive import Architecture, Archive, Suite
 from bench import DISK_OF, OTHERS, RESULTS, Bench, architecture_of, machines
 from foreign import runnable
 from guest import CgroupVersion, Machine, booted
-from shell import cache, locked
+from shell import cache
 from userland import bootable, build_wheel, installed
+
+from cached_root import locked
 
 _PROGRAMS = ("qemu-system-x86_64", "mmdebstrap", "depmod", "mke2fs", "unshare")
 

@@ -39,8 +39,7 @@ def test_a_healthy_kernel_passes(gate: Any) -> None:
 
 
 def test_a_kernel_with_the_fault_is_stopped(bench: Bench, gate: Any) -> None:
-    if bench.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
-        fault_module.load(bench.guest, bench.module)
+    fault_module.load(bench.guest, bench.module)
     fault_module.switch(bench.guest, kick=1)
     try:
         result = gate("gate_kick")
