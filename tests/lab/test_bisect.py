@@ -3,6 +3,7 @@
 Debian's 6.1 is good. Its 6.12 is bad, since it loads the fault module with the fault of 2017. A commit names a kernel.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from cached_root import locked
 
 ROOT = Path(__file__).parents[2]
 VNG = "virtme-ng==1.42"
+REPORTS = RESULTS / "bisect"  # a directory for each commit that was tried
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 BISECT = 'git bisect start HEAD HEAD~3 && git bisect run "$SCRIPT"'
@@ -28,7 +30,7 @@ BISECT = 'git bisect start HEAD HEAD~3 && git bisect run "$SCRIPT"'
 SCRIPT = """#!/bin/sh
 . ./kernel
 export GATE_BEFORE
-"$ROOT/deploy/gate-kernel" "$kernel" "$RESULTS/$(git rev-parse --short HEAD)" --time-limit 600
+"$ROOT/deploy/gate-kernel" "$kernel" "$RESULTS/$(git rev-parse HEAD)" --time-limit 600
 case $? in
 0) exit 0 ;;
 3) exit 1 ;;
@@ -78,13 +80,15 @@ def environment(vng: Path, tmp_path: Path) -> Mapping[str, str]:
         "GATE_QEMU": "-smbios type=1,product=kickwatch-laboratory",  # the fault module asks for it
         "GATE_LIMIT_S": "900",
         "ROOT": str(ROOT),
-        "RESULTS": str(RESULTS / "bisect"),
+        "RESULTS": str(REPORTS),
         "SCRIPT": str(script),
     }
 
 
 def test_the_bisection_lands_on_the_bad_kernel(environment: Mapping[str, str], tmp_path: Path) -> None:
     repository = tmp_path / "kernels"
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    first_bad, last_good = (git(repository, "rev-parse", f"HEAD~{back}") for back in (1, 2))
     done = subprocess.run(
         ["sh", "-c", BISECT],
         cwd=repository,
@@ -95,8 +99,9 @@ def test_the_bisection_lands_on_the_bad_kernel(environment: Mapping[str, str], t
     )
     said = f"{done.stdout[-6000:]}{done.stderr[-3000:]}"
     assert done.returncode == 0, said
-    first_bad = git(repository, "rev-parse", "HEAD~1")
     assert f"{first_bad} is the first bad commit" in done.stdout, said
-    assert "failed   creation_path" in done.stdout
-    assert "kick_all_cpus_sync" in done.stdout
-    assert "verdict: quiet" in done.stdout
+    good, bad = (json.loads((REPORTS / commit / "gate.json").read_text()) for commit in (last_good, first_bad))
+    assert (good["verdict"], bad["verdict"]) == ("quiet", "broadcasting")
+    (failed,) = [check for check in bad["checks"] if check["outcome"] == "failed"]
+    assert failed["name"] == "creation_path"
+    assert "kick_all_cpus_sync" in failed["text"]
