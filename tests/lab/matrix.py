@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     # A guest has one thread for all its CPUs and is idle for a quarter of the time.
     jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 3 // 2))
     _print(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
-    for architecture in sorted({architecture_of(machine) for machine in wanted}):
+    for architecture in sorted({architecture_of(machine) for machine in wanted if machine not in OTHERS}):
         with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"), runnable(architecture):
             built = installed(build_wheel(Path(wheel), architecture), cache(), architecture)
         os.environ[DISK_OF[architecture]] = str(built)
