@@ -20,8 +20,10 @@ from archive import Architecture, Archive, Suite
 from bench import DISK_OF, OTHERS, RESULTS, Bench, architecture_of, machines
 from foreign import runnable
 from guest import CgroupVersion, Machine, booted
-from shell import cache, locked
+from shell import cache
 from userland import bootable, build_wheel, installed
+
+from cached_root import locked
 
 _PROGRAMS = ("qemu-system-x86_64", "mmdebstrap", "depmod", "mke2fs", "unshare")
 
@@ -64,6 +66,7 @@ def bench(request: pytest.FixtureRequest, disks: Disks) -> Iterator[Bench]:
     with booted(Machine(boot, int(cpus), wanted)) as guest:
         bench = Bench(guest, wanted, module)
         bench.remember()
-        bench.keep("machine", {"kernel": kernel.release, "cpus": int(cpus), "cgroup": cgroup, "boot_s": guest.boot_s})
+        took = {"boot_s": guest.boot_s, "boot_cpu_s": guest.boot_cpu_s}
+        bench.keep("machine", {"kernel": kernel.release, "cpus": int(cpus), "cgroup": cgroup, **took})
         yield bench
         (RESULTS / f"{guest.machine.name}.console").write_text(guest.console(), encoding="utf-8")

@@ -42,9 +42,11 @@ def build(kernel: Kernel, cache: Path) -> Path:
 
 
 def load(guest: Guest, module: Path) -> None:
-    """Copy it into the guest and load it, with all faults off."""
-    guest.write(f"/run/{NAME}.ko", module.read_bytes())
-    guest.run("insmod", f"/run/{NAME}.ko")
+    """Copy it into the guest and load it, unless it is loaded, with all faults off."""
+    if guest.shell(f"test -d {_PARAMETERS}", check=False).status:
+        guest.write(f"/run/{NAME}.ko", module.read_bytes())
+        guest.run("insmod", f"/run/{NAME}.ko")
+    switch(guest)
 
 
 def switch(guest: Guest, **faults: int) -> None:

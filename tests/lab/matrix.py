@@ -15,11 +15,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))  # this is a script, not a test
+
 import results
 from bench import DISK_OF, OTHERS, RESULTS, architecture_of, machines
 from foreign import runnable
-from shell import DIES_WITH_US, cache, locked
+from shell import DIES_WITH_US, cache
 from userland import build_wheel, installed
+
+from cached_root import locked
 
 HERE = Path(__file__).parent
 _OF_MACHINES = sorted({path.name for path in HERE.glob("test_*.py")} - set(OTHERS.values()))
@@ -32,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     # A guest has one thread for all its CPUs and is idle for a quarter of the time.
     jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 3 // 2))
     _print(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
-    for architecture in sorted({architecture_of(machine) for machine in wanted}):
+    for architecture in sorted({architecture_of(machine) for machine in wanted if machine not in OTHERS}):
         with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"), runnable(architecture):
             built = installed(build_wheel(Path(wheel), architecture), cache(), architecture)
         os.environ[DISK_OF[architecture]] = str(built)

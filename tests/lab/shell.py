@@ -1,11 +1,9 @@
 """Run commands on this machine with a timeout; errors contain the command line for pasting."""
 
-import fcntl
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # If the laboratory is killed, its processes are killed as well, down to the guests.
@@ -52,12 +50,3 @@ def output_of(
 ) -> str:
     """The output of a command, which must succeed."""
     return run(command, environment=environment, cwd=cwd).stdout
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Lock `path`, so that one laboratory at a time continues."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

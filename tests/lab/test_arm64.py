@@ -36,8 +36,7 @@ def test_counters_that_include_remote_wakeups_accuse_no_healthy_kernel(arm: Benc
 
 
 def test_the_daemon_alarms_at_a_fault_and_ends_the_alarm_when_it_is_gone(arm: Bench) -> None:
-    if arm.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
-        fault_module.load(arm.guest, arm.module)
+    fault_module.load(arm.guest, arm.module)
     fault_module.switch(arm.guest, kick=1)
     done = arm.guest.shell(
         f"""{start(60, "workload.containers_per_trial=12")}

@@ -11,10 +11,11 @@ import pytest
 from archive import Architecture
 from bench import KICK, Bench
 from guest import booted
-from shell import cache, locked
+from shell import cache
 from userland import SUITE, bare_of, build_wheel, disk_of, install
 
 import private_containerd
+from cached_root import locked
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
@@ -44,7 +45,6 @@ def containerd(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             journalctl --unit cri >&2; exit 1"""
         )
         fault_module.load(guest, bench.module)
-        fault_module.switch(guest)
         yield Bench(guest, bench.wanted, bench.module, bench.results)  # of a machine with the same name
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import old_engines
 import pytest
 from archive import Suite
-from shell import cache, locked
+from shell import cache
 from userland import ROOT
+
+from cached_root import locked
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 CONTAINERD = (f"engine.socket={old_engines.CRI_SOCKET}", "engine.kind=cri")

@@ -1,6 +1,6 @@
-"""`kickwatch gate` in a guest: it stops the kernel with the fault, and lets the one without pass.
+"""`kickwatch gate` in a guest: it stops the kernel with the fault, and lets the one without pass, within 3 minutes.
 
-How long that took is in the results (`took_s`): a guest that shares its CPU with other tests takes any time.
+Of the CPU time of the guest (`cpu_s`): one that shares its CPU with other tests takes any time (`took_s`).
 """
 
 import json
@@ -13,6 +13,7 @@ from bench import ENGINE, Bench
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 LIMIT = ("--time-limit", "1200")
+GUEST_S = 180.0
 
 
 @pytest.fixture
@@ -23,10 +24,13 @@ def gate(bench: Bench) -> Any:
         pytest.skip("feature: a pipeline boots x86-64 here; the trials of arm64 have tests of their own")
 
     def run(name: str) -> dict[str, Any]:
+        before = bench.guest.cpu_s
         done = bench.guest.run("kickwatch", "gate", *LIMIT, "--json", "-", *ENGINE, check=False, timeout_s=1500)
         assert done.raw.startswith(b"{"), done.errors[-3000:]
         result: dict[str, Any] = json.loads(done.output) | {"status": done.status, "took_s": round(done.took_s, 1)}
+        result["cpu_s"] = round(bench.guest.cpu_s - before, 1)
         bench.keep(name, result)
+        assert bench.guest.boot_cpu_s + result["cpu_s"] < GUEST_S
         return result
 
     return run
@@ -39,8 +43,7 @@ def test_a_healthy_kernel_passes(gate: Any) -> None:
 
 
 def test_a_kernel_with_the_fault_is_stopped(bench: Bench, gate: Any) -> None:
-    if bench.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
-        fault_module.load(bench.guest, bench.module)
+    fault_module.load(bench.guest, bench.module)
     fault_module.switch(bench.guest, kick=1)
     try:
         result = gate("gate_kick")

@@ -18,9 +18,7 @@ QUIET, BROADCASTING, UNKNOWN = 0, 3, 4
 @pytest.fixture
 def faulty(bench: Bench) -> Iterator[Bench]:
     """The bench with the fault module loaded and all faults off, before and after the test."""
-    if bench.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
-        fault_module.load(bench.guest, bench.module)
-    fault_module.switch(bench.guest)
+    fault_module.load(bench.guest, bench.module)
     yield bench
     fault_module.switch(bench.guest)
 

@@ -10,8 +10,10 @@ from bench import RESULTS
 from guest import Guest, Machine, booted
 from ordinary import in_clone, ordinary
 from service import configuration, until_finished
-from shell import cache, locked
+from shell import cache
 from userland import bootable, build_wheel
+
+from cached_root import locked
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(7200)]
 

@@ -35,9 +35,7 @@ def _daemon() -> str:
 def faulty(bench: Bench) -> Iterator[Bench]:
     """The bench with the fault module loaded and all faults off, before and after the test."""
     bench.once("the count and the streams are the same with more CPUs")
-    if bench.guest.shell(f"test -d /sys/module/{fault_module.NAME}", check=False).status:
-        fault_module.load(bench.guest, bench.module)
-    fault_module.switch(bench.guest)
+    fault_module.load(bench.guest, bench.module)
     yield bench
     fault_module.switch(bench.guest)
 

@@ -87,11 +87,27 @@ def test_a_kernel_that_does_not_boot_is_unknown_even_after_one_that_passed(pipel
 
 
 def test_a_guest_that_does_not_start_is_started_once_more(pipeline: Pipeline) -> None:
-    """One of three guests of a bisection ended within seconds, without a word, on a machine that ran four."""
+    """A guest of a bisection ended within seconds, on a machine that ran four: its kernel got no timer interrupt."""
     found, output = pipeline.run(does="twice", ends=3)
     assert found == 3, output
     assert "the first guest did not get as far as the gate" in output
     assert "unknown" not in output
+
+
+def test_no_stream_of_the_guest_overwrites_another(pipeline: Pipeline) -> None:
+    """QEMU opens /proc/self/fd/1 and 2 for each of them, and truncates what is a file."""
+    streams = "echo verdict >/proc/self/fd/1\necho panic >/proc/self/fd/2\n"
+    (pipeline.directory / "vng").write_text(f"#!/bin/sh\n{streams}")
+    _, output = pipeline.run()
+    for seen in (output, (pipeline.results / "console.log").read_text()):
+        assert "verdict" in seen
+        assert "panic" in seen
+
+
+def test_the_console_of_the_kernel_is_kept(pipeline: Pipeline) -> None:
+    """Without --verbose virtme-ng sends it to /dev/null, and a guest that panics ends without a word."""
+    assert pipeline.run()[0] == 0
+    assert "--verbose" in pipeline.saw("vng")
 
 
 def test_a_gate_that_is_cut_off_is_not_repeated(pipeline: Pipeline) -> None:
@@ -122,10 +138,11 @@ def test_the_options_reach_the_gate_whatever_is_in_them(pipeline: Pipeline) -> N
     assert words[words.index("--junit") + 1] == str(pipeline.results / "gate.xml")
 
 
-def test_emulation_has_one_thread(pipeline: Pipeline) -> None:
+def test_emulation_has_one_thread_and_no_check_that_a_busy_machine_fails(pipeline: Pipeline) -> None:
     assert pipeline.run(GATE_KVM="no", GATE_QEMU="-smbios type=1")[0] == 0
     words = pipeline.saw("vng")
     assert "--disable-kvm" in words
+    assert words[words.index("--append") + 1] == "no_timer_check"
     assert "--qemu-opts=-smbios type=1 -cpu max -accel tcg,thread=single" in words
     assert pipeline.run()[0] == 0
     assert not [word for word in pipeline.saw("vng") if word.startswith(("--disable-kvm", "--qemu-opts"))]
