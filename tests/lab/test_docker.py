@@ -1,7 +1,6 @@
 """Docker in an arm64 guest: healthy containers are quiet, their BPF programs are on the bill, and a fault convicts.
 
-A container takes 10 to 25 s there, and a pair two of its lives: 23 take up to half an hour, in which the guest is idle for
-the most part.
+A container takes 10 to 25 s there, and a pair two of its lives: 23 take up to half an hour, mostly of waiting.
 """
 
 import os
