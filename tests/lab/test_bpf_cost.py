@@ -25,6 +25,8 @@ UNHEALTHY = ("_detected", "_failed", "_changed", "_blind", "_dropped")
 @pytest.fixture
 def costly(bench: Bench) -> Bench:
     """The bench with the costly runtime installed and switched off."""
+    if bench.arm64:
+        pytest.skip("feature: a hundred trials on arm64 take hours without KVM")
     release = bench.guest.machine.boot.kernel.name
     if tuple(map(int, release.partition("-")[0].split("."))) >= PACKED_SINCE:  # 6.1-rt, too
         pytest.skip(f"feature: on {release} BPF programs do not broadcast")
