@@ -113,6 +113,8 @@ def test_a_package_is_installed_runs_is_upgraded_and_purged(
     since = node.now()
     node.run("systemctl", "enable", "--now", "kickwatch", timeout_s=120 * SLOWNESS)
     finished(node, since)
+    quiet = (f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", "KICKWATCH_VERDICT=quiet")
+    node.awaited(*quiet, since=since, timeout_s=120 * SLOWNESS)
     shown = node.show("kickwatch")
     assert f"{DROP_IN}/oci.conf" in shown["DropInPaths"]
     kept, since = trials(node), node.now()

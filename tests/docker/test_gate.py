@@ -14,6 +14,7 @@ SHORT = ["--set", "trial.window_s=0.5", "--set", f"trial.seed={CHURN_FIRST}", "-
 pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
 
 
+@pytest.mark.long
 def test_a_healthy_kernel_passes_with_as_many_containers_as_the_error_rate_needs(tmp_path: Path) -> None:
     outcome = kickwatch("gate", "--error-rate", "1e-3", "--json", str(tmp_path / "gate.json"), *SHORT)
     assert outcome.status == 0, outcome.out + outcome.err

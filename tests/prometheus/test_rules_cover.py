@@ -108,6 +108,7 @@ def series(instance: str, metrics: Metrics, asked: Callable[[str], bool]) -> Ite
             yield {"series": f"{sample.name}{{{named}}}", "values": values}
 
 
+@pytest.mark.long
 def test_each_fault_raises_exactly_one_alert_of_the_right_severity(tmp_path: Path) -> None:
     rules = (DEPLOY / "rules.yml").read_text()
     wanted = set(re.findall(r"\bkickwatch_\w+", " ".join(rule["expr"] for rule in all_rules())))
