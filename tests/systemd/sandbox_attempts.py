@@ -155,8 +155,12 @@ def _see_addresses() -> None:
 
 
 def _make_memory_cgroup() -> None:
-    roots = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
-    directory = next(root for root in roots if (root / "cgroup.procs").exists()) / f"kickwatch-attempt-{os.getpid()}"
+    """Below the unit's own: the root of a hierarchy is read-only for root without CAP_DAC_OVERRIDE."""
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    own = {controllers: path.lstrip("/") for _, controllers, path in lines}
+    root = Path("/sys/fs/cgroup")
+    parent = root / "memory" / own["memory"] if "memory" in own else root / own[""]
+    directory = parent / f"kickwatch-attempt-{os.getpid()}"
     directory.mkdir()
     directory.rmdir()
 

@@ -106,7 +106,7 @@ def unit(lines: list[str], number: int) -> str:
 
 def confined() -> list[str]:
     """The lines that apply to any program of the service."""
-    others = {"Type", "ExecStart", "ExecReload", "WatchdogSec", "Restart"}
+    others = {"Type", "ExecStart", "ExecReload", "ExecStopPost", "WatchdogSec", "Restart"}
     return [line for name, lines in directives().items() if name not in others for line in lines]
 
 
