@@ -27,6 +27,13 @@ def watching(observed: ObservedOthers, *, control: bool = True, steps: list[str]
     return Passive(config, armed, (steps if steps is not None else []).append)
 
 
+def summary_of(passive: Passive) -> dict[str, Any]:
+    """The summary, which is due."""
+    fields = passive.summary_if_due(1.0)
+    assert fields is not None
+    return fields
+
+
 async def summary(
     observed: ObservedOthers, *, control: bool = True, lost: int = 0, strangers: int = 0
 ) -> dict[str, Any]:
@@ -39,9 +46,7 @@ async def summary(
             observed.probe.lost, observed.probe.strangers = lost, strangers
     finally:
         await passive.aclose()
-    fields = passive.summary_if_due(1.0)
-    assert fields is not None
-    return fields
+    return summary_of(passive)
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +108,7 @@ async def test_without_the_probe_the_count_is_unknown_with_its_cause_and_never_z
     await passive.look()
     await passive.look()
     await passive.aclose()
-    fields = passive.summary_if_due(1.0)
-    assert fields is not None
+    fields = summary_of(passive)
     what, why = "this process lacks CAP_BPF", "this process lacks CAP_BPF; fix: run it as root"
     assert set(steps) == {f"passive: an unknown number of containers ({what}) started by others"}
     assert passive.counted()[1] == why
@@ -129,8 +133,7 @@ async def test_what_starts_between_the_arming_and_the_first_look_counts() -> Non
     await passive.look()
     await passive.look()
     await passive.aclose()
-    fields = passive.summary_if_due(1.0)
-    assert fields is not None
+    fields = summary_of(passive)
     assert (fields["containers"], fields["cgroups_made"]) == (2, 20)
 
 
@@ -147,8 +150,7 @@ async def test_a_session_after_an_error_counts_on_where_the_last_one_ended() -> 
     await second.look()
     await second.look()
     await second.aclose()
-    fields = second.summary_if_due(1.0)
-    assert fields is not None
+    fields = summary_of(second)
     assert (fields["containers"], fields["cgroups_made"]) == (2, 20)
 
 
@@ -164,8 +166,7 @@ async def test_what_came_before_passive_mode_is_in_no_summary() -> None:
     observed.probe.started["docker"] = 502
     await passive.look()
     await passive.aclose()
-    fields = passive.summary_if_due(1.0)
-    assert fields is not None
+    fields = summary_of(passive)
     assert (fields["containers"], fields["cgroups_made"], fields["cgroup_events_lost"]) == (2, 20, 0)
 
 
