@@ -1,6 +1,7 @@
 """Select the engine: the one that engine.kind names; for `auto` Docker if it answers, else a CRI, else runc or crun."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
+from kickwatch.configuration.docker_socket import docker_host
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import Remark, RemarkKind
@@ -115,8 +117,13 @@ async def choose_engine(
         if kind is EngineKind.DOCKER:
             raise
         return await _choose_without_docker(config, on_call_end, absent)
-    configured = config.engine.kind is EngineKind.DOCKER
-    return ChosenEngine(docker, info, "engine.kind is docker" if configured else "Docker answers at its socket")
+    return ChosenEngine(docker, info, _why_docker(config.engine))
+
+
+def _why_docker(engine: EngineConfig) -> str:
+    if docker_host(os.environ).socket == engine.socket:
+        return "DOCKER_HOST names its socket"
+    return "engine.kind is docker" if engine.kind is EngineKind.DOCKER else "Docker answers at its socket"
 
 
 def requested_kind(engine: EngineConfig) -> EngineKind:

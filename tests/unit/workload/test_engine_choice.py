@@ -82,6 +82,18 @@ async def test_a_socket_of_docker_host_that_does_not_answer_is_named_as_such(
     assert caught.value.remedy.startswith("unset DOCKER_HOST")
 
 
+async def test_a_configured_cri_is_not_asked_for_at_the_socket_of_docker_host(
+    no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asked Docker's socket, where nobody answers as a CRI."""
+    monkeypatch.setattr(module.cri_support, "EngineConfig", EngineConfig)
+    config = load(None, ["engine.kind=cri"], {"DOCKER_HOST": f"unix://{no_docker}"}).config
+    async with FakeCri().served(one_cri):
+        chosen = await choose_engine(config)
+        await chosen.engine.close()
+    assert chosen.info.endpoint == str(one_cri)
+
+
 async def test_without_any_engine_the_error_has_both_remedies(no_docker: Path) -> None:
     with pytest.raises(EngineAbsentError) as caught:
         await choose_engine(configured(no_docker, "engine.runtime=/no/such/runtime"))
