@@ -16,7 +16,7 @@ import msgspec
 
 from kickwatch.configuration.docker_socket import DockerHost, docker_host, plain_path
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, WorkloadConfig
-from kickwatch.errors import ConfigError
+from kickwatch.errors import ConfigAbsentError, ConfigError
 
 _SHOWN_CHARS = 60
 _ENVIRONMENT = "KICKWATCH_"
@@ -117,7 +117,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})", "give a readable TOML file") from error
+        kind = ConfigAbsentError if isinstance(error, FileNotFoundError) else ConfigError
+        raise kind(f"{path} cannot be read ({error.strerror})", "give a readable TOML file") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, a number of 5000 digits
         raise ConfigError(f"{path} is not valid TOML ({error})", "fix its syntax") from error
 
