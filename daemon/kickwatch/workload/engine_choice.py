@@ -16,6 +16,7 @@ from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.continuity import engine_process
 from kickwatch.node.roots import HOST
 from kickwatch.workload import cri_support
+from kickwatch.workload.cri_support import Kubelet
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_support import find_runtime, missing_privilege
@@ -231,8 +232,11 @@ def _no_cri(config: Config) -> str:
         return _NO_SOCKET
     if not cri_support.has_grpc():
         return f"there is a CRI, but grpclib is not installed ({cri_support.INSTALL_REMEDY})"
-    if cri_support.kubelet_runs():
+    kubelet = cri_support.find_kubelet()
+    if kubelet is Kubelet.RUNS:
         return "there is a CRI, but a kubelet as well, which ends pods that it did not start"
+    if kubelet is Kubelet.HIDDEN:
+        return f"there is a CRI, but perhaps a kubelet as well ({cri_support.why_hidden()})"
     return cri_support.unsupported_by_cri(config)
 
 
@@ -267,7 +271,7 @@ async def _choose_cri(config: Config, on_call_end: Callable[[], None], why: str)
             absent.append(error)
             continue
         remarks: tuple[Remark, ...] = ()
-        if await asyncio.to_thread(cri_support.kubelet_runs):
+        if await asyncio.to_thread(cri_support.find_kubelet) is Kubelet.RUNS:
             text = f"engine: {info} beside a kubelet, which ends pods that it did not start: some containers will fail"
             remarks = (Remark(RemarkKind.KUBELET_BESIDE, text),)
         return ChosenEngine(engine, info, why, remarks)
