@@ -21,6 +21,10 @@ class ConfigError(KickwatchError):
     exit_status = 2
 
 
+class ConfigAbsentError(ConfigError):
+    """The configuration file does not exist."""
+
+
 class AddressUnusableError(ConfigError):
     """A configured address is taken by another process, or this node does not have it. Both may change."""
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -139,8 +139,8 @@ async def by_address() -> dict[str, Any]:
     """Kprobes attached by address alone, as where the kernel refuses a name: what they count, and callers in stacks."""
     attach = BpfObject.attach_kprobe
 
-    def without_name(probe: BpfObject, program: str, _function: str, address: int, **options: bool) -> None:
-        attach(probe, program, "no.such.function", address, **options)
+    def without_name(probe: BpfObject, program: str, _function: str, addresses: Sequence[int], **options: bool) -> None:
+        attach(probe, program, "no.such.function", addresses, **options)
 
     with patch.object(BpfObject, "attach_kprobe", without_name):
         observatory = await Observatory.open()

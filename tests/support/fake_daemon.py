@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -46,6 +46,9 @@ from kickwatch.service.parts import Parts
 from kickwatch.service.watch import Watch
 from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import EngineNames
+
+if TYPE_CHECKING:
+    from kickwatch.observe.losses import Loss
 
 T = TypeVar("T")
 Event = TypeVar("Event", bound=OutletEvent)
@@ -268,7 +271,7 @@ class FakeNode:
     def __init__(self) -> None:
         self.cpus_online = 2
         self.observers = Observers(ipis=IpiRung.CSD, contention=ContentionRung.TRACEPOINT)
-        self.losses: tuple[str, ...] = ()
+        self.losses: tuple[Loss, ...] = ()
         self.containers_rung = ContainersRung.TRACEPOINT
         self.records: list[Trial] = []  # of passive mode, one at each look
         self.engine = DOCKER

@@ -242,6 +242,25 @@ def test_an_invalid_configuration_fails_the_service_without_restarts(running: No
     running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since)
 
 
+def test_a_configuration_file_that_is_away_at_the_start_is_waited_for(running: Node) -> None:
+    """A start at the moment when the file was being replaced ended with status 2, and the service stayed down."""
+    running.run("systemctl", "stop", "kickwatch", timeout_s=60)
+    running.write(DROP_IN, "[Service]\nRestartSec=5s\n")
+    running.run("systemctl", "daemon-reload")
+    running.run("mv", CONFIG, f"{CONFIG}.away")
+    since = running.now()
+    assert running.run("systemctl", "start", "kickwatch", check=False, timeout_s=120).returncode
+    failed = running.awaited(f"MESSAGE_ID={Event.FAILED.message_id}", since=since)
+    assert failed["KICKWATCH_WHAT"] == f"{CONFIG} cannot be read (No such file or directory)"
+    shown = running.show("kickwatch")
+    assert (shown["ActiveState"], shown["ExecMainStatus"]) == ("activating", "1")
+    assert leftovers(running) == NOTHING
+    assert running.journal(f"MESSAGE_ID={Event.STARTED.message_id}", since=since) == []
+    running.run("mv", f"{CONFIG}.away", CONFIG)
+    running.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since, timeout_s=120)
+    assert running.show("kickwatch")["ActiveState"] == "active"
+
+
 @pytest.mark.usefixtures("alone")
 def test_a_start_without_the_file_of_the_lock_makes_it(running: Node) -> None:
     """ReadWritePaths= names the file: without it systemd refused the start every minute (226/NAMESPACE)."""

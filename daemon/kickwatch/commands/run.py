@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from kickwatch.commands.common import chosen_config, config_options, examples, load_config, read_config, run
-from kickwatch.errors import InterruptedRunError, KickwatchError
+from kickwatch.errors import ConfigAbsentError, InterruptedRunError, KickwatchError
 from kickwatch.journal.journal import Event, configure_logging, logger, reaches_journal
 from kickwatch.process.allocator import keep_malloc_small
 
@@ -30,9 +30,21 @@ def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) 
     keep_malloc_small()
     configure_logging()
     config_path = chosen_config(config_path)  # once: a file that disappears must not turn into the defaults at a reload
-    with _failures_logged():
+    with _failures_logged(), _absence_passes():
         read_config(config_path, sets, strict=False)  # raises what is wrong with it, and sets up the log
         run(run_daemon(partial(load_config, config_path, sets, strict=False), trials))
+
+
+@contextmanager
+def _absence_passes() -> Iterator[None]:
+    """A file that is being replaced is missing for a moment: exit status 1, after which systemd starts the unit again.
+
+    Status 2 would keep the service down (RestartPreventExitStatus=).
+    """
+    try:
+        yield
+    except ConfigAbsentError as error:
+        raise KickwatchError(error.what, "put the file back; systemd starts the service again in a minute") from error
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from kickwatch.configuration.docker_socket import docker_host, plain_path
-from kickwatch.configuration.types import Config, WorkloadConfig
-from kickwatch.errors import ConfigError
+from kickwatch.configuration.docker_socket import DockerHost, docker_host, plain_path
+from kickwatch.configuration.types import Config, EngineConfig, EngineKind, WorkloadConfig
+from kickwatch.errors import ConfigAbsentError, ConfigError
 
 _SHOWN_CHARS = 60
 _ENVIRONMENT = "KICKWATCH_"
@@ -49,18 +49,18 @@ def load(
     """The defaults, overridden by the TOML file at `path`, then `environment`, then each `KEY=VALUE` of `sets`.
 
     `KICKWATCH_TRIAL_WINDOW_S` in the environment is `trial.window_s`. Variables that name no section are ignored. A
-    Unix socket in DOCKER_HOST stands for the default of `engine.socket`.
+    Unix socket in DOCKER_HOST stands for the default of `engine.socket` where `engine.kind` is `docker`, or `auto`,
+    which then means `docker`.
 
     Raises ConfigError, one line, for a value that cannot be used. An unknown key is an error too; with `strict=False`
     it is a warning, so the daemon also starts with the file of a newer release.
     """
-    host = docker_host(environment or {})
-    given = {"engine.socket": _Given(host.socket, "DOCKER_HOST")} if host.socket else {}
-    if path is not None:
-        given |= _flat(_read(path), str(path))
+    given = _flat(_read(path), str(path)) if path is not None else {}
     given |= _from_environment(environment or {})
     for assignment in sets:
         given |= _parse_set(assignment)
+    host = docker_host(environment or {}) if _may_be_docker(given) else DockerHost("", "")
+    given |= _from_docker_host(host)
     known = known_keys()
     unknown = {key: item for key, item in given.items() if key not in known}
     complaints = [_unknown(key, item.source) for key, item in unknown.items()]
@@ -68,7 +68,7 @@ def load(
         raise complaints[0]
     config = _build({key: item for key, item in given.items() if key in known})
     forced = (FORCED_SERIAL,) if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1 else ()
-    unused = (host.warning,) if host.warning and "engine.socket" not in given else ()
+    unused = (host.warning,) if host.warning else ()
     return Loaded(config, (*(str(complaint) for complaint in complaints), *forced, *unused))
 
 
@@ -117,7 +117,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})", "give a readable TOML file") from error
+        kind = ConfigAbsentError if isinstance(error, FileNotFoundError) else ConfigError
+        raise kind(f"{path} cannot be read ({error.strerror})", "give a readable TOML file") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, a number of 5000 digits
         raise ConfigError(f"{path} is not valid TOML ({error})", "fix its syntax") from error
 
@@ -143,6 +144,21 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
             full = f"{section}.{key}"
             given[full] = _Given(_value_of(full, text), name)
     return given
+
+
+def _may_be_docker(given: Mapping[str, _Given]) -> bool:
+    """True if the engine may be Docker, and its socket is not configured. Another engine has a socket of its own."""
+    kind = given["engine.kind"].value if "engine.kind" in given else EngineKind.AUTO
+    return kind in (EngineKind.AUTO, EngineKind.DOCKER) and "engine.socket" not in given
+
+
+def _from_docker_host(host: DockerHost) -> dict[str, _Given]:
+    if not host.socket:
+        return {}
+    found = {"engine.socket": _Given(host.socket, "DOCKER_HOST")}
+    if host.socket != EngineConfig().socket:  # Docker listens there, whatever the socket is named, and nothing else
+        found["engine.kind"] = _Given(EngineKind.DOCKER.value, "DOCKER_HOST")
+    return found
 
 
 def _parse_set(assignment: str) -> dict[str, _Given]:

@@ -9,12 +9,13 @@ from kickwatch.errors import EngineError, KickwatchError
 from kickwatch.journal.journal import Event, logger
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.roots import HOST
+from kickwatch.workload.container_record import ContainerRecord
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.engine_choice import choose_engine
-from kickwatch.workload.names import cgroup_parent, read_instance
+from kickwatch.workload.names import OWN_CGROUPS, cgroup_parent, read_instance
 from kickwatch.workload.oci_engine import ROOT
 from kickwatch.workload.oci_store import BundleStore
-from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
+from kickwatch.workload.reaper import ids_below, reap_cgroups, reap_containers, stop_slice
 
 T = TypeVar("T")
 
@@ -47,8 +48,22 @@ async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgrou
     parent = (info.cgroup_parent or cgroup_parent(info.cgroup_driver)).lstrip("/")
     if parent.endswith(".slice"):
         await log_failure(asyncio.to_thread(stop_slice, parent))
-    await log_failure(asyncio.to_thread(reap_cgroups, cgroups, (parent,)))
+    await log_failure(asyncio.to_thread(_reap_cgroups, cgroups, parent))
     return reaped
+
+
+def _reap_cgroups(cgroups: Cgroups, parent: str) -> None:
+    """Remove our cgroup parent. A container is forgotten once its cgroup is gone. Raises CgroupError."""
+    record = ContainerRecord()
+    try:
+        reap_cgroups(cgroups, (parent,), record.read())
+    finally:
+        forget_gone(cgroups, record)
+
+
+def forget_gone(cgroups: Cgroups, record: ContainerRecord) -> None:
+    """Drop the containers that have no cgroup from the record; call it while none is started."""
+    record.retain(ids_below(cgroups, OWN_CGROUPS))
 
 
 async def _sweep_store(instance: str, cgroups: Cgroups) -> int:

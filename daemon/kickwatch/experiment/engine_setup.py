@@ -12,6 +12,7 @@ from kickwatch.native import binary
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, enabled_controllers
 from kickwatch.workload.barrier import Barrier
 from kickwatch.workload.churn import BroadcastCounter, Churn, ChurnPlan
+from kickwatch.workload.container_record import ContainerRecord
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.knobs import Knobs
@@ -95,7 +96,7 @@ class EngineSetup:
             runtime=f"{self.info} with the runtime {self.info.runtime}",
             runtimes=self.info.runtimes,
         )
-        return Churn(self.engine, plan, barrier, knobs, after)
+        return Churn(self.engine, plan, barrier, knobs, after, record=ContainerRecord())
 
     async def restore_image(self) -> str:
         """Restore our own image if it was removed. Returns a text about it, empty if nothing was done.

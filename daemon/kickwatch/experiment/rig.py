@@ -9,7 +9,7 @@ from functools import partial
 from kickwatch.configuration.types import Config
 from kickwatch.errors import EngineAnswerLostError, EngineError, KickwatchError
 from kickwatch.experiment.armed_observers import ArmedObservers
-from kickwatch.experiment.clean_up import log_clean_up_failed, log_failure, reap_everything
+from kickwatch.experiment.clean_up import forget_gone, log_clean_up_failed, log_failure, reap_everything
 from kickwatch.experiment.engine_setup import EngineSetup, present_image
 from kickwatch.experiment.engine_workload import SETTLE_S, EngineWorkload, broadcasts_since
 from kickwatch.experiment.own_work import OwnWork, Work
@@ -23,6 +23,7 @@ from kickwatch.observe.observatory import Observatory
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
 from kickwatch.workload.canary import Canary
+from kickwatch.workload.container_record import ContainerRecord
 from kickwatch.workload.engine import Engine, EngineInfo
 from kickwatch.workload.engine_choice import EngineNames, choose_engine, fill_unnamed, resolve_names
 from kickwatch.workload.knobs import Knobs
@@ -126,7 +127,9 @@ class Rig:
         gone, the next trial finds out.
         """
         try:
-            return await reap_containers(self.engine, self.setup.instance)
+            reaped = await reap_containers(self.engine, self.setup.instance)
+            await asyncio.to_thread(forget_gone, self.cgroups, ContainerRecord())
+            return reaped
         except EngineAnswerLostError:
             return 0
         except EngineError as error:

@@ -29,11 +29,6 @@ class Remark(msgspec.Struct, frozen=True):
     text: str
 
 
-def losses(texts: Iterable[str]) -> tuple[Remark, ...]:
-    """Remarks for what the observers cannot see; each text has the reason."""
-    return tuple(Remark(RemarkKind.CAPABILITY_LOST, text) for text in texts)
-
-
 def texts_of(remarks: Iterable[Remark]) -> list[str]:
     """The texts, for a trial's record."""
     return [remark.text for remark in remarks]

@@ -101,9 +101,16 @@ def _kind(refusal: Refusal, facts: Facts) -> CauseKind:
         return _of_symbols(refusal, facts)
     if code in {EPERM, EACCES}:
         return _of_permission(refusal, facts)
-    if act is Act.LOAD and (_NO_READ.search(refusal.log) or (facts.lockdown, code) == (_CONFIDENTIAL, EINVAL)):
+    if act is Act.LOAD and _locked_down(refusal, facts):
         return CauseKind.LOCKDOWN_READ
     return _of_absence(refusal, facts) if code in _ABSENT else CauseKind.UNKNOWN
+
+
+def _locked_down(refusal: Refusal, facts: Facts) -> bool:
+    """Whether lockdown refuses a program's reads. Where its level cannot be read, the verifier's words show it."""
+    if facts.lockdown:
+        return facts.lockdown == _CONFIDENTIAL and refusal.code == EINVAL
+    return _NO_READ.search(refusal.log) is not None
 
 
 def too_old(refusal: Refusal, facts: Facts) -> bool:

@@ -25,6 +25,7 @@ class LinuxCapability(IntEnum):
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
     KILL = 5
+    SYS_PTRACE = 19
     SYS_ADMIN = 21
     SYSLOG = 34
     PERFMON = 38
@@ -70,6 +71,11 @@ def effective() -> int:
 def given_up() -> int:
     """The capabilities that `give_up` has dropped, one bit for each; 0 before."""
     return _given_up[0]
+
+
+def may_trace() -> bool:
+    """True if this thread may look at every process: proc with hidepid hides none from it (proc(5))."""
+    return bool(effective() >> LinuxCapability.SYS_PTRACE & 1)
 
 
 def filtered() -> bool:

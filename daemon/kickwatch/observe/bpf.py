@@ -8,7 +8,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -248,24 +248,34 @@ class BpfObject:
             raise refused(f"attaching to tracepoint {tracepoint}", -link, Act.TRACEPOINT, tracepoint)
         self._links.append(link)
 
-    def attach_kprobe(self, program: str, function: str, address: int = 0, *, at_return: bool = False) -> None:
-        """Attach one program to the entry or the return of a kernel function, named as in kallsyms.
+    def attach_kprobe(
+        self, program: str, function: str, addresses: Sequence[int] = (), *, at_return: bool = False
+    ) -> None:
+        """Attach one program to the entry or the return of every kernel function of that name, as in kallsyms.
 
-        `address`: of the function, for kernels that refuse the name. 4.18 to 5.1 name an event after the function, and
-        no event may have a dot in its name (`__mutex_lock.constprop.0`: EINVAL). Since "tracing/kprobes: Return
-        EADDRNOTAVAIL when func matches several symbols" (6.7) a name that several functions have is refused.
+        `addresses`: of these functions. A single one is for kernels that refuse the name: 4.18 to 5.1 name an event
+        after the function, and no event may have a dot in its name (`__mutex_lock.constprop.0`: EINVAL). Several are
+        always attached by address: their name is refused since "tracing/kprobes: Return EADDRNOTAVAIL when func matches
+        several symbols" (6.7), and stands for the first of them before.
         """
-        fd = self.program_fd(program)
+        fd, several = self.program_fd(program), len(addresses) > 1
+        link = -errno.EADDRNOTAVAIL if several else self._open_kprobe(function, 0, fd, at_return=at_return)
+        if link >= 0:
+            return
+        links = [self._open_kprobe(None, address, fd, at_return=at_return) for address in addresses]
+        if min(links, default=link) < 0:
+            code = -min(links) if several else -link
+            raise refused(f"attaching a kprobe to {function}", code, Act.KPROBE, function)
+
+    def _open_kprobe(self, function: str | None, address: int, fd: int, *, at_return: bool) -> int:
+        """A new link, or the negated errno."""
         try:
-            link = self._calls.kprobe_open(function, 0, fd, at_return=at_return)
-            reason = -link
-            if link < 0 and address:
-                link = self._calls.kprobe_open(None, address, fd, at_return=at_return)
+            link = self._calls.kprobe_open(function, address, fd, at_return=at_return)
         except (OSError, ValueError):  # without the PMU of kprobes
-            link, reason = -errno.ENOENT, errno.ENOENT
-        if link < 0:
-            raise refused(f"attaching a kprobe to {function}", reason, Act.KPROBE, function)
-        self._links.append(link)
+            return -errno.ENOENT
+        if link >= 0:
+            self._links.append(link)
+        return link
 
     def detach(self) -> None:
         """Detach every program; the maps stay readable."""

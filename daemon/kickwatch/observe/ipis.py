@@ -12,7 +12,7 @@ from kickwatch.errors import ObserveError
 from kickwatch.node import kernel
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.layouts import IPIS, IPIS_CONFIG
-from kickwatch.observe.losses import Loss, Lost, sentences
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.masks import mask_of, mask_words
 from kickwatch.observe.readings import INDEX, entry
 
@@ -68,22 +68,22 @@ class IsolatedIpis:
 
     def __init__(self) -> None:
         self._armed: IpiObserver | None = None
-        self._refused = ""
+        self._refused: Loss | None = None
         self._refused_for: Sequence[int] = ()
 
     @property
-    def losses(self) -> list[str]:
+    def losses(self) -> list[Loss]:
         """Why interrupts to isolated CPUs are not counted; empty while they are, and where no CPU is isolated."""
-        return [self._refused] if self._refused else []
+        return [self._refused] if self._refused is not None else []
 
     def follow(self, isolated: Sequence[int]) -> None:
         """These CPUs are isolated from now on. Only between windows: arming interrupts every CPU.
 
         The daemon keeps no capability to arm a probe, so CPUs that are isolated after its start are a loss.
         """
-        if self._refused and isolated == self._refused_for:
+        if self._refused is not None and isolated == self._refused_for:
             return  # it would be refused again
-        self._refused = ""
+        self._refused = None
         if self._armed is not None and isolated:
             self._armed.follow(isolated)
         elif self._armed is not None:
@@ -92,8 +92,7 @@ class IsolatedIpis:
             try:
                 self._armed = IpiObserver.arm(isolated, kernel.possible())
             except ObserveError as error:
-                loss = Loss.by(Lost.OTHER_INTERRUPTS, error)
-                (self._refused,), self._refused_for = sentences([loss]), isolated
+                self._refused, self._refused_for = Loss.by(Lost.OTHER_INTERRUPTS, error), isolated
 
     def read(self) -> Ipis | None:
         """Cumulative; None where nothing is armed. Raises ObserveError."""

@@ -128,9 +128,9 @@ class KprobeObserver(RequestObserver):
         mask_words(self.possible)
 
     def attach(self) -> None:
-        entries = self.symbols.entries(function for _, function in self.plan.probes)
+        places = self.symbols.places(self._probed())
         for program, function in self.plan.probes:
-            self.probe.attach_kprobe(program, function, next(iter(entries[function]), 0))
+            self.probe.attach_kprobe(program, function, places[function])
 
     def _probed(self) -> frozenset[str]:
         return frozenset(function for _, function in self.plan.probes)

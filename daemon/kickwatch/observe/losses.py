@@ -25,11 +25,16 @@ class Lost(StrEnum):
 
 @dataclass(frozen=True)
 class Loss:
-    """One thing that is lost, why, and the remedy."""
+    """One thing that is lost, why, and the remedy. Without `lost`, `what` says both: `this is not known: why`."""
 
-    lost: Lost
+    lost: Lost | None
     what: str
-    remedy: str
+    remedy: str = ""
+
+    @property
+    def name(self) -> str:
+        """What is lost, without the reason."""
+        return self.what.partition(":")[0] if self.lost is None else self.lost.value
 
     @classmethod
     def by(cls, lost: Lost, error: ObserveError) -> "Loss":
@@ -41,11 +46,13 @@ class Loss:
 
 def sentences(losses: Iterable[Loss]) -> list[str]:
     """One sentence a cause."""
-    by_cause: dict[tuple[str, str], dict[str, None]] = {}
+    by_cause: dict[tuple[str, str], dict[Lost, None]] = {}
     for loss in losses:
-        by_cause.setdefault((loss.what, loss.remedy), {})[loss.lost] = None
+        lost = by_cause.setdefault((loss.what, loss.remedy), {})
+        if loss.lost is not None:
+            lost[loss.lost] = None
     return [
-        f"{what}; lost: {', '.join(lost)}" + (f"; fix: {remedy}" if remedy else "")
+        what + (f"; lost: {', '.join(lost)}" if lost else "") + (f"; fix: {remedy}" if remedy else "")
         for (what, remedy), lost in by_cause.items()
     ]
 

@@ -44,11 +44,10 @@ class MutexObserver(ContentionObserver):
         begin, end = self.PROGRAMS
         if not self._functions:
             raise ObserveError(f"kallsyms has no {_SLOW_PATH}", "waits for mutexes cannot be seen on this kernel")
-        entries = self.symbols.entries(self._functions)
+        places = self.symbols.places(self._functions)
         for function in self._functions:
             # The end first, for two reasons: no wait begins whose end is missed; and of two probes in one place the one
             # attached later runs first. If it ran second, its stack would end at the trampoline that the return probe
             # puts in place of the caller's address.
-            address = next(iter(entries[function]), 0)
-            self.probe.attach_kprobe(end, function, address, at_return=True)
-            self.probe.attach_kprobe(begin, function, address)
+            self.probe.attach_kprobe(end, function, places[function], at_return=True)
+            self.probe.attach_kprobe(begin, function, places[function])

@@ -77,8 +77,18 @@ class Observatory:
 
     @property
     def losses(self) -> list[str]:
-        """What cannot be observed now, each with its reason."""
-        found = sentences([*self._lost, *self._unread])
+        """What cannot be observed now: one sentence a cause."""
+        return sentences(self.present_losses)
+
+    @property
+    def present_losses(self) -> list[Loss]:
+        """What cannot be observed now, each with its cause."""
+        return [*self._lost, *self._unread, *(Loss(None, text) for text in self._unknown), *self._ipis.losses]
+
+    @property
+    def _unknown(self) -> list[str]:
+        """What the armed probes do not know now."""
+        found = []
         if self.contention is not None and not self.slab_mutex_known:
             found.append("slab_mutex not found yet: no data symbols in kallsyms, and no task has waited for it")
         if self.requests is not None:
@@ -86,7 +96,7 @@ class Observatory:
             if self.requests.slab_mutex and not self.requests.owner_known and self.requests.probe.unread is None:
                 why = "and no task has waited yet" if self.contention else "and only a probe of waits can find it"
                 found.append(f"{_NO_OWNER} {why}")
-        return [*found, *self._ipis.losses]
+        return found
 
     def lost(self, *kinds: Lost) -> list[Loss]:
         """The losses of these kinds, for as long as the observers are armed."""

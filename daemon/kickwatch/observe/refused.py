@@ -4,7 +4,7 @@ import errno
 import os
 
 from kickwatch.errors import ObserveError
-from kickwatch.node.causes import LOCKDOWN_UNSEEN, CauseKind, LossCause, cause_of
+from kickwatch.node.causes import LossCause
 from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, too_old
 from kickwatch.node.facts import privileges_now, read_facts
 
@@ -32,6 +32,8 @@ def refused(what: str, code: int, act: Act = Act.MAP, subject: str = "", log: st
 
 
 def reads_refused(error: RefusedError) -> RefusedError:
-    """The error for a program that the kernel accepts only without its reads of kernel memory."""
-    cause = cause_of(CauseKind.LOCKDOWN_READ, lockdown=read_facts().lockdown or LOCKDOWN_UNSEEN)
-    return RefusedError(f"reading kernel memory in {error.refusal.subject}", error.refusal, cause)
+    """The error for a program that the kernel accepts only without its reads of kernel memory.
+
+    Its cause is that of `error`: lockdown is the usual one, but not the only one.
+    """
+    return RefusedError(f"reading kernel memory in {error.refusal.subject}", error.refusal, error.cause)

@@ -184,6 +184,17 @@ class Symbols:
             found[name].append(address)
         return found
 
+    def places(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """The addresses of the kernel's own functions that are resolved to `names`; several if functions share a name.
+
+        A function of a module with such a name is another one, or the kernel's, patched (livepatch).
+        """
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for name, address in self._kernel.find(found, _RENAMED):
+            if self.resolve(address) == name and address not in found[name]:
+                found[name].append(address)
+        return found
+
     def address_of(self, name: str) -> int | None:
         """Address of one of the wanted data symbols; None if the kernel does not list it."""
         return self._data.get(name)

@@ -26,7 +26,7 @@ class OutletEvent:
 
 @dataclass(frozen=True, slots=True)
 class Started(OutletEvent):
-    """The daemon runs. `observers`, `budget`: names and values; `losses`: what the observers cannot see."""
+    """The daemon runs. `observers`, `budget`: names and values; `losses`: names of what cannot be seen."""
 
     version: str
     kernel: str

@@ -36,6 +36,7 @@ from kickwatch.service.node_guard import NodeGuard
 from kickwatch.service.parts import Parts
 from kickwatch.service.service import Service, Source
 from kickwatch.service.watch import Watch
+from kickwatch.workload.cri_support import find_kubelet
 from kickwatch.workload.engine_choice import check_oci, drives_runtime
 
 
@@ -68,6 +69,7 @@ async def _serve(source: Source, trials: int | None, notifier: Notifier, shutdow
         heartbeat.status("arming the probes")
         await asyncio.to_thread(lambda: enter_leaf(Cgroups.read()))
         leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
+        await asyncio.to_thread(find_kubelet)  # it is seen in any proc as long as no capability is given up
         armed = await arm(config, keep=await asyncio.to_thread(drives_runtime, config))
         stack.callback(armed.close)
         status_file = StatusFileOutlet(rates=LiveRates(armed.observatory).read)

@@ -13,6 +13,7 @@ from kickwatch.journal.remark import Remark
 from kickwatch.model import Observers, Trial
 from kickwatch.node.pressure import Pressure
 from kickwatch.observe.containers import ContainersRung
+from kickwatch.observe.losses import Loss
 from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import EngineNames
 
@@ -117,8 +118,8 @@ class Experiments(Protocol):
         """How the containers of others are counted, in passive mode."""
 
     @property
-    def losses(self) -> tuple[str, ...]:
-        """What the observers cannot see, each with its reason."""
+    def losses(self) -> tuple[Loss, ...]:
+        """What the observers cannot see, each with its cause."""
 
     def open_rig(self, config: Config, known: EngineNames | None) -> RigOpening:
         """`known`: how the engine named itself before, for one that cannot now."""

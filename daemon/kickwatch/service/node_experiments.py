@@ -16,6 +16,7 @@ from kickwatch.journal.remark import Remark
 from kickwatch.model import Observers
 from kickwatch.node.pressure import DyingMemcgs, Pressure, read_pressure
 from kickwatch.observe.containers import ContainersRung
+from kickwatch.observe.losses import Loss
 from kickwatch.process.signals import Shutdown
 from kickwatch.service.experiments import Step
 from kickwatch.workload.engine import EngineInfo
@@ -121,9 +122,9 @@ class NodeExperiments:
         return self._armed.observatory.containers_rung
 
     @property
-    def losses(self) -> tuple[str, ...]:
-        """What the observers cannot see, each with its reason."""
-        return tuple(self._armed.observatory.losses)
+    def losses(self) -> tuple[Loss, ...]:
+        """What the observers cannot see, each with its cause."""
+        return tuple(self._armed.observatory.present_losses)
 
     def open_rig(self, config: Config, known: EngineNames | None) -> NodeRigOpening:
         """A rig with the configured engine."""

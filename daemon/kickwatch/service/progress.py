@@ -3,6 +3,7 @@
 from kickwatch.configuration.types import Config
 from kickwatch.experiment.passive_count import Counted
 from kickwatch.node import kernel
+from kickwatch.observe.losses import sentences
 from kickwatch.outlets.live_status import OthersStatus, Progress, Waiting
 from kickwatch.service.parts import Parts
 
@@ -22,7 +23,7 @@ def progress_of(config: Config, parts: Parts) -> Progress:
         engine=str(state.engine) if state.engine is not None else None,
         kernel=kernel.release(),
         cpus_online=parts.experiments.cpus_online,
-        losses=tuple(parts.experiments.losses),
+        losses=tuple(sentences(parts.experiments.losses)),
         guard=state.guard.status(),
         budget=parts.ledger.status(),
         others=state.others,

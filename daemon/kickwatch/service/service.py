@@ -14,7 +14,6 @@ from kickwatch.configuration.limits import check_budget, limits_of
 from kickwatch.configuration.loading import Loaded, differences, digest
 from kickwatch.configuration.types import Config
 from kickwatch.errors import ConfigError, KickwatchError
-from kickwatch.journal.remark import losses
 from kickwatch.node import kernel
 from kickwatch.outlets.events import ConfigWarning, ProgressOpened, Reloaded, ReloadRefused, Started
 from kickwatch.outlets.outlet import Outlets
@@ -125,11 +124,11 @@ class Service:
             kernel=kernel.release(),
             cpus_online=experiments.cpus_online,
             observers=msgspec.to_builtins(experiments.observers) | self._passive_rung(),
-            losses=experiments.losses,
+            losses=tuple(dict.fromkeys(loss.name for loss in experiments.losses)),
             config_digest=digest(config),
             budget=self._budget(),
             mode="experiment" if config.workload.enabled else "passive",
         )
         await self.parts.report(started)
         await watch.opened()
-        await watch.remark(losses(experiments.losses))
+        await watch.remark_losses(experiments.losses)

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from kickwatch.configuration.types import Config
 from kickwatch.errors import EngineAbsentError, KickwatchError
 from kickwatch.experiment.rig import WARM_UP_CONTAINERS
-from kickwatch.journal.remark import losses
 from kickwatch.outlets.events import Off, PassiveSummary, Reaped, Restored, TrialFailed, TrialsOff
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import DrainedError
@@ -137,7 +136,8 @@ class ExperimentSession(Session):
         finally:  # also after a drain, a signal, or without an engine
             self._state.trial_since_s = None
             await run_shielded(parts.ledger.correct(run.begun))
-        await parts.watch.remark((*losses(parts.experiments.losses), *run.remarks))
+        await parts.watch.remark_losses(parts.experiments.losses)
+        await parts.watch.remark(run.remarks)
         self._schedule.rest()
         parts.heartbeat.progress()
 
@@ -178,7 +178,7 @@ class PassiveSession(Session):
         self._state.others = others_status(*passive.counted())
         if (record := passive.record_if_due()) is not None:
             await run_shielded(parts.watch.take_passive(record))
-        await parts.watch.remark(losses(parts.experiments.losses))
+        await parts.watch.remark_losses(parts.experiments.losses)
         await parts.wait(self._config, self._config.guard.poll_s)
         if (fields := passive.summary_if_due(self._config.service.summary_period_s)) is not None:
             await parts.report(PassiveSummary(parts.watch.belief(), fields))

@@ -14,8 +14,9 @@ from kickwatch.detect.state import TrialOutcome
 from kickwatch.detect.verdict import MIN_CONTAINERS, VerdictReason, nearly_all_failed
 from kickwatch.errors import KickwatchError, ObserveError
 from kickwatch.experiment.armed_observers import ArmedObservers
-from kickwatch.journal.remark import Remark
+from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.model import AlarmKind, Condition, Trial, Verdict
+from kickwatch.observe.losses import Loss, sentences
 from kickwatch.outlets.belief import Belief
 from kickwatch.outlets.events import (
     ContainersFailed,
@@ -48,6 +49,7 @@ class Watch:
     now_s: Callable[[], float] = time.monotonic
     recent: list[Trial] = field(default_factory=list)
     reported: set[Remark] = field(default_factory=set)
+    reported_losses: set[Loss] = field(default_factory=set)
     blind: bool = False
     controlled_s: float = 0.0
     passive: bool = False  # no trial runs: nothing establishes `quiet`
@@ -211,6 +213,12 @@ class Watch:
         if self._failing and not nearly_all_failed(trial) and counted(trial):
             self._failing = False
             await self.report(ContainersRun(len(counted(trial)), len(failures)))
+
+    async def remark_losses(self, losses: Iterable[Loss]) -> None:
+        """Report each loss once. The record of a cause that takes away more than before has only the rest."""
+        new = [loss for loss in losses if loss not in self.reported_losses]
+        self.reported_losses.update(new)
+        await self.remark(Remark(RemarkKind.CAPABILITY_LOST, text) for text in sentences(new))
 
     async def remark(self, remarks: Iterable[Remark]) -> None:
         """Report what a person should know of the set-up (an ignored knob, a lost rung), each remark once."""

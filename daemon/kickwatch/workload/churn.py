@@ -16,6 +16,7 @@ from kickwatch.journal.remark import Remark
 from kickwatch.model import Container
 from kickwatch.process.cancellation import detached_group, run_shielded
 from kickwatch.workload.barrier import Barrier, ContainerProcess
+from kickwatch.workload.container_record import ContainerRecord
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.knobs import Knobs
 
@@ -105,12 +106,20 @@ class Churn:
     """Runs a ChurnPlan on an Engine."""
 
     def __init__(
-        self, engine: Engine, plan: ChurnPlan, barrier: Barrier, knobs: Knobs, count_broadcasts: BroadcastCounter
+        self,
+        engine: Engine,
+        plan: ChurnPlan,
+        barrier: Barrier,
+        knobs: Knobs,
+        count_broadcasts: BroadcastCounter,
+        *,
+        record: ContainerRecord | None = None,
     ) -> None:
         """`count_broadcasts` gives the creation path's broadcasts since its last call.
 
-        It is awaited at the end of each container's life if containers run one at a time.
+        It is awaited at the end of each container's life if containers run one at a time. `record`: of what is started.
         """
+        self._record = record
         self._engine = engine
         self._plan = plan
         self._barrier = barrier
@@ -190,6 +199,9 @@ class Churn:
         life.container_id = await self._engine.create(self._plan.spec(life.index))
         life.end_step("create")
         life.set_apart(self._engine.sandbox_ms(life.container_id))
+        if self._record is not None:
+            await asyncio.to_thread(self._record.add, self._engine.cgroup_ids(life.container_id))
+            life.step_began_s = perf_counter()
         await self._engine.start(life.container_id)
         life.end_step("start")
         process = await self._barrier.wait_for(life.container_id, self._engine.pid, life.name)

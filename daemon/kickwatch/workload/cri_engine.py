@@ -101,6 +101,10 @@ class CriEngine:
         """How long the pod of a container that exists took."""
         return self._sandbox_ms.get(container_id)
 
+    def cgroup_ids(self, container_id: str) -> tuple[str, ...]:
+        """Its own and its pod's."""
+        return (container_id, *filter(None, (self._pods.get(container_id),)))
+
     async def start(self, container_id: str) -> None:
         """Start a created container. A cancellation waits: containerd 1.6 removes none whose start was cancelled."""
         request = cri.ContainerRequest(container_id=container_id)

@@ -113,6 +113,10 @@ class DockerEngine:
     def sandbox_ms(self, container_id: str) -> None:
         """There are no pods."""
 
+    def cgroup_ids(self, container_id: str) -> tuple[str, ...]:
+        """Its own."""
+        return (container_id,)
+
     async def start(self, container_id: str) -> None:
         """Start a created container."""
         await self._calls.call(f"start {self._describe(container_id)}", lambda api: api.start(container_id))

@@ -106,6 +106,9 @@ class Engine(Protocol):
     def sandbox_ms(self, container_id: str) -> float | None:
         """How long the pod of a container that exists took, which `create` made before; None if it has no pod."""
 
+    def cgroup_ids(self, container_id: str) -> tuple[str, ...]:
+        """The ids after which the engine names the cgroups of a container that exists: of a pod also the pod's."""
+
     async def start(self, container_id: str) -> None:
         """Start a container; return once its program has been executed."""
 

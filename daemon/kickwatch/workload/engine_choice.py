@@ -1,6 +1,7 @@
 """Select the engine: the one that engine.kind names; for `auto` Docker if it answers, else a CRI, else runc or crun."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import NamedTuple, Self
 
 import msgspec
 
+from kickwatch.configuration.docker_socket import docker_host
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Network
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.continuity import engine_process
 from kickwatch.node.roots import HOST
 from kickwatch.workload import cri_support
+from kickwatch.workload.cri_support import Kubelet
 from kickwatch.workload.engine import Engine, EngineInfo, is_unnamed
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_support import find_runtime, missing_privilege
@@ -115,8 +118,13 @@ async def choose_engine(
         if kind is EngineKind.DOCKER:
             raise
         return await _choose_without_docker(config, on_call_end, absent)
-    configured = config.engine.kind is EngineKind.DOCKER
-    return ChosenEngine(docker, info, "engine.kind is docker" if configured else "Docker answers at its socket")
+    return ChosenEngine(docker, info, _why_docker(config.engine))
+
+
+def _why_docker(engine: EngineConfig) -> str:
+    if docker_host(os.environ).socket == engine.socket:
+        return "DOCKER_HOST names its socket"
+    return "engine.kind is docker" if engine.kind is EngineKind.DOCKER else "Docker answers at its socket"
 
 
 def requested_kind(engine: EngineConfig) -> EngineKind:
@@ -224,8 +232,11 @@ def _no_cri(config: Config) -> str:
         return _NO_SOCKET
     if not cri_support.has_grpc():
         return f"there is a CRI, but grpclib is not installed ({cri_support.INSTALL_REMEDY})"
-    if cri_support.kubelet_runs():
+    kubelet = cri_support.find_kubelet()
+    if kubelet is Kubelet.RUNS:
         return "there is a CRI, but a kubelet as well, which ends pods that it did not start"
+    if kubelet is Kubelet.HIDDEN:
+        return f"there is a CRI, but perhaps a kubelet as well ({cri_support.why_hidden()})"
     return cri_support.unsupported_by_cri(config)
 
 
@@ -260,7 +271,7 @@ async def _choose_cri(config: Config, on_call_end: Callable[[], None], why: str)
             absent.append(error)
             continue
         remarks: tuple[Remark, ...] = ()
-        if await asyncio.to_thread(cri_support.kubelet_runs):
+        if await asyncio.to_thread(cri_support.find_kubelet) is Kubelet.RUNS:
             text = f"engine: {info} beside a kubelet, which ends pods that it did not start: some containers will fail"
             remarks = (Remark(RemarkKind.KUBELET_BESIDE, text),)
         return ChosenEngine(engine, info, why, remarks)

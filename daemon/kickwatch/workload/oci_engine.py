@@ -127,6 +127,10 @@ class OciEngine:
     def sandbox_ms(self, container_id: str) -> None:
         """There are no pods."""
 
+    def cgroup_ids(self, container_id: str) -> tuple[str, ...]:  # noqa: ARG002
+        """None: its cgroup has our name."""
+        return ()
+
     async def start(self, container_id: str) -> None:
         """`run --detach` returns once the program has been executed. `remove` cleans up after an error."""
         home = self._store.bundle_of(container_id)

@@ -1,8 +1,11 @@
-"""Removes what kickwatch left on the node and nothing else: containers by label and instance, cgroups by name."""
+"""Removes what kickwatch left on the node and nothing else: containers by label and instance, cgroups by name.
+
+Processes are ended only in cgroups of containers that kickwatch has started.
+"""
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +14,16 @@ from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.node.cgroups import OWN_PREFIX, Cgroups
 from kickwatch.node.delegation import writable
 from kickwatch.node.roots import HOST, HostRoots
+from kickwatch.workload.container_record import id_of
 from kickwatch.workload.engine import Engine
 
+# Processes have a second to end. What stays in one hierarchy, such as another's container, is not waited for as long in
+# each of a dozen others.
+_ATTEMPTS, _LATER_ATTEMPTS = 20, 3
+_IN_USE_REMEDY = "end the processes in its cgroup.procs, or let another's container have another cgroup parent"
 _SYSTEMCTL_TIMEOUT_S = 30.0
 _UNIT_NOT_LOADED = 5  # systemctl's exit status for a unit that does not exist (LSB: program is not installed)
-# Engines name a container's cgroup after its id, with the systemd driver as a scope; without an engine it has our name.
-_CONTAINER = re.compile(
-    r"[0-9a-f]{64}|(docker|cri-containerd|crio)-[0-9a-f]{64}\.scope|crio-[0-9a-f]{64}|kickwatch-[0-9a-f]{8}-[0-9]+"
-)
+_OWN_NAME = re.compile(r"kickwatch-[0-9a-f]{8}-[0-9]+")  # of a container's cgroup where no engine gives it an id
 
 
 async def reap_containers(engine: Engine, instance: str) -> int:
@@ -35,38 +40,47 @@ async def reap_containers(engine: Engine, instance: str) -> int:
     return len(found)
 
 
-def reap_cgroups(cgroups: Cgroups, names: Sequence[str]) -> None:
+def reap_cgroups(cgroups: Cgroups, names: Sequence[str], started: Collection[str] = ()) -> None:
     """Remove our cgroup parents in every hierarchy; call it after the containers below them are removed.
 
-    A directory that cannot be emptied of processes stays. Raises one CgroupError for all that stay, after trying every
-    hierarchy. An empty parent at the root of a hierarchy is no failure for the service, which may not write there
-    (mode 0555, without CAP_DAC_OVERRIDE): its unit removes it with ExecStopPost=.
+    `started`: ids of containers that kickwatch has started. What is left in their cgroups is ended, such as the init of
+    a runc that was killed during a start, which no engine knows any more. A directory with other processes stays.
+
+    Raises one CgroupError for all that stay, after trying every hierarchy. An empty parent at the root of a hierarchy
+    is no failure for the service, which may not write there (mode 0555, without CAP_DAC_OVERRIDE): its unit removes it
+    with ExecStopPost=.
     """
-    failures = [failure for mount in cgroups.mounts for name in names for failure in _remove(mount / name)]
+    failures: list[CgroupError] = []
+    for directory in (mount / name for mount in cgroups.mounts for name in names):
+        failures += _remove(directory, started, _LATER_ATTEMPTS if failures else _ATTEMPTS)
     if failures:
         others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise CgroupError(f"{failures[0].what}{others}", failures[0].remedy) from failures[0]
 
 
-def _remove(directory: Path) -> list[CgroupError]:
+def ids_below(cgroups: Cgroups, names: Sequence[str]) -> frozenset[str]:
+    """Ids of the containers that have a cgroup right below one of our parents, ours and others'."""
+    found = (child.name for mount in cgroups.mounts for name in names for child in (mount / name).glob("*"))
+    return frozenset(filter(None, map(id_of, found)))
+
+
+def _remove(directory: Path, started: Collection[str], attempts: int) -> list[CgroupError]:
     """Why `directory` or something below it stays; empty if all of it is removed."""
     try:
-        # A process in a container that its engine forgot (the init of a runc that was killed during a start) is ours to
-        # kill. Anything else below a cgroup of this name another has made.
-        kill = partial(_is_container, directory)
+        kill = partial(_is_ours, directory, started)
         top = writable(directory.parent)
-        remaining = remove_tree(directory, kill=kill, top=top) if directory.is_dir() else ()
+        remaining = remove_tree(directory, kill=kill, attempts=attempts, top=top) if directory.is_dir() else ()
     except CgroupError as error:
         return [error]
     except OSError as error:
         return [CgroupError(f"{directory} cannot be listed ({error.strerror})", "run as root")]
-    return [CgroupError(f"{path} is in use and stays", "end the processes in its cgroup.procs") for path in remaining]
+    return [CgroupError(f"{path} is in use and stays", _IN_USE_REMEDY) for path in remaining]
 
 
-def _is_container(parent: Path, cgroup: Path) -> bool:
-    """Whether `cgroup` belongs to a container below `parent`, by the names that engines give and that we give."""
+def _is_ours(parent: Path, started: Collection[str], cgroup: Path) -> bool:
+    """Whether `cgroup` belongs to a container of ours below `parent`, by its id or the name that we give."""
     below = cgroup.relative_to(parent).parts
-    return bool(below) and _CONTAINER.fullmatch(below[0]) is not None
+    return bool(below) and (_OWN_NAME.fullmatch(below[0]) is not None or id_of(below[0]) in started)
 
 
 def stop_slice(name: str, *, host: HostRoots = HOST, systemctl: str | Path = "systemctl") -> bool:

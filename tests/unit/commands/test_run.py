@@ -9,10 +9,11 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
+from kickwatch.cli import cli
 from kickwatch.commands import common
 from kickwatch.commands import run as command
 from kickwatch.configuration.loading import Loaded
-from kickwatch.errors import ConfigError
+from kickwatch.errors import ConfigError, KickwatchError
 
 
 @pytest.mark.parametrize("journal", [True, False])
@@ -43,6 +44,23 @@ def test_a_reload_reads_the_file_of_the_start_or_is_refused(tmp_path: Path, monk
     default.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
         reload()
+
+
+def test_a_file_that_is_missing_at_the_start_ends_with_a_status_after_which_systemd_tries_again(tmp_path: Path) -> None:
+    """With status 2 a start while the file was being replaced left the service down for good."""
+    missing = tmp_path / "kickwatch.toml"
+    done = CliRunner().invoke(command.daemon, ["--config", str(missing)])
+    assert isinstance(done.exception, KickwatchError)
+    assert done.exception.exit_status == 1
+    assert str(done.exception).startswith(f"{missing} cannot be read (No such file or directory): put the file back")
+    for other in ("trial", "doctor", "check-config"):
+        arguments = [str(missing)] if other == "check-config" else ["--config", str(missing)]
+        assert getattr(CliRunner().invoke(cli, [other, *arguments]).exception, "exit_status", None) == 2
+
+
+def test_a_file_that_cannot_be_used_keeps_the_status_after_which_systemd_does_not(tmp_path: Path) -> None:
+    directory = CliRunner().invoke(command.daemon, ["--config", str(tmp_path)])
+    assert getattr(directory.exception, "exit_status", None) == 2
 
 
 def test_the_unit_names_its_file() -> None:

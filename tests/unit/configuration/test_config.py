@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.configuration.loading import FORCED_SERIAL, allowed, differences, digest, known_keys, load
-from kickwatch.configuration.types import Config, EngineKind, LogFormat, Network
+from kickwatch.configuration.types import Config, EngineConfig, EngineKind, LogFormat, Network
 from kickwatch.errors import ConfigError
+from kickwatch.workload.engine_choice import requested_kind
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "kickwatch.toml"
 KEYS = sorted(known_keys())
@@ -291,6 +292,30 @@ def test_docker_host_stands_for_the_default_socket_alone(tmp_path: Path) -> None
     file.write_text('[engine]\nsocket = "/run/mine"\n')
     assert load(file, (), environment).config.engine.socket == "/run/mine"
     assert load(None, ("engine.socket=/run/set",), environment).config.engine.socket == "/run/set"
+
+
+@pytest.mark.parametrize("kind", ["cri", "oci"])
+@pytest.mark.parametrize("host", ["unix:///run/user/7/docker.sock", "tcp://node:2375"])
+def test_docker_host_is_no_socket_of_another_engine(tmp_path: Path, kind: str, host: str) -> None:
+    """engine.kind=cri asked Docker for a CRI."""
+    file = tmp_path / "k.toml"
+    file.write_text(f'[engine]\nkind = "{kind}"\n')
+    for loaded in (
+        load(None, (f"engine.kind={kind}",), {"DOCKER_HOST": host}),
+        load(None, (), {"DOCKER_HOST": host, "KICKWATCH_ENGINE_KIND": kind}),
+        load(file, (), {"DOCKER_HOST": host}),
+    ):
+        assert loaded.config.engine == EngineConfig(kind=EngineKind(kind))
+        assert loaded.warnings == ()
+
+
+def test_a_socket_in_docker_host_is_dockers_whatever_its_name() -> None:
+    """Under `auto` a socket named as containerd's was taken for a CRI."""
+    for sets in ((), ("engine.kind=docker",), ("engine.kind=auto",)):
+        engine = load(None, sets, {"DOCKER_HOST": "unix:///run/user/7/containerd.sock"}).config.engine
+        assert (requested_kind(engine), engine.socket) == (EngineKind.DOCKER, "/run/user/7/containerd.sock")
+    default = load(None, (), {"DOCKER_HOST": "unix:///var/run/docker.sock"}).config.engine
+    assert requested_kind(default) is EngineKind.AUTO
 
 
 @pytest.mark.parametrize("host", ["tcp://node:2375", "ssh://root@node"])

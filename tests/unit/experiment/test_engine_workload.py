@@ -67,6 +67,9 @@ class Engine:
         self.alive.add(spec.name)
         return spec.name
 
+    def cgroup_ids(self, _container_id: str) -> tuple[str, ...]:
+        return ()
+
     def sandbox_ms(self, _container_id: str) -> None:
         """There are no pods."""
 

@@ -50,6 +50,9 @@ class FakeEngine:
     async def remove_image(self, reference: str) -> None:
         self.images.discard(reference)
 
+    def cgroup_ids(self, _container_id: str) -> tuple[str, ...]:
+        return ()
+
     def sandbox_ms(self, _container_id: str) -> None:
         """There are no pods."""
 

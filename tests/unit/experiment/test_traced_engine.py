@@ -21,6 +21,9 @@ class FakeEngine:
     async def create(self, spec: ContainerSpec) -> str:
         return f"id-{spec.name}"
 
+    def cgroup_ids(self, _container_id: str) -> tuple[str, ...]:
+        return ()
+
     def sandbox_ms(self, _container_id: str) -> None:
         """There are no pods."""
 

@@ -78,6 +78,37 @@ def test_a_dotted_mutex_lock_is_probed_by_its_address_at_both_ends() -> None:
     assert kernel.by_address == [(0x4000, True), (0x4000, False)]
 
 
+TWICE = Symbols.parse("""\
+1000 T smp_call_function_single
+1800 T smp_call_function_single_async
+2000 t smp_call_function_many_cond
+2800 t smp_call_function_many_cond
+3000 T __smp_call_single_queue
+4000 t __mutex_lock
+4800 t __mutex_lock
+5000 t end
+6000 t smp_call_function_many_cond\t[patch]
+""")
+
+
+def test_several_functions_of_one_name_are_all_probed_and_none_of_a_module() -> None:
+    """A name stands for the first of them, and the calls of the others were not counted."""
+    kernel = OldKernel()
+    KprobeObserver(kernel.probe("calls"), TWICE, 2, online=[0, 1], possible=[0, 1]).attach()
+    assert kernel.by_address == [(0x2000, False), (0x2800, False)]
+    assert "smp_call_function_many_cond" not in kernel.by_name
+    kernel = OldKernel()
+    MutexObserver(kernel.probe("mutex"), TWICE, 0, 0)._attach()
+    assert kernel.by_address == [(0x4000, True), (0x4800, True), (0x4000, False), (0x4800, False)]
+
+
+def test_one_of_several_functions_that_cannot_be_probed_is_an_error() -> None:
+    """Some calls would be missing from the figures."""
+    kernel = OldKernel(strict=True)
+    with pytest.raises(ObserveError, match=r"kprobe to __mutex_lock failed \(EILSEQ"):
+        MutexObserver(kernel.probe("mutex"), TWICE, 0, 0)._attach()
+
+
 def test_the_error_of_the_name_is_reported_if_the_address_is_refused_as_well() -> None:
     with pytest.raises(ObserveError, match=r"kprobe to smp_call.*EINVAL") as raised:
         kprobes(OldKernel(strict=True)).attach()

@@ -123,8 +123,8 @@ def test_a_dotted_name_that_the_kernel_refuses_is_attached_by_its_address(kernel
     fake = kernel()
     fake.refused_names["__mutex_lock.constprop.0"] = errno.EINVAL
     probe = BpfObject("mutex")
-    probe.attach_kprobe("mutex_begin", "__mutex_lock.constprop.0", ADDRESS)
-    probe.attach_kprobe("mutex_end", "plain", ADDRESS, at_return=True)
+    probe.attach_kprobe("mutex_begin", "__mutex_lock.constprop.0", [ADDRESS])
+    probe.attach_kprobe("mutex_end", "plain", [ADDRESS], at_return=True)
     assert fake.kprobes == [("__mutex_lock.constprop.0", 0, False), (None, ADDRESS, False), ("plain", 0, True)]
     with pytest.raises(ObserveError, match=r"a kprobe to __mutex_lock\.constprop\.0 failed \(EINVAL"):
         probe.attach_kprobe("mutex_begin", "__mutex_lock.constprop.0")

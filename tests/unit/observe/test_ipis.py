@@ -74,8 +74,8 @@ def test_a_refusal_is_a_loss_and_is_not_asked_for_again(arming: list[Sequence[in
     assert arming == [(99,)]
     assert watched.read() is None
     (loss,) = watched.losses
-    assert "reschedule" in loss
-    assert "ipi_send_cpu" in loss
+    assert "reschedule" in loss.name
+    assert "ipi_send_cpu" in loss.what
     watched.follow((2,))
     assert (arming, watched.losses) == ([(99,), (2,)], [])
 

@@ -1,7 +1,7 @@
 """The first rung that can be armed is used, unless the environment asks for one."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -90,9 +90,9 @@ class NoProbe:
     def put(self, key: bytes, value: bytes) -> None:
         """Ignored."""
 
-    def attach_kprobe(self, program: str, function: str, address: int, *, at_return: bool = False) -> None:
+    def attach_kprobe(self, program: str, function: str, addresses: Sequence[int], *, at_return: bool = False) -> None:
         self.attached.append((program, function, at_return))
-        self.addresses.add(address)
+        self.addresses.update(addresses)
 
     def close(self) -> None:
         """Nothing to free."""

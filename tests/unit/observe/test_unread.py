@@ -2,14 +2,16 @@
 
 import errno
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from kickwatch.errors import ObserveError
+from kickwatch.node.facts import privileges_now
 from kickwatch.node.roots import HOST
-from kickwatch.observe import bpf
+from kickwatch.observe import bpf, refused
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.bpf_calls import BpfCalls
 from kickwatch.observe.contention import ContentionObserver
@@ -43,8 +45,11 @@ class Lockdown(BpfCalls):
         return os.open(os.devnull, os.O_RDONLY), ""
 
 
-def load(monkeypatch: pytest.MonkeyPatch, kernel: Lockdown, name: str = "csd") -> tuple[BpfObject, list[str]]:
+def load(
+    monkeypatch: pytest.MonkeyPatch, kernel: Lockdown, name: str = "csd", level: str = "confidentiality"
+) -> tuple[BpfObject, list[str]]:
     monkeypatch.setattr(bpf, "KERNEL", kernel)
+    monkeypatch.setattr(refused, "read_facts", lambda: replace(privileges_now(), lockdown=level))
     return BpfObject(name), kernel.loaded
 
 
@@ -52,8 +57,26 @@ def test_where_lockdown_refuses_reads_the_variant_without_them_is_loaded(monkeyp
     probe, loaded = load(monkeypatch, Lockdown())
     assert loaded == ["reads nothing"]
     assert isinstance(probe.unread, RefusedError)
-    assert "lockdown" in probe.unread.cause.what
+    assert "kernel lockdown (confidentiality)" in probe.unread.cause.what
     assert "lockdown=integrity" in probe.unread.remedy
+
+
+def test_where_the_level_cannot_be_read_the_verifier_shows_lockdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe, _ = load(monkeypatch, Lockdown(), level="")
+    assert probe.unread is not None
+    assert "most likely confidentiality" in probe.unread.cause.what
+
+
+@pytest.mark.parametrize("level", ["none", "integrity"])
+def test_without_confidentiality_refused_reads_are_not_blamed_on_lockdown(
+    monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    """It said: kernel lockdown (none) forbids BPF programs to read kernel memory."""
+    probe, loaded = load(monkeypatch, Lockdown(), level=level)
+    assert loaded == ["reads nothing"]
+    assert probe.unread is not None
+    assert "lockdown" not in str(probe.unread)
+    assert "unknown func bpf_probe_read" in probe.unread.cause.what
 
 
 def test_elsewhere_the_whole_program_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

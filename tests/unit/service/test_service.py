@@ -23,6 +23,7 @@ from kickwatch.configuration.types import (
 )
 from kickwatch.errors import CgroupError, ConfigError, EngineAbsentError, KickwatchError, ObserveError
 from kickwatch.experiment.rig import Opening, Rig
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.outlets.events import (
     Beat,
     ConfigWarning,
@@ -37,6 +38,7 @@ from kickwatch.outlets.events import (
     Reaped,
     Reloaded,
     ReloadRefused,
+    Remarked,
     SessionFailed,
     Started,
     TrialsOff,
@@ -127,6 +129,20 @@ async def test_a_start_within_its_budget_names_no_wait(config: Config) -> None:
     await one.service._report_start()
     (started,) = one.recorder.of(Started)
     assert "first_trial_in_s" not in started.budget
+
+
+async def test_a_start_names_what_is_lost_and_reports_each_cause_once(config: Config) -> None:
+    """The sentence with cause and remedy was in the record of the start, and in one of its own."""
+    one = Served(config, await fake_daemon(config))
+    lost = [Loss(lost, "no kprobes", "boot another") for lost in (Lost.REQUESTS, Lost.WAITS)]
+    one.daemon.node.losses = (*lost, Loss(None, "slab_mutex not found yet: no task has waited"))
+    await one.service._report_start()
+    (started,) = one.recorder.of(Started)
+    assert started.losses == ("IPIs by reason", "waits for slab_mutex", "slab_mutex not found yet")
+    assert [event.remark.text for event in one.recorder.of(Remarked)] == [
+        "no kprobes; lost: IPIs by reason, waits for slab_mutex; fix: boot another",
+        "slab_mutex not found yet: no task has waited",
+    ]
 
 
 async def test_nodes_that_booted_together_start_at_different_times(config: Config) -> None:

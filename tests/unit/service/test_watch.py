@@ -10,8 +10,9 @@ from builders import TLB, containers, kick, trial, window
 from fake_daemon import Recorder, config_in
 from kickwatch.detect.state import ChangeKind
 from kickwatch.errors import KickwatchError, ObserveError
-from kickwatch.journal.remark import Remark, RemarkKind, losses
+from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.model import AlarmKind, ContentionRung, Control, IpiRung, Observers, Trial
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.outlets.events import (
     ContainersFailed,
     ContainersRun,
@@ -160,10 +161,23 @@ async def test_the_control_is_repeated_once_per_period_and_after_a_refused_readi
 async def test_a_remark_is_reported_once(tmp_path: Path) -> None:
     one = await watched(tmp_path)
     knob = Remark(RemarkKind.KNOB_IGNORED, "a knob is ignored")
-    await one.watch.remark(losses(("no probe",)))
-    await one.watch.remark((knob,))
-    await one.watch.remark((*losses(("no probe", "no mutex")), knob))
-    assert [event.remark.text for event in one.recorder.of(Remarked)] == ["no probe", "a knob is ignored", "no mutex"]
+    for _ in range(2):
+        await one.watch.remark((knob,))
+    assert [event.remark.text for event in one.recorder.of(Remarked)] == ["a knob is ignored"]
+
+
+async def test_a_cause_that_takes_away_more_is_reported_with_the_rest_alone(tmp_path: Path) -> None:
+    """After a reload to passive mode all that it had taken away was reported again."""
+    one = await watched(tmp_path)
+    requests, members = (Loss(lost, "no kprobes", "boot another") for lost in (Lost.REQUESTS, Lost.MEMBERS))
+    await one.watch.remark_losses((requests, Loss(None, "slab_mutex not found yet: no task has waited")))
+    await one.watch.remark_losses((requests, members))
+    await one.watch.remark_losses((requests,))
+    assert [(event.remark.kind, event.remark.text) for event in one.recorder.of(Remarked)] == [
+        (RemarkKind.CAPABILITY_LOST, "no kprobes; lost: IPIs by reason; fix: boot another"),
+        (RemarkKind.CAPABILITY_LOST, "slab_mutex not found yet: no task has waited"),
+        (RemarkKind.CAPABILITY_LOST, "no kprobes; lost: what the containers of others ask for; fix: boot another"),
+    ]
 
 
 async def test_the_notes_of_a_record_are_not_reported_again(tmp_path: Path) -> None:

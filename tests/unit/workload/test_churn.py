@@ -20,6 +20,7 @@ from kickwatch.errors import (
     NoHostProcessError,
 )
 from kickwatch.workload.churn import Churn, ChurnPlan
+from kickwatch.workload.container_record import ContainerRecord
 from kickwatch.workload.engine import ContainerSpec, EngineInfo
 
 INFO = EngineInfo(name="fake", version="1", runtime="none", cgroup_driver="cgroupfs", root="/nowhere")
@@ -83,6 +84,9 @@ class FakeEngine:
     async def info(self) -> EngineInfo:
         await self.stage.step("info", "engine-0")
         return INFO
+
+    def cgroup_ids(self, container_id: str) -> tuple[str, ...]:
+        return (container_id,)
 
     def sandbox_ms(self, _container_id: str) -> float | None:
         return self.stage.sandbox_ms
@@ -193,6 +197,16 @@ async def test_the_steps_of_one_container_are_in_order() -> None:
     assert container.kmem_bytes == 4096
     assert container.creation_path_broadcasts == 5
     assert min(container.create_ms, container.start_ms, container.wait_ms, container.remove_ms) > 0
+
+
+async def test_a_container_is_recorded_before_it_has_a_process(tmp_path: Path) -> None:
+    """A kickwatch that is killed during the start leaves a process, and the next one must know it for its own."""
+    stage = Stage(fail={"start": EngineError("could not", "try")})
+    begun = churn(stage, plan(containers=1))
+    begun._record = ContainerRecord(tmp_path / "containers")
+    (container,) = await begun.run()
+    assert container.failure
+    assert await asyncio.to_thread(begun._record.read) == {"kickwatch-t-0"}
 
 
 async def test_with_concurrency_one_each_container_is_removed_before_the_next() -> None:

@@ -62,6 +62,7 @@ async def test_the_life_of_a_container(fake: FakeCri, engine: CriEngine) -> None
     assert container.args == ["--x"]
     assert container.linux.security_context.capabilities.drop_capabilities == ["ALL"]
     assert container.linux.security_context.HasField("seccomp")
+    assert engine.cgroup_ids(container_id) == (container_id, *fake.pods)
     await engine.start(container_id)
     assert await engine.pid(container_id) == 4711
     assert await engine.count_running() == 1

@@ -18,7 +18,8 @@ from kickwatch.configuration.loading import load
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import RemarkKind
-from kickwatch.workload.cri_support import kubelet_runs
+from kickwatch.node.proc_mount import ProcMount
+from kickwatch.workload.cri_support import Kubelet, find_kubelet
 from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import (
     ChosenEngine,
@@ -80,6 +81,18 @@ async def test_a_socket_of_docker_host_that_does_not_answer_is_named_as_such(
     with pytest.raises(EngineAbsentError, match=f"at {no_docker}, which DOCKER_HOST names") as caught:
         await choose_engine(configured(no_docker, "engine.kind=docker"))
     assert caught.value.remedy.startswith("unset DOCKER_HOST")
+
+
+async def test_a_configured_cri_is_not_asked_for_at_the_socket_of_docker_host(
+    no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asked Docker's socket, where nobody answers as a CRI."""
+    monkeypatch.setattr(module.cri_support, "EngineConfig", EngineConfig)
+    config = load(None, ["engine.kind=cri"], {"DOCKER_HOST": f"unix://{no_docker}"}).config
+    async with FakeCri().served(one_cri):
+        chosen = await choose_engine(config)
+        await chosen.engine.close()
+    assert chosen.info.endpoint == str(one_cri)
 
 
 async def test_without_any_engine_the_error_has_both_remedies(no_docker: Path) -> None:
@@ -259,7 +272,7 @@ def one_cri(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "containerd.sock"
     monkeypatch.setattr(module.cri_support, "EngineConfig", module.EngineConfig)
     monkeypatch.setattr(module.cri_support, "usual_sockets", lambda: (path,))
-    monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: False)
+    monkeypatch.setattr(module.cri_support, "find_kubelet", lambda: Kubelet.ABSENT)
     monkeypatch.setattr(module, "OciEngine", RuntimeWithoutSeccomp)
     return path
 
@@ -284,7 +297,7 @@ async def test_a_daemon_whose_docker_restarts_waits_for_it_beside_a_cri(no_docke
     assert first.info.name == "containerd"
 
 
-@pytest.mark.parametrize("reason", ["kubelet", "grpclib", "serves no CRI", "nothing listens"])
+@pytest.mark.parametrize("reason", ["kubelet", "hidepid", "grpclib", "serves no CRI", "nothing listens"])
 async def test_auto_says_why_it_takes_no_cri(
     no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
@@ -293,7 +306,10 @@ async def test_auto_says_why_it_takes_no_cri(
 
     fake = FakeCri()
     if reason == "kubelet":
-        monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: True)
+        monkeypatch.setattr(module.cri_support, "find_kubelet", lambda: Kubelet.RUNS)
+    elif reason == "hidepid":
+        monkeypatch.setattr(module.cri_support, "find_kubelet", lambda: Kubelet.HIDDEN)
+        monkeypatch.setattr(module.cri_support, "read_proc_mount", lambda _: ProcMount("invisible"))
     elif reason == "grpclib":
         monkeypatch.setattr(module.cri_support, "has_grpc", lambda: False)
     elif reason == "serves no CRI":
@@ -307,7 +323,7 @@ async def test_auto_says_why_it_takes_no_cri(
 async def test_beside_a_kubelet_a_configured_cri_is_remarked_on(
     no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: True)
+    monkeypatch.setattr(module.cri_support, "find_kubelet", lambda: Kubelet.RUNS)
     async with FakeCri().served(one_cri):
         chosen = await choose_engine(configured(one_cri, "engine.kind=cri"))
         await chosen.engine.close()
@@ -334,13 +350,19 @@ def test_a_kubelet_is_found_by_its_name(tmp_path: Path) -> None:
     for pid, comm in (("1", "systemd"), ("20", "kubelet-helper")):
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "comm").write_text(f"{comm}\n")
-    assert not kubelet_runs(tmp_path)
+    assert find_kubelet(tmp_path) is Kubelet.ABSENT
     (tmp_path / "20" / "comm").write_text("kubelet\n")
-    assert kubelet_runs(tmp_path)
+    assert find_kubelet(tmp_path) is Kubelet.RUNS
 
 
 @pytest.mark.parametrize(
-    ("node", "drives"), [("a CRI", False), ("a CRI and a kubelet", True), ("Docker's containerd", True)]
+    ("node", "drives"),
+    [
+        ("a CRI", False),
+        ("a CRI and a kubelet", True),
+        ("a CRI and hidden processes", True),
+        ("Docker's containerd", True),
+    ],
 )
 async def test_what_a_runtime_needs_is_kept_unless_a_cri_will_be_driven(
     no_docker: Path, one_cri: Path, monkeypatch: pytest.MonkeyPatch, node: str, *, drives: bool
@@ -350,7 +372,8 @@ async def test_what_a_runtime_needs_is_kept_unless_a_cri_will_be_driven(
 
     monkeypatch.setattr(module, "missing_privilege", lambda _: None)
     monkeypatch.setattr(module, "find_runtime", lambda _: Path("/usr/sbin/runc"))
-    monkeypatch.setattr(module.cri_support, "kubelet_runs", lambda: "kubelet" in node)
+    kubelet = Kubelet.HIDDEN if "hidden" in node else Kubelet.RUNS if "kubelet" in node else Kubelet.ABSENT
+    monkeypatch.setattr(module.cri_support, "find_kubelet", lambda: kubelet)
     fake = FakeCri()
     if node == "Docker's containerd":
         fake.before["Version"] = unknown

@@ -11,7 +11,7 @@ from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.node.roots import HostRoots
 from kickwatch.workload import reaper
 from kickwatch.workload.names import CONTAINERS_SLICE, cgroup_parent, instance_of, new_trial_id, read_instance
-from kickwatch.workload.reaper import reap_cgroups, reap_containers, stop_slice
+from kickwatch.workload.reaper import ids_below, reap_cgroups, reap_containers, stop_slice
 
 HIERARCHIES = ("cpu", "memory", "pids")
 
@@ -94,9 +94,11 @@ def test_a_failed_hierarchy_does_not_stop_the_others(cgroups: Cgroups) -> None:
 
 def test_a_cgroup_in_use_stays_and_is_an_error_with_a_remedy(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
     directories: list[Path] = []
+    tried: list[int] = []
 
-    def remove_tree(directory: Path, *, kill: Callable[[Path], bool], top: bool) -> tuple[Path, ...]:
+    def remove_tree(directory: Path, *, kill: Callable[[Path], bool], attempts: int, top: bool) -> tuple[Path, ...]:
         directories.append(directory)
+        tried.append(attempts)
         return (directory / "abc", directory) if directory.parent.name == "memory" else ()
 
     monkeypatch.setattr(reaper, "remove_tree", remove_tree)
@@ -105,9 +107,15 @@ def test_a_cgroup_in_use_stays_and_is_an_error_with_a_remedy(cgroups: Cgroups, m
     assert directories == [mount / "kickwatch" for mount in cgroups.mounts]
     assert caught.value.what == f"{cgroups.memory_root}/kickwatch/abc is in use and stays (and 1 more)"
     assert "cgroup.procs" in caught.value.remedy
+    stayed = next(at for at, directory in enumerate(directories) if directory.parent.name == "memory")
+    assert set(tried[: stayed + 1]) == {20}
+    assert set(tried[stayed + 1 :]) <= {3}, "a dozen hierarchies would take a dozen seconds"
 
 
 ID = "0123456789abcdef" * 4
+
+
+OTHER_ID = "fedcba9876543210" * 4
 
 
 @pytest.mark.parametrize(
@@ -116,30 +124,52 @@ ID = "0123456789abcdef" * 4
         (ID, True),
         (f"{ID}/init", True),
         (f"docker-{ID}.scope", True),
+        (f"libpod-{ID}", True),
+        (f"libpod-conmon-{ID}.scope", True),
+        (f"cri-containerd-{ID}.scope", True),
+        (f"crio-{ID}", True),
         ("kickwatch-1f2e3d4c-0", True),
         ("", False),
+        (OTHER_ID, False),
+        (f"docker-{OTHER_ID}.scope", False),
         ("theirs", False),
         (f"theirs/{ID}", False),
         ("kickwatch-agent", False),
     ],
 )
-def test_only_processes_of_containers_are_killed(
+def test_only_processes_of_containers_that_kickwatch_started_are_killed(
     cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch, below: str, killed: bool
 ) -> None:
-    """A cgroup /kickwatch may be another's: what is not named as a container is, nobody ends."""
+    """A container of another user with the cgroup parent /kickwatch has a cgroup of the same form."""
     permits: list[bool] = []
 
-    def remove_tree(directory: Path, *, kill: Callable[[Path], bool], top: bool) -> tuple[Path, ...]:
+    def remove_tree(directory: Path, *, kill: Callable[[Path], bool], attempts: int, top: bool) -> tuple[Path, ...]:
         permits.append(kill(directory / below))
         return ()
 
     monkeypatch.setattr(reaper, "remove_tree", remove_tree)
-    reap_cgroups(cgroups, ("kickwatch",))
+    reap_cgroups(cgroups, ("kickwatch",), {ID})
     assert permits == [killed] * len(HIERARCHIES)
 
 
+def test_what_is_not_recorded_is_not_killed(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    def remove_tree(directory: Path, *, kill: Callable[[Path], bool], attempts: int, top: bool) -> tuple[Path, ...]:
+        assert not kill(directory / ID)
+        return ()
+
+    monkeypatch.setattr(reaper, "remove_tree", remove_tree)
+    reap_cgroups(cgroups, ("kickwatch",))
+
+
+def test_ids_are_those_of_the_cgroups_right_below_our_parents(cgroups: Cgroups) -> None:
+    for name in (ID, f"docker-{OTHER_ID}.scope", "theirs"):
+        (cgroups.mounts[0] / "kickwatch" / name).mkdir()
+    (cgroups.mounts[1] / "kickwatch/theirs" / ("a" * 64)).mkdir(parents=True)
+    assert ids_below(cgroups, ("kickwatch", "absent")) == {ID, OTHER_ID}
+
+
 def test_a_hierarchy_that_cannot_be_listed_is_an_error(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path, *, kill: Callable[[Path], bool], top: bool) -> tuple[Path, ...]:
+    def refuse(_: Path, *, kill: Callable[[Path], bool], attempts: int, top: bool) -> tuple[Path, ...]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(reaper, "remove_tree", refuse)

@@ -1,0 +1,50 @@
+"""A kubelet in a proc with hidepid: who gives up CAP_SYS_PTRACE remembers it, and who never had it does not deny it."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from namespaces import inside, without_capabilities
+
+pytestmark = [pytest.mark.kernel]
+
+GROUP = 64321  # that no process has
+LOOK = "from kickwatch.workload.cri_support import find_kubelet; print(find_kubelet())"
+# As the daemon: it looks, arms its probes, and looks again when it chooses an engine.
+LOOK_AGAIN = f"{LOOK}; from kickwatch.node.privileges import give_up; give_up(lambda: True); print(find_kubelet())"
+
+
+@pytest.fixture
+def kubelet(tmp_path: Path) -> Iterator[None]:
+    program = shutil.copy("/bin/sleep", tmp_path / "kubelet")
+    with subprocess.Popen([program, "60"]) as process:
+        yield
+        process.kill()
+
+
+def seen(options: str, script: str, *before: str) -> list[str]:
+    proc = ("mount", "-t", "proc", "-o", options, "proc", "/proc")
+    command = [*inside(proc), *before, sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+
+
+@pytest.mark.usefixtures("kubelet")
+@pytest.mark.parametrize("options", [f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}", "hidepid=4"])
+def test_a_kubelet_that_hidepid_hides_is_not_taken_for_absent(options: str) -> None:
+    """`auto` then drove the CRI beside it, and its pods were ended."""
+    assert seen(options, LOOK_AGAIN) == ["runs", "runs"]
+    assert seen(options, LOOK, *without_capabilities("sys_ptrace")) == ["hidden"]
+
+
+@pytest.mark.usefixtures("kubelet")
+def test_a_proc_that_hides_nothing_shows_it_to_everyone() -> None:
+    assert seen("hidepid=0", LOOK, *without_capabilities("sys_ptrace")) == ["runs"]
+
+
+@pytest.mark.parametrize("options", ["hidepid=0", f"hidepid=2,gid={GROUP}"])
+def test_without_a_kubelet_the_capabilities_that_see_everything_show_that(options: str) -> None:
+    assert seen(options, LOOK_AGAIN) == ["absent", "absent"]
