@@ -1,4 +1,4 @@
-"""Run all machines of the laboratory, four at a time on two CPUs: `matrix.py [pytest arguments]`.
+"""Run all machines of the laboratory, three at a time on two CPUs: `matrix.py [pytest arguments]`.
 
 Each machine has its own pytest process, whose output is in build/lab/ with the measurements. Prints a line when a
 machine is done, and the tables at the end. Exits with 1 if any test failed. KICKWATCH_LAB_MACHINES selects machines,
@@ -33,8 +33,9 @@ _QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "--durations=12", "-o", "
 def main(arguments: Sequence[str]) -> int:
     """Run them all; 1 if any failed."""
     began, wanted = time.monotonic(), machines()
-    # A guest has one thread for all its CPUs, and waits for half of the time: for windows and containers.
-    jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 2))
+    # A guest has one thread for all its CPUs and is idle for a third of the time. More guests make each other slower: a
+    # container's life takes longer, and with it the halves of its pair.
+    jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 3 // 2))
     _print(f"laboratory: {len(wanted)} machines, {jobs} at a time, in {cache()}")
     for architecture in sorted({architecture_of(machine) for machine in wanted if machine not in OTHERS}):
         with tempfile.TemporaryDirectory() as wheel, locked(cache() / "lock"), runnable(architecture):
