@@ -4,6 +4,8 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +29,7 @@ from kickwatch.outlets.metrics import left_textfile, textfile
 from kickwatch.outlets.metrics import outlet as module
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 from kickwatch.outlets.metrics.serve import Server
+from kickwatch.outlets.metrics.textfile import Textfile
 
 ANYWHERE = MetricsConfig(listen="127.0.0.1:0")
 FIGURES = {"attributed": StreamFigures(alerted=True, evidence=7.0, threshold=9.0, e_process=2.0)}
@@ -380,6 +383,29 @@ async def test_a_reload_to_an_address_in_use_is_taken_and_the_address_is_waited_
         await outlet.reload(configured(MetricsConfig(listen=f"127.0.0.1:{taken.getsockname()[1]}")))
         assert outlet._server is None
     await until_served(outlet)
+    await outlet.close()
+
+
+async def test_a_reload_to_another_textfile_during_a_write_leaves_only_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.prom", tmp_path / "new.prom"
+    write = Textfile._write
+    begun = threading.Event()
+
+    def slowly(file: Textfile) -> None:
+        begun.set()
+        time.sleep(0.3)
+        write(file)
+
+    monkeypatch.setattr(Textfile, "_write", slowly)
+    outlet = an_outlet()
+    await outlet.start(configured(MetricsConfig(listen="", textfile=str(old))))
+    assert await asyncio.to_thread(begun.wait, 5.0)
+    await outlet.reload(configured(MetricsConfig(listen="", textfile=str(new))))
+    await until_written(new)
+    await asyncio.sleep(0.3)
+    assert list(tmp_path.iterdir()) == [new]  # noqa: ASYNC240
     await outlet.close()
 
 
