@@ -13,7 +13,7 @@ from msgspec.inspect import BoolType, EnumType, FloatType, IntType, Metadata, Va
 
 from kickwatch.commands.common import DEFAULT_CONFIG
 from kickwatch.configuration.loading import known_keys, load
-from kickwatch.configuration.types import Config, TrialConfig
+from kickwatch.configuration.types import Config, MetricsConfig, TrialConfig
 from kickwatch.errors import ConfigError
 
 ROLE = Path(__file__).parents[2] / "deploy/ansible/roles/kickwatch"
@@ -98,8 +98,14 @@ def test_null_removes_a_key(file: Path) -> None:
     assert loaded(file, kickwatch_config={"trial": {"window_s": None, "seed": 7}}).trial == TrialConfig(seed=7)
 
 
-def test_an_empty_address_turns_the_metrics_off(file: Path) -> None:
-    assert not loaded(file, kickwatch_metrics_listen="").metrics.enabled
+def test_an_empty_address_serves_no_metrics(file: Path) -> None:
+    assert loaded(file, kickwatch_metrics_listen="").metrics == MetricsConfig(listen="")
+
+
+def test_an_empty_address_keeps_the_textfile(file: Path) -> None:
+    given = {"metrics": {"textfile": "/var/lib/node/kickwatch.prom"}}
+    metrics = loaded(file, kickwatch_metrics_listen="", kickwatch_config=given).metrics
+    assert metrics == MetricsConfig(listen="", textfile="/var/lib/node/kickwatch.prom")
 
 
 def test_the_configuration_has_precedence_over_the_address(file: Path) -> None:
