@@ -15,6 +15,7 @@ from kickwatch.commands.common import DEFAULT_CONFIG
 from kickwatch.configuration.loading import known_keys, load
 from kickwatch.configuration.types import Config, MetricsConfig, TrialConfig
 from kickwatch.errors import ConfigError
+from kickwatch.outlets.metrics import left_textfile
 
 ROLE = Path(__file__).parents[2] / "deploy/ansible/roles/kickwatch"
 LOADER = DataLoader()
@@ -145,3 +146,4 @@ def test_the_drain_file_is_the_daemons() -> None:
 def test_the_paths_are_the_daemons() -> None:
     assert VARIABLES["_kickwatch_config_file"] == str(DEFAULT_CONFIG)
     assert VARIABLES["_kickwatch_history"] == Config().state.directory
+    assert VARIABLES["_kickwatch_textfile_record"].endswith(f"/{left_textfile.RECORD}")
