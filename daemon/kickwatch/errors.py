@@ -26,7 +26,7 @@ class ConfigAbsentError(ConfigError):
 
 
 class AddressUnusableError(ConfigError):
-    """A configured address is taken by another process, or this node does not have it. Both may change."""
+    """A configured address is taken, or this node lacks it, its interface or IPv6. All of that may change."""
 
 
 class EngineError(KickwatchError):

@@ -13,8 +13,9 @@ from msgspec.inspect import BoolType, EnumType, FloatType, IntType, Metadata, Va
 
 from kickwatch.commands.common import DEFAULT_CONFIG
 from kickwatch.configuration.loading import known_keys, load
-from kickwatch.configuration.types import Config, TrialConfig
+from kickwatch.configuration.types import Config, MetricsConfig, TrialConfig
 from kickwatch.errors import ConfigError
+from kickwatch.outlets.metrics import left_textfile
 
 ROLE = Path(__file__).parents[2] / "deploy/ansible/roles/kickwatch"
 LOADER = DataLoader()
@@ -98,8 +99,14 @@ def test_null_removes_a_key(file: Path) -> None:
     assert loaded(file, kickwatch_config={"trial": {"window_s": None, "seed": 7}}).trial == TrialConfig(seed=7)
 
 
-def test_an_empty_address_turns_the_metrics_off(file: Path) -> None:
-    assert not loaded(file, kickwatch_metrics_listen="").metrics.enabled
+def test_an_empty_address_serves_no_metrics(file: Path) -> None:
+    assert loaded(file, kickwatch_metrics_listen="").metrics == MetricsConfig(listen="")
+
+
+def test_an_empty_address_keeps_the_textfile(file: Path) -> None:
+    given = {"metrics": {"textfile": "/var/lib/node/kickwatch.prom"}}
+    metrics = loaded(file, kickwatch_metrics_listen="", kickwatch_config=given).metrics
+    assert metrics == MetricsConfig(listen="", textfile="/var/lib/node/kickwatch.prom")
 
 
 def test_the_configuration_has_precedence_over_the_address(file: Path) -> None:
@@ -139,3 +146,4 @@ def test_the_drain_file_is_the_daemons() -> None:
 def test_the_paths_are_the_daemons() -> None:
     assert VARIABLES["_kickwatch_config_file"] == str(DEFAULT_CONFIG)
     assert VARIABLES["_kickwatch_history"] == Config().state.directory
+    assert VARIABLES["_kickwatch_textfile_record"].endswith(f"/{left_textfile.RECORD}")

@@ -41,6 +41,7 @@ BUSY: dict[str, Any] = {
     "guard": {"enabled": False},
     "metrics": {"enabled": False},
 }
+TEXTFILE = "/var/lib/node/kickwatch.prom"
 TRIAL_ENDS = ("trial_finished", "trial_void")
 # Paths that change by themselves on any node, that Ansible uses temporarily, or that replace a package index.
 MOVING = (
@@ -214,6 +215,13 @@ def await_event(node: Node, since: int, *names: str, timeout_s: float = 60.0) ->
         time.sleep(0.3)
 
 
+def await_file(path: Path, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} is not there within {timeout_s} s"
+        time.sleep(0.3)
+
+
 def test_check_mode_on_the_bare_node_changes_nothing(node: Node, controller: Controller, first: Path) -> None:
     before = files(node)
     ran = controller.run("--check", "--diff", wheel=first, config=BUSY)
@@ -348,6 +356,19 @@ def test_a_node_that_fails_its_control_stops_the_rollout(node: Node, controller:
 
 
 def test_a_removal_keeps_the_data_unless_purged(node: Node, controller: Controller) -> None:
+    """The textfile goes, which a killed daemon leaves; the lock stays, which a `kickwatch trial` may hold."""
+    passive = {"workload": {"enabled": False}, "metrics": {"listen": "", "textfile": TEXTFILE}}
+    node.write("/run/systemd/system/kickwatch.service.d/textfile.conf", "[Service]\nReadWritePaths=-/var/lib/node\n")
+    node.run("mkdir", "/var/lib/node")
+    ran = controller.run(version="1.2.4", config=BUSY | passive, without_engine=True)
+    assert ran.failed == 0, ran.output
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "restart", "kickwatch.service", timeout_s=120)
+    await_file(node.path(TEXTFILE))
+    node.run("systemctl", "kill", "--signal=KILL", "kickwatch.service")
+    assert node.path(TEXTFILE).exists()
+    lock = node.out("stat", "--format=%i", "/run/kickwatch.lock")
+
     by_hand = f"{CONFIG}.1.2020-01-01@00:00:00~"
     node.write(by_hand, "# mine\n")
     node.run("install", "-D", "/dev/null", "/usr/local/share/man/man1/kickwatch.1")  # as `deploy/install` does
@@ -355,6 +376,8 @@ def test_a_removal_keeps_the_data_unless_purged(node: Node, controller: Controll
     assert ran.failed == 0, ran.output
     assert sorted(node.out("find", "/etc/kickwatch", "-type", "f").splitlines()) == [CONFIG, by_hand]
     assert node.out("ls", "/var/lib/kickwatch")
+    assert not node.path("/var/lib/kickwatch/textfile").exists()
+    assert node.out("stat", "--format=%i", "/run/kickwatch.lock") == lock
     kept = ("/etc/kickwatch", "/var/lib/kickwatch")
     assert [path for path in files(node) if "kickwatch" in path and not path.startswith(kept)] == []
     assert node.run("systemctl", "cat", "kickwatch.service", check=False).returncode != 0
@@ -364,7 +387,10 @@ def test_a_removal_keeps_the_data_unless_purged(node: Node, controller: Controll
     assert (again.changed, again.failed) == (0, 0), again.output
 
     node.write(OCI_DROP_IN, "# mine\n")
+    node.write(TEXTFILE, "# HELP kickwatch_up Up.\n")
+    node.write("/var/lib/kickwatch/textfile", TEXTFILE)
     controller.run(state="absent", purge=True)
+    assert node.out("stat", "--format=%i", "/run/kickwatch.lock") == lock
     assert [path for path in files(node) if "kickwatch" in path] == [str(Path(OCI_DROP_IN).parent), OCI_DROP_IN]
     node.run("rm", "-r", str(Path(OCI_DROP_IN).parent))
 

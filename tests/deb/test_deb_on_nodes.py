@@ -1,5 +1,6 @@
 """The Debian packages on clean nodes with a real systemd: install, run, upgrade, remove, purge, and nothing is left."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.kernel, pytest.
 
 TOML, OCI = "/etc/kickwatch/kickwatch.toml", "/etc/kickwatch/oci.conf"
 DROP_IN = "/etc/systemd/system/kickwatch.service.d"
+TEXTFILE = "/var/lib/node/kickwatch.prom"
 EDIT = "# Edited on this node.\n"
 # Paths that change by themselves on any node, and what dpkg and apt keep about every package.
 MOVING = """
@@ -133,7 +135,12 @@ def test_a_package_is_installed_runs_is_upgraded_and_purged(
 
     refused = node.run("/opt/debs/install", "--remove", "--purge", check=False)
     assert refused.stderr == "install: kickwatch is installed here as a Debian package: use apt-get remove or purge\n"
+    lock = killed_with_a_textfile(node)
     apt(node, "remove", "kickwatch")
+    assert not node.path(TEXTFILE).exists()
+    assert not node.path("/var/lib/kickwatch/textfile").exists()
+    assert node.out("stat", "--format=%i", "/run/kickwatch.lock") == lock
+    node.path(TEXTFILE).parent.rmdir()
     assert node.out("docker", "ps", "--all", "--quiet") == ""
     assert node.run("systemctl", "cat", "kickwatch.service", check=False).returncode != 0
     assert node.path("/var/lib/kickwatch/history.db").exists()
@@ -148,6 +155,22 @@ def test_a_package_is_installed_runs_is_upgraded_and_purged(
     assert node.run("sh", "-c", "ls -d /run/kickwatch*", check=False).stdout == ""
     assert "kickwatch" not in node.out("journalctl", "--list-catalog")
     assert node.out("systemctl", "--failed", "--plain", "--no-legend") == ""
+
+
+def killed_with_a_textfile(node: Node) -> str:
+    """Kill a passive daemon, which has no containers, once it has its textfile. Returns the inode of the lock."""
+    node.write("/run/systemd/system/kickwatch.service.d/textfile.conf", "[Service]\nReadWritePaths=-/var/lib/node\n")
+    node.path(TEXTFILE).parent.mkdir()
+    append(node, "/etc/default/kickwatch", f"KICKWATCH_WORKLOAD_ENABLED=false\nKICKWATCH_METRICS_TEXTFILE={TEXTFILE}\n")
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "restart", "kickwatch", timeout_s=120 * SLOWNESS)
+    deadline = time.monotonic() + 60 * SLOWNESS
+    while not node.path(TEXTFILE).exists():
+        assert time.monotonic() < deadline, "no textfile"
+        time.sleep(0.3)
+    node.run("systemctl", "kill", "--signal=KILL", "kickwatch")
+    assert node.path(TEXTFILE).exists()
+    return node.out("stat", "--format=%i", "/run/kickwatch.lock")
 
 
 def refused_beside_deploy_install(node: Node, built: packages.Built) -> None:

@@ -7,6 +7,7 @@ pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 
 # Paths that change by themselves on any node.
 MOVING = "/proc /sys /dev /run /tmp /var/tmp /var/lib/docker /var/lib/containerd /var/lib/systemd /var/log /root"
+LOCK = "/run/kickwatch.lock"
 
 # What bash does at Tab after `kickwatch tri`.
 COMPLETE = (
@@ -55,6 +56,16 @@ def test_install_and_removal(bare: Node) -> None:
     assert bare.run("systemctl", "cat", "kickwatch", check=False).returncode != 0
     assert "kickwatch" not in bare.out("journalctl", "--list-catalog")
     assert bare.install("--remove").splitlines() == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("--purge",)])
+def test_a_removal_leaves_the_file_of_the_lock_which_another_may_hold(bare: Node, arguments: tuple[str, ...]) -> None:
+    """A `kickwatch trial`, for example: a new file would be another lock, and two would experiment at once."""
+    bare.install()
+    before = bare.out("stat", "--format=%i", LOCK)
+    bare.install("--remove", *arguments)
+    assert bare.out("stat", "--format=%i", LOCK) == before
+    assert bare.run("ls", "-d", "/run/kickwatch", check=False).returncode != 0
 
 
 def test_a_removal_keeps_what_an_operator_wrote(bare: Node) -> None:

@@ -7,7 +7,7 @@ file or option, the key, the value, and what is allowed.
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class _Given:
 FORCED_SERIAL = (
     "workload.kmem_tcp_limit_bytes forces workload.concurrency to 1: all memory cgroups share the static key it flips"
 )
+FILE_OFF = 'metrics.enabled = false switches metrics.textfile off as well: for the file alone, set metrics.listen = ""'
 
 
 def load(
@@ -67,9 +68,8 @@ def load(
     if strict and complaints:
         raise complaints[0]
     config = _build({key: item for key, item in given.items() if key in known})
-    forced = (FORCED_SERIAL,) if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1 else ()
     unused = (host.warning,) if host.warning else ()
-    return Loaded(config, (*(str(complaint) for complaint in complaints), *forced, *unused))
+    return Loaded(config, (*(str(complaint) for complaint in complaints), *_overridden(config), *unused))
 
 
 def known_keys() -> dict[str, Any]:
@@ -222,6 +222,14 @@ def _check_two_cpus(cpus: str, given: Mapping[str, _Given]) -> None:
     if len(named) == 1:
         what = f"{given['control.cpus'].source}: control.cpus cannot be {_shown(cpus)}"
         raise ConfigError(what, "give at least two CPUs: one asks the others")
+
+
+def _overridden(config: Config) -> Iterator[str]:
+    """A line for each key that another one overrides."""
+    if config.workload.kmem_tcp_limit_bytes and config.workload.concurrency != 1:
+        yield FORCED_SERIAL
+    if config.metrics.textfile and not config.metrics.enabled:
+        yield FILE_OFF
 
 
 def _check_together(workload: WorkloadConfig, given: Mapping[str, _Given]) -> None:

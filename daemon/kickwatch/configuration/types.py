@@ -72,7 +72,7 @@ OptionalPath = Annotated[str, Meta(pattern="^(?![^/])", description="an absolute
 Address = Annotated[
     str,
     Meta(
-        pattern=r"\A(([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5})?\Z",
+        pattern=r"\A(([0-9.]+|\[[0-9a-fA-F:]+(%[^][%/\s]{1,15})?\]):[0-9]{1,5})?\Z",
         description="an address and a port, 127.0.0.1:9893, or an empty string",
     ),
 ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.configuration.loading import FORCED_SERIAL, allowed, differences, digest, known_keys, load
+from kickwatch.configuration.loading import FILE_OFF, FORCED_SERIAL, allowed, differences, digest, known_keys, load
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, LogFormat, Network
 from kickwatch.errors import ConfigError
 from kickwatch.workload.engine_choice import requested_kind
@@ -213,6 +213,13 @@ def test_the_tcp_limit_forces_serial_churn_and_says_so(file: Path) -> None:
     assert load(file, ["workload.kmem_tcp_limit_bytes=1"]).warnings == (FORCED_SERIAL,)
     assert load(file, ["workload.kmem_tcp_limit_bytes=1", "workload.concurrency=1"]).warnings == ()
     assert load(None, ["workload.kmem_tcp_limit_bytes=1"]).warnings == ()
+
+
+def test_metrics_that_are_off_with_a_textfile_say_so() -> None:
+    textfile = "metrics.textfile=/var/lib/node/kickwatch.prom"
+    assert load(None, [textfile, "metrics.enabled=false"]).warnings == (FILE_OFF,)
+    assert load(None, [textfile, "metrics.listen="]).warnings == ()
+    assert load(None, ["metrics.enabled=false"]).warnings == ()
 
 
 def test_a_command_needs_an_image() -> None:

@@ -4,6 +4,8 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +13,12 @@ import pytest
 import structlog
 from msgspec.structs import replace
 
-import kickwatch.outlets.metrics.registry
-import kickwatch.outlets.metrics.serve  # noqa: F401 -- loaded where used: a blocking read in the event loop of a test
+import kickwatch.outlets.metrics.registry  # noqa: F401 -- loaded where used: a blocking read in the loop of a test
 from beliefs import believing
 from builders import trial
 from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
 from kickwatch.detect.state import StreamFigures, TrialOutcome
-from kickwatch.errors import AddressUnusableError, ConfigError, ObserveError
+from kickwatch.errors import ConfigError, ObserveError
 from kickwatch.model import AlarmKind, Condition, Verdict
 from kickwatch.node.pressure import Cause
 from kickwatch.observe.interrupts import InterruptSample
@@ -27,6 +28,8 @@ from kickwatch.outlets.belief import Belief
 from kickwatch.outlets.metrics import left_textfile, textfile
 from kickwatch.outlets.metrics import outlet as module
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
+from kickwatch.outlets.metrics.serve import Server
+from kickwatch.outlets.metrics.textfile import Textfile
 
 ANYWHERE = MetricsConfig(listen="127.0.0.1:0")
 FIGURES = {"attributed": StreamFigures(alerted=True, evidence=7.0, threshold=9.0, e_process=2.0)}
@@ -79,18 +82,25 @@ async def served(outlet: PrometheusOutlet, *names: str) -> list[float]:
     return [float(lines[name]) for name in names]
 
 
-async def test_an_address_in_use_is_logged_once_and_served_when_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.0)
+async def until_served(outlet: PrometheusOutlet) -> None:
+    """Wait until it listens. No event is taken meanwhile, as during a long trial."""
+    async with asyncio.timeout(5.0):
+        while outlet._server is None:  # noqa: ASYNC110 -- nothing sets an event
+            await asyncio.sleep(0.002)
+
+
+async def test_an_address_in_use_is_logged_once_and_served_when_it_is_free_also_during_a_long_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.01)
     outlet = an_outlet()
     with socket.create_server(("127.0.0.1", 0)) as taken, structlog.testing.capture_logs() as logs:
         config = MetricsConfig(listen=f"127.0.0.1:{taken.getsockname()[1]}")
         await outlet.start(configured(config))
-        await outlet.take(beat())
-        await outlet.take(beat())
+        await asyncio.sleep(0.1)
         assert outlet._server is None
     with structlog.testing.capture_logs() as later:
-        await outlet.take(beat())
-        await outlet.take(beat())
+        await until_served(outlet)
     assert outlet._server is not None
     reader, writer = await asyncio.open_connection(*outlet._server.address)
     writer.close()
@@ -149,21 +159,67 @@ async def test_an_address_that_is_not_up_yet_is_tried_again_and_recorded_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """192.0.2.1 is for documentation (RFC 5737): no node has it."""
-    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.002)
     outlet = an_outlet()
+    tries: list[str] = []
+    serve_there = outlet._serve
+
+    async def counted(listen: str) -> Server:
+        tries.append(listen)
+        return await serve_there(listen)
+
+    monkeypatch.setattr(outlet, "_serve", counted)
     with structlog.testing.capture_logs() as logs:
         await outlet.start(configured(MetricsConfig(listen="192.0.2.1:9893")))
-        await outlet.take(beat())
-        await outlet.take(beat())
+        async with asyncio.timeout(5.0):
+            while len(tries) < 4:  # noqa: ASYNC110 -- nothing sets an event
+                await asyncio.sleep(0.002)
+        await outlet.close()
+        tries_made = len(tries)
+        await asyncio.sleep(0.05)
     assert outlet._server is None
+    assert len(tries) == tries_made
     (record,) = logs
     assert record["event"] == "kickwatch.metrics_unserved"
     assert "192.0.2.1" in record["what"]
-    assert outlet._config is not None
-    outlet._config = replace(outlet._config, listen="127.0.0.1:0")  # the address comes up
-    await outlet.take(beat())
-    assert outlet._server is not None
+
+
+async def test_a_server_that_begins_to_listen_while_the_outlet_closes_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.0)
+    outlet = an_outlet()
+    begun = asyncio.Event()
+    start_server = Server.start
+
+    async def slowly(server: Server) -> None:
+        begun.set()
+        await start_server(server)
+        await asyncio.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        await outlet.start(configured(MetricsConfig(listen=f"127.0.0.1:{port}")))
+    monkeypatch.setattr(Server, "start", slowly)
+    await begun.wait()
     await outlet.close()
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_reload_that_adds_a_textfile_is_taken_while_the_address_is_in_use(
+    tmp_path: Path, *, enabled: bool
+) -> None:
+    """The address was waited for before, and waiting goes on without a second record; or metrics were off."""
+    path = tmp_path / "kickwatch.prom"
+    outlet = an_outlet()
+    with socket.create_server(("127.0.0.1", 0)) as taken, structlog.testing.capture_logs() as logs:
+        config = MetricsConfig(listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        await outlet.start(configured(replace(config, enabled=enabled)))
+        await outlet.reload(configured(replace(config, textfile=str(path))))
+        await until_written(path)
+    await outlet.close()
+    assert [log["event"] for log in logs] == ["kickwatch.metrics_unserved"]
 
 
 async def test_a_refused_reading_does_not_stop_the_textfile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -317,14 +373,48 @@ async def test_series_outlive_a_reload_and_the_same_configuration_keeps_the_serv
         await outlet.close()
 
 
-async def test_a_reload_to_an_address_in_use_is_refused_and_the_old_one_is_served_again() -> None:
+async def test_a_reload_to_an_address_in_use_is_taken_and_the_address_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.01)
+    outlet = an_outlet()
+    await outlet.start(configured(ANYWHERE))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        await outlet.reload(configured(MetricsConfig(listen=f"127.0.0.1:{taken.getsockname()[1]}")))
+        assert outlet._server is None
+    await until_served(outlet)
+    await outlet.close()
+
+
+async def test_a_reload_to_another_textfile_during_a_write_leaves_only_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.prom", tmp_path / "new.prom"
+    write = Textfile._write
+    begun = threading.Event()
+
+    def slowly(file: Textfile) -> None:
+        begun.set()
+        time.sleep(0.3)
+        write(file)
+
+    monkeypatch.setattr(Textfile, "_write", slowly)
+    outlet = an_outlet()
+    await outlet.start(configured(MetricsConfig(listen="", textfile=str(old))))
+    assert await asyncio.to_thread(begun.wait, 5.0)
+    await outlet.reload(configured(MetricsConfig(listen="", textfile=str(new))))
+    await until_written(new)
+    await asyncio.sleep(0.3)
+    assert list(tmp_path.iterdir()) == [new]  # noqa: ASYNC240
+    await outlet.close()
+
+
+async def test_a_reload_to_an_invalid_address_is_refused_and_the_old_one_is_served_again() -> None:
     outlet, old = an_outlet(), configured(ANYWHERE)
     await outlet.start(old)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        wanted = configured(MetricsConfig(listen=f"127.0.0.1:{taken.getsockname()[1]}"))
-        with pytest.raises(AddressUnusableError):
-            await outlet.reload(wanted)
-        await outlet.start(old)
+    with pytest.raises(ConfigError):
+        await outlet.reload(configured(MetricsConfig(listen="[fe80::1]:9893")))
+    await outlet.start(old)
     assert outlet._server is not None
     await outlet.close()
 

@@ -1,7 +1,9 @@
 """The server with slow, silent, many or malformed clients."""
 
 import asyncio
+import errno
 import gzip
+import os
 import socket
 import threading
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from exposition import value
 from kickwatch.configuration.listen import parse_listen
-from kickwatch.errors import ConfigError, KickwatchError, ObserveError
+from kickwatch.errors import AddressUnusableError, ConfigError, KickwatchError, ObserveError
 from kickwatch.outlets.metrics import serve
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
@@ -291,6 +293,10 @@ async def test_an_address_in_use_is_an_error_that_names_the_key() -> None:
         ("[127.0.0.1]:9893", "give an address"),
         ("::1:9893", "give an address"),
         ("localhost:9893", "give an address"),
+        ("[fe80::1]:9893", r"add it, for example \[fe80::1%eth0\]:9893"),
+        ("[2001:db8::1%eth0]:9893", "remove %eth0"),
+        ("[ff02::1]:9893", "a multicast address"),
+        ("[::ffff:7f00:1]:9893", "an IPv4-mapped address"),
     ],
 )
 async def test_an_impossible_address_is_an_error_that_names_the_key(listen: str, why: str) -> None:
@@ -299,9 +305,50 @@ async def test_an_impossible_address_is_an_error_that_names_the_key(listen: str,
             pass
 
 
+@pytest.mark.parametrize("interface", ["kwabsent.42", "2147483647"])
+async def test_an_interface_that_is_absent_may_come_up_later(interface: str) -> None:
+    """A VLAN, for example. The cause has words, and no number of the resolver's."""
+    with pytest.raises(AddressUnusableError, match="No such device") as refused:
+        async with served(listen=f"[fe80::1%{interface}]:9893"):
+            pass
+    assert "no such interface now" in refused.value.remedy
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EMFILE])
+async def test_ipv6_that_is_off_and_missing_descriptors_may_change(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A mock: socket() refuses."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    server = Server(await asyncio.to_thread(Metrics, "1"), "[::1]:9893", nothing)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", refuse)
+        with pytest.raises(AddressUnusableError, match=os.strerror(number)):
+            await server.start()
+
+
+async def test_a_port_that_needs_a_capability_is_an_error_that_waiting_does_not_fix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mock: root may use any port."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(serve, "_bound", refuse)
+    with pytest.raises(ConfigError, match="choose a higher one") as refused:
+        async with served(listen="127.0.0.1:80"):
+            pass
+    assert not isinstance(refused.value, AddressUnusableError)
+
+
 def test_valid_addresses_are_parsed() -> None:
     assert parse_listen("127.0.0.1:9893") == ("127.0.0.1", 9893)
     assert parse_listen("[::]:80") == ("::", 80)
+    assert parse_listen("[fe80::1%eth0.42]:9893") == ("fe80::1%eth0.42", 9893)
 
 
 async def _gone(left: Callable[[], list[asyncio.Task[object]]]) -> list[asyncio.Task[object]]:

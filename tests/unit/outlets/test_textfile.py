@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,10 @@ def files(directory: Path) -> list[Path]:
 def written_ns(path: Path) -> int:
     """When the file was last written, 0 if never."""
     return path.stat().st_mtime_ns if path.exists() else 0
+
+
+async def nothing() -> None:
+    """Nothing to refresh."""
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -52,6 +57,44 @@ async def test_it_is_written_again_and_again_and_removed_at_the_end(
     await until(lambda: written_ns(path) > first_ns)
     await writer.close()
     assert len(refreshed) >= 2
+    assert files(tmp_path) == []
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Each write takes 0.3 s. Set once one has begun."""
+    begun = threading.Event()
+    write = Textfile._write
+
+    def slowly(file: Textfile) -> None:
+        begun.set()
+        time.sleep(0.3)
+        write(file)
+
+    monkeypatch.setattr(Textfile, "_write", slowly)
+    return begun
+
+
+async def test_a_write_under_way_at_the_end_does_not_put_the_file_back(slow: threading.Event, tmp_path: Path) -> None:
+    file = Textfile(await asyncio.to_thread(Metrics, "1"), str(tmp_path / "kickwatch.prom"))
+    writer = TextfileWriter(file, nothing, TroubleLog(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN))
+    await until(slow.is_set)
+    await writer.close()
+    await asyncio.sleep(0.5)
+    assert files(tmp_path) == []
+
+
+async def test_a_signal_during_the_last_write_leaves_no_file(slow: threading.Event, tmp_path: Path) -> None:
+    """It cancels whoever closes the writer, such as a reload."""
+    file = Textfile(await asyncio.to_thread(Metrics, "1"), str(tmp_path / "kickwatch.prom"))
+    writer = TextfileWriter(file, nothing, TroubleLog(Event.TEXTFILE_UNWRITTEN, Event.TEXTFILE_WRITTEN))
+    await until(slow.is_set)
+    closing = asyncio.create_task(writer.close())
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await asyncio.sleep(0.5)
     assert files(tmp_path) == []
 
 

@@ -1,7 +1,8 @@
 """A textfile that a killed daemon left: its figures would look current for ever, and stand for a daemon that is gone.
 
 Where the file is, is recorded in the directory of the state, because the next daemon may be configured with another
-path, or none. `deploy/install --remove` reads the same record. Loads nothing of Prometheus.
+path, or none. A removal (`deploy/install`, Debian package, Ansible role) reads the same record. Loads nothing of
+Prometheus.
 """
 
 import os

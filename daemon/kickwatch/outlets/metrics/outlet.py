@@ -4,7 +4,6 @@ The Prometheus library costs memory: it is loaded only once metrics are on, and 
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from kickwatch.model import AlarmKind
 from kickwatch.observe.observatory import Observatory
 from kickwatch.outlets import events
 from kickwatch.outlets.metrics import left_textfile
+from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.without_openssl import load_prometheus_client
 
 if TYPE_CHECKING:
@@ -34,17 +34,15 @@ _LISTEN_EVERY_S = 30.0
 class PrometheusOutlet:
     """Counts events in series, and serves these. The series live on when metrics are switched off and on again."""
 
-    def __init__(self, observatory: Observatory, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, observatory: Observatory) -> None:
         """`observatory` is read at each scrape, trials or not."""
         self._observatory = observatory
-        self._now_s = now_s
         self._metrics: Metrics | None = None
         self._server: Server | None = None
         self._textfile: TextfileWriter | None = None
         self._config: MetricsConfig | None = None  # in force
         self._state = Path()  # where it is recorded that a textfile is written
-        self._waiting = False  # for an address that is in use, or not on this node
-        self._tried_s = 0.0
+        self._waiting: asyncio.Task[None] | None = None  # for an address that is in use, or not on this node
         self._figures: Mapping[str, StreamFigures] = {}
         self._believe: Callable[[], Belief] | None = None
         self._address_trouble = TroubleLog(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
@@ -55,26 +53,20 @@ class PrometheusOutlet:
 
         Trials matter more than metrics.
         """
-        self._config, self._tried_s = config.metrics, self._now_s()
+        self._config = config.metrics
         self._state = Path(config.state.directory)
         await self._remove_left(config.metrics)
-        try:
-            await self._open(config.metrics)
-        except AddressUnusableError as error:
-            self._address_trouble.failed(error.what, error.remedy)
-            self._waiting = True
-            self._textfile = await self._textfile_of(config.metrics)  # it needs no address
+        await self._open(config.metrics)
 
     async def reload(self, config: Config) -> None:
-        """Serve as configured from now on. Raises ConfigError, also for an address that cannot be used now."""
+        """Serve as configured from now on; an address is waited for as by `start`. Raises ConfigError."""
         if config.metrics != self._config:
             await self._open(config.metrics)
             self._config = config.metrics
 
     async def _open(self, config: MetricsConfig) -> None:
-        """Raises ConfigError, AddressUnusableError."""
+        """Raises ConfigError."""
         await self.close()
-        self._waiting = False
         if not (config.enabled and config.listen):
             self._address_trouble.forget()
         if not config.enabled:
@@ -82,8 +74,26 @@ class PrometheusOutlet:
             return
         load_prometheus_client()  # before the modules that import it
         if config.listen:
-            self._server = await self._serve(config.listen)
-        self._textfile = await self._textfile_of(config)
+            await self._listen(config.listen)
+        self._textfile = await self._textfile_of(config)  # it needs no address
+
+    async def _listen(self, listen: str) -> None:
+        """Serve there, now or once that is possible. Raises ConfigError if it never is."""
+        try:
+            self._server = await self._serve(listen)
+        except AddressUnusableError as error:
+            self._address_trouble.failed(error.what, error.remedy)
+            self._waiting = asyncio.create_task(self._wait_for(listen))
+
+    async def _wait_for(self, listen: str) -> None:
+        """Try again until it works, trials or not."""
+        while self._server is None:
+            await asyncio.sleep(_LISTEN_EVERY_S)
+            await run_shielded(self._try_address(listen))  # a server that has begun to listen has to be closed
+
+    async def _try_address(self, listen: str) -> None:
+        with suppress(ConfigError):  # still in use, or removed together with its interface
+            self._server = await self._serve(listen)
 
     async def _serve(self, listen: str) -> "Server":
         from kickwatch.outlets.metrics.serve import Server  # noqa: PLC0415 -- loaded where metrics are on
@@ -115,11 +125,14 @@ class PrometheusOutlet:
     async def close(self) -> None:
         """Stop serving, and remove the textfile."""
         async with AsyncExitStack() as stack:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                await asyncio.wait({self._waiting})
             if self._server is not None:
                 stack.push_async_callback(self._server.close)
             if self._textfile is not None:
                 stack.push_async_callback(self._remove_textfile, self._textfile)
-            self._server = self._textfile = None
+            self._server = self._textfile = self._waiting = None
 
     async def _remove_textfile(self, textfile: "TextfileWriter") -> None:
         await textfile.close()
@@ -142,20 +155,7 @@ class PrometheusOutlet:
             if isinstance(event, events.EvidenceOpened | events.TrialTaken):
                 self._show_origin()
         if isinstance(event, events.Beat):
-            await self._beat()
-
-    async def _beat(self) -> None:
-        """Bring the series up to date; try the address when that is due."""
-        now_s = self._now_s()
-        self._show_belief()
-        if self._waiting and self._config is not None and now_s - self._tried_s >= _LISTEN_EVERY_S:
-            self._tried_s = now_s
-            await self._try_address(self._config.listen)
-
-    async def _try_address(self, listen: str) -> None:
-        with suppress(ConfigError):  # still in use, or removed together with its interface
-            self._server = await self._serve(listen)
-            self._waiting = False
+            self._show_belief()
 
     async def refresh(self) -> None:
         """Bring the observers' cumulative figures and the belief up to date. Raises ObserveError."""

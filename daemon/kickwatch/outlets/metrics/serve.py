@@ -28,9 +28,11 @@ _CLOSE_S = 1.0
 _REMEDIES = {
     errno.EADDRINUSE: "another process listens there: find it with `ss -ltnp`, or choose another port",
     errno.EADDRNOTAVAIL: "this node has no such address now: `ip address` lists those it has",
+    errno.ENODEV: "this node has no such interface now: `ip link` lists those it has",
+    errno.EAFNOSUPPORT: "this kernel has no IPv6 now: choose an IPv4 address, or enable it",
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose a higher one",
 }
-_MAY_CHANGE = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+_LASTS = {errno.EACCES, errno.EPERM, errno.EINVAL}  # all else may change: an interface, IPv6, descriptors, memory
 
 
 class Server:
@@ -59,7 +61,7 @@ class Server:
         return host, port
 
     async def start(self) -> None:
-        """Listen. Raises a ConfigError that names metrics.listen if that fails."""
+        """Listen. Raises a ConfigError that names metrics.listen, an AddressUnusableError if it may work later."""
         host, port = parse_listen(self._listen)
         try:
             bound = _bound(host, port)
@@ -67,7 +69,7 @@ class Server:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             what = f"metrics.listen: cannot listen on {self._listen} ({reason})"
-            kind = AddressUnusableError if error.errno in _MAY_CHANGE else ConfigError
+            kind = ConfigError if error.errno in _LASTS else AddressUnusableError
             raise kind(what, _REMEDIES.get(error.errno or 0, "choose another address")) from error
 
     async def close(self) -> None:
@@ -145,13 +147,26 @@ def _bound(host: str, port: int) -> socket.socket:
 
     Raises OSError.
     """
+    host, _, interface = host.partition("%")
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind((host, port))
+            bound.bind((host, port, 0, _index_of(interface)))
+        else:
+            bound.bind((host, port))
     except BaseException:
         bound.close()
         raise
     return bound
+
+
+def _index_of(interface: str) -> int:
+    """The number of an interface, which a name or a number stands for; 0 for none. Raises OSError."""
+    if not interface or interface.isdecimal():
+        return int(interface or 0)
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as error:  # has no errno
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error

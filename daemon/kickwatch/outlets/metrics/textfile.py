@@ -9,6 +9,7 @@ from pathlib import Path
 from kickwatch.errors import KickwatchError
 from kickwatch.journal.trouble import TroubleLog
 from kickwatch.outlets.metrics.registry import Metrics
+from kickwatch.process.cancellation import run_shielded
 
 EVERY_S = 15.0
 
@@ -22,8 +23,11 @@ class Textfile:
         self._path = Path(path)
 
     async def write(self) -> None:
-        """Replace the file; everybody can read it. Raises KickwatchError if that fails, and the old file stays."""
-        await asyncio.to_thread(self._write)
+        """Replace the file; everybody can read it. Raises KickwatchError if that fails, and the old file stays.
+
+        If the caller is cancelled, this ends with the write: the thread cannot be stopped.
+        """
+        await run_shielded(asyncio.to_thread(self._write))
 
     def _write(self) -> None:
         text = self._metrics.textfile()
@@ -60,9 +64,12 @@ class TextfileWriter:
         self._task = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        """Stop writing, and remove the file."""
+        """Stop writing, and remove the file, also if the caller is cancelled meanwhile."""
+        await run_shielded(self._close())
+
+    async def _close(self) -> None:
         self._task.cancel()
-        await asyncio.wait({self._task})
+        await asyncio.wait({self._task})  # a write under way would put its file back after the removal
         await self._textfile.remove()
 
     async def _keep(self) -> None:
