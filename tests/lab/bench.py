@@ -12,7 +12,7 @@ from guest import CgroupVersion, Guest
 from userland import ROOT
 
 RESULTS = ROOT / "build" / "lab"
-# Each kernel, each pair of rungs and both cgroup versions once, in less than an hour; the others are run on request. The
+# Each kernel, each pair of rungs and both cgroup versions once, in less than an hour; the others run on request. The
 # slowest first, so that all finish at about the same time. cgroup v1's memory controller ends with bookworm.
 _DEFAULT = "trixie:v2:4 sid:v2:4 bookworm:v1:4 bullseye:v2:4 trixie:v2:16"
 # Not part of the matrix: Docker Engines of other releases on this node, the README's commands in a guest, a bisection.
