@@ -72,7 +72,7 @@ CAUSES: dict[CauseKind, LossCause] = {
     ),
     CauseKind.PERF_PARANOID: LossCause(
         "kernel.perf_event_paranoid is {perf_event_paranoid}, which asks for CAP_SYS_ADMIN",
-        "sysctl -w kernel.perf_event_paranoid=2",
+        "sysctl -w kernel.perf_event_paranoid=2; in a unit: CapabilityBoundingSet=CAP_SYS_ADMIN",
     ),
     CauseKind.KPTR_RESTRICT: LossCause(
         "kernel.kptr_restrict is {kptr_restrict}, which hides all kernel addresses", "sysctl -w kernel.kptr_restrict=1"
