@@ -1,8 +1,10 @@
 """Opens the observers for `doctor`, first with the service's capabilities: root has more, and may see more."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+import resource
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from kickwatch.errors import ObserveError
@@ -92,8 +94,9 @@ async def _open_as_service(
     opened: list[Observatory] = []
 
     def work() -> None:
-        restrict(capabilities)
-        opened.append(asyncio.run(_open(listed, own)))  # the threads of this loop have this thread's capabilities
+        with _unlimited_memory_locks():
+            restrict(capabilities)
+            opened.append(asyncio.run(_open(listed, own)))  # the threads of this loop have this thread's capabilities
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="as-service")
     try:
@@ -105,6 +108,18 @@ async def _open_as_service(
     finally:
         thread.shutdown(wait=False)  # its work is done
     return opened[0]
+
+
+@contextmanager
+def _unlimited_memory_locks() -> Iterator[None]:
+    """As LimitMEMLOCK=infinity of the unit: before 5.11 BPF maps count, and only CAP_SYS_RESOURCE raises the limit."""
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
 
 
 def _complete(observatory: Observatory) -> bool:

@@ -126,3 +126,18 @@ def test_the_drop_in_is_no_remedy_for_a_capability_that_an_edited_unit_lacks() -
     assert edited.remedy == "CapabilityBoundingSet=CAP_BPF"
     opened = ServiceProbes(SERVICE | {LinuxCapability.SYS_ADMIN}, observers, lost)
     assert "drop-in" not in opened.remedy
+
+
+def test_the_limit_of_locked_memory_is_the_units_while_the_service_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 5.10 a shell's limit would be taken for a loss of the service, whose unit has LimitMEMLOCK=infinity."""
+    now = [(65536, 65536)]
+    fake = SimpleNamespace(
+        RLIMIT_MEMLOCK=8,
+        RLIM_INFINITY=-1,
+        getrlimit=lambda _: now[-1],
+        setrlimit=lambda _, limits: now.append(limits),
+    )
+    monkeypatch.setattr(service_probes, "resource", fake)
+    with service_probes._unlimited_memory_locks():
+        assert now[-1] == (-1, -1)
+    assert now[-1] == (65536, 65536)
