@@ -16,7 +16,6 @@ from kickwatch.observe.observatory import Observatory
 from kickwatch.process.cancellation import run_shielded
 
 _DROP_IN = "for the service the drop-in sys-admin.conf grants it (systemd.md)"
-
 _NOTHING = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
 
 
