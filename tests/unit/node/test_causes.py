@@ -145,7 +145,6 @@ def test_a_loss_names_its_true_cause(
 TESTS = Path(__file__).parents[2]
 # Only from made-up facts, since no kernel or program that can be had here does it.
 MADE_UP = {
-    CauseKind.PERF_PARANOID: "a patch of Ubuntu's kernels; Debian's lets CAP_PERFMON pass (lab/test_losses.py)",
     CauseKind.KALLSYMS_ABSENT: "a kernel without CONFIG_KALLSYMS; Debian builds none",
     CauseKind.NOT_ALLOWED: "a policy of SELinux or AppArmor that refuses bpf; the guests have no compiler of such",
     CauseKind.UNKNOWN: "what is not recognised",
