@@ -40,13 +40,17 @@ _PLACES = {
     # Configuration, so that dpkg keeps an edited one and renews another (conffiles).
     "share/doc/kickwatch/kickwatch.toml": "etc/kickwatch/kickwatch.toml",
     "share/doc/kickwatch/oci.conf": "etc/kickwatch/oci.conf",
+    "share/doc/kickwatch/sys-admin.conf": "etc/kickwatch/sys-admin.conf",
 }
 _DROP_INS = "/etc/systemd/system/kickwatch.service.d"
 # In their texts: the paths of a virtual environment in /opt, and the package's.
 _PATHS = (
-    (
-        f"install -D -m 644 /opt/kickwatch/share/doc/kickwatch/oci.conf {_DROP_INS}/oci.conf",
-        f"mkdir -p {_DROP_INS}\nln -s /etc/kickwatch/oci.conf {_DROP_INS}",
+    *(
+        (
+            f"install -D -m 644 /opt/kickwatch/share/doc/kickwatch/{name} {_DROP_INS}/{name}",
+            f"mkdir -p {_DROP_INS}\nln -s /etc/kickwatch/{name} {_DROP_INS}",
+        )
+        for name in ("oci.conf", "sys-admin.conf")
     ),
     ("/opt/kickwatch/share/doc/kickwatch", "/usr/share/doc/kickwatch"),
     ("/opt/kickwatch", f"/{HOME}"),

@@ -14,6 +14,7 @@ from slowness import SLOWNESS
 pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(900)]
 
 TOML, OCI = "/etc/kickwatch/kickwatch.toml", "/etc/kickwatch/oci.conf"
+SYS_ADMIN = "/etc/kickwatch/sys-admin.conf"
 DROP_IN = "/etc/systemd/system/kickwatch.service.d"
 TEXTFILE = "/var/lib/node/kickwatch.prom"
 EDIT = "# Edited on this node.\n"
@@ -109,7 +110,7 @@ def test_a_package_is_installed_runs_is_upgraded_and_purged(
     # On Debian 12 an edited configuration and an untouched drop-in, on Debian 13 the other way round.
     edited, untouched = (TOML, OCI) if "bookworm" in node.name else (OCI, TOML)
     append(node, edited, EDIT)
-    node.run("sh", "-c", f"mkdir {DROP_IN} && ln -s {OCI} {DROP_IN}")
+    node.run("sh", "-c", f"mkdir {DROP_IN} && ln -s {OCI} {SYS_ADMIN} {DROP_IN}")
     append(node, "/etc/default/kickwatch", SETTINGS)
 
     since = node.now()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kickwatch.node.causes import CauseKind
 from kickwatch.node.kernel_config import kernel_config
 from namespaces import cover, inside, refused_bpf, without_capabilities
 
@@ -32,6 +33,11 @@ def missing(prefix: list[str], *options: str, **environment: str) -> dict[str, d
     return {one["name"]: one for one in found["capabilities"] if not one["satisfied"]}
 
 
+def test_without_the_restrictions_below_nothing_of_that_is_lost() -> None:
+    """Their remedies end in this state: the capabilities and calls of this process, and a /proc that is not covered."""
+    assert not {BPF, SYMBOLS, WAITS, OTHERS} & missing([], *PASSIVE).keys()
+
+
 def test_missing_capabilities_are_named() -> None:
     found = missing(without_capabilities("bpf", "perfmon", "sys_admin"), *PASSIVE)
     for name in (BPF, WAITS, OTHERS):
@@ -47,6 +53,7 @@ def test_hidden_addresses_name_the_capability() -> None:
     assert "CapabilityBoundingSet=CAP_SYSLOG and ProtectKernelLogs=no" in found[SYMBOLS]["remedy"]
 
 
+@pytest.mark.provokes(CauseKind.SECCOMP)
 def test_a_seccomp_filter_is_named() -> None:
     found = missing(refused_bpf(), *PASSIVE)
     for name in (BPF, OTHERS):
@@ -54,6 +61,7 @@ def test_a_seccomp_filter_is_named() -> None:
         assert "SystemCallFilter=bpf" in found[name]["remedy"]
 
 
+@pytest.mark.provokes(CauseKind.USER_NAMESPACE)
 def test_a_user_namespace_is_named() -> None:
     """There kallsyms shows no addresses, so nothing else is tried."""
     found = missing(["unshare", "--user", "--map-root-user"], *PASSIVE)
@@ -63,6 +71,7 @@ def test_a_user_namespace_is_named() -> None:
     assert found[BPF]["remedy"] == found[WAITS]["remedy"] == "as for kernel symbols"
 
 
+@pytest.mark.provokes(CauseKind.KALLSYMS_COVERED)
 def test_a_covered_kallsyms_is_named(tmp_path: Path) -> None:
     """As ProtectKernelTunables=yes does it."""
     (tmp_path / "empty").touch()
@@ -71,6 +80,7 @@ def test_a_covered_kallsyms_is_named(tmp_path: Path) -> None:
     assert "ProtectKernelTunables=no" in found[SYMBOLS]["remedy"]
 
 
+@pytest.mark.provokes(CauseKind.KERNEL_CONFIG)
 def test_a_kernel_built_without_kprobes_is_named() -> None:
     options = kernel_config(os.uname().release, wanted=("CONFIG_KPROBES", "CONFIG_BPF"))
     if not options or "CONFIG_KPROBES" in options:

@@ -9,6 +9,8 @@ import pytest
 from bench import ENGINE, Bench
 from guest import booted
 
+from kickwatch.node.causes import CauseKind
+
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 WORDS = ("lockdown=confidentiality",)
@@ -34,6 +36,7 @@ def doctor(bench: Bench) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     return result, {one["name"]: one for one in result["capabilities"]}
 
 
+@pytest.mark.provokes(CauseKind.LOCKDOWN_READ)
 def test_attribution_is_kept_where_lockdown_refuses_reads_of_kernel_memory(locked_down: Bench, bench: Bench) -> None:
     if bench.ipi_rung != "csd":
         pytest.skip("feature: this kernel needs kprobes, which lockdown forbids")
@@ -58,6 +61,7 @@ def test_a_healthy_container_is_quiet_under_lockdown_and_no_sender_is_said_to_ho
     assert "whether a sender holds slab_mutex, who holds slab_mutex" in note
 
 
+@pytest.mark.provokes(CauseKind.LOCKDOWN_KPROBES)
 def test_where_kprobes_are_needed_lockdown_is_named_as_the_cause(locked_down: Bench, bench: Bench) -> None:
     if bench.ipi_rung == "csd":
         pytest.skip("feature: this kernel needs no kprobes")

@@ -1,12 +1,32 @@
 """Losses by settings and releases of a kernel: `doctor` names the cause, and its remedy removes the loss."""
 
 import json
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from bench import ENGINE, Bench
 
+from kickwatch.node.causes import CauseKind
+from kickwatch.node.privileges import SERVICE, LinuxCapability
+
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
+
+DROP_IN = "/run/systemd/system/kickwatch.service.d/fewer.conf"
+# mutex_lock and its kin have it inlined, on every kernel.
+INLINED = """
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.refused import RefusedError
+
+probe = BpfObject("mutex")
+try:
+    probe.attach_kprobe("mutex_begin", "__mutex_lock_common")
+except RefusedError as error:
+    print(f"{error.cause.what}|{error.cause.remedy}")
+probe.attach_kprobe("mutex_begin", "mutex_lock")
+probe.close()
+"""
 
 
 def doctor(bench: Bench, *prefix: str, **environment: str) -> dict[str, dict[str, Any]]:
@@ -16,6 +36,7 @@ def doctor(bench: Bench, *prefix: str, **environment: str) -> dict[str, dict[str
     return {one["name"]: one for one in json.loads(done.output)["capabilities"]}
 
 
+@pytest.mark.provokes(CauseKind.KPTR_RESTRICT)
 def test_hidden_addresses_name_the_sysctl_and_its_remedy_removes_the_loss(bench: Bench) -> None:
     bench.once("does not depend on the number of CPUs")
     before = bench.guest.out("sysctl", "-n", "kernel.kptr_restrict")
@@ -30,6 +51,7 @@ def test_hidden_addresses_name_the_sysctl_and_its_remedy_removes_the_loss(bench:
         bench.guest.out("sysctl", "-w", f"kernel.kptr_restrict={before}")
 
 
+@pytest.mark.provokes(CauseKind.OLD_KERNEL)
 def test_a_tracepoint_that_came_later_names_the_release(bench: Bench) -> None:
     bench.once("does not depend on the number of CPUs")
     if bench.ipi_rung == "csd":
@@ -39,6 +61,7 @@ def test_a_tracepoint_that_came_later_names_the_release(bench: Bench) -> None:
     assert lost["remedy"] == "Linux 6.5 or later"
 
 
+@pytest.mark.provokes(CauseKind.MEMLOCK)
 def test_a_limit_of_locked_memory_is_named_where_it_counts(bench: Bench) -> None:
     bench.once("does not depend on the number of CPUs")
     limited = (
@@ -52,6 +75,7 @@ def test_a_limit_of_locked_memory_is_named_where_it_counts(bench: Bench) -> None
     if tuple(map(int, bench.guest.machine.boot.kernel.release.split(".")[:2])) < (5, 11):
         assert "RLIMIT_MEMLOCK is 65536 bytes" in found["detail"]
         assert "LimitMEMLOCK=infinity" in found["remedy"]
+        assert doctor(bench, "prlimit", "--memlock=unlimited", "--")["IPIs by reason"]["satisfied"]
     else:
         assert found["satisfied"], found["detail"]
 
@@ -61,6 +85,99 @@ def test_a_missing_capability_is_named_as_this_kernel_has_it(bench: Bench) -> No
     dropped = "-bpf,-perfmon,-sys_admin"
     found = doctor(bench, "setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", "--")["IPIs by reason"]
     assert "this process lacks CAP_BPF CAP_PERFMON" in found["detail"]
+
+
+def bounding_set(capabilities: frozenset[LinuxCapability]) -> str:
+    return f"CapabilityBoundingSet={' '.join(f'CAP_{one.name}' for one in sorted(capabilities))}"
+
+
+@pytest.fixture
+def paranoid(bench: Bench) -> Iterator[Callable[[int], None]]:
+    """Sets kernel.perf_event_paranoid, which is what it was after the test."""
+    bench.once("does not depend on the number of CPUs")
+    before = int(bench.guest.out("sysctl", "-n", "kernel.perf_event_paranoid"))
+
+    def write(level: int) -> None:
+        bench.guest.out("sysctl", "-w", f"kernel.perf_event_paranoid={level}")
+
+    yield write
+    write(before)
+
+
+def as_service(bench: Bench, capabilities: frozenset[LinuxCapability]) -> dict[str, dict[str, Any]]:
+    """What `doctor --control` finds in a unit with these capabilities and the limit of kickwatch.service."""
+    properties = (f"--property={bounding_set(capabilities)}", "--property=LimitMEMLOCK=infinity")
+    unit = ("systemd-run", "--quiet", "--wait", "--pipe", *properties, "/usr/local/bin/kickwatch")
+    done = bench.guest.run(*unit, "doctor", "--control", "--json", "--no-container", check=False)
+    return {one["name"]: one for one in json.loads(done.output)["capabilities"]}
+
+
+def test_a_service_with_the_units_capabilities_arms_what_root_arms_and_passes_the_control(
+    bench: Bench, paranoid: Callable[[int], None]
+) -> None:
+    paranoid(2)
+    service, root = as_service(bench, SERVICE), doctor(bench)
+    bench.keep("as_a_service", service)
+    assert service["positive control"]["satisfied"], service["positive control"]["detail"]
+    assert service["IPIs by reason"]["detail"] == root["IPIs by reason"]["detail"]
+    assert service["lock contention"]["detail"] == root["lock contention"]["detail"]
+    assert "the service's probes" not in service  # it has no other capabilities
+    assert root["the service's probes"]["satisfied"], root["the service's probes"]["detail"]
+
+
+@pytest.mark.provokes(CauseKind.PERF_PARANOID)
+def test_a_sysctl_that_keeps_kprobes_from_the_service_is_named_and_both_its_remedies_bring_them_back(
+    bench: Bench, paranoid: Callable[[int], None]
+) -> None:
+    """Above 2 a patch of Debian's 5.10 and 6.1, and of Ubuntu, asks for CAP_SYS_ADMIN, and 3 is Debian's default."""
+    paranoid(4)
+    service, root = as_service(bench, SERVICE), doctor(bench)["the service's probes"]
+    bench.keep("perf_event_paranoid", {"service": service, "root": root})
+    assert root["satisfied"] == service["positive control"]["satisfied"], root["detail"]
+    if root["satisfied"]:
+        pytest.skip("feature: this kernel needs no kprobes, or lets CAP_PERFMON pass")
+    for found in (service["IPIs by reason"], root):
+        assert "kernel.perf_event_paranoid is 4, which asks for CAP_SYS_ADMIN" in found["detail"]
+    sysctl = re.match(r"sysctl -w kernel.perf_event_paranoid=(\d)", root["remedy"])
+    assert sysctl is not None
+    paranoid(int(sysctl[1]))
+    assert doctor(bench)["the service's probes"]["satisfied"]
+    paranoid(4)
+    assert "sys-admin.conf" in root["remedy"]
+    granted = SERVICE | {LinuxCapability.SYS_ADMIN}
+    assert as_service(bench, granted)["positive control"]["satisfied"]
+
+
+@pytest.mark.provokes(CauseKind.CAPABILITY)
+def test_a_unit_without_a_capability_is_found_by_root_and_its_remedy_removes_the_loss(
+    bench: Bench, paranoid: Callable[[int], None]
+) -> None:
+    paranoid(2)
+
+    def found(capabilities: frozenset[LinuxCapability]) -> dict[str, Any]:
+        text = f"[Service]\nCapabilityBoundingSet=\n{bounding_set(capabilities)}\n"
+        bench.guest.shell(f"mkdir -p {DROP_IN.rpartition('/')[0]}; printf '{text}' >{DROP_IN}; systemctl daemon-reload")
+        return doctor(bench)["the service's probes"]
+
+    try:
+        lost = found(SERVICE - {LinuxCapability.BPF})
+        assert not lost["satisfied"]
+        assert "lacks CAP_BPF" in lost["detail"]
+        assert "IPIs by reason" in lost["detail"]
+        assert "CapabilityBoundingSet=CAP_BPF" in lost["remedy"]
+        assert found(SERVICE)["satisfied"]
+    finally:
+        bench.guest.shell(f"rm -r {DROP_IN.rpartition('/')[0]}; systemctl daemon-reload")
+
+
+@pytest.mark.provokes(CauseKind.INLINED)
+def test_a_function_that_the_compiler_inlined_is_named(bench: Bench) -> None:
+    bench.once("does not depend on the number of CPUs")
+    if bench.realtime:
+        pytest.skip("feature: PREEMPT_RT has other mutexes")
+    what, _, remedy = bench.guest.out("/opt/kickwatch/bin/python", "-c", INLINED).partition("|")
+    assert what == "the compiler has inlined __mutex_lock_common, or kprobes may not be placed on it"
+    assert remedy.endswith("a kernel with the tracepoint: Linux 5.19")
 
 
 def test_the_cost_per_event_is_measured_and_each_loss_has_its_cost_and_its_fix(bench: Bench) -> None:

@@ -26,9 +26,11 @@ from slowness import SLOWNESS
 NAME = "kw-systemd-node"
 STATE = Path("/run") / NAME
 SOURCE = "/opt/source"  # the tree of a release in the node
-# The drop-in for nodes without an engine: the path in the wheel, and the path at which it takes effect.
+# The drop-ins for nodes without an engine, and for older kernels: the path in the wheel, and where it takes effect.
 OCI_SHIPPED = "/opt/kickwatch/share/doc/kickwatch/oci.conf"
 OCI_DROP_IN = "/etc/systemd/system/kickwatch.service.d/oci.conf"
+SYS_ADMIN_SHIPPED = "/opt/kickwatch/share/doc/kickwatch/sys-admin.conf"
+SYS_ADMIN_DROP_IN = "/etc/systemd/system/kickwatch.service.d/sys-admin.conf"
 BOOKWORM, TRIXIE = "bookworm", "trixie"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3-venv", "docker.io", "iptables", "ca-certificates")
 # Paths that are left out of the packages.

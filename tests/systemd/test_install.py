@@ -1,7 +1,7 @@
 """`deploy/install` on a real node: what it installs, that a second run changes nothing, that it removes everything."""
 
 import pytest
-from systemd_node import OCI_DROP_IN, OCI_SHIPPED, SOURCE, Node
+from systemd_node import OCI_DROP_IN, OCI_SHIPPED, SOURCE, SYS_ADMIN_DROP_IN, SYS_ADMIN_SHIPPED, Node
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 
@@ -48,6 +48,12 @@ def test_install_and_removal(bare: Node) -> None:
     assert "up to date" in again[0]
     assert "stays as it is" in again[1]
 
+    # Also that doctor reads the drop-in that it recommends.
+    asked = "from kickwatch.node.service_unit import *; print(*sorted(one.name for one in service_capabilities()))"
+    assert bare.out("/opt/kickwatch/bin/python", "-c", asked) == "BPF KILL PERFMON SYSLOG"
+    bare.run("install", "-D", "-m", "644", SYS_ADMIN_SHIPPED, SYS_ADMIN_DROP_IN)
+    bare.run("systemctl", "daemon-reload")
+    assert bare.out("/opt/kickwatch/bin/python", "-c", asked) == "BPF KILL PERFMON SYSLOG SYS_ADMIN"
     bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
     bare.install("--remove", "--purge")
     after = files(bare)

@@ -13,6 +13,7 @@ from kickwatch.experiment.armed_observers import chosen_cpus, listed_cpus
 from kickwatch.experiment.capability_costs import COSTS, NEEDED_TO_START, PASSIVE_COSTS
 from kickwatch.experiment.known_reasons import functions_found
 from kickwatch.experiment.one_container import ContainerTried
+from kickwatch.experiment.service_probes import ServiceProbes, open_observatory
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups, nokmem
@@ -27,6 +28,7 @@ from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.engine_choice import choose_engine
 from kickwatch.workload.names import OWN_CGROUPS
 
+SERVICE_PROBES = "the service's probes"
 _COST_EVENTS = 2003
 _AS_FOR_SYMBOLS = "as for kernel symbols"
 _KALLSYMS_ALL = "the address is in kallsyms with CONFIG_KALLSYMS_ALL; otherwise kickwatch learns it at the first wait"
@@ -52,7 +54,7 @@ async def examine(
 ) -> list[Capability]:
     """Try everything once. This arms the probes for a moment, which interrupts every CPU some tens of times.
 
-    `container`: what starting one showed.
+    Where the service's capabilities do not arm all of them, it arms them twice. `container`: what starting one showed.
     """
     found = await _examined(config, control=control, container=container)
     costs = COSTS
@@ -69,7 +71,8 @@ async def _examined(config: Config, *, control: bool, container: ContainerTried 
     if container is not None:
         found.append(container_capability(container, engine))
     try:
-        observatory = await Observatory.open(listed=listed_cpus(config))
+        own = None if config.workload.enabled else OWN_CGROUPS
+        observatory, service = await open_observatory(listed_cpus(config), own)
     except KickwatchError as error:
         return [
             *found,
@@ -83,6 +86,8 @@ async def _examined(config: Config, *, control: bool, container: ContainerTried 
         found.append(await _cost(observatory, cpus))
         if not config.workload.enabled:
             found.append(await _others(observatory))
+        if service is not None:
+            found.append(service_capability(service))
         if control:
             found.append(await _control(observatory, chosen))
     finally:
@@ -222,6 +227,11 @@ async def _others(observatory: Observatory) -> Capability:
         return Capability(name=name, satisfied=False, detail=what, remedy=remedy, needed=True)
     detail = f"raw tracepoints {', '.join(PROGRAMS.values())}"
     return Capability(name=name, satisfied=True, detail=detail, needed=True)
+
+
+def service_capability(probes: ServiceProbes) -> Capability:
+    """Whether the service could arm what root can. Not needed for a trial by hand."""
+    return Capability(name=SERVICE_PROBES, satisfied=not probes.lost, detail=probes.detail, remedy=probes.remedy)
 
 
 def enough_cpus(cpus: Sequence[int], chosen: Sequence[int], isolated: Sequence[int] = ()) -> Capability:

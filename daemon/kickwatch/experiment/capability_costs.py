@@ -14,6 +14,7 @@ COSTS = {
     "CPUs for the positive control": "no verdict: the probes cannot be shown to count",
     "cost per event": "none for verdicts: only how much the probe costs is not known",
     "positive control": "no verdict: the probe does not count what it must",
+    "the service's probes": "as a service kickwatch does without what is lost; by hand, as root, `trial` has it",
     "containers of others": "no alert: passive mode cannot count what others start, nor bill it",
 }
 # Passive mode does without these.

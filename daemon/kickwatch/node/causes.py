@@ -20,6 +20,7 @@ class CauseKind(StrEnum):
     KPTR_RESTRICT = "kptr_restrict"
     KALLSYMS_COVERED = "kallsyms_covered"
     KALLSYMS_ABSENT = "kallsyms_absent"
+    PROC_SUBSET = "proc_subset"
     HIDEPID = "hidepid"
     HIDEPID_PTRACEABLE = "hidepid_ptraceable"
     OLD_KERNEL = "old_kernel"
@@ -72,7 +73,7 @@ CAUSES: dict[CauseKind, LossCause] = {
     ),
     CauseKind.PERF_PARANOID: LossCause(
         "kernel.perf_event_paranoid is {perf_event_paranoid}, which asks for CAP_SYS_ADMIN",
-        "sysctl -w kernel.perf_event_paranoid=2",
+        "sysctl -w kernel.perf_event_paranoid=2; in a unit: CapabilityBoundingSet=CAP_SYS_ADMIN",
     ),
     CauseKind.KPTR_RESTRICT: LossCause(
         "kernel.kptr_restrict is {kptr_restrict}, which hides all kernel addresses", "sysctl -w kernel.kptr_restrict=1"
@@ -82,6 +83,10 @@ CAUSES: dict[CauseKind, LossCause] = {
         "in a unit: ProtectKernelTunables=no; in a container: do not mask it",
     ),
     CauseKind.KALLSYMS_ABSENT: LossCause("there is no /proc/kallsyms", "a kernel built with CONFIG_KALLSYMS"),
+    CauseKind.PROC_SUBSET: LossCause(
+        "/proc is mounted with subset={subset}, which leaves out /proc/kallsyms and all else that is no process",
+        "in a unit: ProcSubset=all; elsewhere mount proc without that option",
+    ),
     CauseKind.HIDEPID: LossCause(
         "/proc is mounted with {options}, which hides processes of other users, and of root with more capabilities",
         "in a unit: SupplementaryGroups={group}; or: mount -o remount,hidepid=0 /proc",

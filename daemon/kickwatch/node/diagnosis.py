@@ -37,8 +37,8 @@ class Facts:
     """What may forbid an observation on this node; None and empty values are not known.
 
     `effective`: this process's capabilities, one bit each; `given_up`: those that it had before. `memlock`:
-    RLIMIT_MEMLOCK in bytes, None if unlimited. `options`: the kernel's build configuration. `kprobes`: whether perf
-    offers kprobes.
+    RLIMIT_MEMLOCK in bytes, None if unlimited. `proc_subset`: the option `subset` of /proc. `options`: the kernel's
+    build configuration. `kprobes`: whether perf offers kprobes.
     """
 
     release: str = ""
@@ -51,6 +51,7 @@ class Facts:
     user_namespace: bool = False
     memlock: int | None = None
     kallsyms_covered: bool = False
+    proc_subset: str = ""
     kprobes: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -133,7 +134,7 @@ def _of_absence(refusal: Refusal, facts: Facts) -> CauseKind:
 
 def _of_symbols(refusal: Refusal, facts: Facts) -> CauseKind:
     if refusal.code == ENOENT:
-        return CauseKind.KALLSYMS_ABSENT
+        return CauseKind.PROC_SUBSET if facts.proc_subset else CauseKind.KALLSYMS_ABSENT
     if facts.kallsyms_covered or refusal.code in {EPERM, EACCES}:
         return CauseKind.KALLSYMS_COVERED
     if (facts.kptr_restrict or 0) > 1:
@@ -190,6 +191,7 @@ def _words(refusal: Refusal, facts: Facts) -> dict[str, object]:
         "memlock": facts.memlock,
         "perf_event_paranoid": facts.perf_event_paranoid,
         "kptr_restrict": facts.kptr_restrict,
+        "subset": facts.proc_subset,
         "subject": f"tracepoint {refusal.subject}" if tracepoint else refusal.subject or "it",
         "since": f"{newest[0]}.{newest[1]}",
         "release": facts.release,

@@ -7,6 +7,7 @@ from pathlib import Path
 from kickwatch.node import kernel
 from kickwatch.node.diagnosis import WANTED_OPTIONS, Facts
 from kickwatch.node.privileges import effective, filtered, given_up
+from kickwatch.node.proc_mount import read_proc_mount
 from kickwatch.node.roots import HOST, HostRoots
 
 _KPROBE_PMU = "bus/event_source/devices/kprobe/type"
@@ -26,6 +27,7 @@ def read_facts(host: HostRoots = HOST) -> Facts:
         user_namespace=_remapped(_text(host.proc / "self/uid_map")),
         memlock=_memlock(),
         kallsyms_covered=_is_covered(host.proc),
+        proc_subset=read_proc_mount(host.proc).subset,
         kprobes=(host.sys / _KPROBE_PMU).exists(),
         options=kernel_config(release, host.proc, host.root / "boot", WANTED_OPTIONS),
     )

@@ -7,7 +7,7 @@ while there is no other thread; threads that start later do not have them.
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from pathlib import Path
 
@@ -37,6 +37,9 @@ class LinuxCapability(IntEnum):
 KEPT = frozenset(
     {LinuxCapability.DAC_OVERRIDE, LinuxCapability.DAC_READ_SEARCH, LinuxCapability.KILL, LinuxCapability.SYSLOG}
 )
+
+# The CapabilityBoundingSet= of systemd/kickwatch.service.
+SERVICE = frozenset({LinuxCapability.BPF, LinuxCapability.PERFMON, LinuxCapability.SYSLOG, LinuxCapability.KILL})
 
 # What bpf(2) may require once the probes are armed, the weaker first.
 FOR_BPF = (LinuxCapability.BPF, LinuxCapability.SYS_ADMIN)
@@ -100,6 +103,17 @@ def give_up(works: Callable[[], bool]) -> frozenset[str]:
     _drop_from_bounding_set(before & ~kept)
     _set(effective=kept, permitted=kept)
     return frozenset(one.name for one in LinuxCapability if kept & 1 << one)
+
+
+def restrict(kept: Collection[LinuxCapability]) -> None:
+    """Leave this thread, and what it starts later, only the capabilities `kept` of those that it has.
+
+    Other threads keep theirs. It cannot be undone, so the thread should end soon. Raises KickwatchError.
+    """
+    before = held()
+    left = before & sum(1 << one for one in kept)
+    _drop_from_bounding_set(before & ~left)
+    _set(effective=left, permitted=left)
 
 
 def _enough(before: int, works: Callable[[], bool]) -> int:

@@ -1,4 +1,4 @@
-"""How proc is mounted: with the option hidepid it hides other users' processes (proc(5)).
+"""How proc is mounted: with hidepid it hides other users' processes, with subset all but processes (proc(5)).
 
 Hidden is a process that the reader must not trace (PTRACE_MODE_READ): one of another user, or with a capability that
 the reader lacks. With hidepid 1 and 2 the members of the group `gid` see everything.
@@ -16,10 +16,14 @@ _PTRACEABLE = frozenset({"4", "ptraceable"})
 
 @dataclass(frozen=True)
 class ProcMount:
-    """The options of a mount of proc. `hidepid`: as the kernel prints it, empty if nothing is hidden."""
+    """The options of a mount of proc. `hidepid`: as the kernel prints it, empty if nothing is hidden.
+
+    `subset`: `pid` if there are only processes, "proc: add option to mount only a pids subset" (5.8).
+    """
 
     hidepid: str = ""
     gid: str = ""
+    subset: str = ""
 
     @property
     def hides(self) -> bool:
@@ -56,7 +60,7 @@ def parse_proc_mount(mountinfo: str, proc: Path) -> ProcMount:
             continue
         options = dict(option.partition("=")[::2] for option in kind[2].split(","))
         hidepid = options.get("hidepid", "")
-        found = ProcMount("" if hidepid in _OFF else hidepid, options.get("gid", ""))
+        found = ProcMount("" if hidepid in _OFF else hidepid, options.get("gid", ""), options.get("subset", ""))
     return found
 
 

@@ -7,7 +7,7 @@ from rich.console import RenderableType  # noqa: TC002 -- as beside it
 from rich.text import Text
 
 from kickwatch.detect.rates import Share
-from kickwatch.experiment.capabilities import Capability, blind
+from kickwatch.experiment.capabilities import SERVICE_PROBES, Capability, blind
 from kickwatch.experiment.known_reasons import KnownReason
 from kickwatch.report.passive_words import OBSERVING
 from kickwatch.terminal.console import console
@@ -44,11 +44,11 @@ def _summary(found: Sequence[Capability], missing: Sequence[Capability]) -> Text
     if blind(list(found)):
         return Text(f"blind: no verdict is possible here; missing: {names}", _BLIND)
     if missing:
-        return Text(f"verdicts are possible here; missing: {names}", _PARTLY)
+        return Text(f"verdicts are possible here{_as_root(missing)}; missing: {names}", _PARTLY)
     untried = ", ".join(one.name for one in found if not one.tried)
     if untried:
         return Text(f"verdicts are possible here if what was not tried works: {untried}", _PARTLY)
-    return Text("kickwatch can do its whole job here: nothing is missing", _FINE)
+    return Text(f"kickwatch can do its whole job here{_as_both(found)}: nothing is missing", _FINE)
 
 
 def _passive_summary(found: Sequence[Capability], missing: Sequence[Capability]) -> Text:
@@ -57,8 +57,17 @@ def _passive_summary(found: Sequence[Capability], missing: Sequence[Capability])
     if blind(list(found)):
         return Text(f"blind: passive mode can raise no alert here; missing: {names}", _BLIND)
     if missing:
-        return Text(f"passive mode can raise alerts here; missing: {names}", _PARTLY)
-    return Text("passive mode can do its whole job here: nothing is missing", _FINE)
+        return Text(f"passive mode can raise alerts here{_as_root(missing)}; missing: {names}", _PARTLY)
+    return Text(f"passive mode can do its whole job here{_as_both(found)}: nothing is missing", _FINE)
+
+
+def _as_root(missing: Sequence[Capability]) -> str:
+    return " as root" if any(one.name == SERVICE_PROBES for one in missing) else ""
+
+
+def _as_both(found: Sequence[Capability]) -> str:
+    """Empty if the service's probes were not tried."""
+    return ", as root and as a service" if any(one.name == SERVICE_PROBES for one in found) else ""
 
 
 def _rows(one: Capability) -> list[tuple[str, str]]:

@@ -88,7 +88,8 @@ def test_the_changelog_has_the_entries_of_its_release() -> None:
 def test_no_path_of_another_installation_is_in_the_packages_files(tmp_path: Path) -> None:
     """Of each file that the package takes from systemd/, deploy/ and docs/; further lines of a comment are comments."""
     (tmp_path / "etc/kickwatch").mkdir(parents=True)
-    (tmp_path / "etc/kickwatch/oci.conf").write_text((ROOT / "systemd/oci.conf").read_text())
+    for name in ("oci.conf", "sys-admin.conf"):
+        (tmp_path / "etc/kickwatch" / name).write_text((ROOT / "systemd" / name).read_text())
     for name, place in (("kickwatch.service", "lib/systemd/system"), ("kickwatch.catalog", "usr/lib/systemd/catalog")):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / name).write_text((ROOT / "systemd" / name).read_text())
@@ -96,4 +97,5 @@ def test_no_path_of_another_installation_is_in_the_packages_files(tmp_path: Path
     texts = {path.name: path.read_text() for path in tmp_path.rglob("*.*") if path.is_file()}
     assert [name for name, text in texts.items() if "/opt/" in text or "/usr/local" in text] == []
     assert "ExecStart=/usr/lib/kickwatch/bin/kickwatch run" in texts["kickwatch.service"]
-    assert "\n#   ln -s /etc/kickwatch/oci.conf /etc/systemd/system/kickwatch.service.d\n" in texts["oci.conf"]
+    for name in ("oci.conf", "sys-admin.conf"):
+        assert f"\n#   ln -s /etc/kickwatch/{name} /etc/systemd/system/kickwatch.service.d\n" in texts[name]

@@ -1,9 +1,10 @@
-"""`make native ARCH=arm64`: programs and BPF objects of that machine, beside this machine's, which stay as they are."""
+"""Builds for arm64: programs and BPF objects of that machine, beside this machine's, and the wheel with them."""
 
 import hashlib
 import platform
 import struct
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def machine(path: Path) -> int:
     """e_machine of an ELF file."""
     (found,) = struct.unpack_from("<H", path.read_bytes(), 0x12)
     return int(found)
+
+
+def is_elf(path: Path) -> bool:
+    """True for a program, a library and an object file."""
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def read_from_context(code: bytes) -> Iterator[int]:
@@ -82,3 +89,25 @@ def test_a_cross_build_is_of_the_other_machine_and_leaves_this_machines_files_al
     assert [path.name for path in objects] == sorted(path.name for path in PROBES.glob("*.bpf.o"))
     assert {machine(path) for path in objects} == {EM_BPF}
     check_registers(THERE / "observe/probes", "aarch64")
+
+
+@pytest.mark.long
+@pytest.mark.cross
+def test_a_wheel_for_arm64_carries_no_file_of_another_machine(tmp_path: Path) -> None:
+    """Wheels had no platform, and programs and probes of x86-64: they installed on arm64, and failed there."""
+    command = ["make", "-C", ROOT, "wheel", "ARCH=arm64", f"WHEEL_DIR={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-manylinux_2_17_aarch64.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "node")
+    (about,) = (tmp_path / "node").glob("*.dist-info/WHEEL")
+    assert {"Tag: py3-none-manylinux_2_17_aarch64", "Root-Is-Purelib: false"} <= set(about.read_text().splitlines())
+    there = tmp_path / "node/kickwatch"
+    binaries = {path for path in (tmp_path / "node").rglob("*") if path.is_file() and is_elf(path)}
+    programs = {there / "native/bin" / name for name in ("kw-helper", "pause", "workload")}
+    objects = {there / "observe/probes" / path.name for path in PROBES.glob("*.bpf.o")}
+    assert binaries == programs | objects
+    assert {machine(path) for path in programs} == {EM_AARCH64}
+    assert {machine(path) for path in objects} == {EM_BPF}
+    check_registers(there / "observe/probes", "aarch64")

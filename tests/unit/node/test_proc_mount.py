@@ -22,6 +22,7 @@ NO_PID = 2**22 + 1
         (",hidepid=1,gid=26", ProcMount("1", "26")),
         (",gid=26,hidepid=invisible", ProcMount("invisible", "26")),
         (",hidepid=ptraceable", ProcMount("ptraceable")),
+        (",subset=pid", ProcMount(subset="pid")),
     ],
 )
 def test_the_options_of_a_mount(options: str, expected: ProcMount) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from kickwatch.detect.monitor import Monitor
 from kickwatch.experiment import capabilities
-from kickwatch.experiment.capabilities import COSTS, Capability
+from kickwatch.experiment.capabilities import COSTS, SERVICE_PROBES, Capability
 from kickwatch.experiment.known_reasons import KnownReason
 from kickwatch.terminal.doctor_screen import doctor_screen, reasons_screen
 from watching import PACE
@@ -56,6 +56,18 @@ def test_contention_is_missed_but_verdicts_are_possible(monkeypatch: pytest.Monk
     assert first == "verdicts are possible here; missing: lock contention"
 
 
+def test_what_root_can_do_is_not_promised_for_a_service_that_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that kickwatch can do its whole job, by root's capabilities, and the service was blind."""
+    monkeypatch.setenv("COLUMNS", "200")
+    whole, *_ = shown(ALL, 200, monkeypatch).splitlines()
+    assert whole == "kickwatch can do its whole job here, as root and as a service: nothing is missing"
+    lost, *_ = shown(without(SERVICE_PROBES), 200, monkeypatch).splitlines()
+    assert lost == "verdicts are possible here as root; missing: the service's probes"
+    not_tried = [one for one in ALL if one.name != SERVICE_PROBES]
+    unknown, *_ = shown(not_tried, 200, monkeypatch).splitlines()
+    assert unknown == "kickwatch can do its whole job here: nothing is missing"
+
+
 def test_what_makes_it_blind_is_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown(without("lock contention", "kernel symbols"), 80, monkeypatch)
     assert text.startswith("blind: no verdict is possible here; missing: kernel symbols, lock contention\n")
@@ -71,7 +83,8 @@ def passive(*gone: str) -> list[Capability]:
 @pytest.mark.parametrize(
     ("gone", "said"),
     [
-        ((), "passive mode can do its whole job here: nothing is missing"),
+        ((), "passive mode can do its whole job here, as root and as a service: nothing is missing"),
+        ((SERVICE_PROBES,), "passive mode can raise alerts here as root; missing: the service's probes"),
         (("container engine",), "passive mode can raise alerts here; missing: container engine"),
         (("containers of others",), "blind: passive mode can raise no alert here; missing: containers of others"),
     ],
@@ -80,7 +93,7 @@ def test_passive_mode_promises_alerts_and_no_verdict(
     gone: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It starts no container, so none that was not tried is a doubt, and streams without observations have no line."""
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "100")
     text = doctor_screen(passive(*gone), SHARES, io.StringIO(), passive=True)
     assert text.splitlines()[0] == said
     table = text[text.index("observations/year") :].splitlines()[1:]
@@ -91,7 +104,7 @@ def test_every_capability_has_a_cost() -> None:
     """Also those that `examine` names only where something is missing."""
     source = inspect.getsource(capabilities)
     named = {first or second for first, second in re.findall(_NAMED, source)}
-    assert named == set(COSTS)
+    assert named | {SERVICE_PROBES} == set(COSTS)
 
 
 def test_reasons_fit_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

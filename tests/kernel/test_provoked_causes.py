@@ -1,0 +1,155 @@
+"""Causes of losses, provoked on this kernel: each is named, and its remedy, applied here, removes the loss."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kickwatch.node.causes import CauseKind
+from kickwatch.node.cgroups import Cgroups
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.refused import RefusedError
+from kickwatch.workload.barrier import BARRIER_COMM
+from namespaces import Step, inside, without_capabilities
+
+pytestmark = [pytest.mark.long, pytest.mark.kernel, pytest.mark.timeout(60)]
+
+GROUP = 64321  # that no process has
+NOBODY = 65534
+TARGET = f"open('/proc/self/comm', 'w').write('{BARRIER_COMM}'); print(flush=True); import time; time.sleep(60)"
+CONTAINER = "c0ffee" * 10 + "c0de"
+
+# As a reload to passive mode, or a start in it.
+ARMS_PASSIVE = """
+import asyncio, json, sys
+from kickwatch.node.privileges import give_up
+from kickwatch.observe.losses import Lost
+from kickwatch.observe.observatory import Observatory
+
+observatory = asyncio.run(Observatory.open())
+if sys.argv[1] == "later":
+    give_up(lambda: True)
+asyncio.run(observatory.arm_passive(()))
+print(json.dumps([[loss.what, loss.remedy] for loss in observatory.lost(Lost.CONTAINERS, Lost.MEMBERS)]))
+observatory.close()
+"""
+WAITS_FOR_A_CONTAINER = """
+import asyncio, sys
+from pathlib import Path
+from kickwatch.errors import EngineError
+from kickwatch.node.cgroups import Cgroups
+from kickwatch.workload.barrier import Barrier
+
+async def inspect_pid(_):
+    return 0
+
+try:
+    found = asyncio.run(Barrier(Cgroups.read(), Path(sys.argv[1])).wait_for(sys.argv[2], inspect_pid))
+    print("found", found.pid)
+except EngineError as error:
+    print(f"{error.what}|{error.remedy}")
+"""
+
+
+@pytest.fixture
+def probe() -> Iterator[BpfObject]:
+    """A loaded object that is attached to nothing."""
+    loaded = BpfObject("containers")
+    yield loaded
+    loaded.close()
+
+
+@pytest.mark.provokes(CauseKind.NO_TRACEPOINT)
+def test_a_tracepoint_that_this_kernel_lacks_is_named(probe: BpfObject) -> None:
+    with pytest.raises(RefusedError) as refused:
+        probe.attach_raw_tracepoint("containers_attach", "kickwatch_has_none")
+    assert refused.value.cause.what == "this kernel has no tracepoint kickwatch_has_none"
+    probe.attach_raw_tracepoint("containers_attach", "cgroup_attach_task")
+
+
+@pytest.mark.provokes(CauseKind.OTHER_ARGUMENTS)
+def test_a_tracepoint_with_fewer_arguments_is_named(probe: BpfObject) -> None:
+    """sched_process_free has one argument, and the program reads the third."""
+    with pytest.raises(RefusedError) as refused:
+        probe.attach_raw_tracepoint("containers_attach", "sched_process_free")
+    what = "the tracepoint sched_process_free of this kernel has fewer arguments than the probe reads"
+    assert refused.value.cause.what == what
+
+
+@pytest.mark.provokes(CauseKind.GIVEN_UP)
+def test_capabilities_that_were_given_up_are_named_and_a_restart_brings_the_probes_back() -> None:
+    lost, restarted = (
+        json.loads(subprocess.check_output([sys.executable, "-c", ARMS_PASSIVE, when], text=True))
+        for when in ("later", "first")
+    )
+    assert {what for what, _ in lost} == {"kickwatch gave up CAP_BPF CAP_PERFMON when its probes were armed"}
+    assert {remedy for _, remedy in lost} == {"restart kickwatch, which arms everything at its start"}
+    assert restarted == []
+
+
+@pytest.mark.provokes(CauseKind.PROC_SUBSET)
+def test_a_proc_with_processes_alone_is_named_and_not_a_kernel_without_symbols() -> None:
+    """As ProcSubset=pid does it. It asked for a kernel built with CONFIG_KALLSYMS."""
+    doctor = [sys.executable, "-m", "kickwatch", "doctor", "--json", "--no-container"]
+    hiding: Step = ("mount", "-t", "proc", "-o", "subset=pid", "proc", "/proc")
+    if subprocess.run([*inside(hiding), "true"], check=False, capture_output=True).returncode:
+        pytest.skip("feature: this kernel has no proc with processes alone")
+    done = subprocess.run([*inside(hiding), *doctor], capture_output=True, text=True, check=False)
+    (lost,) = [one for one in json.loads(done.stdout)["capabilities"] if one["name"] == "observers"]
+    assert "/proc is mounted with subset=pid" in lost["detail"]
+    assert lost["remedy"].startswith("in a unit: ProcSubset=all;")
+    everything: Step = ("mount", "-t", "proc", "proc", "/proc")
+    done = subprocess.run([*inside(hiding, everything), *doctor], capture_output=True, text=True, check=False)
+    assert "observers" not in {one["name"] for one in json.loads(done.stdout)["capabilities"]}
+
+
+@pytest.fixture
+def containers() -> Iterator[Path]:
+    """A memory cgroup with that of a container, whose program, another user's, waits at its barrier."""
+    parent = Cgroups.read().memory_root / "kickwatch-hidden"
+    own = parent / CONTAINER
+    own.mkdir(parents=True)
+    target = [*("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"), sys.executable, "-c", TARGET]
+    process = subprocess.Popen(target, stdout=subprocess.PIPE)
+    try:
+        (own / "cgroup.procs").write_text(str(process.pid))
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield parent
+    finally:
+        process.kill()
+        process.communicate()
+        own.rmdir()
+        parent.rmdir()
+
+
+def waiting(containers: Path, options: str, *steps: Step, groups: int = 0) -> str:
+    """What waiting for that container comes to without CAP_SYS_PTRACE, with a proc of these options, after `steps`."""
+    hiding: Step = ("mount", "-t", "proc", "-o", options, "proc", "/proc")
+    member = ["setpriv", f"--groups={groups}", *without_capabilities("sys_ptrace")[1:]]
+    command = [*inside(hiding, *steps), *member, sys.executable, "-c", WAITS_FOR_A_CONTAINER]
+    done = subprocess.run([*command, containers, CONTAINER], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.provokes(CauseKind.HIDEPID)
+@pytest.mark.parametrize("options", [f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}"])
+def test_a_proc_that_hides_processes_is_named_and_both_its_remedies_show_them(containers: Path, options: str) -> None:
+    what, _, remedy = waiting(containers, options).partition("|")
+    assert "hidden: /proc is mounted with hidepid=" in what
+    group = re.match(r"in a unit: SupplementaryGroups=(\d+); or: (mount .*)", remedy)
+    assert group is not None
+    assert waiting(containers, options, groups=int(group[1])).startswith("found ")
+    assert waiting(containers, options, shlex.split(group[2])).startswith("found ")
+
+
+@pytest.mark.provokes(CauseKind.HIDEPID_PTRACEABLE)
+def test_a_proc_that_hides_processes_from_its_group_too_names_the_remount(containers: Path) -> None:
+    what, _, remedy = waiting(containers, f"hidepid=4,gid={GROUP}", groups=GROUP).partition("|")
+    assert "hidden: /proc is mounted with hidepid=ptraceable" in what
+    assert waiting(containers, f"hidepid=4,gid={GROUP}", shlex.split(remedy)).startswith("found ")
