@@ -46,14 +46,14 @@ _NO_NETWORK = ("--bridge", "none", "--iptables=false", "--ip-masq=false")
 _CONTAINERD = ("containerd", "--config", f"{RUN}/config.toml")
 
 
-def tree(suite: Suite, cache: Path) -> Path:
-    """A Debian of `suite` with its docker.io; built unless it is cached."""
-    root = cache / "engines" / suite
+def tree(suite: Suite, cache: Path, *more: str) -> Path:
+    """A Debian of `suite` with its docker.io and `more` packages; built unless it is cached."""
+    root = cache / "engines" / "-".join((suite, *more))
     if not root.exists():
-        new = root.with_name(f"{suite}.new")
+        new = root.with_name(f"{root.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.parent.mkdir(parents=True, exist_ok=True)
-        debootstrap(suite, new, ("docker.io",))
+        debootstrap(suite, new, ("docker.io", *more))
         (new / "var/lib/docker").mkdir(exist_ok=True)
         new.rename(root)
     return root

@@ -66,7 +66,7 @@ def docker(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
 
 def _disk(suite: Suite, wheel: Path) -> Path:
     """The laboratory's Debian with kickwatch, and beside it the one of `suite` with its Docker Engine."""
-    bare, engine = bare_of(Architecture.AMD64, cache()), old_engines.tree(suite, cache())
+    bare, engine = bare_of(Architecture.AMD64, cache()), old_engines.tree(suite, cache(), "apparmor")
 
     def fill(tree: Path) -> None:
         install(tree, wheel, Architecture.AMD64)
