@@ -40,7 +40,7 @@ async def test_the_units_capabilities_arm_all_that_root_arms(monkeypatch: pytest
 async def test_a_service_without_a_capability_that_root_has_is_found_blind(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Doctor tested root's capabilities, and said that kickwatch can do its whole job here."""
+    """Doctor tested root's capabilities, and promised the whole job."""
     found = await tried(SERVICE - {LinuxCapability[name]}, monkeypatch)
     assert f"this process lacks CAP_{name}" in found.detail
     assert "IPIs by reason" in found.detail

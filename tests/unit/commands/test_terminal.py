@@ -87,7 +87,7 @@ def test_ctrl_c_ends_a_command_with_one_line() -> None:
         (["--help"], 0, "simulate"),
         (["run", "--help"], 0, "--trials"),
         (["nosuch"], 2, "kickwatch: No such command"),
-        (["run", "--config", "/nonexistent/kickwatch.toml"], 2, "kickwatch: /nonexistent/kickwatch.toml"),
+        (["run", "--config", "/nonexistent/kickwatch.toml"], 1, "kickwatch: /nonexistent/kickwatch.toml"),
     ],
 )
 def test_help_and_complaints(arguments: list[str], status: int, part: str) -> None:
