@@ -68,7 +68,7 @@ async def tried(
 async def test_a_service_that_may_not_arm_kprobes_names_the_cause_and_the_drop_in(
     cause: LossCause, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """4.19 and Ubuntu: root's doctor said that nothing is missing."""
+    """4.19 and Ubuntu: nothing was missing for root."""
     lost = [(Lost.REQUESTS, OLD), (Lost.REQUESTS, cause), (Lost.WAITS, cause)]
     root = observatory([(Lost.BETTER_REQUESTS, OLD)], armed=True)
     found = await tried(observatory(lost), root, monkeypatch)
