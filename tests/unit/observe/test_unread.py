@@ -71,7 +71,7 @@ def test_where_the_level_cannot_be_read_the_verifier_shows_lockdown(monkeypatch:
 def test_without_confidentiality_refused_reads_are_not_blamed_on_lockdown(
     monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
-    """It said: kernel lockdown (none) forbids BPF programs to read kernel memory."""
+    """The cause was: kernel lockdown (none) forbids BPF programs to read kernel memory."""
     probe, loaded = load(monkeypatch, Lockdown(), level=level)
     assert loaded == ["reads nothing"]
     assert probe.unread is not None

@@ -57,7 +57,7 @@ def test_contention_is_missed_but_verdicts_are_possible(monkeypatch: pytest.Monk
 
 
 def test_what_root_can_do_is_not_promised_for_a_service_that_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It said that kickwatch can do its whole job, by root's capabilities, and the service was blind."""
+    """It used to print that kickwatch can do its whole job, by root's capabilities, and the service was blind."""
     monkeypatch.setenv("COLUMNS", "200")
     whole, *_ = shown(ALL, 200, monkeypatch).splitlines()
     assert whole == "kickwatch can do its whole job here, as root and as a service: nothing is missing"
