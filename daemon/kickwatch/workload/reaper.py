@@ -11,15 +11,14 @@ from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError
 from kickwatch.node.cgroup_removal import remove_tree
-from kickwatch.node.cgroups import OWN_PREFIX, Cgroups
+from kickwatch.node.cgroups import OWN_PREFIX, Cgroups, read_text
 from kickwatch.node.delegation import writable
 from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.workload.container_record import id_of
 from kickwatch.workload.engine import Engine
 
-# Processes have a second to end. What stays in one hierarchy, such as another's container, is not waited for as long in
-# each of a dozen others.
-_ATTEMPTS, _LATER_ATTEMPTS = 20, 3
+# Processes have a second to end in each hierarchy. Another's container stays: it is waited for in one, not in a dozen.
+_ATTEMPTS, _ATTEMPTS_BESIDE_OTHERS = 20, 3
 _IN_USE_REMEDY = "end the processes in its cgroup.procs, or let another's container have another cgroup parent"
 _SYSTEMCTL_TIMEOUT_S = 30.0
 _UNIT_NOT_LOADED = 5  # systemctl's exit status for a unit that does not exist (LSB: program is not installed)
@@ -51,8 +50,11 @@ def reap_cgroups(cgroups: Cgroups, names: Sequence[str], started: Collection[str
     with ExecStopPost=.
     """
     failures: list[CgroupError] = []
+    attempts = _ATTEMPTS
     for directory in (mount / name for mount in cgroups.mounts for name in names):
-        failures += _remove(directory, started, _LATER_ATTEMPTS if failures else _ATTEMPTS)
+        failures += _remove(directory, started, attempts)
+        if failures and _others_below(directory, started):
+            attempts = _ATTEMPTS_BESIDE_OTHERS
     if failures:
         others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise CgroupError(f"{failures[0].what}{others}", failures[0].remedy) from failures[0]
@@ -75,6 +77,12 @@ def _remove(directory: Path, started: Collection[str], attempts: int) -> list[Cg
     except OSError as error:
         return [CgroupError(f"{directory} cannot be listed ({error.strerror})", "run as root")]
     return [CgroupError(f"{path} is in use and stays", _IN_USE_REMEDY) for path in remaining]
+
+
+def _others_below(directory: Path, started: Collection[str]) -> bool:
+    """Whether processes that are not ours to end run in one of the cgroups right below `directory`."""
+    below = (path.parent for path in directory.glob("*/cgroup.procs") if read_text(path))
+    return not all(_is_ours(directory, started, cgroup) for cgroup in below)
 
 
 def _is_ours(parent: Path, started: Collection[str], cgroup: Path) -> bool:
