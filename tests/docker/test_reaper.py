@@ -41,15 +41,25 @@ def foreign(own_image: str) -> Iterator[str]:
     subprocess.run(["docker", "rm", "-f", made.stdout.strip()], capture_output=True, check=True)
 
 
-def test_leftovers_of_kill_9_are_removed_by_the_next_start(foreign: str) -> None:
-    before = leftovers()
-    victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4", *CHURN_FIRST)
+def _kill_while_containers_exist(victim: "subprocess.Popen[str]") -> None:
+    """SIGKILL, while it is stopped: a trial that runs may have none at the moment, for example between its halves."""
     deadline = time.monotonic() + 60 * SLOWNESS
     while not _ours() and time.monotonic() < deadline:
         time.sleep(0.2)
-    time.sleep(2)
+    time.sleep(2)  # past the first one
+    os.kill(victim.pid, signal.SIGSTOP)
+    while not _ours() and time.monotonic() < deadline:
+        os.kill(victim.pid, signal.SIGCONT)
+        time.sleep(0.2)
+        os.kill(victim.pid, signal.SIGSTOP)
     os.kill(victim.pid, signal.SIGKILL)
     ended(victim)
+
+
+def test_leftovers_of_kill_9_are_removed_by_the_next_start(foreign: str) -> None:
+    before = leftovers()
+    victim = start("trial", "--containers", "200", "--set", "workload.concurrency=4", *CHURN_FIRST)
+    _kill_while_containers_exist(victim)
     assert _ours(), "the trial was killed too early to leave anything"
     outcome = kickwatch("trial", "--containers", "1", "--set", "trial.window_s=0.5")
     assert outcome.status == 4  # too few containers for a verdict
