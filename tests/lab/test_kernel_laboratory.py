@@ -13,7 +13,6 @@ from daemon_unit import records, start
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 QUIET, BROADCASTING, UNKNOWN = 0, 3, 4
-FAULTY, CANARY = 6, 100  # memory cgroups of a trial with a fault: its containers', and the canary's
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
     reader = f"while :; do cat {' '.join(['/proc/slabinfo'] * 10)} >/dev/null; sleep 0.1; done"
     bench.guest.shell(f"for n in 1 2 3 4; do systemd-run --quiet --unit=reader$n sh -c '{reader}'; done")
     try:
-        result = bench.trial("slabinfo", containers=FAULTY)
+        result = bench.trial("slabinfo", containers=6)
     finally:
         bench.guest.shell("systemctl stop 'reader*'")
     assert sum(wait["waits"] for wait in result["waits"]) > 0
@@ -88,11 +87,11 @@ def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
 
 def test_a_broadcast_by_the_creating_task_is_named(faulty: Bench) -> None:
     result, counted = _with_fault(faulty, "kick", kick=1)
-    assert counted["kicked"] == counted["memcgs"] >= FAULTY + CANARY
+    assert counted["kicked"] == counted["memcgs"] >= 112
     assert result["status"] == BROADCASTING, (result["verdict"], result["reasons"])
     (cell,) = _kicks(result)
     assert (cell["origin"], cell["path"]) == ("cgroup", "create")
-    assert cell["broadcasts"] == cell["calls"] >= FAULTY
+    assert cell["broadcasts"] == cell["calls"] >= 12
     assert cell["requests"] == cell["calls"] * (faulty.guest.machine.cpus - 1)
     assert "kickfault_css_online" in cell["stack"]
     assert "cgroup_mkdir" in cell["stack"]
@@ -101,11 +100,9 @@ def test_a_broadcast_by_the_creating_task_is_named(faulty: Bench) -> None:
 
 
 def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(faulty: Bench) -> None:
-    """No stack names the creation path. 20 pairs are enough if no life outlasts its half, as some do in a guest."""
-    result, counted = _with_fault(faulty, "worker", "--until-decided", containers=23, worker=1)
-    decided = result["evidence"]["containers"]
-    assert decided <= 60
-    assert counted["kicked_by_worker"] == counted["memcgs"] >= decided + CANARY
+    """No stack names the creation path. 20 pairs would be enough, but lives outlast their halves in a slow guest."""
+    result, counted = _with_fault(faulty, "worker", containers=60, worker=1)
+    assert counted["kicked_by_worker"] == counted["memcgs"] >= 160
     assert (result["status"], result["reasons"]) == (BROADCASTING, ["broadcasts_elsewhere"]), result["pairs"]
     assert result["per_container"]["creation_path_broadcasts"] == 0
     (alert,) = [line for line in result["log"] if line["event"].endswith("_detected")]
@@ -116,8 +113,7 @@ def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(fau
     assert 0.8 < named["broadcasts_per_container"] < 1.1  # one that is late lies in a half without a container
     (cell,) = _kicks(result)
     assert (cell["origin"], cell["path"]) == ("unknown", "other")
-    # A life outlasts its half, or a worker is a little later.
-    assert cell["broadcasts"] == cell["calls"] >= 0.8 * result["containers"]
+    assert cell["broadcasts"] == cell["calls"] >= 54  # of 60: a life outlasts its half, and a worker is a little later
     assert "kickfault_work" in cell["stack"]
     assert "broadcasts_elsewhere" in result["findings"]
 
@@ -125,11 +121,11 @@ def test_a_broadcast_by_a_worker_has_no_origin_and_is_convicted_by_the_pairs(fau
 def test_a_static_key_flipped_by_the_creating_task_is_named(faulty: Bench) -> None:
     faulty.needs_keys()
     result, counted = _with_fault(faulty, "key", key=1)
-    assert counted["keys_flipped"] == counted["memcgs"] >= FAULTY + CANARY
+    assert counted["keys_flipped"] == counted["memcgs"] >= 112
     assert result["status"] == BROADCASTING, (result["verdict"], result["reasons"])
     kind = (faulty.patching, "cgroup", "create")
     (cell,) = [cell for cell in result["bill"] if (cell["reason"], cell["origin"], cell["path"]) == kind]
-    assert cell["broadcasts"] >= 2 * FAULTY
+    assert cell["broadcasts"] >= 2 * 12
 
 
 def test_counters_alone_show_a_fault_but_do_not_convict(faulty: Bench) -> None:
@@ -153,7 +149,7 @@ def test_caches_for_each_memory_cgroup_contend_for_slab_mutex(faulty: Bench) -> 
 def test_the_kmem_tcp_limit_flips_a_key_on_v1(bench: Bench) -> None:
     if bench.wanted != "v1":
         pytest.skip("feature: memory.kmem.tcp.limit_in_bytes exists only on cgroup v1")
-    result = bench.trial("kmem_tcp", "--set", "workload.kmem_tcp_limit_bytes=33554432", containers=FAULTY)
+    result = bench.trial("kmem_tcp", "--set", "workload.kmem_tcp_limit_bytes=33554432")
     assert result["status"] == BROADCASTING
 
 
@@ -278,7 +274,7 @@ def _subtree_control(bench: Bench) -> set[str]:
 
 
 def _with_fault(
-    bench: Bench, name: str, *arguments: str, containers: int = FAULTY, **settings: Any
+    bench: Bench, name: str, *arguments: str, containers: int = 12, **settings: Any
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """A trial with a fault: kickwatch's result, and the module's counters, with warm-up and canary included.
 
