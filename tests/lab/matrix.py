@@ -7,6 +7,7 @@ KICKWATCH_LAB_JOBS how many run in parallel.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,19 +21,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))  # this is a scri
 import results
 from bench import DISK_OF, OTHERS, RESULTS, architecture_of, machines
 from foreign import runnable
-from shell import DIES_WITH_US, cache
+from shell import cache
 from userland import build_wheel, installed
 
 from cached_root import locked
 
 HERE = Path(__file__).parent
 _OF_MACHINES = sorted({path.name for path in HERE.glob("test_*.py")} - set(OTHERS.values()))
+# If this process is killed, pytest stops its guest and removes the guest's directory.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "INT", "--")
 _QUIET = ["-q", "-p", "no:cacheprovider", "-m", "lab", "--durations=12", "-o", "console_output_style=classic"]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run them all; 1 if any failed."""
     began, wanted = time.monotonic(), machines()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell, and its children, ignore it
     # A guest has one thread for all its CPUs and is idle for a third of the time. More guests make each other slower: a
     # container's life takes longer, and with it the halves of its pair.
     jobs = int(os.environ.get("KICKWATCH_LAB_JOBS", (os.cpu_count() or 1) * 3 // 2))
@@ -58,7 +62,7 @@ def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
     tests = (OTHERS[machine],) if machine in OTHERS else _OF_MACHINES
     command = [sys.executable, "-m", "pytest", *_QUIET, *(str(HERE / name) for name in tests), *arguments]
     with log.open("wb") as output:
-        done = subprocess.run([*DIES_WITH_US, *command], env=environment, stdout=output, stderr=output, check=False)
+        done = subprocess.run([*_ENDS_WITH_US, *command], env=environment, stdout=output, stderr=output, check=False)
     text = log.read_text(encoding="utf-8", errors="replace")
     last = next(reversed(re.findall(r"^\S.* in [\d.]+s.*$", text, re.MULTILINE)), f"no result: see {log}")
     _print(f"{machine}: {last} ({(time.monotonic() - began) / 60:.1f} min)")

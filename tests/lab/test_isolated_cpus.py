@@ -21,7 +21,7 @@ SETTLED = "udevadm settle; sleep 8"  # modules that are loaded after boot patch 
 @pytest.fixture(scope="module")
 def isolated(bench: Bench) -> Iterator[Bench]:
     """A second guest with the kernel of `bench`, and the fault module loaded with all faults off."""
-    bench.on_one_kernel("targets are counted alike on each kernel")
+    bench.on_request("isolated CPUs take a second guest")
     if bench.ipi_rung != "csd":
         pytest.skip("feature: compares the tracepoint, which is missing here, with kprobes")
     with booted(replace(bench.guest.machine, cpus=CPUS, words=WORDS)) as guest:
