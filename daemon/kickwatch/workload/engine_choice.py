@@ -14,6 +14,7 @@ from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Netw
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.continuity import engine_process
+from kickwatch.node.privileges import held
 from kickwatch.node.roots import HOST
 from kickwatch.workload import cri_support
 from kickwatch.workload.cri_support import Kubelet
@@ -179,7 +180,7 @@ def check_engine(config: Config) -> None:
 def check_oci(config: Config) -> None:
     """`check_engine`, and raise ConfigError if engine.kind=oci can never work in this process. Blocks briefly."""
     check_engine(config)
-    if _needs_oci(config) and (missing := missing_privilege(HOST.proc)):
+    if _needs_oci(config) and (missing := missing_privilege(held(HOST.proc))):
         raise ConfigError(f"engine.kind=oci: {missing.what}", missing.remedy)
 
 
@@ -198,7 +199,7 @@ def drives_runtime(config: Config) -> bool:
     kind = requested_kind(config.engine)
     if kind is not EngineKind.AUTO or unsupported_by_oci(config):
         return kind is EngineKind.OCI
-    if find_runtime(config.engine.runtime) is None or missing_privilege(HOST.proc):
+    if find_runtime(config.engine.runtime) is None or missing_privilege(held(HOST.proc)):
         return False
     if engine_process(Path(config.engine.socket)) != (0, 0):
         return False

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kickwatch.node import service_unit
-from kickwatch.node.privileges import SERVICE, LinuxCapability
+from kickwatch.node.privileges import FOR_CONTAINERS, SERVICE, LinuxCapability
 from kickwatch.node.roots import HostRoots
 from kickwatch.node.service_unit import bounding_set, has_more_for_probes, service_capabilities
 
@@ -28,6 +28,7 @@ def granted(unit: str) -> set[str]:
 def test_the_set_that_doctor_tries_is_the_shipped_units() -> None:
     assert names(SERVICE) == granted("kickwatch.service")
     assert granted("sys-admin.conf") == {"CAP_SYS_ADMIN"}
+    assert names(FOR_CONTAINERS) == granted("oci.conf")
 
 
 def test_a_drop_in_of_the_installed_unit_counts() -> None:
