@@ -14,10 +14,13 @@ _FOR_PROBES = frozenset(
 )
 
 
-def service_capabilities(host: HostRoots = HOST) -> frozenset[LinuxCapability]:
-    """What systemd leaves the service, drop-ins included; of a unit that is not installed, the shipped set. Blocks."""
+def service_capabilities(host: HostRoots = HOST) -> frozenset[LinuxCapability] | None:
+    """What systemd leaves the service, drop-ins included; of a unit that is not installed, the shipped set. Blocks.
+
+    None where no systemd runs: there is no such service. Under another supervisor kickwatch has what that leaves it.
+    """
     if not (host.run / "systemd/system").is_dir():  # sd_booted(3)
-        return SERVICE
+        return None
     try:
         shown = subprocess.run(_SHOW, capture_output=True, text=True, timeout=_ANSWERS_WITHIN_S, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

@@ -41,7 +41,10 @@ def test_a_drop_in_of_the_installed_unit_counts() -> None:
     assert bounding_set("") == SERVICE
 
 
-def test_without_systemd_or_its_answer_the_shipped_set_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_systemd_there_is_no_service_and_without_its_answer_the_shipped_set_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under OpenRC and in a container, doctor missed probes of a service that cannot exist there."""
     asked = []
 
     def silent(command: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[str]:
@@ -49,7 +52,7 @@ def test_without_systemd_or_its_answer_the_shipped_set_counts(tmp_path: Path, mo
         raise subprocess.TimeoutExpired(command, 2)
 
     monkeypatch.setattr(service_unit.subprocess, "run", silent)
-    assert service_capabilities(HostRoots.below(tmp_path)) == SERVICE
+    assert service_capabilities(HostRoots.below(tmp_path)) is None
     assert asked == []
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     assert service_capabilities(HostRoots.below(tmp_path)) == SERVICE
