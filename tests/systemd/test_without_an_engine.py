@@ -1,7 +1,9 @@
 """The service on a node without an engine: with the drop-in oci.conf it drives runc, and each line of it is needed."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from systemd_node import OCI_DROP_IN, OCI_SHIPPED, SYS_ADMIN_DROP_IN, SYS_ADMIN_SHIPPED, Node
@@ -113,3 +115,22 @@ def effective(node: Node) -> int:
     """The effective capabilities of the daemon, one bit for each."""
     status = node.out("cat", f"/proc/{node.show('kickwatch')['MainPID']}/status")
     return int(status.partition("CapEff:")[2].split()[0], 16)
+
+
+def test_doctor_says_what_the_service_cannot_drive_until_the_drop_in_is_there(without_an_engine: Node) -> None:
+    """Root can, so it promised the whole job to a service that waits for an engine."""
+    node = without_an_engine
+    screen, found = doctor(node)
+    assert "nothing is missing" not in screen
+    assert "oci.conf" in found["the service's engine"]["remedy"]
+    assert found["the service's probes"]["satisfied"], found["the service's probes"]["detail"]
+    node.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
+    node.run("systemctl", "daemon-reload")
+    assert "the service's engine" not in doctor(node)[1]
+
+
+def doctor(node: Node) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The screen of `doctor`, and what it finds, by name."""
+    command = ("/opt/kickwatch/bin/kickwatch", "doctor", "--no-container")
+    screen, found = (node.run(*command, *more, check=False).stdout for more in ((), ("--json",)))
+    return screen, {one["name"]: one for one in json.loads(found)["capabilities"]}

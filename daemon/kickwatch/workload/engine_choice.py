@@ -136,6 +136,13 @@ def requested_kind(engine: EngineConfig) -> EngineKind:
     return engine.kind
 
 
+def kind_of(answered: str) -> EngineKind:
+    """The kind of an engine that gave this name."""
+    if answered in {"docker", "podman"}:
+        return EngineKind.DOCKER
+    return EngineKind.OCI if answered == "oci" else EngineKind.CRI
+
+
 def engines_runtime(engine: EngineConfig) -> str:
     """The runtime to ask Docker or a CRI for; empty for its default. Under `auto` the key names what `oci` drives."""
     return engine.runtime if requested_kind(engine) in {EngineKind.DOCKER, EngineKind.CRI} else ""
@@ -149,9 +156,7 @@ def resolved_config(config: Config, answered: str) -> Config:
     """
     if config.engine.kind is not EngineKind.AUTO or answered in {"", "oci"}:
         return config
-    docker = answered in {"docker", "podman"}
-    kind, runtime = EngineKind.DOCKER if docker else EngineKind.CRI, engines_runtime(config.engine)
-    engine = msgspec.structs.replace(config.engine, kind=kind, runtime=runtime)
+    engine = msgspec.structs.replace(config.engine, kind=kind_of(answered), runtime=engines_runtime(config.engine))
     return msgspec.structs.replace(config, engine=engine)
 
 

@@ -12,12 +12,13 @@ from kickwatch.node.privileges import FOR_CONTAINERS, LinuxCapability, held
 from kickwatch.workload.names import CGROUP_NAME
 
 RUNTIME_NAMES = ("runc", "crun")
+DROP_IN_REMEDY = "for the service install the drop-in oci.conf (systemd.md) and restart it"
 INSTALL_REMEDY = "install runc or crun (`apt-get install runc`), or name one with engine.runtime"
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # runc is often there, and a user's PATH lacks them
 
 
 class MissingPrivilege(NamedTuple):
-    """A privilege that this process lacks, in a sentence, and the remedy."""
+    """A privilege that a process lacks, in a sentence, and the remedy."""
 
     what: str
     remedy: str
@@ -72,10 +73,9 @@ def missing_privilege(capabilities: int) -> MissingPrivilege | None:
     lacking = [f"CAP_{one.name}" for one in LinuxCapability if one in FOR_CONTAINERS and not capabilities & 1 << one]
     if not lacking:
         return None
-    what = f"without {' '.join(lacking)} this process cannot make containers itself"
-    service = "for the service install the drop-in oci.conf (systemd.md) and restart it"
+    what = f"without {' '.join(lacking)} kickwatch cannot make containers itself"
     by_hand = "by hand run as root, with engine.kind set before the start"
-    return MissingPrivilege(what, f"{service}; {by_hand}; or set engine.kind=docker")
+    return MissingPrivilege(what, f"{DROP_IN_REMEDY}; {by_hand}; or set engine.kind=docker")
 
 
 def cgroup_parent_of(cgroups: Cgroups) -> str:

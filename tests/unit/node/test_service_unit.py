@@ -8,7 +8,12 @@ import pytest
 from kickwatch.node import service_unit
 from kickwatch.node.privileges import FOR_CONTAINERS, SERVICE, LinuxCapability
 from kickwatch.node.roots import HostRoots
-from kickwatch.node.service_unit import bounding_set, has_more_for_probes, service_capabilities
+from kickwatch.node.service_unit import (
+    bounding_set,
+    has_more_for_probes,
+    service_capabilities,
+    supplementary_groups,
+)
 
 SYSTEMD = Path(__file__).parents[3] / "systemd"
 
@@ -39,6 +44,12 @@ def test_a_drop_in_of_the_installed_unit_counts() -> None:
     assert bounding_set("LoadState=loaded\nCapabilityBoundingSet=\n") == frozenset()
     assert bounding_set("LoadState=not-found\nCapabilityBoundingSet=cap_chown cap_bpf\n") == SERVICE
     assert bounding_set("") == SERVICE
+
+
+def test_groups_of_a_drop_in_count_by_name_and_by_number() -> None:
+    assert supplementary_groups("LoadState=loaded\nSupplementaryGroups=root 64321 kw-no-such-group\n") == {0, 64321}
+    assert supplementary_groups("LoadState=loaded\nSupplementaryGroups=\n") == frozenset()
+    assert supplementary_groups("") == frozenset()
 
 
 def test_without_systemd_there_is_no_service_and_without_its_answer_the_shipped_set_counts(

@@ -149,7 +149,7 @@ def test_the_drop_in_for_probes_lets_no_service_drive_a_runtime(granted: set[Lin
     missing = missing_privilege(sum(1 << one for one in granted))
     assert (missing is not None) == bool(lacking)
     if missing is not None:
-        assert missing.what == f"without {lacking} this process cannot make containers itself"
+        assert missing.what == f"without {lacking} kickwatch cannot make containers itself"
         assert "the drop-in oci.conf" in missing.remedy
 
 
