@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kickwatch.node.privileges import SERVICE, LinuxCapability
 from namespaces import inside, without_capabilities
 
 pytestmark = [pytest.mark.kernel]
@@ -16,6 +17,7 @@ GROUP = 64321  # that no process has
 LOOK = "from kickwatch.workload.cri_support import find_kubelet; print(find_kubelet())"
 # As the daemon: it looks, arms its probes, and looks again when it chooses an engine.
 LOOK_AGAIN = f"{LOOK}; from kickwatch.node.privileges import give_up; give_up(lambda: True); print(find_kubelet())"
+PREDICT = "from kickwatch.node.proc_mount import *; print(read_proc_mount(Path('/proc')).hides_from({groups}))"
 
 
 @pytest.fixture
@@ -48,3 +50,15 @@ def test_a_proc_that_hides_nothing_shows_it_to_everyone() -> None:
 @pytest.mark.parametrize("options", ["hidepid=0", f"hidepid=2,gid={GROUP}"])
 def test_without_a_kubelet_the_capabilities_that_see_everything_show_that(options: str) -> None:
     assert seen(options, LOOK_AGAIN) == ["absent", "absent"]
+
+
+@pytest.mark.parametrize("groups", [{0}, {0, GROUP}])
+@pytest.mark.parametrize(
+    "options", ["hidepid=0", "hidepid=2", f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}", "hidepid=4"]
+)
+def test_what_proc_hides_from_the_service_is_known_to_root(options: str, groups: set[int]) -> None:
+    """doctor, as root, says what the service will see, by the groups of its unit."""
+    lacks = ",".join(f"-{one.name.lower()}" for one in LinuxCapability if one not in SERVICE)
+    as_service = ("setpriv", f"--groups={','.join(map(str, groups))}", f"--bounding-set={lacks}", f"--inh-caps={lacks}")
+    (predicted,) = seen(options, PREDICT.format(groups=groups))
+    assert seen(options, LOOK, *as_service, "--") == ["hidden" if predicted == "True" else "absent"]

@@ -1,14 +1,18 @@
 """The service on a node without an engine: with the drop-in oci.conf it drives runc, and each line of it is needed."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from systemd_node import OCI_DROP_IN, OCI_SHIPPED, Node
+from systemd_node import OCI_DROP_IN, OCI_SHIPPED, SYS_ADMIN_DROP_IN, SYS_ADMIN_SHIPPED, Node
 from test_sandbox import confined
 from test_systemd_service import configure, leftovers
 
 from kickwatch.journal.journal import Event
+from kickwatch.node.privileges import LinuxCapability
+from slowness import SLOWNESS
 
 pytestmark = [pytest.mark.long, pytest.mark.systemd, pytest.mark.kernel, pytest.mark.timeout(600)]
 
@@ -28,7 +32,7 @@ def without_an_engine(installed: Node) -> Iterator[Node]:
     installed.run("systemctl", "stop", "kickwatch.service", *ENGINE)
     yield installed
     installed.run("systemctl", "stop", "kickwatch.service")
-    installed.run("rm", "--force", OCI_DROP_IN)
+    installed.run("rm", "--force", OCI_DROP_IN, SYS_ADMIN_DROP_IN)
     installed.run("systemctl", "daemon-reload")
     installed.run("systemctl", "start", *ENGINE)
 
@@ -90,3 +94,43 @@ def test_without_the_drop_in_it_waits_and_mentions_it(without_an_engine: Node) -
     lost = node.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
     assert "oci.conf" in lost["MESSAGE"]
     assert node.show("kickwatch")["ActiveState"] == "active"
+
+
+def test_with_the_drop_in_for_probes_it_waits_as_well_and_takes_the_engine_that_comes(without_an_engine: Node) -> None:
+    """`auto` drove runc, for which that drop-in opens nothing else, kept CAP_SYS_ADMIN and never tried Docker again."""
+    node, since = without_an_engine, without_an_engine.now()
+    assert node.out("sh", "-c", "command -v runc")
+    node.run("install", "-D", "-m", "644", SYS_ADMIN_SHIPPED, SYS_ADMIN_DROP_IN)
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "start", "kickwatch", timeout_s=120)
+    lost = node.awaited(f"MESSAGE_ID={Event.ENGINE_LOST.message_id}", since=since)
+    assert "oci.conf" in lost["MESSAGE"]
+    assert not effective(node) >> LinuxCapability.SYS_ADMIN & 1
+    node.run("systemctl", "start", *ENGINE)
+    finished = node.awaited(f"MESSAGE_ID={Event.TRIAL_FINISHED.message_id}", since=since, timeout_s=120 * SLOWNESS)
+    assert (finished["KICKWATCH_CONTAINERS"], finished["KICKWATCH_FAILURES"]) == ("5", "[]")
+
+
+def effective(node: Node) -> int:
+    """The effective capabilities of the daemon, one bit for each."""
+    status = node.out("cat", f"/proc/{node.show('kickwatch')['MainPID']}/status")
+    return int(status.partition("CapEff:")[2].split()[0], 16)
+
+
+def test_doctor_says_what_the_service_cannot_drive_until_the_drop_in_is_there(without_an_engine: Node) -> None:
+    """Root can, so it promised the whole job to a service that waits for an engine."""
+    node = without_an_engine
+    screen, found = doctor(node)
+    assert "nothing is missing" not in screen
+    assert "oci.conf" in found["the service's engine"]["remedy"]
+    assert found["the service's probes"]["satisfied"], found["the service's probes"]["detail"]
+    node.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
+    node.run("systemctl", "daemon-reload")
+    assert "the service's engine" not in doctor(node)[1]
+
+
+def doctor(node: Node) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The screen of `doctor`, and what it finds, by name."""
+    command = ("/opt/kickwatch/bin/kickwatch", "doctor", "--no-container")
+    screen, found = (node.run(*command, *more, check=False).stdout for more in ((), ("--json",)))
+    return screen, {one["name"]: one for one in json.loads(found)["capabilities"]}

@@ -42,8 +42,8 @@ def doctor(
     """Check what this node supports, what is missing, and how to fix it.
 
     Prints what is missing first, the worst on top: what was found, what that costs, and how to fix it. Also prints how
-    the false-alarm rate is divided among the detectors at the configured pace. As root it also tries whether the
-    service, which has fewer capabilities, can arm the same probes.
+    the false-alarm rate is divided among the detectors at the configured pace. As root, where systemd runs, it also
+    tries whether the service, which has fewer capabilities, can arm the same probes and drive the same engine.
 
     Starts one container as a trial does, and removes it with its image and cgroup; not if workload.enabled is false,
     while another kickwatch runs, on a drained node, or under pressure (guard). The output says so.

@@ -13,6 +13,7 @@ from kickwatch.experiment.armed_observers import chosen_cpus, listed_cpus
 from kickwatch.experiment.capability_costs import COSTS, NEEDED_TO_START, PASSIVE_COSTS
 from kickwatch.experiment.known_reasons import functions_found
 from kickwatch.experiment.one_container import ContainerTried
+from kickwatch.experiment.service_engine import missing_to_service
 from kickwatch.experiment.service_probes import ServiceProbes, open_observatory
 from kickwatch.native.driver import Helper
 from kickwatch.node import kernel
@@ -25,10 +26,11 @@ from kickwatch.observe.containers import PROGRAMS
 from kickwatch.observe.control import control_cpus, positive_control, too_few_cpus
 from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
+from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import choose_engine
 from kickwatch.workload.names import OWN_CGROUPS
 
-SERVICE_PROBES = "the service's probes"
+SERVICE_ENGINE, SERVICE_PROBES = "the service's engine", "the service's probes"
 _COST_EVENTS = 2003
 _AS_FOR_SYMBOLS = "as for kernel symbols"
 _KALLSYMS_ALL = "the address is in kallsyms with CONFIG_KALLSYMS_ALL; otherwise kickwatch learns it at the first wait"
@@ -66,10 +68,12 @@ async def examine(
 
 async def _examined(config: Config, *, control: bool, container: ContainerTried | None) -> list[Capability]:
     leave_isolated_cpus(await asyncio.to_thread(isolated_cpus, HOST, listed_cpus(config)))
-    engine = await _engine(config)
-    found = [_cgroup(), _kmem_accounting(), engine]
+    engine, info = await _engine(config)
+    found = [*await asyncio.to_thread(lambda: (_cgroup(), _kmem_accounting())), engine]
     if container is not None:
         found.append(container_capability(container, engine))
+    if info is not None and config.workload.enabled:
+        found += await _service_engine(config, info)
     try:
         own = None if config.workload.enabled else OWN_CGROUPS
         observatory, service = await open_observatory(listed_cpus(config), own)
@@ -121,18 +125,27 @@ def _kmem_accounting() -> Capability:
     )
 
 
-async def _engine(config: Config) -> Capability:
+async def _engine(config: Config) -> tuple[Capability, EngineInfo | None]:
+    name = "container engine"
     try:
         chosen = await choose_engine(config)
     except KickwatchError as error:
-        return Capability(name="container engine", satisfied=False, detail=error.what, remedy=error.remedy, needed=True)
+        return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy, needed=True), None
     await chosen.engine.close()
     info = chosen.info
     endpoint = info.endpoint or config.engine.socket
     others = f" (of {', '.join(info.runtimes)})" if len(info.runtimes) > 1 else ""
     runtime = f"runtime {info.runtime}{others}, cgroup driver {info.cgroup_driver}"
     detail = f"{info}, {runtime}, at {endpoint}, because {chosen.why}"
-    return Capability(name="container engine", satisfied=True, detail=detail, needed=True)
+    return Capability(name=name, satisfied=True, detail=detail, needed=True), info
+
+
+async def _service_engine(config: Config, chosen: EngineInfo) -> list[Capability]:
+    """Empty where the service would choose the same engine, or where no service can be."""
+    missing = await asyncio.to_thread(missing_to_service, config, chosen)
+    if missing is None:
+        return []
+    return [Capability(name=SERVICE_ENGINE, satisfied=False, detail=missing.what, remedy=missing.remedy)]
 
 
 def container_capability(tried: ContainerTried, engine: Capability) -> Capability:

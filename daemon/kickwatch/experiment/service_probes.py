@@ -49,13 +49,13 @@ class ServiceProbes:
 async def open_observatory(
     listed: Sequence[int], own: Collection[str] | None = None
 ) -> tuple[Observatory, ServiceProbes | None]:
-    """(the armed observers; what the service can arm, None if this process can do no more than it).
+    """(the armed observers; what the service can arm, None without systemd or if this process can do no more than it).
 
     Arming interrupts every CPU, so what the service could arm is used, and armed again only if root may see more.
     `own`: arm what passive mode needs, too; the cgroups whose containers do not count. Raises ObserveError.
     """
     capabilities = await asyncio.to_thread(service_capabilities)
-    if not has_more_for_probes(capabilities):
+    if capabilities is None or not has_more_for_probes(capabilities):
         return await _open(listed, own), None
     observers, lost = _NOTHING, []
     try:

@@ -25,6 +25,9 @@ class LinuxCapability(IntEnum):
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
     KILL = 5
+    SETGID = 6
+    SETPCAP = 8
+    NET_ADMIN = 12
     SYS_PTRACE = 19
     SYS_ADMIN = 21
     SYSLOG = 34
@@ -40,6 +43,17 @@ KEPT = frozenset(
 
 # The CapabilityBoundingSet= of systemd/kickwatch.service.
 SERVICE = frozenset({LinuxCapability.BPF, LinuxCapability.PERFMON, LinuxCapability.SYSLOG, LinuxCapability.KILL})
+
+# What creating a container takes: the CapabilityBoundingSet= of systemd/oci.conf, which says what each is for.
+FOR_CONTAINERS = frozenset(
+    {
+        LinuxCapability.DAC_OVERRIDE,
+        LinuxCapability.SETGID,
+        LinuxCapability.SETPCAP,
+        LinuxCapability.NET_ADMIN,
+        LinuxCapability.SYS_ADMIN,
+    }
+)
 
 # What bpf(2) may require once the probes are armed, the weaker first.
 FOR_BPF = (LinuxCapability.BPF, LinuxCapability.SYS_ADMIN)

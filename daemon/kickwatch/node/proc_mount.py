@@ -5,6 +5,7 @@ the reader lacks. With hidepid 1 and 2 the members of the group `gid` see everyt
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from errno import EPERM
 from pathlib import Path
@@ -39,6 +40,10 @@ class ProcMount:
     def group_helps(self) -> bool:
         """True if the members of its group see everything. Without `gid` that is the group root."""
         return self.hides and self.hidepid not in _PTRACEABLE
+
+    def hides_from(self, groups: Collection[int]) -> bool:
+        """True if it hides processes from a process in `groups` that may not trace them."""
+        return self.hides and not (self.group_helps and int(self.gid or 0) in groups)
 
 
 def read_proc_mount(proc: Path) -> ProcMount:

@@ -7,7 +7,7 @@ from rich.console import RenderableType  # noqa: TC002 -- as beside it
 from rich.text import Text
 
 from kickwatch.detect.rates import Share
-from kickwatch.experiment.capabilities import SERVICE_PROBES, Capability, blind
+from kickwatch.experiment.capabilities import SERVICE_ENGINE, SERVICE_PROBES, Capability, blind
 from kickwatch.experiment.known_reasons import KnownReason
 from kickwatch.report.passive_words import OBSERVING
 from kickwatch.terminal.console import console
@@ -62,7 +62,7 @@ def _passive_summary(found: Sequence[Capability], missing: Sequence[Capability])
 
 
 def _as_root(missing: Sequence[Capability]) -> str:
-    return " as root" if any(one.name == SERVICE_PROBES for one in missing) else ""
+    return " as root" if any(one.name in {SERVICE_ENGINE, SERVICE_PROBES} for one in missing) else ""
 
 
 def _as_both(found: Sequence[Capability]) -> str:

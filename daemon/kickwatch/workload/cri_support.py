@@ -13,6 +13,7 @@ from kickwatch.node.roots import HOST
 
 # k3s and MicroK8s carry the kubelet in their own process.
 _KUBELETS = {"kubelet", "k3s", "k3s-server", "k3s-agent", "kubelite"}
+CONFIGURE_REMEDY = "without a kubelet: engine.kind=cri"
 INSTALL_REMEDY = "pip install 'kickwatch[cri]'"
 
 
@@ -64,7 +65,7 @@ def find_kubelet(proc: Path = HOST.proc) -> Kubelet:
 def why_hidden(proc: Path = HOST.proc) -> str:
     """Why it is not known whether there is a kubelet, and what to do about it."""
     cause = hidden_processes(read_proc_mount(proc))
-    return f"{cause.what}; {cause.remedy}; without a kubelet: engine.kind=cri"
+    return f"{cause.what}; {cause.remedy}; {CONFIGURE_REMEDY}"
 
 
 def _sees_all(proc: Path) -> bool:

@@ -14,6 +14,7 @@ from kickwatch.configuration.types import Config, EngineConfig, EngineKind, Netw
 from kickwatch.errors import ConfigError, EngineAbsentError
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.node.continuity import engine_process
+from kickwatch.node.privileges import held
 from kickwatch.node.roots import HOST
 from kickwatch.workload import cri_support
 from kickwatch.workload.cri_support import Kubelet
@@ -135,6 +136,13 @@ def requested_kind(engine: EngineConfig) -> EngineKind:
     return engine.kind
 
 
+def kind_of(answered: str) -> EngineKind:
+    """The kind of an engine that gave this name."""
+    if answered in {"docker", "podman"}:
+        return EngineKind.DOCKER
+    return EngineKind.OCI if answered == "oci" else EngineKind.CRI
+
+
 def engines_runtime(engine: EngineConfig) -> str:
     """The runtime to ask Docker or a CRI for; empty for its default. Under `auto` the key names what `oci` drives."""
     return engine.runtime if requested_kind(engine) in {EngineKind.DOCKER, EngineKind.CRI} else ""
@@ -148,9 +156,7 @@ def resolved_config(config: Config, answered: str) -> Config:
     """
     if config.engine.kind is not EngineKind.AUTO or answered in {"", "oci"}:
         return config
-    docker = answered in {"docker", "podman"}
-    kind, runtime = EngineKind.DOCKER if docker else EngineKind.CRI, engines_runtime(config.engine)
-    engine = msgspec.structs.replace(config.engine, kind=kind, runtime=runtime)
+    engine = msgspec.structs.replace(config.engine, kind=kind_of(answered), runtime=engines_runtime(config.engine))
     return msgspec.structs.replace(config, engine=engine)
 
 
@@ -179,7 +185,7 @@ def check_engine(config: Config) -> None:
 def check_oci(config: Config) -> None:
     """`check_engine`, and raise ConfigError if engine.kind=oci can never work in this process. Blocks briefly."""
     check_engine(config)
-    if _needs_oci(config) and (missing := missing_privilege(HOST.proc)):
+    if _needs_oci(config) and (missing := missing_privilege(held(HOST.proc))):
         raise ConfigError(f"engine.kind=oci: {missing.what}", missing.remedy)
 
 
@@ -198,7 +204,7 @@ def drives_runtime(config: Config) -> bool:
     kind = requested_kind(config.engine)
     if kind is not EngineKind.AUTO or unsupported_by_oci(config):
         return kind is EngineKind.OCI
-    if find_runtime(config.engine.runtime) is None or missing_privilege(HOST.proc):
+    if find_runtime(config.engine.runtime) is None or missing_privilege(held(HOST.proc)):
         return False
     if engine_process(Path(config.engine.socket)) != (0, 0):
         return False

@@ -1,4 +1,4 @@
-"""What driving a runtime needs, and whether this node and this process have it: the program, seccomp, a capability."""
+"""What driving a runtime needs, and whether this node and this process have it: the program, seccomp, capabilities."""
 
 import os
 import shutil
@@ -8,17 +8,17 @@ from typing import NamedTuple
 from kickwatch.errors import EngineAbsentError
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.delegation import own_base
-from kickwatch.node.privileges import held
+from kickwatch.node.privileges import FOR_CONTAINERS, LinuxCapability, held
 from kickwatch.workload.names import CGROUP_NAME
 
 RUNTIME_NAMES = ("runc", "crun")
+DROP_IN_REMEDY = "for the service install the drop-in oci.conf (systemd.md) and restart it"
 INSTALL_REMEDY = "install runc or crun (`apt-get install runc`), or name one with engine.runtime"
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # runc is often there, and a user's PATH lacks them
-_CAP_SYS_ADMIN = 21
 
 
 class MissingPrivilege(NamedTuple):
-    """A privilege that this process lacks, in a sentence, and the remedy."""
+    """A privilege that a process lacks, in a sentence, and the remedy."""
 
     what: str
     remedy: str
@@ -37,7 +37,7 @@ def require_runtime(configured: str, proc: Path) -> Path:
     program = find_runtime(configured)
     if program is None:
         raise EngineAbsentError(f"no {configured or ' or '.join(RUNTIME_NAMES)} on PATH", INSTALL_REMEDY)
-    if missing := missing_privilege(proc):
+    if missing := missing_privilege(held(proc)):
         raise EngineAbsentError(missing.what, missing.remedy)
     return program
 
@@ -65,14 +65,17 @@ def has_seccomp(version_output: str, proc: Path) -> bool:
     return kernel and ("libseccomp:" in version_output or "+SECCOMP" in version_output)
 
 
-def missing_privilege(proc: Path) -> MissingPrivilege | None:
-    """The privilege without which this process cannot drive a runtime; None if it has all."""
-    if held(proc) & 1 << _CAP_SYS_ADMIN:
+def missing_privilege(capabilities: int) -> MissingPrivilege | None:
+    """What a process with these capabilities, one bit for each, lacks to drive a runtime; None if it lacks nothing.
+
+    CAP_SYS_ADMIN alone, which sys-admin.conf grants, creates no container.
+    """
+    lacking = [f"CAP_{one.name}" for one in LinuxCapability if one in FOR_CONTAINERS and not capabilities & 1 << one]
+    if not lacking:
         return None
-    what = "without CAP_SYS_ADMIN this process cannot make containers itself"
-    service = "for the service install the drop-in oci.conf (systemd.md) and restart it"
+    what = f"without {' '.join(lacking)} kickwatch cannot make containers itself"
     by_hand = "by hand run as root, with engine.kind set before the start"
-    return MissingPrivilege(what, f"{service}; {by_hand}; or set engine.kind=docker")
+    return MissingPrivilege(what, f"{DROP_IN_REMEDY}; {by_hand}; or set engine.kind=docker")
 
 
 def cgroup_parent_of(cgroups: Cgroups) -> str:

@@ -119,6 +119,14 @@ async def test_a_process_with_no_more_capabilities_arms_once(monkeypatch: pytest
     assert opened.order == ["root"]
 
 
+async def test_without_a_service_root_arms_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under OpenRC it armed twice, and named a drop-in for systemd."""
+    opened = Opened(observatory(), observatory(), monkeypatch)
+    monkeypatch.setattr(service_probes, "service_capabilities", lambda: None)
+    assert await open_observatory(()) == (opened.root, None)
+    assert opened.order == ["root"]
+
+
 def test_the_drop_in_is_no_remedy_for_a_capability_that_an_edited_unit_lacks() -> None:
     lost = (Loss(Lost.REQUESTS, "this process lacks CAP_BPF", "CapabilityBoundingSet=CAP_BPF"),)
     observers = service_probes._NOTHING

@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 
 from kickwatch.node import service_unit
-from kickwatch.node.privileges import SERVICE, LinuxCapability
+from kickwatch.node.privileges import FOR_CONTAINERS, SERVICE, LinuxCapability
 from kickwatch.node.roots import HostRoots
-from kickwatch.node.service_unit import bounding_set, has_more_for_probes, service_capabilities
+from kickwatch.node.service_unit import (
+    bounding_set,
+    has_more_for_probes,
+    service_capabilities,
+    supplementary_groups,
+)
 
 SYSTEMD = Path(__file__).parents[3] / "systemd"
 
@@ -28,6 +33,7 @@ def granted(unit: str) -> set[str]:
 def test_the_set_that_doctor_tries_is_the_shipped_units() -> None:
     assert names(SERVICE) == granted("kickwatch.service")
     assert granted("sys-admin.conf") == {"CAP_SYS_ADMIN"}
+    assert names(FOR_CONTAINERS) == granted("oci.conf")
 
 
 def test_a_drop_in_of_the_installed_unit_counts() -> None:
@@ -40,7 +46,16 @@ def test_a_drop_in_of_the_installed_unit_counts() -> None:
     assert bounding_set("") == SERVICE
 
 
-def test_without_systemd_or_its_answer_the_shipped_set_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_of_a_drop_in_count_by_name_and_by_number() -> None:
+    assert supplementary_groups("LoadState=loaded\nSupplementaryGroups=root 64321 kw-no-such-group\n") == {0, 64321}
+    assert supplementary_groups("LoadState=loaded\nSupplementaryGroups=\n") == frozenset()
+    assert supplementary_groups("") == frozenset()
+
+
+def test_without_systemd_there_is_no_service_and_without_its_answer_the_shipped_set_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under OpenRC and in a container, doctor missed probes of a service that cannot exist there."""
     asked = []
 
     def silent(command: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[str]:
@@ -48,7 +63,7 @@ def test_without_systemd_or_its_answer_the_shipped_set_counts(tmp_path: Path, mo
         raise subprocess.TimeoutExpired(command, 2)
 
     monkeypatch.setattr(service_unit.subprocess, "run", silent)
-    assert service_capabilities(HostRoots.below(tmp_path)) == SERVICE
+    assert service_capabilities(HostRoots.below(tmp_path)) is None
     assert asked == []
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     assert service_capabilities(HostRoots.below(tmp_path)) == SERVICE

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from kickwatch.detect.monitor import Monitor
 from kickwatch.experiment import capabilities
-from kickwatch.experiment.capabilities import COSTS, SERVICE_PROBES, Capability
+from kickwatch.experiment.capabilities import COSTS, SERVICE_ENGINE, SERVICE_PROBES, Capability
 from kickwatch.experiment.known_reasons import KnownReason
 from kickwatch.terminal.doctor_screen import doctor_screen, reasons_screen
 from watching import PACE
@@ -104,7 +104,7 @@ def test_every_capability_has_a_cost() -> None:
     """Also those that `examine` names only where something is missing."""
     source = inspect.getsource(capabilities)
     named = {first or second for first, second in re.findall(_NAMED, source)}
-    assert named | {SERVICE_PROBES} == set(COSTS)
+    assert named | {SERVICE_ENGINE, SERVICE_PROBES} == set(COSTS)
 
 
 def test_reasons_fit_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

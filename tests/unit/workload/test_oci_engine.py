@@ -11,13 +11,14 @@ import pytest
 
 import kickwatch.workload.oci_support as module
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
+from kickwatch.node.privileges import FOR_CONTAINERS, KEPT, SERVICE, LinuxCapability
 from kickwatch.node.roots import HostRoots
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.oci_processes import reap_if_exited
 from kickwatch.workload.oci_runtime import last_error
-from kickwatch.workload.oci_support import find_runtime, has_seccomp, parse_version
+from kickwatch.workload.oci_support import find_runtime, has_seccomp, missing_privilege, parse_version
 
 SCRIPT = """#!/bin/sh
 echo "$*" >> {here}/calls
@@ -131,6 +132,25 @@ async def test_a_missing_capability_is_an_error(node: Node) -> None:
     node.proc(NONE)
     with pytest.raises(EngineAbsentError, match="CAP_SYS_ADMIN"):
         await engine.info()
+
+
+@pytest.mark.parametrize(
+    ("granted", "lacking"),
+    [
+        ({*SERVICE, LinuxCapability.SYS_ADMIN}, "CAP_DAC_OVERRIDE CAP_SETGID CAP_SETPCAP CAP_NET_ADMIN"),
+        ({*KEPT, LinuxCapability.SYS_ADMIN}, "CAP_SETGID CAP_SETPCAP CAP_NET_ADMIN"),
+        ({*SERVICE, *FOR_CONTAINERS}, ""),
+        (set(LinuxCapability), ""),
+    ],
+    ids=["sys-admin.conf", "root that keeps it for its maps", "oci.conf", "root"],
+)
+def test_the_drop_in_for_probes_lets_no_service_drive_a_runtime(granted: set[LinuxCapability], lacking: str) -> None:
+    """`auto` drove runc in that sandbox, where every container failed, and kept CAP_SYS_ADMIN for it."""
+    missing = missing_privilege(sum(1 << one for one in granted))
+    assert (missing is not None) == bool(lacking)
+    if missing is not None:
+        assert missing.what == f"without {lacking} kickwatch cannot make containers itself"
+        assert "the drop-in oci.conf" in missing.remedy
 
 
 @pytest.mark.parametrize(("program", "reason"), [("exec sleep 60", "no answer"), ("", "")])
