@@ -12,10 +12,12 @@ import pytest
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.native_loops import native_loops, run
 from kickwatch.experiment.reproduce import Settings
-from kickwatch.experiment.reproduce_report import Memory, report, verdict
+from kickwatch.experiment.reproduce_report import Memory, report
+from kickwatch.experiment.reproduce_verdict import verdict
 from kickwatch.native.driver import Helper, HelperError
 from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.node.cgroups import Cgroups, CgroupVersion, parse_mountinfo, parse_pid_cgroup
+from kickwatch.observe.request_cells import RequestCounts
 from kickwatch.workload.canary import remove_leftovers
 
 pytestmark = pytest.mark.kernel
@@ -68,7 +70,7 @@ async def test_attributed_broadcasts_reach_the_verdict(cgroups: Cgroups) -> None
     """A probe that counts one more broadcast at each read: the run must report that it did not come to rest."""
     count = iter(range(10_000))
     settings = Settings(loops=25, background_s=0.1, quiet_s=0.5, watch_s=0.5, settle_s=1.5, poll_s=0.1)
-    outcome = await run(cgroups, settings, broadcasts=lambda: next(count), group=GROUP)
+    outcome = await run(cgroups, settings, probed=lambda: RequestCounts(*[next(count)] * 4, lost=0), group=GROUP)
     assert not outcome.creation.quiesced
     assert "attributed" in verdict(outcome).why
 

@@ -60,5 +60,6 @@ def test_reproduce() -> None:
     with AtATerminal([*KICKWATCH, "reproduce", "-n", "50"], columns=80) as command:
         assert command.ended() == 0, command.text
     assert "creating" in command.text
+    assert "Control: passed" in command.text
     assert "Traceback" not in command.text
     assert leftovers()["cgroups"] == before

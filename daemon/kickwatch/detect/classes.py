@@ -215,9 +215,10 @@ def wakeups_told_apart(arch: str) -> bool:
     """Whether CAL - TLB shows broadcasts, and not mostly remote wakeups, on a healthy kernel.
 
     Since "sched: Replace rq::wake_list" (5.8) a remote wakeup is a function call interrupt, unless the idle CPU polls.
-    On x86 most idle CPUs poll (MWAIT), and where they do not, 0.3 per memory cgroup and other CPU was the most. Idle
-    CPUs of arm64 never poll (WFI): 0.29 to 1.0 were measured there, as much as a broadcast makes. Other architectures
-    were not measured.
+    On x86 most idle CPUs poll (MWAIT). Where they do not, 0.3 per memory cgroup and other CPU was the most on a quiet
+    node, but contention made 52 per memory cgroup in a guest whose CPUs share no cache: this function does not know
+    that (docs/detection.md, "What can fool it"). Idle CPUs of arm64 never poll (WFI): 0.29 to 1.0 were measured there,
+    as much as a broadcast makes. Other architectures were not measured.
     """
     return arch in _X86
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from kickwatch.detect.classes import wakeups_told_apart
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.reproduce import Created, Progress, Sample, Settings, reproduce
-from kickwatch.experiment.reproduce_report import Memory, Reading, Reproduction, parse_meminfo
+from kickwatch.experiment.reproduce_report import Memory, parse_meminfo
+from kickwatch.experiment.reproduce_verdict import Reading, Reproduction
+from kickwatch.model import Control
 from kickwatch.native.driver import Helper
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
 from kickwatch.node.kernel import architecture
 from kickwatch.observe.interrupts import read_interrupts
+from kickwatch.observe.request_cells import RequestCounts
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload.canary import REPRODUCE_GROUP, clear_group, prepare_group
 
@@ -71,12 +74,20 @@ async def native_loops(
         await clear_group(cgroups, group)
 
 
-def sampler(proc: Path, broadcasts: Callable[[], int | None] = lambda: None) -> Sample:
-    """Reads `proc`/interrupts. `broadcasts`: those of the creation path since a probe was armed; None without one."""
+def no_probe() -> RequestCounts | None:
+    """No probe has counted anything."""
+    return None
+
+
+def sampler(
+    proc: Path, probed: Callable[[], RequestCounts | None] = no_probe, control: Control | None = None
+) -> Sample:
+    """Reads `proc`/interrupts and what a probe has counted. Nothing of a probe that failed its positive control."""
+    trusted = probed if control is None or control.passed else no_probe
 
     async def sample() -> Reading:
         interrupts = await read_interrupts(proc)
-        return Reading(time.monotonic_ns(), interrupts, broadcasts())
+        return Reading(time.monotonic_ns(), interrupts, trusted())
 
     return sample
 
@@ -86,17 +97,19 @@ async def run(
     settings: Settings,
     *,
     progress: Progress = lambda _what, _done, _of: None,
-    broadcasts: Callable[[], int | None] = lambda: None,
+    probed: Callable[[], RequestCounts | None] = no_probe,
+    control: Control | None = None,
     group: str = REPRODUCE_GROUP,
 ) -> Reproduction:
-    """Run the test on this node with the native child. `broadcasts`: see `sampler`."""
+    """Run the test on this node with the native child. `probed`, `control`: see `sampler`."""
     command_line = await asyncio.to_thread((cgroups.proc / "cmdline").read_text, encoding="utf-8", errors="replace")
     async with native_loops(cgroups, group=group) as loops:
         return await reproduce(
             loops,
-            sampler(cgroups.proc, broadcasts),
+            sampler(cgroups.proc, probed, control),
             settings,
             progress=progress,
             kmem_accounted=not nokmem(command_line),
             wakeups_apart=wakeups_told_apart(architecture()),
+            control=control,
         )

@@ -12,15 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kickwatch.errors import KickwatchError
-from kickwatch.experiment.reproduce_report import (
-    Memory,
-    Phase,
-    Reading,
-    Reproduction,
-    call_rise,
-    estimate_bytes,
-    too_much_memory,
-)
+from kickwatch.experiment.reproduce_report import Memory, estimate_bytes, too_much_memory
+from kickwatch.experiment.reproduce_verdict import Phase, Reading, Reproduction, call_rise
+from kickwatch.model import Control
 
 PILOT_LOOPS = 20
 
@@ -95,8 +89,8 @@ async def until_still(
 
 
 def _at_rest(before: Reading, after: Reading, still: int, attributed: bool) -> bool:
-    if attributed and before.broadcasts is not None and after.broadcasts is not None:
-        return before.broadcasts == after.broadcasts
+    if attributed and before.probed is not None and after.probed is not None:
+        return before.probed.created == after.probed.created
     calls = call_rise(before, after)
     return calls is not None and calls <= still
 
@@ -117,10 +111,12 @@ async def reproduce(
     progress: Progress = lambda _what, _done, _of: None,
     kmem_accounted: bool = True,
     wakeups_apart: bool = True,
+    control: Control | None = None,
     sleep: Sleep = asyncio.sleep,
 ) -> Reproduction:
     """The whole test: background, creation, its asynchronous work, removal, its asynchronous work.
 
+    `control`: the positive control of what attributes broadcasts. If it failed, `sample` has no such figures.
     Raises KickwatchError if the memory cgroups would take more than a tenth of the available memory (not with `force`),
     HelperError if the child fails.
     """
@@ -150,6 +146,7 @@ async def reproduce(
         kmem=created.kmem,
         kmem_accounted=kmem_accounted,
         wakeups_apart=wakeups_apart,
+        control=control,
     )
 
 

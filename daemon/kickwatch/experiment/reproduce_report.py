@@ -1,56 +1,16 @@
-"""The result of the 2017 test: memory estimate, verdict (patched or unpatched), and the lines of the report. Pure.
-
-The published figures (linux-mm, "slab: avoid IPIs when creating kmem caches", 4.12) are CPU0's share for 10000 loops:
-+47741 function call interrupts without the patch, +101 with it, so 4.77 and 0.0101 per loop. CPU0's share depends on
-where the kernel's workers run (2.95 to 4.40 per loop on a 4-CPU 4.19), so the verdict uses the sum over all CPUs.
-"""
+"""The report of the 2017 test, and its memory estimate. Pure."""
 
 from dataclasses import dataclass
-from enum import StrEnum
-from math import sqrt
 
-from kickwatch.observe.interrupts import InterruptSample, IpiKind, Reset, rise
+from kickwatch.experiment.reproduce_verdict import UNPATCHED_FROM, PatchVerdict, Phase, Reproduction, verdict
+from kickwatch.model import Control
+from kickwatch.observe.interrupts import IpiKind, Reset, rise
 
-UNPATCHED_FROM = 0.5  # per loop: a tenth of the fault, fifty times the published figure with the patch
 MEMORY_SHARE = 0.10
-NOISE_SIGMAS = 3.0
-_WAKEUPS = "no probe attributes, and the function call interrupts that the counters show include remote wakeups here"
 _FATES = {
     "noop": "accepted and ignored by this kernel (since 6.1.y and 6.6)",
     "absent": "absent (as on cgroup v2)",
 }
-
-
-class Patch(StrEnum):
-    """What the test says about the kernel."""
-
-    PATCHED = "patched"
-    UNPATCHED = "unpatched"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One sample, cumulative since boot. `broadcasts`: attributed to the creation path; None without a probe."""
-
-    at_ns: int
-    interrupts: InterruptSample
-    broadcasts: int | None = None
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Creation or removal: readings before and after, the loop's duration, and whether the counters came to rest."""
-
-    before: Reading
-    after: Reading
-    loop_ns: int
-    quiesced: bool
-
-    @property
-    def elapsed_s(self) -> float:
-        """From reading to reading, asynchronous work included."""
-        return (self.after.at_ns - self.before.at_ns) / 1e9
 
 
 @dataclass(frozen=True)
@@ -61,31 +21,6 @@ class Memory:
     percpu_bytes: int
     slab_bytes: int
     parent_kmem_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """One run of the test. `limit` and `kmem`: what the kernel did with the two limits (see native/reproduce.c)."""
-
-    loops: int
-    background_hz: float
-    creation: Phase
-    removal: Phase
-    bytes_per_memcg: int
-    limit: str
-    kmem: str
-    kmem_accounted: bool = True
-    wakeups_apart: bool = True  # see `judge_counters`
-
-
-@dataclass(frozen=True)
-class PatchVerdict:
-    """`low` and `high` are bounds of the broadcasts per loop; `why` says where they come from."""
-
-    patch: Patch
-    low: float
-    high: float
-    why: str
 
 
 def parse_meminfo(text: str) -> Memory:
@@ -117,71 +52,6 @@ def too_much_memory(bytes_per_memcg: int, memcgs: int, available_bytes: int) -> 
     return bytes_per_memcg * memcgs > MEMORY_SHARE * available_bytes
 
 
-def call_rise(before: Reading, after: Reading) -> int | None:
-    """Function call interrupts of all CPUs without TLB shootdowns, which x86 counts in CAL too. None: unknown."""
-    change = rise(before.interrupts, after.interrupts)
-    if isinstance(change, Reset) or change.cal is None:
-        return None
-    return change.cal - (change.tlb or 0)
-
-
-def judge(phase: Phase, loops: int, background_hz: float, *, wakeups_apart: bool = True) -> PatchVerdict:
-    """Patched below 0.5 broadcasts per loop, unpatched from 0.5 on, unknown if neither is proven.
-
-    If a probe attributed broadcasts to the creation path, their number decides. Otherwise the counters do.
-    """
-    counted = judge_counters(phase, loops, background_hz, wakeups_apart=wakeups_apart)
-    if phase.before.broadcasts is None or phase.after.broadcasts is None:
-        return counted
-    per_loop = (phase.after.broadcasts - phase.before.broadcasts) / loops
-    patch = Patch.UNPATCHED if per_loop >= UNPATCHED_FROM else Patch.PATCHED
-    why = "attributed to the creation path"
-    if counted.patch not in {patch, Patch.UNKNOWN}:
-        why += f"; the counters alone would say {counted.patch}"
-    return PatchVerdict(patch, per_loop, per_loop, why)
-
-
-def judge_counters(phase: Phase, loops: int, background_hz: float, *, wakeups_apart: bool = True) -> PatchVerdict:
-    """The verdict from /proc/interrupts alone.
-
-    A broadcast interrupts every other CPU once. So the figure is CAL - TLB over all CPUs, minus the background measured
-    before, divided by the number of loops and of other CPUs. The bounds allow for a background that changes by half,
-    and for counts that scatter by their square root (3 sigma). Where remote wakeups are among these interrupts, a
-    healthy kernel has as many as one per loop and CPU (`detect.classes.wakeups_told_apart`), and they prove nothing.
-    """
-    others = len(phase.after.interrupts.cpus) - 1
-    calls = call_rise(phase.before, phase.after)
-    if calls is None:
-        return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, _why_uncounted(phase))
-    if others < 1:
-        return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "there is no other CPU to interrupt")
-    expected = background_hz * phase.elapsed_s
-    doubt = expected / 2 + NOISE_SIGMAS * sqrt(max(calls, 0) + 1)
-    low = max(0.0, calls - expected - doubt) / loops / others
-    high = max(0.0, calls - expected + doubt) / loops / others
-    if not wakeups_apart:
-        return PatchVerdict(Patch.UNKNOWN, low, high, _WAKEUPS)
-    if high < UNPATCHED_FROM:
-        return PatchVerdict(Patch.PATCHED, low, high, "from the counters")
-    if low >= UNPATCHED_FROM:
-        return PatchVerdict(Patch.UNPATCHED, low, high, "from the counters")
-    return PatchVerdict(Patch.UNKNOWN, low, high, "too few loops: other interrupts on this node hide the result")
-
-
-def verdict(run: Reproduction) -> PatchVerdict:
-    """The verdict on the creation phase. Without kernel memory accounting the test cannot show the fault."""
-    if not run.kmem_accounted:
-        return PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
-    return judge(run.creation, run.loops, run.background_hz, wakeups_apart=run.wakeups_apart)
-
-
-def _why_uncounted(phase: Phase) -> str:
-    change = rise(phase.before.interrupts, phase.after.interrupts)
-    if isinstance(change, Reset):
-        return f"the counters were reset: {change.detail}"
-    return "this architecture counts no function call interrupts"
-
-
 def published_line(loops: int, phase: Phase) -> str:
     """`10000 loops: A => B (+C ipis)` of the first CPU. B is read after the asynchronous work."""
     before, after = phase.before.interrupts.row(IpiKind.CAL), phase.after.interrupts.row(IpiKind.CAL)
@@ -196,8 +66,10 @@ def published_line(loops: int, phase: Phase) -> str:
 def all_cpus_line(name: str, loops: int, phase: Phase, background_hz: float) -> str:
     """One phase over all CPUs: as published, and per loop and other CPU."""
     change = rise(phase.before.interrupts, phase.after.interrupts)
-    if isinstance(change, Reset) or change.cal is None:
-        return f"{name}, all CPUs: not counted ({_why_uncounted(phase)})"
+    if isinstance(change, Reset):
+        return f"{name}, all CPUs: not counted (the counters were reset: {change.detail})"
+    if change.cal is None:
+        return f"{name}, all CPUs: not counted (this architecture has no such row)"
     cpus = len(phase.after.interrupts.cpus)
     totals = [sum((reading.interrupts.row(IpiKind.CAL) or {}).values()) for reading in (phase.before, phase.after)]
     tlb = change.tlb or 0
@@ -228,10 +100,26 @@ def _fate(fate: str) -> str:
     return _FATES.get(word, word)
 
 
+def control_line(control: Control) -> str:
+    """How the positive control ended, and what that means for the figures."""
+    if control.passed:
+        return f"Control: passed: counted {control.detail}"
+    return f"Control: failed, so no broadcast is attributed: {control.detail}"
+
+
+def verdict_line(found: PatchVerdict) -> str:
+    """The verdict with its bounds; no figure where nothing was seen."""
+    bounds = "not known how many"
+    if found.low is not None and found.high is not None:
+        bounds = f"{found.low:.4f}" if found.low == found.high else f"{found.low:.4f} to {found.high:.4f}"
+    return (
+        f"Verdict: {found.patch} ({bounds} broadcasts per loop during creation, unpatched from {UNPATCHED_FROM}; "
+        f"{found.why}). Published, on CPU0: 4.77 without the patch, 0.0101 with it."
+    )
+
+
 def report(run: Reproduction) -> str:
     """The report. Its first line has the published form."""
-    found = verdict(run)
-    bounds = f"{found.low:.4f}" if found.low == found.high else f"{found.low:.4f} to {found.high:.4f}"
     removal = published_line(run.loops, run.removal)
     return "\n".join(
         (
@@ -244,7 +132,7 @@ def report(run: Reproduction) -> str:
             f"Background before: {run.background_hz:.1f} function call interrupts per second, without TLB shootdowns",
             limits_line(run.limit, run.kmem),
             f"Memory: {run.bytes_per_memcg / 1024:.0f} KiB per memory cgroup",
-            f"Verdict: {found.patch} ({bounds} broadcasts per loop during creation, unpatched from {UNPATCHED_FROM}; "
-            f"{found.why}). Published, on CPU0: 4.77 without the patch, 0.0101 with it.",
+            *([control_line(run.control)] if run.control is not None else []),
+            verdict_line(verdict(run)),
         )
     )

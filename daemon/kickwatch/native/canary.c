@@ -2,11 +2,13 @@
 /*
  * The canary: a batch of bare memory cgroups, a small form of the test of 2017, without limits.
  *
- * Commands: `create [COUNT]` creates, enters, uses and leaves N (COUNT) memory cgroups; `remove` removes all that exist.
+ * Commands: `create [COUNT [PIPES]]` creates, enters, uses and leaves N (COUNT) memory cgroups, with PIPES pipes in each;
+ * `remove` removes all that exist.
  */
 #include "helper.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { MOST = 100000 };
@@ -17,9 +19,12 @@ static void create(struct memcgs *groups, const char *arguments)
 {
 	uint64_t start = now_ns();
 	long count = batch;
+	int end = 0;
 
-	if (*arguments && !read_number(arguments, 1, MOST, &count))
-		reply_error(EINVAL, "create [COUNT], 1 to %d", MOST);
+	groups->pipes = 0;
+	if (*arguments && (sscanf(arguments, "%ld%n %ld%n", &count, &end, &groups->pipes, &end) < 1 || arguments[end] ||
+			   count < 1 || count > MOST || groups->pipes < 0 || groups->pipes > MOST_PIPES))
+		reply_error(EINVAL, "create [COUNT [PIPES]], 1 to %d, 0 to %d", MOST, MOST_PIPES);
 	else if (groups->first != groups->next)
 		reply_error(EEXIST, "the last batch was not removed");
 	else if (memcgs_create(groups, count, 0, NULL) == 0)

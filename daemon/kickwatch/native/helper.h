@@ -28,12 +28,16 @@ int reply_error(int error, const char *format, ...) __attribute__((format(printf
 bool read_number(const char *text, long low, long high, long *number);
 uint64_t now_ns(void);
 
+enum { MOST_PIPES = 256 };
+
 /* Memory cgroups that are created in order and removed in order (memcgs.c). */
 struct memcgs {
 	int parent;  /* directory in which they are created */
 	int home;    /* cgroup.procs of the cgroup that this process came from */
 	int scratch; /* directory of the file that is created and unlinked in each of them */
 	long first, next; /* serial numbers of those that exist: [first, next) */
+	long pipes;  /* how many pipes are made in each, MOST_PIPES in all; they are held until the removal */
+	int held[2 * MOST_PIPES], holds;
 };
 
 /* Called with each new directory before it is entered: 0, or -1 after an error line. */

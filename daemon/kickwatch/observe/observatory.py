@@ -25,7 +25,7 @@ from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.losses import Loss, Lost, sentences
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
-from kickwatch.observe.request_cells import RequestSample, by_target, fell
+from kickwatch.observe.request_cells import RequestCounts, RequestSample, by_target, fell
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, climb, requested_rung
 from kickwatch.observe.symbols import Symbols
@@ -256,6 +256,10 @@ class Observatory:
     def creation_broadcasts(self) -> int | None:
         """Broadcasts of the creation path since the probes were armed; None without a probe. Raises ObserveError."""
         return self.requests.creation_broadcasts(self.requests.read()) if self.requests is not None else None
+
+    def request_counts(self) -> RequestCounts | None:
+        """What was counted since the probes were armed; None without a probe. Raises ObserveError."""
+        return self.requests.counts(self.requests.read()) if self.requests is not None else None
 
     async def between_windows(self) -> None:
         """Do what would disturb a window: follow modules, CPUs and isolation, learn the mutex, clear full maps."""

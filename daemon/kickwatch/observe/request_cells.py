@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kickwatch.attribution.attribute import Attribution
-from kickwatch.model import Cell, on_creation_path
+from kickwatch.model import Cell, Origin, on_creation_path
 from kickwatch.observe.layouts import CELL_KEY
 from kickwatch.observe.readings import HEALTHY, Health
 
@@ -40,6 +40,20 @@ class RequestSample:
     hits: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
+class RequestCounts(NamedTuple):
+    """What a probe has counted since it was armed.
+
+    `created`: broadcasts of the creation path, among all `broadcasts`. `elsewhere`: requests that certainly do not come
+    from the creation path, among all `requests`. `lost`: requests that it could not count.
+    """
+
+    created: int
+    broadcasts: int
+    elsewhere: int
+    requests: int
+    lost: int
+
+
 @dataclass
 class NamedRequest:
     """What the addresses of one (func, stack) mean. `patches`: kernel text, for a static key or a static call."""
@@ -59,6 +73,12 @@ class NamedRequest:
     def on_creation_path(self) -> bool:
         """True if its broadcasts are broadcasts of the creation path."""
         return self.broadcasts_count and on_creation_path(self.attribution.origin, self.attribution.path)
+
+    @property
+    def certainly_elsewhere(self) -> bool:
+        """True if it does not come from the creation path. Half a stack does not show that."""
+        origin, path = self.attribution.origin, self.attribution.path
+        return origin != Origin.UNKNOWN and not on_creation_path(origin, path)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from kickwatch.observe.layouts import BANKS, CELLS_CONFIG
 from kickwatch.observe.masks import MOST_CPUS, mask_of
 from kickwatch.observe.mutex_owner import owner_offset
 from kickwatch.observe.readings import INDEX, PROGRAM_END_S, read_health, try_maps
-from kickwatch.observe.request_cells import CellSum, RequestSample, Totals, rise_of, sent_by_control
+from kickwatch.observe.request_cells import CellSum, RequestCounts, RequestSample, Totals, rise_of, sent_by_control
 from kickwatch.observe.request_maps import (
     BankFigures,
     EachCpu,
@@ -286,6 +286,21 @@ class RequestObserver(ABC):
         """Broadcasts of the creation path in the totals of a sample."""
         sent = ((key, totals.broadcasts) for key, totals in sample.totals.items() if totals.broadcasts)
         return sum(broadcasts for key, broadcasts in sent if self.names.name(key, self.symbols).on_creation_path)
+
+    def counts(self, sample: RequestSample) -> RequestCounts:
+        """The totals of a sample in five figures."""
+        broadcasts = elsewhere = 0
+        for key, totals in sample.totals.items():
+            named = self.names.name(key, self.symbols)
+            broadcasts += totals.broadcasts if named.broadcasts_count else 0
+            elsewhere += totals.requests if named.certainly_elsewhere else 0
+        return RequestCounts(
+            created=self.creation_broadcasts(sample),
+            broadcasts=broadcasts,
+            elsewhere=elsewhere,
+            requests=sum(totals.requests for totals in sample.totals.values()),
+            lost=sample.health.lost + sample.health.unknown_kind,
+        )
 
     def cells(self, before: RequestSample, after: RequestSample) -> tuple[Cell, ...]:
         """The rise between two samples, largest first; one Cell per (reason, func, origin, path).

@@ -19,6 +19,7 @@ from kickwatch.process.cancellation import run_shielded
 CANARY_GROUP = "kickwatch-canary"
 REPRODUCE_GROUP = "kickwatch-reproduce"
 COMMAND_TIMEOUT_S = 60.0
+CHARGED_PIPES = 256  # more than 32 pages on one of two CPUs; their descriptors are half of the usual limit
 
 
 class Canary:
@@ -105,11 +106,14 @@ class Canary:
 
         On cgroup v2 the group is charged for a bare child ("mm: memcg: charge memcg percpu memory to the parent
         cgroup", 5.9): no process has been in it, so any charge is kernel memory. It shows at once, while the statistics
-        may be seconds old. On v1 each memcg has a counter: that of a memcg which the child has entered and used.
+        may be seconds old. On older kernels, and on v1, it shows in a memcg that the child has entered and used: v1 has
+        a counter, v2 a statistic, which before "mm: memcontrol: switch to rstat" (5.13) leaves out up to 32 pages of
+        each CPU. So the child holds pipes there, of 2 KiB each.
         """
-        if self._cgroups.version is CgroupVersion.V2:
-            return await run_shielded(asyncio.to_thread(_child_is_charged, self._parent))
-        await self.create_batch(1)
+        on_v2 = self._cgroups.version is CgroupVersion.V2
+        if on_v2 and await run_shielded(asyncio.to_thread(_child_is_charged, self._parent)):
+            return True
+        await self._ask(f"create 1 {CHARGED_PIPES}")
         try:
             return await run_shielded(asyncio.to_thread(_some_child_has_kmem, self._parent))
         finally:

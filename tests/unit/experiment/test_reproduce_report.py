@@ -9,24 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment.native_loops import sampler
 from kickwatch.experiment.reproduce import Created, Settings, reproduce, still_below, until_still
 from kickwatch.experiment.reproduce_report import (
     Memory,
-    Patch,
-    PatchVerdict,
-    Phase,
-    Reading,
-    Reproduction,
     estimate_bytes,
-    judge,
     limits_line,
     parse_meminfo,
     report,
     too_much_memory,
-    verdict,
 )
+from kickwatch.experiment.reproduce_verdict import Patch, PatchVerdict, Phase, Reading, Reproduction, judge, verdict
+from kickwatch.model import Control
 from kickwatch.native.driver import parse_answer
 from kickwatch.observe.interrupts import InterruptSample, IpiKind, parse_interrupts
+from kickwatch.observe.request_cells import RequestCounts
 
 MIB = 1 << 20
 S = 1_000_000_000
@@ -39,11 +36,17 @@ def sample(cal: tuple[int, ...], tlb: tuple[int, ...] | None = None) -> Interrup
     return InterruptSample(tuple(range(len(cal))), counts)
 
 
-def phase(cal: tuple[int, ...], *, tlb: tuple[int, ...] | None = None, broadcasts: int | None = None) -> Phase:
-    """Twenty seconds in which the counters rose from 100 to 100 + `cal`."""
-    start = Reading(0, sample((100,) * len(cal), tlb and (0,) * len(cal)), None if broadcasts is None else 5)
+def phase(cal: tuple[int, ...], *, tlb: tuple[int, ...] | None = None, probed: RequestCounts | None = None) -> Phase:
+    """Twenty seconds in which the counters rose from 100 to 100 + `cal`, and the probe counted `probed`."""
+    start = Reading(0, sample((100,) * len(cal), tlb and (0,) * len(cal)), probed and RequestCounts(5, 5, 5, 5, 5))
     end = sample(tuple(100 + rise for rise in cal), tlb)
-    return Phase(start, Reading(20 * S, end, None if broadcasts is None else 5 + broadcasts), 3 * S, quiesced=True)
+    counts = probed and RequestCounts(*(5 + rise for rise in probed))
+    return Phase(start, Reading(20 * S, end, counts), 3 * S, quiesced=True)
+
+
+def counts(created: int = 0, *, others: int = 0, elsewhere: int = 0, requests: int = 0, lost: int = 0) -> RequestCounts:
+    """What a probe counted: broadcasts of the creation path and `others`; requests from elsewhere, and from there."""
+    return RequestCounts(created, created + others, elsewhere, elsewhere + requests, lost)
 
 
 def test_published_figures_give_the_published_verdicts() -> None:
@@ -79,7 +82,7 @@ def test_counters_that_include_remote_wakeups_accuse_no_kernel() -> None:
     assert judge(healthy, 10_000, 0.0).patch is Patch.UNPATCHED
     found = judge(healthy, 10_000, 0.0, wakeups_apart=False)
     assert (found.patch, "remote wakeups" in found.why) == (Patch.UNKNOWN, True)
-    attributed = judge(phase((7505, 7505, 7505, 7503), broadcasts=0), 10_000, 0.0, wakeups_apart=False)
+    attributed = judge(phase((7505, 7505, 7505, 7503), probed=counts()), 10_000, 0.0, wakeups_apart=False)
     assert (attributed.patch, attributed.why) == (Patch.PATCHED, "attributed to the creation path")
     assert "interrupts that the counters show include remote wakeups here" in report(
         replace(a_run(healthy), wakeups_apart=False)
@@ -95,26 +98,95 @@ def test_few_loops_prove_nothing() -> None:
     assert judge(phase((1, 0)), 1, 0.0).patch is Patch.UNKNOWN
 
 
-@pytest.mark.parametrize(("broadcasts", "patch"), [(0, Patch.PATCHED), (4999, Patch.PATCHED), (5000, Patch.UNPATCHED)])
-def test_attribution_outranks_the_counters(broadcasts: int, patch: Patch) -> None:
-    found = judge(phase((47741, 47741), broadcasts=broadcasts), 10_000, 0.0)
-    assert found.patch is patch
-    assert ("the counters alone would say unpatched" in found.why) == (patch is Patch.PATCHED)
+@pytest.mark.parametrize(("created", "patch"), [(0, Patch.PATCHED), (4999, Patch.PATCHED), (5000, Patch.UNPATCHED)])
+def test_broadcasts_of_the_creation_path_decide(created: int, patch: Patch) -> None:
+    found = judge(phase((created, 0), probed=counts(created, requests=created)), 10_000, 0.0)
+    assert (found.patch, found.low, found.why) == (patch, created / 10_000, "attributed to the creation path")
 
 
-def test_attribution_needs_no_counters() -> None:
-    reset = phase((-50, 3), broadcasts=0)
-    assert judge(reset, 100, 0.0).patch is Patch.PATCHED
-    assert judge(replace(reset, before=replace(reset.before, broadcasts=None)), 100, 0.0).patch is Patch.UNKNOWN
+def test_broadcasts_that_were_seen_outrank_counters_without_them() -> None:
+    """A background that ends meanwhile hides them from the counters. Each broadcast has its stack."""
+    found = judge(phase((5000, 0), probed=counts(5000, requests=5000)), 10_000, 500.0)
+    assert found.patch is Patch.UNPATCHED
+    assert found.why.endswith("; the counters alone would say patched")
 
 
-@pytest.mark.parametrize(
-    ("run", "why"), [(phase((5,)), "no other CPU"), (phase((-50, 3)), "counters were reset: CAL of CPU 0 fell")]
-)
-def test_without_usable_counters_it_is_unknown(run: Phase, why: str) -> None:
-    found = judge(run, 10_000, 0.0)
-    assert found.patch is Patch.UNKNOWN
+def test_a_probe_that_hears_nothing_of_the_interrupts_clears_no_kernel() -> None:
+    """It has counted its positive control, but none of what the counters show: 4.77 per loop and CPU."""
+    found = judge(phase((47741, 47741), probed=counts()), 10_000, 0.0)
+    assert (found.patch, found.low, found.high) == (Patch.UNKNOWN, None, None)
+    assert "but the counters show 9.55 function call interrupts per loop and other CPU" in found.why
+
+
+def test_requests_of_the_creation_path_that_are_no_broadcasts_explain_no_counters() -> None:
+    """As where calls are not recognised as such, or each CPU gets a request of its own."""
+    assert judge(phase((47741, 47741), probed=counts(requests=95_482)), 10_000, 0.0).patch is Patch.UNKNOWN
+
+
+def test_counters_that_other_requests_explain_contradict_no_probe() -> None:
+    """A busy node: expedited RCU, wakeups and shootdowns, each with its stack."""
+    busy = phase((47741, 47741), tlb=(4000, 4000), probed=counts(elsewhere=95_000, requests=400))
+    found = judge(busy, 10_000, 0.0)
+    assert (found.patch, found.high) == (Patch.PATCHED, 0.0)
+    assert found.why == "attributed to the creation path; the counters alone would say unpatched"
+
+
+def test_as_many_broadcasts_from_elsewhere_leave_it_open() -> None:
+    """They may be late work of the creation path, or lack half of their stack."""
+    found = judge(phase((9000, 0), probed=counts(others=5000, elsewhere=9000)), 10_000, 0.0)
+    assert (found.patch, "5000 broadcasts from elsewhere" in found.why) == (Patch.UNKNOWN, True)
+    few = judge(phase((4999, 0), probed=counts(others=4999, elsewhere=4999)), 10_000, 0.0)
+    assert (few.patch, few.low, few.high) == (Patch.PATCHED, 0.0, 0.4999)
+
+
+def test_lost_requests_prove_nothing_beyond_what_a_trial_tolerates() -> None:
+    def lose(lost: int, created: int = 0) -> PatchVerdict:
+        return judge(phase((1000, 1000), probed=counts(created, elsewhere=2000, lost=lost)), 10_000, 0.0)
+
+    assert (lose(20).patch, lose(20).high) == (Patch.PATCHED, 0.002)
+    assert (lose(21).patch, lose(21).why) == (Patch.UNKNOWN, "the probe counted 2000 requests and lost 21")
+    assert lose(21, created=5000).patch is Patch.UNPATCHED
+
+
+def test_lost_requests_count_as_broadcasts() -> None:
+    few_loops = phase((100, 100), probed=counts(elsewhere=2000, lost=20))
+    assert judge(few_loops, 40, 0.0).patch is Patch.UNKNOWN
+    assert judge(few_loops, 41, 0.0).patch is Patch.PATCHED
+
+
+def test_attribution_needs_no_row_of_the_counters() -> None:
+    empty = InterruptSample((0, 1), {})
+    blind = Phase(Reading(0, empty, counts()), Reading(S, empty, counts()), 1, quiesced=True)
+    assert judge(blind, 100, 0.0).patch is Patch.PATCHED
+    assert judge(replace(blind, before=Reading(0, empty)), 100, 0.0).patch is Patch.UNKNOWN
+
+
+@pytest.mark.parametrize("probed", [None, counts(), counts(9000, requests=9000)])
+@pytest.mark.parametrize(("cal", "why"), [((5,), "no other CPU"), ((-50, 3), "counters were reset: CAL of CPU 0 fell")])
+def test_one_cpu_or_a_changed_machine_is_unknown(cal: tuple[int, ...], why: str, probed: RequestCounts | None) -> None:
+    """One CPU has no other to interrupt: a count of zero shows nothing."""
+    found = judge(phase(cal, probed=probed), 10_000, 0.0)
+    assert (found.patch, found.low, found.high) == (Patch.UNKNOWN, None, None)
     assert why in found.why
+    assert "not known how many broadcasts per loop" in report(a_run(phase(cal, probed=probed)))
+
+
+@pytest.mark.parametrize(("passed", "probed"), [(True, counts()), (False, None)])
+async def test_a_probe_that_failed_its_control_has_no_figures(
+    tmp_path: Path, passed: bool, probed: RequestCounts | None
+) -> None:
+    (tmp_path / "interrupts").write_text((FIXTURES / "interrupts-x86_64-6.18-2cpu.txt").read_text())
+    control = Control(passed=passed, detail="0 of 23 multi-CPU calls")
+    read = sampler(tmp_path, counts, control)
+    assert (await read()).probed == probed
+
+
+def test_the_report_says_how_the_control_ended() -> None:
+    run = a_run(phase((0, 0), probed=counts()))
+    passed = report(replace(run, control=Control(passed=True, detail="23 of 23 multi-CPU calls")))
+    assert "\nControl: passed: counted 23 of 23 multi-CPU calls\nVerdict: patched (0.0000 broadcasts" in passed
+    failed = report(replace(run, control=Control(passed=False, detail="0 of 23 multi-CPU calls")))
+    assert "\nControl: failed, so no broadcast is attributed: 0 of 23 multi-CPU calls\nVerdict: " in failed
 
 
 @given(
@@ -130,6 +202,8 @@ def test_more_interrupts_never_make_a_kernel_look_better(
     less = judge(phase(tuple(cal)), loops, background_hz)
     worse = judge(phase((cal[0] + more, *cal[1:])), loops, background_hz)
     assert rank.index(worse.patch) >= rank.index(less.patch)
+    assert less.low is not None
+    assert less.high is not None
     assert 0 <= less.low <= less.high
 
 
@@ -182,8 +256,8 @@ def test_report_reads_real_tables(name: str) -> None:
 
 
 def test_without_kernel_memory_accounting_nothing_is_proven() -> None:
-    blind = replace(a_run(phase((0, 0), broadcasts=0)), kmem_accounted=False)
-    assert verdict(blind) == PatchVerdict(Patch.UNKNOWN, 0.0, 0.0, "the kernel was booted with cgroup.memory=nokmem")
+    blind = replace(a_run(phase((0, 0), probed=counts())), kmem_accounted=False)
+    assert verdict(blind) == PatchVerdict(Patch.UNKNOWN, "the kernel was booted with cgroup.memory=nokmem")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +379,7 @@ async def test_attributed_broadcasts_show_rest_even_on_a_noisy_node(noise_hz: fl
     node = FakeNode(lambda _: noise_hz)
 
     async def attributing() -> Reading:
-        return replace(await node.sample(), broadcasts=int(min(node.now_s, 12)))
+        return replace(await node.sample(), probed=counts(int(min(node.now_s, 12))))
 
     last, rested = await until_still(attributing, Settings(), at_least_s=0, still=5, attributed=True, sleep=node.sleep)
     assert rested

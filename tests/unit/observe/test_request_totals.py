@@ -13,7 +13,8 @@ from kickwatch.model import Cell
 from kickwatch.observe.csd import CsdObserver, many_ranges
 from kickwatch.observe.frequent import KnownFuncs
 from kickwatch.observe.layouts import CELLS_CONFIG, EXAMPLE
-from kickwatch.observe.request_cells import RequestSample, Totals, by_target, fell
+from kickwatch.observe.readings import Health
+from kickwatch.observe.request_cells import RequestCounts, RequestSample, Totals, by_target, fell
 from kickwatch.observe.requests import broadcast_targets
 from kickwatch.observe.symbols import Symbols
 
@@ -112,6 +113,17 @@ def test_creation_broadcasts_follow_from_the_stack() -> None:
     put_stack(probe, 7, 0x7010, 0x6010)
     totals = {key(0x5000, 7): Totals(6, 2, 2), key(0x5000): Totals(3, 1, 1), key(0x8000, 7): Totals(3, 1, 1)}
     assert observed.creation_broadcasts(RequestSample(totals)) == 2
+
+
+def test_what_a_probe_counted_in_five_figures() -> None:
+    """What has no origin may be the creation path's, so it is not from elsewhere. `ipi_mb` is, whoever sends it."""
+    observed, probe = observer()
+    put_stack(probe, 7, 0x7010, 0x6010)
+    put_stack(probe, 8, 0x7010)
+    creation = {key(0x5000, 7): Totals(6, 2, 2), key(0x8000, 7): Totals(3, 1, 1)}
+    unknown, elsewhere = {key(0x9000, 8): Totals(9, 3, 3)}, {key(0x3000): Totals(30, 10, 10)}
+    sample = RequestSample(creation | unknown | elsewhere, Health(lost=2, stackless=40, unknown_kind=3, unmatched=50))
+    assert observed.counts(sample) == RequestCounts(created=2, broadcasts=5, elsewhere=33, requests=48, lost=5)
 
 
 def test_a_stack_that_could_not_be_read_is_read_again_later() -> None:
