@@ -37,8 +37,8 @@ class Facts:
     """What may forbid an observation on this node; None and empty values are not known.
 
     `effective`: this process's capabilities, one bit each; `given_up`: those that it had before. `memlock`:
-    RLIMIT_MEMLOCK in bytes, None if unlimited. `proc_subset`: the option `subset` of /proc. `options`: the kernel's
-    build configuration. `kprobes`: whether perf offers kprobes.
+    RLIMIT_MEMLOCK in bytes, None if the hard limit is unlimited. `proc_subset`: the option `subset` of /proc. `options`:
+    the kernel's build configuration. `kprobes`: whether perf offers kprobes.
     """
 
     release: str = ""
@@ -73,6 +73,7 @@ class Facts:
 
 _ABSENT = frozenset({ENOENT, EINVAL, ENOSYS})
 _CONFIDENTIAL = "confidentiality"
+_LOW_MEMLOCK = 1 << 26  # bytes: a limit below this is taken for the cause
 _LOG_SHOWN = 400  # characters: the end says what was refused
 _NO_READ = re.compile(r"(unknown func|cannot use helper) bpf_probe_read")
 _OPTIONS = {
@@ -152,12 +153,19 @@ def _of_permission(refusal: Refusal, facts: Facts) -> CauseKind:
     if _lacking(refusal, facts):
         had = replace(facts, effective=facts.effective | facts.given_up)
         return CauseKind.CAPABILITY if _lacking(refusal, had) else CauseKind.GIVEN_UP
-    if refusal.act is Act.LOAD and facts.before((5, 11)) and (facts.memlock or 1 << 30) < 1 << 26:
+    if refusal.act is Act.LOAD and _memlock_limits(facts):
         return CauseKind.MEMLOCK
     admin = facts.effective >> LinuxCapability.SYS_ADMIN & 1
     if refusal.act is Act.KPROBE and (facts.perf_event_paranoid or 0) > 2 and not admin:
         return CauseKind.PERF_PARANOID
     return CauseKind.SECCOMP if facts.seccomp else CauseKind.NOT_ALLOWED
+
+
+def _memlock_limits(facts: Facts) -> bool:
+    """Whether maps had too little locked memory: with CAP_SYS_RESOURCE the call was repeated without that limit."""
+    if not facts.before((5, 11)) or facts.effective >> LinuxCapability.SYS_RESOURCE & 1:
+        return False
+    return facts.memlock is not None and facts.memlock < _LOW_MEMLOCK
 
 
 def _lacking(refusal: Refusal, facts: Facts) -> tuple[str, ...]:

@@ -48,8 +48,9 @@ def _remapped(uid_map: str) -> bool:
 
 
 def _memlock() -> int | None:
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
+    """The soft limit; None where any process may raise it as far as it likes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return None if hard == resource.RLIM_INFINITY else soft
 
 
 def _is_covered(proc: Path) -> bool:

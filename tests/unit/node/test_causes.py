@@ -23,6 +23,7 @@ def without(*names: LinuxCapability) -> int:
 
 
 NO_BPF = without(LinuxCapability.BPF, LinuxCapability.PERFMON, LinuxCapability.SYS_ADMIN)
+BEFORE_5_11: dict[str, object] = {"release": "5.10.0", "effective": without(LinuxCapability.SYS_RESOURCE)}
 CSD, PROBE = "csd_queue_cpu", "smp_call_function_many_cond"
 NO_HELPER = "program of this type cannot use helper bpf_probe_read#4"
 
@@ -71,8 +72,20 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         "refuses perf_event_open", "SystemCallFilter=perf_event_open",
     ),
     (
-        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), {"release": "5.10.0", "memlock": 65536},
+        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | {"memlock": 65536},
         "RLIMIT_MEMLOCK is 65536", "LimitMEMLOCK=infinity",
+    ),
+    (
+        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | {"memlock": 0},
+        "RLIMIT_MEMLOCK is 0", "LimitMEMLOCK=infinity",
+    ),
+    (
+        CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EPERM, "calls"),
+        BEFORE_5_11 | {"memlock": 65536, "effective": ROOT}, "security module", "audit log",
+    ),
+    (
+        CauseKind.SECCOMP, Refusal(Act.LOAD, errno.EPERM, "calls"),
+        BEFORE_5_11 | {"memlock": 65536, "effective": ROOT, "seccomp": True}, "seccomp", "SystemCallFilter=bpf",
     ),
     (
         CauseKind.PERF_PARANOID, Refusal(Act.KPROBE, errno.EACCES, PROBE),
