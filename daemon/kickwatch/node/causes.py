@@ -109,7 +109,7 @@ CAUSES: dict[CauseKind, LossCause] = {
         "another build of this kernel, or a kernel with the tracepoint: Linux {since}",
     ),
     CauseKind.NOT_ALLOWED: LossCause(
-        "a security module refuses {call} (all capabilities are there)",
+        "a security module refuses {call} (no capability is missing)",
         "look for a denial in the audit log (ausearch -m avc, journalctl -k) and allow it there",
     ),
     CauseKind.UNKNOWN: LossCause("{error}{log}", "report it, with `kickwatch doctor --json`"),

@@ -37,8 +37,9 @@ class Facts:
     """What may forbid an observation on this node; None and empty values are not known.
 
     `effective`: this process's capabilities, one bit each; `given_up`: those that it had before. `memlock`:
-    RLIMIT_MEMLOCK in bytes, None if the hard limit is unlimited. `proc_subset`: the option `subset` of /proc. `options`:
-    the kernel's build configuration. `kprobes`: whether perf offers kprobes.
+    RLIMIT_MEMLOCK in bytes, None if the hard limit is unlimited. `proc_subset`: the option `subset` of /proc.
+    `options`: the kernel's build configuration. `kprobes`: whether perf offers kprobes. `seccomp`: a filter is on;
+    `answered`: it lets the refused system call through to the kernel.
     """
 
     release: str = ""
@@ -48,6 +49,7 @@ class Facts:
     effective: int = 0
     given_up: int = 0
     seccomp: bool = False
+    answered: bool = False
     user_namespace: bool = False
     memlock: int | None = None
     kallsyms_covered: bool = False
@@ -153,12 +155,19 @@ def _of_permission(refusal: Refusal, facts: Facts) -> CauseKind:
     if _lacking(refusal, facts):
         had = replace(facts, effective=facts.effective | facts.given_up)
         return CauseKind.CAPABILITY if _lacking(refusal, had) else CauseKind.GIVEN_UP
+    return _though_capable(refusal, facts)
+
+
+def _though_capable(refusal: Refusal, facts: Facts) -> CauseKind:
+    """The cause where no capability is missing."""
+    if facts.seccomp and not facts.answered:
+        return CauseKind.SECCOMP
     if refusal.act is Act.LOAD and _memlock_limits(facts):
         return CauseKind.MEMLOCK
     admin = facts.effective >> LinuxCapability.SYS_ADMIN & 1
     if refusal.act is Act.KPROBE and (facts.perf_event_paranoid or 0) > 2 and not admin:
         return CauseKind.PERF_PARANOID
-    return CauseKind.SECCOMP if facts.seccomp else CauseKind.NOT_ALLOWED
+    return CauseKind.NOT_ALLOWED
 
 
 def _memlock_limits(facts: Facts) -> bool:

@@ -24,6 +24,7 @@ def without(*names: LinuxCapability) -> int:
 
 NO_BPF = without(LinuxCapability.BPF, LinuxCapability.PERFMON, LinuxCapability.SYS_ADMIN)
 BEFORE_5_11: dict[str, object] = {"release": "5.10.0", "effective": without(LinuxCapability.SYS_RESOURCE)}
+LET_THROUGH: dict[str, object] = {"seccomp": True, "answered": True}
 CSD, PROBE = "csd_queue_cpu", "smp_call_function_many_cond"
 NO_HELPER = "program of this type cannot use helper bpf_probe_read#4"
 
@@ -80,6 +81,14 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         "RLIMIT_MEMLOCK is 0", "LimitMEMLOCK=infinity",
     ),
     (
+        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | LET_THROUGH | {"memlock": 65536},
+        "RLIMIT_MEMLOCK is 65536", "LimitMEMLOCK=infinity",
+    ),
+    (
+        CauseKind.SECCOMP, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | {"memlock": 65536, "seccomp": True},
+        "seccomp", "SystemCallFilter=bpf",
+    ),
+    (
         CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EPERM, "calls"),
         BEFORE_5_11 | {"memlock": 65536, "effective": ROOT}, "security module", "audit log",
     ),
@@ -89,7 +98,7 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
     ),
     (
         CauseKind.PERF_PARANOID, Refusal(Act.KPROBE, errno.EACCES, PROBE),
-        {"perf_event_paranoid": 3, "effective": without(LinuxCapability.SYS_ADMIN)},
+        LET_THROUGH | {"perf_event_paranoid": 3, "effective": without(LinuxCapability.SYS_ADMIN)},
         "perf_event_paranoid is 3", "sysctl -w kernel.perf_event_paranoid=2",
     ),
     (
@@ -137,6 +146,12 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
     (CauseKind.INLINED, Refusal(Act.KPROBE, errno.ENOENT, PROBE), {}, PROBE, "Linux 6.5"),
     (CauseKind.INLINED, Refusal(Act.KPROBE, errno.EINVAL, "__mutex_lock.isra.0"), {}, "__mutex_lock", "Linux 5.19"),
     (CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EPERM, "csd"), {}, "security module", "audit log"),
+    (CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EACCES, "csd"), LET_THROUGH, "module refuses bpf", "audit log"),
+    (CauseKind.NOT_ALLOWED, Refusal(Act.MAP, errno.EPERM), LET_THROUGH, "module refuses bpf", "audit log"),
+    (
+        CauseKind.NOT_ALLOWED, Refusal(Act.KPROBE, errno.EPERM, PROBE), LET_THROUGH,
+        "module refuses perf_event_open", "audit log",
+    ),
     (CauseKind.UNKNOWN, Refusal(Act.LOAD, errno.E2BIG, "csd", "too many insns"), {}, "too many insns", "report it"),
 ]  # fmt: skip
 BY_MOUNT = {CauseKind.HIDEPID, CauseKind.HIDEPID_PTRACEABLE}
