@@ -39,7 +39,8 @@ class Facts:
     `effective`: this process's capabilities, one bit each; `given_up`: those that it had before. `memlock`:
     RLIMIT_MEMLOCK in bytes, None if the hard limit is unlimited. `proc_subset`: the option `subset` of /proc.
     `options`: the kernel's build configuration. `kprobes`: whether perf offers kprobes. `seccomp`: a filter is on;
-    `answered`: it lets the refused system call through to the kernel.
+    `answered`: it lets the refused system call through to the kernel. `kprobes_enabled`, `ftrace_enabled`: switches of
+    all kprobes and of the function tracer.
     """
 
     release: str = ""
@@ -55,6 +56,8 @@ class Facts:
     kallsyms_covered: bool = False
     proc_subset: str = ""
     kprobes: bool = True
+    kprobes_enabled: int | None = None
+    ftrace_enabled: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
 
     def before(self, version: tuple[int, int]) -> bool:
@@ -84,7 +87,8 @@ _OPTIONS = {
     Act.KPROBE: ("CONFIG_KPROBES", "CONFIG_KPROBE_EVENTS"),
     Act.SYMBOLS: ("CONFIG_KALLSYMS",),
 }
-WANTED_OPTIONS = tuple(dict.fromkeys(option for options in _OPTIONS.values() for option in options))
+_ON_FTRACE = "CONFIG_KPROBES_ON_FTRACE"  # kprobes at the entries of functions use the function tracer
+WANTED_OPTIONS = (*dict.fromkeys(option for options in _OPTIONS.values() for option in options), _ON_FTRACE)
 _BPF = (LinuxCapability.BPF, LinuxCapability.PERFMON)
 _NEEDS = {
     **dict.fromkeys((Act.LOAD, Act.TRACEPOINT, Act.KPROBE), _BPF),
@@ -97,6 +101,15 @@ _NEEDS = {
 def diagnose(refusal: Refusal, facts: Facts) -> LossCause:
     """The cause of a refusal. Never fails: what is not recognised is `UNKNOWN`, with the error."""
     return cause_of(_kind(refusal, facts), **_words(refusal, facts))
+
+
+def silenced(facts: Facts, *, kprobes: bool) -> LossCause | None:
+    """Why no program runs that was attached to a function, by `kprobes` or trampolines; None if that is not known."""
+    if kprobes and facts.kprobes_enabled == 0:
+        return cause_of(CauseKind.KPROBES_OFF)
+    if facts.ftrace_enabled == 0 and (not kprobes or not facts.options or _ON_FTRACE in facts.options):
+        return cause_of(CauseKind.FTRACE_OFF)
+    return None
 
 
 def _kind(refusal: Refusal, facts: Facts) -> CauseKind:

@@ -28,6 +28,8 @@ def read_facts(host: HostRoots = HOST) -> Facts:
         memlock=_memlock(),
         kallsyms_covered=_is_covered(host.proc),
         proc_subset=read_proc_mount(host.proc).subset,
+        kprobes_enabled=_number(host.sys / "kernel/debug/kprobes/enabled"),
+        ftrace_enabled=_number(host.proc / "sys/kernel/ftrace_enabled"),
         kprobes=(host.sys / _KPROBE_PMU).exists(),
         options=kernel_config(release, host.proc, host.root / "boot", WANTED_OPTIONS),
     )
