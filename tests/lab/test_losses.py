@@ -14,6 +14,7 @@ from kickwatch.node.privileges import SERVICE, LinuxCapability
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 DROP_IN = "/run/systemd/system/kickwatch.service.d/fewer.conf"
+KPROBES, FTRACE = "/sys/kernel/debug/kprobes/enabled", "/proc/sys/kernel/ftrace_enabled"
 # mutex_lock and its kin have it inlined, on every kernel.
 INLINED = """
 from kickwatch.observe.bpf import BpfObject
@@ -34,6 +35,13 @@ def doctor(bench: Bench, *prefix: str, **environment: str) -> dict[str, dict[str
     command = (*prefix, "kickwatch", "doctor", "--no-container", "--json", *ENGINE)
     done = bench.guest.run(*command, check=False, **environment)
     assert "libbpf" not in done.output + done.errors
+    return {one["name"]: one for one in json.loads(done.output)["capabilities"]}
+
+
+def controlled(bench: Bench) -> dict[str, dict[str, Any]]:
+    """What `doctor --control` finds with kprobes, by name."""
+    command = ("kickwatch", "doctor", "--control", "--json", "--no-container")
+    done = bench.guest.run(*command, check=False, KICKWATCH_RUNG_IPIS="kprobe")
     return {one["name"]: one for one in json.loads(done.output)["capabilities"]}
 
 
@@ -65,18 +73,14 @@ def test_a_tracepoint_that_came_later_names_the_release(bench: Bench) -> None:
 @pytest.mark.provokes(CauseKind.MEMLOCK)
 def test_a_limit_of_locked_memory_is_named_where_it_counts(bench: Bench) -> None:
     bench.once("does not depend on the number of CPUs")
-    limited = (
-        "prlimit",
-        "--memlock=65536:65536",
-        "setpriv",
-        "--bounding-set=-sys_resource",
-        "--inh-caps=-sys_resource",
-    )
-    found = doctor(bench, *limited, "--")["IPIs by reason"]
+    limited = ("prlimit", "--memlock=65536:65536")
+    fewer = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource")
+    found = doctor(bench, *limited, *fewer, "--")["IPIs by reason"]
     if tuple(map(int, bench.guest.machine.boot.kernel.release.split(".")[:2])) < (5, 11):
         assert "RLIMIT_MEMLOCK is 65536 bytes" in found["detail"]
         assert "LimitMEMLOCK=infinity" in found["remedy"]
         assert doctor(bench, "prlimit", "--memlock=unlimited", "--")["IPIs by reason"]["satisfied"]
+        assert doctor(bench, *limited, "--")["IPIs by reason"]["satisfied"]  # CAP_SYS_RESOURCE lifts it
     else:
         assert found["satisfied"], found["detail"]
 
@@ -179,6 +183,34 @@ def test_a_function_that_the_compiler_inlined_is_named(bench: Bench) -> None:
     what, _, remedy = bench.guest.out("/opt/kickwatch/bin/python", "-c", INLINED).partition("|")
     assert what == "the compiler has inlined __mutex_lock_common, or kprobes may not be placed on it"
     assert remedy.endswith("a kernel with the tracepoint: Linux 5.19")
+
+
+@pytest.mark.provokes(CauseKind.KPROBES_OFF, CauseKind.FTRACE_OFF)
+@pytest.mark.parametrize(
+    ("switch", "what"),
+    [
+        (KPROBES, "/sys/kernel/debug/kprobes/enabled is 0, and no kprobe runs"),
+        (FTRACE, "kernel.ftrace_enabled is 0, and no probe at the entry of a function runs"),
+    ],
+)
+def test_a_switch_that_silences_attached_kprobes_is_named_and_its_remedy_brings_them_back(
+    bench: Bench, switch: str, what: str
+) -> None:
+    bench.once("does not depend on the number of CPUs")
+    if switch == FTRACE and not bench.guest.machine.boot.kernel.has("CONFIG_KPROBES_ON_FTRACE=y"):
+        pytest.skip("feature: kprobes of this architecture do without the function tracer")
+    bench.guest.shell("mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug")
+    bench.guest.shell(f"echo 0 >{switch}")
+    try:
+        lost = controlled(bench)
+        bench.keep(f"silenced_by_{switch.rpartition('/')[2]}", lost)
+        assert lost["IPIs by reason"]["satisfied"]  # they can be attached
+        assert re.match(rf"counted 0 of 23 .*: {re.escape(what)}$", lost["positive control"]["detail"])
+        assert lost["cost per event"]["detail"].endswith(what)
+        bench.guest.shell(lost["positive control"]["remedy"])
+        assert controlled(bench)["positive control"]["satisfied"]
+    finally:
+        bench.guest.shell(f"echo 1 >{switch}")
 
 
 def test_the_cost_per_event_is_measured_and_each_loss_has_its_cost_and_its_fix(bench: Bench) -> None:

@@ -18,7 +18,9 @@ from pathlib import Path
 Step = Sequence[str | Path]
 _SECCOMP_SET_MODE_FILTER, _TSYNC = 1, 1
 _PR_SET_NO_NEW_PRIVS = 38
-_LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
+_LOAD, _RETURN = 0x20, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_RET|BPF_K
+_IS, _ABOVE = 0x15, 0x25  # BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGT|BPF_K
+_NUMBER, _SIZE, _PAGE = 0, 32, 4096  # in its data, of which the third argument of bpf(2) is the size of the attribute
 _ERRNO, _ALLOW = 0x00050000, 0x7FFF0000  # seccomp(2)
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}
@@ -61,6 +63,15 @@ def refused_bpf_later() -> list[str]:
     return [sys.executable, __file__, "later"]
 
 
+def denied_bpf() -> list[str]:
+    """Arguments to put before a command: its bpf(2) calls fail with EPERM as by a security module, with a filter on.
+
+    The kernel looks at the size of the attribute before it asks a module: this filter lets calls through whose size
+    the kernel refuses.
+    """
+    return [sys.executable, __file__, "denied"]
+
+
 class _Instruction(ctypes.Structure):
     _fields_ = (("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("k", ctypes.c_uint32))
 
@@ -69,11 +80,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
 
 
-def refuse_bpf() -> None:
-    """Install the filter on all threads. It reads a system call's number, the first word of its data (seccomp(2))."""
-    program = (_Instruction * 4)(
-        _Instruction(_LOAD, 0, 0, 0),
-        _Instruction(_IS, 0, 1, _SYS_BPF[platform.machine()]),
+def refuse_bpf(largest: int = 0xFFFFFFFF) -> None:
+    """Install the filter (seccomp(2)) on all threads: it refuses bpf(2) with at most `largest` bytes of attribute."""
+    program = (_Instruction * 6)(
+        _Instruction(_LOAD, 0, 0, _NUMBER),
+        _Instruction(_IS, 0, 3, _SYS_BPF[platform.machine()]),
+        _Instruction(_LOAD, 0, 0, _SIZE),
+        _Instruction(_ABOVE, 1, 0, largest),
         _Instruction(_RETURN, 0, 0, _ERRNO | errno.EPERM),
         _Instruction(_RETURN, 0, 0, _ALLOW),
     )
@@ -93,5 +106,5 @@ if __name__ == "__main__":
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
-        refuse_bpf()
+        refuse_bpf(*((_PAGE,) if when == "denied" else ()))
         os.execvp(command[0], command)  # noqa: S606 -- it becomes the command, as setpriv does

@@ -23,7 +23,7 @@ from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST
 from kickwatch.observe.bpf import enable_statistics
 from kickwatch.observe.containers import PROGRAMS
-from kickwatch.observe.control import control_cpus, positive_control, too_few_cpus
+from kickwatch.observe.control import control_cpus, positive_control, silenced_by, too_few_cpus
 from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.engine import EngineInfo
@@ -264,6 +264,9 @@ def enough_cpus(cpus: Sequence[int], chosen: Sequence[int], isolated: Sequence[i
 async def _control(observatory: Observatory, chosen: Sequence[int]) -> Capability:
     outcome = await positive_control(observatory, chosen)
     remedy = "do not trust any figure of this node: report a bug with `doctor --json`"
+    if observatory.requests is not None and outcome.calls is not None and not outcome.calls.seen:
+        cause = await asyncio.to_thread(silenced_by, observatory.requests)
+        remedy = cause.remedy if cause else remedy
     if len(outcome.cpus) < 2:
         remedy = "as for the CPUs above" if observatory.requests is not None else "as for IPIs by reason above"
     return Capability(
@@ -304,8 +307,10 @@ async def _cost(observatory: Observatory, cpus: Sequence[int]) -> Capability:
         os.close(descriptor)
     runs = runs1 - runs0
     if not runs:
-        detail = f"the probe ran at none of {_COST_EVENTS} known requests"
-        return Capability(name=name, satisfied=False, detail=detail, remedy="see the positive control: --control")
+        cause = await asyncio.to_thread(silenced_by, observatory.requests)
+        detail = f"the probe ran at none of {_COST_EVENTS} known requests" + (f": {cause.what}" if cause else "")
+        remedy = cause.remedy if cause else "see the positive control: --control"
+        return Capability(name=name, satisfied=False, detail=detail, remedy=remedy)
     return Capability(name=name, satisfied=True, detail=f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events")
 
 

@@ -28,6 +28,8 @@ class CauseKind(StrEnum):
     NO_TRACEPOINT = "no_tracepoint"
     OTHER_ARGUMENTS = "other_arguments"
     INLINED = "inlined"
+    KPROBES_OFF = "kprobes_off"
+    FTRACE_OFF = "ftrace_off"
     NOT_ALLOWED = "not_allowed"
     UNKNOWN = "unknown"
 
@@ -108,8 +110,15 @@ CAUSES: dict[CauseKind, LossCause] = {
         "the compiler has inlined {subject}, or kprobes may not be placed on it",
         "another build of this kernel, or a kernel with the tracepoint: Linux {since}",
     ),
+    CauseKind.KPROBES_OFF: LossCause(
+        "/sys/kernel/debug/kprobes/enabled is 0, and no kprobe runs", "echo 1 >/sys/kernel/debug/kprobes/enabled"
+    ),
+    CauseKind.FTRACE_OFF: LossCause(
+        "kernel.ftrace_enabled is 0, and no probe at the entry of a function runs",
+        "sysctl -w kernel.ftrace_enabled=1",
+    ),
     CauseKind.NOT_ALLOWED: LossCause(
-        "a security module refuses {call} (all capabilities are there)",
+        "a security module refuses {call} (no capability is missing)",
         "look for a denial in the audit log (ausearch -m avc, journalctl -k) and allow it there",
     ),
     CauseKind.UNKNOWN: LossCause("{error}{log}", "report it, with `kickwatch doctor --json`"),

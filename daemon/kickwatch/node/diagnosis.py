@@ -37,8 +37,10 @@ class Facts:
     """What may forbid an observation on this node; None and empty values are not known.
 
     `effective`: this process's capabilities, one bit each; `given_up`: those that it had before. `memlock`:
-    RLIMIT_MEMLOCK in bytes, None if unlimited. `proc_subset`: the option `subset` of /proc. `options`: the kernel's
-    build configuration. `kprobes`: whether perf offers kprobes.
+    RLIMIT_MEMLOCK in bytes, None if the hard limit is unlimited. `proc_subset`: the option `subset` of /proc.
+    `options`: the kernel's build configuration. `kprobes`: whether perf offers kprobes. `seccomp`: a filter is on;
+    `answered`: it lets the refused system call through to the kernel. `kprobes_enabled`, `ftrace_enabled`: switches of
+    all kprobes and of the function tracer.
     """
 
     release: str = ""
@@ -48,11 +50,14 @@ class Facts:
     effective: int = 0
     given_up: int = 0
     seccomp: bool = False
+    answered: bool = False
     user_namespace: bool = False
     memlock: int | None = None
     kallsyms_covered: bool = False
     proc_subset: str = ""
     kprobes: bool = True
+    kprobes_enabled: int | None = None
+    ftrace_enabled: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
 
     def before(self, version: tuple[int, int]) -> bool:
@@ -73,6 +78,7 @@ class Facts:
 
 _ABSENT = frozenset({ENOENT, EINVAL, ENOSYS})
 _CONFIDENTIAL = "confidentiality"
+_LOW_MEMLOCK = 1 << 26  # bytes: a limit below this is taken for the cause
 _LOG_SHOWN = 400  # characters: the end says what was refused
 _NO_READ = re.compile(r"(unknown func|cannot use helper) bpf_probe_read")
 _OPTIONS = {
@@ -81,7 +87,8 @@ _OPTIONS = {
     Act.KPROBE: ("CONFIG_KPROBES", "CONFIG_KPROBE_EVENTS"),
     Act.SYMBOLS: ("CONFIG_KALLSYMS",),
 }
-WANTED_OPTIONS = tuple(dict.fromkeys(option for options in _OPTIONS.values() for option in options))
+_ON_FTRACE = "CONFIG_KPROBES_ON_FTRACE"  # kprobes at the entries of functions use the function tracer
+WANTED_OPTIONS = (*dict.fromkeys(option for options in _OPTIONS.values() for option in options), _ON_FTRACE)
 _BPF = (LinuxCapability.BPF, LinuxCapability.PERFMON)
 _NEEDS = {
     **dict.fromkeys((Act.LOAD, Act.TRACEPOINT, Act.KPROBE), _BPF),
@@ -94,6 +101,15 @@ _NEEDS = {
 def diagnose(refusal: Refusal, facts: Facts) -> LossCause:
     """The cause of a refusal. Never fails: what is not recognised is `UNKNOWN`, with the error."""
     return cause_of(_kind(refusal, facts), **_words(refusal, facts))
+
+
+def silenced(facts: Facts, *, kprobes: bool) -> LossCause | None:
+    """Why no program runs that was attached to a function, by `kprobes` or trampolines; None if that is not known."""
+    if kprobes and facts.kprobes_enabled == 0:
+        return cause_of(CauseKind.KPROBES_OFF)
+    if facts.ftrace_enabled == 0 and (not kprobes or not facts.options or _ON_FTRACE in facts.options):
+        return cause_of(CauseKind.FTRACE_OFF)
+    return None
 
 
 def _kind(refusal: Refusal, facts: Facts) -> CauseKind:
@@ -152,12 +168,26 @@ def _of_permission(refusal: Refusal, facts: Facts) -> CauseKind:
     if _lacking(refusal, facts):
         had = replace(facts, effective=facts.effective | facts.given_up)
         return CauseKind.CAPABILITY if _lacking(refusal, had) else CauseKind.GIVEN_UP
-    if refusal.act is Act.LOAD and facts.before((5, 11)) and (facts.memlock or 1 << 30) < 1 << 26:
+    return _though_capable(refusal, facts)
+
+
+def _though_capable(refusal: Refusal, facts: Facts) -> CauseKind:
+    """The cause where no capability is missing."""
+    if facts.seccomp and not facts.answered:
+        return CauseKind.SECCOMP
+    if refusal.act is Act.LOAD and _memlock_limits(facts):
         return CauseKind.MEMLOCK
     admin = facts.effective >> LinuxCapability.SYS_ADMIN & 1
     if refusal.act is Act.KPROBE and (facts.perf_event_paranoid or 0) > 2 and not admin:
         return CauseKind.PERF_PARANOID
-    return CauseKind.SECCOMP if facts.seccomp else CauseKind.NOT_ALLOWED
+    return CauseKind.NOT_ALLOWED
+
+
+def _memlock_limits(facts: Facts) -> bool:
+    """Whether maps had too little locked memory: with CAP_SYS_RESOURCE the call was repeated without that limit."""
+    if not facts.before((5, 11)) or facts.effective >> LinuxCapability.SYS_RESOURCE & 1:
+        return False
+    return facts.memlock is not None and facts.memlock < _LOW_MEMLOCK
 
 
 def _lacking(refusal: Refusal, facts: Facts) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ def read_facts(host: HostRoots = HOST) -> Facts:
         memlock=_memlock(),
         kallsyms_covered=_is_covered(host.proc),
         proc_subset=read_proc_mount(host.proc).subset,
+        kprobes_enabled=_number(host.sys / "kernel/debug/kprobes/enabled"),
+        ftrace_enabled=_number(host.proc / "sys/kernel/ftrace_enabled"),
         kprobes=(host.sys / _KPROBE_PMU).exists(),
         options=kernel_config(release, host.proc, host.root / "boot", WANTED_OPTIONS),
     )
@@ -48,8 +50,9 @@ def _remapped(uid_map: str) -> bool:
 
 
 def _memlock() -> int | None:
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
+    """The soft limit; None where any process may raise it as far as it likes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return None if hard == resource.RLIM_INFINITY else soft
 
 
 def _is_covered(proc: Path) -> bool:

@@ -30,6 +30,7 @@ class LinuxCapability(IntEnum):
     NET_ADMIN = 12
     SYS_PTRACE = 19
     SYS_ADMIN = 21
+    SYS_RESOURCE = 24
     SYSLOG = 34
     PERFMON = 38
     BPF = 39

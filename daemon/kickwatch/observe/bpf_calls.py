@@ -31,6 +31,8 @@ _SET_BPF, _ENABLE = 0x40042408, 0x2400  # PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC
 # type, size, config, sample_period, sample_type, read_format, flags, wakeup_events, bp_type, config1, config2
 _PERF_ATTR = struct.Struct("=IIQQQQQIIQQ")  # PERF_ATTR_SIZE_VER1
 _LOG_BYTES = 16 << 20
+_TOO_LONG_BYTES = 1 << 20  # more than a page
+_NO_SUCH_FLAGS = -1
 _RETRIES = 5  # loading returns EAGAIN while a signal is pending (Linux 5.1 and later)
 
 
@@ -149,6 +151,23 @@ class BpfCalls:
     def enable_stats(self) -> int:
         """BPF_ENABLE_STATS of run times (5.8): a descriptor; closing it turns them off."""
         return bpf(_ENABLE_STATS, struct.pack("=II", 0, 0))
+
+    def bpf_answers(self) -> bool:
+        """True if the kernel itself answers bpf(2): no seccomp filter refuses it.
+
+        An attribute longer than a page is E2BIG, which comes before any security module is asked. This command needs no
+        capability since "bpf: refine kernel.unprivileged_bpf_disabled behaviour" (5.19).
+        """
+        number, _ = _numbers()
+        words = (ctypes.c_long(number), ctypes.c_long(_LOOKUP), None, ctypes.c_long(_TOO_LONG_BYTES))
+        return _result(_syscall(*words)) == -errno.E2BIG
+
+    def perf_event_open_answers(self) -> bool:
+        """The same of perf_event_open(2): flags that do not exist are EINVAL before all else."""
+        _, number = _numbers()
+        anything = ctypes.c_long(-1)
+        words = (ctypes.c_long(number), None, anything, anything, anything, ctypes.c_long(_NO_SUCH_FLAGS))
+        return _result(_syscall(*words)) == -errno.EINVAL
 
     def _creating(self, command: int, attr: bytes) -> int:
         """A command that takes locked memory until "bpf: Eliminate rlimit-based memory accounting" (5.11).

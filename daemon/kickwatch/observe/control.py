@@ -15,9 +15,14 @@ from collections.abc import Collection, Sequence
 from errno import EINVAL
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from kickwatch.errors import KickwatchError
-from kickwatch.model import Control, Count
+from kickwatch.model import Control, Count, IpiRung
 from kickwatch.native.driver import Answer, Helper, HelperError
+from kickwatch.node.causes import LossCause
+from kickwatch.node.diagnosis import silenced
+from kickwatch.node.facts import read_facts
 from kickwatch.node.kernel import online
 from kickwatch.node.roots import HOST
 from kickwatch.observe.losses import Lost, causes
@@ -66,11 +71,18 @@ def why_unarmed(observatory: Observatory) -> str:
     return causes(observatory.lost(Lost.NAMES, Lost.REQUESTS))[0] or "not known"
 
 
+def silenced_by(probe: RequestObserver) -> LossCause | None:
+    """The switch of this node that keeps the programs of an armed probe from running; None if none is known. Blocks."""
+    if probe.RUNG is IpiRung.CSD:
+        return None
+    return silenced(read_facts(), kprobes=probe.RUNG is IpiRung.KPROBE)
+
+
 async def positive_control(observatory: Observatory, chosen: Sequence[int] = ()) -> Control:
     """Make the requests and count them. `chosen`: see `control_cpus`.
 
     If the count is wrong, or events were lost, there is another attempt; if a full map lost them, the maps are emptied
-    first.
+    first. If nothing was counted, the detail names what switches the probe off, if that is known.
     """
     if observatory.requests is None:
         return Control(passed=False, detail=f"no probe is armed: {why_unarmed(observatory)}")
@@ -88,6 +100,9 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
                 await observatory.between_windows()
         except KickwatchError as error:
             return Control(passed=False, detail=_refusal(error, cpus), cpus=cpus)  # another attempt would hang as well
+    if control.calls is not None and not control.calls.seen:
+        cause = await asyncio.to_thread(silenced_by, observatory.requests)
+        return replace(control, detail=f"{control.detail}: {cause.what}") if cause else control
     return control
 
 

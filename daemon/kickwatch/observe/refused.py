@@ -2,11 +2,13 @@
 
 import errno
 import os
+from dataclasses import replace
 
 from kickwatch.errors import ObserveError
 from kickwatch.node.causes import LossCause
 from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, too_old
 from kickwatch.node.facts import privileges_now, read_facts
+from kickwatch.observe.bpf_calls import KERNEL
 
 
 class RefusedError(ObserveError):
@@ -23,7 +25,13 @@ class RefusedError(ObserveError):
 def _facts(refusal: Refusal) -> Facts:
     """The facts that decide: most kernels are refused nothing but what is newer than they are."""
     known = privileges_now()
-    return known if refusal.act is Act.MAP or too_old(refusal, known) else read_facts()
+    facts = known if refusal.act is Act.MAP or too_old(refusal, known) else read_facts()
+    return replace(facts, answered=_answered(refusal.act)) if facts.seccomp else facts
+
+
+def _answered(act: Act) -> bool:
+    """Whether the seccomp filter lets the system call of `act` through."""
+    return KERNEL.perf_event_open_answers() if act is Act.KPROBE else KERNEL.bpf_answers()
 
 
 def refused(what: str, code: int, act: Act = Act.MAP, subject: str = "", log: str = "") -> RefusedError:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from kickwatch.node.causes import CAUSES, STATISTICS_SUBJECT, CauseKind, cause_of, hidden_processes
-from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose
+from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, silenced
 from kickwatch.node.privileges import LinuxCapability
 from kickwatch.node.proc_mount import ProcMount
 
 ROOT = (1 << 41) - 1
 KPROBES = {"CONFIG_KPROBES": "y", "CONFIG_KPROBE_EVENTS": "y"}
+ON_FTRACE = KPROBES | {"CONFIG_KPROBES_ON_FTRACE": "y"}
 BPF = {"CONFIG_BPF_SYSCALL": "y", "CONFIG_BPF_EVENTS": "y", "CONFIG_SMP": "y", "CONFIG_KALLSYMS": "y"}
 NODE = Facts(release="6.12.1", effective=ROOT, kptr_restrict=1, perf_event_paranoid=2, options=BPF | KPROBES)
 
@@ -23,6 +24,8 @@ def without(*names: LinuxCapability) -> int:
 
 
 NO_BPF = without(LinuxCapability.BPF, LinuxCapability.PERFMON, LinuxCapability.SYS_ADMIN)
+BEFORE_5_11: dict[str, object] = {"release": "5.10.0", "effective": without(LinuxCapability.SYS_RESOURCE)}
+LET_THROUGH: dict[str, object] = {"seccomp": True, "answered": True}
 CSD, PROBE = "csd_queue_cpu", "smp_call_function_many_cond"
 NO_HELPER = "program of this type cannot use helper bpf_probe_read#4"
 
@@ -71,12 +74,32 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         "refuses perf_event_open", "SystemCallFilter=perf_event_open",
     ),
     (
-        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), {"release": "5.10.0", "memlock": 65536},
+        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | {"memlock": 65536},
         "RLIMIT_MEMLOCK is 65536", "LimitMEMLOCK=infinity",
     ),
     (
+        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | {"memlock": 0},
+        "RLIMIT_MEMLOCK is 0", "LimitMEMLOCK=infinity",
+    ),
+    (
+        CauseKind.MEMLOCK, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | LET_THROUGH | {"memlock": 65536},
+        "RLIMIT_MEMLOCK is 65536", "LimitMEMLOCK=infinity",
+    ),
+    (
+        CauseKind.SECCOMP, Refusal(Act.LOAD, errno.EPERM, "calls"), BEFORE_5_11 | {"memlock": 65536, "seccomp": True},
+        "seccomp", "SystemCallFilter=bpf",
+    ),
+    (
+        CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EPERM, "calls"),
+        BEFORE_5_11 | {"memlock": 65536, "effective": ROOT}, "security module", "audit log",
+    ),
+    (
+        CauseKind.SECCOMP, Refusal(Act.LOAD, errno.EPERM, "calls"),
+        BEFORE_5_11 | {"memlock": 65536, "effective": ROOT, "seccomp": True}, "seccomp", "SystemCallFilter=bpf",
+    ),
+    (
         CauseKind.PERF_PARANOID, Refusal(Act.KPROBE, errno.EACCES, PROBE),
-        {"perf_event_paranoid": 3, "effective": without(LinuxCapability.SYS_ADMIN)},
+        LET_THROUGH | {"perf_event_paranoid": 3, "effective": without(LinuxCapability.SYS_ADMIN)},
         "perf_event_paranoid is 3", "sysctl -w kernel.perf_event_paranoid=2",
     ),
     (
@@ -124,9 +147,16 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
     (CauseKind.INLINED, Refusal(Act.KPROBE, errno.ENOENT, PROBE), {}, PROBE, "Linux 6.5"),
     (CauseKind.INLINED, Refusal(Act.KPROBE, errno.EINVAL, "__mutex_lock.isra.0"), {}, "__mutex_lock", "Linux 5.19"),
     (CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EPERM, "csd"), {}, "security module", "audit log"),
+    (CauseKind.NOT_ALLOWED, Refusal(Act.LOAD, errno.EACCES, "csd"), LET_THROUGH, "module refuses bpf", "audit log"),
+    (CauseKind.NOT_ALLOWED, Refusal(Act.MAP, errno.EPERM), LET_THROUGH, "module refuses bpf", "audit log"),
+    (
+        CauseKind.NOT_ALLOWED, Refusal(Act.KPROBE, errno.EPERM, PROBE), LET_THROUGH,
+        "module refuses perf_event_open", "audit log",
+    ),
     (CauseKind.UNKNOWN, Refusal(Act.LOAD, errno.E2BIG, "csd", "too many insns"), {}, "too many insns", "report it"),
 ]  # fmt: skip
 BY_MOUNT = {CauseKind.HIDEPID, CauseKind.HIDEPID_PTRACEABLE}
+BY_SWITCH = {CauseKind.KPROBES_OFF, CauseKind.FTRACE_OFF}
 
 
 @pytest.mark.parametrize(("kind", "refusal", "differs", "what", "remedy"), CASES, ids=[case[0] for case in CASES])
@@ -152,7 +182,7 @@ MADE_UP = {
 
 
 def test_every_cause_of_the_table_has_a_case() -> None:
-    assert {case[0] for case in CASES} | BY_MOUNT == set(CauseKind) == set(CAUSES)
+    assert {case[0] for case in CASES} | BY_MOUNT | BY_SWITCH == set(CauseKind) == set(CAUSES)
 
 
 def test_every_cause_is_provoked_on_a_real_kernel_or_it_says_why_not() -> None:
@@ -177,6 +207,26 @@ def test_hidden_processes_name_the_mount_option(mount: ProcMount, what: str, rem
     assert what in found.what
     assert remedy in found.remedy
     assert ("SupplementaryGroups" in found.remedy) == mount.group_helps
+
+
+@pytest.mark.parametrize(
+    ("differs", "kprobes", "kind"),
+    [
+        ({"kprobes_enabled": 0}, True, CauseKind.KPROBES_OFF),
+        ({"kprobes_enabled": 0}, False, None),
+        ({"ftrace_enabled": 0, "options": ON_FTRACE}, True, CauseKind.FTRACE_OFF),
+        ({"ftrace_enabled": 0, "options": {}}, True, CauseKind.FTRACE_OFF),
+        ({"ftrace_enabled": 0}, True, None),  # as on arm64, where a kprobe is a breakpoint
+        ({"ftrace_enabled": 0}, False, CauseKind.FTRACE_OFF),
+        ({"kprobes_enabled": 1, "ftrace_enabled": 1, "options": ON_FTRACE}, True, None),
+        ({}, True, None),
+    ],
+)
+def test_a_switch_that_stops_attached_probes_is_named(
+    differs: dict[str, object], kprobes: bool, kind: CauseKind | None
+) -> None:
+    found = silenced(replace(NODE, **differs), kprobes=kprobes)  # type: ignore[arg-type]
+    assert found == (cause_of(kind) if kind else None)
 
 
 def test_what_is_not_known_is_no_cause() -> None:

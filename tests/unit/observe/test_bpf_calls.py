@@ -1,5 +1,6 @@
 """Memory limits of old kernels, and machines without numbers for the system calls."""
 
+import ctypes
 import errno
 import os
 import resource
@@ -48,6 +49,29 @@ def test_without_the_right_to_lift_it_the_refusal_stands(monkeypatch: pytest.Mon
     limits = Limits(monkeypatch, may_raise=False)
     assert KERNEL.map_create("some", MapDefinition(2, 4, 8, 1)) == -errno.EPERM
     assert limits.seen == [LIMITS]
+
+
+@pytest.mark.parametrize(
+    ("bpf", "perf", "answered"),
+    [
+        (errno.E2BIG, errno.EINVAL, (True, True)),  # the kernel
+        (errno.EPERM, errno.EPERM, (False, False)),  # a filter
+        (errno.E2BIG, errno.EPERM, (True, False)),
+    ],
+)
+def test_a_call_that_a_filter_refuses_is_not_answered_by_the_kernel(
+    bpf: int, perf: int, answered: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = bpf_calls._NUMBERS["x86_64"]
+    codes = dict(zip(numbers, (bpf, perf), strict=True))
+
+    def refuse(number: ctypes.c_long, *_: object) -> int:
+        ctypes.set_errno(codes[number.value])
+        return -1
+
+    monkeypatch.setattr(bpf_calls, "architecture", lambda: "x86_64")
+    monkeypatch.setattr(bpf_calls, "_syscall", refuse)
+    assert (KERNEL.bpf_answers(), KERNEL.perf_event_open_answers()) == answered
 
 
 def test_an_unknown_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,10 @@ from typing import Any, cast
 import pytest
 
 from fake_probe import FakeProbe
+from kickwatch.experiment import capabilities
+from kickwatch.model import IpiRung
 from kickwatch.native.driver import HelperError
+from kickwatch.node.diagnosis import Facts
 from kickwatch.observe import bpf, control
 from kickwatch.observe.control import control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
@@ -185,3 +188,37 @@ async def test_it_fails_with_the_reason_if_requests_are_lost_each_time() -> None
 async def test_requests_from_interrupts_while_the_probe_runs_are_no_loss() -> None:
     """They are never multi-CPU calls, and a busy node has some every second."""
     assert (await passed(Losing([Health(stackless=3)], misses=9))).passed
+
+
+class Silent(Losing):
+    """Its programs are attached and never run."""
+
+    async def sample(self) -> Sample:
+        return Sample(0, InterruptSample((0, 1), {}), RequestSample({}, Health(), 0), None)
+
+
+@pytest.fixture
+def ftrace_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "read_facts", lambda: Facts(ftrace_enabled=0))
+
+
+@pytest.mark.usefixtures("ftrace_off")
+async def test_what_stops_attached_kprobes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CsdObserver, "RUNG", IpiRung.KPROBE)
+    detail = "0 of 23 multi-CPU calls: kernel.ftrace_enabled is 0, and no probe at the entry of a function runs"
+    assert (await passed(Silent([]))).detail == detail
+    found = await capabilities._control(Silent([]), ())
+    assert (found.detail, found.remedy) == (f"counted {detail}", "sysctl -w kernel.ftrace_enabled=1")
+
+
+@pytest.mark.usefixtures("ftrace_off")
+async def test_a_silent_tracepoint_is_not_blamed_on_the_function_tracer() -> None:
+    assert (await passed(Silent([]))).detail == "0 of 23 multi-CPU calls"
+    assert "report a bug" in (await capabilities._control(Silent([]), ())).remedy
+
+
+@pytest.mark.usefixtures("ftrace_off")
+async def test_a_probe_that_runs_and_counts_wrongly_is_not_blamed_on_a_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CsdObserver, "RUNG", IpiRung.KPROBE)
+    lost = await passed(Losing([Health(lost=7)] * 5))
+    assert lost.detail == "23 of 23 multi-CPU calls; 7 requests were lost meanwhile"
