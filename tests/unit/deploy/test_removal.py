@@ -1,4 +1,4 @@
-"""What a removal leaves in /run: `deploy/install` and the package's postrm, where every other directory is empty.
+"""What a removal leaves in /run and of the textfile: `deploy/install` and the package's postrm, in empty directories.
 
 Stubs stand for systemctl and journalctl, as on a node that systemd did not boot.
 """
@@ -30,7 +30,7 @@ def left_by(tmp_path: Path, removal: str, *, before: str, at: str) -> tuple[list
         (programs / Path(script).name).chmod(0o755)
     empty = f"for directory in {EMPTIED}; do mount -t tmpfs tmpfs $directory; done"
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-ec", f"{empty}; {before}; {removal} </dev/null; find {at} 2>/dev/null | sort"],
+        ["unshare", "--mount", "sh", "-ec", f"{empty}\n{before}\n{removal} </dev/null; find {at} 2>/dev/null | sort"],
         env={"PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"},
         capture_output=True,
         text=True,
@@ -59,3 +59,28 @@ def test_what_no_trial_needs_goes(tmp_path: Path, removal: str) -> None:
 def test_a_lock_that_is_missing_is_not_made(tmp_path: Path, removal: str) -> None:
     """`flock` would make it readable for all, and who can read it can hold it."""
     assert left_by(tmp_path, removal, before="mkdir /run/kickwatch", at="/run/kickwatch*")[0] == []
+
+
+@pytest.mark.parametrize("removal", ["install --remove", "postrm remove"])
+@pytest.mark.parametrize(
+    ("configuration", "directory"),
+    [
+        ("", "/var/lib/kickwatch"),
+        ("#[state]\n[guard]\ndirectory = '/var/lib/guard'\n[metrics]\n", "/var/lib/kickwatch"),
+        ("[state]\n# where\ndirectory = '/srv/own'  # here\n[log]\n", "/srv/own"),
+        ('state.directory = "/srv/own"\n[log]\n', "/srv/own"),
+        ('[log]\n\n[ state ]\n  directory="/srv/own"\n', "/srv/own"),
+    ],
+)
+def test_the_textfile_of_a_killed_daemon_is_found_by_the_configured_state_directory(
+    tmp_path: Path, removal: str, configuration: str, directory: str
+) -> None:
+    (tmp_path / "kickwatch.toml").write_text(configuration)
+    before = f"""
+        mount -t tmpfs tmpfs /srv; mkdir -p /etc/kickwatch /var/lib/metrics {directory} /var/lib/guard
+        cp {tmp_path}/kickwatch.toml /etc/kickwatch
+        echo '# HELP kickwatch_up Up.' >/var/lib/metrics/kickwatch.prom
+        printf /var/lib/metrics/kickwatch.prom >{directory}/textfile
+    """
+    left, _ = left_by(tmp_path, removal, before=before, at=f"/var/lib/metrics/* {directory}/textfile")
+    assert left == []
