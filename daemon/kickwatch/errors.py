@@ -22,7 +22,7 @@ class ConfigError(KickwatchError):
 
 
 class ConfigAbsentError(ConfigError):
-    """The configuration file does not exist."""
+    """The configuration file is missing, empty, or cannot be read for now. All of that may pass."""
 
 
 class AddressUnusableError(ConfigError):

@@ -143,7 +143,20 @@ def test_the_drain_file_is_the_daemons() -> None:
     assert drain_file({"service": {"drain_file": ""}}) == ""
 
 
+@pytest.mark.parametrize(
+    ("config", "directory"),
+    [
+        ({}, Config().state.directory),
+        ({"state": {"directory": "/srv/kickwatch"}}, "/srv/kickwatch"),
+        ({"state": {"directory": None}}, Config().state.directory),
+    ],
+)
+def test_the_record_of_a_textfile_is_in_the_state_directory(config: dict[str, Any], directory: str) -> None:
+    templar = Templar(loader=LOADER, variables=VARIABLES | {"kickwatch_config": config})
+    record = templar.template(trust_as_template("{{ _kickwatch_textfile_record }}"))
+    assert record == f"{directory}/{left_textfile.RECORD}"
+
+
 def test_the_paths_are_the_daemons() -> None:
     assert VARIABLES["_kickwatch_config_file"] == str(DEFAULT_CONFIG)
     assert VARIABLES["_kickwatch_history"] == Config().state.directory
-    assert VARIABLES["_kickwatch_textfile_record"].endswith(f"/{left_textfile.RECORD}")

@@ -74,6 +74,17 @@ def test_a_removal_leaves_the_file_of_the_lock_which_another_may_hold(bare: Node
     assert bare.run("ls", "-d", "/run/kickwatch", check=False).returncode != 0
 
 
+def test_a_removal_leaves_what_a_running_trial_needs(bare: Node) -> None:
+    """Without the state of its bundles it cannot remove its containers."""
+    bare.install()
+    bare.write("/run/kickwatch/oci/state", "")
+    output = bare.run("flock", LOCK, f"{SOURCE}/deploy/install", "--remove", "--purge").stderr
+    assert "data: /run/kickwatch stays, since another kickwatch uses it" in output
+    assert bare.out("ls", "/run/kickwatch/oci") == "state"
+    bare.install("--remove")
+    assert bare.run("ls", "-d", "/run/kickwatch", check=False).returncode != 0
+
+
 def test_a_removal_keeps_what_an_operator_wrote(bare: Node) -> None:
     bare.install()
     bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)

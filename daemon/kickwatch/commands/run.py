@@ -37,14 +37,16 @@ def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) 
 
 @contextmanager
 def _absence_passes() -> Iterator[None]:
-    """A file that is being replaced is missing for a moment: exit status 1, after which systemd starts the unit again.
+    """A file that is being replaced is missing or empty for a moment: exit status 1, so systemd starts the unit again.
 
-    Status 2 would keep the service down (RestartPreventExitStatus=).
+    Status 2 keeps the service down (RestartPreventExitStatus=). A half-written file has it as well: it looks like an
+    operator's error, which is to be a failed unit at once, and not a unit that restarts for ever.
     """
     try:
         yield
     except ConfigAbsentError as error:
-        raise KickwatchError(error.what, "put the file back; systemd starts the service again in a minute") from error
+        remedy = "put the file back (a comment in it stands for the defaults); systemd tries again in a minute"
+        raise KickwatchError(error.what, remedy) from error
 
 
 @contextmanager

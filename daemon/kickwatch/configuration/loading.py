@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from kickwatch.configuration.docker_socket import DockerHost, docker_host, plain_path
+from kickwatch.configuration.toml_file import read_toml
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, WorkloadConfig
-from kickwatch.errors import ConfigAbsentError, ConfigError
+from kickwatch.errors import ConfigError
 
 _SHOWN_CHARS = 60
 _ENVIRONMENT = "KICKWATCH_"
@@ -56,7 +57,7 @@ def load(
     Raises ConfigError, one line, for a value that cannot be used. An unknown key is an error too; with `strict=False`
     it is a warning, so the daemon also starts with the file of a newer release.
     """
-    given = _flat(_read(path), str(path)) if path is not None else {}
+    given = _flat(read_toml(path), str(path)) if path is not None else {}
     given |= _from_environment(environment or {})
     for assignment in sets:
         given |= _parse_set(assignment)
@@ -111,16 +112,6 @@ def differences(old: Config, new: Config) -> list[str]:
 def digest(config: Config) -> str:
     """Twelve hex digits: equal for equal configurations, wherever their values come from."""
     return hashlib.sha256(msgspec.json.encode(config, order="sorted")).hexdigest()[:12]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        kind = ConfigAbsentError if isinstance(error, FileNotFoundError) else ConfigError
-        raise kind(f"{path} cannot be read ({error.strerror})", "give a readable TOML file") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, a number of 5000 digits
-        raise ConfigError(f"{path} is not valid TOML ({error})", "fix its syntax") from error
 
 
 def _flat(document: Mapping[str, Any], source: str) -> dict[str, _Given]:

@@ -6,6 +6,7 @@ shares the stream.
 """
 
 import os
+import select
 import socket
 import stat
 import time
@@ -15,6 +16,7 @@ from typing import TextIO
 
 from kickwatch.process.descriptors import wait_writable
 
+_DESCRIPTORS = "/proc/self/fd"
 _torn: set[tuple[int, int]] = set()  # streams, by device and inode, whose last line was written in part
 
 
@@ -57,15 +59,23 @@ def _send(stream: TextIO, data: bytes, wait_ms: int, *, is_socket: bool) -> int:
     if is_socket:  # such as journald's
         with socket.socket(fileno=os.dup(stream.fileno())) as duplicate:
             return _write_all(lambda left: duplicate.send(left, socket.MSG_DONTWAIT), stream.fileno(), data, wait_ms)
-    path = f"/proc/self/fd/{stream.fileno()}"
+    path = f"{_DESCRIPTORS}/{stream.fileno()}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:  # /proc is not mounted, or this user may not open it again: it may block, if the line is long
-        return len(data) - os.write(stream.fileno(), data)
+    except OSError:  # /proc is not mounted, or this user may not open it again
+        size = 1 if stream.isatty() else select.PIPE_BUF  # for which there is room if it is writable
+        return _write_all(lambda left: _write_ready(stream.fileno(), left[:size]), stream.fileno(), data, wait_ms)
     try:
         return _write_all(lambda left: os.write(descriptor, left), descriptor, data, wait_ms)
     finally:
         os.close(descriptor)
+
+
+def _write_ready(descriptor: int, piece: memoryview) -> int:
+    """Write it if there is room now. It may block only if another process takes that room at this moment."""
+    if not wait_writable(descriptor, 0):
+        raise BlockingIOError
+    return os.write(descriptor, piece)
 
 
 def _write_all(write: Callable[[memoryview], int], descriptor: int, data: bytes, wait_ms: int) -> int:

@@ -37,19 +37,36 @@ class NodeLock:
 
         Raises BusyError if another kickwatch was faster, KickwatchError if the file cannot be created.
         """
-        try:
-            if os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
-                return False
-        except OSError as error:
-            if error.errno != ENOENT:  # it exists, but cannot be examined now
-                return False
+        if self._is_file_of(self._descriptor):
+            return False
         taken = self._take("`systemd-tmpfiles --create`, then `systemctl restart kickwatch`")
         os.close(self._descriptor)
         self._descriptor = taken
         return True
 
+    def _is_file_of(self, descriptor: int) -> bool:
+        """Whether the path still names the open file, which may have been removed or replaced."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(descriptor))
+        except OSError as error:
+            return error.errno != ENOENT  # else it exists, but cannot be examined now
+
     def _take(self, remedy: str) -> int:
-        """Open and lock the file; returns its descriptor."""
+        """Open and lock the file; returns its descriptor.
+
+        A purge removes the file while it holds the lock. Whoever opened it before that locks a file without a name,
+        beside which the next one would lock another file.
+        """
+        while True:
+            descriptor = self._lock(remedy)
+            if self._is_file_of(descriptor):
+                break
+            os.close(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+    def _lock(self, remedy: str) -> int:
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -63,8 +80,6 @@ class NodeLock:
                 f"another kickwatch is running experiments on this node (pid {holder}, lock {self._path})",
                 "wait for it, or stop it (`systemctl stop kickwatch`)",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return descriptor
 
     def __exit__(

@@ -159,7 +159,7 @@ class ContentionObserver:
         """Make two tasks read /proc/slabinfo together, for at most 100 ms, and learn from their wait.
 
         They read it once; when called again, since they missed each other, again and again in that time. If that does
-        not show a mutex's owner they read it through one descriptor for as long again.
+        not show a mutex's owner they read it through one descriptor for 20 ms more.
         """
         if not self.slab_mutex or self.owner_offset is None:
             await _meet(proc, "repeat" if self._provoked else "read")

@@ -149,6 +149,8 @@ class Observatory:
         return observatory
 
     async def _arm(self) -> None:
+        for variable, rungs in ((IPI_VARIABLE, IpiRung), (CONTENTION_VARIABLE, ContentionRung)):
+            requested_rung(os.environ, variable, rungs)  # raises before anything is armed, also if nothing will be
         if not self.symbols.hidden:  # without names no request can be attributed, and figures would mean nothing
             await run_shielded(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:

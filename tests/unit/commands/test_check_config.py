@@ -47,10 +47,11 @@ REFUSED = {
     "Docker with CNI": ("[engine]\nkind = 'docker'\n[workload]\nnetwork = 'cni'\n", "workload.network=cni"),
     "no address": ("[metrics]\nlisten = '999.1.1.1:1'\n", "metrics.listen: 999.1.1.1:1"),
     "a link-local address without its interface": ("[metrics]\nlisten = '[fe80::1]:9893'\n", "has no interface"),
+    "nothing": ("", "is empty"),
     "no port": ("[metrics]\nlisten = '127.0.0.1:70000'\n", "metrics.listen: 127.0.0.1:70000"),
 }
 ACCEPTED = {
-    "nothing": "",
+    "a comment alone": "# the defaults\n",
     "a link-local address": "[metrics]\nlisten = '[fe80::1%eth0.42]:9893'\n",
     "a larger budget": "[workload]\ncontainers_per_trial = 61\n[budget]\ncontainers_per_hour = 61\n",
     "stress has no limits": "[workload]\ncontainers_per_trial = 1000\n[budget]\npreset = 'stress'\n",

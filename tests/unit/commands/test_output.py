@@ -101,7 +101,7 @@ def test_a_closed_stream_leaves_its_number_to_no_file_of_ours(tmp_path: Path) ->
 
 
 def test_what_an_encoding_lacks_is_written_as_an_escape(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"gr\xc3\xbc\xe6\xbc\xa2\xff")).write_text("", encoding="utf-8")
+    (tmp_path / os.fsdecode(b"gr\xc3\xbc\xe6\xbc\xa2\xff")).write_text("# the defaults\n", encoding="utf-8")
     file = f"$'{tmp_path}/gr\\xc3\\xbc\\xe6\\xbc\\xa2\\xff'"
     for encoding, name in (("latin-1", "gr\xfc\\u6f22\\udcff"), ("ascii", "gr\xfc\u6f22\\udcff")):
         found = tmp_path / "found"

@@ -41,26 +41,38 @@ def test_a_reload_reads_the_file_of_the_start_or_is_refused(tmp_path: Path, monk
     assert CliRunner().invoke(command.daemon, []).exit_code == 0
     (reload,) = sources
     assert not reload().config.workload.enabled
+    default.write_text("")
+    with pytest.raises(ConfigError, match="is empty"):
+        reload()
     default.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
         reload()
 
 
-def test_a_file_that_is_missing_at_the_start_ends_with_a_status_after_which_systemd_tries_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("content", "why"), [(None, "cannot be read (No such file or directory)"), ("", "is empty")])
+def test_a_file_that_is_absent_at_the_start_ends_with_a_status_after_which_systemd_tries_again(
+    tmp_path: Path, content: str | None, why: str
+) -> None:
     """With status 2 a start while the file was being replaced left the service down for good."""
-    missing = tmp_path / "kickwatch.toml"
-    done = CliRunner().invoke(command.daemon, ["--config", str(missing)])
+    file = tmp_path / "kickwatch.toml"
+    if content is not None:
+        file.write_text(content)
+    done = CliRunner().invoke(command.daemon, ["--config", str(file)])
     assert isinstance(done.exception, KickwatchError)
     assert done.exception.exit_status == 1
-    assert str(done.exception).startswith(f"{missing} cannot be read (No such file or directory): put the file back")
+    assert str(done.exception).startswith(f"{file} {why}: put the file back")
     for other in ("trial", "doctor", "check-config"):
-        arguments = [str(missing)] if other == "check-config" else ["--config", str(missing)]
+        arguments = [str(file)] if other == "check-config" else ["--config", str(file)]
         assert getattr(CliRunner().invoke(cli, [other, *arguments]).exception, "exit_status", None) == 2
 
 
 def test_a_file_that_cannot_be_used_keeps_the_status_after_which_systemd_does_not(tmp_path: Path) -> None:
-    directory = CliRunner().invoke(command.daemon, ["--config", str(tmp_path)])
-    assert getattr(directory.exception, "exit_status", None) == 2
+    """A half-written file too: it looks like an operator's error."""
+    half = tmp_path / "kickwatch.toml"
+    half.write_text("[workload]\nenabl")
+    for path in (tmp_path, half):
+        done = CliRunner().invoke(command.daemon, ["--config", str(path)])
+        assert getattr(done.exception, "exit_status", None) == 2
 
 
 def test_the_unit_names_its_file() -> None:

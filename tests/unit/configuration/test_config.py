@@ -1,17 +1,29 @@
 """The configuration: defaults, overrides, the shipped example, and one clear line for everything that is wrong."""
 
+import os
 import re
 import tomllib
+from errno import EACCES, EIO, EISDIR, ENOENT, ENOTDIR, EPERM, ESTALE
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kickwatch.configuration.loading import FILE_OFF, FORCED_SERIAL, allowed, differences, digest, known_keys, load
+from kickwatch.configuration.loading import (
+    FILE_OFF,
+    FORCED_SERIAL,
+    Loaded,
+    allowed,
+    differences,
+    digest,
+    known_keys,
+    load,
+)
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, LogFormat, Network
-from kickwatch.errors import ConfigError
+from kickwatch.errors import ConfigAbsentError, ConfigError
 from kickwatch.workload.engine_choice import requested_kind
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "kickwatch.toml"
@@ -184,11 +196,55 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_file_without_permission(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, encoding: str) -> str:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_text", refuse)  # root may read anything
+    failing(monkeypatch, EACCES)  # root may read anything
     assert error_of(file) == f"{file} cannot be read (Permission denied): give a readable TOML file"
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """From now on no file can be opened."""
+
+    def refuse(self: Path, encoding: str) -> IO[str]:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [(ENOENT, True), (ENOTDIR, True), (ESTALE, True), (EIO, True), (EACCES, False), (EPERM, False), (EISDIR, False)],
+)
+def test_an_error_that_may_pass_makes_the_file_absent(
+    code: int, passes: bool, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system that answered ESTALE at a start kept the service down for good."""
+    failing(monkeypatch, code)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert isinstance(caught.value, ConfigAbsentError) is passes
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \t\r\n\n", "\0" * 4096])
+def test_an_emptied_file_is_not_the_defaults(file: Path, text: str) -> None:
+    """`cp` truncates first, and a crash or a full disk leaves that. A passive node then started containers."""
+    file.write_text(text)
+    with pytest.raises(ConfigAbsentError, match=f"{file} is empty"):
+        load(file)
+    file.write_text("# as shipped\n")
+    assert load(file) == Loaded(Config())
+
+
+def test_a_null_device_and_a_pipe_are_configurations() -> None:
+    """As in `--config /dev/null` and `--config <(command)`. A pipe is empty once it was read: at a reload."""
+    assert load(Path("/dev/null")) == Loaded(Config())
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"[workload]\nenabled = false\n")
+        os.close(writing)
+        assert not load(Path(f"/dev/fd/{reading}")).config.workload.enabled
+        with pytest.raises(ConfigAbsentError, match="is empty"):
+            load(Path(f"/dev/fd/{reading}"))
+    finally:
+        os.close(reading)
 
 
 def test_unknown_keys_are_warnings_where_asked(file: Path) -> None:

@@ -26,7 +26,8 @@ def setup(tmp_path: Path, packages: str = "", **environment: str) -> str:
     ):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
-    given = {"PATH": f"{programs}:/usr/bin:/bin", "ENGINE_SOCKET": str(tmp_path / "none.sock"), **environment}
+    where = {} if "DOCKER_HOST" in environment else {"ENGINE_SOCKET": str(tmp_path / "none.sock")}
+    given = {"PATH": f"{programs}:/usr/bin:/bin", "ENGINE_SOCKET": "", **where, **environment}
     command = ["unshare", "--mount", "sh", "-ec", WITHOUT_DOCKERD, "sh", str(SETUP), "engine"]
     done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, check=False)
     return done.stderr + done.stdout
@@ -46,4 +47,11 @@ def test_an_engine_that_is_installed_and_not_started_is_named(tmp_path: Path, pa
     said = setup(tmp_path, f"installed {package}\\n", CRI_SOCKETS=str(tmp_path / "no.sock"))
     assert package in said
     assert remedy in said
+    assert "apt-get was called" not in said
+
+
+def test_nothing_is_installed_beside_an_engine_that_docker_host_names(tmp_path: Path) -> None:
+    """Rootless Docker that is stopped: kickwatch would not use the docker.io that was installed."""
+    said = setup(tmp_path, CRI_SOCKETS=str(tmp_path / "no.sock"), DOCKER_HOST=f"unix://{tmp_path}/rootless.sock")
+    assert f"none answers at {tmp_path}/rootless.sock, which DOCKER_HOST names" in said
     assert "apt-get was called" not in said

@@ -48,9 +48,15 @@ class World:
             "ENGINE_SOCKET": str(self.socket),
             "ENGINE_STATE_DIR": str(self.state),
         }
+        self.env.pop("DOCKER_HOST", None)
         self.processes: list[subprocess.Popen[str]] = []
         self.write_dockerd("")
         self.write_program("systemctl", "#!/bin/sh\nexit 1\n")  # as if systemd knew no docker.service
+
+    def names(self, **variables: str) -> None:
+        """The engine is named by these variables alone."""
+        del self.env["ENGINE_SOCKET"]
+        self.env |= variables
 
     def write_dockerd(self, prelude: str) -> None:
         self.write_program("dockerd", DOCKERD.format(python=sys.executable, prelude=prelude))
@@ -214,6 +220,36 @@ def test_an_engine_left_behind_by_a_kill_is_stopped_by_the_next_user(world: Worl
 def test_probe_says_why_not(world: World) -> None:
     process = world.start(WITH_ENGINE, "--probe")
     assert process.communicate()[1] == f"engine: {world.socket}: No such file or directory\n"
+    assert process.returncode == 1
+    assert not world.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"DOCKER_HOST": "unix://{}"}, "{}"),
+        ({"ENGINE_SOCKET": "unix://{}", "DOCKER_HOST": "unix:///elsewhere.sock"}, "{}"),
+        ({"DOCKER_HOST": "tcp://10.0.0.1:2375"}, "/var/run/docker.sock"),
+    ],
+)
+def test_the_engine_is_the_one_that_kickwatch_uses(world: World, variables: dict[str, str], found: str) -> None:
+    """With DOCKER_HOST alone dockerd was started at /var/run/docker.sock, and the trial used the other engine."""
+    world.names(**{name: text.format(world.socket) for name, text in variables.items()})
+    where = world.start(WITH_ENGINE, "--socket").communicate()[0].strip()
+    assert where == found.format(world.socket)
+    if where == str(world.socket):
+        world.start("dockerd", f"--host=unix://{world.socket}")
+        wait_for(world.socket.exists, "the engine")
+        assert world.with_engine("echo $ENGINE_SOCKET").communicate() == (f"{world.socket}\n", "")
+
+
+def test_no_dockerd_is_started_where_docker_host_names_an_engine(world: World) -> None:
+    world.names(DOCKER_HOST=f"unix://{world.socket}")
+    process = world.with_engine("echo never")
+    assert process.communicate() == (
+        "",
+        f"engine: {world.socket}: No such file or directory (DOCKER_HOST): start that engine, or unset DOCKER_HOST\n",
+    )
     assert process.returncode == 1
     assert not world.state.exists()
 

@@ -13,6 +13,7 @@ from kickwatch.detect.detectors import RELATIVE, averaged
 from kickwatch.detect.edetector import EDetector
 from kickwatch.detect.monitor import EPOCH_S, Monitor
 from kickwatch.detect.rates import NODE_YEARS, Pace
+from kickwatch.detect.single import one_shot
 from kickwatch.detect.state import ChangeKind
 from kickwatch.detect.streams import CREATION_PATH, STREAMS, Allowance, StreamName
 from kickwatch.detect.wager import Null, Wager
@@ -199,6 +200,19 @@ def test_without_a_probe_the_canary_raises_the_alarm_and_ends_it() -> None:
     _, outcomes = watched(monitor, [counted(102) for _ in range(60)], state)
     assert changes(outcomes)[0].kind is ChangeKind.ENDED
     assert outcomes[-1].verdict is Verdict.UNKNOWN  # still blind
+
+
+@pytest.mark.parametrize(("each", "convicted"), [(5.0, 5), (1.0, 8), (0.5, 10), (0.49, None)])
+def test_without_a_probe_it_takes_as_many_trials_as_the_page_says(each: float, convicted: int | None) -> None:
+    """docs/howto/without-bpf.md; it promised a conviction by one trial."""
+    cal = round(100 * each * (serial().node.cpus_online - 1))
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=cal, tlb=0, res=0))
+    blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
+    one = serial(observers=blind, canary=batch, churn=window("churn"))
+    assert (one_shot([one]).verdict, one_shot([one]).reasons) == (Verdict.UNKNOWN, ("blind",))
+    _, outcomes = watched(Monitor(pace_of(Config())), [one for _ in range(40)])
+    trials = [number for number, outcome in enumerate(outcomes, 1) if outcome.verdict is Verdict.BROADCASTING]
+    assert (trials[0] if trials else None) == convicted
 
 
 def test_without_a_probe_the_daemon_never_convicts_a_kernel_whose_counters_include_remote_wakeups() -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -13,9 +14,13 @@ from slowness import SLOWNESS
 WAIT_MS = 50
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket"])
-def test_a_line_longer_than_a_page_does_not_block_on_a_stalled_reader(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "pipe without /proc", "terminal", "terminal without /proc", "socket"])
+def test_a_line_longer_than_a_page_does_not_block_on_a_stalled_reader(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pipe that has room for a page is writable, but a longer line waited for the reader, for ever."""
+    if kind.endswith("without /proc"):
+        monkeypatch.setattr("kickwatch.journal.lines._DESCRIPTORS", "/nonexistent")
     reading, writing = ends(kind)
     with os.fdopen(writing, "w") as stream:
         began, taken = time.monotonic(), 0
@@ -30,10 +35,10 @@ def test_a_line_longer_than_a_page_does_not_block_on_a_stalled_reader(kind: str)
             time.sleep(0.01)
     reader.join()
     os.close(reading)
-    *whole, torn, last = read.decode().splitlines()
-    assert last == "after"
-    assert {len(line) for line in whole} == {10_000}
-    assert len(whole) + (len(torn) == 10_000) == taken
+    lines = read.decode().splitlines()
+    assert lines[-1] == "after"
+    assert taken <= lines.count("x" * 10_000) <= taken + 1  # of the last one, its end may be all that is missing
+    assert len([line for line in lines if "x" in line]) <= taken + 1
 
 
 def test_a_line_in_part_is_ended_before_the_next() -> None:
@@ -57,12 +62,15 @@ def test_others_who_share_the_stream_still_block() -> None:
 
 def ends(kind: str) -> tuple[int, int]:
     """Descriptors to read and to write."""
-    if kind == "pipe":
+    if kind.startswith("pipe"):
         return os.pipe()
+    if kind.startswith("terminal"):
+        return os.openpty()
     one, other = socket.socketpair()
     return one.detach(), other.detach()
 
 
 def read_all(descriptor: int, into: bytearray) -> None:
-    while more := os.read(descriptor, 1 << 16):
-        into += more
+    with suppress(OSError):  # EIO: the other end of a terminal was closed
+        while more := os.read(descriptor, 1 << 16):
+            into += more

@@ -1,5 +1,6 @@
 """The node's lock: one kickwatch at a time, also after the file was removed."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def test_a_lock_that_cannot_be_created_again_is_an_error(tmp_path: Path) -> None
         assert "systemctl restart kickwatch" in caught.value.remedy
         directory.mkdir()
         assert lock.renew()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_removed_before_it_was_locked_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+) -> None:
+    """A purge holds the lock while it removes the file: two then held a lock, each of another file."""
+    path, removals = tmp_path / "lock", []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not removals:
+            removals.append(path.unlink())
+            if replaced:
+                path.touch()
+        fcntl_flock(descriptor, operation)
+
+    fcntl_flock = fcntl.flock
+    monkeypatch.setattr("fcntl.flock", flock)
+    with NodeLock(path) as lock:
+        assert not lock.renew()
+        assert path.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(BusyError), NodeLock(path):
+            pass
 
 
 def listed(tmp_path: Path, *locks: str) -> Path:

@@ -1,14 +1,16 @@
 """The first rung that can be armed is used, unless the environment asks for one."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from kickwatch.errors import ConfigError, ObserveError
 from kickwatch.model import ContentionRung, IpiRung
-from kickwatch.node.roots import HOST
+from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe import observatory as observatory_module
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
@@ -129,6 +131,21 @@ def test_the_environment_may_ask_for_the_last_rungs(old_kernel: Observatory, mon
     monkeypatch.setitem(os.environ, CONTENTION_VARIABLE, "none")
     old_kernel._arm_probes()
     assert (old_kernel.observers.ipis, old_kernel.observers.contention) == ("counters", "none")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("variable", [IPI_VARIABLE, CONTENTION_VARIABLE])
+async def test_a_wrong_rung_is_an_error_before_anything_is_armed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, *, hidden: bool
+) -> None:
+    """While kallsyms showed no addresses nothing was armed, and nobody noticed."""
+    armed: list[str] = []
+    monkeypatch.setattr(Observatory, "_arm_probes", lambda _: armed.append("probes"))
+    monkeypatch.setitem(os.environ, variable, "kprobes")
+    (tmp_path / "kallsyms").write_text(re.sub("^[0-9]+", "0", KALLSYMS, flags=re.MULTILINE) if hidden else KALLSYMS)
+    with pytest.raises(ConfigError, match=f"{variable} is 'kprobes'"):
+        await Observatory.open(HostRoots(proc=tmp_path))
+    assert not armed
 
 
 def test_the_end_of_a_wait_is_probed_before_its_begin() -> None:
