@@ -136,7 +136,7 @@ class PrometheusOutlet:
 
     async def _remove_textfile(self, textfile: "TextfileWriter") -> None:
         await textfile.close()
-        await asyncio.to_thread(left_textfile.forget, self._state)
+        await asyncio.to_thread(left_textfile.remove_left, self._state)
 
     async def _remove_left(self, config: MetricsConfig) -> None:
         """Remove the file that a killed daemon left, unless it is written again at once."""
