@@ -18,7 +18,7 @@ from beliefs import believing
 from builders import trial
 from kickwatch.configuration.types import MetricsConfig
 from kickwatch.detect.state import StreamFigures, TrialOutcome
-from kickwatch.errors import ConfigError, ObserveError
+from kickwatch.errors import AddressUnusableError, ConfigError, ObserveError
 from kickwatch.model import AlarmKind, Condition, Verdict
 from kickwatch.node.pressure import Cause
 from kickwatch.outlets import events
@@ -147,6 +147,32 @@ async def test_an_address_that_is_not_up_yet_is_tried_again_and_recorded_once(
     (record,) = logs
     assert record["event"] == "kickwatch.metrics_unserved"
     assert "192.0.2.1" in record["what"]
+
+
+async def test_another_cause_while_an_address_is_waited_for_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on this node at first, and once it is there another process has the port, or the port needs a capability."""
+    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.002)
+    outlet = an_outlet()
+    refusals = [
+        AddressUnusableError("A", "wait"),
+        *[AddressUnusableError("B", "end it")] * 2,
+        ConfigError("C", "choose"),
+    ]
+    tries = 0
+
+    async def refuse(_: str) -> Server:
+        nonlocal tries
+        tries += 1
+        raise refusals[min(tries, len(refusals)) - 1]
+
+    monkeypatch.setattr(outlet, "_serve", refuse)
+    with structlog.testing.capture_logs() as logs:
+        await outlet.start(configured(MetricsConfig(listen="192.0.2.1:9893")))
+        async with asyncio.timeout(5.0):
+            while tries < 6:  # noqa: ASYNC110 -- nothing sets an event
+                await asyncio.sleep(0.002)
+        await outlet.close()
+    assert [(log["what"], log["remedy"]) for log in logs] == [("A", "wait"), ("B", "end it"), ("C", "choose")]
 
 
 async def test_a_server_that_begins_to_listen_while_the_outlet_closes_is_closed(

@@ -5,7 +5,7 @@ The Prometheus library costs memory: it is loaded only once metrics are on, and 
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,8 +92,10 @@ class PrometheusOutlet:
             await run_shielded(self._try_address(listen))  # a server that has begun to listen has to be closed
 
     async def _try_address(self, listen: str) -> None:
-        with suppress(ConfigError):  # still in use, or removed together with its interface
+        try:
             self._server = await self._serve(listen)
+        except ConfigError as error:  # perhaps for another reason than before
+            self._address_trouble.failed(error.what, error.remedy)
 
     async def _serve(self, listen: str) -> "Server":
         from kickwatch.outlets.metrics.serve import Server  # noqa: PLC0415 -- loaded where metrics are on

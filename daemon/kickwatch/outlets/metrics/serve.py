@@ -25,12 +25,17 @@ _REQUEST_S = 5.0
 _EXCHANGE_S = 15.0
 _CLOSE_S = 1.0
 
+_NO_MEMORY = "the kernel has no memory for a socket now: free some"
 _REMEDIES = {
     errno.EADDRINUSE: "another process listens there: find it with `ss -ltnp`, or choose another port",
     errno.EADDRNOTAVAIL: "this node has no such address now: `ip address` lists those it has",
     errno.ENODEV: "this node has no such interface now: `ip link` lists those it has",
     errno.EAFNOSUPPORT: "this kernel has no IPv6 now: choose an IPv4 address, or enable it",
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose a higher one",
+    errno.EMFILE: "kickwatch has no descriptor left: raise its limit (LimitNOFILE= of the unit, `ulimit -n`)",
+    errno.ENFILE: "this node has no descriptor left: raise fs.file-max, or find what holds so many with `lsof`",
+    errno.ENOMEM: _NO_MEMORY,
+    errno.ENOBUFS: _NO_MEMORY,
 }
 _LASTS = {errno.EACCES, errno.EPERM, errno.EINVAL}  # all else may change: an interface, IPv6, descriptors, memory
 
