@@ -42,7 +42,7 @@ class PrometheusOutlet:
         self._textfile: TextfileWriter | None = None
         self._config: MetricsConfig | None = None  # in force
         self._state = Path()  # where it is recorded that a textfile is written
-        self._waiting: asyncio.Task[None] | None = None  # for an address that is in use, or not on this node
+        self._retrying: asyncio.Task[None] | None = None  # an address that is in use, not on this node, or made again
         self._figures: Mapping[str, StreamFigures] = {}
         self._believe: Callable[[], Belief] | None = None
         self._address_trouble = TroubleLog(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
@@ -83,15 +83,19 @@ class PrometheusOutlet:
             self._server = await self._serve(listen)
         except AddressUnusableError as error:
             self._address_trouble.failed(error.what, error.remedy)
-            self._waiting = asyncio.create_task(self._wait_for(listen))
+        self._retrying = asyncio.create_task(self._keep_listening(listen))
 
-    async def _wait_for(self, listen: str) -> None:
-        """Try again until it works, trials or not."""
-        while self._server is None:
+    async def _keep_listening(self, listen: str) -> None:
+        """Try again until it works, trials or not, and whenever the interface of the address is made again."""
+        while self._server is None or self._server.has_interface:
             await asyncio.sleep(_LISTEN_EVERY_S)
-            await run_shielded(self._try_address(listen))  # a server that has begun to listen has to be closed
+            if self._server is None or self._server.interface_changed():
+                await run_shielded(self._try_address(listen))  # a server that has begun to listen has to be closed
 
     async def _try_address(self, listen: str) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
         try:
             self._server = await self._serve(listen)
         except ConfigError as error:  # perhaps for another reason than before
@@ -127,14 +131,14 @@ class PrometheusOutlet:
     async def close(self) -> None:
         """Stop serving, and remove the textfile."""
         async with AsyncExitStack() as stack:
-            if self._waiting is not None:
-                self._waiting.cancel()
-                await asyncio.wait({self._waiting})
+            if self._retrying is not None:
+                self._retrying.cancel()
+                await asyncio.wait({self._retrying})
             if self._server is not None:
                 stack.push_async_callback(self._server.close)
             if self._textfile is not None:
                 stack.push_async_callback(self._remove_textfile, self._textfile)
-            self._server = self._textfile = self._waiting = None
+            self._server = self._textfile = self._retrying = None
 
     async def _remove_textfile(self, textfile: "TextfileWriter") -> None:
         await textfile.close()

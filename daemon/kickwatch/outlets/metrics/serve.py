@@ -65,6 +65,21 @@ class Server:
         host, port, *_ = self._server.sockets[0].getsockname()
         return host, port
 
+    @property
+    def has_interface(self) -> bool:
+        """True if the address is one of an interface (link-local)."""
+        return bool(_interface_of(self._listen))
+
+    def interface_changed(self) -> bool:
+        """True if the interface is gone, or was made again: the socket is bound to the old one by its number."""
+        if self._server is None or not self.has_interface:
+            return False
+        bound = int(self._server.sockets[0].getsockname()[3])
+        try:
+            return _index_of(_interface_of(self._listen)) != bound
+        except OSError:
+            return True
+
     async def start(self) -> None:
         """Listen. Raises a ConfigError that names metrics.listen, an AddressUnusableError if it may work later."""
         host, port = parse_listen(self._listen)
@@ -165,6 +180,12 @@ def _bound(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _interface_of(listen: str) -> str:
+    """The name or number of the interface in an address; empty if it has none."""
+    host, _ = parse_listen(listen)
+    return host.partition("%")[2]
 
 
 def _index_of(interface: str) -> int:
