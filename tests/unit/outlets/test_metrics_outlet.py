@@ -416,8 +416,20 @@ async def test_an_invalid_address_is_refused_at_once() -> None:
         await outlet.start(configured(MetricsConfig(listen="127.0.0.1:x")))
 
 
-def test_the_library_is_not_loaded_with_the_outlet() -> None:
+STARTED = """
+import asyncio
+from kickwatch.outlets.metrics.outlet import PrometheusOutlet
+from msgspec.structs import replace
+from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
+
+config = replace(Config(), metrics=MetricsConfig(listen=""), state=StateConfig(directory="/nowhere"))
+asyncio.run(PrometheusOutlet(None).start(config))
+"""
+
+
+@pytest.mark.parametrize("script", ["import kickwatch.service.daemon", STARTED], ids=["imported", "nowhere to go"])
+def test_the_library_is_not_loaded_with_the_outlet_nor_without_an_address_and_a_textfile(script: str) -> None:
     """It costs memory."""
-    script = "import sys, kickwatch.service.daemon; print('prometheus_client' in sys.modules)"
+    script = f"{script}\nimport sys\nprint('prometheus_client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

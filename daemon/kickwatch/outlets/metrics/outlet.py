@@ -67,15 +67,18 @@ class PrometheusOutlet:
     async def _open(self, config: MetricsConfig) -> None:
         """Raises ConfigError."""
         await self.close()
-        if not (config.enabled and config.listen):
+        listen, textfile = (config.listen, config.textfile) if config.enabled else ("", "")
+        if not listen:
             self._address_trouble.forget()
-        if not config.enabled:
+        if not textfile:
             self._file_trouble.forget()
+        if not (listen or textfile):
             return
         load_prometheus_client()  # before the modules that import it
-        if config.listen:
-            await self._listen(config.listen)
-        self._textfile = await self._textfile_of(config)  # it needs no address
+        if listen:
+            await self._listen(listen)
+        if textfile:  # it needs no address
+            self._textfile = await self._write_to(textfile)
 
     async def _listen(self, listen: str) -> None:
         """Serve there, now or once that is possible. Raises ConfigError if it never is."""
@@ -118,15 +121,12 @@ class PrometheusOutlet:
             self._show_origin()
         return self._metrics
 
-    async def _textfile_of(self, config: MetricsConfig) -> "TextfileWriter | None":
+    async def _write_to(self, path: str) -> "TextfileWriter":
         from kickwatch.outlets.metrics.textfile import Textfile, TextfileWriter  # noqa: PLC0415 -- as above
 
-        if config.textfile:
-            textfile = Textfile(await self._load_metrics(), config.textfile)
-            await asyncio.to_thread(left_textfile.record, self._state, config.textfile)
-            return TextfileWriter(textfile, self._refresh_for_file, self._file_trouble)
-        self._file_trouble.forget()
-        return None
+        textfile = Textfile(await self._load_metrics(), path)
+        await asyncio.to_thread(left_textfile.record, self._state, path)
+        return TextfileWriter(textfile, self._refresh_for_file, self._file_trouble)
 
     async def close(self) -> None:
         """Stop serving, and remove the textfile."""
