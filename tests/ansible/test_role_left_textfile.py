@@ -19,8 +19,8 @@ OURS, FOREIGN = (
 )
 FINDING = (
     "Find the record of a metrics file",
-    "Read where the metrics file is",
-    "Find the metrics file that a killed daemon left",
+    "Read where the metrics files are",
+    "Find the metrics files that a killed daemon left",
 )
 
 
@@ -71,6 +71,19 @@ def test_the_textfile_of_a_killed_daemon_is_removed_where_its_record_says(
     remove(tmp_path, record)
     assert left.exists() is stays
     assert (left.parent / ".k1 7.prom").exists()
+    assert not record.exists()
+
+
+def test_every_textfile_on_record_is_removed(tmp_path: Path) -> None:
+    """Of a daemon that may not write the directory of the one before: only files in their own directory."""
+    record, left = tmp_path / "textfile", [tmp_path / "old/kickwatch.prom", tmp_path / "new/kick\nwatch.prom"]
+    others = [tmp_path / "old/kick\nwatch.prom", tmp_path / "new/kickwatch.prom"]
+    for path in (*left, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(OURS)
+    record.write_text("\0".join(map(str, left)))
+    remove(tmp_path, record)
+    assert [path for path in (*left, *others) if path.exists()] == others
     assert not record.exists()
 
 

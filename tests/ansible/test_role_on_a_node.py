@@ -372,8 +372,13 @@ def test_a_removal_keeps_the_data_unless_purged(node: Node, controller: Controll
     by_hand = f"{CONFIG}.1.2020-01-01@00:00:00~"
     node.write(by_hand, "# mine\n")
     node.run("install", "-D", "/dev/null", "/usr/local/share/man/man1/kickwatch.1")  # as `deploy/install` does
+    theirs = "systemd-run --scope --slice=kickwatchcontainers.slice --unit=theirs.scope sleep 300 >/dev/null 2>&1 &"
+    node.run("sh", "-c", f"{theirs} until systemctl --quiet is-active theirs.scope; do sleep 0.1; done")
     ran = controller.run("--extra-vars", "kickwatch_purge=false", state="absent")  # a string, so true in Jinja
     assert ran.failed == 0, ran.output
+    assert "kickwatchcontainers.slice stays" in ran.output
+    node.run("systemctl", "--quiet", "is-active", "theirs.scope")
+    node.run("systemctl", "stop", "theirs.scope", "kickwatchcontainers.slice")
     assert sorted(node.out("find", "/etc/kickwatch", "-type", "f").splitlines()) == [CONFIG, by_hand]
     assert node.out("ls", "/var/lib/kickwatch")
     assert not node.path("/var/lib/kickwatch/textfile").exists()

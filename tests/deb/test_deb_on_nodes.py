@@ -137,7 +137,11 @@ def test_a_package_is_installed_runs_is_upgraded_and_purged(
     refused = node.run("/opt/debs/install", "--remove", "--purge", check=False)
     assert refused.stderr == "install: kickwatch is installed here as a Debian package: use apt-get remove or purge\n"
     lock = killed_with_a_textfile(node)
-    apt(node, "remove", "kickwatch")
+    theirs = "systemd-run --scope --slice=kickwatchcontainers.slice --unit=theirs.scope sleep 300 >/dev/null 2>&1 &"
+    node.run("sh", "-c", f"{theirs} until systemctl --quiet is-active theirs.scope; do sleep 0.1; done")
+    assert "kickwatchcontainers.slice stays" in apt(node, "remove", "kickwatch")
+    node.run("systemctl", "--quiet", "is-active", "theirs.scope")
+    node.run("systemctl", "stop", "theirs.scope", "kickwatchcontainers.slice")
     assert not node.path(TEXTFILE).exists()
     assert not node.path("/var/lib/kickwatch/textfile").exists()
     assert node.out("stat", "--format=%i", "/run/kickwatch.lock") == lock

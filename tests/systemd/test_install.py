@@ -85,6 +85,21 @@ def test_a_removal_leaves_what_a_running_trial_needs(bare: Node) -> None:
     assert bare.run("ls", "-d", "/run/kickwatch", check=False).returncode != 0
 
 
+def test_a_removal_spares_a_unit_of_others_in_the_slice(bare: Node) -> None:
+    """Such as `docker run --cgroup-parent=kickwatchcontainers.slice`; what a killed daemon left there is stopped."""
+    left = f"docker-{'0123456789abcdef' * 4}.scope"
+    bare.install()
+    bare.write("/run/kickwatch/containers", f"{'0123456789abcdef' * 4}\n")
+    for unit in ("theirs.scope", left):
+        start = f"systemd-run --scope --slice=kickwatchcontainers.slice --unit={unit} sleep 300 >/dev/null 2>&1 &"
+        bare.run("sh", "-c", start)
+        bare.run("sh", "-c", f"until systemctl --quiet is-active {unit}; do sleep 0.1; done")
+    output = bare.install("--remove", "--purge")
+    assert "kickwatchcontainers.slice stays, since others have units in it" in output
+    assert [state(bare, unit)[0] for unit in ("theirs.scope", left)] == ["active", "inactive"]
+    bare.run("systemctl", "stop", "theirs.scope", "kickwatchcontainers.slice")
+
+
 def test_a_removal_keeps_what_an_operator_wrote(bare: Node) -> None:
     bare.install()
     bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TypeVar
 
 from kickwatch.configuration.types import Config
@@ -63,7 +64,8 @@ def _reap_cgroups(cgroups: Cgroups, parent: str) -> None:
 
 def forget_gone(cgroups: Cgroups, record: ContainerRecord) -> None:
     """Drop the containers that have no cgroup from the record; call it while none is started."""
-    record.retain(ids_below(cgroups, OWN_CGROUPS))
+    with suppress(OSError):  # a parent cannot be listed: all stay in the record
+        record.retain(ids_below(cgroups, OWN_CGROUPS))
 
 
 async def _sweep_store(instance: str, cgroups: Cgroups) -> int:

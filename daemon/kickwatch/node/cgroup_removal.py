@@ -35,22 +35,19 @@ def remove_tree(
 
     Without `top` only what is below it.
 
-    On EBUSY it tries again, at most `attempts` times with pauses of 50 ms for the whole tree: a process leaves its
-    cgroup shortly after its exit. A cgroup that still contains processes remains; where `kill` permits it, they are
-    ended. Raises CgroupError if the name is not one of ours.
+    On EBUSY it tries again, each directory at most `attempts` times, with pauses of 50 ms for the whole tree: a process
+    leaves its cgroup shortly after its exit. So one directory that stays, such as that of another's container, takes no
+    time from the others. A cgroup that still contains processes remains; where `kill` permits it, they are ended.
+    Raises CgroupError if the name is not one of ours.
     """
     own_name(directory.name)
-    remaining: list[Path] = []
-    for path in _deepest_first(directory):
-        if path == directory and not top:
-            break
-        while not _rmdir(path, kill=kill):
-            attempts -= 1
-            if attempts <= 0:
-                remaining.append(path)
-                break
-            time.sleep(_RMDIR_PAUSE_S)
-    return tuple(remaining)
+    while True:
+        tried = (path for path in _deepest_first(directory) if top or path != directory)
+        remaining = tuple(path for path in tried if not _rmdir(path, kill=kill))
+        attempts -= 1
+        if not remaining or attempts <= 0:
+            return remaining
+        time.sleep(_RMDIR_PAUSE_S)
 
 
 def _rmdir(path: Path, *, kill: Callable[[Path], bool]) -> bool:

@@ -14,6 +14,7 @@ from kickwatch.node.processes import start_ticks
 from kickwatch.node.roots import HOST
 from kickwatch.outlets.live_status import Progress, Rates, StreamStatus, TrialStatus
 from kickwatch.process.atomic_file import write_whole
+from kickwatch.process.run_directory import make_run_directory
 
 STATUS_PATH = HOST.run / "kickwatch" / "status.json"
 _WAIT = "wait a moment: a daemon that is starting, or a single experiment, has not written it"
@@ -56,7 +57,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 def write(status: Status, path: Path = STATUS_PATH) -> None:
     """Replace the file. A file that cannot be written is left as it is: the daemon does not depend on it."""
     with suppress(OSError):
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_run_directory(path.parent)
         write_whole(path, msgspec.json.encode(status), 0o644)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kickwatch.node.roots import HOST
 from kickwatch.process.atomic_file import write_whole
+from kickwatch.process.run_directory import make_run_directory, remove_run_directory
 
 RECORD = HOST.run / "kickwatch" / "containers"  # in /run: no process outlives the boot
 # Docker, Podman and CRIs; with the systemd driver as a scope. Podman's monitor has a cgroup after the same id.
@@ -37,7 +38,7 @@ class ContainerRecord:
         with suppress(OSError):
             if not (lines := "".join(f"{one}\n" for one in ids)):
                 return
-            self._file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_run_directory(self._file.parent)
             with self._file.open("a", encoding="ascii") as file:
                 file.write(lines)
 
@@ -54,5 +55,6 @@ class ContainerRecord:
         with suppress(OSError):
             if not kept:
                 self._file.unlink(missing_ok=True)
+                remove_run_directory(self._file.parent)
             elif kept != known:
                 write_whole(self._file, "".join(f"{one}\n" for one in sorted(kept)).encode())

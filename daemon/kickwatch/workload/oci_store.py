@@ -18,6 +18,7 @@ from kickwatch.errors import CgroupError
 from kickwatch.node.cgroup_removal import everybody, remove_tree
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.process.atomic_file import write_whole
+from kickwatch.process.run_directory import make_run_directory, remove_run_directory
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.oci_bundle import PROGRAM, BundleHost, bundle_config
@@ -87,8 +88,9 @@ class BundleStore:
         """Write the program and an empty root directory next to it, unless they exist."""
         home = self.image_of(reference)
         rootfs, file = home / "rootfs", home / "program"
-        _make_own(self.root.parent, 0o755)
-        _make_own(self.root, 0o700)
+        make_run_directory(self.root.parent)
+        for directory in (self.root.parent, self.root):
+            _make_own(directory)
         for directory in (*(self.root / name for name in _DIRECTORIES), rootfs):
             directory.mkdir(parents=True, exist_ok=True)
         self._remove_partial_bundles()
@@ -195,14 +197,15 @@ class BundleStore:
         for directory in (*(self.root / name for name in ("images", "bundles", "state")), self.root):
             with suppress(OSError):  # it holds a container, perhaps another instance's
                 directory.rmdir()
+        remove_run_directory(self.root.parent)
 
 
-def _make_own(directory: Path, mode: int) -> None:
-    """Make a directory that only this user can write to. Raises PermissionError if what exists is anything else.
+def _make_own(directory: Path) -> None:
+    """Make a directory for this user alone. Raises PermissionError if others can write to what exists.
 
     Root mounts and executes what it finds there.
     """
-    directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(EPERM, "not a directory that only this user can write to: remove it", str(directory))

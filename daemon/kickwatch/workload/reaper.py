@@ -3,9 +3,11 @@
 Processes are ended only in cgroups of containers that kickwatch has started.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -61,9 +63,16 @@ def reap_cgroups(cgroups: Cgroups, names: Sequence[str], started: Collection[str
 
 
 def ids_below(cgroups: Cgroups, names: Sequence[str]) -> frozenset[str]:
-    """Ids of the containers that have a cgroup right below one of our parents, ours and others'."""
-    found = (child.name for mount in cgroups.mounts for name in names for child in (mount / name).glob("*"))
+    """Ids of the containers that have a cgroup right below one of our parents, ours and others'. Raises OSError."""
+    found = (child.name for mount in cgroups.mounts for name in names for child in _children(mount / name))
     return frozenset(filter(None, map(id_of, found)))
+
+
+def _children(cgroup: Path) -> list[Path]:
+    """The cgroups right below it; none if it does not exist, or is removed meanwhile. Raises OSError."""
+    with suppress(FileNotFoundError), os.scandir(cgroup) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []
 
 
 def _remove(directory: Path, started: Collection[str], attempts: int) -> list[CgroupError]:
@@ -81,8 +90,10 @@ def _remove(directory: Path, started: Collection[str], attempts: int) -> list[Cg
 
 def _others_below(directory: Path, started: Collection[str]) -> bool:
     """Whether processes that are not ours to end run in one of the cgroups right below `directory`."""
-    below = (path.parent for path in directory.glob("*/cgroup.procs") if read_text(path))
-    return not all(_is_ours(directory, started, cgroup) for cgroup in below)
+    with suppress(OSError):
+        below = (child for child in _children(directory) if read_text(child / "cgroup.procs"))
+        return not all(_is_ours(directory, started, cgroup) for cgroup in below)
+    return False
 
 
 def _is_ours(parent: Path, started: Collection[str], cgroup: Path) -> bool:
@@ -114,5 +125,8 @@ def stop_slice(name: str, *, host: HostRoots = HOST, systemctl: str | Path = "sy
 
 
 def _has_units(name: str, cgroups: Cgroups) -> bool:
-    """True if the slice has a scope, a service or a slice below it in any hierarchy."""
-    return any(path.is_dir() for mount in cgroups.mounts for path in (mount / name).glob("*"))
+    """True if the slice has a scope, a service or a slice below it in any hierarchy, or if that cannot be read."""
+    try:
+        return any(_children(mount / name) for mount in cgroups.mounts)
+    except OSError:
+        return True

@@ -1,9 +1,11 @@
 """Our cgroups are removed, and on request the processes in them ended."""
 
 import errno
+import math
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from kickwatch.errors import CgroupError
 from kickwatch.node import cgroup_removal
 from kickwatch.node.cgroup_removal import remove_tree
+
+rmdir = Path.rmdir
 
 
 def test_a_tree_is_removed_with_all_below_it(tmp_path: Path) -> None:
@@ -27,6 +31,34 @@ def test_cgroups_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CgroupError, match="not one of ours"):
         remove_tree(tmp_path / "docker")
     assert (tmp_path / "docker").is_dir()
+
+
+@pytest.mark.parametrize("stays", ["0" * 64, "e" * 64])
+def test_a_cgroup_that_stays_takes_no_time_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: str
+) -> None:
+    """Another's container that sorts first, or one of ours with a process that SIGKILL does not end.
+
+    A mock of the kernel: `f...` has a process until 50 ms after it is killed.
+    """
+    top, ends = tmp_path / "kickwatch", "f" * 64
+    killed_s: dict[str, float] = {}
+
+    def kill(cgroup: Path) -> None:
+        killed_s.setdefault(cgroup.name, time.monotonic())
+
+    def remove(cgroup: Path) -> None:
+        in_use = cgroup.name == ends and time.monotonic() < killed_s.get(ends, math.inf) + 0.05
+        if in_use or cgroup.name == stays or any(cgroup.iterdir()):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        rmdir(cgroup)
+
+    monkeypatch.setattr(cgroup_removal, "_kill_members", kill)
+    monkeypatch.setattr(Path, "rmdir", remove)
+    for name in (stays, ends):
+        (top / name).mkdir(parents=True)
+    assert remove_tree(top, kill=lambda path: path.name in {"e" * 64, ends}) == (top / stays, top)
+    assert list(top.iterdir()) == [top / stays]
 
 
 def test_remaining_processes_are_ended_without_pidfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,62 +16,27 @@ from msgspec.structs import replace
 import kickwatch.outlets.metrics.registry  # noqa: F401 -- loaded where used: a blocking read in the loop of a test
 from beliefs import believing
 from builders import trial
-from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
+from kickwatch.configuration.types import MetricsConfig
 from kickwatch.detect.state import StreamFigures, TrialOutcome
-from kickwatch.errors import ConfigError, ObserveError
+from kickwatch.errors import AddressUnusableError, ConfigError, ObserveError
 from kickwatch.model import AlarmKind, Condition, Verdict
 from kickwatch.node.pressure import Cause
-from kickwatch.observe.interrupts import InterruptSample
-from kickwatch.observe.observatory import Sample
 from kickwatch.outlets import events
 from kickwatch.outlets.belief import Belief
-from kickwatch.outlets.metrics import left_textfile, textfile
 from kickwatch.outlets.metrics import outlet as module
+from kickwatch.outlets.metrics import textfile
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 from kickwatch.outlets.metrics.serve import Server
 from kickwatch.outlets.metrics.textfile import Textfile
+from metrics_outlets import FakeObservatory, an_outlet, configured, until_written
 
 ANYWHERE = MetricsConfig(listen="127.0.0.1:0")
 FIGURES = {"attributed": StreamFigures(alerted=True, evidence=7.0, threshold=9.0, e_process=2.0)}
 STALE = believing(condition=Condition.UNKNOWN, reasons=("stale",), verdict_age_s=90_000.0)
 
 
-class FakeObservatory:
-    """Stands in for the armed observers, which see nothing. `refuses`: what a reading raises."""
-
-    refuses: Exception | None = None
-
-    def __init__(self) -> None:
-        self.contention = None
-        self.containers = None
-        self.passive = False
-        self.waits_known = False
-
-    async def sample(self) -> Sample:
-        if self.refuses is not None:
-            raise self.refuses
-        return Sample(1, InterruptSample((), {}), None, None)
-
-
-def an_outlet() -> PrometheusOutlet:
-    return PrometheusOutlet(FakeObservatory())  # type: ignore[arg-type]
-
-
-def configured(metrics: MetricsConfig, state: Path = Path("/nowhere")) -> Config:
-    return replace(Config(), metrics=metrics, state=StateConfig(directory=str(state)))
-
-
 def beat(belief: Belief = STALE, *, engine_lost: bool = False) -> events.Beat:
     return events.Beat(belief, "", engine_lost=engine_lost, budget_unwritten=False)
-
-
-async def until_written(path: Path) -> None:
-    """The file is written by a task of its own."""
-    for _ in range(1000):
-        if path.exists():  # noqa: ASYNC240 -- a test may block for a moment
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"{path} is not written")
 
 
 async def served(outlet: PrometheusOutlet, *names: str) -> list[float]:
@@ -182,6 +147,32 @@ async def test_an_address_that_is_not_up_yet_is_tried_again_and_recorded_once(
     (record,) = logs
     assert record["event"] == "kickwatch.metrics_unserved"
     assert "192.0.2.1" in record["what"]
+
+
+async def test_another_cause_while_an_address_is_waited_for_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on this node at first, and once it is there another process has the port, or the port needs a capability."""
+    monkeypatch.setattr(module, "_LISTEN_EVERY_S", 0.002)
+    outlet = an_outlet()
+    refusals = [
+        AddressUnusableError("A", "wait"),
+        *[AddressUnusableError("B", "end it")] * 2,
+        ConfigError("C", "choose"),
+    ]
+    tries = 0
+
+    async def refuse(_: str) -> Server:
+        nonlocal tries
+        tries += 1
+        raise refusals[min(tries, len(refusals)) - 1]
+
+    monkeypatch.setattr(outlet, "_serve", refuse)
+    with structlog.testing.capture_logs() as logs:
+        await outlet.start(configured(MetricsConfig(listen="192.0.2.1:9893")))
+        async with asyncio.timeout(5.0):
+            while tries < 6:  # noqa: ASYNC110 -- nothing sets an event
+                await asyncio.sleep(0.002)
+        await outlet.close()
+    assert [(log["what"], log["remedy"]) for log in logs] == [("A", "wait"), ("B", "end it"), ("C", "choose")]
 
 
 async def test_a_server_that_begins_to_listen_while_the_outlet_closes_is_closed(
@@ -425,58 +416,20 @@ async def test_an_invalid_address_is_refused_at_once() -> None:
         await outlet.start(configured(MetricsConfig(listen="127.0.0.1:x")))
 
 
-def test_the_library_is_not_loaded_with_the_outlet() -> None:
+STARTED = """
+import asyncio
+from kickwatch.outlets.metrics.outlet import PrometheusOutlet
+from msgspec.structs import replace
+from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
+
+config = replace(Config(), metrics=MetricsConfig(listen=""), state=StateConfig(directory="/nowhere"))
+asyncio.run(PrometheusOutlet(None).start(config))
+"""
+
+
+@pytest.mark.parametrize("script", ["import kickwatch.service.daemon", STARTED], ids=["imported", "nowhere to go"])
+def test_the_library_is_not_loaded_with_the_outlet_nor_without_an_address_and_a_textfile(script: str) -> None:
     """It costs memory."""
-    script = "import sys, kickwatch.service.daemon; print('prometheus_client' in sys.modules)"
+    script = f"{script}\nimport sys\nprint('prometheus_client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-async def left_by_a_killed_daemon(state: Path, path: Path, text: str = "# HELP kickwatch_x An x.\n") -> None:
-    """What a daemon that SIGKILL ended leaves."""
-    await asyncio.to_thread(left_textfile.record, state, str(path))
-    await asyncio.to_thread(path.write_text, text)
-
-
-@pytest.mark.parametrize("now", ["", "other.prom"])
-async def test_the_next_start_removes_the_textfile_that_a_killed_daemon_left(tmp_path: Path, now: str) -> None:
-    """Also if the configuration has another path by then, or none."""
-    left, current = tmp_path / "left.prom", str(tmp_path / now) if now else ""
-    await left_by_a_killed_daemon(tmp_path, left)
-    outlet = an_outlet()
-    await outlet.start(configured(MetricsConfig(listen="", textfile=current), tmp_path))
-    assert not left.exists()
-    await outlet.close()
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
-
-
-async def test_the_next_start_writes_the_same_textfile_again(tmp_path: Path) -> None:
-    path = tmp_path / "kickwatch.prom"
-    await left_by_a_killed_daemon(tmp_path, path)
-    outlet = an_outlet()
-    await outlet.start(configured(MetricsConfig(listen="", textfile=str(path)), tmp_path))
-    assert (tmp_path / left_textfile.RECORD).read_text() == str(path)
-    await outlet.close()
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
-
-
-async def test_metrics_that_are_off_now_leave_no_old_textfile(tmp_path: Path) -> None:
-    path = tmp_path / "kickwatch.prom"
-    await left_by_a_killed_daemon(tmp_path, path)
-    outlet = an_outlet()
-    await outlet.start(configured(MetricsConfig(enabled=False, textfile=str(path)), tmp_path))
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
-
-
-async def test_a_file_that_another_wrote_at_that_path_stays(tmp_path: Path) -> None:
-    path = tmp_path / "kickwatch.prom"
-    await left_by_a_killed_daemon(tmp_path, path, "# HELP node_load1 1m load average.\n")
-    await an_outlet().start(configured(MetricsConfig(enabled=False), tmp_path))
-    assert list(tmp_path.iterdir()) == [path]  # noqa: ASYNC240
-
-
-async def test_a_record_without_a_file_or_a_state_directory_is_no_error(tmp_path: Path) -> None:
-    await asyncio.to_thread(left_textfile.record, tmp_path, str(tmp_path / "gone.prom"))
-    await an_outlet().start(configured(MetricsConfig(enabled=False), tmp_path))
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
-    await an_outlet().start(configured(MetricsConfig(enabled=False), tmp_path / "absent"))

@@ -314,11 +314,20 @@ async def test_an_interface_that_is_absent_may_come_up_later(interface: str) -> 
     assert "no such interface now" in refused.value.remedy
 
 
-@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EMFILE])
-async def test_ipv6_that_is_off_and_missing_descriptors_may_change(
-    monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EAFNOSUPPORT, "enable it"),
+        (errno.EMFILE, "LimitNOFILE="),
+        (errno.ENFILE, r"fs\.file-max"),
+        (errno.ENOMEM, "free some"),
+        (errno.ENOBUFS, "free some"),
+    ],
+)
+async def test_ipv6_that_is_off_and_missing_descriptors_or_memory_may_change(
+    monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
-    """A mock: socket() refuses."""
+    """A mock: socket() refuses. Another address would not help."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -326,7 +335,7 @@ async def test_ipv6_that_is_off_and_missing_descriptors_may_change(
     server = Server(await asyncio.to_thread(Metrics, "1"), "[::1]:9893", nothing)
     with monkeypatch.context() as patched:
         patched.setattr(socket, "socket", refuse)
-        with pytest.raises(AddressUnusableError, match=os.strerror(number)):
+        with pytest.raises(AddressUnusableError, match=rf"{os.strerror(number)}\): .*{remedy}"):
             await server.start()
 
 

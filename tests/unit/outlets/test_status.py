@@ -52,6 +52,17 @@ def test_it_is_read_while_the_daemon_holds_the_lock(tmp_path: Path) -> None:
         read(path, lock)
 
 
+def test_any_user_may_read_the_status_of_a_daemon_with_a_strict_umask(tmp_path: Path) -> None:
+    """Started by hand, where neither the unit nor systemd-tmpfiles has made the directory."""
+    path = tmp_path / "run" / "status.json"
+    before = os.umask(0o077)
+    try:
+        write(STATUS, path)
+    finally:
+        os.umask(before)
+    assert [one.stat().st_mode & 0o777 for one in (path.parent, path)] == [0o755, 0o644]
+
+
 def test_what_a_dead_daemon_left_is_not_the_state_of_a_trial_that_runs(tmp_path: Path) -> None:
     path, lock = tmp_path / "status.json", tmp_path / "lock"
     write(replace(STATUS, pid=1), path)

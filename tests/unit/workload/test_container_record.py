@@ -31,6 +31,18 @@ def test_it_has_only_what_is_left(file: Path) -> None:
     record.retain(())
 
 
+def test_a_trial_by_hand_leaves_no_directory(file: Path) -> None:
+    """It made the directory. One that systemd-tmpfiles made is for the drain file, too, and stays."""
+    record = ContainerRecord(file)
+    record.add((ONE,))
+    record.retain(())
+    assert not file.parent.exists()
+    file.parent.mkdir()
+    record.add((ONE,))
+    record.retain(())
+    assert file.parent.exists()
+
+
 def test_a_record_that_cannot_be_used_records_nothing(tmp_path: Path) -> None:
     """Then what is left of a container is not ended, but reported."""
     record = ContainerRecord(tmp_path)  # a directory

@@ -1,5 +1,7 @@
 """The reaper: it tries to remove all that is ours, whatever fails, and touches nothing else."""
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,6 +175,29 @@ def test_ids_are_those_of_the_cgroups_right_below_our_parents(cgroups: Cgroups) 
         (cgroups.mounts[0] / "kickwatch" / name).mkdir()
     (cgroups.mounts[1] / "kickwatch/theirs" / ("a" * 64)).mkdir(parents=True)
     assert ids_below(cgroups, ("kickwatch", "absent")) == {ID, OTHER_ID}
+
+
+def test_a_parent_that_vanishes_while_it_is_listed_has_no_containers(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A stopped slice, or another's last container below our parent. Mocked: it is still there when it is looked at."""
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)
+    assert ids_below(cgroups, ("absent",)) == frozenset()
+    assert reaper._others_below(tmp_path / "absent", ()) is False
+    assert reaper._has_units("absent", cgroups) is False
+
+
+def test_a_slice_that_cannot_be_listed_is_left_alone(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock: no descriptor is left. Stopping the slice would kill what is in it."""
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert reaper._has_units("kickwatch", cgroups) is True
+    assert reaper._others_below(cgroups.mounts[0] / "kickwatch", ()) is False
+    with pytest.raises(OSError, match="Too many open files"):
+        ids_below(cgroups, ("kickwatch",))
 
 
 def test_a_hierarchy_that_cannot_be_listed_is_an_error(cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:

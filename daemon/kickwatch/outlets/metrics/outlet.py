@@ -5,7 +5,7 @@ The Prometheus library costs memory: it is loaded only once metrics are on, and 
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ class PrometheusOutlet:
         self._textfile: TextfileWriter | None = None
         self._config: MetricsConfig | None = None  # in force
         self._state = Path()  # where it is recorded that a textfile is written
-        self._waiting: asyncio.Task[None] | None = None  # for an address that is in use, or not on this node
+        self._retrying: asyncio.Task[None] | None = None  # an address that is in use, not on this node, or made again
         self._figures: Mapping[str, StreamFigures] = {}
         self._believe: Callable[[], Belief] | None = None
         self._address_trouble = TroubleLog(Event.METRICS_UNSERVED, Event.METRICS_SERVED)
@@ -67,15 +67,18 @@ class PrometheusOutlet:
     async def _open(self, config: MetricsConfig) -> None:
         """Raises ConfigError."""
         await self.close()
-        if not (config.enabled and config.listen):
+        listen, textfile = (config.listen, config.textfile) if config.enabled else ("", "")
+        if not listen:
             self._address_trouble.forget()
-        if not config.enabled:
+        if not textfile:
             self._file_trouble.forget()
+        if not (listen or textfile):
             return
         load_prometheus_client()  # before the modules that import it
-        if config.listen:
-            await self._listen(config.listen)
-        self._textfile = await self._textfile_of(config)  # it needs no address
+        if listen:
+            await self._listen(listen)
+        if textfile:  # it needs no address
+            self._textfile = await self._write_to(textfile)
 
     async def _listen(self, listen: str) -> None:
         """Serve there, now or once that is possible. Raises ConfigError if it never is."""
@@ -83,17 +86,23 @@ class PrometheusOutlet:
             self._server = await self._serve(listen)
         except AddressUnusableError as error:
             self._address_trouble.failed(error.what, error.remedy)
-            self._waiting = asyncio.create_task(self._wait_for(listen))
+        self._retrying = asyncio.create_task(self._keep_listening(listen))
 
-    async def _wait_for(self, listen: str) -> None:
-        """Try again until it works, trials or not."""
-        while self._server is None:
+    async def _keep_listening(self, listen: str) -> None:
+        """Try again until it works, trials or not, and whenever the interface of the address is made again."""
+        while self._server is None or self._server.has_interface:
             await asyncio.sleep(_LISTEN_EVERY_S)
-            await run_shielded(self._try_address(listen))  # a server that has begun to listen has to be closed
+            if self._server is None or self._server.interface_changed():
+                await run_shielded(self._try_address(listen))  # a server that has begun to listen has to be closed
 
     async def _try_address(self, listen: str) -> None:
-        with suppress(ConfigError):  # still in use, or removed together with its interface
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
+        try:
             self._server = await self._serve(listen)
+        except ConfigError as error:  # perhaps for another reason than before
+            self._address_trouble.failed(error.what, error.remedy)
 
     async def _serve(self, listen: str) -> "Server":
         from kickwatch.outlets.metrics.serve import Server  # noqa: PLC0415 -- loaded where metrics are on
@@ -112,31 +121,28 @@ class PrometheusOutlet:
             self._show_origin()
         return self._metrics
 
-    async def _textfile_of(self, config: MetricsConfig) -> "TextfileWriter | None":
+    async def _write_to(self, path: str) -> "TextfileWriter":
         from kickwatch.outlets.metrics.textfile import Textfile, TextfileWriter  # noqa: PLC0415 -- as above
 
-        if config.textfile:
-            textfile = Textfile(await self._load_metrics(), config.textfile)
-            await asyncio.to_thread(left_textfile.record, self._state, config.textfile)
-            return TextfileWriter(textfile, self._refresh_for_file, self._file_trouble)
-        self._file_trouble.forget()
-        return None
+        textfile = Textfile(await self._load_metrics(), path)
+        await asyncio.to_thread(left_textfile.record, self._state, path)
+        return TextfileWriter(textfile, self._refresh_for_file, self._file_trouble)
 
     async def close(self) -> None:
         """Stop serving, and remove the textfile."""
         async with AsyncExitStack() as stack:
-            if self._waiting is not None:
-                self._waiting.cancel()
-                await asyncio.wait({self._waiting})
+            if self._retrying is not None:
+                self._retrying.cancel()
+                await asyncio.wait({self._retrying})
             if self._server is not None:
                 stack.push_async_callback(self._server.close)
             if self._textfile is not None:
                 stack.push_async_callback(self._remove_textfile, self._textfile)
-            self._server = self._textfile = self._waiting = None
+            self._server = self._textfile = self._retrying = None
 
     async def _remove_textfile(self, textfile: "TextfileWriter") -> None:
         await textfile.close()
-        await asyncio.to_thread(left_textfile.forget, self._state)
+        await asyncio.to_thread(left_textfile.remove_left, self._state)
 
     async def _remove_left(self, config: MetricsConfig) -> None:
         """Remove the file that a killed daemon left, unless it is written again at once."""

@@ -25,12 +25,17 @@ _REQUEST_S = 5.0
 _EXCHANGE_S = 15.0
 _CLOSE_S = 1.0
 
+_NO_MEMORY = "the kernel has no memory for a socket now: free some"
 _REMEDIES = {
     errno.EADDRINUSE: "another process listens there: find it with `ss -ltnp`, or choose another port",
     errno.EADDRNOTAVAIL: "this node has no such address now: `ip address` lists those it has",
     errno.ENODEV: "this node has no such interface now: `ip link` lists those it has",
     errno.EAFNOSUPPORT: "this kernel has no IPv6 now: choose an IPv4 address, or enable it",
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose a higher one",
+    errno.EMFILE: "kickwatch has no descriptor left: raise its limit (LimitNOFILE= of the unit, `ulimit -n`)",
+    errno.ENFILE: "this node has no descriptor left: raise fs.file-max, or find what holds so many with `lsof`",
+    errno.ENOMEM: _NO_MEMORY,
+    errno.ENOBUFS: _NO_MEMORY,
 }
 _LASTS = {errno.EACCES, errno.EPERM, errno.EINVAL}  # all else may change: an interface, IPv6, descriptors, memory
 
@@ -59,6 +64,21 @@ class Server:
             raise KickwatchError("the metrics server does not listen", "start it first")
         host, port, *_ = self._server.sockets[0].getsockname()
         return host, port
+
+    @property
+    def has_interface(self) -> bool:
+        """True if the address is one of an interface (link-local)."""
+        return bool(_interface_of(self._listen))
+
+    def interface_changed(self) -> bool:
+        """True if the interface is gone, or was made again: the socket is bound to the old one by its number."""
+        if self._server is None or not self.has_interface:
+            return False
+        bound = int(self._server.sockets[0].getsockname()[3])
+        try:
+            return _index_of(_interface_of(self._listen)) != bound
+        except OSError:
+            return True
 
     async def start(self) -> None:
         """Listen. Raises a ConfigError that names metrics.listen, an AddressUnusableError if it may work later."""
@@ -160,6 +180,12 @@ def _bound(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _interface_of(listen: str) -> str:
+    """The name or number of the interface in an address; empty if it has none."""
+    host, _ = parse_listen(listen)
+    return host.partition("%")[2]
 
 
 def _index_of(interface: str) -> int:

@@ -45,7 +45,7 @@ class Textfile:
             raise KickwatchError(what, "check that its directory exists and has free space") from error
 
     async def remove(self) -> None:
-        """Remove the file, or what it says would look current for ever. A file that cannot be removed stays."""
+        """Remove the file, or what it says would look current for ever. One that cannot be removed stays."""
         with suppress(OSError):
             await asyncio.to_thread(self._path.unlink, missing_ok=True)
 
