@@ -53,7 +53,7 @@ def doctor(
     # Not for --help.
     from kickwatch.commands.examination import examination  # noqa: PLC0415
     from kickwatch.detect.monitor import Monitor  # noqa: PLC0415
-    from kickwatch.experiment.capabilities import blind  # noqa: PLC0415
+    from kickwatch.experiment.capability import blind  # noqa: PLC0415
     from kickwatch.experiment.known_reasons import read_known_reasons  # noqa: PLC0415
     from kickwatch.service.pace import pace_of  # noqa: PLC0415
     from kickwatch.terminal.doctor_screen import doctor_screen, reasons_screen  # noqa: PLC0415

@@ -7,7 +7,8 @@ from rich.console import RenderableType  # noqa: TC002 -- as beside it
 from rich.text import Text
 
 from kickwatch.detect.rates import Share
-from kickwatch.experiment.capabilities import SERVICE_ENGINE, SERVICE_PROBES, Capability, blind
+from kickwatch.experiment.capabilities import SERVICE_ENGINE, SERVICE_PROBES
+from kickwatch.experiment.capability import Capability, blind
 from kickwatch.experiment.known_reasons import KnownReason
 from kickwatch.report.passive_words import OBSERVING
 from kickwatch.terminal.console import console

@@ -9,16 +9,9 @@ import pytest
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.errors import ObserveError
 from kickwatch.experiment import capabilities
-from kickwatch.experiment.capabilities import (
-    Capability,
-    _contention,
-    _control,
-    _cost,
-    _ipis,
-    _others,
-    _slab_mutex,
-    blind,
-)
+from kickwatch.experiment.capabilities import _control, _cost
+from kickwatch.experiment.capability import Capability, blind
+from kickwatch.experiment.observer_rows import _contention, _ipis, _others, _slab_mutex
 from kickwatch.node.causes import STATISTICS_SUBJECT
 from kickwatch.node.diagnosis import Act
 from kickwatch.node.roots import HOST
