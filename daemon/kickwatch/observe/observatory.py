@@ -130,6 +130,11 @@ class Observatory:
         return self.requests is not None and self.requests.owner_known and self.requests.probe.unread is None
 
     @property
+    def ipis_armed(self) -> bool:
+        """True while interrupts of every kind to isolated CPUs are counted."""
+        return self._ipis.armed
+
+    @property
     def waits_known(self) -> bool:
         """True while waits for slab_mutex are counted: the contention probe is armed and knows the mutex."""
         return self.contention is not None and bool(self.contention.slab_mutex)
