@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -30,6 +30,7 @@ from kickwatch.workload.names import OWN_CGROUPS
 
 SERVICE_ENGINE, SERVICE_PROBES = "the service's engine", "the service's probes"
 _COST_EVENTS = 2003
+_NO_REMEDY = "not known: report it, with `kickwatch doctor --json`"
 
 
 async def examine(
@@ -44,7 +45,11 @@ async def examine(
     if not config.workload.enabled:
         found = [replace(one, needed=one.needed and one.name not in NEEDED_TO_START) for one in found]
         costs = COSTS | PASSIVE_COSTS
-    return [one if one.satisfied else replace(one, cost=costs[one.name]) for one in found]
+    return [one if one.satisfied else _costly(one, costs) for one in found]
+
+
+def _costly(missing: Capability, costs: Mapping[str, str]) -> Capability:
+    return replace(missing, cost=costs[missing.name], remedy=missing.remedy or _NO_REMEDY)
 
 
 async def _examined(config: Config, *, control: bool, container: ContainerTried | None) -> list[Capability]:

@@ -1,14 +1,18 @@
 """Each loss of the observatory is in a row of `doctor` that is missing, with its remedy: no kernel needed."""
 
+import ast
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
 
+import kickwatch
 from fake_probe import FakeProbe
 from kickwatch.errors import ObserveError
 from kickwatch.experiment.observer_rows import ISOLATED, ROWS, SLAB_MUTEX, observer_rows
+from kickwatch.node.causes import CAUSES
 from kickwatch.node.roots import HOST
 from kickwatch.observe import observatory as observatory_module
 from kickwatch.observe.containers import ContainerObserver
@@ -135,6 +139,15 @@ async def test_without_kernel_symbols_interrupts_to_isolated_cpus_are_not_counte
     seen.isolated_cpus = (1,)
     row = (await missing(seen))[ISOLATED]
     assert row.remedy == "as for kernel symbols"
+
+
+def test_no_cause_and_no_refusal_is_without_a_remedy() -> None:
+    assert all(cause.remedy for cause in CAUSES.values())
+    package = Path(kickwatch.__file__).parent
+    for path in package.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "ObserveError":
+                assert len(call.args) == 2, f"{path}:{call.lineno}"
 
 
 async def test_on_preempt_rt_unknown_holders_are_missing_until_the_owner_is_learnt() -> None:

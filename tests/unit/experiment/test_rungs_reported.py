@@ -134,6 +134,17 @@ async def test_passive_mode_needs_the_tracepoints_of_cgroups_and_no_engine(monke
     assert lost.cost.startswith("no alert")
 
 
+async def test_what_is_missing_without_a_remedy_is_to_be_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that ended, while the cost per event was measured, was a row without a remedy."""
+
+    async def examined(_: Config, **__: object) -> list[Capability]:
+        return [Capability(name="cost per event", satisfied=False, detail="kw-helper barriers ended")]
+
+    monkeypatch.setattr(capabilities, "_examined", examined)
+    (lost,) = await capabilities.examine(Config())
+    assert lost.remedy == "not known: report it, with `kickwatch doctor --json`"
+
+
 def test_counters_alone_are_blindness_and_say_what_is_missing() -> None:
     seen = Observatory(HOST, 2, SYMBOLS)
     seen._lost.append(Loss(Lost.REQUESTS, "no tracepoint", "a kernel with kprobes"))
