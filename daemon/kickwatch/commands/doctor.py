@@ -43,7 +43,8 @@ def doctor(
 
     Prints what is missing first, the worst on top: what was found, what that costs, and how to fix it. Also prints how
     the false-alarm rate is divided among the detectors at the configured pace. As root, where systemd runs, it also
-    tries whether the service, which has fewer capabilities, can arm the same probes and drive the same engine.
+    tries whether the service's capabilities, which are fewer, arm the same probes, and whether it can drive the same
+    engine; the rest of its sandbox is not tried.
 
     Starts one container as a trial does, and removes it with its image and cgroup; not if workload.enabled is false,
     while another kickwatch runs, on a drained node, or under pressure (guard). The output says so.

@@ -67,8 +67,8 @@ def _as_root(missing: Sequence[Capability]) -> str:
 
 
 def _as_both(found: Sequence[Capability]) -> str:
-    """Empty if the service's probes were not tried."""
-    return ", as root and as a service" if any(one.name == SERVICE_PROBES for one in found) else ""
+    """Empty if the service's probes were not tried. The rest of its sandbox is not tried, and not promised."""
+    return ", as root and with the service's capabilities" if any(one.name == SERVICE_PROBES for one in found) else ""
 
 
 def _rows(one: Capability) -> list[tuple[str, str]]:

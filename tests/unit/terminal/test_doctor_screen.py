@@ -17,7 +17,8 @@ from kickwatch.terminal.doctor_screen import doctor_screen, reasons_screen
 from watching import PACE
 
 SHARES = Monitor(PACE).shares
-BOTH = ", as root and as a service"
+# Drop-ins with PrivateUsers=yes or another SystemCallFilter= were not tried, and it promised "as a service".
+BOTH = ", as root and with the service's capabilities"
 NEEDED = ("memory cgroups", "kmem accounting", "container engine", "IPIs by reason", "kernel symbols")
 ALL = [
     Capability(name=name, satisfied=True, detail=f"what was found of {name}", needed=name in NEEDED) for name in COSTS
