@@ -47,6 +47,8 @@ def test_doctor_reports_what_this_kernel_supports(bench: Bench) -> None:
         assert capabilities["lock contention"]["detail"].startswith("kprobes on ")
     assert "counted 23 of 23 multi-CPU calls, 7 of 7 single" in capabilities["positive control"]["detail"]
     assert capabilities["slab_mutex"]["satisfied"]
+    probed = (bench.ipi_rung, bench.contention_rung) != ("csd", "tracepoint")
+    assert ("tracepoints" in capabilities) == probed
 
 
 def test_healthy_containers_are_quiet(bench: Bench) -> None:

@@ -175,6 +175,14 @@ def test_a_unit_without_a_capability_is_found_by_root_and_its_remedy_removes_the
         bench.guest.shell(f"rm -r {DROP_IN.rpartition('/')[0]}; systemctl daemon-reload")
 
 
+def test_interrupts_to_isolated_cpus_have_a_row_that_names_the_release(bench: Bench) -> None:
+    """The daemon logged the loss, and for doctor nothing was missing."""
+    bench.once("does not depend on the number of CPUs")
+    found = doctor(bench, KICKWATCH_NODE_ISOLATED_CPUS="3")["interrupts to isolated CPUs"]
+    assert found["satisfied"] == (bench.ipi_rung == "csd")  # no kernel of Debian has one tracepoint and not the other
+    assert found["satisfied"] or found["remedy"] == "Linux 6.4 or later", found
+
+
 @pytest.mark.provokes(CauseKind.INLINED)
 def test_a_function_that_the_compiler_inlined_is_named(bench: Bench) -> None:
     bench.once("does not depend on the number of CPUs")

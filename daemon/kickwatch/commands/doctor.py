@@ -43,7 +43,8 @@ def doctor(
 
     Prints what is missing first, the worst on top: what was found, what that costs, and how to fix it. Also prints how
     the false-alarm rate is divided among the detectors at the configured pace. As root, where systemd runs, it also
-    tries whether the service, which has fewer capabilities, can arm the same probes and drive the same engine.
+    tries whether the service's capabilities, which are fewer, arm the same probes, and whether it can drive the same
+    engine; the rest of its sandbox is not tried.
 
     Starts one container as a trial does, and removes it with its image and cgroup; not if workload.enabled is false,
     while another kickwatch runs, on a drained node, or under pressure (guard). The output says so.
@@ -53,7 +54,7 @@ def doctor(
     # Not for --help.
     from kickwatch.commands.examination import examination  # noqa: PLC0415
     from kickwatch.detect.monitor import Monitor  # noqa: PLC0415
-    from kickwatch.experiment.capabilities import blind  # noqa: PLC0415
+    from kickwatch.experiment.capability import blind  # noqa: PLC0415
     from kickwatch.experiment.known_reasons import read_known_reasons  # noqa: PLC0415
     from kickwatch.service.pace import pace_of  # noqa: PLC0415
     from kickwatch.terminal.doctor_screen import doctor_screen, reasons_screen  # noqa: PLC0415

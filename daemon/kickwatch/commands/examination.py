@@ -3,7 +3,8 @@
 from functools import partial
 
 from kickwatch.configuration.types import Config
-from kickwatch.experiment.capabilities import Capability, examine
+from kickwatch.experiment.capabilities import examine
+from kickwatch.experiment.capability import Capability
 from kickwatch.experiment.one_container import ContainerTried, try_container
 from kickwatch.process.signals import Shutdown, until_signalled
 from kickwatch.service.start_gate import why_no_container

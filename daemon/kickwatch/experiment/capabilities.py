@@ -2,16 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from kickwatch.configuration.types import Config
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.armed_observers import chosen_cpus, listed_cpus
+from kickwatch.experiment.capability import Capability
 from kickwatch.experiment.capability_costs import COSTS, NEEDED_TO_START, PASSIVE_COSTS
-from kickwatch.experiment.known_reasons import functions_found
+from kickwatch.experiment.observer_rows import observer_rows
 from kickwatch.experiment.one_container import ContainerTried
 from kickwatch.experiment.service_engine import missing_to_service
 from kickwatch.experiment.service_probes import ServiceProbes, open_observatory
@@ -22,9 +22,7 @@ from kickwatch.node.housekeeping import leave_isolated_cpus
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST
 from kickwatch.observe.bpf import enable_statistics
-from kickwatch.observe.containers import PROGRAMS
 from kickwatch.observe.control import control_cpus, positive_control, silenced_by, too_few_cpus
-from kickwatch.observe.losses import Lost, causes
 from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import choose_engine
@@ -32,23 +30,7 @@ from kickwatch.workload.names import OWN_CGROUPS
 
 SERVICE_ENGINE, SERVICE_PROBES = "the service's engine", "the service's probes"
 _COST_EVENTS = 2003
-_AS_FOR_SYMBOLS = "as for kernel symbols"
-_KALLSYMS_ALL = "the address is in kallsyms with CONFIG_KALLSYMS_ALL; otherwise kickwatch learns it at the first wait"
-
-
-class Capability(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that kickwatch uses. Without a `needed` one kickwatch is blind. `cost`: of what is missing.
-
-    One that is not `tried` counts as satisfied, and its `detail` is the reason.
-    """
-
-    name: str
-    satisfied: bool
-    detail: str
-    remedy: str = ""
-    needed: bool = False
-    cost: str = ""
-    tried: bool = True
+_NO_REMEDY = "not known: report it, with `kickwatch doctor --json`"
 
 
 async def examine(
@@ -63,7 +45,11 @@ async def examine(
     if not config.workload.enabled:
         found = [replace(one, needed=one.needed and one.name not in NEEDED_TO_START) for one in found]
         costs = COSTS | PASSIVE_COSTS
-    return [one if one.satisfied else replace(one, cost=costs[one.name]) for one in found]
+    return [one if one.satisfied else _costly(one, costs) for one in found]
+
+
+def _costly(missing: Capability, costs: Mapping[str, str]) -> Capability:
+    return replace(missing, cost=costs[missing.name], remedy=missing.remedy or _NO_REMEDY)
 
 
 async def _examined(config: Config, *, control: bool, container: ContainerTried | None) -> list[Capability]:
@@ -83,13 +69,11 @@ async def _examined(config: Config, *, control: bool, container: ContainerTried 
             Capability(name="observers", satisfied=False, detail=error.what, remedy=error.remedy, needed=True),
         ]
     try:
-        found += [_ipis(observatory), _names(observatory), _contention(observatory), _slab_mutex(observatory)]
+        found += await observer_rows(observatory, passive=not config.workload.enabled)
         chosen = chosen_cpus(config)
         cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
         found.append(await asyncio.to_thread(enough_cpus, cpus, chosen, observatory.isolated_cpus))
         found.append(await _cost(observatory, cpus))
-        if not config.workload.enabled:
-            found.append(await _others(observatory))
         if service is not None:
             found.append(service_capability(service))
         if control:
@@ -173,75 +157,6 @@ def _container_figures(tried: ContainerTried) -> str:
     return f"started and removed: {charged}, {took}"
 
 
-def _ipis(observatory: Observatory) -> Capability:
-    armed, name = observatory.requests, "IPIs by reason"
-    if armed is not None:
-        return Capability(name=name, satisfied=True, detail=armed.places, needed=True)
-    if observatory.symbols.hidden:
-        what, remedy = "no request can be attributed without kernel symbols", _AS_FOR_SYMBOLS
-    else:
-        what, remedy = causes(observatory.lost(Lost.REQUESTS))
-    return Capability(name=name, satisfied=False, detail=f"counters only: {what}", remedy=remedy, needed=True)
-
-
-def _names(observatory: Observatory) -> Capability:
-    what, remedy = causes(observatory.lost(Lost.NAMES))
-    return Capability(
-        name="kernel symbols",
-        satisfied=not what,
-        detail=what or f"/proc/kallsyms, with {functions_found(observatory.symbols)}",
-        remedy=remedy,
-        needed=True,
-    )
-
-
-def _contention(observatory: Observatory) -> Capability:
-    armed, name = observatory.contention, "lock contention"
-    if armed is not None:
-        return Capability(name=name, satisfied=True, detail=armed.places)
-    if observatory.symbols.hidden:
-        return Capability(name=name, satisfied=False, detail="no mutex has a name", remedy=_AS_FOR_SYMBOLS)
-    what, remedy = causes(observatory.lost(Lost.WAITS))
-    return Capability(name=name, satisfied=False, detail=what, remedy=remedy)
-
-
-def _slab_mutex(observatory: Observatory) -> Capability:
-    """Whether its address is known, to either probe, and what is read through it."""
-    name = "slab_mutex"
-    address = observatory.slab_mutex
-    if not address and observatory.symbols.hidden:
-        return Capability(name=name, satisfied=False, detail="address unknown", remedy=_AS_FOR_SYMBOLS)
-    if not address and observatory.contention is None:
-        detail = "address unknown: kallsyms does not list it, and no probe can learn it from tasks that wait"
-        return Capability(name=name, satisfied=False, detail=detail, remedy="as for lock contention")
-    if not address:
-        detail, remedy = "address unknown: no task has waited for it yet", _KALLSYMS_ALL
-        return Capability(name=name, satisfied=False, detail=detail, remedy=remedy)
-    how = "from kallsyms" if observatory.symbols.address_of("slab_mutex") else "learned from tasks that waited for it"
-    unread, remedy = causes(observatory.lost(Lost.UNDER_MUTEX, Lost.HOLDERS))
-    if unread:
-        return Capability(name=name, satisfied=False, detail=f"at {address:#x}, {how}; {unread}", remedy=remedy)
-    return Capability(name=name, satisfied=True, detail=f"at {address:#x}, {how}; {_holders(observatory)}")
-
-
-def _holders(observatory: Observatory) -> str:
-    contention = observatory.contention
-    if contention is None:
-        return "waits for it are not seen"
-    return f"names of its holders {'known' if contention.comm_offset else 'unknown'}"
-
-
-async def _others(observatory: Observatory) -> Capability:
-    """Whether the containers that others start can be counted, and billed."""
-    name = "containers of others"
-    await observatory.arm_passive(OWN_CGROUPS)
-    if observatory.containers is None or (observatory.members is None and observatory.requests is not None):
-        what, remedy = causes(observatory.lost(Lost.CONTAINERS, Lost.MEMBERS))
-        return Capability(name=name, satisfied=False, detail=what, remedy=remedy, needed=True)
-    detail = f"raw tracepoints {', '.join(PROGRAMS.values())}"
-    return Capability(name=name, satisfied=True, detail=detail, needed=True)
-
-
 def service_capability(probes: ServiceProbes) -> Capability:
     """Whether the service could arm what root can. Not needed for a trial by hand."""
     return Capability(name=SERVICE_PROBES, satisfied=not probes.lost, detail=probes.detail, remedy=probes.remedy)
@@ -312,8 +227,3 @@ async def _cost(observatory: Observatory, cpus: Sequence[int]) -> Capability:
         remedy = cause.remedy if cause else "see the positive control: --control"
         return Capability(name=name, satisfied=False, detail=detail, remedy=remedy)
     return Capability(name=name, satisfied=True, detail=f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events")
-
-
-def blind(found: list[Capability]) -> bool:
-    """True if a needed capability is missing."""
-    return any(capability.needed and not capability.satisfied for capability in found)

@@ -16,6 +16,9 @@ from kickwatch.observe.observatory import Observatory
 from kickwatch.process.cancellation import run_shielded
 
 _DROP_IN = "for the service the drop-in sys-admin.conf grants it (systemd.md)"
+# No capability changes these: what is not learnt yet, and what the machine is too large for.
+_OF_THE_NODE = {Lost.UNDER_MUTEX, Lost.HOLDERS, Lost.SLAB_MUTEX, Lost.FAR_REQUESTS, Lost.TARGETS}
+_BY_CAPABILITY = tuple(lost for lost in Lost if lost not in _OF_THE_NODE)
 _NOTHING = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
 
 
@@ -33,7 +36,7 @@ class ServiceProbes:
         names = " ".join(f"CAP_{one.name}" for one in LinuxCapability if one in self.capabilities) or "no capability"
         if not self.lost:
             return f"IPIs {self.observers.ipis}, contention {self.observers.contention}, with {names} alone ({UNIT})"
-        kinds = ", ".join(dict.fromkeys(loss.name for loss in self.lost))
+        kinds = ", ".join(dict.fromkeys(loss.lost for loss in self.lost))
         return f"with {names} alone ({UNIT}): {causes(self.lost)[0]}; lost: {kinds}"
 
     @property
@@ -66,10 +69,10 @@ async def open_observatory(
         observers = observatory.observers
         if _complete(observatory):
             return observatory, ServiceProbes(capabilities, observers)
-        lost += observatory.lost(*Lost)
+        lost += observatory.lost(*_BY_CAPABILITY)
         observatory.close()
     observatory = await _open(listed, own)
-    more = _lost_to_service(lost, observatory.lost(*Lost))
+    more = _lost_to_service(lost, observatory.lost(*_BY_CAPABILITY))
     if observatory.requests is None and not more:  # root is as blind
         return observatory, None
     return observatory, ServiceProbes(capabilities, observers, more)

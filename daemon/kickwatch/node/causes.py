@@ -135,6 +135,9 @@ SINCE: dict[str, tuple[int, int]] = {
     "ipi_send_cpumask": (6, 4),
     STATISTICS_SUBJECT: (5, 8),
 }
+# Remedies where kprobes cannot see what these can.
+TRACEPOINT_FOR_IPIS = "a kernel with the tracepoint csd:csd_queue_cpu (Linux 6.5)"
+TRACEPOINTS_FOR_WAITS = "a kernel with the tracepoints lock:contention_begin and contention_end (Linux 5.19)"
 
 
 def cause_of(kind: CauseKind, **words: object) -> LossCause:

@@ -9,6 +9,8 @@ from kickwatch.observe.layouts import CSD_CONFIG, MANY_RANGES
 from kickwatch.observe.requests import RequestObserver
 from kickwatch.observe.symbols import Symbols
 
+_MANY = "smp_call_function_many_cond"
+
 
 def many_ranges(symbols: Symbols) -> list[tuple[int, int]]:
     """(start, end) of each piece of text that only multi-CPU calls run: smp_call_function_many_cond and its clones.
@@ -18,17 +20,21 @@ def many_ranges(symbols: Symbols) -> list[tuple[int, int]]:
     call_single_queue" (5.8); on later ones it is a wrapper. Raises ObserveError: without the text of that function
     every call would look like single requests, and no broadcast would ever be seen.
     """
-    name = "smp_call_function_many_cond"
-    ranges = symbols.ranges(name)
+    ranges = symbols.ranges(_MANY)
     if not ranges and not symbols.ranges("__smp_call_single_queue"):
         ranges = symbols.ranges("smp_call_function_many")
     if not ranges:
-        what = f"kallsyms has no {name}: calls to many CPUs cannot be distinguished from single requests"
-        raise ObserveError(what, "the kernel's compiler inlined it; IPIs are only counted on this kernel")
+        raise no_many("calls to many CPUs cannot be distinguished from single requests")
     if len(ranges) > MANY_RANGES:
-        what = f"kallsyms has {len(ranges)} pieces of {name}, the probe has room for {MANY_RANGES}"
-        raise ObserveError(what, "report it, with the kernel's release")
+        what = f"kallsyms has {len(ranges)} pieces of {_MANY}, the probe has room for {MANY_RANGES}"
+        raise ObserveError(what, "report it, with the kernel's release: nothing on this node helps")
     return ranges
+
+
+def no_many(so_what: str) -> ObserveError:
+    """The error where the function of multi-CPU calls has no text of its own: no rung can do without."""
+    what = f"kallsyms has no {_MANY} (inlined by the compiler, or a kernel without CONFIG_SMP): {so_what}"
+    return ObserveError(what, "another build of this kernel; on this one IPIs can only be counted")
 
 
 @dataclass

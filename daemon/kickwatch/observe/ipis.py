@@ -76,6 +76,11 @@ class IsolatedIpis:
         """Why interrupts to isolated CPUs are not counted; empty while they are, and where no CPU is isolated."""
         return [self._refused] if self._refused is not None else []
 
+    @property
+    def armed(self) -> bool:
+        """True while they are counted."""
+        return self._armed is not None
+
     def follow(self, isolated: Sequence[int]) -> None:
         """These CPUs are isolated from now on. Only between windows: arming interrupts every CPU.
 

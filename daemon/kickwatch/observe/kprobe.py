@@ -14,6 +14,8 @@ from typing import ClassVar
 
 from kickwatch.errors import ObserveError
 from kickwatch.model import IpiRung
+from kickwatch.node.causes import TRACEPOINT_FOR_IPIS
+from kickwatch.observe.csd import no_many
 from kickwatch.observe.layouts import BANKS, CALLS_CONFIG
 from kickwatch.observe.masks import WORD_BITS, mask_of, mask_words
 from kickwatch.observe.request_maps import BankFigures, MaskCalls, has_room
@@ -73,8 +75,7 @@ def plan_of(symbols: Symbols) -> ProbePlan:
     if not many and not queue:
         many = entries_of(symbols, "smp_call_function_many")
     if not many:
-        what = "kallsyms has no smp_call_function_many_cond: there is no function to probe for calls to many CPUs"
-        raise ObserveError(what, "the kernel's compiler inlined it; IPIs are only counted on this kernel")
+        raise no_many("there is no function to probe for calls to many CPUs")
     send_many = tuple(name for sender in _SEND_MANY for name in entries_of(symbols, sender))
     send_one = _first(symbols, _SEND_ONE)
     has_sent = has_cond and bool(send_many) and bool(send_one)
@@ -82,7 +83,8 @@ def plan_of(symbols: Symbols) -> ProbePlan:
     for program, function in _SINGLES:
         names = entries_of(symbols, function)
         if not names:
-            raise ObserveError(f"kallsyms has no {function}", "report it, with the kernel's release")
+            what = f"kallsyms has no {function}, so some single requests would not be counted"
+            raise ObserveError(what, f"{TRACEPOINT_FOR_IPIS}; and report it, with the kernel's release")
         probes += _attached(program, names)
     return ProbePlan(
         probes=(*probes, *_attached("calls_queued", queue), *_attached("calls_many", many)),

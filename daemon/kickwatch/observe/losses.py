@@ -18,23 +18,21 @@ class Lost(StrEnum):
     BETTER_WAITS = "the tracepoints for waits (kprobes count them)"
     UNDER_MUTEX = "whether a sender holds slab_mutex"
     HOLDERS = "who holds slab_mutex"
+    SLAB_MUTEX = "the address of slab_mutex, and with it who waits for it"
     OTHER_INTERRUPTS = "interrupts to isolated CPUs that are no requests (reschedule, irq_work)"
+    FAR_REQUESTS = "requests to isolated CPUs beyond the probes' masks"
+    TARGETS = "the target CPUs of some requests"
     CONTAINERS = "containers that others start"
     MEMBERS = "what the containers of others ask for"
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One thing that is lost, why, and the remedy. Without `lost`, `what` says both: `this is not known: why`."""
+    """One thing that is lost, why, and what removes the cause: where nothing does, `remedy` says so."""
 
-    lost: Lost | None
+    lost: Lost
     what: str
-    remedy: str = ""
-
-    @property
-    def name(self) -> str:
-        """What is lost, without the reason."""
-        return self.what.partition(":")[0] if self.lost is None else self.lost.value
+    remedy: str
 
     @classmethod
     def by(cls, lost: Lost, error: ObserveError) -> "Loss":
@@ -48,11 +46,9 @@ def sentences(losses: Iterable[Loss]) -> list[str]:
     """One sentence a cause."""
     by_cause: dict[tuple[str, str], dict[Lost, None]] = {}
     for loss in losses:
-        lost = by_cause.setdefault((loss.what, loss.remedy), {})
-        if loss.lost is not None:
-            lost[loss.lost] = None
+        by_cause.setdefault((loss.what, loss.remedy), {})[loss.lost] = None
     return [
-        what + (f"; lost: {', '.join(lost)}" if lost else "") + (f"; fix: {remedy}" if remedy else "")
+        f"{what}; lost: {', '.join(lost)}" + (f"; fix: {remedy}" if remedy else "")
         for (what, remedy), lost in by_cause.items()
     ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from kickwatch.errors import ObserveError
+from kickwatch.node.causes import TRACEPOINT_FOR_IPIS
 from kickwatch.observe.layouts import MASK_WORDS
 
 WORD_BITS = 64
@@ -13,8 +14,9 @@ def mask_words(possible: Iterable[int]) -> int:
     """Words of a CPU mask of this kernel. Raises ObserveError beyond 1024 CPUs."""
     last = max(possible, default=0)
     if last >= MOST_CPUS:
-        what = f"CPUs up to {last}: the probes read the kernel's masks of at most {MOST_CPUS} CPUs"
-        raise ObserveError(what, "report it, with the number of CPUs")
+        what = f"this machine may have CPUs up to {last}, and the probes read masks of at most {MOST_CPUS} CPUs"
+        fewer = f"boot with nr_cpus={MOST_CPUS}, which leaves the others unused"
+        raise ObserveError(what, f"{fewer}; for IPIs by reason also {TRACEPOINT_FOR_IPIS}")
     return last // WORD_BITS + 1
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from kickwatch.errors import ObserveError
 from kickwatch.model import ContentionRung
+from kickwatch.node.causes import TRACEPOINTS_FOR_WAITS
 from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.kprobe import entries_of
 
@@ -43,7 +44,8 @@ class MutexObserver(ContentionObserver):
     def _attach(self) -> None:
         begin, end = self.PROGRAMS
         if not self._functions:
-            raise ObserveError(f"kallsyms has no {_SLOW_PATH}", "waits for mutexes cannot be seen on this kernel")
+            what = f"kallsyms has no {_SLOW_PATH}, which PREEMPT_RT replaces and a compiler may inline"
+            raise ObserveError(what, TRACEPOINTS_FOR_WAITS)
         places = self.symbols.places(self._functions)
         for function in self._functions:
             # The end first, for two reasons: no wait begins whose end is missed; and of two probes in one place the one

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from kickwatch.errors import ObserveError
 from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
+from kickwatch.node.causes import TRACEPOINTS_FOR_WAITS
 from kickwatch.node.diagnosis import Act, Refusal, diagnose
 from kickwatch.node.facts import read_facts
 from kickwatch.node.isolation import isolated_cpus
@@ -22,7 +23,7 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
 from kickwatch.observe.ipis import Ipis, IsolatedIpis
 from kickwatch.observe.kprobe import KprobeObserver
-from kickwatch.observe.losses import Loss, Lost, sentences
+from kickwatch.observe.losses import Loss, Lost, causes, sentences
 from kickwatch.observe.mutex import MutexObserver
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestCounts, RequestSample, by_target, fell
@@ -35,7 +36,10 @@ from kickwatch.process.cancellation import run_shielded
 # Two tasks take the mutex in turn for at most 100 ms. Where their CPUs share a thread (QEMU) each turn is short, and in
 # one start out of two neither found the mutex taken.
 _MEETINGS = 5
-_NO_OWNER = "who holds slab_mutex is not known, nor what was sent under it: PREEMPT_RT keeps a mutex's owner elsewhere,"
+_NOT_LISTED = "kallsyms does not list slab_mutex, and no task has waited for it yet"
+_LISTED = "a kernel with CONFIG_KALLSYMS_ALL; on this one kickwatch learns the address at the first wait"
+_NO_OWNER = "PREEMPT_RT keeps a mutex's owner where only a finished wait shows it, and"
+_LEARNT_LATER = "none is needed: kickwatch learns it at the first wait; a restart tries to cause one"
 
 
 @dataclass(frozen=True)
@@ -83,32 +87,31 @@ class Observatory:
     @property
     def present_losses(self) -> list[Loss]:
         """What cannot be observed now, each with its cause."""
-        return [*self._lost, *self._unread, *(Loss(None, text) for text in self._unknown), *self._ipis.losses]
-
-    @property
-    def _unknown(self) -> list[str]:
-        """What the armed probes do not know now."""
-        found = []
-        if self.contention is not None and not self.slab_mutex_known:
-            found.append("slab_mutex not found yet: no data symbols in kallsyms, and no task has waited for it")
-        if self.requests is not None:
-            found += self.requests.losses
-            if self.requests.slab_mutex and not self.requests.owner_known and self.requests.probe.unread is None:
-                why = "and no task has waited yet" if self.contention else "and only a probe of waits can find it"
-                found.append(f"{_NO_OWNER} {why}")
-        return found
+        counting = self.requests.losses if self.requests is not None else []
+        return [*self._lost, *self._unknown, *counting, *self._ipis.losses]
 
     def lost(self, *kinds: Lost) -> list[Loss]:
-        """The losses of these kinds, for as long as the observers are armed."""
-        return [loss for loss in (*self._lost, *self._unread) if loss.lost in kinds]
+        """The present losses of these kinds."""
+        return [loss for loss in self.present_losses if loss.lost in kinds]
 
     @property
-    def _unread(self) -> Iterator[Loss]:
-        """What is lost where the kernel forbids programs to read its memory."""
+    def _unknown(self) -> Iterator[Loss]:
+        """What the armed probes do not know of slab_mutex, for now or because they may not read kernel memory."""
+        if self.contention is not None and not self.slab_mutex_known:
+            yield Loss(Lost.SLAB_MUTEX, _NOT_LISTED, _LISTED)
         for lost, observer in ((Lost.UNDER_MUTEX, self.requests), (Lost.HOLDERS, self.contention)):
-            error = observer.probe.unread if observer is not None else None
-            if error is not None:
-                yield Loss.by(lost, error)
+            if observer is None:
+                continue
+            if observer.probe.unread is not None:
+                yield Loss.by(lost, observer.probe.unread)
+            elif observer.slab_mutex and observer.owner_offset is None:
+                yield Loss(lost, *self._why_no_owner())
+
+    def _why_no_owner(self) -> tuple[str, str]:
+        if self.contention is not None:
+            return f"{_NO_OWNER} no task has waited yet", _LEARNT_LATER
+        no_waits = [loss for loss in self._lost if loss.lost is Lost.WAITS]
+        return f"{_NO_OWNER} no probe of waits is armed", causes(no_waits)[1] or TRACEPOINTS_FOR_WAITS
 
     @property
     def slab_mutex_known(self) -> bool:
@@ -125,6 +128,11 @@ class Observatory:
     def senders_known(self) -> bool:
         """True while the request probe can tell whether a sender holds slab_mutex."""
         return self.requests is not None and self.requests.owner_known and self.requests.probe.unread is None
+
+    @property
+    def ipis_armed(self) -> bool:
+        """True while interrupts of every kind to isolated CPUs are counted."""
+        return self._ipis.armed
 
     @property
     def waits_known(self) -> bool:
@@ -172,7 +180,7 @@ class Observatory:
         self._ipis.follow(self.isolated_cpus)
 
     def _arm_contention(self) -> None:
-        comm_offset = learn_comm_offset()
+        comm_offset, unnamed = _comm_offset()
         ladder: list[tuple[StrEnum, Callable[[], ContentionObserver]]] = [
             (ContentionRung.TRACEPOINT, lambda: ContentionObserver.arm(self.symbols, comm_offset)),
             (ContentionRung.KPROBE, lambda: MutexObserver.arm(self.symbols, comm_offset)),
@@ -180,6 +188,7 @@ class Observatory:
         self.contention, lost = climb(ladder, requested_rung(os.environ, CONTENTION_VARIABLE, ContentionRung))
         better = Lost.WAITS if self.contention is None else Lost.BETTER_WAITS
         self._lost += [Loss.by(better, error) for error in lost]
+        self._lost += unnamed if self.contention is not None else []
 
     async def arm_passive(self, own: Collection[str]) -> None:
         """Arm what counts the containers of others, and what they ask for. Safe to call twice.
@@ -351,6 +360,14 @@ class Observatory:
             if observer is not None:
                 observer.close()
         self.requests = self.contention = self.containers = self.members = None
+
+
+def _comm_offset() -> tuple[int, list[Loss]]:
+    """(where a task has its name, 0 if that is not known; what is lost then)."""
+    try:
+        return learn_comm_offset(), []
+    except ObserveError as error:
+        return 0, [Loss.by(Lost.HOLDERS, error)]
 
 
 def unseen(before: RequestSample | ContentionSample, after: RequestSample | ContentionSample) -> tuple[int, int]:

@@ -82,7 +82,7 @@ class _Linker:
     def _link_map(self, index: int, registers: int, place: Relocation) -> None:
         if place.kind != _MAP or self.elf.sections[place.symbol.section].name != ".maps":
             what = f"a BPF program refers to {place.symbol.name or 'data'}, which is no map"
-            raise ObserveError(what, "the loader knows maps and functions, not global variables")
+            raise ObserveError(what, "rebuild it with `make native`, without global variables")
         struct.pack_into("<B", self.code, index * _BYTES + 1, registers & 0xF | _PSEUDO_MAP << 4)
         self.maps.append((index, place.symbol.name))
 

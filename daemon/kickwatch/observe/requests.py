@@ -13,10 +13,12 @@ from typing import Any, ClassVar, Self
 
 from kickwatch.model import Cell, IpiRung
 from kickwatch.node import kernel
+from kickwatch.node.causes import TRACEPOINT_FOR_IPIS
 from kickwatch.observe.banks import Banks
 from kickwatch.observe.bpf import BpfMap, BpfObject
 from kickwatch.observe.frequent import KnownFuncs
 from kickwatch.observe.layouts import BANKS, CELLS_CONFIG
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.observe.masks import MOST_CPUS, mask_of
 from kickwatch.observe.mutex_owner import owner_offset
 from kickwatch.observe.readings import INDEX, PROGRAM_END_S, read_health, try_maps
@@ -35,6 +37,8 @@ from kickwatch.observe.request_names import RequestNames, reached_by_name
 from kickwatch.observe.symbols import Symbols
 
 BROADCAST_SHARE_PERCENT = 90
+_MANY_MASKS = "calls went to more sets of CPUs than the probe has room for"
+_FEWER_MASKS = f"{TRACEPOINT_FOR_IPIS}; without it, kickwatch makes room again between two trials"
 
 
 def broadcast_targets(cpus_online: int) -> int:
@@ -158,15 +162,14 @@ class RequestObserver(ABC):
             self.probe.map("config").put(INDEX.pack(0), self._configuration(cells))
 
     @property
-    def losses(self) -> list[str]:
-        """What this rung cannot count now, each with its reason."""
+    def losses(self) -> list[Loss]:
+        """What this rung cannot count now."""
         found = []
         if beyond := [cpu for cpu in self.isolated if cpu >= MOST_CPUS]:
-            what = f"requests to isolated CPUs from {min(beyond)} on are not counted"
-            found.append(f"{what}: the probe's masks end there")
-        if self._unplaced:
-            what = "the targets of some requests are not known"  # their number would make it another loss each time
-            found.append(f"{what}: calls to more sets of CPUs than the probe has room for")
+            what = f"CPUs from {min(beyond)} on are isolated, and the probes' masks end at CPU {MOST_CPUS - 1}"
+            found.append(Loss(Lost.FAR_REQUESTS, what, f"isolate CPUs below {MOST_CPUS} instead; nothing else helps"))
+        if self._unplaced:  # their number would make it another loss each time
+            found.append(Loss(Lost.TARGETS, _MANY_MASKS, _FEWER_MASKS))
         return found
 
     @property

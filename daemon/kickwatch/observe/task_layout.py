@@ -4,6 +4,7 @@ import ctypes
 import os
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from kickwatch.errors import ObserveError
 from kickwatch.observe.bpf import BpfObject
@@ -13,23 +14,17 @@ _PR_SET_NAME = 15
 
 
 def learn_comm_offset() -> int:
-    """Offset of task_struct.comm, found in a copy of our own task that is renamed; 0 if it cannot be found.
+    """Offset of task_struct.comm, found in a copy of our own task that is renamed. Raises ObserveError.
 
     Without BTF this is the only way to get from a task's pointer to its name. The thread renames itself twice: the
     tracepoint fires before the new name is written, so the second copy has the first name.
     """
-    found = [0]
-
-    def look() -> None:
-        try:
-            found[0] = _find_comm()
-        except ObserveError:
-            found[0] = 0
-
-    thread = threading.Thread(target=look)  # since the caller keeps its name
-    thread.start()
-    thread.join()
-    return found[0]
+    with ThreadPoolExecutor(1) as thread:  # since the caller keeps its name
+        found = thread.submit(_find_comm).result()
+    if found <= 0:
+        what = "no copy of a task_struct contains the name of its task"
+        raise ObserveError(what, "report it, with the kernel's release: nothing on this node helps")
+    return found
 
 
 def _find_comm() -> int:
@@ -44,4 +39,4 @@ def _find_comm() -> int:
         copy = entry(probe.map("task"), 0)
     finally:
         probe.close()
-    return max(0, copy.find(name + b"\0"))
+    return copy.find(name + b"\0")

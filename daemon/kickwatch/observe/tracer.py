@@ -5,6 +5,7 @@ maps it uses. The daemon never loads it.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -62,7 +63,9 @@ class Tracer:
         if not isinstance(counting, CsdObserver):
             why, remedy = _why_not_counting(observatory)
             raise ObserveError(f"no trace on this kernel: single requests cannot be listed ({why})", remedy)
-        comm_offset = learn_comm_offset()
+        comm_offset = 0
+        with suppress(ObserveError):  # then tasks have no names
+            comm_offset = learn_comm_offset()
         shared = {name: counting.probe.map(name) for name in ("config", "callsites")}
         sizes = dict.fromkeys(_UNUSED_MAPS, 1) | {"each_cpu": counting.targets, "ring": ring_bytes}
         try:

@@ -124,7 +124,7 @@ class Service:
             kernel=kernel.release(),
             cpus_online=experiments.cpus_online,
             observers=msgspec.to_builtins(experiments.observers) | self._passive_rung(),
-            losses=tuple(dict.fromkeys(loss.name for loss in experiments.losses)),
+            losses=tuple(dict.fromkeys(loss.lost.value for loss in experiments.losses)),
             config_digest=digest(config),
             budget=self._budget(),
             mode="experiment" if config.workload.enabled else "passive",

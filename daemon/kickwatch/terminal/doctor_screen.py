@@ -7,7 +7,8 @@ from rich.console import RenderableType  # noqa: TC002 -- as beside it
 from rich.text import Text
 
 from kickwatch.detect.rates import Share
-from kickwatch.experiment.capabilities import SERVICE_ENGINE, SERVICE_PROBES, Capability, blind
+from kickwatch.experiment.capabilities import SERVICE_ENGINE, SERVICE_PROBES
+from kickwatch.experiment.capability import Capability, blind
 from kickwatch.experiment.known_reasons import KnownReason
 from kickwatch.report.passive_words import OBSERVING
 from kickwatch.terminal.console import console
@@ -66,8 +67,8 @@ def _as_root(missing: Sequence[Capability]) -> str:
 
 
 def _as_both(found: Sequence[Capability]) -> str:
-    """Empty if the service's probes were not tried."""
-    return ", as root and as a service" if any(one.name == SERVICE_PROBES for one in found) else ""
+    """Empty if the service's probes were not tried. The rest of its sandbox is not tried, and not promised."""
+    return ", as root and with the service's capabilities" if any(one.name == SERVICE_PROBES for one in found) else ""
 
 
 def _rows(one: Capability) -> list[tuple[str, str]]:

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 from kickwatch.configuration.types import Config, ControlConfig, NodeConfig
 from kickwatch.experiment import armed_observers
 from kickwatch.experiment.armed_observers import ArmedObservers
-from kickwatch.experiment.capabilities import blind, enough_cpus
+from kickwatch.experiment.capabilities import enough_cpus
+from kickwatch.experiment.capability import blind
 from kickwatch.model import Control
 from kickwatch.observe import control
 

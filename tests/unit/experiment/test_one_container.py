@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.errors import CgroupError, EngineAbsentError, EngineError, ImageAbsentError
 from kickwatch.experiment import engine_setup, one_container
-from kickwatch.experiment.capabilities import Capability, blind, container_capability
+from kickwatch.experiment.capabilities import container_capability
+from kickwatch.experiment.capability import Capability, blind
 from kickwatch.experiment.engine_setup import EngineSetup
 from kickwatch.experiment.one_container import ContainerTried, try_container, what_is_wrong
 from kickwatch.model import Container

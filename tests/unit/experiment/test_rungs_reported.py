@@ -9,16 +9,9 @@ import pytest
 from kickwatch.configuration.types import Config, WorkloadConfig
 from kickwatch.errors import ObserveError
 from kickwatch.experiment import capabilities
-from kickwatch.experiment.capabilities import (
-    Capability,
-    _contention,
-    _control,
-    _cost,
-    _ipis,
-    _others,
-    _slab_mutex,
-    blind,
-)
+from kickwatch.experiment.capabilities import _control, _cost
+from kickwatch.experiment.capability import Capability, blind
+from kickwatch.experiment.observer_rows import _contention, _ipis, _others, _slab_mutex
 from kickwatch.node.causes import STATISTICS_SUBJECT
 from kickwatch.node.diagnosis import Act
 from kickwatch.node.roots import HOST
@@ -139,6 +132,17 @@ async def test_passive_mode_needs_the_tracepoints_of_cgroups_and_no_engine(monke
     assert (lost.name, lost.satisfied, lost.needed) == ("containers of others", False, True)
     assert (lost.detail, lost.remedy) == (error.what, error.remedy)
     assert lost.cost.startswith("no alert")
+
+
+async def test_what_is_missing_without_a_remedy_is_to_be_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that ended, while the cost per event was measured, was a row without a remedy."""
+
+    async def examined(_: Config, **__: object) -> list[Capability]:
+        return [Capability(name="cost per event", satisfied=False, detail="kw-helper barriers ended")]
+
+    monkeypatch.setattr(capabilities, "_examined", examined)
+    (lost,) = await capabilities.examine(Config())
+    assert lost.remedy == "not known: report it, with `kickwatch doctor --json`"
 
 
 def test_counters_alone_are_blindness_and_say_what_is_missing() -> None:

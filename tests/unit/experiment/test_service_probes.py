@@ -48,7 +48,7 @@ def observatory(losses: Sequence[tuple[Lost, LossCause]] = (), *, armed: bool = 
     made._lost += [Loss(lost, cause.what, cause.remedy) for lost, cause in losses]
     if armed:
         probe = SimpleNamespace(unread=None)
-        armed_as = {"probe": probe, "close": lambda: None, "slab_mutex": 0}
+        armed_as = {"probe": probe, "close": lambda: None, "slab_mutex": 0, "losses": []}
         made.requests = cast("None", SimpleNamespace(RUNG=IpiRung.KPROBE, **armed_as))
         made.contention = cast("None", SimpleNamespace(RUNG=ContentionRung.KPROBE, **armed_as))
     return made
@@ -96,6 +96,18 @@ async def test_what_root_loses_as_well_is_no_loss_of_the_service(monkeypatch: py
     found = await tried(observatory([*both, (Lost.REQUESTS, OLD)]), observatory([*both], armed=True), monkeypatch)
     assert [loss.lost for loss in found.lost] == [Lost.REQUESTS]
     assert OLD.what in found.detail  # the only cause that there is
+
+
+async def test_what_only_root_has_learnt_is_no_loss_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a task waits for slab_mutex is chance: no capability makes one wait."""
+    service, root = observatory([(Lost.REQUESTS, BEFORE_5_8)], armed=True), observatory(armed=True)
+    service.requests = None
+    assert root.contention is not None
+    root.contention.slab_mutex, root.contention.owner_offset = 0x9000, 0
+    assert service.lost(Lost.SLAB_MUTEX)
+    assert not root.lost(Lost.SLAB_MUTEX)
+    found = await tried(service, root, monkeypatch)
+    assert [loss.lost for loss in found.lost] == [Lost.REQUESTS]
 
 
 async def test_where_root_is_as_blind_the_service_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:

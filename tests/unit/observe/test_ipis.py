@@ -7,6 +7,7 @@ import pytest
 from kickwatch.errors import ObserveError
 from kickwatch.observe import ipis
 from kickwatch.observe.ipis import Ipis, IsolatedIpis
+from kickwatch.observe.losses import Lost
 
 
 class FakeIpiObserver:
@@ -74,7 +75,7 @@ def test_a_refusal_is_a_loss_and_is_not_asked_for_again(arming: list[Sequence[in
     assert arming == [(99,)]
     assert watched.read() is None
     (loss,) = watched.losses
-    assert "reschedule" in loss.name
+    assert loss.lost is Lost.OTHER_INTERRUPTS
     assert "ipi_send_cpu" in loss.what
     watched.follow((2,))
     assert (arming, watched.losses) == ([(99,), (2,)], [])

@@ -33,5 +33,6 @@ def test_the_length_of_masks_follows_from_the_last_possible_cpu(last: int, words
 
 
 def test_more_than_1024_cpus_are_an_error() -> None:
-    with pytest.raises(ObserveError, match="1024 CPUs"):
+    with pytest.raises(ObserveError, match="1024 CPUs") as raised:
         mask_words([0, 1024])
+    assert raised.value.remedy.startswith("boot with nr_cpus=1024")

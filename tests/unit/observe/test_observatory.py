@@ -244,10 +244,7 @@ def test_a_loss_ends_when_the_mutex_is_known() -> None:
     observatory = make()
     observatory._lost.append(Loss(Lost.REQUESTS, "something for good", ""))
     assert not observatory.slab_mutex_known
-    assert [loss.partition(":")[0] for loss in observatory.losses] == [
-        "something for good; lost",
-        "slab_mutex not found yet",
-    ]
+    assert [loss.lost for loss in observatory.present_losses] == [Lost.REQUESTS, Lost.SLAB_MUTEX]
     assert observatory.contention is not None
     observatory.contention.slab_mutex = 0x8000
     assert observatory.slab_mutex_known
@@ -281,7 +278,7 @@ def test_on_preempt_rt_the_holder_is_unknown_until_its_place_is_learnt() -> None
     assert not observatory.senders_known
     (loss,) = observatory.losses
     assert "PREEMPT_RT" in loss
-    assert loss.endswith("no task has waited yet")
+    assert "no task has waited yet; lost: whether a sender holds slab_mutex, who holds slab_mutex; fix: " in loss
     assert owner_in(config.get(index)) == 0
     found.put(index, struct.pack("=Q", 24 + 1))
     observatory._share_slab_mutex()
@@ -303,8 +300,11 @@ def test_on_preempt_rt_without_a_probe_of_waits_the_holder_stays_unknown() -> No
     observatory.contention = None
     assert observatory.requests is not None
     observatory.requests.slab_mutex = 0x8000
-    (loss,) = observatory.losses
-    assert loss.endswith("only a probe of waits can find it")
+    observatory._lost.append(Loss(Lost.WAITS, "no tracepoint", "Linux 5.19 or later"))
+    (loss,) = observatory.lost(Lost.UNDER_MUTEX, Lost.HOLDERS)
+    assert loss.lost is Lost.UNDER_MUTEX
+    assert loss.what.endswith("no probe of waits is armed")
+    assert loss.remedy == "Linux 5.19 or later"
     assert not observatory.senders_known
 
 

@@ -13,6 +13,7 @@ from kickwatch.model import Cell
 from kickwatch.observe.csd import CsdObserver, many_ranges
 from kickwatch.observe.frequent import KnownFuncs
 from kickwatch.observe.layouts import CELLS_CONFIG, EXAMPLE
+from kickwatch.observe.losses import Lost
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestCounts, RequestSample, Totals, by_target, fell
 from kickwatch.observe.requests import broadcast_targets
@@ -188,8 +189,8 @@ def test_targets_that_cannot_be_counted_are_losses() -> None:
     observed.isolated = (3, 1024, 1030)
     observed._unplaced = 7
     beyond, unplaced = observed.losses
-    assert "from 1024 on" in beyond
-    assert "targets of some requests" in unplaced
+    assert (beyond.lost, unplaced.lost) == (Lost.FAR_REQUESTS, Lost.TARGETS)
+    assert "CPUs from 1024 on are isolated" in beyond.what
     observed._unplaced = 8
     assert observed.losses == [beyond, unplaced], "the same loss: the daemon reports each text once"
 

@@ -148,6 +148,14 @@ async def test_a_wrong_rung_is_an_error_before_anything_is_armed(
     assert not armed
 
 
+def test_without_the_function_of_waits_a_kernel_with_the_tracepoints_is_the_remedy() -> None:
+    """It was: waits for mutexes cannot be seen on this kernel."""
+    waits = MutexObserver(cast("BpfObject", NoProbe()), Symbols.parse("1000 t end\n"), 0, 0)
+    with pytest.raises(ObserveError, match="kallsyms has no __mutex_lock") as raised:
+        waits._attach()
+    assert raised.value.remedy.endswith("(Linux 5.19)")
+
+
 def test_the_end_of_a_wait_is_probed_before_its_begin() -> None:
     """Of two probes on a function the one attached later runs first, and the begin must take the stack first."""
     probe = NoProbe()

@@ -135,13 +135,13 @@ async def test_a_start_names_what_is_lost_and_reports_each_cause_once(config: Co
     """The sentence with cause and remedy was in the record of the start, and in one of its own."""
     one = Served(config, await fake_daemon(config))
     lost = [Loss(lost, "no kprobes", "boot another") for lost in (Lost.REQUESTS, Lost.WAITS)]
-    one.daemon.node.losses = (*lost, Loss(None, "slab_mutex not found yet: no task has waited"))
+    one.daemon.node.losses = (*lost, Loss(Lost.HOLDERS, "no task has waited", "wait for one"))
     await one.service._report_start()
     (started,) = one.recorder.of(Started)
-    assert started.losses == ("IPIs by reason", "waits for slab_mutex", "slab_mutex not found yet")
+    assert started.losses == ("IPIs by reason", "waits for slab_mutex", "who holds slab_mutex")
     assert [event.remark.text for event in one.recorder.of(Remarked)] == [
         "no kprobes; lost: IPIs by reason, waits for slab_mutex; fix: boot another",
-        "slab_mutex not found yet: no task has waited",
+        "no task has waited; lost: who holds slab_mutex; fix: wait for one",
     ]
 
 

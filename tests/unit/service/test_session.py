@@ -13,7 +13,7 @@ from kickwatch.detect.state import ChangeKind, TrialOutcome
 from kickwatch.errors import ConfigError, EngineAbsentError, EngineError, ObserveError
 from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.model import AlarmKind, Condition, Control, Look, Trial
-from kickwatch.observe.losses import Loss
+from kickwatch.observe.losses import Loss, Lost
 from kickwatch.outlets.events import (
     Beat,
     ControlChanged,
@@ -283,11 +283,12 @@ async def test_after_a_restart_the_engine_is_known_from_the_history(config: Conf
 
 async def test_what_the_set_up_remarks_is_reported(config: Config) -> None:
     daemon = await fake_daemon(config, trials=1)
-    daemon.node.losses = (Loss(None, "no probe"),)
+    daemon.node.losses = (Loss(Lost.WAITS, "no probe", "boot another"),)
     knob = Remark(RemarkKind.KNOB_IGNORED, "a knob is ignored")
     daemon.node.endings = [{"remarks": [knob]}]
     await run(config, daemon)
-    assert [event.remark.text for event in daemon.recorder.of(Remarked)] == ["no probe", "a knob is ignored"]
+    lost = "no probe; lost: waits for slab_mutex; fix: boot another"
+    assert [event.remark.text for event in daemon.recorder.of(Remarked)] == [lost, "a knob is ignored"]
 
 
 # --- before anything is started

@@ -170,12 +170,12 @@ async def test_a_cause_that_takes_away_more_is_reported_with_the_rest_alone(tmp_
     """After a reload to passive mode all that it had taken away was reported again."""
     one = await watched(tmp_path)
     requests, members = (Loss(lost, "no kprobes", "boot another") for lost in (Lost.REQUESTS, Lost.MEMBERS))
-    await one.watch.remark_losses((requests, Loss(None, "slab_mutex not found yet: no task has waited")))
+    await one.watch.remark_losses((requests, Loss(Lost.HOLDERS, "no task has waited", "wait for one")))
     await one.watch.remark_losses((requests, members))
     await one.watch.remark_losses((requests,))
     assert [(event.remark.kind, event.remark.text) for event in one.recorder.of(Remarked)] == [
         (RemarkKind.CAPABILITY_LOST, "no kprobes; lost: IPIs by reason; fix: boot another"),
-        (RemarkKind.CAPABILITY_LOST, "slab_mutex not found yet: no task has waited"),
+        (RemarkKind.CAPABILITY_LOST, "no task has waited; lost: who holds slab_mutex; fix: wait for one"),
         (RemarkKind.CAPABILITY_LOST, "no kprobes; lost: what the containers of others ask for; fix: boot another"),
     ]
 
