@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -115,9 +116,10 @@ class Tracks:
         lives = {step.container: step for step in self.recording.steps if step.name == "start"}
         return max((index for index, start in lives.items() if start.began_ns <= event.at_ns), default=None)
 
-    @property
+    @cached_property
     def _end_ns(self) -> int:
-        return self.recording.last.ended_ns
+        """When the recording ends. Events are listed for a moment after the counted span has ended."""
+        return max((self.recording.last.ended_ns, *(event.at_ns for event in self.recording.events)))
 
     def _waits(self) -> Iterator[TimelineTrack]:
         begun: dict[int, TraceEvent] = {}

@@ -4,7 +4,7 @@ from kickwatch.observe.trace_events import UNDER_SLAB_MUTEX, Kind, TraceEvent
 from kickwatch.trace.recording import Recording, Step
 from kickwatch.trace.summary import make_trace
 from kickwatch.trace.tasks import UNNAMED
-from recordings import CONTAINER_ID, RCU, SHOOTDOWN, STACKS, SYNC, WAKEUP, call, event, ran, recording, sent
+from recordings import CONTAINER_ID, LAST, RCU, SHOOTDOWN, STACKS, SYNC, WAKEUP, call, event, ran, recording, sent
 from trace_reader import TraceFile, read_trace
 
 
@@ -88,6 +88,16 @@ def test_a_wait_without_end_says_so() -> None:
     (one,) = drawn(recording([wait(5_000, Kind.WAIT)])).named("slab_mutex")
     assert one["args"]["end"] == "not seen: it still waited"
     assert one["args"]["holder"] == "not known"
+
+
+def test_what_begins_after_the_counted_span_and_does_not_end_has_no_negative_length() -> None:
+    after = LAST.ended_ns + 2_000
+    events = [event(Kind.EXEC, after, pid=50, tid=50, comm="runc"), wait(after + 500, Kind.WAIT)]
+    read = drawn(recording(events, own_pids={50: 0}))
+    assert [(one["name"], one["dur"]) for one in read.named("process") + read.named("slab_mutex")] == [
+        ("runc", 0.5),
+        ("waits for slab_mutex", 0.0),
+    ]
 
 
 def test_steps_programs_and_cgroups_of_ours_are_shown_and_no_others() -> None:
