@@ -47,9 +47,14 @@ class NodeLock:
     def _is_file_of(self, descriptor: int) -> bool:
         """Whether the path still names the open file, which may have been removed or replaced."""
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(descriptor))
+            named = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
             return error.errno != ENOENT  # else it exists, but cannot be examined now
+        try:
+            here, held = os.fstat(named), os.fstat(descriptor)
+            return (here.st_dev, here.st_ino) == (held.st_dev, held.st_ino)
+        finally:
+            os.close(named)
 
     def _take(self, remedy: str) -> int:
         """Open and lock the file; returns its descriptor.

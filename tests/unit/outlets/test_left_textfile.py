@@ -160,7 +160,7 @@ def test_a_removal_reads_every_path_of_the_record(tmp_path: Path, shell: str, sc
     for path in (*left, foreign, tmp_path / "absent.prom"):
         left_textfile.record(tmp_path, str(path))
     text = (DEPLOY / script).read_text(encoding="utf-8")
-    body = text.partition("remove_textfile() {")[2].partition("\n}\n")[0].replace("/var/lib/kickwatch", "$history")
-    command = f"set -eu; history={tmp_path}; say() {{ :; }}; remove_textfile() {{{body}\n}}\nremove_textfile"
-    subprocess.run([shell, "-c", command], check=True)
+    body = text.partition("remove_textfile() {")[2].partition("\n}\n")[0]
+    others = f"say() {{ :; }}; state_directory() {{ echo '{tmp_path}'; }}"
+    subprocess.run([shell, "-c", f"set -eu; {others}; remove_textfile() {{{body}\n}}\nremove_textfile"], check=True)
     assert list(tmp_path.iterdir()) == [foreign]
