@@ -1,4 +1,4 @@
-"""What all tests share: needs that cannot be skipped where KICKWATCH_REQUIRE names them, and no blocking in the loop.
+"""What all tests share: needs that KICKWATCH_REQUIRE names are not skipped, nothing blocks the loop or arms a probe.
 
 A test marked `kernel`, `docker`, `systemd`, `prometheus`, `guest`, `browser`, `userland` or `cross` skips with the
 reason where the need is not met. Where KICKWATCH_REQUIRE=kernel,docker,... names the need, it fails instead, and so
@@ -10,14 +10,18 @@ import os
 import signal
 from collections.abc import Generator
 from contextlib import suppress
+from typing import NoReturn
 
 import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from beside import GUEST
+from kickwatch.observe import bpf_calls
 from needs import FEATURE, NEEDS, unmet
 from slowness import SLOWNESS
+
+RAW_TRACEPOINT_OPEN = 17  # of enum bpf_cmd
 
 # A deadline would measure what else runs on the machine; each test has a timeout.
 settings.register_profile("kickwatch", deadline=None)
@@ -75,6 +79,23 @@ def no_blocking_in_the_loop() -> Generator[None]:
     """A blocking call of kickwatch inside a running event loop raises BlockingError. Tests themselves may block."""
     with blockbuster_ctx(["kickwatch"]):
         yield
+
+
+@pytest.fixture(autouse=True)
+def arms_no_probe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test without needs runs beside live tests, whose trials are void when another process arms a probe."""
+    if needs_of(request.node):
+        return
+
+    def refuse(*_: object) -> NoReturn:
+        pytest.fail("a test that arms a real probe must be marked `kernel`")
+
+    def bpf(command: int, attr: bytes) -> int:
+        return refuse() if command == RAW_TRACEPOINT_OPEN else unguarded(command, attr)
+
+    unguarded = bpf_calls.bpf
+    monkeypatch.setattr(bpf_calls, "bpf", bpf)
+    monkeypatch.setattr(bpf_calls, "_perf_event_open", refuse)
 
 
 @pytest.fixture

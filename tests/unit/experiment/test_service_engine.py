@@ -78,7 +78,11 @@ async def test_a_runtime_that_only_root_can_drive_is_not_promised_to_the_service
 
 
 async def test_passive_mode_needs_no_engine_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def arm_passive(*_: object) -> None:
+        """No probe."""
+
     service(monkeypatch, SERVICE)
+    monkeypatch.setattr(Observatory, "arm_passive", arm_passive)
     found = await examined(monkeypatch, "workload.enabled=false")
     assert SERVICE_ENGINE not in {one.name for one in found}
 
