@@ -130,6 +130,39 @@ def test_a_runtime_s_own_names_count_once_for_each_run(containers: ContainerObse
     assert containers.ledger.started["runc"] == 5
 
 
+@pytest.mark.parametrize("copy", ["memfd", "3"])
+def test_a_runtime_that_executes_a_copy_of_itself_by_a_descriptor_is_still_one(
+    copy: str, containers: ContainerObserver, tmp_path: Path
+) -> None:
+    """As crun does. The kernel names it `3` until 6.14, which a file of that name does on every kernel."""
+    runtime, source = tmp_path / "crun", tmp_path / "crun.c"
+    source.write_text(
+        "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <stdlib.h>\n#include <sys/mman.h>\n"
+        "#include <sys/sendfile.h>\n#include <sys/stat.h>\n#include <unistd.h>\n"
+        "int main(int n, char **of) {\n"
+        'if (!getenv("COPIED")) { setenv("COPIED", "1", 1);\n'
+        'int to = memfd_create("clone", MFD_CLOEXEC), self = open("/proc/self/exe", O_RDONLY);\n'
+        "if (of[1][0] == '3') execve(\"3\", of, environ);\n"
+        "else if (sendfile(to, self, 0, 1 << 24) > 0) fexecve(to, of, environ);\n"
+        "return 3; }\n"
+        "for (int i = 2; i < n; i++) if (mkdir(of[i], 0755)) return 1;\n"
+        'if (!fork()) { execl("/bin/true", "true", (char *)0); _exit(4); }\n'
+        "for (int i = n - 1; i > 1; i--) if (rmdir(of[i])) return 2; return 0; }\n"
+    )
+    subprocess.run(["gcc", "-o", runtime, source], check=True)
+    shutil.copy(runtime, tmp_path / "3")
+    paths = [str(root / "kw-others") for root in hierarchies()]
+    before = containers.drain()
+    for _ in range(3):
+        subprocess.run([runtime, copy, *paths], check=True, cwd=tmp_path)
+    containers.drain()
+    time.sleep(SETTLE_NS / 1e9 + 0.1)
+    after = containers.drain()
+    assert containers.ledger.started["crun"] == 3
+    assert after.inside == before.inside
+    assert list(containers.probe.map("executed_as").items()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "counted"),
     [

@@ -60,6 +60,7 @@ MAPS = {
         "events": ("event_key", CONTAINER_EVENT.name),
         "members": MEMBERS,
         "makers": ("maker_name", INDEX),
+        "executed_as": (COUNTER, "maker_name"),
         "counts": (INDEX, COUNTER),
     },
     containers.CsdMembers.OBJECT: REQUEST_MAPS | {"config": (INDEX, CSD_CONFIG.name), "members": MEMBERS},

@@ -13,7 +13,9 @@
  * what it has read. An event that finds the map full is counted as lost.
  *
  * A task is a member if it is a container runtime (by its name at exec), if it was moved to a container's cgroup, or if a
- * member forked it.
+ * member forked it. A runtime that executes a copy of itself by its descriptor, as crun does against CVE-2019-5736, is
+ * named after the descriptor until "exec: fix up /proc/pid/comm in the execveat(AT_EMPTY_PATH) case" (6.14), and may be
+ * named after a memfd since: it stays what it was.
  *
  * Without BTF of the kernel, loops (they are unrolled) and global data: for the verifier of 4.18.
  */
@@ -95,14 +97,45 @@ struct {
 	__type(value, __u32);
 } makers SEC(".maps");
 
-static __always_inline __u32 maker_of_current(void)
-{
-	struct maker_name name = {};
-	__u32 *kind;
+/* By task_struct: what it was executed as, and whoever it forked until that executes another program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct maker_name);
+} executed_as SEC(".maps");
 
-	bpf_get_current_comm(&name, sizeof(name));
-	kind = bpf_map_lookup_elem(&makers, &name);
+static __always_inline __u32 maker_of(const struct maker_name *name)
+{
+	__u32 *kind = bpf_map_lookup_elem(&makers, name);
+
 	return kind ? *kind : 0;
+}
+
+/* What the current task is, and `name`, as it was executed. */
+static __always_inline __u32 maker_of_current(struct maker_name *name)
+{
+	__u64 task = bpf_get_current_task();
+	struct maker_name *known;
+	__u32 maker;
+
+	bpf_get_current_comm(name, sizeof(*name));
+	maker = maker_of(name);
+	known = maker ? 0 : bpf_map_lookup_elem(&executed_as, &task);
+	if (!known)
+		return maker;
+	*name = *known;
+	return maker_of(name);
+}
+
+/* "3", "17" or "memfd:...": executed by a descriptor. */
+static __always_inline int is_descriptor(const char *comm)
+{
+	if (comm[0] == 'm' && comm[1] == 'e' && comm[2] == 'm' && comm[3] == 'f' && comm[4] == 'd' && comm[5] == ':')
+		return 1;
+	if (comm[0] < '0' || comm[0] > '9')
+		return 0;
+	return !comm[1] || (comm[1] >= '0' && comm[1] <= '9' && (!comm[2] || (comm[2] >= '0' && comm[2] <= '9')));
 }
 
 static __always_inline void add_member(__u64 task, __u64 run)
@@ -164,7 +197,8 @@ static __always_inline int may_be_container(const char *path, const char *from, 
 	return len > ID_LEN + 1 && are_hex(end - ID_LEN) && are_hex(end - HEX_DIGITS);
 }
 
-static __always_inline int pass_on(struct scratch *room, const char *from, __u32 len, __u32 kind, __u32 maker)
+static __always_inline int pass_on(struct scratch *room, const char *from, __u32 len, __u32 kind, __u32 maker,
+				   const struct maker_name *name)
 {
 	struct container_event *event = &room->event;
 	struct event_key key = {};
@@ -179,7 +213,7 @@ static __always_inline int pass_on(struct scratch *room, const char *from, __u32
 	event->maker = maker;
 	event->run = maker & MAKER_OF_CGROUPS ? run_of(bpf_get_current_task()) : 0;
 	event->cut = len > PATH_LEN;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	__builtin_memcpy(event->comm, name->comm, sizeof(event->comm));
 	bpf_probe_read_str(event->path, sizeof(event->path), len > PATH_LEN ? from + len - PATH_LEN : from);
 	key.cpu = bpf_get_smp_processor_id();
 	key.number = *number;
@@ -194,13 +228,14 @@ static __always_inline int on_cgroup(struct bpf_raw_tracepoint_args *ctx, __u32 
 	const char *from = (const char *)ctx->args[1];
 	__u32 zero = 0, maker = 0;
 	struct scratch *room = bpf_map_lookup_elem(&scratches, &zero);
+	struct maker_name name = {};
 	long len;
 
 	if (!room)
 		return 0;
 	if (kind == CONTAINER_MKDIR) {
 		health_count(&counts, COUNT_MADE);
-		maker = maker_of_current();
+		maker = maker_of_current(&name);
 		if (!maker && run_of(bpf_get_current_task()))
 			health_count(&counts, COUNT_INSIDE);
 	}
@@ -209,7 +244,7 @@ static __always_inline int on_cgroup(struct bpf_raw_tracepoint_args *ctx, __u32 
 		return 0;
 	if (!(maker & MAKER_OF_CGROUPS) && !may_be_container(room->path, from, len, 0))
 		return 0;
-	return pass_on(room, from, len, kind, maker);
+	return pass_on(room, from, len, kind, maker, &name);
 }
 
 SEC("raw_tp/cgroup_mkdir")
@@ -249,18 +284,34 @@ int containers_attach(struct bpf_raw_tracepoint_args *ctx)
 SEC("raw_tp/sched_process_exec")
 int containers_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	if (maker_of_current())
-		add_member(ctx->args[0], bpf_ktime_get_ns());
+	__u64 task = ctx->args[0];
+	struct maker_name name = {};
+
+	bpf_get_current_comm(&name, sizeof(name));
+	if (maker_of(&name)) {
+		add_member(task, bpf_ktime_get_ns());
+		bpf_map_update_elem(&executed_as, &task, &name, BPF_ANY); /* without room its name must do */
+	} else if (run_of(task) && !is_descriptor(name.comm)) {
+		bpf_map_delete_elem(&executed_as, &task);
+	}
 	return 0;
 }
 
 SEC("raw_tp/sched_process_fork")
 int containers_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 run = run_of(ctx->args[0]);
+	__u64 parent = ctx->args[0], child = ctx->args[1], run = run_of(parent);
+	struct maker_name *known;
 
-	if (run)
-		add_member(ctx->args[1], run);
+	if (!run)
+		return 0;
+	add_member(child, run);
+	known = bpf_map_lookup_elem(&executed_as, &parent);
+	if (known) {
+		struct maker_name name = *known; /* 4.18 takes no pointer into a map as a value */
+
+		bpf_map_update_elem(&executed_as, &child, &name, BPF_ANY);
+	}
 	return 0;
 }
 
@@ -269,7 +320,8 @@ int containers_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 task = ctx->args[0];
 
-	bpf_map_delete_elem(&members, &task);
+	if (!bpf_map_delete_elem(&members, &task))
+		bpf_map_delete_elem(&executed_as, &task);
 	return 0;
 }
 
