@@ -18,7 +18,7 @@ COSTS = {
     "cost per event": "none for verdicts: only how much the probe costs is not known",
     "positive control": "no verdict: the probe does not count what it must",
     "the service's probes": "as a service kickwatch does without what is lost; by hand, as root, `trial` has it",
-    "the service's engine": "as a service kickwatch does not use this engine; by hand, as root, `trial` does",
+    "the service's engine": "the service cannot work with this engine; by hand, as root, `trial` can",
     "containers of others": "no alert: passive mode cannot count what others start, nor bill it",
 }
 # Passive mode does without these.

@@ -6,7 +6,8 @@ process with the same pid. This needs no mount, socket or shell in the container
 would cause IPIs.
 
 Where /proc is mounted with hidepid, the daemon, which has dropped CAP_SYS_PTRACE, sees no process of a container until
-that has dropped its capabilities; never one of an engine that remaps users.
+that has dropped its capabilities; never one of a rootless engine. With userns-remap it does see them: root owns their
+user namespace, and has every capability in it (user_namespaces(7)).
 """
 
 import asyncio

@@ -15,6 +15,7 @@ from kickwatch.workload.engine import EngineInfo, runtime_absent
 
 _PODMAN = "Podman Engine"
 _SHIM = "io.containerd."
+_ROOTLESS = "name=rootless"  # Podman says so too. Not name=userns: there root owns the containers' user namespace
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def read_info(api: docker.APIClient, components: Mapping[str, str], wanted: str 
         runtimes=runtimes,
         cgroup_driver=str(answer.get("CgroupDriver", "cgroupfs")),
         root=str(answer.get("DockerRootDir", "/var/lib/docker")),
+        rootless=_ROOTLESS in (answer.get("SecurityOptions") or ()),
     )
     if wanted and podman:
         raise EngineAbsentError(

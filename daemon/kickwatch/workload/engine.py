@@ -20,7 +20,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `runtime`: the one that runs our containers, with its version if the engine tells it. `runtimes`: the names of all,
     if the engine has several. `endpoint`: the path of its socket or of its program. `cgroup_parent`: the parent cgroup
-    of our containers; empty means that the cgroup driver decides.
+    of our containers; empty means that the cgroup driver decides. `rootless`: a user other than root runs the engine,
+    and owns the user namespace of our containers.
     """
 
     name: str
@@ -31,6 +32,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[str, ...] = ()
     endpoint: str = ""
     cgroup_parent: str = ""
+    rootless: bool = False
 
     def __str__(self) -> str:
         """`docker 20.10.24`."""

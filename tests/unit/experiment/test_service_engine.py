@@ -27,8 +27,9 @@ from watching import PACE
 HIDING = ProcMount("2", "26")
 
 
-def engine(name: str) -> EngineInfo:
-    return EngineInfo(name=name, version="1.2.3", runtime="runc 1.1.5", cgroup_driver="cgroupfs", root="/")
+def engine(name: str, *, rootless: bool = False) -> EngineInfo:
+    names = {"name": name, "version": "1.2.3", "runtime": "runc 1.1.5"}
+    return EngineInfo(**names, cgroup_driver="cgroupfs", root="/", rootless=rootless)
 
 
 def service(
@@ -135,3 +136,35 @@ def test_a_cri_that_the_service_does_not_choose_beside_hidden_processes_is_a_los
         assert "cannot tell whether a kubelet runs: /proc is mounted with hidepid=" in missing.what
         assert ("SupplementaryGroups=26" in missing.remedy) == mount.group_helps
         assert "engine.kind=cri" in missing.remedy
+
+
+@pytest.mark.parametrize("name", ["docker", "podman"])
+@pytest.mark.parametrize(
+    ("mount", "has", "groups", "rootless", "lacks"),
+    [
+        (HIDING, SERVICE, (0,), True, True),
+        (HIDING, SERVICE, (0,), False, False),  # userns-remap included: root owns that user namespace
+        (HIDING, SERVICE, (0, 26), True, False),
+        (HIDING, {*SERVICE, LinuxCapability.SYS_PTRACE}, (0,), True, False),
+        (ProcMount("4", "26"), SERVICE, (0, 26), True, True),
+        (ProcMount(), SERVICE, (0,), True, False),
+        (HIDING, None, (0,), True, False),
+    ],
+)
+def test_containers_of_a_rootless_engine_that_hidepid_hides_from_the_service_are_a_loss(
+    mount: ProcMount,
+    has: Collection[LinuxCapability] | None,
+    groups: Collection[int],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    rootless: bool,
+    lacks: bool,
+) -> None:
+    """Root, which sees them, promised the engine to the service, where each container failed after 3 s."""
+    service(monkeypatch, has, groups, mount)
+    missing = missing_to_service(load(None, []).config, engine(name, rootless=rootless))
+    assert (missing is not None) == lacks
+    if missing is not None:
+        assert f"cannot see the containers of rootless {name} 1.2.3: /proc is mounted with hidepid=" in missing.what
+        assert ("SupplementaryGroups=26" in missing.remedy) == mount.group_helps

@@ -236,6 +236,26 @@ async def test_info_describes_the_engine(engine: DockerEngine) -> None:
     assert info.cgroup_driver == "cgroupfs"
 
 
+SECCOMP = "name=seccomp,profile=default"
+
+
+@pytest.mark.parametrize(
+    ("options", "rootless"),
+    [
+        ({}, False),
+        ({"SecurityOptions": None}, False),
+        ({"SecurityOptions": ["name=apparmor", SECCOMP]}, False),
+        ({"SecurityOptions": [SECCOMP, "name=userns"]}, False),
+        ({"SecurityOptions": [SECCOMP, "name=rootless", "name=cgroupns"]}, True),
+    ],
+)
+async def test_an_engine_says_if_it_is_rootless(
+    docker: FakeDocker, engine: DockerEngine, options: dict[str, list[str] | None], *, rootless: bool
+) -> None:
+    docker.replaced["GET /info"] = lambda _: (200, INFO | options)
+    assert (await engine.info()).rootless is rootless
+
+
 @pytest.mark.parametrize(
     "content", ['{"proxies": {"default": "http://proxy"}}', '{"auths": {"r": {"auth": "eA=="}}}', "{"]
 )
