@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from kickwatch.commands.common import chosen_config, config_options, examples, load_config, read_config, run
+from kickwatch.configuration.loading import Loaded
 from kickwatch.errors import ConfigAbsentError, InterruptedRunError, KickwatchError
 from kickwatch.journal.journal import Event, configure_logging, logger, reaches_journal
 from kickwatch.process.allocator import keep_malloc_small
@@ -29,10 +30,31 @@ def daemon(config_path: Path | None, sets: tuple[str, ...], trials: int | None) 
 
     keep_malloc_small()
     configure_logging()
-    config_path = chosen_config(config_path)  # once: a file that disappears must not turn into the defaults at a reload
+    source = _Source(config_path, sets)
     with _failures_logged(), _absence_passes():
-        read_config(config_path, sets, strict=False)  # raises what is wrong with it, and sets up the log
-        run(run_daemon(partial(load_config, config_path, sets, strict=False), trials))
+        read_config(source.choose(), sets, strict=False)  # raises what is wrong with it, and sets up the log
+        run(run_daemon(source.load, trials))
+
+
+@dataclass
+class _Source:
+    """Where the daemon reads its configuration. The default file, once it was there, is the file.
+
+    Otherwise a file that disappears would turn into the defaults at a reload, and a passive node into one that starts
+    containers.
+    """
+
+    path: Path | None
+    sets: tuple[str, ...]
+
+    def choose(self) -> Path | None:
+        """The file to read now; None while there has never been one."""
+        self.path = chosen_config(self.path)
+        return self.path
+
+    def load(self) -> Loaded:
+        """Raises ConfigError, ConfigAbsentError if the file is away."""
+        return load_config(self.choose(), self.sets, strict=False)
 
 
 @contextmanager

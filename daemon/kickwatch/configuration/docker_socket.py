@@ -25,3 +25,9 @@ def docker_host(environment: Mapping[str, str]) -> DockerHost:
         return DockerHost(plain_path(host), "")
     shown = host[:60]
     return DockerHost("", f"DOCKER_HOST is {shown}: not used, since kickwatch needs an engine that runs on this node")
+
+
+def beside(host: DockerHost, socket: str, source: str) -> DockerHost:
+    """The same where `source` configures `socket`, which counts: a DOCKER_HOST that differs is not used and is reported."""
+    differs = host.socket and host.socket != plain_path(socket)
+    return DockerHost("", f"DOCKER_HOST is {host.socket}: not used, since {source} has {socket}" if differs else "")

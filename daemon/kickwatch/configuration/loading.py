@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from kickwatch.configuration.docker_socket import DockerHost, docker_host, plain_path
+from kickwatch.configuration.docker_socket import DockerHost, beside, docker_host, plain_path
 from kickwatch.configuration.toml_file import read_toml
 from kickwatch.configuration.types import Config, EngineConfig, EngineKind, WorkloadConfig
 from kickwatch.errors import ConfigError
@@ -61,7 +61,7 @@ def load(
     given |= _from_environment(environment or {})
     for assignment in sets:
         given |= _parse_set(assignment)
-    host = docker_host(environment or {}) if _may_be_docker(given) else DockerHost("", "")
+    host = _docker_host(given, environment or {})
     given |= _from_docker_host(host)
     known = known_keys()
     unknown = {key: item for key, item in given.items() if key not in known}
@@ -137,10 +137,13 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
     return given
 
 
-def _may_be_docker(given: Mapping[str, _Given]) -> bool:
-    """True if the engine may be Docker, and its socket is not configured. Another engine has a socket of its own."""
+def _docker_host(given: Mapping[str, _Given], environment: Mapping[str, str]) -> DockerHost:
+    """DOCKER_HOST, if the engine may be Docker: another engine has a socket of its own."""
     kind = given["engine.kind"].value if "engine.kind" in given else EngineKind.AUTO
-    return kind in (EngineKind.AUTO, EngineKind.DOCKER) and "engine.socket" not in given
+    if kind not in (EngineKind.AUTO, EngineKind.DOCKER):
+        return DockerHost("", "")
+    host, socket = docker_host(environment), given.get("engine.socket")
+    return host if socket is None else beside(host, str(socket.value), socket.source)
 
 
 def _from_docker_host(host: DockerHost) -> dict[str, _Given]:

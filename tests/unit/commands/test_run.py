@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,8 @@ from kickwatch.commands import run as command
 from kickwatch.configuration.loading import Loaded
 from kickwatch.errors import ConfigError, KickwatchError
 
+PASSIVE = "[workload]\nenabled = false\n"
+
 
 @pytest.mark.parametrize("journal", [True, False])
 def test_an_end_by_an_error_is_a_record_of_the_journal_alone(journal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,10 +29,8 @@ def test_an_end_by_an_error_is_a_record_of_the_journal_alone(journal: bool, monk
     assert records == ([("kickwatch.failed", "critical", "the key x is wrong", "fix it")] if journal else [])
 
 
-def test_a_reload_reads_the_file_of_the_start_or_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the defaults instead, a passive node whose file is being replaced would start containers."""
-    default = tmp_path / "kickwatch.toml"
-    default.write_text("[workload]\nenabled = false\n")
+def source_of_a_daemon(default: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Loaded]:
+    """What a reload of `kickwatch run`, started without `--config`, reads."""
     sources: list[Callable[[], Loaded]] = []
 
     async def run_daemon(source: Callable[[], Loaded], _trials: int | None) -> None:
@@ -39,11 +40,35 @@ def test_a_reload_reads_the_file_of_the_start_or_is_refused(tmp_path: Path, monk
     monkeypatch.setattr("kickwatch.service.daemon.run_daemon", run_daemon)
     monkeypatch.setattr(sys.modules[command.__name__], "keep_malloc_small", lambda: None)
     assert CliRunner().invoke(command.daemon, []).exit_code == 0
-    (reload,) = sources
+    (source,) = sources
+    return source
+
+
+def test_a_reload_reads_the_file_of_the_start_or_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the defaults instead, a passive node whose file is being replaced would start containers."""
+    default = tmp_path / "kickwatch.toml"
+    default.write_text(PASSIVE)
+    reload = source_of_a_daemon(default, monkeypatch)
     assert not reload().config.workload.enabled
     default.write_text("")
     with pytest.raises(ConfigError, match="is empty"):
         reload()
+    default.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        reload()
+
+
+@pytest.mark.parametrize("first", [PASSIVE, "[workload]\nenabl"])
+def test_a_file_that_came_after_the_start_is_the_file_from_then_on(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it could not be used: its removal is not a wish for the defaults."""
+    default = tmp_path / "kickwatch.toml"
+    reload = source_of_a_daemon(default, monkeypatch)
+    assert reload().config.workload.enabled
+    default.write_text(first)
+    with suppress(ConfigError):
+        assert not reload().config.workload.enabled
     default.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
         reload()

@@ -357,6 +357,19 @@ def test_docker_host_stands_for_the_default_socket_alone(tmp_path: Path) -> None
     assert load(None, ("engine.socket=/run/set",), environment).config.engine.socket == "/run/set"
 
 
+def test_docker_host_beside_another_configured_socket_is_reported(tmp_path: Path) -> None:
+    """Docker's own tools go where it points, and kickwatch does not."""
+    environment = {"DOCKER_HOST": "unix:///run/b.sock"}
+    (warning,) = load(None, ["engine.socket=/run/a.sock"], environment).warnings
+    assert warning == "DOCKER_HOST is /run/b.sock: not used, since --set engine.socket=/run/a.sock has /run/a.sock"
+    file = tmp_path / "k.toml"
+    file.write_text('[engine]\nkind = "docker"\nsocket = "unix:///run/a.sock"\n')
+    (warning,) = load(file, (), environment).warnings
+    assert warning == f"DOCKER_HOST is /run/b.sock: not used, since {file} has unix:///run/a.sock"
+    for same in ("/run/b.sock", "unix:///run/b.sock"):
+        assert load(None, [f"engine.socket={same}"], environment).warnings == ()
+
+
 @pytest.mark.parametrize("kind", ["cri", "oci"])
 @pytest.mark.parametrize("host", ["unix:///run/user/7/docker.sock", "tcp://node:2375"])
 def test_docker_host_is_no_socket_of_another_engine(tmp_path: Path, kind: str, host: str) -> None:
