@@ -32,7 +32,7 @@ def an_outlet() -> PrometheusOutlet:
     return PrometheusOutlet(FakeObservatory())  # type: ignore[arg-type]
 
 
-def configured(metrics: MetricsConfig, state: Path = Path("/nowhere")) -> Config:
+def configured(metrics: MetricsConfig, state: Path = Path("/dev/null/state")) -> Config:
     return replace(Config(), metrics=metrics, state=StateConfig(directory=str(state)))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import kickwatch.outlets.metrics.registry  # noqa: F401 -- loaded where used: a blocking read in the loop of a test
 from kickwatch.configuration.types import MetricsConfig
+from kickwatch.errors import ConfigError
 from kickwatch.outlets.metrics import left_textfile
 from metrics_outlets import an_outlet, configured, until_written
 
@@ -119,6 +120,49 @@ async def test_a_textfile_that_a_stopping_daemon_may_not_remove_stays_on_record(
     ReadOnlyDirectories(monkeypatch, path.parent)
     await outlet.close()
     assert (state / left_textfile.RECORD).read_text() == str(path)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_after_a_reload_the_textfile_is_on_record_in_the_new_state_directory(
+    tmp_path: Path, renamed: bool
+) -> None:
+    """A removal, or the next start, reads the record there. It stayed in the old directory alone."""
+    before, after = tmp_path / "before", tmp_path / "new" / "after"
+    old = tmp_path / "old.prom"
+    current = tmp_path / "current.prom" if renamed else old
+    outlet = an_outlet()
+    await outlet.start(configured(MetricsConfig(listen="", textfile=str(old)), before))
+    await until_written(old)
+    await outlet.reload(configured(MetricsConfig(listen="", textfile=str(current)), after))
+    await until_written(current)
+    assert (after / left_textfile.RECORD).read_text() == str(current)
+    await asyncio.to_thread(left_textfile.remove_left, after)  # as after a kill
+    assert list(tmp_path.glob("*.prom")) == []  # noqa: ASYNC240
+    await outlet.close()
+
+
+async def test_a_refused_reload_keeps_the_record_in_the_state_directory_in_force(tmp_path: Path) -> None:
+    path, directory = tmp_path / "kickwatch.prom", tmp_path / "state"
+    outlet, old = an_outlet(), configured(MetricsConfig(listen="", textfile=str(path)), directory)
+    await outlet.start(old)
+    with pytest.raises(ConfigError):
+        await outlet.reload(configured(MetricsConfig(listen="[fe80::1]:9893"), tmp_path / "refused"))
+    await outlet.start(old)
+    await until_written(path)
+    assert (directory / left_textfile.RECORD).read_text() == str(path)
+    await outlet.close()
+    assert not (directory / left_textfile.RECORD).exists()
+
+
+def test_what_is_on_record_in_both_state_directories_stays(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    left_textfile.carry(before, after)
+    assert not after.exists()
+    left_textfile.record(before, "/a.prom")
+    left_textfile.record(after, "/b.prom")
+    left_textfile.carry(before, after)
+    assert (after / left_textfile.RECORD).read_text().split("\0") == ["/b.prom", "/a.prom"]
+    assert (before / left_textfile.RECORD).read_text() == "/a.prom"  # until somebody uses this directory again
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])

@@ -20,7 +20,14 @@ _OURS = b"# HELP kickwatch_"
 def record(directory: Path, textfile: str) -> None:
     """Note that the daemon writes this file. A record that cannot be written is left out."""
     with suppress(OSError):
-        _write(directory, list(dict.fromkeys((*_read(directory), textfile))))
+        _add(directory, [textfile])
+
+
+def carry(old: Path, new: Path) -> None:
+    """Note in another directory what `old` has on record, which stays: nobody knows which one is read after a kill."""
+    with suppress(OSError):
+        if textfiles := _read(old):
+            _add(new, textfiles)
 
 
 def remove_left(directory: Path, current: str = "") -> None:
@@ -58,6 +65,12 @@ def _read(directory: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return [os.fsdecode(path) for path in content.split(b"\0") if path]
+
+
+def _add(directory: Path, textfiles: Sequence[str]) -> None:
+    """Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)  # the history and the budget come later
+    _write(directory, list(dict.fromkeys((*_read(directory), *textfiles))))
 
 
 def _write(directory: Path, textfiles: Sequence[str]) -> None:

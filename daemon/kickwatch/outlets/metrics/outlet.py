@@ -53,16 +53,23 @@ class PrometheusOutlet:
 
         Trials matter more than metrics.
         """
+        await self._adopt_state(Path(config.state.directory))
         self._config = config.metrics
-        self._state = Path(config.state.directory)
         await self._remove_left(config.metrics)
         await self._open(config.metrics)
 
     async def reload(self, config: Config) -> None:
         """Serve as configured from now on; an address is waited for as by `start`. Raises ConfigError."""
+        await self._adopt_state(Path(config.state.directory))
         if config.metrics != self._config:
             await self._open(config.metrics)
             self._config = config.metrics
+
+    async def _adopt_state(self, directory: Path) -> None:
+        """Keep the record there from now on. At a reload, the textfile that is being written is on record at once."""
+        if self._config is not None and directory != self._state:
+            await asyncio.to_thread(left_textfile.carry, self._state, directory)
+        self._state = directory
 
     async def _open(self, config: MetricsConfig) -> None:
         """Raises ConfigError."""
