@@ -43,8 +43,10 @@ BPF_ARCH := $(patsubst x86_64,x86,$(ARCH))
 # -mcpu=v2: v3 has value-returning atomics, which kernels before 5.12 refuse. -g generates the BTF that names the maps;
 # its debug information takes some kilobytes, less than the 48 MB of packages that llvm-strip would need.
 # The rule below adds the compiler's multiarch directory, native or of the cross headers, for asm/types.h and the
-# registers of asm/ptrace.h: -target bpf does not search it.
-BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=.
+# registers of asm/ptrace.h: -target bpf does not search it. -dwarf-debug-flags puts the machine in the debug information,
+# where hatch_build.py reads it: the ELF header says BPF for each machine.
+BPF_CFLAGS := -O2 -g -target bpf -mcpu=v2 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Werror -ffile-prefix-map=$(CURDIR)=. \
+	-Xclang -dwarf-debug-flags -Xclang __TARGET_ARCH_$(BPF_ARCH)
 
 .PHONY: help setup packages test-packages image-packages lab-packages cross-packages arm64-packages deb-packages venv native probes stubs engine run test test-long test-all kernels lint bench wheel image deb release-check install remove docs man dashboards clean
 

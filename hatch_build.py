@@ -15,8 +15,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROGRAMS = ("workload", "pause", "kw-helper")
-# Named as in a wheel's tag: e_machine of its programs, and a word for its registers in BPF objects' debug information.
-MACHINES = {"x86_64": (62, b"rdi"), "aarch64": (183, b"user_pt_regs")}
+# Named as in a wheel's tag: e_machine of its programs, and the end of the compiler's name in BPF objects' debug
+# information (DW_AT_producer), which the Makefile adds.
+MACHINES = {"x86_64": (62, b" __TARGET_ARCH_x86\0"), "aarch64": (183, b" __TARGET_ARCH_arm64\0")}
 # The programs are static and the probes need no library, so that every glibc will do for which there are Pythons and
 # wheels of the dependencies; manylinux_2_17 is the oldest of those.
 TAG = "py3-none-manylinux_2_17_{machine}"
@@ -84,15 +85,16 @@ def _problem(data: bytes, machine: str, *, bpf: bool) -> str:
         other = next((name for name, (number, _) in MACHINES.items() if number == found), f"machine {found}")
         return f"is for {other}"
     if bpf:
-        return _wrong_registers(data, machine)
+        return _wrong_target(data, machine)
     return "needs shared libraries" if _INTERPRETER in _segments(data) else ""
 
 
-def _wrong_registers(data: bytes, machine: str) -> str:
-    """A BPF object is for any machine, unless it reads registers, whose layout differs by machine."""
-    words = set(data.split(b"\0"))
-    found = {name for name, (_, word) in MACHINES.items() if word in words}
-    return "" if found <= {machine} else f"reads the registers of {' and '.join(sorted(found - {machine}))}"
+def _wrong_target(data: bytes, machine: str) -> str:
+    """A BPF object is for one machine as well: registers and the depth of stacks differ."""
+    found = [name for name, (_, mark) in MACHINES.items() if mark in data]
+    if not found:
+        return "does not name its machine"
+    return "" if found == [machine] else f"is compiled for {' and '.join(found)}"
 
 
 def _segments(data: bytes) -> set[int]:
