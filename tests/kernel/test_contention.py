@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -51,6 +52,14 @@ async def observatory() -> AsyncIterator[Observatory]:
 def read_slabinfo() -> None:
     readers = [subprocess.Popen(READ_LOOP) for _ in range(READERS)]
     assert [reader.wait() for reader in readers] == [0] * READERS
+
+
+def test_the_place_of_a_task_s_name_is_learned_in_a_pid_namespace_too() -> None:
+    """As in a pod, where a thread's id is not the one that the probe sees."""
+    learn = "from kickwatch.observe.task_layout import learn_comm_offset; print(learn_comm_offset())"
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", learn]
+    done = subprocess.run(inside, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(learn_comm_offset()), done.stderr
 
 
 async def contend(observatory: Observatory) -> Window:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-DEPLOY = Path(__file__).parents[3] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 SLICE = "kickwatchcontainers.slice"
 OURS, THEIRS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 STAYS = f"{SLICE} stays, since others have units in it"
