@@ -28,6 +28,6 @@ def docker_host(environment: Mapping[str, str]) -> DockerHost:
 
 
 def beside(host: DockerHost, socket: str, source: str) -> DockerHost:
-    """The same where `source` configures `socket`, which counts: a DOCKER_HOST that differs is not used and is reported."""
+    """The same where `source` configures `socket`, which counts: a DOCKER_HOST that differs is reported."""
     differs = host.socket and host.socket != plain_path(socket)
     return DockerHost("", f"DOCKER_HOST is {host.socket}: not used, since {source} has {socket}" if differs else "")
