@@ -1,6 +1,7 @@
 """Lists what kickwatch could leave on a node. If the lists before and after a test are equal, it left nothing."""
 
 import subprocess
+from glob import glob
 from pathlib import Path
 
 
@@ -11,7 +12,7 @@ def leftovers() -> dict[str, list[str]]:
         "images": _docker("images", "-q", "--no-trunc"),
         "networks": _docker("network", "ls", "-q"),
         "volumes": _docker("volume", "ls", "-q"),
-        "cgroups": sorted(str(path) for path in _cgroups()),
+        "cgroups": sorted(_cgroups()),
         "tracefs": sorted(str(path) for path in Path("/sys/kernel/tracing/instances").glob("*")),
     }
 
@@ -21,6 +22,6 @@ def _docker(*arguments: str) -> list[str]:
     return sorted(listed.stdout.split())
 
 
-def _cgroups() -> list[Path]:
-    root = Path("/sys/fs/cgroup")
-    return [path for pattern in ("kickwatch*", "*/kickwatch*", "*/*/kickwatch*") for path in root.glob(pattern)]
+def _cgroups() -> list[str]:
+    """Path.glob of Python 3.11 fails if another's cgroup goes meanwhile."""
+    return [path for depth in ("", "*/", "*/*/") for path in glob(f"/sys/fs/cgroup/{depth}kickwatch*")]
