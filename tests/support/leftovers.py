@@ -23,5 +23,5 @@ def _docker(*arguments: str) -> list[str]:
 
 
 def _cgroups() -> list[str]:
-    """Path.glob of Python 3.11 fails if another's cgroup goes meanwhile."""
-    return [path for depth in ("", "*/", "*/*/") for path in glob(f"/sys/fs/cgroup/{depth}kickwatch*")]
+    """Not by Path.glob, which fails in Python 3.11 if another's cgroup goes meanwhile."""
+    return [path for depth in ("", "*/", "*/*/") for path in glob(f"/sys/fs/cgroup/{depth}kickwatch*")]  # noqa: PTH207
