@@ -103,12 +103,14 @@ def test_the_device_is_the_one_that_the_mount_shows(tmp_path: Path) -> None:
     """On btrfs stat(2) gives another one; every descriptor's mount is in its fdinfo."""
     path = tmp_path / "lock"
     path.touch()
-    proc = listed(tmp_path, f"FLOCK  ADVISORY  WRITE 80 00:2a:{path.stat().st_ino} 0 EOF")
+    status = path.stat()
+    another = os.minor(status.st_dev) + 1
+    proc = listed(tmp_path, f"FLOCK  ADVISORY  WRITE 80 00:{another:02x}:{status.st_ino} 0 EOF")
     assert holder_of(path, proc) is None
     (proc / "self/fdinfo").mkdir(parents=True)
     for descriptor in range(1000):
         (proc / "self/fdinfo" / str(descriptor)).write_text("pos:\t0\nflags:\t012100000\nmnt_id:\t31\n")
     (proc / "self/mountinfo").write_text(
-        "30 1 8:1 / / rw - ext4 /dev/sda1 rw\n31 30 0:42 / /run rw - btrfs /dev/b rw\n"
+        f"30 1 8:1 / / rw - ext4 /dev/sda1 rw\n31 30 0:{another} / /run rw - btrfs /dev/b rw\n"
     )
     assert holder_of(path, proc) == 80
