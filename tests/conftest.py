@@ -21,8 +21,6 @@ from kickwatch.observe import bpf_calls
 from needs import FEATURE, NEEDS, unmet
 from slowness import SLOWNESS
 
-RAW_TRACEPOINT_OPEN = 17  # of enum bpf_cmd
-
 # A deadline would measure what else runs on the machine; each test has a timeout.
 settings.register_profile("kickwatch", deadline=None)
 settings.load_profile("kickwatch")
@@ -91,7 +89,7 @@ def arms_no_probe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         pytest.fail("a test that arms a real probe must be marked `kernel`")
 
     def bpf(command: int, attr: bytes) -> int:
-        return refuse() if command == RAW_TRACEPOINT_OPEN else unguarded(command, attr)
+        return refuse() if command == bpf_calls._RAW_TRACEPOINT_OPEN else unguarded(command, attr)
 
     unguarded = bpf_calls.bpf
     monkeypatch.setattr(bpf_calls, "bpf", bpf)

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,24 +29,34 @@ def terminals(tmp_path: Path) -> Iterator[Tmux]:
         yield tmux
 
 
-def drawn_at(tmux: Tmux, columns: int, rows: int, _screen: str) -> bool:
-    """Whether the narrow terminal has this size by now, and what is drawn as well."""
-    shown = tmux.rows("narrow")
-    return len(shown) == rows and shown[-1].startswith("q: quit") and len(shown[0]) == columns
+@pytest.fixture
+def lines() -> Iterator[subprocess.Popen[str]]:
+    """The watch in a pipe."""
+    with subprocess.Popen(WATCH, stdout=subprocess.PIPE, text=True) as watch:
+        yield watch
+        watch.kill()
+
+
+def is_whole(screen: str, columns: int, rows: int) -> bool:
+    """The identity is the first row and the keys are the last one: nothing has scrolled, wrapped, or been left over."""
+    shown = screen.split("\n")[:-1]
+    return (
+        len(shown) == rows
+        and max(map(len, shown)) <= columns
+        and shown[0].startswith("kickwatch ")
+        and shown[-1].startswith("q: quit"[:columns])
+        and sum(row.startswith("EVIDENCE") for row in shown) == 1
+    )
 
 
 def fits(tmux: Tmux, name: str, columns: int, rows: int) -> None:
-    """The identity is the first row and the keys are the last one: nothing has scrolled, wrapped, or been left over."""
-    shown = tmux.rows(name)
-    assert len(shown) == rows, shown
-    assert max(map(len, shown)) <= columns, shown
-    assert shown[0].startswith("kickwatch "), shown
-    assert shown[-1].startswith("q: quit"[:columns]), shown
-    assert sum(row.startswith("EVIDENCE") for row in shown) == 1, shown
+    """In the end: between two sizes tmux may show a part of either screen. What is left over stays, and fails."""
+    tmux.until(name, lambda screen: is_whole(screen, columns, rows), f"a whole screen of {columns} x {rows}")
 
 
-def test_it_follows_a_daemon_through_sizes_stops_and_a_fault(terminals: Tmux, tmp_path: Path) -> None:
-    lines = subprocess.Popen(WATCH, stdout=subprocess.PIPE, text=True)
+def test_it_follows_a_daemon_through_sizes_stops_and_a_fault(
+    terminals: Tmux, lines: subprocess.Popen[str], tmp_path: Path
+) -> None:
     for name in SIZES:
         terminals.shows(name, "NOT RUNNING")
     with NodeDaemon(tmp_path, SETTINGS) as daemon:
@@ -65,8 +74,6 @@ def test_it_follows_a_daemon_through_sizes_stops_and_a_fault(terminals: Tmux, tm
             fits(terminals, name, *size)
         for size in ((46, 12), (150, 40), SIZES["narrow"]):
             terminals.resize("narrow", *size)
-            whole = partial(drawn_at, terminals, *size)
-            terminals.until("narrow", whole, f"a screen of {size}")
             fits(terminals, "narrow", *size)
         assert COLOUR.search(terminals.screen("narrow", colour=True))
         assert not COLOUR.search(terminals.screen("wide", colour=True))

@@ -111,16 +111,22 @@ async def test_a_tracepoint_that_this_kernel_lacks_is_named_once_and_nothing_sta
     assert "cgroup_of_the_future" in count.why_unknown(count.now())
 
 
+def compiled(program: Path, text: str) -> Path:
+    """A program from its text in C."""
+    source = program.with_suffix(".c")
+    source.write_text(text)
+    subprocess.run(["gcc", "-o", program, source], check=True)
+    return program
+
+
 def test_a_runtime_s_own_names_count_once_for_each_run(containers: ContainerObserver, tmp_path: Path) -> None:
     """A program called `runc` that makes cgroups itself, in every hierarchy, with names that tell nothing."""
-    runtime = tmp_path / "runc"
-    source = tmp_path / "runc.c"
-    source.write_text(
+    runtime = compiled(
+        tmp_path / "runc",
         "#include <sys/stat.h>\n#include <unistd.h>\n"
         "int main(int n, char **of) { for (int i = 1; i < n; i++) if (mkdir(of[i], 0755)) return 1;\n"
-        "for (int i = n - 1; i; i--) if (rmdir(of[i])) return 2; return 0; }\n"
+        "for (int i = n - 1; i; i--) if (rmdir(of[i])) return 2; return 0; }\n",
     )
-    subprocess.run(["gcc", "-o", runtime, source], check=True)
     paths = [str(path) for root in hierarchies() for path in (root / "kw-others", root / "kw-others" / "web")]
     for _ in range(5):
         subprocess.run([runtime, *paths], check=True)
@@ -135,8 +141,8 @@ def test_a_runtime_that_executes_a_copy_of_itself_by_a_descriptor_is_still_one(
     copy: str, containers: ContainerObserver, tmp_path: Path
 ) -> None:
     """As crun does. The kernel names it `3` until 6.14, which a file of that name does on every kernel."""
-    runtime, source = tmp_path / "crun", tmp_path / "crun.c"
-    source.write_text(
+    runtime = compiled(
+        tmp_path / "crun",
         "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <stdlib.h>\n#include <sys/mman.h>\n"
         "#include <sys/sendfile.h>\n#include <sys/stat.h>\n#include <unistd.h>\n"
         "int main(int n, char **of) {\n"
@@ -147,9 +153,8 @@ def test_a_runtime_that_executes_a_copy_of_itself_by_a_descriptor_is_still_one(
         "return 3; }\n"
         "for (int i = 2; i < n; i++) if (mkdir(of[i], 0755)) return 1;\n"
         'if (!fork()) { execl("/bin/true", "true", (char *)0); _exit(4); }\n'
-        "for (int i = n - 1; i > 1; i--) if (rmdir(of[i])) return 2; return 0; }\n"
+        "for (int i = n - 1; i > 1; i--) if (rmdir(of[i])) return 2; return 0; }\n",
     )
-    subprocess.run(["gcc", "-o", runtime, source], check=True)
     shutil.copy(runtime, tmp_path / "3")
     paths = [str(root / "kw-others") for root in hierarchies()]
     before = containers.drain()

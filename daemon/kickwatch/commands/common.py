@@ -48,8 +48,8 @@ def examples(*lines: str) -> str:
 
 
 def load_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Loaded:
-    """Read the configuration: the file, the environment, the options."""
-    return load(chosen_config(config_path), sets, os.environ, strict=strict)
+    """Read the configuration: this file, if one is given, the environment, the options."""
+    return load(config_path, sets, os.environ, strict=strict)
 
 
 def chosen_config(config_path: Path | None) -> Path | None:
@@ -59,7 +59,7 @@ def chosen_config(config_path: Path | None) -> Path | None:
 
 def read_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Config:
     """The configuration a command runs with. Sets up logging as configured, and logs the warnings."""
-    loaded = load_config(config_path, sets, strict=strict)
+    loaded = load_config(chosen_config(config_path), sets, strict=strict)
     configure_logging(form=loaded.config.log.format, level=loaded.config.log.level)
     for warning in loaded.warnings:
         logger().warning(Event.CONFIG_WARNING, what=warning)

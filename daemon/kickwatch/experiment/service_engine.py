@@ -25,7 +25,7 @@ def missing_to_service(config: Config, chosen: EngineInfo) -> MissingPrivilege |
         return _to_make_containers(capabilities, chosen, "start Docker; or " if auto else "")
     if kind is EngineKind.CRI and auto:
         return _to_see_a_kubelet(capabilities, chosen)
-    if kind is EngineKind.DOCKER and chosen.rootless:
+    if chosen.rootless:
         return _to_see_containers(capabilities, chosen)
     return None
 

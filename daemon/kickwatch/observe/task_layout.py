@@ -9,7 +9,6 @@ from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.readings import INDEX, entry
 
 _PR_SET_NAME = 15
-_COMM_LEN = 16  # TASK_COMM_LEN
 
 
 def learn_comm_offset() -> int:
@@ -31,7 +30,8 @@ def _find_comm() -> int:
     libc = ctypes.CDLL(None)
     probe = BpfObject("task_layout")
     try:
-        probe.map("wanted").put(INDEX.pack(0), name.ljust(_COMM_LEN, b"\0"))
+        wanted = probe.map("wanted")
+        wanted.put(INDEX.pack(0), name.ljust(wanted.value_bytes, b"\0"))
         probe.attach_raw_tracepoint("task_rename", "task_rename")
         for new_name in (name, b"kickwatch"):
             libc.prctl(_PR_SET_NAME, ctypes.c_char_p(new_name), 0, 0, 0)
