@@ -57,6 +57,15 @@ class Bench:
         return self.guest.machine.boot.kernel.architecture is Architecture.ARM64
 
     @property
+    def counts_wakeups(self) -> bool:
+        """Whether remote wakeups are function call interrupts: all these kernels are newer than 5.8.
+
+        On x86 they are not if idle CPUs are seen to wait in MWAIT.
+        """
+        look = "grep -qsw MWAIT /sys/devices/system/cpu/cpu0/cpuidle/state*/desc"
+        return self.arm64 or self.guest.shell(look, check=False).status != 0
+
+    @property
     def patching(self) -> str:
         """The reason of the requests that a static key makes."""
         return KICK if self.arm64 else "do_sync_core"

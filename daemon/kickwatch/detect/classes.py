@@ -22,6 +22,8 @@ KICK = "kick_all_cpus_sync"
 TEXT_PATCHING = "do_sync_core"
 # "bpf: Introduce bpf_prog_pack allocator" (5.18) is x86's; arm64 interrupts all CPUs for each program to this day.
 PACKED_BPF_SINCE = (5, 18)
+# "sched: Replace rq::wake_list". Before, a remote wakeup was a reschedule interrupt, which has a row of its own.
+WAKEUPS_ARE_CALLS_SINCE = (5, 8)
 
 
 class BroadcastClass(StrEnum):
@@ -211,16 +213,18 @@ def bpf_allowance(stratum: Stratum, known: BpfCost) -> float | None:
     return TOLERANCE * known.broadcasts / known.containers + SPARE if known.learnt else None
 
 
-def wakeups_told_apart(arch: str) -> bool:
+def wakeups_told_apart(arch: str, kernel: str, *, idle_cpus_halt: bool | None) -> bool:
     """Whether CAL - TLB shows broadcasts, and not mostly remote wakeups, on a healthy kernel.
 
-    Since "sched: Replace rq::wake_list" (5.8) a remote wakeup is a function call interrupt, unless the idle CPU polls.
-    On x86 most idle CPUs poll (MWAIT). Where they do not, 0.3 per memory cgroup and other CPU was the most on a quiet
-    node, but contention made 52 per memory cgroup in a guest whose CPUs share no cache: this function does not know
-    that (docs/detection.md, "What can fool it"). Idle CPUs of arm64 never poll (WFI): 0.29 to 1.0 were measured there,
-    as much as a broadcast makes. Other architectures were not measured.
+    Since 5.8 a remote wakeup is a function call interrupt, unless the idle CPU polls (`node.idle`). On x86 hardware
+    most idle CPUs do (MWAIT), in most virtual machines none does: 0.3 per memory cgroup and other CPU was the most on
+    a quiet node, but contention made 52 per memory cgroup. Idle CPUs of arm64 never poll (WFI): 0.29 to 1.0 were
+    measured there, as much as a broadcast makes. Other architectures were not measured. Records in which
+    `idle_cpus_halt` is None are judged by architecture alone, as they were when they were made.
     """
-    return arch in _X86
+    if arch not in _X86:
+        return False
+    return not idle_cpus_halt or (0, 0) < release_of(kernel) < WAKEUPS_ARE_CALLS_SINCE
 
 
 @lru_cache(maxsize=64)

@@ -124,9 +124,13 @@ def cal_minus_tlb_per_memcg(canary: CanaryBatch) -> float | None:
 def counted_broadcasts_per_memcg(canary: CanaryBatch, node: Node) -> float | None:
     """The same per other CPU: one broadcast for each memcg is 1.0 on any node. None where it cannot be known."""
     rise = cal_minus_tlb_per_memcg(canary)
-    if rise is None or node.cpus_online < 2 or not wakeups_told_apart(node.arch):
+    if rise is None or node.cpus_online < 2 or not _wakeups_apart(node):
         return None
     return rise / (node.cpus_online - 1)
+
+
+def _wakeups_apart(node: Node) -> bool:
+    return wakeups_told_apart(node.arch, node.kernel, idle_cpus_halt=node.idle_cpus_halt)
 
 
 def doubts_of(trials: Sequence[Trial]) -> list[str]:
@@ -134,7 +138,7 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
     doubts = []
     if any(_blind(trial) for trial in trials):
         doubts.append(VerdictReason.BLIND.value)
-    if any(_by_counters(trial) and not wakeups_told_apart(trial.node.arch) for trial in trials):
+    if any(_by_counters(trial) and not _wakeups_apart(trial.node) for trial in trials):
         doubts.append(VerdictReason.WAKEUPS_COUNTED.value)
     if any(trial.node.cpus_online < 2 for trial in trials):
         doubts.append(VerdictReason.ONE_CPU.value)

@@ -7,7 +7,8 @@ COSTS = {
     "container engine": "no verdict: no container can be started",
     "a container": "no verdict: a trial's containers would fail, or show nothing",
     "observers": "no verdict: nothing counts what the kernel sends",
-    "IPIs by reason": "no verdict `quiet`: the canary's counters can only show `broadcasting`, and on arm64 nothing",
+    "IPIs by reason": "no verdict `quiet`: the canary's counters can only show `broadcasting`; on arm64, and in "
+    "most virtual machines, nothing",
     "kernel symbols": "no verdict: no request can be attributed to a kernel function",
     "lock contention": "nobody sees who waits for slab_mutex, and no such alert comes; verdicts are as good as ever",
     "slab_mutex": "waits for it, its holders, or broadcasts under it are not known; verdicts are as good as ever",

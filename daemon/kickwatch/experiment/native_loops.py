@@ -11,11 +11,13 @@ from kickwatch.detect.classes import wakeups_told_apart
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.reproduce import Created, Progress, Sample, Settings, reproduce
 from kickwatch.experiment.reproduce_report import Memory, parse_meminfo
-from kickwatch.experiment.reproduce_verdict import Reading, Reproduction
+from kickwatch.experiment.reproduce_verdict import Reading, Reproduction, Wakeups
 from kickwatch.model import Control
 from kickwatch.native.driver import Helper
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, nokmem
-from kickwatch.node.kernel import architecture
+from kickwatch.node.idle import idle_cpus_halt
+from kickwatch.node.kernel import architecture, release
+from kickwatch.node.roots import HOST, HostRoots
 from kickwatch.observe.interrupts import read_interrupts
 from kickwatch.observe.request_cells import RequestCounts
 from kickwatch.process.cancellation import run_shielded
@@ -79,6 +81,18 @@ def no_probe() -> RequestCounts | None:
     return None
 
 
+def wakeups_here(host: HostRoots = HOST) -> Wakeups:
+    """What remote wakeups mean for the function call interrupts of this node.
+
+    Where x86 CPUs halt while idle, only the probe can tell wakeups from broadcasts. It counts each of them, so what the
+    counters show beyond its figures still contradicts it. That was not measured on other architectures.
+    """
+    arch, kernel = architecture(), release()
+    if wakeups_told_apart(arch, kernel, idle_cpus_halt=idle_cpus_halt(host)):
+        return Wakeups.APART
+    return Wakeups.PROBED if wakeups_told_apart(arch, kernel, idle_cpus_halt=None) else Wakeups.INCLUDED
+
+
 def sampler(
     proc: Path, probed: Callable[[], RequestCounts | None] = no_probe, control: Control | None = None
 ) -> Sample:
@@ -103,6 +117,7 @@ async def run(
 ) -> Reproduction:
     """Run the test on this node with the native child. `probed`, `control`: see `sampler`."""
     command_line = await asyncio.to_thread((cgroups.proc / "cmdline").read_text, encoding="utf-8", errors="replace")
+    wakeups = await asyncio.to_thread(wakeups_here)
     async with native_loops(cgroups, group=group) as loops:
         return await reproduce(
             loops,
@@ -110,6 +125,6 @@ async def run(
             settings,
             progress=progress,
             kmem_accounted=not nokmem(command_line),
-            wakeups_apart=wakeups_told_apart(architecture()),
+            wakeups=wakeups,
             control=control,
         )

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from kickwatch.errors import KickwatchError
 from kickwatch.experiment.reproduce_report import Memory, estimate_bytes, too_much_memory
-from kickwatch.experiment.reproduce_verdict import Phase, Reading, Reproduction, call_rise
+from kickwatch.experiment.reproduce_verdict import Phase, Reading, Reproduction, Wakeups, call_rise
 from kickwatch.model import Control
 
 PILOT_LOOPS = 20
@@ -110,7 +110,7 @@ async def reproduce(
     *,
     progress: Progress = lambda _what, _done, _of: None,
     kmem_accounted: bool = True,
-    wakeups_apart: bool = True,
+    wakeups: Wakeups = Wakeups.APART,
     control: Control | None = None,
     sleep: Sleep = asyncio.sleep,
 ) -> Reproduction:
@@ -145,7 +145,7 @@ async def reproduce(
         limit=created.limit,
         kmem=created.kmem,
         kmem_accounted=kmem_accounted,
-        wakeups_apart=wakeups_apart,
+        wakeups=wakeups,
         control=control,
     )
 

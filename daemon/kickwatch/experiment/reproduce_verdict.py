@@ -31,6 +31,14 @@ class Patch(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Wakeups(StrEnum):
+    """Whether remote wakeups are among the function call interrupts of /proc/interrupts."""
+
+    APART = "apart"  # few or none: the counters alone give a verdict
+    PROBED = "probed"  # they are, and only compared with a probe, which counts them too, do the counters say anything
+    INCLUDED = "included"  # they are, and the counters say nothing
+
+
 @dataclass(frozen=True)
 class Reading:
     """One sample, cumulative. `probed`: None without a probe that passed its positive control."""
@@ -79,7 +87,7 @@ class Reproduction:
     limit: str
     kmem: str
     kmem_accounted: bool = True
-    wakeups_apart: bool = True  # see `judge_counters`
+    wakeups: Wakeups = Wakeups.APART
     control: Control | None = None
 
 
@@ -105,23 +113,24 @@ def verdict(run: Reproduction) -> PatchVerdict:
     """The verdict on the creation phase. Without kernel memory accounting the test cannot show the fault."""
     if not run.kmem_accounted:
         return PatchVerdict(Patch.UNKNOWN, "the kernel was booted with cgroup.memory=nokmem")
-    return judge(run.creation, run.loops, run.background_hz, wakeups_apart=run.wakeups_apart)
+    return judge(run.creation, run.loops, run.background_hz, run.wakeups)
 
 
-def judge(phase: Phase, loops: int, background_hz: float, *, wakeups_apart: bool = True) -> PatchVerdict:
+def judge(phase: Phase, loops: int, background_hz: float, wakeups: Wakeups = Wakeups.APART) -> PatchVerdict:
     """Patched below 0.5 broadcasts per loop, unpatched from 0.5 on, unknown if neither is proven.
 
     If a probe attributed broadcasts to the creation path, their number decides. Otherwise the counters do.
     """
     if void := _why_void(phase):
         return PatchVerdict(Patch.UNKNOWN, void)
-    counted = judge_counters(phase, loops, background_hz, wakeups_apart=wakeups_apart)
+    counted = judge_counters(phase, loops, background_hz, wakeups)
     seen = phase.probed
     if seen is None:
         return counted
     low, high = seen.created / loops, (seen.broadcasts + seen.lost) / loops
     patch = Patch.UNPATCHED if low >= UNPATCHED_FROM else Patch.PATCHED
-    if patch is Patch.PATCHED and (doubt := _doubt(phase, seen, loops, counted)):
+    shown = judge_counters(phase, loops, background_hz) if wakeups is Wakeups.PROBED else counted
+    if patch is Patch.PATCHED and (doubt := _doubt(phase, seen, loops, shown)):
         return PatchVerdict(Patch.UNKNOWN, doubt)
     why = "attributed to the creation path"
     if counted.patch not in {patch, Patch.UNKNOWN}:
@@ -159,13 +168,13 @@ def _doubt(phase: Phase, seen: RequestCounts, loops: int, counted: PatchVerdict)
     )
 
 
-def judge_counters(phase: Phase, loops: int, background_hz: float, *, wakeups_apart: bool = True) -> PatchVerdict:
+def judge_counters(phase: Phase, loops: int, background_hz: float, wakeups: Wakeups = Wakeups.APART) -> PatchVerdict:
     """The verdict from /proc/interrupts alone, of a phase that is not void.
 
     A broadcast interrupts every other CPU once. So the figure is CAL - TLB over all CPUs, minus the background measured
     before, divided by the number of loops and of other CPUs. The bounds allow for a background that changes by half,
     and for counts that scatter by their square root (3 sigma). Where remote wakeups are among these interrupts, a
-    healthy kernel has as many as one per loop and CPU (`detect.classes.wakeups_told_apart`), and they prove nothing.
+    healthy kernel has one and more per loop and CPU (`detect.classes.wakeups_told_apart`), and they prove nothing.
     """
     calls = call_rise(phase.before, phase.after)
     if calls is None:
@@ -174,7 +183,7 @@ def judge_counters(phase: Phase, loops: int, background_hz: float, *, wakeups_ap
     doubt = expected / 2 + NOISE_SIGMAS * sqrt(max(calls, 0) + 1)
     low = max(0.0, calls - expected - doubt) / loops / phase.other_cpus
     high = max(0.0, calls - expected + doubt) / loops / phase.other_cpus
-    if not wakeups_apart:
+    if wakeups is not Wakeups.APART:
         return PatchVerdict(Patch.UNKNOWN, _WAKEUPS)
     if high < UNPATCHED_FROM:
         return PatchVerdict(Patch.PATCHED, "from the counters", low, high)

@@ -19,6 +19,7 @@ from kickwatch.journal.remark import Remark, RemarkKind
 from kickwatch.model import Container, Node
 from kickwatch.node import kernel
 from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.idle import idle_cpus_halt
 from kickwatch.observe.observatory import Observatory
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
@@ -52,6 +53,7 @@ class Rig:
     kernel_memory_paid: bool = False  # a bare memcg of the canary was charged
     boot_id: str = ""  # read once: it does not change, and a read can fail
     rcu_expedited: bool = False
+    idle_cpus_halt: bool | None = None  # read once: a driver that is loaded later makes no other node
     own: OwnWork = field(default_factory=OwnWork)
     trials: int = 0  # prepared so far
     life_s: float = EXPECTED_CONTAINER_S  # of a container: three of four of the latest trial were as short
@@ -105,6 +107,7 @@ class Rig:
             network=self.setup.config.workload.network,
             boot_id=self.boot_id or kernel.boot_id(),
             rcu_expedited=self._rcu_expedited(),
+            idle_cpus_halt=self.idle_cpus_halt,
         )
 
     def _rcu_expedited(self) -> bool:
@@ -226,6 +229,7 @@ class Opening:
     async def _set_up(self) -> Rig:
         config = self._config
         cgroups = await asyncio.to_thread(Cgroups.read)
+        halt = await asyncio.to_thread(idle_cpus_halt)  # before the probes are armed: it may interrupt other CPUs
         chosen = await choose_engine(config, workers=config.workload.concurrency + 1, on_call_end=self._alive)
         engine = chosen.engine
         self._stack.push_async_callback(engine.close)
@@ -244,6 +248,7 @@ class Opening:
         canary = await self._stack.enter_async_context(Canary(cgroups))
         setup = EngineSetup(config, engine, info, instance, cgroups, image)
         rig = Rig(setup, armed, canary, reaped, self._alive, list(chosen.remarks), own=self._own)
+        rig.idle_cpus_halt = halt
         rig.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS
         async with self._own.during(Work.WARM_UP, armed.observatory):

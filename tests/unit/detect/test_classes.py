@@ -21,6 +21,7 @@ from kickwatch.detect.classes import (
     jit_broadcasts,
     release_of,
     unallowed_above_quiet,
+    wakeups_told_apart,
 )
 from kickwatch.detect.observations import observations_of
 from kickwatch.detect.strata import stratum_of
@@ -165,3 +166,22 @@ def test_bpf_is_unallowed_only_where_programs_are_packed() -> None:
     assert unallowed_above_quiet(replace(new, node=replace(new.node, kernel="5.10.0"))) == 0.0
     keys = trial(broadcasting("do_sync_core", Origin.BPF, Path.CREATE, 6 * 23))
     assert unallowed_above_quiet(replace(keys, node=replace(keys.node, cgroup="v2"))) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arch", "kernel", "halt", "apart"),
+    [
+        ("x86_64", "6.18.44", None, True),  # as records before were judged
+        ("x86_64", "6.18.44", False, True),
+        ("x86_64", "6.18.44", True, False),
+        ("x86_64", "5.8.0", True, False),
+        ("x86_64", "5.7.19", True, True),  # wakeups have a row of their own
+        ("x86_64", "rolling", True, False),
+        ("aarch64", "6.12.0", None, False),
+        ("aarch64", "5.4.0", False, False),
+    ],
+)
+def test_wakeups_are_told_apart_where_idle_cpus_poll_or_wakeups_are_no_calls(
+    arch: str, kernel: str, halt: bool | None, apart: bool
+) -> None:
+    assert wakeups_told_apart(arch, kernel, idle_cpus_halt=halt) is apart

@@ -215,13 +215,22 @@ def test_without_a_probe_it_takes_as_many_trials_as_the_page_says(each: float, c
     assert (trials[0] if trials else None) == convicted
 
 
-def test_without_a_probe_the_daemon_never_convicts_a_kernel_whose_counters_include_remote_wakeups() -> None:
-    """arm64 6.12, healthy: it was convicted at trial 19."""
-    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=231, tlb=None, res=0))
+@pytest.mark.parametrize(
+    ("where", "cal"),
+    [
+        ({"arch": "aarch64"}, 231),  # 6.12: it was convicted at trial 19
+        ({"idle_cpus_halt": True}, 5200),  # 7.2 with contention in a guest without MWAIT: at trial 5
+    ],
+)
+def test_without_a_probe_the_daemon_never_convicts_a_kernel_whose_counters_include_remote_wakeups(
+    where: dict[str, object], cal: int
+) -> None:
+    """Healthy kernels."""
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=cal, tlb=None, res=0))
     blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
     healthy = serial(observers=blind, canary=batch, churn=window("churn"))
-    arm64 = replace(healthy, node=replace(healthy.node, arch="aarch64"))
-    _, outcomes = watched(Monitor(PACE), [arm64 for _ in range(200)])
+    included = replace(healthy, node=replace(healthy.node, **where))
+    _, outcomes = watched(Monitor(PACE), [included for _ in range(200)])
     assert not changes(outcomes)
     assert {(outcome.verdict, *outcome.reasons) for outcome in outcomes} == {
         (Verdict.UNKNOWN, "blind", "counters_include_wakeups")

@@ -97,9 +97,11 @@ def test_counters_that_include_remote_wakeups_convict_no_kernel() -> None:
     counters = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
     healthy = serial(observers=counters, canary=batch, churn=window("churn"))
     arm64 = replace(healthy, node=replace(healthy.node, arch="aarch64"))
-    single = one_shot([arm64] * 60)
-    assert (single.verdict, single.reasons) == (Verdict.UNKNOWN, ("blind", "counters_include_wakeups"))
-    assert one_shot([healthy] * 60).verdict is Verdict.BROADCASTING  # on x86 that would be broadcasts
+    halting = replace(healthy, node=replace(healthy.node, idle_cpus_halt=True))
+    for included in (arm64, halting):
+        single = one_shot([included] * 60)
+        assert (single.verdict, single.reasons) == (Verdict.UNKNOWN, ("blind", "counters_include_wakeups"))
+    assert one_shot([healthy] * 60).verdict is Verdict.BROADCASTING  # on x86 that polls it would be broadcasts
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,13 @@ def test_a_canary_counted_together_with_remote_wakeups_proves_nothing() -> None:
     arm64 = replace(counted, node=replace(counted.node, arch="aarch64"))
     assert judge([counted]).reasons == ("canary_interrupts",)
     assert (judge([arm64]).verdict, judge([arm64]).reasons) == ("unknown", ("blind", "counters_include_wakeups"))
-    probed = replace(arm64, observers=trial().observers)
-    assert "counters_include_wakeups" not in judge([probed]).reasons
+    halting = replace(counted, node=replace(counted.node, idle_cpus_halt=True))
+    assert (judge([halting]).verdict, judge([halting]).reasons) == ("unknown", ("blind", "counters_include_wakeups"))
+    polling = replace(counted, node=replace(counted.node, idle_cpus_halt=False))
+    assert judge([polling]).reasons == ("canary_interrupts",)
+    for included in (arm64, halting):
+        probed = replace(included, observers=trial().observers)
+        assert "counters_include_wakeups" not in judge([probed]).reasons
 
 
 def test_many_lost_events_are_blindness() -> None:

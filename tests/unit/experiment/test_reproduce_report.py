@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from idling import idling_node
 from kickwatch.errors import KickwatchError
+from kickwatch.experiment import native_loops
 from kickwatch.experiment.native_loops import sampler
 from kickwatch.experiment.reproduce import Created, Settings, reproduce, still_below, until_still
 from kickwatch.experiment.reproduce_report import (
@@ -19,7 +21,16 @@ from kickwatch.experiment.reproduce_report import (
     report,
     too_much_memory,
 )
-from kickwatch.experiment.reproduce_verdict import Patch, PatchVerdict, Phase, Reading, Reproduction, judge, verdict
+from kickwatch.experiment.reproduce_verdict import (
+    Patch,
+    PatchVerdict,
+    Phase,
+    Reading,
+    Reproduction,
+    Wakeups,
+    judge,
+    verdict,
+)
 from kickwatch.model import Control
 from kickwatch.native.driver import parse_answer
 from kickwatch.observe.interrupts import InterruptSample, IpiKind, parse_interrupts
@@ -80,13 +91,41 @@ def test_counters_that_include_remote_wakeups_accuse_no_kernel() -> None:
     """A healthy arm64 6.12: 1.0006 per loop and other CPU."""
     healthy = phase((7505, 7505, 7505, 7503))
     assert judge(healthy, 10_000, 0.0).patch is Patch.UNPATCHED
-    found = judge(healthy, 10_000, 0.0, wakeups_apart=False)
+    found = judge(healthy, 10_000, 0.0, Wakeups.INCLUDED)
     assert (found.patch, "remote wakeups" in found.why) == (Patch.UNKNOWN, True)
-    attributed = judge(phase((7505, 7505, 7505, 7503), probed=counts()), 10_000, 0.0, wakeups_apart=False)
+    attributed = judge(phase((7505, 7505, 7505, 7503), probed=counts()), 10_000, 0.0, Wakeups.INCLUDED)
     assert (attributed.patch, attributed.why) == (Patch.PATCHED, "attributed to the creation path")
     assert "interrupts that the counters show include remote wakeups here" in report(
-        replace(a_run(healthy), wakeups_apart=False)
+        replace(a_run(healthy), wakeups=Wakeups.INCLUDED)
     )
+
+
+def test_where_idle_cpus_halt_the_counters_are_compared_with_a_probe_and_accuse_no_kernel_alone() -> None:
+    """A virtual machine without MWAIT while tasks wait for slab_mutex: each wakeup is a function call interrupt."""
+    rows = (47741, 47741)
+    found = judge(phase(rows), 10_000, 0.0, Wakeups.PROBED)
+    assert (found.patch, "remote wakeups" in found.why) == (Patch.UNKNOWN, True)
+    explained = judge(phase(rows, probed=counts(elsewhere=95_000)), 10_000, 0.0, Wakeups.PROBED)
+    assert (explained.patch, explained.why) == (Patch.PATCHED, "attributed to the creation path")
+    deaf = judge(phase(rows, probed=counts(requests=400)), 10_000, 0.0, Wakeups.PROBED)
+    assert (deaf.patch, "that no other request explains" in deaf.why) == (Patch.UNKNOWN, True)
+
+
+@pytest.mark.parametrize(
+    ("where", "desc", "wakeups"),
+    [
+        (("x86_64", "6.18.0"), "ACPI HLT", Wakeups.PROBED),
+        (("x86_64", "6.18.0"), "MWAIT 0x00", Wakeups.APART),
+        (("x86_64", "5.4.0-150-generic"), "ACPI HLT", Wakeups.APART),
+        (("aarch64", "6.12.1"), "WFI", Wakeups.INCLUDED),
+    ],
+)
+def test_what_wakeups_mean_is_read_from_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[str, str], desc: str, wakeups: Wakeups
+) -> None:
+    monkeypatch.setattr(native_loops, "architecture", lambda: where[0])
+    monkeypatch.setattr(native_loops, "release", lambda: where[1])
+    assert native_loops.wakeups_here(idling_node(tmp_path, desc)) is wakeups
 
 
 def test_a_missing_row_of_shootdowns_is_not_reported_as_none() -> None:

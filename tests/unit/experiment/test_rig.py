@@ -1,5 +1,7 @@
 """What a rig says about its node while files cannot be read, and whether its engine has changed."""
 
+import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 
 from kickwatch.configuration.types import Config
+from kickwatch.experiment import rig
 from kickwatch.experiment.engine_setup import EngineSetup
 from kickwatch.experiment.rig import RECLAIM_EVERY, Rig
 from kickwatch.node import kernel
@@ -54,7 +57,9 @@ def test_files_that_cannot_be_read_make_no_other_node(monkeypatch: pytest.Monkey
     monkeypatch.setattr(kernel, "rcu_expedited", lambda: True)
     here = make_rig(Engine())
     here.boot_id = kernel.boot_id()
+    here.idle_cpus_halt = True
     before = here.node()
+    assert before.idle_cpus_halt
     assert before.boot_id
     assert before.rcu_expedited
 
@@ -64,6 +69,27 @@ def test_files_that_cannot_be_read_make_no_other_node(monkeypatch: pytest.Monkey
     monkeypatch.setattr(kernel, "rcu_expedited", refused)
     monkeypatch.setattr(kernel, "boot_id", lambda: "")
     assert here.node() == before
+
+
+async def test_a_rig_knows_from_its_start_whether_idle_cpus_halt(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> Any:
+        return 0
+
+    async def chosen(*_: object, **__: object) -> Any:
+        return SimpleNamespace(engine=SimpleNamespace(close=nothing, shorten_timeouts=None), remarks=())
+
+    async def names(*_: object) -> tuple[EngineInfo, str]:
+        return INFO, ""
+
+    cgroups = Cgroups(CgroupVersion.V1, Path("/nowhere"), "/", (), Path("/proc"))
+    fakes = {"choose_engine": chosen, "resolve_names": names, "present_image": nothing, "reap_everything": nothing}
+    fakes |= {"read_instance": str, "Canary": nullcontext, "Cgroups": SimpleNamespace(read=lambda: cgroups)}
+    for name, fake in (fakes | {"idle_cpus_halt": lambda: True}).items():
+        monkeypatch.setattr(rig, name, fake)
+    monkeypatch.setattr(Rig, "warm_up", nothing)
+    armed: Any = SimpleNamespace(observatory=SimpleNamespace(cpus_online=2))
+    async with Rig.open(Config(), armed) as opened:
+        assert (await asyncio.to_thread(opened.node)).idle_cpus_halt is True
 
 
 def test_where_cpus_are_isolated_dying_memcgs_are_reclaimed_seldom() -> None:
