@@ -65,9 +65,10 @@ def test_tracefs_is_not_needed(tmp_path: Path, how: str) -> None:
 
 
 def test_a_trial_does_not_need_tracefs(tmp_path: Path) -> None:
-    """The verdict does not change either."""
+    """The verdict does not change either. A broadcast of anybody else's is much among two containers."""
     status, result, err = run(inside(*tracefs(tmp_path)["not mounted"]), "trial", tmp_path)
-    assert (status, result["verdict"], result["reasons"]) == (4, "unknown", ["insufficient_evidence"]), err
+    assert (status, result["verdict"]) == (4, "unknown"), err
+    assert set(result["reasons"]) - {"broadcasts_elsewhere"} == {"insufficient_evidence"}, err
     assert result["observers"] == {"ipis": ipi_rung(), "contention": "tracepoint"}
     assert result["containers"] == 2
     assert {row["reason"] for row in result["bill"]} & {"rcu_exp_handler", "flush_tlb_func", "sched_ttwu_pending"}
