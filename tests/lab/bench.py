@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from userland import ROOT
 RESULTS = ROOT / "build" / "lab"
 # Each pair of rungs and both cgroup versions once, all three at the same time; the others run on request. cgroup v1's
 # memory controller ends with bookworm.
-_DEFAULT = "bookworm:v1:4 trixie:v2:4 bullseye:v2:4"
+_DEFAULT = "bullseye:v2:4 bookworm:v1:4 trixie:v2:4"
 # Not part of the matrix: Docker Engines of other releases on this node, the README's commands in a guest, a bisection.
 OTHERS = {"engines": "test_engines.py", "debian": "test_ordinary_debian.py", "bisect": "test_bisect.py"}
 KICK = "kick_all_cpus_sync"
 # Where matrix.py tells the tests which disk it has built.
 DISK_OF = {Architecture.AMD64: "KICKWATCH_LAB_DISK", Architecture.ARM64: "KICKWATCH_LAB_DISK_ARM64"}
+# Where matrix.py names the machine of this run that has the tests for which one machine is enough, if it is another.
+OTHER_MACHINE = "KICKWATCH_LAB_OTHER_MACHINE"
 ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
 _STORM = ROOT / "tests/support/membarrier_storm.py"  # which that script imports
@@ -34,6 +37,11 @@ def machines() -> list[str]:
 def architecture_of(machine: str) -> Architecture:
     """The architecture of a requested machine: amd64 unless it names another."""
     return Architecture((machine.split(":")[3:] or [Architecture.AMD64])[0])
+
+
+def sharing(wanted: Sequence[str]) -> str:
+    """The machine of a run that has the tests for which one machine is enough; empty if there is none with 4 CPUs."""
+    return next((one for one in wanted if one not in OTHERS and one.split(":")[2] == "4"), "")
 
 
 @dataclass
@@ -107,6 +115,12 @@ class Bench:
         """Skip, unless this machine has 4 CPUs; there is one such machine for each kernel and cgroup version."""
         if self.guest.machine.cpus != 4:
             pytest.skip(f"feature: {why}: tested only with 4 CPUs")
+
+    def one_is_enough(self, why: str) -> None:
+        """Skip on all machines of a run but the first with 4 CPUs: every kernel answers alike."""
+        self.once(why)
+        if OTHER_MACHINE in os.environ:
+            pytest.skip(f"feature: {why}: tested on {os.environ[OTHER_MACHINE]}")
 
     def on_request(self, what: str) -> None:
         """Skip, unless KICKWATCH_LAB_LONG is set and this machine has 4 CPUs."""

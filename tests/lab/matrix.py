@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))  # this is a script, not a test
 
 import results
-from bench import DISK_OF, OTHERS, RESULTS, architecture_of, machines
+from bench import DISK_OF, OTHER_MACHINE, OTHERS, RESULTS, architecture_of, machines, sharing
 from foreign import runnable
 from shell import cache
 from userland import build_wheel, installed
@@ -48,17 +48,20 @@ def main(arguments: Sequence[str]) -> int:
     _print(f"laboratory: the user land is ready after {time.monotonic() - began:.0f} s")
     RESULTS.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
-        failed = [machine for machine, passed in pool.map(lambda one: _run(one, arguments), wanted) if not passed]
+        done = pool.map(lambda one: _run(one, arguments, sharing(wanted)), wanted)
+        failed = [machine for machine, passed in done if not passed]
     results.main(RESULTS)
     minutes = (time.monotonic() - began) / 60
     _print(f"laboratory: {len(wanted) - len(failed)} of {len(wanted)} machines passed in {minutes:.1f} min")
     return 1 if failed else 0
 
 
-def _run(machine: str, arguments: Sequence[str]) -> tuple[str, bool]:
-    """Run one machine's tests; return whether all passed."""
+def _run(machine: str, arguments: Sequence[str], shared: str) -> tuple[str, bool]:
+    """Run one machine's tests; return whether all passed. `shared`: that which has what is tested on one only."""
     began, log = time.monotonic(), RESULTS / f"{machine.replace(':', '-')}.log"
     environment = {**os.environ, "KICKWATCH_LAB": "1", "KICKWATCH_LAB_MACHINES": machine, "KICKWATCH_REQUIRE": ""}
+    if shared not in {machine, ""}:
+        environment[OTHER_MACHINE] = shared
     tests = (OTHERS[machine],) if machine in OTHERS else _OF_MACHINES
     command = [sys.executable, "-m", "pytest", *_QUIET, *(str(HERE / name) for name in tests), *arguments]
     with log.open("wb") as output:

@@ -68,7 +68,7 @@ def test_healthy_containers_are_quiet(bench: Bench) -> None:
 def test_healthy_containers_of_runc_are_quiet(bench: Bench) -> None:
     """runc loads more BPF programs than crun; before 5.18 each broadcasts, which is normal for those kernels."""
     bench.once("a runtime loads the same programs with more CPUs")
-    result = bench.trial("healthy_runc", "--set", "engine.runtime=runc", containers=bench.containers)
+    result = bench.trial("healthy_runc", *WHOLE, "--set", "engine.runtime=runc", containers=bench.containers)
     assert result["engine"].startswith("oci runc ")
     assert (result["containers"], result["failures"]) == (bench.containers, [])
     assert result["status"] == QUIET, (result["verdict"], result["reasons"])
@@ -81,7 +81,7 @@ def test_readers_of_slabinfo_wait_and_are_named(bench: Bench) -> None:
     reader = f"while :; do cat {' '.join(['/proc/slabinfo'] * 10)} >/dev/null; sleep 0.2; done"
     bench.guest.shell(f"for n in 1 2 3; do systemd-run --quiet --unit=reader$n sh -c '{reader}'; done")
     try:
-        result = bench.trial("slabinfo", *WHOLE, containers=4)
+        result = bench.trial("slabinfo", *WHOLE, "--set", "trial.canary_memcgs=0", containers=4)
     finally:
         bench.guest.shell("systemctl stop 'reader*'")
     assert sum(wait["waits"] for wait in result["waits"]) > 0
@@ -222,7 +222,7 @@ def test_the_daemon_convicts_a_worker_without_stacks(faulty: Bench) -> None:
 
 
 def test_cpu_hotplug_voids_a_trial_and_the_daemon_continues(bench: Bench) -> None:
-    bench.once("one CPU that goes is enough")
+    bench.one_is_enough("a CPU goes alike on every kernel")
     done = bench.guest.shell(
         f"""{start(1000)}
         active() {{ systemctl --quiet is-active watch; }}

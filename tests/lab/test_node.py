@@ -71,7 +71,7 @@ def test_the_daemon_reads_its_maps_after_dropping_capabilities(bench: Bench) -> 
 
 def test_a_cpu_that_is_offline_for_a_moment_voids_the_trial(bench: Bench) -> None:
     """It is online again before the window ends, so the CPUs are the same before and after."""
-    bench.once("one CPU that goes is enough")
+    bench.one_is_enough("a CPU goes alike on every kernel")
     keys = (
         *("workload.containers_per_trial=2", "trial.window_s=20", "trial.settle_s=3", "trial.interval_s=0"),
         *("trial.canary_memcgs=0", "budget.preset=stress", "metrics.enabled=false"),
@@ -121,7 +121,7 @@ def test_cpus_of_an_isolated_partition_are_found_and_forgotten(bench: Bench) -> 
 
 def test_doctor_with_cpus_offline_uses_those_that_are_online(bench: Bench) -> None:
     """CPU 1 offline; then all but CPU 0, where the control is impossible and says why."""
-    bench.once("two masks are enough")
+    bench.one_is_enough("doctor reads the same masks on every kernel")
     doctor = f"kickwatch doctor --control --json --set guard.enabled=false {' '.join(ENGINE)}"
     done = bench.guest.shell(
         f"""cpus=/sys/devices/system/cpu
