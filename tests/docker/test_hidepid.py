@@ -4,20 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from namespaces import Step, inside
+from namespaces import HIDDEN, hiding, inside
 from node_daemon import NodeDaemon
 
 pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(120)]
 
-GROUP = 64321  # that no process has
 
-
-def hiding(options: str) -> Step:
-    """A new proc over the node's own, in the namespace of the command alone."""
-    return ("mount", "-t", "proc", "-o", options, "proc", "/proc")
-
-
-@pytest.mark.parametrize("options", [f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}", "hidepid=4"])
+@pytest.mark.parametrize("options", HIDDEN)
 def test_proc_with_hidepid_hides_no_container_of_ours(tmp_path: Path, options: str) -> None:
     """Each container cost 20 s and failed. Now they live as long as elsewhere."""
     with NodeDaemon(tmp_path, prefix=inside(hiding(options))) as daemon:

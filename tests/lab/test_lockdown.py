@@ -100,6 +100,15 @@ def test_a_healthy_container_is_quiet_under_lockdown_and_no_sender_is_said_to_ho
     assert "whether a sender holds slab_mutex, who holds slab_mutex" in note
 
 
+def test_200_healthy_containers_are_quiet_under_lockdown(locked_down: Bench, bench: Bench) -> None:
+    bench.on_request("200 containers take ten minutes")
+    if bench.ipi_rung != "csd":
+        pytest.skip("feature: this kernel needs kprobes, which lockdown forbids")
+    result = locked_down.trial("healthy_200", containers=200)
+    assert (result["status"], result["findings"]) == (0, []), (result["verdict"], result["reasons"])
+    assert not [line for line in result["log"] if line["event"].endswith(("_detected", "_broken"))]
+
+
 @pytest.mark.provokes(CauseKind.LOCKDOWN_KPROBES)
 def test_a_kprobe_that_lockdown_refuses_names_it(locked_down: Bench) -> None:
     """With the programs of another probe, which read no kernel memory: those of kprobes are not even loaded.

@@ -25,11 +25,18 @@ _ERRNO, _ALLOW = 0x00050000, 0x7FFF0000  # seccomp(2)
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}
 REFUSE_BPF = signal.SIGRTMIN
+_NOBODY_S_GROUP = 64321  # that no process has
+HIDDEN = (f"hidepid=1,gid={_NOBODY_S_GROUP}", f"hidepid=2,gid={_NOBODY_S_GROUP}", "hidepid=4")
 
 
 def cover(source: Path, target: str) -> Step:
     """A step that mounts `source` over `target`."""
     return ("mount", "--bind", source, target)
+
+
+def hiding(options: str) -> Step:
+    """A step that mounts a new /proc with these options, such as one of HIDDEN."""
+    return ("mount", "-t", "proc", "-o", options, "proc", "/proc")
 
 
 def inside(*steps: Step) -> list[str]:
