@@ -18,9 +18,7 @@ from node_daemon import NodeDaemon
 
 pytestmark = [
     *(pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(1800)),
-    pytest.mark.skipif(
-        "KICKWATCH_200_HEALTHY" not in os.environ, reason="feature: enabled by KICKWATCH_200_HEALTHY=1"
-    ),
+    pytest.mark.skipif("KICKWATCH_200_HEALTHY" not in os.environ, reason="feature: enabled by KICKWATCH_200_HEALTHY=1"),
 ]
 
 USER_LAND = Path(__file__).parents[1] / "debian_13/user_land.py"
