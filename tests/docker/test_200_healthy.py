@@ -4,7 +4,6 @@ Minutes for each node. Other kernels, and lockdown, have theirs in the laborator
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,9 @@ from command import DIES_WITH_US, kickwatch
 from leftovers import leftovers
 from namespaces import HIDDEN, hiding, inside
 from node_daemon import NodeDaemon
+from on_request import HEALTHY_200
 
-pytestmark = [
-    *(pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(1800)),
-    pytest.mark.skipif("KICKWATCH_200_HEALTHY" not in os.environ, reason="feature: enabled by KICKWATCH_200_HEALTHY=1"),
-]
+pytestmark = [HEALTHY_200, pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(1800)]
 
 USER_LAND = Path(__file__).parents[1] / "debian_13/user_land.py"
 TRIAL = ("trial", "--containers", "200", "--json")

@@ -20,6 +20,7 @@ from kickwatch.workload.names import read_instance
 from leftovers import leftovers
 from newer_containerd import VERSION as NEWER_VERSION
 from node_daemon import CHURN_FIRST, NodeDaemon
+from on_request import HEALTHY_200
 from private_containerd import PAUSE_IMAGE, CriClient, PrivateContainerd, private_containerd
 from slowness import SLOWNESS
 
@@ -104,6 +105,7 @@ def test_a_trial_through_the_containerd_of_debian_13_prints_its_bill() -> None:
     assert list(result["latency_ms"]) == ["sandbox", "create", "start", "wait", "remove"]
 
 
+@HEALTHY_200
 @pytest.mark.long
 @pytest.mark.timeout(450)  # 135 s alone
 def test_200_healthy_containers_are_quiet_where_the_pause_image_is_ours(engine: PrivateContainerd) -> None:
