@@ -281,7 +281,7 @@ class Node(Record, frozen=True, kw_only=True):
     network: str
     boot_id: str = ""
     rcu_expedited: bool = False
-    idle_cpus_halt: bool | None = None  # of x86; None: not read, as in older records, which are judged as if false
+    idle_cpus_halt: bool | None = None  # of x86; None: not read, as with a probe, and in older records
 
 
 class Count(Record, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ import pytest
 
 import bpf_programs
 from kickwatch.experiment.passive_count import ContainerCount
-from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.container_starts import SETTLE_NS
 from kickwatch.observe.containers import OBJECT, PROGRAMS, ContainerObserver
 from kickwatch.observe.observatory import Observatory
@@ -48,10 +47,7 @@ def test_each_cgroup_with_a_container_s_name_is_one_container(containers: Contai
 
 
 def test_events_without_room_are_counted_as_lost() -> None:
-    probe = BpfObject(OBJECT, max_entries={"events": 8})
-    for program in ("containers_rmdir", "containers_mkdir"):
-        probe.attach_raw_tracepoint(program, PROGRAMS[program])
-    observer = ContainerObserver(probe)
+    observer = ContainerObserver.arm(max_entries={"events": 8})
     try:
         make_and_remove(*(f"{ID}{number:08x}" for number in range(23)))
         counts = observer.drain()
@@ -166,6 +162,24 @@ def test_a_runtime_that_executes_a_copy_of_itself_by_a_descriptor_is_still_one(
     assert containers.ledger.started["crun"] == 3
     assert after.inside == before.inside
     assert list(containers.probe.map("executed_as").items()) == []
+
+
+@pytest.mark.parametrize("full", ["members", "executed_as"])
+def test_a_runtime_without_room_leaves_the_count_incomplete_and_no_name_behind(full: str, tmp_path: Path) -> None:
+    """A name that was left behind would make a runtime of the next task with that task_struct."""
+    runtime = compiled(
+        tmp_path / "runc",
+        "#include <sys/wait.h>\n#include <unistd.h>\n"
+        "int main(void) { for (int i = 0; i < 40; i++) if (!fork()) { usleep(300000); _exit(0); }\n"
+        "while (wait(0) > 0); return 0; }\n",
+    )
+    observer = ContainerObserver.arm(max_entries={full: 8})
+    try:
+        subprocess.run([runtime], check=True)
+        assert observer.drain().lost >= 20
+        assert list(observer.probe.map("executed_as").items()) == []
+    finally:
+        observer.close()
 
 
 @pytest.mark.parametrize(

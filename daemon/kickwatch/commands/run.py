@@ -1,5 +1,6 @@
 """`kickwatch run`: the daemon."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,9 @@ def _absence_passes() -> Iterator[None]:
     try:
         yield
     except ConfigAbsentError as error:
-        remedy = "put the file back (a comment in it stands for the defaults); systemd tries again in a minute"
+        remedy = "put the file back (a comment in it stands for the defaults)"
+        if "INVOCATION_ID" in os.environ:  # systemd.exec(5)
+            remedy += "; systemd tries again in a minute"
         raise KickwatchError(error.what, remedy) from error
 
 

@@ -25,6 +25,7 @@ from kickwatch.detect.sentences import Beside
 from kickwatch.detect.state import Change, State, StreamFigures, TrialOutcome, ZeroTrials
 from kickwatch.detect.streams import STREAMS, TIE, Stream, StreamName
 from kickwatch.detect.track import Given, Track
+from kickwatch.detect.unfounded import without_wakeups
 from kickwatch.model import AlarmKind, Trial, Verdict
 
 EPOCH_S = 90 * 86_400  # from 1970 on: epochs begin on the same day everywhere
@@ -56,9 +57,10 @@ class Monitor:
         if seen.void:
             return _voided(state, seen), TrialOutcome(trial=seen.trial, verdict=Verdict.UNKNOWN, reasons=seen.void)
         state, dropped, restart_reason = self._entered(state, seen)
+        state, unfounded = without_wakeups(state, seen)
         before, (state, turned) = state, self._observed(state, seen)
         state = replace(state, trials=state.trials + 1, quiet=self._quiet_after(before, state, seen))
-        changed = (*dropped, *changes.of_alarms(before.alerted, turned))
+        changed = (*dropped, *unfounded, *changes.of_alarms(before.alerted, turned))
         outcome = outcome_of(state, seen, self.quiet_test, changed, restart_reason)
         looked = seen.started_unix_s if seen.for_quiet is not None else state.looked_unix_s
         return replace(

@@ -88,9 +88,11 @@ def wakeups_here(host: HostRoots = HOST) -> Wakeups:
     counters show beyond its figures still contradicts it. That was not measured on other architectures.
     """
     arch, kernel = architecture(), release()
-    if wakeups_told_apart(arch, kernel, idle_cpus_halt=idle_cpus_halt(host)):
+    if wakeups_told_apart(arch, kernel, idle_cpus_halt=True):
         return Wakeups.APART
-    return Wakeups.PROBED if wakeups_told_apart(arch, kernel, idle_cpus_halt=None) else Wakeups.INCLUDED
+    if not wakeups_told_apart(arch, kernel, idle_cpus_halt=False):
+        return Wakeups.INCLUDED
+    return Wakeups.PROBED if idle_cpus_halt(host) else Wakeups.APART
 
 
 def sampler(

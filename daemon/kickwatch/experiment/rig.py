@@ -53,7 +53,7 @@ class Rig:
     kernel_memory_paid: bool = False  # a bare memcg of the canary was charged
     boot_id: str = ""  # read once: it does not change, and a read can fail
     rcu_expedited: bool = False
-    idle_cpus_halt: bool | None = None  # read once: a driver that is loaded later makes no other node
+    idle_cpus_halt: bool | None = None  # read once, without a probe: a driver loaded later makes no other node
     own: OwnWork = field(default_factory=OwnWork)
     trials: int = 0  # prepared so far
     life_s: float = EXPECTED_CONTAINER_S  # of a container: three of four of the latest trial were as short
@@ -229,7 +229,6 @@ class Opening:
     async def _set_up(self) -> Rig:
         config = self._config
         cgroups = await asyncio.to_thread(Cgroups.read)
-        halt = await asyncio.to_thread(idle_cpus_halt)  # before the probes are armed: it may interrupt other CPUs
         chosen = await choose_engine(config, workers=config.workload.concurrency + 1, on_call_end=self._alive)
         engine = chosen.engine
         self._stack.push_async_callback(engine.close)
@@ -248,7 +247,8 @@ class Opening:
         canary = await self._stack.enter_async_context(Canary(cgroups))
         setup = EngineSetup(config, engine, info, instance, cgroups, image)
         rig = Rig(setup, armed, canary, reaped, self._alive, list(chosen.remarks), own=self._own)
-        rig.idle_cpus_halt = halt
+        if armed.observatory.requests is None:  # only counters ask: before 5.18 it may interrupt busy CPUs
+            rig.idle_cpus_halt = await asyncio.to_thread(idle_cpus_halt)
         rig.boot_id = await asyncio.to_thread(kernel.boot_id)
         self.begun = WARM_UP_CONTAINERS
         async with self._own.during(Work.WARM_UP, armed.observatory):

@@ -6,7 +6,7 @@ request probe, which passes over all other tasks (`members`).
 
 import struct
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic_ns
@@ -77,9 +77,12 @@ class ContainerObserver:
     lost_unfollowed: int = 0
 
     @classmethod
-    def arm(cls, own: Collection[str] = ()) -> Self:
-        """Load and attach. `own`: names of cgroups whose containers do not count. Raises ObserveError."""
-        probe = BpfObject(OBJECT)
+    def arm(cls, own: Collection[str] = (), max_entries: Mapping[str, int] | None = None) -> Self:
+        """Load and attach. `own`: names of cgroups whose containers do not count. Raises ObserveError.
+
+        `max_entries`: of maps, where it is not that of the source.
+        """
+        probe = BpfObject(OBJECT, max_entries=max_entries)
         try:
             _name_makers(probe)
             for program, tracepoint in PROGRAMS.items():

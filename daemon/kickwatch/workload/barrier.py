@@ -5,9 +5,10 @@ SIGUSR1. Root on the host reads that name in /proc/PID/comm and signals through 
 process with the same pid. This needs no mount, socket or shell in the container and no call to the engine, all of which
 would cause IPIs.
 
-Where /proc is mounted with hidepid, the daemon, which has dropped CAP_SYS_PTRACE, sees no process of a container until
-that has dropped its capabilities; never one of a rootless engine. With userns-remap it does see them: root owns their
-user namespace, and has every capability in it (user_namespaces(7)).
+Where /proc is mounted with hidepid=4, or another hidepid and a `gid` that the daemon is not in, the daemon, which has
+dropped CAP_SYS_PTRACE, sees no process of a container until that has dropped its capabilities; never one of a rootless
+engine. With userns-remap it does see them: root owns their user namespace, and has every capability in it
+(user_namespaces(7)).
 """
 
 import asyncio

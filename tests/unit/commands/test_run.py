@@ -74,11 +74,15 @@ def test_a_file_that_came_after_the_start_is_the_file_from_then_on(
         reload()
 
 
+@pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize(("content", "why"), [(None, "cannot be read (No such file or directory)"), ("", "is empty")])
 def test_a_file_that_is_absent_at_the_start_ends_with_a_status_after_which_systemd_tries_again(
-    tmp_path: Path, content: str | None, why: str
+    tmp_path: Path, content: str | None, why: str, *, unit: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With status 2 a start while the file was being replaced left the service down for good."""
+    monkeypatch.delenv("INVOCATION_ID", raising=False)
+    if unit:
+        monkeypatch.setenv("INVOCATION_ID", "5f8d")
     file = tmp_path / "kickwatch.toml"
     if content is not None:
         file.write_text(content)
@@ -86,6 +90,7 @@ def test_a_file_that_is_absent_at_the_start_ends_with_a_status_after_which_syste
     assert isinstance(done.exception, KickwatchError)
     assert done.exception.exit_status == 1
     assert str(done.exception).startswith(f"{file} {why}: put the file back")
+    assert str(done.exception).endswith("systemd tries again in a minute") is unit
     for other in ("trial", "doctor", "check-config"):
         arguments = [str(file)] if other == "check-config" else ["--config", str(file)]
         assert getattr(CliRunner().invoke(cli, [other, *arguments]).exception, "exit_status", None) == 2

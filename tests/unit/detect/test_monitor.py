@@ -237,6 +237,25 @@ def test_without_a_probe_the_daemon_never_convicts_a_kernel_whose_counters_inclu
     }
 
 
+@pytest.mark.parametrize("trials", [3, 12])
+def test_what_wakeups_had_raised_before_they_were_known_is_given_up(trials: int) -> None:
+    """Records of older releases do not say whether idle CPUs halt; no later trial could end their alarm."""
+    batch = CanaryBatch(memcgs=100, duration_ns=1, interrupts=Interrupts(cal=5200, tlb=None, res=0))
+    blind = Observers(ipis=IpiRung.COUNTERS, contention=ContentionRung.NONE)
+    older = serial(observers=blind, canary=batch, churn=window("churn"))
+    state, outcomes = watched(Monitor(PACE), [older] * trials)
+    raised = outcomes[-1].verdict is Verdict.BROADCASTING
+    assert raised is (trials == 12)
+    assert state.published[StreamName.CANARY]
+    known = replace(older, node=replace(older.node, idle_cpus_halt=True))
+    state, outcomes = watched(Monitor(PACE), [known] * 2, state)
+    assert [(change.kind, change.alarm) for change in changes(outcomes)] == [
+        (ChangeKind.DROPPED, AlarmKind.BROADCASTING)
+    ] * raised
+    assert {(one.verdict, *one.reasons) for one in outcomes} == {(Verdict.UNKNOWN, "blind", "counters_include_wakeups")}
+    assert (state.calm, state.alerted, StreamName.CANARY in state.published) == (True, {}, False)
+
+
 def test_another_boot_or_stratum_drops_the_evidence_and_gives_the_reason() -> None:
     monitor = Monitor(PACE)
     state, _ = watched(monitor, [plain_fault()])

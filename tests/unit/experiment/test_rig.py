@@ -71,7 +71,12 @@ def test_files_that_cannot_be_read_make_no_other_node(monkeypatch: pytest.Monkey
     assert here.node() == before
 
 
-async def test_a_rig_knows_from_its_start_whether_idle_cpus_halt(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("probe", "halt"), [(None, True), (object(), None)])
+async def test_a_rig_without_a_probe_knows_from_its_start_whether_idle_cpus_halt(
+    probe: object, halt: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a probe nobody asks: the answer may take an interrupt of each busy CPU."""
+
     async def nothing(*_: object) -> Any:
         return 0
 
@@ -87,9 +92,9 @@ async def test_a_rig_knows_from_its_start_whether_idle_cpus_halt(monkeypatch: py
     for name, fake in (fakes | {"idle_cpus_halt": lambda: True}).items():
         monkeypatch.setattr(rig, name, fake)
     monkeypatch.setattr(Rig, "warm_up", nothing)
-    armed: Any = SimpleNamespace(observatory=SimpleNamespace(cpus_online=2))
+    armed: Any = SimpleNamespace(observatory=SimpleNamespace(cpus_online=2, requests=probe))
     async with Rig.open(Config(), armed) as opened:
-        assert (await asyncio.to_thread(opened.node)).idle_cpus_halt is True
+        assert (await asyncio.to_thread(opened.node)).idle_cpus_halt is halt
 
 
 def test_where_cpus_are_isolated_dying_memcgs_are_reclaimed_seldom() -> None:

@@ -147,6 +147,7 @@ async def test_a_refused_reload_keeps_the_record_in_the_state_directory_in_force
     await outlet.start(old)
     with pytest.raises(ConfigError):
         await outlet.reload(configured(MetricsConfig(listen="[fe80::1]:9893"), tmp_path / "refused"))
+    assert not (tmp_path / "refused").exists()
     await outlet.start(old)
     await until_written(path)
     assert (directory / left_textfile.RECORD).read_text() == str(path)

@@ -33,7 +33,7 @@ enum container_event_kind { CONTAINER_MKDIR = 1, CONTAINER_RMDIR };
 enum containers_count {
 	COUNT_MADE,      /* cgroups made, containers or not */
 	COUNT_PASSED,    /* events passed on */
-	COUNT_LOST,      /* events that found the map full */
+	COUNT_LOST,      /* events, and tasks of runtimes, that found a map full */
 	COUNT_STRANGERS, /* tasks that found the map of members full */
 	COUNT_INSIDE,    /* of the cgroups made those that a member made that makes no containers: inside one */
 	COUNTS,
@@ -97,7 +97,7 @@ struct {
 	__type(value, __u32);
 } makers SEC(".maps");
 
-/* By task_struct: what it was executed as, and whoever it forked until that executes another program. */
+/* By task_struct: which runtime it was executed as, and whoever it forked until that executes another program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -138,10 +138,19 @@ static __always_inline int is_descriptor(const char *comm)
 	return !comm[1] || (comm[1] >= '0' && comm[1] <= '9' && (!comm[2] || (comm[2] >= '0' && comm[2] <= '9')));
 }
 
-static __always_inline void add_member(__u64 task, __u64 run)
+static __always_inline int add_member(__u64 task, __u64 run)
 {
-	if (bpf_map_update_elem(&members, &task, &run, BPF_ANY))
-		health_count(&counts, COUNT_STRANGERS);
+	if (!bpf_map_update_elem(&members, &task, &run, BPF_ANY))
+		return 1;
+	health_count(&counts, COUNT_STRANGERS);
+	return 0;
+}
+
+/* A runtime without room may make cgroups that nobody counts. Only members: at their exit the name is forgotten. */
+static __always_inline void add_runtime(__u64 task, __u64 run, const struct maker_name *name)
+{
+	if (!add_member(task, run) || bpf_map_update_elem(&executed_as, &task, name, BPF_ANY))
+		health_count(&counts, COUNT_LOST);
 }
 
 static __always_inline __u64 run_of(__u64 task)
@@ -286,14 +295,18 @@ int containers_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 task = ctx->args[0];
 	struct maker_name name = {};
+	__u32 maker;
 
 	bpf_get_current_comm(&name, sizeof(name));
-	if (maker_of(&name)) {
-		add_member(task, bpf_ktime_get_ns());
-		bpf_map_update_elem(&executed_as, &task, &name, BPF_ANY); /* without room its name must do */
-	} else if (run_of(task) && !is_descriptor(name.comm)) {
-		bpf_map_delete_elem(&executed_as, &task);
+	maker = maker_of(&name);
+	if (maker & MAKER_OF_CGROUPS) {
+		add_runtime(task, bpf_ktime_get_ns(), &name);
+		return 0;
 	}
+	if (maker)
+		add_member(task, bpf_ktime_get_ns());
+	if (run_of(task) && !is_descriptor(name.comm))
+		bpf_map_delete_elem(&executed_as, &task);
 	return 0;
 }
 
@@ -305,12 +318,13 @@ int containers_fork(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!run)
 		return 0;
-	add_member(child, run);
 	known = bpf_map_lookup_elem(&executed_as, &parent);
 	if (known) {
 		struct maker_name name = *known; /* 4.18 takes no pointer into a map as a value */
 
-		bpf_map_update_elem(&executed_as, &child, &name, BPF_ANY);
+		add_runtime(child, run, &name);
+	} else {
+		add_member(child, run);
 	}
 	return 0;
 }

@@ -60,10 +60,10 @@ class PrometheusOutlet:
 
     async def reload(self, config: Config) -> None:
         """Serve as configured from now on; an address is waited for as by `start`. Raises ConfigError."""
-        await self._adopt_state(Path(config.state.directory))
         if config.metrics != self._config:
             await self._open(config.metrics)
             self._config = config.metrics
+        await self._adopt_state(Path(config.state.directory))  # last: a reload that is refused changes no directory
 
     async def _adopt_state(self, directory: Path) -> None:
         """Keep the record there from now on. At a reload, the textfile that is being written is on record at once."""
