@@ -49,8 +49,7 @@ def test_of_a_trial_in_debian_13() -> None:
 def test_of_a_daemon_where_proc_hides_processes(tmp_path: Path, options: str) -> None:
     """It cannot see what its containers run as. Pairs and whole windows, as it is shipped."""
     settings = {"workload.containers_per_trial": 25, "trial.design": "mixed", "trial.canary_memcgs": 100}
-    before = leftovers()
-    with NodeDaemon(tmp_path, settings, prefix=inside(hiding(options)), trials=8, before=before) as daemon:
+    with NodeDaemon(tmp_path, settings, prefix=inside(hiding(options)), trials=8) as daemon:
         daemon.until(lambda: len(daemon.events("trial_finished")) == 8, "eight trials", 1700)
         finished = daemon.events("trial_finished")
         assert [one["containers"] for one in finished] == [25] * 8

@@ -42,7 +42,7 @@ def is_whole(screen: str, columns: int, rows: int) -> bool:
     shown = screen.split("\n")[:-1]
     return (
         len(shown) == rows
-        and max(map(len, shown)) <= columns
+        and max(map(len, shown)) == len(shown[0]) == columns
         and shown[0].startswith("kickwatch ")
         and shown[-1].startswith("q: quit"[:columns])
         and sum(row.startswith("EVIDENCE") for row in shown) == 1

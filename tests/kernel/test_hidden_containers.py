@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from kickwatch.node.privileges import SERVICE, LinuxCapability
-from namespaces import inside
+from namespaces import HIDDEN, hiding, inside
 
 pytestmark = [pytest.mark.kernel]
 
-GROUP = 64321  # that no process has
-HIDING = [f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}", "hidepid=4"]
 ROOT, OTHER = 0, 64322
 # As runc does it: the runtime, run by the engine's user, makes the user namespace, whose root the program then is.
 CONTAINER = """
@@ -62,13 +60,12 @@ def hidden_from_service(pid: int, options: str) -> bool:
     """Whether a process with the service's capabilities, and the group root alone, does not see `pid`."""
     lacks = ",".join(f"-{one.name.lower()}" for one in LinuxCapability if one not in SERVICE)
     as_service = ("setpriv", "--groups=0", f"--bounding-set={lacks}", f"--inh-caps={lacks}", "--")
-    proc = ("mount", "-t", "proc", "-o", options, "proc", "/proc")
-    command = [*inside(proc), *as_service, sys.executable, "-c", LOOK.format(pid=pid)]
+    command = [*inside(hiding(options)), *as_service, sys.executable, "-c", LOOK.format(pid=pid)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip() == "True"
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("options", HIDING)
+@pytest.mark.parametrize("options", HIDDEN)
 def test_a_container_of_a_rootless_engine_is_hidden(options: str) -> None:
     with container(OTHER) as pid:
         assert hidden_from_service(pid, options)
@@ -76,7 +73,7 @@ def test_a_container_of_a_rootless_engine_is_hidden(options: str) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("options", HIDING)
+@pytest.mark.parametrize("options", HIDDEN)
 def test_a_container_of_an_engine_of_root_that_remaps_users_is_not(options: str) -> None:
     """The owner of a user namespace has every capability in it (user_namespaces(7)). We took it for hidden."""
     with container(ROOT) as pid:

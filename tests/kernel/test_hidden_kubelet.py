@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from kickwatch.node.privileges import SERVICE, LinuxCapability
-from namespaces import inside, without_capabilities
+from namespaces import GROUP, HIDDEN, hiding, inside, without_capabilities
 
 pytestmark = [pytest.mark.kernel]
 
-GROUP = 64321  # that no process has
 LOOK = "from kickwatch.workload.cri_support import find_kubelet; print(find_kubelet())"
 # As the daemon: it looks, arms its probes, and looks again when it chooses an engine.
 LOOK_AGAIN = f"{LOOK}; from kickwatch.node.privileges import give_up; give_up(lambda: True); print(find_kubelet())"
@@ -29,13 +28,12 @@ def kubelet(tmp_path: Path) -> Iterator[None]:
 
 
 def seen(options: str, script: str, *before: str) -> list[str]:
-    proc = ("mount", "-t", "proc", "-o", options, "proc", "/proc")
-    command = [*inside(proc), *before, sys.executable, "-c", script]
+    command = [*inside(hiding(options)), *before, sys.executable, "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
 
 
 @pytest.mark.usefixtures("kubelet")
-@pytest.mark.parametrize("options", [f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}", "hidepid=4"])
+@pytest.mark.parametrize("options", HIDDEN)
 def test_a_kubelet_that_hidepid_hides_is_not_taken_for_absent(options: str) -> None:
     """`auto` then drove the CRI beside it, and its pods were ended."""
     assert seen(options, LOOK_AGAIN) == ["runs", "runs"]
@@ -53,9 +51,7 @@ def test_without_a_kubelet_the_capabilities_that_see_everything_show_that(option
 
 
 @pytest.mark.parametrize("groups", [{0}, {0, GROUP}])
-@pytest.mark.parametrize(
-    "options", ["hidepid=0", "hidepid=2", f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}", "hidepid=4"]
-)
+@pytest.mark.parametrize("options", ["hidepid=0", "hidepid=2", *HIDDEN])
 def test_what_proc_hides_from_the_service_is_known_to_root(options: str, groups: set[int]) -> None:
     """doctor, as root, says what the service will see, by the groups of its unit."""
     lacks = ",".join(f"-{one.name.lower()}" for one in LinuxCapability if one not in SERVICE)

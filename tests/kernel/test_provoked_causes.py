@@ -15,11 +15,10 @@ from kickwatch.node.cgroups import Cgroups
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.refused import RefusedError
 from kickwatch.workload.barrier import BARRIER_COMM
-from namespaces import Step, inside, without_capabilities
+from namespaces import GROUP, Step, hiding, inside, without_capabilities
 
 pytestmark = [pytest.mark.long, pytest.mark.kernel, pytest.mark.timeout(60)]
 
-GROUP = 64321  # that no process has
 NOBODY = 65534
 TARGET = f"open('/proc/self/comm', 'w').write('{BARRIER_COMM}'); print(flush=True); import time; time.sleep(60)"
 CONTAINER = "c0ffee" * 10 + "c0de"
@@ -96,15 +95,15 @@ def test_capabilities_that_were_given_up_are_named_and_a_restart_brings_the_prob
 def test_a_proc_with_processes_alone_is_named_and_not_a_kernel_without_symbols() -> None:
     """As ProcSubset=pid does it. It asked for a kernel built with CONFIG_KALLSYMS."""
     doctor = [sys.executable, "-m", "kickwatch", "doctor", "--json", "--no-container"]
-    hiding: Step = ("mount", "-t", "proc", "-o", "subset=pid", "proc", "/proc")
-    if subprocess.run([*inside(hiding), "true"], check=False, capture_output=True).returncode:
+    subset = hiding("subset=pid")
+    if subprocess.run([*inside(subset), "true"], check=False, capture_output=True).returncode:
         pytest.skip("feature: this kernel has no proc with processes alone")
-    done = subprocess.run([*inside(hiding), *doctor], capture_output=True, text=True, check=False)
+    done = subprocess.run([*inside(subset), *doctor], capture_output=True, text=True, check=False)
     (lost,) = [one for one in json.loads(done.stdout)["capabilities"] if one["name"] == "observers"]
     assert "/proc is mounted with subset=pid" in lost["detail"]
     assert lost["remedy"].startswith("in a unit: ProcSubset=all;")
     everything: Step = ("mount", "-t", "proc", "proc", "/proc")
-    done = subprocess.run([*inside(hiding, everything), *doctor], capture_output=True, text=True, check=False)
+    done = subprocess.run([*inside(subset, everything), *doctor], capture_output=True, text=True, check=False)
     assert "observers" not in {one["name"] for one in json.loads(done.stdout)["capabilities"]}
 
 
@@ -130,9 +129,8 @@ def containers() -> Iterator[Path]:
 
 def waiting(containers: Path, options: str, *steps: Step, groups: int = 0) -> str:
     """What waiting for that container comes to without CAP_SYS_PTRACE, with a proc of these options, after `steps`."""
-    hiding: Step = ("mount", "-t", "proc", "-o", options, "proc", "/proc")
     member = ["setpriv", f"--groups={groups}", *without_capabilities("sys_ptrace")[1:]]
-    command = [*inside(hiding, *steps), *member, sys.executable, "-c", WAITS_FOR_A_CONTAINER]
+    command = [*inside(hiding(options), *steps), *member, sys.executable, "-c", WAITS_FOR_A_CONTAINER]
     done = subprocess.run([*command, containers, CONTAINER], capture_output=True, text=True, check=False)
     return done.stdout.strip() or done.stderr
 

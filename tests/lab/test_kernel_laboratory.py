@@ -1,7 +1,6 @@
 """kickwatch on Debian's kernels: what it can observe, what a healthy container costs, and real faults."""
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from daemon_unit import records, start
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 QUIET, BROADCASTING, UNKNOWN = 0, 3, 4
+LONG = "takes ten minutes"
 # Half the time of pairs. What names a fault on the creation path, or waits, are stacks and not the pairs.
 WHOLE = ("--set", "trial.design=whole")
 
@@ -159,13 +159,8 @@ def test_the_kmem_tcp_limit_flips_a_key_on_v1(bench: Bench) -> None:
     assert result["status"] == BROADCASTING
 
 
-def _only_long(bench: Bench) -> None:
-    if "KICKWATCH_LAB_LONG" not in os.environ or bench.guest.machine.cpus != 4:
-        pytest.skip("feature: takes ten minutes with 4 CPUs, enabled by KICKWATCH_LAB_LONG=1")
-
-
 def test_a_worker_is_convicted_within_40_containers_each_time(faulty: Bench) -> None:
-    _only_long(faulty)
+    faulty.on_request(LONG)
     runs = [_with_fault(faulty, f"worker_{run}", "--until-decided", containers=23, worker=1)[0] for run in range(10)]
     containers = [run["evidence"]["containers"] for run in runs]
     faulty.keep("worker_runs", [(run["status"], count) for run, count in zip(runs, containers, strict=True)])
@@ -174,7 +169,7 @@ def test_a_worker_is_convicted_within_40_containers_each_time(faulty: Bench) -> 
 
 
 def test_200_healthy_containers_are_quiet(bench: Bench) -> None:
-    _only_long(bench)
+    bench.on_request(LONG)
     result = bench.trial("healthy_200", containers=200)
     assert (result["status"], result["findings"]) == (QUIET, []), (result["verdict"], result["reasons"])
     assert not [line for line in result["log"] if line["event"].endswith(("_detected", "_broken"))]
@@ -185,7 +180,7 @@ def test_the_daemon_convicts_a_worker_without_stacks(faulty: Bench) -> None:
 
     At the default pace, on which the threshold rests. The hour then has no third trial.
     """
-    _only_long(faulty)
+    faulty.on_request(LONG)
     fault_module.switch(faulty.guest, worker=1)
     # Stop at the first alarm.
     done = faulty.guest.shell(

@@ -101,7 +101,7 @@ def test_a_healthy_container_is_quiet_under_lockdown_and_no_sender_is_said_to_ho
 
 
 def test_200_healthy_containers_are_quiet_under_lockdown(locked_down: Bench, bench: Bench) -> None:
-    bench.on_request("200 containers take ten minutes")
+    bench.on_request("takes ten minutes")
     if bench.ipi_rung != "csd":
         pytest.skip("feature: this kernel needs kprobes, which lockdown forbids")
     result = locked_down.trial("healthy_200", containers=200)

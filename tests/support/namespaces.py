@@ -25,8 +25,8 @@ _ERRNO, _ALLOW = 0x00050000, 0x7FFF0000  # seccomp(2)
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}
 REFUSE_BPF = signal.SIGRTMIN
-_NOBODY_S_GROUP = 64321  # that no process has
-HIDDEN = (f"hidepid=1,gid={_NOBODY_S_GROUP}", f"hidepid=2,gid={_NOBODY_S_GROUP}", "hidepid=4")
+GROUP = 64321  # that no process has
+HIDDEN = (f"hidepid=1,gid={GROUP}", f"hidepid=2,gid={GROUP}", "hidepid=4")
 
 
 def cover(source: Path, target: str) -> Step:
