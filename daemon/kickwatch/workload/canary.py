@@ -182,7 +182,11 @@ def _child_is_charged(parent: Path) -> bool:
 
 
 def _some_child_has_kmem(parent: Path) -> bool:
-    return any(kmem_usage_bytes(child) for child in parent.iterdir() if child.is_dir())
+    try:
+        return any(kmem_usage_bytes(child) for child in parent.iterdir() if child.is_dir())
+    except OSError as error:
+        what = f"{error.filename or parent}: {error.strerror}"
+        raise CgroupError(what, "find out what removes cgroups there") from error
 
 
 async def clear_group(cgroups: Cgroups, group: str) -> None:

@@ -3,12 +3,14 @@
 No kernel before 5.9 with cgroup v2 can be had in the laboratory, so its figures are made up, after its source.
 """
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.workload.canary import Canary
 
@@ -60,3 +62,17 @@ async def test_without_kernel_memory_in_a_used_child_nothing_is_proved(tmp_path:
     canary, child = entered(tmp_path, statistics)
     assert not await canary.charges_kernel_memory()
     assert child.commands == ["create", "remove"]
+
+
+async def test_a_group_that_another_removed_meanwhile_is_named(tmp_path: Path) -> None:
+    group = tmp_path / "group"
+    group.mkdir()
+    canary, child = entered(group, "slab 540672\n")
+
+    async def removed(_command: str, _deadline_s: float) -> SimpleNamespace:
+        shutil.rmtree(group, ignore_errors=True)
+        return SimpleNamespace(value=1)
+
+    child.ask = removed  # type: ignore[method-assign]
+    with pytest.raises(CgroupError, match="group: No such file"):
+        await canary.charges_kernel_memory()
