@@ -26,6 +26,9 @@ class Lost(StrEnum):
     MEMBERS = "what the containers of others ask for"
 
 
+_ORDER = tuple(Lost)
+
+
 @dataclass(frozen=True)
 class Loss:
     """One thing that is lost, why, and what removes the cause: where nothing does, `remedy` says so."""
@@ -43,12 +46,12 @@ class Loss:
 
 
 def sentences(losses: Iterable[Loss]) -> list[str]:
-    """One sentence a cause."""
+    """One sentence a cause. What it takes away is in the order of `Lost`, whichever probe found it first."""
     by_cause: dict[tuple[str, str], dict[Lost, None]] = {}
     for loss in losses:
         by_cause.setdefault((loss.what, loss.remedy), {})[loss.lost] = None
     return [
-        f"{what}; lost: {', '.join(lost)}" + (f"; fix: {remedy}" if remedy else "")
+        f"{what}; lost: {', '.join(sorted(lost, key=_ORDER.index))}" + (f"; fix: {remedy}" if remedy else "")
         for (what, remedy), lost in by_cause.items()
     ]
 
