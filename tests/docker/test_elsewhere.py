@@ -19,6 +19,7 @@ def timestamping() -> Iterator[str]:
         yield name
 
 
+@pytest.mark.long
 def test_broadcasts_elsewhere_convict_a_run_by_its_pairs_and_their_function_is_named(timestamping: str) -> None:
     user = (f"workload.image={timestamping}", "workload.hold_s=0.5")
     settings = (*user, "trial.window_s=1", f"trial.seed={CHURN_FIRST}")

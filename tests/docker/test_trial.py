@@ -41,6 +41,7 @@ def test_a_healthy_node_is_quiet_and_its_bill_names_reasons() -> None:
     assert leftovers() == before
 
 
+@pytest.mark.long
 def test_a_bridge_network_and_concurrency_work_and_tables_are_printed() -> None:
     arguments = ["--set", "workload.network=bridge", "--set", "workload.concurrency=4"]
     outcome = kickwatch("trial", "--containers", "23", *arguments, *UNSETTLED)
@@ -101,6 +102,7 @@ def test_too_few_containers_are_undecided_and_the_missing_number_is_printed() ->
     assert "about 15 more containers decide" in outcome.out
 
 
+@pytest.mark.long
 def test_until_decided_runs_as_many_trials_as_needed() -> None:
     outcome = kickwatch("trial", "--containers", "12", "--until-decided", "--json", *UNSETTLED)
     evidence = outcome.json["evidence"]

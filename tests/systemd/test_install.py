@@ -64,6 +64,7 @@ def test_install_and_removal(bare: Node) -> None:
     assert bare.install("--remove").splitlines() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [(), ("--purge",)])
 def test_a_removal_leaves_the_file_of_the_lock_which_another_may_hold(bare: Node, arguments: tuple[str, ...]) -> None:
     """A `kickwatch trial`, for example: a new file would be another lock, and two would experiment at once."""
@@ -74,6 +75,7 @@ def test_a_removal_leaves_the_file_of_the_lock_which_another_may_hold(bare: Node
     assert bare.run("ls", "-d", "/run/kickwatch", check=False).returncode != 0
 
 
+@pytest.mark.long
 def test_a_removal_leaves_what_a_running_trial_needs(bare: Node) -> None:
     """Without the state of its bundles it cannot remove its containers."""
     bare.install()
@@ -85,6 +87,7 @@ def test_a_removal_leaves_what_a_running_trial_needs(bare: Node) -> None:
     assert bare.run("ls", "-d", "/run/kickwatch", check=False).returncode != 0
 
 
+@pytest.mark.long
 def test_a_removal_spares_a_unit_of_others_in_the_slice(bare: Node) -> None:
     """Such as `docker run --cgroup-parent=kickwatchcontainers.slice`; what a killed daemon left there is stopped."""
     left = f"docker-{'0123456789abcdef' * 4}.scope"
@@ -100,6 +103,7 @@ def test_a_removal_spares_a_unit_of_others_in_the_slice(bare: Node) -> None:
     bare.run("systemctl", "stop", "theirs.scope", "kickwatchcontainers.slice")
 
 
+@pytest.mark.long
 def test_a_removal_keeps_what_an_operator_wrote(bare: Node) -> None:
     bare.install()
     bare.run("install", "-D", "-m", "644", OCI_SHIPPED, OCI_DROP_IN)
@@ -121,6 +125,7 @@ def test_a_removal_keeps_what_an_operator_wrote(bare: Node) -> None:
     assert bare.run("ls", "/etc/kickwatch", "/var/lib/kickwatch", check=False).stdout == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("text", "stays"), [("# HELP kickwatch_up Up.", False), ("# HELP node_load1 Load.", True)])
 def test_a_removal_takes_the_textfile_that_a_killed_daemon_left(bare: Node, text: str, stays: bool) -> None:
     """It is where the daemon recorded it. What another has written there since stays."""

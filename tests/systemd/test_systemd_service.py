@@ -283,6 +283,7 @@ def test_a_wrong_rung_fails_the_service_without_restarts(running: Node) -> None:
     running.run("systemctl", "start", "kickwatch", timeout_s=120)
 
 
+@pytest.mark.long
 def test_the_watchdog_restarts_a_hanging_daemon(running: Node) -> None:
     shown = restart_with_short_watchdog(running)
     since = running.now()
