@@ -22,7 +22,7 @@ from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 from kickwatch.outlets.metrics.textfile import Textfile
 
-pytestmark = pytest.mark.prometheus
+pytestmark = [pytest.mark.prometheus, pytest.mark.promtool]
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = DEPLOY / "rules.yml"
@@ -33,7 +33,8 @@ FOREIGN = {"kickwatch_docs", "up", "node_textfile_mtime_seconds"}
 
 
 def promtool(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["promtool", *map(str, arguments)], input=stdin, capture_output=True, timeout=60, check=False)
+    command = ["promtool", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=110, check=False)
 
 
 def output_of(done: subprocess.CompletedProcess[bytes]) -> str:
