@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kickwatch.node.causes import CauseKind
-from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.refused import RefusedError
 from kickwatch.workload.barrier import BARRIER_COMM
@@ -37,11 +37,43 @@ asyncio.run(observatory.arm_passive(()))
 print(json.dumps([[loss.what, loss.remedy] for loss in observatory.lost(Lost.CONTAINERS, Lost.MEMBERS)]))
 observatory.close()
 """
+# Twice: with what `LIMIT` takes away, and with it given back.
+ARMS_TWICE = """
+import asyncio, json, os, resource, sys
+from pathlib import Path
+from kickwatch.observe.observatory import Observatory
+
+def lost():
+    observatory = asyncio.run(Observatory.open())
+    observatory.close()
+    return [[loss.what, loss.remedy] for loss in observatory.present_losses]
+
+lost()  # what it imports needs both as well
+"""
+DESCRIPTORS = """
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 6, hard))
+few = lost()
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(json.dumps([few, lost()]))
+"""
+MEMORY = """
+group, limit, usage, whole = Path(sys.argv[1]), *sys.argv[2:]
+(group / "cgroup.procs").write_text(str(os.getpid()))
+(group / limit).write_text(str(int((group / usage).read_text()) + (4 << 20)))
+few = lost()
+(group / limit).write_text(whole)
+print(json.dumps([few, lost()]))
+"""
+MEMORY_FILES = {
+    CgroupVersion.V1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "-1"),
+    CgroupVersion.V2: ("memory.max", "memory.current", "max"),
+}
 WAITS_FOR_A_CONTAINER = """
 import asyncio, sys
 from pathlib import Path
 from kickwatch.errors import EngineError
-from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.workload.barrier import Barrier
 
 async def inspect_pid(_):
@@ -61,6 +93,38 @@ def probe() -> Iterator[BpfObject]:
     loaded = BpfObject("containers")
     yield loaded
     loaded.close()
+
+
+def armed_twice(script: str, *arguments: str | Path) -> tuple[list[list[str]], list[list[str]]]:
+    """(what is lost, and its remedies, under the limit of the script; the same without it)."""
+    command = [sys.executable, "-c", ARMS_TWICE + script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    few, all_of_it = json.loads(done.stdout)
+    return few, all_of_it
+
+
+@pytest.mark.provokes(CauseKind.NO_DESCRIPTOR)
+def test_a_limit_of_descriptors_is_named() -> None:
+    """It leaves none to look for the cause with, either."""
+    few, all_of_it = armed_twice(DESCRIPTORS)
+    assert {what for what, _ in few} == {"RLIMIT_NOFILE leaves this process no descriptor"}
+    assert "LimitNOFILE=" in few[0][1]
+    assert not [what for what, _ in all_of_it if "RLIMIT" in what]
+
+
+@pytest.mark.provokes(CauseKind.NO_MEMORY)
+def test_a_limit_of_memory_is_named() -> None:
+    """Since 5.11 it counts what BPF maps and programs take ("bpf: Memcg-based memory accounting for bpf progs")."""
+    cgroups = Cgroups.read()
+    group = cgroups.memory_root / "kickwatch-test-memory"
+    group.mkdir()
+    try:
+        few, all_of_it = armed_twice(MEMORY, group, *MEMORY_FILES[cgroups.version])
+    finally:
+        group.rmdir()
+    assert any("no memory for BPF" in what and "MemoryMax=" in remedy for what, remedy in few)
+    assert not [what for what, _ in all_of_it if "memory" in what]
 
 
 @pytest.mark.provokes(CauseKind.NO_TRACEPOINT)

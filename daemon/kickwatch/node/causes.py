@@ -30,6 +30,9 @@ class CauseKind(StrEnum):
     INLINED = "inlined"
     KPROBES_OFF = "kprobes_off"
     FTRACE_OFF = "ftrace_off"
+    NO_DESCRIPTOR = "no_descriptor"
+    NO_DESCRIPTOR_ON_NODE = "no_descriptor_on_node"
+    NO_MEMORY = "no_memory"
     NOT_ALLOWED = "not_allowed"
     UNKNOWN = "unknown"
 
@@ -116,6 +119,17 @@ CAUSES: dict[CauseKind, LossCause] = {
     CauseKind.FTRACE_OFF: LossCause(
         "kernel.ftrace_enabled is 0, and no probe at the entry of a function runs",
         "sysctl -w kernel.ftrace_enabled=1",
+    ),
+    CauseKind.NO_DESCRIPTOR: LossCause(
+        "RLIMIT_NOFILE leaves this process no descriptor",
+        "ulimit -n 1024, or more; in a unit: LimitNOFILE=1024, or more",
+    ),
+    CauseKind.NO_DESCRIPTOR_ON_NODE: LossCause(
+        "this node has no descriptor left", "raise fs.file-max, or find what holds so many with `lsof`"
+    ),
+    CauseKind.NO_MEMORY: LossCause(
+        "the kernel has no memory for BPF here: the cgroup of this process is at its limit, or the node is",
+        "in a unit: a larger MemoryMax=; in a container: a larger memory limit; elsewhere free some",
     ),
     CauseKind.NOT_ALLOWED: LossCause(
         "a security module refuses {call} (no capability is missing)",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from errno import EACCES, EINVAL, ENOENT, ENOSYS, EPERM, errorcode
+from errno import EACCES, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, errorcode
 from os import strerror
 
 from kickwatch.node.causes import LOCKDOWN_UNSEEN, SINCE, CauseKind, LossCause, cause_of
@@ -77,6 +77,11 @@ class Facts:
 
 
 _ABSENT = frozenset({ENOENT, EINVAL, ENOSYS})
+_EXHAUSTED = {
+    EMFILE: CauseKind.NO_DESCRIPTOR,
+    ENFILE: CauseKind.NO_DESCRIPTOR_ON_NODE,
+    ENOMEM: CauseKind.NO_MEMORY,
+}
 _CONFIDENTIAL = "confidentiality"
 _LOW_MEMLOCK = 1 << 26  # bytes: a limit below this is taken for the cause
 _LOG_SHOWN = 400  # characters: the end says what was refused
@@ -103,6 +108,11 @@ def diagnose(refusal: Refusal, facts: Facts) -> LossCause:
     return cause_of(_kind(refusal, facts), **_words(refusal, facts))
 
 
+def exhausted(code: int) -> LossCause | None:
+    """The cause where descriptors or memory are used up, which leaves none to read facts with; None for another."""
+    return cause_of(_EXHAUSTED[code]) if code in _EXHAUSTED else None
+
+
 def silenced(facts: Facts, *, kprobes: bool) -> LossCause | None:
     """Why no program runs that was attached to a function, by `kprobes` or trampolines; None if that is not known."""
     if kprobes and facts.kprobes_enabled == 0:
@@ -114,6 +124,8 @@ def silenced(facts: Facts, *, kprobes: bool) -> LossCause | None:
 
 def _kind(refusal: Refusal, facts: Facts) -> CauseKind:
     act, code = refusal.act, refusal.code
+    if code in _EXHAUSTED:
+        return _EXHAUSTED[code]
     if act is Act.SYMBOLS:
         return _of_symbols(refusal, facts)
     if code in {EPERM, EACCES}:

@@ -34,6 +34,8 @@ _LOG_BYTES = 16 << 20
 _TOO_LONG_BYTES = 1 << 20  # more than a page
 _NO_SUCH_FLAGS = -1
 _RETRIES = 5  # loading returns EAGAIN while a signal is pending (Linux 5.1 and later)
+# Another attempt that asks for its log would say no more, and needs a descriptor and memory itself.
+_NOT_BY_THE_VERIFIER = frozenset({errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class BpfCalls:
@@ -94,7 +96,7 @@ class BpfCalls:
         `code`: the program's, with its maps. `terms`: the license, which decides what it may call.
         """
         result = self._load(program, code, terms, None)
-        if result >= 0 or result == -errno.EPERM:
+        if result >= 0 or -result in _NOT_BY_THE_VERIFIER:
             return result, ""
         from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap  # noqa: PLC0415 -- only for a refusal
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kickwatch.errors import ObserveError
 from kickwatch.node.causes import LossCause
-from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, too_old
+from kickwatch.node.diagnosis import Act, Facts, Refusal, diagnose, exhausted, too_old
 from kickwatch.node.facts import privileges_now, read_facts
 from kickwatch.observe.bpf_calls import KERNEL
 
@@ -17,7 +17,7 @@ class RefusedError(ObserveError):
     def __init__(self, what: str, refusal: Refusal, cause: LossCause | None = None) -> None:
         """`what` names the map, program or place, and the call. `cause`: if it is known already."""
         self.refusal = refusal
-        self.cause = cause or diagnose(refusal, _facts(refusal))
+        self.cause = cause or exhausted(refusal.code) or diagnose(refusal, _facts(refusal))
         name = f"{errno.errorcode.get(refusal.code, refusal.code)}: {os.strerror(refusal.code)}"
         super().__init__(f"{what} ({name}): {self.cause.what}", self.cause.remedy)
 

@@ -153,6 +153,9 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         CauseKind.NOT_ALLOWED, Refusal(Act.KPROBE, errno.EPERM, PROBE), LET_THROUGH,
         "module refuses perf_event_open", "audit log",
     ),
+    (CauseKind.NO_DESCRIPTOR, Refusal(Act.LOAD, errno.EMFILE, "csd"), {}, "RLIMIT_NOFILE", "LimitNOFILE="),
+    (CauseKind.NO_DESCRIPTOR_ON_NODE, Refusal(Act.MAP, errno.ENFILE), {}, "no descriptor left", "fs.file-max"),
+    (CauseKind.NO_MEMORY, Refusal(Act.MAP, errno.ENOMEM), {}, "no memory for BPF", "MemoryMax="),
     (CauseKind.UNKNOWN, Refusal(Act.LOAD, errno.E2BIG, "csd", "too many insns"), {}, "too many insns", "report it"),
 ]  # fmt: skip
 BY_MOUNT = {CauseKind.HIDEPID, CauseKind.HIDEPID_PTRACEABLE}
@@ -176,7 +179,9 @@ TESTS = Path(__file__).parents[2]
 # Only from made-up facts, since no kernel or program that can be had here does it.
 MADE_UP = {
     CauseKind.KALLSYMS_ABSENT: "a kernel without CONFIG_KALLSYMS; Debian builds none",
-    CauseKind.NOT_ALLOWED: "a policy of SELinux or AppArmor that refuses bpf; the guests have no compiler of such",
+    CauseKind.NO_DESCRIPTOR_ON_NODE: "root, as which the tests run, may exceed fs.file-max",
+    CauseKind.NOT_ALLOWED: "a policy of SELinux or AppArmor that refuses bpf: the x86-64 guests have no tools of these;"
+    " a filter stands in for one (kernel/test_losses.py)",
     CauseKind.UNKNOWN: "what is not recognised",
 }
 
