@@ -11,6 +11,7 @@ from kickwatch import __version__
 from kickwatch.commands.common import complain
 from kickwatch.errors import KickwatchError, ReaderGoneError
 from kickwatch.journal.journal import configure_logging
+from kickwatch.node.roots import HOST
 from kickwatch.process import standard_streams
 
 # Where each command is defined, and its line in `kickwatch --help`. A command's modules are loaded when it is called:
@@ -80,6 +81,7 @@ def cli() -> None:
     Start with `kickwatch doctor`, then `kickwatch trial`. Exit status 2 is a usage or configuration error, 1 any other
     failure; each command lists its own.
     """
+    HOST.check()
 
 
 def main() -> None:

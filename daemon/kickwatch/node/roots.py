@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from kickwatch.errors import ConfigError
+
 PROC_VARIABLE = "KICKWATCH_HOST_PROC"
 
 
@@ -32,6 +34,12 @@ class HostRoots:
         host's /proc somewhere else has them all.
         """
         return cls(proc=Path(environment.get(PROC_VARIABLE) or cls.proc))
+
+    def check(self) -> None:
+        """Raise ConfigError if no proc file system is where the environment says: no start could succeed. Blocks."""
+        if self.proc != type(self).proc and not (self.proc / "self" / "mountinfo").exists():
+            remedy = f"set it to a mount of the host's /proc, or unset {PROC_VARIABLE}"
+            raise ConfigError(f"{PROC_VARIABLE}: {self.proc} is no proc file system", remedy)
 
 
 HOST = HostRoots.named(os.environ)
