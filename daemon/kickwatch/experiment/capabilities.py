@@ -22,7 +22,7 @@ from kickwatch.node.housekeeping import leave_isolated_cpus
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST
 from kickwatch.observe.bpf import enable_statistics
-from kickwatch.observe.control import control_cpus, positive_control, silenced_by, too_few_cpus
+from kickwatch.observe.control import control_and_cause, control_cpus, refusal, silenced_by, too_few_cpus
 from kickwatch.observe.observatory import Observatory
 from kickwatch.workload.engine import EngineInfo
 from kickwatch.workload.engine_choice import choose_engine
@@ -177,17 +177,18 @@ def enough_cpus(cpus: Sequence[int], chosen: Sequence[int], isolated: Sequence[i
 
 
 async def _control(observatory: Observatory, chosen: Sequence[int]) -> Capability:
-    outcome = await positive_control(observatory, chosen)
-    remedy = "do not trust any figure of this node: report a bug with `doctor --json`"
-    if observatory.requests is not None and outcome.calls is not None and not outcome.calls.seen:
-        cause = await asyncio.to_thread(silenced_by, observatory.requests)
-        remedy = cause.remedy if cause else remedy
-    if len(outcome.cpus) < 2:
-        remedy = "as for the CPUs above" if observatory.requests is not None else "as for IPIs by reason above"
+    outcome, cause = await control_and_cause(observatory, chosen)
+    remedy = cause.remedy if cause else ""
+    remedy = remedy or "do not trust any figure of this node: report a bug with `doctor --json`"
+    if observatory.requests is None:
+        remedy = "as for IPIs by reason above"
+    elif len(outcome.cpus) < 2:
+        remedy = "as for the CPUs above"
+    untried = cause.what if cause else outcome.detail
     return Capability(
         name="positive control",
         satisfied=outcome.passed,
-        detail=f"counted {outcome.detail}" if outcome.calls is not None else outcome.detail,
+        detail=f"counted {outcome.detail}" if outcome.calls is not None else untried,
         remedy="" if outcome.passed else remedy,
         needed=True,
     )
@@ -217,13 +218,14 @@ async def _cost(observatory: Observatory, cpus: Sequence[int]) -> Capability:
         await _make_events(cpus)
         ns1, runs1 = observatory.requests.cost()
     except KickwatchError as error:
-        return Capability(name=name, satisfied=False, detail=error.what, remedy=error.remedy)
+        cause = refusal(error, cpus)
+        return Capability(name=name, satisfied=False, detail=cause.what, remedy=cause.remedy)
     finally:
         os.close(descriptor)
     runs = runs1 - runs0
     if not runs:
-        cause = await asyncio.to_thread(silenced_by, observatory.requests)
-        detail = f"the probe ran at none of {_COST_EVENTS} known requests" + (f": {cause.what}" if cause else "")
-        remedy = cause.remedy if cause else "see the positive control: --control"
+        silent = await asyncio.to_thread(silenced_by, observatory.requests)
+        detail = f"the probe ran at none of {_COST_EVENTS} known requests" + (f": {silent.what}" if silent else "")
+        remedy = silent.remedy if silent else "see the positive control: --control"
         return Capability(name=name, satisfied=False, detail=detail, remedy=remedy)
     return Capability(name=name, satisfied=True, detail=f"{(ns1 - ns0) / runs:.0f} ns mean over {runs} events")

@@ -12,7 +12,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Collection, Sequence
-from errno import EINVAL
+from errno import EINVAL, ENOSYS, EPERM
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -36,18 +36,44 @@ _ATTEMPTS = 5
 _MOST_CPUS = 8
 _DEADLINE_S = 20.0
 _STOP_S = 2.0  # the child has nothing to clean up
+_OTHER_CPUS = "set control.cpus to CPUs of its cpuset (AllowedCPUs=)"
+_ALLOW_MEMBARRIER = (
+    "allow membarrier in the seccomp filter of this process (in a unit: SystemCallFilter=membarrier), or take a kernel"
+    " with CONFIG_MEMBARRIER"
+)
 
 
 def control_cpus(isolated: Collection[int] = (), chosen: Sequence[int] = (), sys: Path = HOST.sys) -> tuple[int, ...]:
     """The CPUs to use, at most eight; the first one sends.
 
-    Those of `chosen` that are online, isolated or not; if none is chosen, those that our affinity allows, except the
-    isolated ones.
+    Those of `chosen` that are online and in our cpuset, isolated or not; if none is chosen, those that our affinity
+    allows, except the isolated ones.
     """
     if chosen:
-        present = set(online(sys))
-        return tuple(cpu for cpu in dict.fromkeys(chosen) if cpu in present)[:_MOST_CPUS]
+        return _in_cpuset(_online_of(chosen, sys))[:_MOST_CPUS]
     return tuple(sorted(os.sched_getaffinity(0).difference(isolated)))[:_MOST_CPUS]
+
+
+def _online_of(chosen: Sequence[int], sys: Path) -> tuple[int, ...]:
+    present = set(online(sys))
+    return tuple(cpu for cpu in dict.fromkeys(chosen) if cpu in present)
+
+
+def _in_cpuset(cpus: Sequence[int]) -> tuple[int, ...]:
+    """Those on which the kernel lets us run, found by trying: our affinity may be narrower than our cpuset."""
+    before = os.sched_getaffinity(0)  # of this thread only
+    try:
+        return tuple(filter(_runs_here, cpus))
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _runs_here(cpu: int) -> bool:
+    try:
+        os.sched_setaffinity(0, {cpu})
+    except OSError as error:
+        return error.errno != EINVAL  # a refusal for another reason says nothing about the CPU
+    return True
 
 
 def too_few_cpus(chosen: Sequence[int] = (), isolated: Collection[int] = (), sys: Path = HOST.sys) -> tuple[str, str]:
@@ -55,8 +81,10 @@ def too_few_cpus(chosen: Sequence[int] = (), isolated: Collection[int] = (), sys
     present = online(sys)
     if len(present) < 2:
         return "one CPU is online: there is no other to interrupt", "bring another CPU online; a broadcast needs two"
-    if chosen:
+    if chosen and len(_online_of(chosen, sys)) < 2:
         return "fewer than two CPUs of control.cpus are online", "set control.cpus to others"
+    if chosen:
+        return "this process may run on fewer than two CPUs of control.cpus", _OTHER_CPUS
     if len(set(present).difference(isolated)) < 2:
         what = "fewer than two CPUs that are neither isolated nor nohz_full"
         return what, "set control.cpus to two CPUs that may be interrupted for some milliseconds an hour"
@@ -84,12 +112,17 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
     If the count is wrong, or events were lost, there is another attempt; if a full map lost them, the maps are emptied
     first. If nothing was counted, the detail names what switches the probe off, if that is known.
     """
+    return (await control_and_cause(observatory, chosen))[0]
+
+
+async def control_and_cause(observatory: Observatory, chosen: Sequence[int] = ()) -> tuple[Control, LossCause | None]:
+    """As `positive_control`, with the cause and its remedy where it failed for one that is not kickwatch's."""
     if observatory.requests is None:
-        return Control(passed=False, detail=f"no probe is armed: {why_unarmed(observatory)}")
+        return Control(passed=False, detail=f"no probe is armed: {why_unarmed(observatory)}"), None
     cpus = await asyncio.to_thread(control_cpus, observatory.isolated_cpus, chosen)
     if len(cpus) < 2:
-        why = await asyncio.to_thread(too_few_cpus, chosen, observatory.isolated_cpus)
-        return Control(passed=False, detail=": ".join(why), cpus=cpus)
+        why = LossCause(*await asyncio.to_thread(too_few_cpus, chosen, observatory.isolated_cpus))
+        return _untried(why, cpus), why
     control = Control(passed=False, detail="not tried", cpus=cpus)
     for _ in range(_ATTEMPTS):
         try:
@@ -98,22 +131,26 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
                 break
             if lost:
                 await observatory.between_windows()
-        except KickwatchError as error:
-            return Control(passed=False, detail=_refusal(error, cpus), cpus=cpus)  # another attempt would hang as well
+        except KickwatchError as error:  # another attempt would hang as well
+            why = refusal(error, cpus)
+            return _untried(why, cpus), why
     if control.calls is not None and not control.calls.seen:
         cause = await asyncio.to_thread(silenced_by, observatory.requests)
-        return replace(control, detail=f"{control.detail}: {cause.what}") if cause else control
-    return control
+        return (replace(control, detail=f"{control.detail}: {cause.what}"), cause) if cause else (control, None)
+    return control, None
 
 
-def _refusal(error: KickwatchError, cpus: Sequence[int]) -> str:
-    """The error; where the kernel does not let our threads run on a CPU, the CPUs and what to do."""
-    if not isinstance(error, HelperError) or error.errno != EINVAL:
-        return str(error)
-    listed = ", ".join(map(str, cpus))
-    return (
-        f"this process may not run on one of the CPUs {listed}: set control.cpus to CPUs of its cpuset (AllowedCPUs=)"
-    )
+def _untried(why: LossCause, cpus: tuple[int, ...]) -> Control:
+    return Control(passed=False, detail=": ".join(filter(None, (why.what, why.remedy))), cpus=cpus)
+
+
+def refusal(error: KickwatchError, cpus: Sequence[int]) -> LossCause:
+    """Why the control's own requests could not be made on `cpus`, and what to do."""
+    if isinstance(error, HelperError) and error.errno == EINVAL:
+        return LossCause(f"this process may not run on one of the CPUs {', '.join(map(str, cpus))}", _OTHER_CPUS)
+    if isinstance(error, HelperError) and error.errno in {ENOSYS, EPERM}:
+        return LossCause(f"membarrier(2) is refused ({os.strerror(error.errno)})", _ALLOW_MEMBARRIER)
+    return LossCause(error.what, error.remedy)
 
 
 async def _attempt(observatory: Observatory, probe: RequestObserver, cpus: tuple[int, ...]) -> tuple[Control, int]:

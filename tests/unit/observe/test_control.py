@@ -1,7 +1,7 @@
 """The positive control while requests are lost: even an exact count proves nothing, and is repeated."""
 
 import struct
-from errno import EINVAL
+from errno import EINVAL, ENOSYS, EPERM
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +14,7 @@ from kickwatch.model import IpiRung
 from kickwatch.native.driver import HelperError
 from kickwatch.node.diagnosis import Facts
 from kickwatch.observe import bpf, control
-from kickwatch.observe.control import control_cpus, positive_control
+from kickwatch.observe.control import control_and_cause, control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample
 from kickwatch.observe.observatory import Observatory, Sample
@@ -85,7 +85,21 @@ def eight_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (tmp_path / "devices/system/cpu").mkdir(parents=True)
     (tmp_path / "devices/system/cpu/online").write_text("0-8\n")
     monkeypatch.setattr(control.os, "sched_getaffinity", lambda _: set(range(1, 9)))
+    within_cpuset(monkeypatch, set(range(9)))
     return tmp_path
+
+
+def within_cpuset(monkeypatch: pytest.MonkeyPatch, cpuset: set[int]) -> list[set[int]]:
+    """The kernel lets us run on these. Returns what is asked for, in order."""
+    asked: list[set[int]] = []
+
+    def sched_setaffinity(_: int, mask: set[int]) -> None:
+        asked.append(mask)
+        if not mask & cpuset:
+            raise OSError(EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(control.os, "sched_setaffinity", sched_setaffinity)
+    return asked
 
 
 def test_isolated_cpus_are_left_alone(eight_cpus: Path) -> None:
@@ -98,6 +112,25 @@ def test_chosen_cpus_are_used_in_their_order_isolated_or_not_if_they_are_online(
     assert control_cpus((4, 5), (5, 0, 5, 4), eight_cpus) == (5, 0, 4)
     assert control_cpus((), (9, 3), eight_cpus) == (3,)
     assert control_cpus((), tuple(range(9)), eight_cpus) == tuple(range(8))  # never more than eight
+
+
+def test_a_chosen_cpu_outside_the_cpuset_is_left_out_and_our_affinity_stays(
+    eight_cpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = within_cpuset(monkeypatch, {0, 1, 2, 3})
+    assert control_cpus((), (5, 0, 4, 1), eight_cpus) == (0, 1)
+    assert asked == [{5}, {0}, {4}, {1}, set(range(1, 9))]
+
+
+def test_a_filter_that_refuses_to_set_the_affinity_excludes_no_cpu(
+    eight_cpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: int, mask: set[int]) -> None:
+        if len(mask) == 1:
+            raise OSError(EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(control.os, "sched_setaffinity", refused)
+    assert control_cpus((), (5, 0), eight_cpus) == (5, 0)
 
 
 async def test_a_single_cpu_that_is_not_isolated_is_not_enough_and_the_remedy_is_named(
@@ -113,6 +146,11 @@ async def test_a_single_cpu_that_is_not_isolated_is_not_enough_and_the_remedy_is
     assert outcome.detail.startswith("fewer than two CPUs that are neither isolated nor nohz_full: set control.cpus to")
     offline = await positive_control(Losing([]), (3, 4))
     assert offline.detail == "fewer than two CPUs of control.cpus are online: set control.cpus to others"
+    outside = await positive_control(Losing([]), (1, 0))
+    assert outside.detail == (
+        "this process may run on fewer than two CPUs of control.cpus: set control.cpus to CPUs of its cpuset"
+        " (AllowedCPUs=)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,17 +177,31 @@ async def test_the_cause_of_too_few_cpus_is_named(
     assert observatory.samples == 0  # nothing was started
 
 
-async def test_a_chosen_cpu_outside_the_cpuset_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "what", "remedy"),
+    [
+        (EINVAL, "this process may not run on one of the CPUs 0, 1", "set control.cpus to CPUs of its cpuset"),
+        (EPERM, "membarrier(2) is refused (Operation not permitted)", "allow membarrier in the seccomp filter"),
+        (ENOSYS, "membarrier(2) is refused (Function not implemented)", "a kernel with CONFIG_MEMBARRIER"),
+    ],
+)
+async def test_what_refuses_the_controls_own_requests_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, code: int, what: str, remedy: str
+) -> None:
+    """A cpuset that changed since the CPUs were tried; a container's filter; a kernel without membarrier."""
+
     class Refused(Helper):
         async def __aenter__(self) -> Helper:
-            raise HelperError("kw-helper barriers: `start`: run on CPU 1: Invalid argument", errno=EINVAL)
+            raise HelperError("kw-helper barriers: `start`: refused", errno=code)
 
     monkeypatch.setattr(control, "Helper", Refused)
     outcome = await passed(Losing([]))
     assert not outcome.passed
-    assert outcome.detail == (
-        "this process may not run on one of the CPUs 0, 1: set control.cpus to CPUs of its cpuset (AllowedCPUs=)"
-    )
+    assert outcome.detail.startswith(f"{what}: ")
+    assert remedy in outcome.detail
+    _, cause = await control_and_cause(Losing([]))
+    assert cause is not None
+    assert cause.what == what
 
 
 async def test_chosen_cpus_make_the_control_possible_where_all_others_are_isolated(
@@ -160,6 +212,7 @@ async def test_chosen_cpus_make_the_control_possible_where_all_others_are_isolat
     monkeypatch.setattr(control, "control_cpus", control_cpus)
     monkeypatch.setattr(control, "online", lambda _: [0, 1])
     monkeypatch.setattr(control.os, "sched_getaffinity", lambda _: {0, 1})
+    within_cpuset(monkeypatch, {0, 1})
     assert (await positive_control(observatory)).cpus == (0,)
     outcome = await positive_control(observatory, (1, 0))
     assert (outcome.passed, outcome.cpus) == (True, (1, 0))
