@@ -14,6 +14,7 @@ import pytest
 
 from command import DIES_WITH_US
 from leftovers import leftovers
+from on_request import FRESH_DEBIAN_13
 from slowness import SLOWNESS
 
 LIMIT_S = 2400
@@ -57,6 +58,20 @@ def test_make_setup_brings_all_that_is_missing_on_a_fresh_debian_13() -> None:
         assert line in again, output[-6000:]
     assert "compiling" not in again
     assert "installing" not in again
+
+
+@FRESH_DEBIAN_13
+@pytest.mark.long
+@pytest.mark.userland
+@pytest.mark.kernel
+@pytest.mark.timeout(1200)
+def test_make_run_decides_on_a_fresh_debian_13() -> None:
+    """From a clone, where only make and python3 are, with Debian 13's Docker; no other engine may run meanwhile."""
+    command = [*DIES_WITH_US, sys.executable, str(SCRIPT), "bare", "make", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1100, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-6000:]
+    assert re.search(r"^verdict: quiet", done.stdout, re.MULTILINE), output[-6000:]
 
 
 @pytest.mark.long

@@ -4,5 +4,11 @@ import os
 
 import pytest
 
-_200_HEALTHY = "KICKWATCH_200_HEALTHY"
-HEALTHY_200 = pytest.mark.skipif(_200_HEALTHY not in os.environ, reason=f"feature: enabled by {_200_HEALTHY}=1")
+
+def on_request(variable: str) -> pytest.MarkDecorator:
+    """Skips unless that variable is in the environment."""
+    return pytest.mark.skipif(variable not in os.environ, reason=f"feature: enabled by {variable}=1")
+
+
+HEALTHY_200 = on_request("KICKWATCH_200_HEALTHY")
+FRESH_DEBIAN_13 = on_request("KICKWATCH_FRESH_DEBIAN_13")
