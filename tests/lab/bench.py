@@ -25,6 +25,7 @@ DISK_OF = {Architecture.AMD64: "KICKWATCH_LAB_DISK", Architecture.ARM64: "KICKWA
 OTHER_MACHINE = "KICKWATCH_LAB_OTHER_MACHINE"
 ENGINE = ("--set", "engine.kind=oci", "--set", "engine.runtime=crun")
 _TRIAL_S = 1800.0
+_CONTAINER_S = 15.0  # twice its life, in a guest of another architecture beside others
 _STORM = ROOT / "tests/support/membarrier_storm.py"  # which that script imports
 _INSIDE, _PYTHON = "/opt/lab/rungs_inside.py", "/opt/kickwatch/bin/python"
 
@@ -140,7 +141,8 @@ class Bench:
         """Run `kickwatch trial --json`; return and store as `name` its result, exit status and log."""
         command = ("kickwatch", "trial", "--json", *ENGINE, "--containers", str(containers), *arguments)
         environment["KICKWATCH_LOG_FORMAT"] = "json"
-        done = self.guest.run(*command, check=False, timeout_s=_TRIAL_S, **environment)
+        limit_s = max(_TRIAL_S, _CONTAINER_S * containers)
+        done = self.guest.run(*command, check=False, timeout_s=limit_s, **environment)
         assert done.raw.startswith(b"{"), f"{' '.join(command)}: exit status {done.status}: {done.errors[-3000:]}"
         lines = [json.loads(line) for line in done.errors.splitlines() if line.startswith("{")]
         result: dict[str, Any] = json.loads(done.output)

@@ -168,6 +168,7 @@ def test_a_worker_is_convicted_within_40_containers_each_time(faulty: Bench) -> 
     assert max(containers) <= 40, containers
 
 
+@pytest.mark.timeout(3300)
 def test_200_healthy_containers_are_quiet(bench: Bench) -> None:
     bench.on_request(LONG)
     result = bench.trial("healthy_200", containers=200)
