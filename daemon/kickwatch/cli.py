@@ -8,10 +8,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from kickwatch import __version__
-from kickwatch.commands.common import complain
+from kickwatch.commands.common import check_environment, complain
 from kickwatch.errors import KickwatchError, ReaderGoneError
 from kickwatch.journal.journal import configure_logging
-from kickwatch.node.roots import HOST
 from kickwatch.process import standard_streams
 
 # Where each command is defined, and its line in `kickwatch --help`. A command's modules are loaded when it is called:
@@ -81,7 +80,7 @@ def cli() -> None:
     Start with `kickwatch doctor`, then `kickwatch trial`. Exit status 2 is a usage or configuration error, 1 any other
     failure; each command lists its own.
     """
-    HOST.check()
+    check_environment()
 
 
 def main() -> None:

@@ -47,6 +47,11 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
+def check_environment() -> None:
+    """Raise ConfigError for an environment in which no command can work."""
+    HOST.check()
+
+
 def load_config(config_path: Path | None, sets: tuple[str, ...], *, strict: bool = True) -> Loaded:
     """Read the configuration: this file, if one is given, the environment, the options."""
     return load(config_path, sets, os.environ, strict=strict)
