@@ -85,9 +85,9 @@ def test_healthy_containers_of_docker_are_quiet(docker: Bench) -> None:
     assert result["status"] == QUIET, (result["verdict"], result["reasons"])
     assert result["per_container"]["creation_path_broadcasts"] == 0
     programs = [cell for cell in result["bill"] if cell["origin"] == "bpf"]
-    assert {cell["reason"] for cell in programs} <= {KICK, "do_sync_core"}
+    assert sum(cell["broadcasts"] for cell in programs) >= docker.containers  # also on x86 before 5.18
     if docker.arm64:
-        assert sum(cell["broadcasts"] for cell in programs) >= docker.containers
+        assert {cell["reason"] for cell in programs} == {KICK}
 
 
 def test_a_broadcast_by_the_creating_task_convicts_through_docker(docker: Bench) -> None:
