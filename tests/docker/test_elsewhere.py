@@ -28,7 +28,7 @@ def test_broadcasts_elsewhere_convict_a_run_by_its_pairs_and_their_function_is_n
     result = outcome.json
     verdict = (outcome.status, result["verdict"], result["reasons"])
     assert verdict == (3, "broadcasting", ["broadcasts_elsewhere"]), result
-    assert result["evidence"]["trials"] <= 2  # one, on an idle node: on a busy one some pairs are outlasted
+    assert len(result["evidence"]["trials"]) <= 2  # one, on an idle node: on a busy one some pairs are outlasted
     (worst, *_) = result["evidence"]["beside"]
     assert (worst["reason"], worst["heard_as"]) == ("do_sync_core", "elsewhere")
     # The key is off only while no process on the node has such a socket; another test may have one open.
@@ -37,19 +37,19 @@ def test_broadcasts_elsewhere_convict_a_run_by_its_pairs_and_their_function_is_n
 
 
 @pytest.mark.long
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(600)
 def test_broadcasts_elsewhere_make_the_daemon_unknown_at_once_and_alarm_within_three_trials_of_pairs(
     timestamping: str, tmp_path: Path
 ) -> None:
     settings = {"workload.containers_per_trial": 23, "trial.window_s": 1.0, "trial.design": "mixed"}
     users = {"workload.image": timestamping, "workload.hold_s": 0.5}
     with NodeDaemon(tmp_path, settings) as daemon:
-        assert daemon.wait("trial_finished", timeout_s=60)["verdict"] == "quiet"
+        assert daemon.wait("trial_finished", timeout_s=150)["verdict"] == "quiet"
         daemon.configure(**{key.replace(".", "__"): value for key, value in users.items()})
         mark = daemon.mark()
         daemon.send(signal.SIGHUP)
         daemon.wait("reloaded", mark)
-        last = daemon.wait("trial_finished", mark, timeout_s=90)
+        last = daemon.wait("trial_finished", mark, timeout_s=150)
         assert (last["verdict"], last["reasons"]) == ("unknown", ["broadcasts_elsewhere"]), last
         alarm = daemon.wait("elsewhere_detected", mark, timeout_s=240)
         assert alarm["reason"] == "do_sync_core"
