@@ -105,7 +105,7 @@ _NEEDS = {
 
 def diagnose(refusal: Refusal, facts: Facts) -> LossCause:
     """The cause of a refusal. Never fails: what is not recognised is `UNKNOWN`, with the error."""
-    return cause_of(_kind(refusal, facts), **_words(refusal, facts))
+    return exhausted(refusal.code) or cause_of(_kind(refusal, facts), **_words(refusal, facts))
 
 
 def exhausted(code: int) -> LossCause | None:
@@ -124,8 +124,6 @@ def silenced(facts: Facts, *, kprobes: bool) -> LossCause | None:
 
 def _kind(refusal: Refusal, facts: Facts) -> CauseKind:
     act, code = refusal.act, refusal.code
-    if code in _EXHAUSTED:
-        return _EXHAUSTED[code]
     if act is Act.SYMBOLS:
         return _of_symbols(refusal, facts)
     if code in {EPERM, EACCES}:

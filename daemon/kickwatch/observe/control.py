@@ -148,7 +148,7 @@ def refusal(error: KickwatchError, cpus: Sequence[int]) -> LossCause:
     """Why the control's own requests could not be made on `cpus`, and what to do."""
     if isinstance(error, HelperError) and error.errno == EINVAL:
         return LossCause(f"this process may not run on one of the CPUs {', '.join(map(str, cpus))}", _OTHER_CPUS)
-    if isinstance(error, HelperError) and error.errno in {ENOSYS, EPERM}:
+    if isinstance(error, HelperError) and error.errno in {ENOSYS, EPERM} and "membarrier" in error.what:
         return LossCause(f"membarrier(2) is refused ({os.strerror(error.errno)})", _ALLOW_MEMBARRIER)
     return LossCause(error.what, error.remedy)
 
