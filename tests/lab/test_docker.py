@@ -24,6 +24,7 @@ from cached_root import locked
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 QUIET, BROADCASTING = 0, 3
+_X86_PROGRAMS = {"do_flush_tlb_all", "do_kernel_range_flush", "__cpa_flush_all", "do_sync_core"}  # before 5.18
 # A start took 23 s beside other work, and one did not end in the default 30.
 _SETTINGS = ("engine.kind=docker", "engine.runtime=", "engine.timeout_s=120", "trial.design=whole")
 _TRIAL = [word for setting in _SETTINGS for word in ("--set", setting)]
@@ -86,8 +87,7 @@ def test_healthy_containers_of_docker_are_quiet(docker: Bench) -> None:
     assert result["per_container"]["creation_path_broadcasts"] == 0
     programs = [cell for cell in result["bill"] if cell["origin"] == "bpf"]
     assert sum(cell["broadcasts"] for cell in programs) >= docker.containers  # also on x86 before 5.18
-    if docker.arm64:
-        assert {cell["reason"] for cell in programs} == {KICK}
+    assert {cell["reason"] for cell in programs} <= ({KICK} if docker.arm64 else _X86_PROGRAMS)
 
 
 def test_a_broadcast_by_the_creating_task_convicts_through_docker(docker: Bench) -> None:
