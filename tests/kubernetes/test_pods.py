@@ -42,12 +42,11 @@ QUICKLY = {
     "KICKWATCH_WORKLOAD_CONTAINERS_PER_TRIAL": "12",
     "KICKWATCH_SERVICE_SUMMARY_PERIOD_S": "2",
 }
-# What `doctor` misses without one line of the manifest.
+# What `doctor` misses without one capability of the manifest.
 LOST: dict[str, set[str]] = {
     "BPF": {"IPIs by reason", "containers of others", "lock contention", "slab_mutex"},
     "PERFMON": {"IPIs by reason", "containers of others", "lock contention", "slab_mutex"},
     "SYSLOG": {"IPIs by reason", "kernel symbols", "lock contention", "slab_mutex"},
-    "/host/proc": {"observers"},
 }
 
 
@@ -56,7 +55,7 @@ def engine(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A dockerd with the image, as `docker load` reads it."""
     home, passive = tmp_path_factory.mktemp("runtimes"), pod("passive", tmp_path_factory.mktemp("unused"))
     options = []
-    for without in ("", *(name for name in LOST if name.isalpha())):
+    for without in ("", *LOST):
         runtime = runtime_of(without)
         write_runtime(home / runtime, tuple(name for name in passive.capabilities if name != without))
         options += ["--add-runtime", f"{runtime}={home / runtime}"]
@@ -68,7 +67,7 @@ def engine(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def runtime_of(without: str) -> str:
     """The name of the runtime that does not add a capability; `newer` adds all."""
-    return f"without-{without.lower()}" if without.isalpha() else "newer"
+    return f"without-{without.lower()}" if without else "newer"
 
 
 def pod(name: str, scratch: Path, places: Mapping[str, Path] | None = None) -> Pod:
@@ -189,13 +188,18 @@ def test_the_experimenting_pod_reaches_a_verdict_through_the_nodes_cri(engine: P
     assert (tmp_path / "state/history.db").exists()
 
 
-def missing(engine: PrivateEngine, pod: Pod, without: str = "") -> set[str]:
-    """What `kickwatch doctor` misses in the pod, where one capability or mount of the manifest is left out."""
+def doctor(engine: PrivateEngine, pod: Pod, without: str = "") -> subprocess.CompletedProcess[str]:
+    """`kickwatch doctor` in the pod, where one capability of the manifest is left out."""
     kept = tuple(name for name in pod.known_to(KNOWN_TO_DOCKER) if name != without)
-    options = docker_options(pod.without_mount(without), kept)
+    options = docker_options(pod, kept)
     asked = [*options[: options.index(pod.container["image"]) + 1], "doctor", "--no-container", "--json"]
     command = ["docker", "-H", f"unix://{engine.socket}", "run", "--rm", "--runtime", runtime_of(without), *asked]
-    report = parsed(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def missing(engine: PrivateEngine, pod: Pod, without: str = "") -> set[str]:
+    """What it misses there."""
+    report = parsed(doctor(engine, pod, without).stdout)
     return {capability["name"] for capability in report["capabilities"] if not capability["satisfied"]}
 
 
@@ -206,8 +210,18 @@ def usual(engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> se
 
 
 @pytest.mark.parametrize(("without", "lost"), [*LOST.items()])
-def test_what_is_lost_without_a_capability_or_a_mount(
+def test_what_is_lost_without_a_capability(
     engine: PrivateEngine, tmp_path: Path, usual: set[str], without: str, lost: set[str]
 ) -> None:
     assert usual <= {"container engine", "memory cgroups", "cost per event"}
     assert missing(engine, pod("passive", tmp_path), without) - usual == lost
+
+
+def test_a_pod_without_the_hosts_proc_ends_with_one_line_that_names_the_mount(
+    engine: PrivateEngine, tmp_path: Path
+) -> None:
+    refused = doctor(engine, pod("passive", tmp_path).without_mount("/host/proc"))
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), refused.stderr
+    assert refused.stderr.startswith(
+        "kickwatch: KICKWATCH_HOST_PROC: /host/proc is no proc file system: set it to a mount"
+    )
