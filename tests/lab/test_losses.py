@@ -16,6 +16,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 DROP_IN = "/run/systemd/system/kickwatch.service.d/fewer.conf"
 KPROBES, FTRACE = "/sys/kernel/debug/kprobes/enabled", "/proc/sys/kernel/ftrace_enabled"
 # mutex_lock and its kin have it inlined, on every kernel.
+CONFINED = """
+profile kickwatch-lab flags=(attach_disconnected,mediate_deleted) {{
+  file, network, ptrace, signal, unix, mount, umount, pivot_root, change_profile,
+  capability {allowed},
+}}
+"""
 INLINED = """
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.refused import RefusedError
@@ -90,6 +96,39 @@ def test_a_missing_capability_is_named_as_this_kernel_has_it(bench: Bench) -> No
     dropped = "-bpf,-perfmon,-sys_admin"
     found = doctor(bench, "setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", "--")["IPIs by reason"]
     assert "this process lacks CAP_BPF CAP_PERFMON" in found["detail"]
+
+
+@pytest.fixture
+def confined(bench: Bench) -> Iterator[Callable[[frozenset[LinuxCapability]], dict[str, dict[str, Any]]]]:
+    """What `doctor` finds below a profile of AppArmor that allows these capabilities; it is removed after the test."""
+    bench.once("does not depend on the number of CPUs")
+    path = "/run/kickwatch-lab.apparmor"
+
+    def found(allowed: frozenset[LinuxCapability]) -> dict[str, dict[str, Any]]:
+        names = " ".join(one.name.lower() for one in sorted(allowed))
+        bench.guest.shell(f"printf '%s' '{CONFINED.format(allowed=names)}' >{path}; apparmor_parser --replace {path}")
+        return doctor(bench, "aa-exec", "--profile=kickwatch-lab", "--")
+
+    yield found
+    bench.guest.shell(f"apparmor_parser --remove {path}; rm {path}")
+
+
+@pytest.mark.provokes(CauseKind.NOT_ALLOWED)
+def test_a_profile_of_apparmor_that_refuses_bpf_is_named_and_allowing_it_there_removes_the_loss(
+    bench: Bench, confined: Callable[[frozenset[LinuxCapability]], dict[str, dict[str, Any]]]
+) -> None:
+    """The process has the capabilities, and the kernel refuses them all the same."""
+    needed = {LinuxCapability.BPF, LinuxCapability.PERFMON, LinuxCapability.SYS_ADMIN}
+    others = frozenset(LinuxCapability) - needed
+    lost = confined(others)["IPIs by reason"]
+    assert not lost["satisfied"]
+    assert "a security module refuses bpf (no capability is missing)" in lost["detail"], lost
+    (command,) = re.findall(r"journalctl -k", lost["remedy"])
+    denied = re.findall(r'apparmor="DENIED" operation="capable" .*capname="(\w+)"', bench.guest.out(*command.split()))
+    assert {"bpf", "sys_admin"} & set(denied), denied
+    allowed = confined(frozenset(LinuxCapability))
+    bench.keep("confined", {"lost": lost, "allowed": allowed["IPIs by reason"]})
+    assert allowed["IPIs by reason"]["satisfied"], allowed["IPIs by reason"]
 
 
 def bounding_set(capabilities: frozenset[LinuxCapability]) -> str:

@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 SUITE = Suite.BOOKWORM
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "iproute2", "ca-certificates", "busybox-static"),
-    *("python3-venv", "libbpf1", "runc", "crun"),
+    *("python3-venv", "libbpf1", "runc", "crun", "apparmor"),
 )
 # On arm64 there is one file system, Docker included, because each takes ten minutes.
-PACKAGES_OF = {Architecture.AMD64: PACKAGES, Architecture.ARM64: (*PACKAGES, "docker.io", "apparmor")}
+PACKAGES_OF = {Architecture.AMD64: PACKAGES, Architecture.ARM64: (*PACKAGES, "docker.io")}
 # Not needed in the laboratory, and a disturbance for experiments.
 MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),

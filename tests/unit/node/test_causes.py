@@ -180,8 +180,6 @@ TESTS = Path(__file__).parents[2]
 MADE_UP = {
     CauseKind.KALLSYMS_ABSENT: "a kernel without CONFIG_KALLSYMS; Debian builds none",
     CauseKind.NO_DESCRIPTOR_ON_NODE: "root, as which the tests run, may exceed fs.file-max",
-    CauseKind.NOT_ALLOWED: "a policy of SELinux or AppArmor that refuses bpf: the x86-64 guests have no tools of these;"
-    " a filter stands in for one (kernel/test_losses.py)",
     CauseKind.UNKNOWN: "what is not recognised",
 }
 
