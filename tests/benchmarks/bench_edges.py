@@ -19,7 +19,8 @@ from bench_interrupts import big_text
 from spread import spread_ms, spread_of_awaits_ms
 
 from kickwatch.model import WindowKind
-from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.bpf_map import BpfMap
 from kickwatch.observe.interrupts import parse_interrupts
 from kickwatch.observe.layouts import BANKS, CELL, CELL_KEY, FREQUENT_FUNCS, THIS_CPU
 from kickwatch.observe.observatory import Observatory

@@ -11,7 +11,8 @@ import pytest
 
 from kickwatch.model import Window, WindowKind
 from kickwatch.native.driver import Helper
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.windows import Sample
 from needs import ipi_rung
 from shootdowns import shootdowns
 

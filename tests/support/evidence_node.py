@@ -17,7 +17,7 @@ from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.model import AlarmKind, Condition, Trial, Verdict
 from kickwatch.observe.interrupts import InterruptSample
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 from kickwatch.outlets import events
 from kickwatch.outlets.belief import Belief
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet

@@ -5,8 +5,9 @@ import struct
 from typing import Any
 
 from kickwatch.node.kernel import possible
-from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.bpf_calls import BpfCalls, Buffer
+from kickwatch.observe.bpf_map import BpfMap
 from kickwatch.observe.layouts import CSD_CONFIG, THIS_CPU
 from kickwatch.observe.map_definitions import MapDefinition
 

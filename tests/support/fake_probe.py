@@ -4,7 +4,7 @@ import struct
 from collections.abc import Container, Iterator
 from typing import cast
 
-from kickwatch.observe.bpf import BpfMap
+from kickwatch.observe.bpf_map import BpfMap
 
 
 class FakeMap:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from kickwatch.configuration.listen import parse_listen
 from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
 from kickwatch.errors import ObserveError
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 from kickwatch.outlets.metrics import outlet as module
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from kickwatch.configuration.types import Config, MetricsConfig, StateConfig
 from kickwatch.observe.interrupts import InterruptSample
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 from kickwatch.outlets.metrics.outlet import PrometheusOutlet
 
 

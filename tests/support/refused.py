@@ -1,6 +1,6 @@
 """Events that a probe misses because the kernel does not run a BPF program recursively."""
 
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 
 
 def refused(before: Sample, after: Sample) -> int:

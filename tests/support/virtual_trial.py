@@ -29,9 +29,9 @@ from kickwatch.model import (
 )
 from kickwatch.node.continuity import Moment
 from kickwatch.observe.interrupts import InterruptSample
-from kickwatch.observe.observatory import Observatory, Sample
 from kickwatch.observe.readings import Health
 from kickwatch.observe.requests import RequestSample
+from kickwatch.observe.windows import Sample, requests_lost
 
 START_S = 1000.0
 UNIX_S = 1_700_000_000.0
@@ -116,7 +116,7 @@ class FakeObservers:
     isolated_cpus: tuple[int, ...] = ()
     counts_targets: bool = True
     losses: tuple[str, ...] = ("slab_mutex not found yet",)
-    requests_lost = staticmethod(Observatory.requests_lost)
+    requests_lost = staticmethod(requests_lost)
     last_broadcast_s: float = 0.0
     _broadcasts: int = 0
 

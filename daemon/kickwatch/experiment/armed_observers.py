@@ -7,7 +7,8 @@ from kickwatch.experiment.own_work import OwnWork, Work
 from kickwatch.model import Control, Observers, Window, WindowKind
 from kickwatch.node.kernel import parse_cpu_list
 from kickwatch.observe.control import positive_control
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.windows import Sample, requests_lost
 from kickwatch.workload.names import OWN_CGROUPS
 
 
@@ -89,7 +90,7 @@ class ArmedObservers:
 
     def requests_lost(self, before: Sample, after: Sample) -> tuple[int, int]:
         """Requests between two samples that were not counted, and requests that were counted without a stack."""
-        return self.observatory.requests_lost(before, after)
+        return requests_lost(before, after)
 
     def creation_broadcasts(self) -> int | None:
         """Broadcasts of the creation path since the probes were armed. None without a probe. Raises ObserveError."""

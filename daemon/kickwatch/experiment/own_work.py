@@ -15,7 +15,8 @@ from kickwatch.errors import ObserveError
 from kickwatch.model import WindowKind
 from kickwatch.node.roots import HOST
 from kickwatch.observe.interrupts import InterruptSample, read_interrupts
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.windows import Sample
 
 _ROWS = ("CAL", "RES")  # on x86, CAL includes TLB
 

@@ -22,7 +22,7 @@ from kickwatch.experiment.half_length import HalfLength
 from kickwatch.experiment.steps import RunPhase
 from kickwatch.experiment.trial_context import STILL_S, Compared, TrialContext
 from kickwatch.model import Container, Node, Pair, Window, WindowKind
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 from kickwatch.process.cancellation import run_shielded
 
 CHURN_FIRST = (WindowKind.CHURN, WindowKind.QUIET)

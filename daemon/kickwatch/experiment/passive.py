@@ -30,7 +30,7 @@ from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.passive_count import ContainerCount, Counted
 from kickwatch.experiment.passive_record import passive_record
 from kickwatch.model import Cell, Look, Trial, Window, WindowKind
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 from kickwatch.workload.names import OWN_CGROUPS
 
 LOWER_BOUND = (

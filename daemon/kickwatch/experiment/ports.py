@@ -12,7 +12,7 @@ from typing import Protocol
 from kickwatch.experiment.kmem_accounting import KmemFacts
 from kickwatch.model import Container, Control, Node, Observers, Window, WindowKind
 from kickwatch.node.continuity import Moment
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 
 
 @dataclass(frozen=True)

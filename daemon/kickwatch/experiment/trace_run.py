@@ -23,9 +23,9 @@ from kickwatch.node.housekeeping import leave_isolated_cpus
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.lock import NodeLock
 from kickwatch.node.roots import HOST
-from kickwatch.observe.observatory import Sample
 from kickwatch.observe.trace_events import Kind, event_of
 from kickwatch.observe.tracer import Tracer
+from kickwatch.observe.windows import Sample
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.process.signals import Shutdown
 from kickwatch.trace.recording import Edge, Recording

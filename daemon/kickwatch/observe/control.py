@@ -26,9 +26,10 @@ from kickwatch.node.facts import read_facts
 from kickwatch.node.kernel import online
 from kickwatch.node.roots import HOST
 from kickwatch.observe.losses import Lost, causes
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.request_cells import Totals
 from kickwatch.observe.requests import RequestObserver
+from kickwatch.observe.windows import Sample, requests_lost
 
 BARRIERS = 23
 SINGLES = 7
@@ -170,7 +171,7 @@ async def _attempt(observatory: Observatory, probe: RequestObserver, cpus: tuple
     singles = _count(single, "requests", lone.requests) if single is not None else None
     grouped = lone.calls
     exact = calls.right and requests.right and (singles is None or (singles.right and grouped == 0))
-    lost, _ = observatory.requests_lost(before, after)
+    lost, _ = requests_lost(before, after)
     control = Control(
         passed=exact and not lost,  # a full map still counts its own cells, but those of a fault would be new
         detail=_words(calls, singles, grouped) + (f"; {lost} requests were lost meanwhile" if lost else ""),

@@ -1,57 +1,33 @@
 """All observers together: armed once, sampled at the edges of windows; lost rungs are reported with their reasons."""
 
 import asyncio
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from time import monotonic_ns
 
-from msgspec.structs import replace
-
 from kickwatch.errors import ObserveError
-from kickwatch.model import ContentionRung, Disturbance, Interrupts, IpiRung, Observers, Window, WindowKind
+from kickwatch.model import ContentionRung, IpiRung, Observers, Window, WindowKind
 from kickwatch.node import kernel
-from kickwatch.node.causes import TRACEPOINTS_FOR_WAITS
 from kickwatch.node.diagnosis import Act, Refusal, diagnose
 from kickwatch.node.facts import read_facts
 from kickwatch.node.isolation import isolated_cpus
 from kickwatch.node.roots import HOST, HostRoots
+from kickwatch.observe.arming import arm_contention, arm_requests, check_requested_rungs
 from kickwatch.observe.containers import ContainerObserver, ContainersRung, arm_members
-from kickwatch.observe.contention import ContentionObserver, ContentionSample
-from kickwatch.observe.csd import CsdObserver
-from kickwatch.observe.interrupts import InterruptSample, Reset, read_interrupts, rise
-from kickwatch.observe.ipis import Ipis, IsolatedIpis
-from kickwatch.observe.kprobe import KprobeObserver
-from kickwatch.observe.losses import Loss, Lost, causes, sentences
-from kickwatch.observe.mutex import MutexObserver
-from kickwatch.observe.readings import Health
-from kickwatch.observe.request_cells import RequestCounts, RequestSample, by_target, fell
+from kickwatch.observe.contention import ContentionObserver
+from kickwatch.observe.interrupts import read_interrupts
+from kickwatch.observe.ipis import IsolatedIpis
+from kickwatch.observe.losses import Loss, Lost, sentences
+from kickwatch.observe.request_cells import RequestCounts
 from kickwatch.observe.requests import RequestObserver
-from kickwatch.observe.rungs import CONTENTION_VARIABLE, IPI_VARIABLE, climb, requested_rung
+from kickwatch.observe.slab_mutex_losses import slab_mutex_losses
 from kickwatch.observe.symbols import Symbols
-from kickwatch.observe.task_layout import learn_comm_offset
+from kickwatch.observe.windows import Sample, window_between
 from kickwatch.process.cancellation import run_shielded
 
 # Two tasks take the mutex in turn for at most 100 ms. Where their CPUs share a thread (QEMU) each turn is short, and in
 # one start out of two neither found the mutex taken.
 _MEETINGS = 5
-_NOT_LISTED = "kallsyms does not list slab_mutex, and no task has waited for it yet"
-_LISTED = "a kernel with CONFIG_KALLSYMS_ALL; on this one kickwatch learns the address at the first wait"
-_NO_OWNER = "PREEMPT_RT keeps a mutex's owner where only a finished wait shows it, and"
-_LEARNT_LATER = "none is needed: kickwatch learns it at the first wait; a restart tries to cause one"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Cumulative figures of all observers at one moment."""
-
-    at_ns: int
-    interrupts: InterruptSample
-    requests: RequestSample | None
-    contention: ContentionSample | None
-    ipis: Ipis | None = None
-    members: RequestSample | None = None
 
 
 @dataclass
@@ -88,30 +64,12 @@ class Observatory:
     def present_losses(self) -> list[Loss]:
         """What cannot be observed now, each with its cause."""
         counting = self.requests.losses if self.requests is not None else []
-        return [*self._lost, *self._unknown, *counting, *self._ipis.losses]
+        unknown = slab_mutex_losses(self.requests, self.contention, self._lost)
+        return [*self._lost, *unknown, *counting, *self._ipis.losses]
 
     def lost(self, *kinds: Lost) -> list[Loss]:
         """The present losses of these kinds."""
         return [loss for loss in self.present_losses if loss.lost in kinds]
-
-    @property
-    def _unknown(self) -> Iterator[Loss]:
-        """What the armed probes do not know of slab_mutex, for now or because they may not read kernel memory."""
-        if self.contention is not None and not self.slab_mutex_known:
-            yield Loss(Lost.SLAB_MUTEX, _NOT_LISTED, _LISTED)
-        for lost, observer in ((Lost.UNDER_MUTEX, self.requests), (Lost.HOLDERS, self.contention)):
-            if observer is None:
-                continue
-            if observer.probe.unread is not None:
-                yield Loss.by(lost, observer.probe.unread)
-            elif observer.slab_mutex and observer.owner_offset is None:
-                yield Loss(lost, *self._why_no_owner())
-
-    def _why_no_owner(self) -> tuple[str, str]:
-        if self.contention is not None:
-            return f"{_NO_OWNER} no task has waited yet", _LEARNT_LATER
-        no_waits = [loss for loss in self._lost if loss.lost is Lost.WAITS]
-        return f"{_NO_OWNER} no probe of waits is armed", causes(no_waits)[1] or TRACEPOINTS_FOR_WAITS
 
     @property
     def slab_mutex_known(self) -> bool:
@@ -157,8 +115,7 @@ class Observatory:
         return observatory
 
     async def _arm(self) -> None:
-        for variable, rungs in ((IPI_VARIABLE, IpiRung), (CONTENTION_VARIABLE, ContentionRung)):
-            requested_rung(os.environ, variable, rungs)  # raises before anything is armed, also if nothing will be
+        check_requested_rungs()  # before anything is armed, also if nothing will be
         if not self.symbols.hidden:  # without names no request can be attributed, and figures would mean nothing
             await run_shielded(asyncio.to_thread(self._arm_probes))
         if self.contention is not None:
@@ -168,27 +125,11 @@ class Observatory:
             await run_shielded(asyncio.to_thread(self._share_slab_mutex))
 
     def _arm_probes(self) -> None:
-        mutex = self.symbols.address_of("slab_mutex") or 0
-        ladder: list[tuple[StrEnum, Callable[[], RequestObserver]]] = [
-            (IpiRung.CSD, lambda: CsdObserver.arm(self.symbols, self.cpus_online, mutex, self.isolated_cpus)),
-            (IpiRung.KPROBE, lambda: KprobeObserver.arm(self.symbols, self.cpus_online, mutex, self.isolated_cpus)),
-        ]
-        self.requests, lost = climb(ladder, requested_rung(os.environ, IPI_VARIABLE, IpiRung))
-        better = Lost.REQUESTS if self.requests is None else Lost.BETTER_REQUESTS
-        self._lost += [Loss.by(better, error) for error in lost]
-        self._arm_contention()
+        self.requests, lost = arm_requests(self.symbols, self.cpus_online, self.isolated_cpus)
+        self._lost += lost
+        self.contention, lost = arm_contention(self.symbols)
+        self._lost += lost
         self._ipis.follow(self.isolated_cpus)
-
-    def _arm_contention(self) -> None:
-        comm_offset, unnamed = _comm_offset()
-        ladder: list[tuple[StrEnum, Callable[[], ContentionObserver]]] = [
-            (ContentionRung.TRACEPOINT, lambda: ContentionObserver.arm(self.symbols, comm_offset)),
-            (ContentionRung.KPROBE, lambda: MutexObserver.arm(self.symbols, comm_offset)),
-        ]
-        self.contention, lost = climb(ladder, requested_rung(os.environ, CONTENTION_VARIABLE, ContentionRung))
-        better = Lost.WAITS if self.contention is None else Lost.BETTER_WAITS
-        self._lost += [Loss.by(better, error) for error in lost]
-        self._lost += unnamed if self.contention is not None else []
 
     async def arm_passive(self, own: Collection[str]) -> None:
         """Arm what counts the containers of others, and what they ask for. Safe to call twice.
@@ -303,56 +244,7 @@ class Observatory:
 
     def window(self, kind: WindowKind, before: Sample, after: Sample) -> Window:
         """What rose between two samples."""
-        interrupts = rise(before.interrupts, after.interrupts)
-        window = Window(
-            kind=kind,
-            duration_ns=after.at_ns - before.at_ns,
-            interrupts=Interrupts() if isinstance(interrupts, Reset) else interrupts,
-            disturbances=(interrupts.reason,) if isinstance(interrupts, Reset) else (),
-            isolated_ipis=after.ipis.isolated - before.ipis.isolated if before.ipis and after.ipis else None,
-        )
-        return self._with_waits(self._with_cells(window, before, after), before, after)
-
-    def _with_cells(self, window: Window, before: Sample, after: Sample) -> Window:
-        if self.requests is None or before.requests is None or after.requests is None:
-            return window
-        lost, stackless = unseen(before.requests, after.requests)
-        recycled = fell(before.requests.totals, after.requests.totals)
-        return replace(
-            window,
-            cells=self.requests.cells(before.requests, after.requests),
-            lost_events=window.lost_events + lost,
-            stackless_events=window.stackless_events + stackless,
-            disturbances=(*window.disturbances, *((Disturbance.RECYCLED,) if recycled else ())),
-            per_cpu=by_target(before.requests, after.requests, self.requests.last_online),
-        )
-
-    def _with_waits(self, window: Window, before: Sample, after: Sample) -> Window:
-        if self.contention is None or before.contention is None or after.contention is None:
-            return window
-        buckets = zip(before.contention.histogram, after.contention.histogram, strict=True)
-        lost, stackless = unseen(before.contention, after.contention)
-        return replace(
-            window,
-            waits=self.contention.waits(before.contention, after.contention),
-            wait_histogram_ns=tuple(late - early for early, late in buckets),
-            lost_events=window.lost_events + lost,
-            stackless_events=window.stackless_events + stackless,
-        )
-
-    @staticmethod
-    def requests_lost(before: Sample, after: Sample) -> tuple[int, int]:
-        """(requests that the IPI probe could not count, requests counted without a stack) between two samples.
-
-        Requests during which the program was already running on that CPU are left out: they come from an interrupt, and
-        no interrupt sends to many CPUs. Zeros without a probe.
-        """
-        if before.requests is None or after.requests is None:
-            return 0, 0
-        rise = Health(
-            *(late - early for early, late in zip(before.requests.health, after.requests.health, strict=True))
-        )
-        return rise.lost + rise.unknown_kind, rise.stackless
+        return window_between(kind, before, after, self.requests, self.contention)
 
     def close(self) -> None:
         """Disarm everything."""
@@ -360,26 +252,3 @@ class Observatory:
             if observer is not None:
                 observer.close()
         self.requests = self.contention = self.containers = self.members = None
-
-
-def _comm_offset() -> tuple[int, list[Loss]]:
-    """(where a task has its name, 0 if that is not known; what is lost then)."""
-    try:
-        return learn_comm_offset(), []
-    except ObserveError as error:
-        return 0, [Loss.by(Lost.HOLDERS, error)]
-
-
-def unseen(before: RequestSample | ContentionSample, after: RequestSample | ContentionSample) -> tuple[int, int]:
-    """(events lost, events counted without a stack) between two samples of one probe.
-
-    Lost events are those that found a map full, requests of unknown kind (they are missing from the calls and
-    broadcasts), waits whose begin or end was missed, and requests during which the program was already running on that
-    CPU. Such misses of the contention program are no loss: contention in an interrupt, or in the program's own maps, is
-    that of a spinlock, never of a mutex. A mutex's would show as a wait without a begin.
-    """
-    rise = Health(*(late - early for early, late in zip(before.health, after.health, strict=True)))
-    lost = rise.lost + rise.unknown_kind + rise.unmatched
-    if isinstance(before, RequestSample) and isinstance(after, RequestSample):
-        lost += after.recursion_misses - before.recursion_misses
-    return lost, rise.stackless

@@ -4,7 +4,8 @@ import struct
 from collections.abc import Container, Iterable
 from typing import NamedTuple
 
-from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.bpf_map import BpfMap
 from kickwatch.observe.layouts import MAX_FRAMES
 from kickwatch.observe.symbols import Symbols
 

@@ -15,7 +15,8 @@ from kickwatch.model import Cell, IpiRung
 from kickwatch.node import kernel
 from kickwatch.node.causes import TRACEPOINT_FOR_IPIS
 from kickwatch.observe.banks import Banks
-from kickwatch.observe.bpf import BpfMap, BpfObject
+from kickwatch.observe.bpf import BpfObject
+from kickwatch.observe.bpf_map import BpfMap
 from kickwatch.observe.frequent import KnownFuncs
 from kickwatch.observe.layouts import BANKS, CELLS_CONFIG
 from kickwatch.observe.losses import Loss, Lost

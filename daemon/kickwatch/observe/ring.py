@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Self
 
 from kickwatch.errors import ObserveError
-from kickwatch.observe.bpf import BpfMap
+from kickwatch.observe.bpf_map import BpfMap
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT of a record's length
 _HEADER_BYTES = 8

@@ -9,7 +9,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 from kickwatch.errors import ObserveError
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
+from kickwatch.observe.windows import Sample
 from kickwatch.outlets.live_status import Rates
 from kickwatch.outlets.metrics.live import Live, live_of
 from kickwatch.outlets.metrics.rising import Counts, Rising

@@ -14,6 +14,7 @@ from kickwatch.errors import ObserveError
 from kickwatch.experiment.observer_rows import ISOLATED, ROWS, SLAB_MUTEX, observer_rows
 from kickwatch.node.causes import CAUSES
 from kickwatch.node.roots import HOST
+from kickwatch.observe import arming
 from kickwatch.observe import observatory as observatory_module
 from kickwatch.observe.containers import ContainerObserver
 from kickwatch.observe.contention import ContentionObserver
@@ -171,10 +172,10 @@ async def test_where_the_place_of_a_tasks_name_is_not_found_unknown_holders_are_
     armed_probe = seen.contention
     monkeypatch.setattr(ContentionObserver, "arm", lambda *_: armed_probe)
     if refused:
-        monkeypatch.setattr(observatory_module, "learn_comm_offset", refuse)
+        monkeypatch.setattr(arming, "learn_comm_offset", refuse)
     else:
         monkeypatch.setattr("kickwatch.observe.task_layout._find_comm", lambda: -1)
-    await asyncio.to_thread(seen._arm_contention)
+    seen.contention, seen._lost = await asyncio.to_thread(arming.arm_contention, seen.symbols)
     row = (await missing(seen))[SLAB_MUTEX]
     assert (REFUSAL.what if refused else "no copy of a task_struct contains the name") in row.detail
     assert row.remedy

@@ -13,7 +13,7 @@ from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.own_work import OwnWork, Reached, Work
 from kickwatch.model import Control
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
-from kickwatch.observe.observatory import Sample
+from kickwatch.observe.windows import Sample
 
 TABLE = """\
            CPU0       CPU1       CPU2       CPU3

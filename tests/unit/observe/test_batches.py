@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from kickwatch.errors import ObserveError
-from kickwatch.observe import bpf
-from kickwatch.observe.bpf import BpfMap
+from kickwatch.observe import bpf_map
+from kickwatch.observe.bpf_map import BpfMap
 from kickwatch.observe.map_definitions import MapDefinition
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def map_of(kernel: FakeKernel) -> BpfMap:
 
 @pytest.mark.parametrize("entries", [0, 1, 15, 16, 17, 300])
 def test_all_entries_are_read_batch_by_batch(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpf, "_BATCH_BYTES", 16 * 12)
+    monkeypatch.setattr(bpf_map, "_BATCH_BYTES", 16 * 12)
     kernel = FakeKernel(entries)
     assert dict(map_of(kernel).items()) == kernel.values
     assert kernel.single == 0

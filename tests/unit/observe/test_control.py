@@ -17,10 +17,11 @@ from kickwatch.observe import bpf, control
 from kickwatch.observe.control import control_and_cause, control_cpus, positive_control
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.windows import Sample
 
 SYMBOLS = Symbols.parse("1000 t smp_call_function_many_cond\n2000 t ipi_mb\n3000 t end\n")
 BARRIERS = struct.pack("=QiI8x", 0x2000, -17, 1 | 8)  # of the control itself

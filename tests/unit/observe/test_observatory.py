@@ -24,11 +24,12 @@ from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
 from kickwatch.observe.layouts import CELLS_CONFIG, CSD_CONFIG
 from kickwatch.observe.losses import Loss, Lost
-from kickwatch.observe.observatory import Observatory, Sample, unseen
+from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import Health
 from kickwatch.observe.refused import RefusedError
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.windows import Sample, unseen
 
 if TYPE_CHECKING:
     from kickwatch.observe import bpf

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kickwatch.errors import ObserveError
-from kickwatch.observe.bpf import BpfMap
+from kickwatch.observe.bpf_map import BpfMap
 from kickwatch.observe.map_definitions import MapDefinition
 from kickwatch.observe.ring import Ring
 

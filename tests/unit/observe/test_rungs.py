@@ -11,7 +11,8 @@ import pytest
 from kickwatch.errors import ConfigError, ObserveError
 from kickwatch.model import ContentionRung, IpiRung
 from kickwatch.node.roots import HOST, HostRoots
-from kickwatch.observe import observatory as observatory_module
+from kickwatch.observe import arming
+from kickwatch.observe.contention import ContentionObserver
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.kprobe import KprobeObserver
 from kickwatch.observe.mutex import MutexObserver
@@ -112,9 +113,9 @@ def old_kernel(monkeypatch: pytest.MonkeyPatch) -> Observatory:
 
     monkeypatch.setattr(CsdObserver, "arm", refuse_tracepoint)
     monkeypatch.setattr(KprobeObserver, "arm", arm)
-    monkeypatch.setattr(observatory_module.ContentionObserver, "_attach", refuse_tracepoint)
+    monkeypatch.setattr(ContentionObserver, "_attach", refuse_tracepoint)
     monkeypatch.setattr("kickwatch.observe.contention.BpfObject", lambda _name: NoProbe())
-    monkeypatch.setattr(observatory_module, "learn_comm_offset", lambda: 0)
+    monkeypatch.setattr(arming, "learn_comm_offset", lambda: 0)
     return Observatory(HOST, 2, Symbols.parse(KALLSYMS))
 
 

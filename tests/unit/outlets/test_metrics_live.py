@@ -6,10 +6,11 @@ from typing import Any
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.readings import Health
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.windows import Sample
 from kickwatch.outlets.metrics.live import Live, live_of
 from kickwatch.outlets.metrics.registry import Metrics
 

@@ -7,9 +7,10 @@ from kickwatch.errors import ObserveError
 from kickwatch.observe.contention import ContentionObserver, ContentionSample, WaitTotals
 from kickwatch.observe.csd import CsdObserver
 from kickwatch.observe.interrupts import InterruptSample, IpiKind
-from kickwatch.observe.observatory import Observatory, Sample
+from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.request_cells import RequestSample, Totals
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.windows import Sample
 from kickwatch.outlets.live_status import Rates
 from kickwatch.service.live_rates import LiveRates
 

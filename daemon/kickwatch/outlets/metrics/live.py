@@ -12,9 +12,10 @@ import msgspec
 
 from kickwatch.attribution.reasons import reason_of
 from kickwatch.observe.contention import ContentionSample
-from kickwatch.observe.observatory import Observatory, Sample, unseen
+from kickwatch.observe.observatory import Observatory
 from kickwatch.observe.request_cells import RequestSample
 from kickwatch.observe.symbols import Symbols
+from kickwatch.observe.windows import Sample, unseen
 from kickwatch.outlets.metrics.label_values import CONTAINERS, ENGINES, REQUEST_REASONS, Observer, known
 from kickwatch.outlets.metrics.rising import Counts
 
