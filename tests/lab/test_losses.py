@@ -113,22 +113,31 @@ def confined(bench: Bench) -> Iterator[Callable[[frozenset[LinuxCapability]], di
     bench.guest.shell(f"apparmor_parser --remove {path}; rm {path}")
 
 
-@pytest.mark.provokes(CauseKind.NOT_ALLOWED)
-def test_a_profile_of_apparmor_that_refuses_bpf_is_named_and_allowing_it_there_removes_the_loss(
-    bench: Bench, confined: Callable[[frozenset[LinuxCapability]], dict[str, dict[str, Any]]]
+@pytest.mark.provokes(CauseKind.CONFINED)
+@pytest.mark.parametrize(
+    ("row", "capabilities"),
+    [
+        ("IPIs by reason", {LinuxCapability.BPF, LinuxCapability.PERFMON}),
+        ("kernel symbols", {LinuxCapability.SYSLOG}),
+    ],
+)
+def test_a_profile_of_apparmor_is_named_and_the_rule_of_its_remedy_removes_the_loss(
+    bench: Bench,
+    confined: Callable[[frozenset[LinuxCapability]], dict[str, dict[str, Any]]],
+    row: str,
+    capabilities: set[LinuxCapability],
 ) -> None:
-    """The process has the capabilities, and the kernel refuses them all the same."""
-    needed = {LinuxCapability.BPF, LinuxCapability.PERFMON, LinuxCapability.SYS_ADMIN}
-    others = frozenset(LinuxCapability) - needed
-    lost = confined(others)["IPIs by reason"]
+    """The process has them, and capget(2) says that it lacks them."""
+    some = frozenset(LinuxCapability) - capabilities - {LinuxCapability.SYS_ADMIN}
+    lost = confined(some)[row]
+    bench.keep(f"confined: {row}", lost)
     assert not lost["satisfied"]
-    assert "a security module refuses bpf (no capability is missing)" in lost["detail"], lost
-    (command,) = re.findall(r"journalctl -k", lost["remedy"])
-    denied = re.findall(r'apparmor="DENIED" operation="capable" .*capname="(\w+)"', bench.guest.out(*command.split()))
-    assert {"bpf", "sys_admin"} & set(denied), denied
-    allowed = confined(frozenset(LinuxCapability))
-    bench.keep("confined", {"lost": lost, "allowed": allowed["IPIs by reason"]})
-    assert allowed["IPIs by reason"]["satisfied"], allowed["IPIs by reason"]
+    assert "the AppArmor profile kickwatch-lab of this process does not allow CAP_" in lost["detail"], lost
+    (rule,) = re.findall(r"`capability ([a-z_ ]+),`", lost["remedy"])
+    allowed = {LinuxCapability[name.upper()] for name in rule.split()}
+    assert allowed == capabilities
+    found = confined(some | allowed)[row]
+    assert found["satisfied"], found
 
 
 def bounding_set(capabilities: frozenset[LinuxCapability]) -> str:

@@ -13,6 +13,7 @@ class CauseKind(StrEnum):
     LOCKDOWN_KPROBES = "lockdown_kprobes"
     CAPABILITY = "capability"
     GIVEN_UP = "given_up"
+    CONFINED = "confined"
     USER_NAMESPACE = "user_namespace"
     SECCOMP = "seccomp"
     MEMLOCK = "memlock"
@@ -63,6 +64,10 @@ CAUSES: dict[CauseKind, LossCause] = {
     CauseKind.GIVEN_UP: LossCause(
         "kickwatch gave up {capabilities} when its probes were armed",
         "restart kickwatch, which arms everything at its start",
+    ),
+    CauseKind.CONFINED: LossCause(
+        "the {profile} of this process does not allow {capabilities}",
+        "add the rule `capability {rule},` to it, and load it again: apparmor_parser --replace FILE",
     ),
     CauseKind.USER_NAMESPACE: LossCause(
         "this process runs in a user namespace, where no capability counts for {what}",

@@ -36,11 +36,11 @@ class Refusal:
 class Facts:
     """What may forbid an observation on this node; None and empty values are not known.
 
-    `effective`: this process's capabilities, one bit each; `given_up`: those that it had before. `memlock`:
-    RLIMIT_MEMLOCK in bytes, None if the hard limit is unlimited. `proc_subset`: the option `subset` of /proc.
-    `options`: the kernel's build configuration. `kprobes`: whether perf offers kprobes. `seccomp`: a filter is on;
-    `answered`: it lets the refused system call through to the kernel. `kprobes_enabled`, `ftrace_enabled`: switches of
-    all kprobes and of the function tracer.
+    `effective`: this process's capabilities, one bit each; `given_up`: those that it had before; `withheld`: those
+    that its AppArmor profile, `profile`, does not allow. `memlock`: RLIMIT_MEMLOCK in bytes, None if the hard limit
+    is unlimited. `proc_subset`: the option `subset` of /proc. `options`: the kernel's build configuration.
+    `kprobes`: whether perf offers kprobes. `seccomp`: a filter is on; `answered`: it lets the refused system call
+    through to the kernel. `kprobes_enabled`, `ftrace_enabled`: switches of all kprobes and of the function tracer.
     """
 
     release: str = ""
@@ -49,6 +49,8 @@ class Facts:
     perf_event_paranoid: int | None = None
     effective: int = 0
     given_up: int = 0
+    withheld: int = 0
+    profile: str = ""
     seccomp: bool = False
     answered: bool = False
     user_namespace: bool = False
@@ -167,7 +169,7 @@ def _of_symbols(refusal: Refusal, facts: Facts) -> CauseKind:
         return CauseKind.KPTR_RESTRICT
     if facts.user_namespace:
         return CauseKind.USER_NAMESPACE
-    return CauseKind.CAPABILITY if _lacking(refusal, facts) else CauseKind.UNKNOWN
+    return _of_lack(refusal, facts) or CauseKind.UNKNOWN
 
 
 def _of_permission(refusal: Refusal, facts: Facts) -> CauseKind:
@@ -175,10 +177,17 @@ def _of_permission(refusal: Refusal, facts: Facts) -> CauseKind:
         return CauseKind.LOCKDOWN_KPROBES
     if facts.user_namespace:
         return CauseKind.USER_NAMESPACE
-    if _lacking(refusal, facts):
-        had = replace(facts, effective=facts.effective | facts.given_up)
-        return CauseKind.CAPABILITY if _lacking(refusal, had) else CauseKind.GIVEN_UP
-    return _though_capable(refusal, facts)
+    return _of_lack(refusal, facts) or _though_capable(refusal, facts)
+
+
+def _of_lack(refusal: Refusal, facts: Facts) -> CauseKind | None:
+    """Why the process lacks a capability; None if it lacks none."""
+    if not _lacking(refusal, facts):
+        return None
+    for kind, more in ((CauseKind.GIVEN_UP, facts.given_up), (CauseKind.CONFINED, facts.withheld)):
+        if not _lacking(refusal, replace(facts, effective=facts.effective | more)):
+            return kind
+    return CauseKind.CAPABILITY
 
 
 def _though_capable(refusal: Refusal, facts: Facts) -> CauseKind:
@@ -225,6 +234,8 @@ def _words(refusal: Refusal, facts: Facts) -> dict[str, object]:
     return {
         "lockdown": facts.lockdown or LOCKDOWN_UNSEEN,
         "capabilities": " ".join(_lacking(refusal, facts)),
+        "profile": f"AppArmor profile {facts.profile}" if facts.profile else "security module's profile",
+        "rule": " ".join(name.removeprefix("CAP_").lower() for name in _lacking(refusal, facts)),
         "protect": " and ProtectKernelLogs=no" if act is Act.SYMBOLS else "",
         "what": "kernel addresses" if act is Act.SYMBOLS else "bpf(2)",
         "call": "perf_event_open" if act is Act.KPROBE else "bpf",

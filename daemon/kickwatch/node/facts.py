@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kickwatch.node import kernel
 from kickwatch.node.diagnosis import WANTED_OPTIONS, Facts
-from kickwatch.node.privileges import effective, filtered, given_up
+from kickwatch.node.privileges import effective, filtered, given_up, withheld
 from kickwatch.node.proc_mount import read_proc_mount
 from kickwatch.node.roots import HOST, HostRoots
 
@@ -21,6 +21,8 @@ def read_facts(host: HostRoots = HOST) -> Facts:
     release = kernel.release()
     return replace(
         privileges_now(),
+        withheld=_withheld(),
+        profile=_profile(host.proc),
         lockdown=_lockdown(host.sys),
         kptr_restrict=_number(host.proc / "sys/kernel/kptr_restrict"),
         perf_event_paranoid=_number(host.proc / "sys/kernel/perf_event_paranoid"),
@@ -38,6 +40,24 @@ def read_facts(host: HostRoots = HOST) -> Facts:
 def privileges_now() -> Facts:
     """The facts that take no file to read, so that the event loop may ask for them: for maps they are enough."""
     return Facts(release=kernel.release(), effective=effective(), given_up=given_up(), seccomp=filtered())
+
+
+def _withheld() -> int:
+    """Of this process, so in its own proc."""
+    try:
+        return withheld()
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _profile(proc: Path) -> str:
+    """The name of our AppArmor profile, without its mode: `name (enforce)`. Empty without one.
+
+    Another security module may write `current` since 5.1, and then AppArmor has a file of its own.
+    """
+    attributes = proc / "thread-self" / "attr"
+    text = _text(attributes / "apparmor" / "current") or _text(attributes / "current")
+    return text.strip("\0\n").rpartition(" (")[0]
 
 
 def _lockdown(sys: Path) -> str:

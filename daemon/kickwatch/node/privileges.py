@@ -86,6 +86,16 @@ def effective() -> int:
     return int(words[0].effective) | int(words[1].effective) << 32
 
 
+def withheld(proc: Path = HOST.proc) -> int:
+    """The effective capabilities of this thread that a security module does not let it use, one bit for each.
+
+    AppArmor leaves them out of what capget(2) returns (apparmor_capget, security/apparmor/lsm.c), and /proc does not.
+    Raises OSError.
+    """
+    status = (proc / "thread-self" / "status").read_text(encoding="ascii", errors="replace")
+    return int(status.partition("CapEff:")[2].split()[0], 16) & ~effective()
+
+
 def given_up() -> int:
     """The capabilities that `give_up` has dropped, one bit for each; 0 before."""
     return _given_up[0]

@@ -61,6 +61,20 @@ CASES: list[tuple[CauseKind, Refusal, dict[str, object], str, str]] = [
         "gave up CAP_BPF CAP_PERFMON", "restart kickwatch",
     ),
     (
+        CauseKind.CONFINED, Refusal(Act.LOAD, errno.EPERM, "csd"),
+        {"effective": NO_BPF, "withheld": ROOT & ~NO_BPF, "profile": "some"},
+        "the AppArmor profile some of this process does not allow CAP_BPF CAP_PERFMON", "`capability bpf perfmon,`",
+    ),
+    (
+        CauseKind.CONFINED, Refusal(Act.SYMBOLS),
+        {"effective": without(LinuxCapability.SYSLOG), "withheld": 1 << LinuxCapability.SYSLOG},
+        "the security module's profile of this process does not allow CAP_SYSLOG", "`capability syslog,`",
+    ),
+    (
+        CauseKind.CAPABILITY, Refusal(Act.LOAD, errno.EPERM, "csd"),
+        {"effective": NO_BPF, "withheld": 1 << LinuxCapability.BPF}, "lacks CAP_BPF CAP_PERFMON", "in a container",
+    ),
+    (
         CauseKind.USER_NAMESPACE, Refusal(Act.LOAD, errno.EPERM, "csd"), {"user_namespace": True},
         "user namespace", "PrivateUsers=no",
     ),
@@ -180,6 +194,7 @@ TESTS = Path(__file__).parents[2]
 MADE_UP = {
     CauseKind.KALLSYMS_ABSENT: "a kernel without CONFIG_KALLSYMS; Debian builds none",
     CauseKind.NO_DESCRIPTOR_ON_NODE: "root, as which the tests run, may exceed fs.file-max",
+    CauseKind.NOT_ALLOWED: "SELinux, of which no guest has a policy; a filter stands for one (kernel/test_losses.py)",
     CauseKind.UNKNOWN: "what is not recognised",
 }
 
