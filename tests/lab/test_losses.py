@@ -22,6 +22,42 @@ profile kickwatch-lab flags=(attach_disconnected,mediate_deleted) {{
   capability {allowed},
 }}
 """
+# The node's limit is raised until something is lost by it: file-nr is not exact, and others open files as well.
+FEW_ON_NODE = """
+import asyncio, json
+from kickwatch.observe.observatory import Observatory
+
+def lost():
+    observatory = asyncio.run(Observatory.open())
+    observatory.close()
+    return [[loss.what, loss.remedy] for loss in observatory.present_losses]
+
+lost()  # what it imports needs descriptors as well
+limit, in_use = open("/proc/sys/fs/file-max", "r+"), open("/proc/sys/fs/file-nr")
+before, found = int(limit.read()), []
+
+def allow(number):
+    limit.seek(0)
+    limit.write(str(number))
+    limit.flush()
+
+def open_files():
+    in_use.seek(0)
+    return int(in_use.read().split()[0])
+
+try:
+    for more in range(-128, 192, 4):
+        allow(open_files() + more)
+        try:
+            found = lost()
+        except OSError:  # there was none for the files of /proc, or the event loop
+            continue
+        if any("descriptor" in what for what, _ in found):
+            break
+finally:
+    allow(before)
+print(json.dumps([found, lost()]))
+"""
 INLINED = """
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.refused import RefusedError
@@ -123,11 +159,13 @@ def confined(bench: Bench) -> Iterator[Callable[[frozenset[LinuxCapability]], di
 )
 def test_a_profile_of_apparmor_is_named_and_the_rule_of_its_remedy_removes_the_loss(
     bench: Bench,
+    paranoid: Callable[[int], None],
     confined: Callable[[frozenset[LinuxCapability]], dict[str, dict[str, Any]]],
     row: str,
     capabilities: set[LinuxCapability],
 ) -> None:
     """The process has them, and capget(2) says that it lacks them."""
+    paranoid(2)
     some = frozenset(LinuxCapability) - capabilities - {LinuxCapability.SYS_ADMIN}
     lost = confined(some)[row]
     bench.keep(f"confined: {row}", lost)
@@ -138,6 +176,18 @@ def test_a_profile_of_apparmor_is_named_and_the_rule_of_its_remedy_removes_the_l
     assert allowed == capabilities
     found = confined(some | allowed)[row]
     assert found["satisfied"], found
+
+
+@pytest.mark.provokes(CauseKind.NO_DESCRIPTOR_ON_NODE)
+def test_a_node_without_descriptors_is_named_and_the_sysctl_of_the_remedy_brings_the_probes_back(bench: Bench) -> None:
+    """Root may exceed fs.file-max by CAP_SYS_ADMIN, which the service does not have."""
+    bench.once("does not depend on the number of CPUs")
+    fewer = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
+    few, all_of_it = json.loads(bench.guest.out(*fewer, "/opt/kickwatch/bin/python", "-c", FEW_ON_NODE))
+    bench.keep("few_descriptors_on_node", few)
+    assert "this node has no descriptor left" in {what for what, _ in few}, few
+    assert "fs.file-max" in next(remedy for what, remedy in few if what == "this node has no descriptor left")
+    assert not [what for what, _ in all_of_it if "descriptor" in what]
 
 
 def bounding_set(capabilities: frozenset[LinuxCapability]) -> str:

@@ -193,7 +193,6 @@ TESTS = Path(__file__).parents[2]
 # Only from made-up facts, since no kernel or program that can be had here does it.
 MADE_UP = {
     CauseKind.KALLSYMS_ABSENT: "a kernel without CONFIG_KALLSYMS; Debian builds none",
-    CauseKind.NO_DESCRIPTOR_ON_NODE: "root, as which the tests run, may exceed fs.file-max",
     CauseKind.NOT_ALLOWED: "SELinux, of which no guest has a policy; a filter stands for one (kernel/test_losses.py)",
     CauseKind.UNKNOWN: "what is not recognised",
 }
