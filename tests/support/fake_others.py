@@ -44,7 +44,8 @@ class FakeMembers:
     def __init__(self, observed: "ObservedOthers", own: Collection[str] | None) -> None:
         self._observed, self._own = observed, own
 
-    def cells(self, *_: object) -> tuple[Cell, ...]:
+    def cells(self, *_: object, patches_count: bool) -> tuple[Cell, ...]:
+        assert not patches_count
         shown = self._observed.shown.cells
         return shown if self._own is None else tuple(cell for cell in shown if cell.reason in self._own)
 

@@ -71,10 +71,15 @@ def unpatched(cell: Cell) -> int:
 
 
 def counting_cells(trial: Trial) -> tuple[Cell, ...]:
-    """The cells of the window with containers, with the broadcasts that count in such a record."""
+    """The cells of the window with containers: the broadcasts that count in such a record, with a stack of theirs."""
     if not trial.looks:
         return trial.churn.cells
-    return tuple(replace(cell, broadcasts=unpatched(cell)) for cell in trial.churn.cells)
+    return tuple(_counting(cell, unpatched(cell)) for cell in trial.churn.cells)
+
+
+def _counting(cell: Cell, broadcasts: int) -> Cell:
+    patched_only = cell.broadcasts > 0 and not broadcasts
+    return replace(cell, broadcasts=broadcasts, stack=() if patched_only else cell.stack)
 
 
 def divided(cells: Iterable[Cell], members: Iterable[Cell]) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:

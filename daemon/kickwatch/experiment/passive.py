@@ -176,7 +176,7 @@ class Passive:
         window = observatory.window(WindowKind.PASSIVE, before, after)
         members: tuple[Cell, ...] = ()
         if observatory.members is not None and before.members is not None and after.members is not None:
-            members = observatory.members.cells(before.members, after.members)
+            members = observatory.members.cells(before.members, after.members, patches_count=False)
         billed, beside = divided(window.cells, members)
         looks = [look_of(counted, window.cells, members)] if counted.containers and self._seen else []
         return _Span(window, billed, beside, observatory.waits_known, looks)

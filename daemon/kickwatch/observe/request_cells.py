@@ -83,9 +83,14 @@ class NamedRequest:
 
 @dataclass
 class CellSum:
-    """The sum of all map keys with one identity. `largest` is the rise of the key whose stack is shown."""
+    """The sum of all map keys with one identity. `shown` is how good the key is whose stack is shown.
+
+    The largest rise is best. Where patches of kernel text do not count (`patches_count`), any other key is better: on
+    arm64 a static key has the reason of the fault of 2017.
+    """
 
     named: NamedRequest
+    patches_count: bool = True
     requests: int = 0
     calls: int = 0
     broadcasts: int = 0
@@ -93,7 +98,7 @@ class CellSum:
     patches: int = 0
     isolated: int = 0
     under_slab_mutex: int = 0
-    largest: int = 0
+    shown: tuple[bool, int] = (False, 0)
 
     def add(self, rise: Totals, named: NamedRequest, key: bytes) -> None:
         """Add the rise of one key."""
@@ -107,8 +112,9 @@ class CellSum:
             self.singles += rise.requests
         if flags & _UNDER_SLAB_MUTEX:
             self.under_slab_mutex += rise.requests
-        if rise.requests > self.largest and named.stack:
-            self.largest, self.named = rise.requests, named
+        rank = (self.patches_count or not named.patches, rise.requests)
+        if rank > self.shown and named.stack:
+            self.shown, self.named = rank, named
 
     def cell(self, isolated_cpus: Sequence[int] | None) -> Cell:
         """The sum as a record has it. `isolated_cpus`: those that its function reached; None where none is isolated."""

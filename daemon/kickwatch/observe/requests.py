@@ -306,17 +306,18 @@ class RequestObserver(ABC):
             lost=sample.health.lost + sample.health.unknown_kind,
         )
 
-    def cells(self, before: RequestSample, after: RequestSample) -> tuple[Cell, ...]:
+    def cells(self, before: RequestSample, after: RequestSample, *, patches_count: bool = True) -> tuple[Cell, ...]:
         """The rise between two samples, largest first; one Cell per (reason, func, origin, path).
 
-        The stack of a cell is that of its most frequent (func, stack).
+        The stack of a cell is that of its most frequent (func, stack); unless `patches_count`, of one that patches no
+        kernel text if it has any.
         """
         merged: dict[tuple[str, ...], CellSum] = {}
         for key, totals in after.totals.items():
             rise = rise_of(before.totals.get(key), totals)
             if rise.requests:
                 named = self.names.name(key, self.symbols)
-                merged.setdefault(named.identity, CellSum(named)).add(rise, named, key)
+                merged.setdefault(named.identity, CellSum(named, patches_count)).add(rise, named, key)
         hit = reached_by_name(before, after, self.symbols)
         cells = (total.cell(hit.get(total.named.func, ()) if self.isolated else None) for total in merged.values())
         return tuple(sorted(cells, key=lambda cell: -cell.requests))

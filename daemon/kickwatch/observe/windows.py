@@ -53,7 +53,7 @@ def _with_cells(window: Window, before: Sample, after: Sample, observer: Request
     recycled = fell(before.requests.totals, after.requests.totals)
     return replace(
         window,
-        cells=observer.cells(before.requests, after.requests),
+        cells=observer.cells(before.requests, after.requests, patches_count=window.kind is not WindowKind.PASSIVE),
         lost_events=window.lost_events + lost,
         stackless_events=window.stackless_events + stackless,
         disturbances=(*window.disturbances, *((Disturbance.RECYCLED,) if recycled else ())),

@@ -11,6 +11,7 @@ from kickwatch.detect.passive import counting_cells, creation_path, divided
 from kickwatch.detect.state import ChangeKind, State, TrialOutcome
 from kickwatch.detect.streams import StreamName
 from kickwatch.model import Cell, Control, Look, Origin, Path, Trial, Verdict
+from kickwatch.outlets.broadcast import blame
 from kickwatch.service.pace import pace_of
 
 PACE = pace_of(Config(workload=WorkloadConfig(enabled=False)))
@@ -157,6 +158,16 @@ def test_a_static_key_that_switches_with_the_first_and_last_cgroup_is_no_fault()
     one = replace(record(FAULTY), churn=window("passive", flip, both))
     assert [cell.broadcasts for cell in counting_cells(one)] == [0, 2]
     assert counting_cells(replace(one, looks=())) == (flip, both)
+
+
+def test_an_alert_does_not_show_the_stack_of_a_static_key_that_does_not_count() -> None:
+    """On arm64 both are kick_all_cpus_sync: the stack of the first record was cpuset_css_online's."""
+    fault = replace(kick(5), stack=("kick_all_cpus_sync", "kickfault_css_online"))
+    flip = replace(kick(6), patches=6, stack=("kick_all_cpus_sync", "static_key_slow_inc", "cpuset_css_online"))
+    before, after = (replace(record(FAULTY), churn=window("passive", cell)) for cell in (flip, fault))
+    found = blame([before, after])
+    assert found is not None
+    assert (found.cell.broadcasts, found.cell.stack) == (5, fault.stack)
 
 
 def test_the_pace_of_passive_mode_does_not_depend_on_the_budget() -> None:

@@ -219,3 +219,24 @@ def test_frequent_functions_have_their_order_and_certain_ones_an_example() -> No
     assert funcs.frequent == (0x1000, 0, 0x2000, 0, 0x3000, 0)
     assert set(funcs.certain) == {0x3000, 0x4000, 0x5000}
     assert funcs.keys == {0: key(0x1000, 0, 0), 2: key(0x2000, 0, 0), 4: key(0x3000, 0, 0)}
+
+
+@pytest.mark.parametrize(("patches_count", "shown"), [(True, "cpuset_css_online"), (False, "perf_cgroup_css_online")])
+def test_a_stack_that_does_not_count_is_not_shown_where_another_does(*, patches_count: bool, shown: str) -> None:
+    """On arm64 static keys and the fault of 2017 have one reason, and passive mode counts the fault alone."""
+    names = "kick_all_cpus_sync static_key_slow_inc arch_jump_label_transform_apply cpuset_css_online"
+    kallsyms = "".join(
+        f"{at:x} t {name}\n"
+        for at, name in enumerate([*names.split(), "perf_cgroup_css_online", "cgroup_mkdir", "do_nothing", "end"], 0x10)
+    )
+    at = {line.split()[2]: int(line.split()[0], 16) for line in kallsyms.splitlines()}
+    observed, probe = observer(MANY + kallsyms)
+    kick, outer = at["kick_all_cpus_sync"], at["cgroup_mkdir"]
+    patching = (at["arch_jump_label_transform_apply"], at["static_key_slow_inc"], at["cpuset_css_online"])
+    put_stack(probe, 1, 0x1000, kick, *patching, outer)
+    put_stack(probe, 2, 0x1000, kick, at["perf_cgroup_css_online"], outer)
+    flips, kicks = (key(at["do_nothing"], stack) for stack in (1, 2))
+    totals = RequestSample({flips: Totals(18, 6, 6), kicks: Totals(3, 1, 1)})
+    (cell,) = observed.cells(RequestSample({}), totals, patches_count=patches_count)
+    assert (cell.reason, cell.broadcasts, cell.patches) == ("kick_all_cpus_sync", 7, 6)
+    assert shown in cell.stack
