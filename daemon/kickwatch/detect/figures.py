@@ -49,7 +49,10 @@ def _add_interrupts(one: Interrupts, other: Interrupts) -> Interrupts:
 
 
 def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Cells of the same (reason, func, origin, path) added up, largest first, with the stack of the first one."""
+    """Cells of the same (reason, func, origin, path) added up, largest first, with the stack of the first one.
+
+    A stack that only patched kernel text gives way to one that did not: it need not count (`detect.passive`).
+    """
     merged: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
         so_far = merged.get(cell.identity)
@@ -71,8 +74,12 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
         isolated=_add(one.isolated, other.isolated),
         isolated_cpus=tuple(sorted({*one.isolated_cpus, *other.isolated_cpus})),
         under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
-        stack=one.stack or other.stack,
+        stack=other.stack if other.stack and (not one.stack or _only_patched(one)) else one.stack,
     )
+
+
+def _only_patched(cell: Cell) -> bool:
+    return cell.broadcasts > 0 and cell.patches == cell.broadcasts
 
 
 def merge_waits(waits: Iterable[MutexWait]) -> tuple[MutexWait, ...]:
