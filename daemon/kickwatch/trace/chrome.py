@@ -15,12 +15,19 @@ from kickwatch.trace.tracks import Instant, TimelineTrack
 _FIRST_TRACK = 1001  # above the numbers of groups: a thread whose id is its process's would be that process's first
 
 
-def document(tracks: Sequence[TimelineTrack], frames: StackFrames, origin_ns: int, facts: Mapping[str, Any]) -> bytes:
-    """The whole file. `origin_ns`: the moment 0 of the timeline. `facts`: about the run, as `otherData`."""
+def document(tracks: Sequence[TimelineTrack], frames: StackFrames, begin_ns: int, facts: Mapping[str, Any]) -> bytes:
+    """The whole file. Its moment 0 is `begin_ns`, or an earlier one on a track. `facts`: about the run, `otherData`."""
     encode = msgspec.json.encode
-    lines = b",\n".join(encode(event) for event in _events(tracks, origin_ns))
+    lines = b",\n".join(encode(event) for event in _events(tracks, min((begin_ns, *_moments(tracks)))))
     head = b'{"displayTimeUnit":"ns",\n"otherData":' + encode(dict(facts)) + b',\n"traceEvents":[\n'
     return head + lines + b'\n],\n"stackFrames":' + encode(frames.table) + b"}\n"
+
+
+def _moments(tracks: Sequence[TimelineTrack]) -> Iterator[int]:
+    for track in tracks:
+        yield from (instant.at_ns for instant in track.instants)
+        for one in track.slices:
+            yield from (one.began_ns, *(at_ns for at_ns, _, _ in one.arrows))
 
 
 def _events(tracks: Sequence[TimelineTrack], origin_ns: int) -> Iterator[dict[str, Any]]:

@@ -101,11 +101,10 @@ def make_trace(recording: Recording, most_bytes: int = MOST_BYTES) -> Trace:
     """
     trace = Trace(recording, calls_between(recording.events, recording.first, recording.last))
     by_func = Counter(call.sent.func for call in trace.calls for _ in call.requests)
-    origin_ns = min([recording.first.began_ns, *(step.began_ns for step in recording.steps)])
     left_out: set[int] = set()
     for func, requests in [*by_func.most_common(), (None, 0)]:
         tracks = Tracks(recording, trace.calls, left_out)
-        trace.content = document(tracks.all(), tracks.frames, origin_ns, trace.facts())
+        trace.content = document(tracks.all(), tracks.frames, recording.first.began_ns, trace.facts())
         if len(trace.content) <= most_bytes or func is None:
             break
         left_out.add(func)

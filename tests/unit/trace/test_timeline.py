@@ -4,7 +4,21 @@ from kickwatch.observe.trace_events import UNDER_SLAB_MUTEX, Kind, TraceEvent
 from kickwatch.trace.recording import Recording, Step
 from kickwatch.trace.summary import make_trace
 from kickwatch.trace.tasks import UNNAMED
-from recordings import CONTAINER_ID, LAST, RCU, SHOOTDOWN, STACKS, SYNC, WAKEUP, call, event, ran, recording, sent
+from recordings import (
+    CONTAINER_ID,
+    FIRST,
+    LAST,
+    RCU,
+    SHOOTDOWN,
+    STACKS,
+    SYNC,
+    WAKEUP,
+    call,
+    event,
+    ran,
+    recording,
+    sent,
+)
 from trace_reader import TraceFile, read_trace
 
 
@@ -98,6 +112,14 @@ def test_what_begins_after_the_counted_span_and_does_not_end_has_no_negative_len
         ("runc", 0.5),
         ("waits for slab_mutex", 0.0),
     ]
+
+
+def test_what_ended_before_the_counted_span_is_not_before_the_begin_of_the_timeline() -> None:
+    """Perfetto wants times from 0 on. On a busy node 70 ms passed between the arming and the first edge."""
+    before = FIRST.began_ns - 700
+    events = [event(Kind.EXEC, before, pid=50, tid=50, comm="runc"), event(Kind.END, before + 100, pid=50, tid=50)]
+    read = drawn(recording([*events, wait(FIRST.ended_ns + 500, Kind.WAIT)], own_pids={50: 0}))
+    assert [(one["ts"], one["dur"]) for one in read.named("process")] == [(0.0, 0.1)]
 
 
 def test_steps_programs_and_cgroups_of_ours_are_shown_and_no_others() -> None:

@@ -362,14 +362,14 @@ async def test_an_endless_answer_times_out_and_frees_its_thread(
 
 
 async def test_the_timeout_restarts_for_each_answer_on_a_connection(docker: FakeDocker, path: Path) -> None:
-    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+    engine = DockerEngine(str(path), timeout_s=2, workers=1)
 
     def slow(request: Request) -> Answer:
-        time.sleep(0.6)
+        time.sleep(0.9)
         return 200, []
 
     docker.replaced["GET /containers/json"] = slow
-    for _ in range(3):  # each may take a second
+    for _ in range(3):  # each may take two seconds
         assert await engine.own_containers("i") == []
     await engine.close()
 
@@ -379,7 +379,7 @@ async def test_a_missing_or_dead_socket_is_no_engine(path: Path, dead: bool, rea
     if dead:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
-    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+    engine = DockerEngine(str(path), timeout_s=10, workers=1)
     with pytest.raises(EngineAbsentError, match=f"{path}.*{reason}"):
         await engine.info()
     await engine.close()
@@ -411,7 +411,7 @@ RUNTIMES = {"runc": {"path": "runc"}, "io.containerd.runc.v2": {"path": "runc"},
 )
 async def test_the_configured_runtime_is_asked_for(docker: FakeDocker, path: Path, wanted: str, shown: str) -> None:
     docker.replaced["GET /info"] = lambda _: (200, INFO | {"Runtimes": RUNTIMES})
-    engine = DockerEngine(str(path), timeout_s=1, workers=1, runtime=wanted)
+    engine = DockerEngine(str(path), timeout_s=10, workers=1, runtime=wanted)
     info = await engine.info()
     assert (info.runtime, info.runtimes) == (shown, ("crun", "io.containerd.runc.v2", "runc"))
     assert info.unnamed_fields == ()
@@ -422,7 +422,7 @@ async def test_the_configured_runtime_is_asked_for(docker: FakeDocker, path: Pat
 
 async def test_a_wrong_name_of_a_runtime_gives_those_that_exist(docker: FakeDocker, path: Path) -> None:
     docker.replaced["GET /info"] = lambda _: (200, INFO | {"Runtimes": RUNTIMES})
-    engine = DockerEngine(str(path), timeout_s=1, workers=1, runtime="kata")
+    engine = DockerEngine(str(path), timeout_s=10, workers=1, runtime="kata")
     with pytest.raises(EngineAbsentError) as caught:
         await engine.info()
     assert str(caught.value) == (
@@ -452,7 +452,7 @@ async def test_the_life_of_a_container(docker: FakeDocker, engine: DockerEngine)
 
 
 async def test_containers_share_one_connection(docker: FakeDocker, path: Path) -> None:
-    engine = DockerEngine(str(path), timeout_s=1, workers=1)
+    engine = DockerEngine(str(path), timeout_s=10, workers=1)
     docker.ended.set()
     for _ in range(3):
         container = await engine.create(SPEC)
