@@ -74,8 +74,14 @@ def _add_cells(one: Cell, other: Cell) -> Cell:
         isolated=_add(one.isolated, other.isolated),
         isolated_cpus=tuple(sorted({*one.isolated_cpus, *other.isolated_cpus})),
         under_slab_mutex=one.under_slab_mutex + other.under_slab_mutex,
-        stack=other.stack if other.stack and (not one.stack or _only_patched(one)) else one.stack,
+        stack=_stack_of(one, other),
     )
+
+
+def _stack_of(one: Cell, other: Cell) -> tuple[str, ...]:
+    if one.stack and other.stack and _only_patched(one) and not _only_patched(other):
+        return other.stack
+    return one.stack or other.stack
 
 
 def _only_patched(cell: Cell) -> bool:

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from builders import TLB, kick, trial, window
 from kickwatch.configuration.types import Config, WorkloadConfig
-from kickwatch.detect.figures import merge_windows
+from kickwatch.detect.figures import merge_cells, merge_windows
 from kickwatch.detect.monitor import Monitor
 from kickwatch.detect.observations import observations_of
 from kickwatch.detect.passive import counting_cells, creation_path, divided
@@ -171,6 +171,12 @@ def test_an_alert_does_not_show_the_stack_of_a_static_key_that_does_not_count() 
         found = blame(records)
         assert found is not None
         assert (found.cell.broadcasts, found.cell.stack) == (5, fault.stack)
+
+
+def test_merged_cells_that_all_patched_text_keep_the_stack_of_the_first() -> None:
+    """As static keys on x86."""
+    first, second = (replace(kick(3), patches=3, stack=(name,)) for name in ("first", "second"))
+    assert merge_cells([first, second])[0].stack == ("first",)
 
 
 def test_the_pace_of_passive_mode_does_not_depend_on_the_budget() -> None:
