@@ -15,6 +15,7 @@ from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.refused import RefusedError
 from kickwatch.workload.barrier import BARRIER_COMM
+from lost_script import LOST
 from namespaces import GROUP, Step, hiding, inside, without_capabilities
 
 pytestmark = [pytest.mark.long, pytest.mark.kernel, pytest.mark.timeout(60)]
@@ -38,18 +39,7 @@ print(json.dumps([[loss.what, loss.remedy] for loss in observatory.lost(Lost.CON
 observatory.close()
 """
 # Twice: with what `LIMIT` takes away, and with it given back.
-ARMS_TWICE = """
-import asyncio, json, os, resource, sys
-from pathlib import Path
-from kickwatch.observe.observatory import Observatory
-
-def lost():
-    observatory = asyncio.run(Observatory.open())
-    observatory.close()
-    return [[loss.what, loss.remedy] for loss in observatory.present_losses]
-
-lost()  # what it imports needs both as well
-"""
+ARMS_TWICE = f"import os, resource, sys\nfrom pathlib import Path\n{LOST}"
 DESCRIPTORS = """
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 6, hard))

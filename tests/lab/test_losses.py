@@ -10,12 +10,12 @@ from bench import ENGINE, Bench
 
 from kickwatch.node.causes import CauseKind
 from kickwatch.node.privileges import SERVICE, LinuxCapability
+from lost_script import LOST
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 
 DROP_IN = "/run/systemd/system/kickwatch.service.d/fewer.conf"
 KPROBES, FTRACE = "/sys/kernel/debug/kprobes/enabled", "/proc/sys/kernel/ftrace_enabled"
-# mutex_lock and its kin have it inlined, on every kernel.
 CONFINED = """
 profile kickwatch-lab flags=(attach_disconnected,mediate_deleted) {{
   file, network, ptrace, signal, unix, mount, umount, pivot_root, change_profile,
@@ -23,16 +23,7 @@ profile kickwatch-lab flags=(attach_disconnected,mediate_deleted) {{
 }}
 """
 # The node's limit is raised until something is lost by it: file-nr is not exact, and others open files as well.
-FEW_ON_NODE = """
-import asyncio, json
-from kickwatch.observe.observatory import Observatory
-
-def lost():
-    observatory = asyncio.run(Observatory.open())
-    observatory.close()
-    return [[loss.what, loss.remedy] for loss in observatory.present_losses]
-
-lost()  # what it imports needs descriptors as well
+FEW_ON_NODE = f"""{LOST}
 limit, in_use = open("/proc/sys/fs/file-max", "r+"), open("/proc/sys/fs/file-nr")
 before, found = int(limit.read()), []
 
@@ -58,6 +49,7 @@ finally:
     allow(before)
 print(json.dumps([found, lost()]))
 """
+# mutex_lock and its kin have it inlined, on every kernel.
 INLINED = """
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.refused import RefusedError

@@ -21,7 +21,7 @@ def read_facts(host: HostRoots = HOST) -> Facts:
     release = kernel.release()
     return replace(
         privileges_now(),
-        withheld=_withheld(),
+        withheld=_withheld(host.proc),
         profile=_profile(host.proc),
         lockdown=_lockdown(host.sys),
         kptr_restrict=_number(host.proc / "sys/kernel/kptr_restrict"),
@@ -42,10 +42,9 @@ def privileges_now() -> Facts:
     return Facts(release=kernel.release(), effective=effective(), given_up=given_up(), seccomp=filtered())
 
 
-def _withheld() -> int:
-    """Of this process, so in its own proc."""
+def _withheld(proc: Path) -> int:
     try:
-        return withheld()
+        return withheld(proc)
     except (OSError, ValueError, IndexError):
         return 0
 

@@ -73,8 +73,7 @@ class _Words(ctypes.Structure):
 
 def held(proc: Path = HOST.proc) -> int:
     """The permitted capabilities of this thread, one bit for each."""
-    status = (proc / "thread-self" / "status").read_text(encoding="ascii", errors="replace")
-    return int(status.partition("CapPrm:")[2].split()[0], 16)
+    return _in_status(proc, "CapPrm")
 
 
 def effective() -> int:
@@ -92,8 +91,13 @@ def withheld(proc: Path = HOST.proc) -> int:
     AppArmor leaves them out of what capget(2) returns (apparmor_capget, security/apparmor/lsm.c), and /proc does not.
     Raises OSError.
     """
+    return _in_status(proc, "CapEff") & ~effective()
+
+
+def _in_status(proc: Path, name: str) -> int:
+    """A set of capabilities of this thread, as its credentials have it."""
     status = (proc / "thread-self" / "status").read_text(encoding="ascii", errors="replace")
-    return int(status.partition("CapEff:")[2].split()[0], 16) & ~effective()
+    return int(status.partition(f"{name}:")[2].split()[0], 16)
 
 
 def given_up() -> int:
