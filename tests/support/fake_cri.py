@@ -28,6 +28,7 @@ class FakeCri:
         self.pods: dict[str, cri.PodSandboxConfig] = {}
         self.containers: dict[str, tuple[str, cri.ContainerConfig]] = {}
         self.states: dict[str, int] = {}
+        self.forgotten: dict[str, bool] = {}  # tasks that the CRI does not know, by container: whether they run
         self.images: dict[str, dict[str, str]] = {}  # labels by name
         self.blobs: dict[str, bytes] = {}
         self.leases: set[str] = set()
@@ -63,6 +64,8 @@ class FakeCri:
             "images.v1.Images/Delete": (containerd.DeleteImageRequest, containerd.Nothing),
             "leases.v1.Leases/Create": (containerd.CreateLeaseRequest, containerd.CreateLeaseResponse),
             "leases.v1.Leases/Delete": (containerd.DeleteLeaseRequest, containerd.Nothing),
+            "tasks.v1.Tasks/Kill": (containerd.KillTaskRequest, containerd.Nothing),
+            "tasks.v1.Tasks/Delete": (containerd.DeleteTaskRequest, containerd.DeleteTaskResponse),
         }
         found = {f"/runtime.v1.RuntimeService/{name}": self._handler(name, *types) for name, types in runtime.items()}
         found |= {f"/runtime.v1.ImageService/{name}": self._handler(name, *types) for name, types in image.items()}
@@ -128,6 +131,8 @@ class FakeCri:
         self._exit_all(request.pod_sandbox_id)
 
     def on_RemovePodSandbox(self, request: Any) -> None:  # noqa: N802
+        if any(of == request.pod_sandbox_id and name in self.forgotten for name, (of, _) in self.containers.items()):
+            raise GRPCError(Status.FAILED_PRECONDITION, "cannot delete running task")
         self.pods.pop(request.pod_sandbox_id, None)
         self.containers = {name: each for name, each in self.containers.items() if each[0] != request.pod_sandbox_id}
 
@@ -154,6 +159,7 @@ class FakeCri:
             cri.Container(id=container, pod_sandbox_id=pod)
             for container, (pod, _) in self.containers.items()
             if wanted in {"", container}
+            and request.filter.pod_sandbox_id in {"", pod}
             and (not request.filter.HasField("state") or self.states[container] == request.filter.state.state)
         ]
         return cri.ListContainersResponse(containers=found)
@@ -188,6 +194,17 @@ class FakeCri:
 
     def on_LeasesDelete(self, request: Any) -> None:  # noqa: N802
         self.leases.discard(request.id)
+
+    def on_TasksKill(self, request: Any) -> None:  # noqa: N802
+        if request.container_id not in self.forgotten:
+            raise GRPCError(Status.NOT_FOUND, "no such task")
+        assert (request.signal, request.all) == (9, True)
+        self.forgotten[request.container_id] = False
+
+    def on_TasksDelete(self, request: Any) -> None:  # noqa: N802
+        if self.forgotten.get(request.container_id):
+            raise GRPCError(Status.FAILED_PRECONDITION, "task must be stopped before deletion")
+        self.forgotten.pop(request.container_id, None)
 
     def _exit_all(self, pod: str) -> None:
         for container, (of, _) in self.containers.items():

@@ -63,6 +63,12 @@ class CriClient:
 
     def run(self, name: str, image: str, labels: dict[str, str], command: tuple[str, ...]) -> tuple[str, str]:
         """Start a pod with one container; returns both ids."""
+        pod, container = self.make(name, image, labels, command)
+        self.call("StartContainer", cri.ContainerRequest(container_id=container), cri.Nothing)
+        return pod, container
+
+    def make(self, name: str, image: str, labels: dict[str, str], command: tuple[str, ...]) -> tuple[str, str]:
+        """Start a pod, and make one container in it; returns both ids."""
         metadata = cri.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="others")
         options = cri.NamespaceOption(network=cri.NODE, pid=cri.CONTAINER)
         security = cri.LinuxSandboxSecurityContext(namespace_options=options)
@@ -77,7 +83,6 @@ class CriClient:
         )  # fmt: skip
         request = cri.CreateContainerRequest(pod_sandbox_id=pod.pod_sandbox_id, config=container, sandbox_config=config)
         made = self.call("CreateContainer", request, cri.CreateContainerResponse)
-        self.call("StartContainer", cri.ContainerRequest(container_id=made.container_id), cri.Nothing)
         return pod.pod_sandbox_id, made.container_id
 
     def pods(self) -> list[Any]:
@@ -164,6 +169,11 @@ class PrivateContainerd:
                     return
                 time.sleep(0.05)
         pytest.fail(f"the CRI does not see {name}")
+
+    def ctr(self, *arguments: str) -> str:
+        """What containerd's own client prints of the CRI's containers."""
+        command = ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     @contextmanager
     def client(self) -> Iterator[CriClient]:

@@ -20,7 +20,7 @@ from kickwatch.workload import containerd_pb2 as containerd
 from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 from kickwatch.workload.engine import LABEL
 
-_NAMESPACE = {"containerd-namespace": "k8s.io"}
+NAMESPACE = {"containerd-namespace": "k8s.io"}  # of the CRI
 _IMAGES = "/containerd.services.images.v1.Images/"
 _LEASES = "/containerd.services.leases.v1.Leases/"
 _WRITE = "/containerd.services.content.v1.Content/Write"
@@ -57,7 +57,7 @@ async def import_image(calls: CriCalls, reference: str, program: bytes, path: st
             await _write(calls, what, blob, labels)
         request = containerd.CreateImageRequest(image=image)
         with _unless(Status.ALREADY_EXISTS):
-            await calls.call(what, f"{_IMAGES}Create", request, containerd.CreateImageResponse, metadata=_NAMESPACE)
+            await calls.call(what, f"{_IMAGES}Create", request, containerd.CreateImageResponse, metadata=NAMESPACE)
     finally:
         await _end_lease(calls, what)
 
@@ -66,7 +66,7 @@ async def own_images(calls: CriCalls) -> dict[str, str]:
     """Names of our images with their digests; of earlier programs also, which a killed kickwatch may have left."""
     request = containerd.ListImagesRequest(filters=[f"labels.{LABEL}==1"])
     answer = await calls.call(
-        "list our images", f"{_IMAGES}List", request, containerd.ListImagesResponse, metadata=_NAMESPACE
+        "list our images", f"{_IMAGES}List", request, containerd.ListImagesResponse, metadata=NAMESPACE
     )
     return {image.name: image.target.digest for image in answer.images if image.labels.get(LABEL) == "1"}
 
@@ -76,7 +76,7 @@ async def delete_image(calls: CriCalls, name: str) -> None:
     request = containerd.DeleteImageRequest(name=name, sync=True)
     with _unless(Status.NOT_FOUND):
         await calls.call(
-            f"remove the image {name}", f"{_IMAGES}Delete", request, containerd.Nothing, metadata=_NAMESPACE
+            f"remove the image {name}", f"{_IMAGES}Delete", request, containerd.Nothing, metadata=NAMESPACE
         )
 
 
@@ -86,18 +86,18 @@ async def _make_lease(calls: CriCalls, what: str) -> None:
     until = datetime.now(UTC).replace(microsecond=0) + _LEASE_LASTS
     labels = {LABEL: "1", "containerd.io/gc.expire": until.isoformat()}
     request = containerd.CreateLeaseRequest(id=_LEASE, labels=labels)
-    await calls.call(what, f"{_LEASES}Create", request, containerd.CreateLeaseResponse, metadata=_NAMESPACE)
+    await calls.call(what, f"{_LEASES}Create", request, containerd.CreateLeaseResponse, metadata=NAMESPACE)
 
 
 async def _end_lease(calls: CriCalls, what: str) -> None:
     request = containerd.DeleteLeaseRequest(id=_LEASE)
     with _unless(Status.NOT_FOUND):
-        await calls.call(what, f"{_LEASES}Delete", request, containerd.Nothing, metadata=_NAMESPACE)
+        await calls.call(what, f"{_LEASES}Delete", request, containerd.Nothing, metadata=NAMESPACE)
 
 
 async def _write(calls: CriCalls, what: str, blob: bytes, labels: Mapping[str, str]) -> None:
     """Write a blob; one that is there already is no error."""
-    metadata = {**_NAMESPACE, "containerd-lease": _LEASE}
+    metadata = {**NAMESPACE, "containerd-lease": _LEASE}
     with _unless(Status.ALREADY_EXISTS):
         await calls.stream(what, _WRITE, _requests(blob, labels), containerd.WriteContentResponse, metadata=metadata)
 

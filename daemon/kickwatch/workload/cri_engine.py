@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 from google.protobuf.message import Message
+from grpclib.const import Status
 
 from kickwatch.configuration.types import Network
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
@@ -15,6 +16,7 @@ from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload import cri_pb2 as cri
 from kickwatch.workload import cri_requests as requests
+from kickwatch.workload.containerd_tasks import end_task
 from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 from kickwatch.workload.cri_images import CriImages, unless_missing
 from kickwatch.workload.cri_info import RUNTIME, CriDescription, describe
@@ -233,12 +235,19 @@ class CriEngine:
                 for method in ("StopPodSandbox", "RemovePodSandbox"):
                     with unless_missing():
                         await self._runtime(what, method, cri.PodSandboxRequest(pod_sandbox_id=pod), cri.Nothing)
-            except CallRefusedError:
+            except CallRefusedError as error:
                 if loop.time() > deadline:
                     raise
+                if error.status is Status.FAILED_PRECONDITION:
+                    await self._end_forgotten_tasks(pod)
                 await asyncio.sleep(_SEARCH_INTERVAL_S)
             else:
                 return
+
+    async def _end_forgotten_tasks(self, pod: str) -> None:
+        """Of a pod whose removal is refused, those that the CRI does not know any more."""
+        for found in await self._containers("list the pod's containers", cri.ContainerFilter(pod_sandbox_id=pod)):
+            await end_task(self._calls, found.id)
 
     async def _pod_of(self, container_id: str) -> str:
         """The pod of a container that an earlier kickwatch made; of a pod without a container, itself. Or empty."""

@@ -168,6 +168,14 @@ async def test_a_removal_waits_for_a_start_in_progress(fake: FakeCri, engine: Cr
     assert fake.pods == {}
 
 
+async def test_a_task_that_the_cri_has_forgotten_is_ended_with_its_pod(fake: FakeCri, engine: CriEngine) -> None:
+    container_id, other = await engine.create(spec(0)), await engine.create(spec(1))
+    fake.states[container_id] = cri.CONTAINER_EXITED
+    fake.forgotten = {container_id: True, other: True}
+    await engine.remove(container_id)
+    assert [*fake.containers] == [*fake.forgotten] == [other]
+
+
 async def test_images_are_imported_once_and_removed(fake: FakeCri, engine: CriEngine) -> None:
     await engine.prepare_image(PROGRAM)
     assert set(fake.images) == {IMAGE, PAUSE_IMAGE}
