@@ -176,9 +176,9 @@ def _pauses(found: dict[str, Any]) -> str:
 
 def _bill(found: dict[str, Any]) -> str:
     if only_passive(found):
-        return "IPI REQUESTS PER CONTAINER\n  not known: passive mode's bills are in the log (kickwatch.summary)"
+        return "IPIS PER CONTAINER\n  not known: passive mode's bills are in the log (kickwatch.summary)"
     if found["bill"] is None:
-        return "IPI REQUESTS PER CONTAINER\n  not known: no probe attributed them"
+        return "IPIS PER CONTAINER\n  not known: no probe attributed them"
     shown = found["bill"][:_MOST_ROWS]
     rows = [
         (
@@ -194,7 +194,7 @@ def _bill(found: dict[str, Any]) -> str:
     left = len(found["bill"]) - len(shown)
     note = f"\n  {left} more: see --json" if left else ""
     head = ("requests", "bcast", "path", "function", "source", "path of")
-    return "IPI REQUESTS PER CONTAINER, quiet windows subtracted\n" + table(head, rows) + note
+    return "IPIS PER CONTAINER, requests above the rate of quiet windows\n" + table(head, rows) + note
 
 
 def _waits(found: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ def _bill(trials: Sequence[Trial], out: Console, *, everything: bool) -> list[Re
     if not trial.churn.cells:
         return []
     last = f", last of {len(trials)} trials" if len(trials) > 1 else ""
-    heading = f"IPI requests to other CPUs, per container, idle time subtracted{last}"
+    heading = f"IPIs to other CPUs, per container{last}; requests above the idle rate"
     return [Text(heading, style=_HEADING), *bill_table(trial, out.width, everything=everything), ""]
 
 

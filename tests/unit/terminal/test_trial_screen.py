@@ -67,7 +67,7 @@ def test_the_words_are_those_of_any_width(name: str) -> None:
 
     def words(columns: int) -> set[str]:
         text = screen(*TRIALS[name], columns=columns)
-        answer, _, rest = text.partition("\nIPI requests")
+        answer, _, rest = text.partition("\nIPIs to other CPUs")
         facts = rest.partition("\nslab_mutex")[2]
         return set(" ".join([answer, facts]).replace("\\\n", " ").split())
 
@@ -124,14 +124,16 @@ def test_a_terminal_without_colours_gets_no_escape_code(
 @pytest.mark.parametrize("columns", [80, 200])
 def test_what_matters_comes_first_and_the_background_in_one_line(columns: int) -> None:
     docker = RECORDED["4.19-slab-docker-unpatched: churn"]
-    bill = screen(docker, columns=columns).partition("IPI requests")[2].partition("\n\nslab_mutex")[0]
+    bill = screen(docker, columns=columns).partition("IPIs to other CPUs")[2].partition("\n\nslab_mutex")[0]
     rows = [line for line in bill.splitlines()[2:] if re.match(r" *[0-9]", line)]
     assert "kick_all_cpus_sync" in rows[0]  # the creation path, although do_drain is more frequent
     assert "do_drain" in rows[1]
     assert "background, none of it a broadcast" in rows[-1]
     assert len(rows) < len(docker.churn.cells)
     total = sum(float(row.split()[1]) for row in rows)
-    everything = screen(docker, columns=columns, everything=True).partition("IPI requests")[2].partition("\n\nslab")[0]
+    everything = (
+        screen(docker, columns=columns, everything=True).partition("IPIs to other CPUs")[2].partition("\n\nslab")[0]
+    )
     each = [line.split() for line in everything.splitlines()[2:] if re.match(r" *[0-9.]+ +[0-9.-]+ ", line)]
     assert len(each) == len(docker.churn.cells)
     assert total == pytest.approx(sum(float(row[1]) for row in each), abs=0.02 * len(each))
@@ -147,7 +149,7 @@ def test_wide_has_calls_and_stacks_whatever_the_width() -> None:
 
 def test_the_last_of_several_trials_has_the_figures() -> None:
     text = screen(*TRIALS["elsewhere, proven"])
-    assert "idle time subtracted, last of 2 trials\n" in text
+    assert "per container, last of 2 trials; requests above the idle rate\n" in text
     assert "in 46 of 46 pairs the half with a container had more" in text
 
 
