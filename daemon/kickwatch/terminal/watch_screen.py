@@ -3,6 +3,7 @@
 Restored after a key, a signal, or an exception: the screen from before, the cursor, echo. Ctrl-Z restores it as well.
 """
 
+import errno
 import os
 import select
 import signal
@@ -154,12 +155,27 @@ class Screen:
             self._take()
 
     def _take(self) -> None:
-        if self._keys is not None:
-            self._settings = termios.tcgetattr(self._keys)
-            tty.setcbreak(self._keys, termios.TCSANOW)
+        self._settings = self._take_keys()
         self._size = (0, 0)
         sys.stdout.write(_ENTER)
         sys.stdout.flush()
+
+    def _take_keys(self) -> list[Any] | None:
+        """The terminal's settings from before; None where they stay as they are.
+
+        A job in the background stops here until its shell continues it (SIGTTOU). One that is ended there is
+        interrupted, and one whose shell is gone gets no keys.
+        """
+        while self._keys is not None and not self._waiter.ended:
+            try:
+                before: list[Any] = termios.tcgetattr(self._keys)
+                tty.setcbreak(self._keys, termios.TCSANOW)
+            except termios.error as error:
+                if error.args[0] != errno.EINTR:
+                    self._keys = None
+            else:
+                return before
+        return None
 
     def _give_back(self) -> None:
         try:

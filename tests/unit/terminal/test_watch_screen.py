@@ -129,6 +129,24 @@ def test_ctrl_z_gives_the_shell_its_screen_and_fg_draws_again(node: Node) -> Non
         shell.shows("done 0")
 
 
+def test_a_job_in_the_background_that_is_ended_there_ends_well(node: Node) -> None:
+    """It stops at the terminal's settings (SIGTTOU); `kill %1` sends both signals."""
+    script = """
+set -m
+state() { grep -o '^State:.[A-Z]' "/proc/$!/status" 2>/dev/null; }
+"$@" &
+until [[ $(state) == *T ]]; do sleep 0.05; done
+kill -TERM $!; kill -CONT $!
+while [[ $(state) == *[RSDT] ]]; do sleep 0.05; done
+wait $!
+echo "exit $?"
+"""
+    with AtATerminal(["bash", "-c", script, "bash", *node.command()]) as command:
+        command.shows("exit ")
+        assert "exit 0\n" in command.text
+        assert "Traceback" not in command.text
+
+
 def test_only_what_changes_is_sent(node: Node) -> None:
     with AtATerminal(node.command()) as command:
         command.shows("EVIDENCE")
