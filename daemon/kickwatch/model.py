@@ -200,6 +200,8 @@ class Window(Record, frozen=True, kw_only=True):
     waits: tuple[MutexWait, ...] = ()
     wait_histogram_ns: tuple[int, ...] = ()  # bucket i: waits in [2**i, 2**(i+1)) ns
     lost_events: int = 0
+    lost_requests: int | None = None  # of them, those that may be broadcasts; None: not told apart, or an older record
+    lost_waits: int | None = None  # of them
     stackless_events: int = 0
     disturbances: tuple[Disturbance, ...] = ()
     per_cpu: tuple[int, ...] | None = None  # requests by target: item i is CPU i's; None where not counted
@@ -313,8 +315,8 @@ class Look(Record, frozen=True, kw_only=True):
 
     `cgroups`: made in all, containers or not, in all hierarchies. `own`: broadcasts of the creation path that tasks of
     containers sent, `others`: those of other tasks. Of them kick all CPUs for slab caches: `own_kicks`, `other_kicks`.
-    `uncounted`: at most so many more containers were started, or cgroups made inside containers; `lost`: events and
-    tasks without room in the probe's maps.
+    `uncounted`: at most so many more containers were started, or cgroups made inside containers; `lost`: events, tasks
+    and their requests without room in the probe's maps, and all containers where no probe tells their tasks apart.
     """
 
     containers: int

@@ -22,7 +22,8 @@ profile kickwatch-lab flags=(attach_disconnected,mediate_deleted) {{
   capability {allowed},
 }}
 """
-# The node's limit is raised until something is lost by it: file-nr is not exact, and others open files as well.
+# The limit by which something is lost is searched by halving: with fewer nothing works, with more nothing is lost.
+# file-nr is not exact, and others open files as well, so the search may have to begin again.
 FEW_ON_NODE = f"""{LOST}
 limit, in_use = open("/proc/sys/fs/file-max", "r+"), open("/proc/sys/fs/file-nr")
 before, found = int(limit.read()), []
@@ -36,15 +37,21 @@ def open_files():
     in_use.seek(0)
     return int(in_use.read().split()[0])
 
+fewest, most = -128, 192
 try:
-    for more in range(-128, 192, 4):
+    for _ in range(24):
+        if fewest > most:
+            fewest, most = -128, 192
+        more = (fewest + most) // 2
         allow(open_files() + more)
         try:
             found = lost()
         except OSError:  # there was none for the files of /proc, or the event loop
+            fewest = more + 1
             continue
         if any("descriptor" in what for what, _ in found):
             break
+        most = more - 1
 finally:
     allow(before)
 print(json.dumps([found, lost()]))

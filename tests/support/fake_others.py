@@ -8,6 +8,8 @@ from typing import Any
 from kickwatch.model import Cell, Window
 from kickwatch.observe.containers import CgroupCounts
 from kickwatch.observe.losses import Loss, Lost
+from kickwatch.observe.readings import Health
+from kickwatch.observe.request_cells import RequestSample
 
 
 class FakeContainers:
@@ -53,7 +55,8 @@ class FakeMembers:
 class ObservedOthers:
     """An observatory with given windows, of which each is shown once and the last one for ever.
 
-    `why`: why the probe of cgroups cannot be armed. `learns`: the address of slab_mutex is found after a window.
+    `why`: why the probe of cgroups cannot be armed. `members_lost`: requests of containers' tasks without room, in all.
+    `learns`: the address of slab_mutex is found after a window.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class ObservedOthers:
         self.shown = windows[0]
         self.requests = object() if requests else None
         self.waits_known = waits
+        self.senders_known = True
+        self.members_lost = 0
         self.armed_with: tuple[str, ...] = ()
         self.containers: Any = None
         self.members: Any = None
@@ -90,7 +95,7 @@ class ObservedOthers:
         return [Loss(Lost.CONTAINERS, self._why, "run it as root")] if self._why else []
 
     async def sample(self) -> Any:
-        return SimpleNamespace(at_ns=self._at_ns, members=object())
+        return SimpleNamespace(at_ns=self._at_ns, members=RequestSample({}, Health(lost=self.members_lost)))
 
     def window(self, *_: object) -> Window:
         self.shown = self.windows.pop(0)

@@ -12,7 +12,7 @@ import msgspec
 
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, read_config, run
 from kickwatch.configuration.types import Config, LogConfig, LogFormat
-from kickwatch.detect.figures import counted, waits_known
+from kickwatch.detect.figures import counted, waits_known, waits_may_be_lost
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.errors import OutputError
@@ -140,6 +140,6 @@ def exit_status(trials: Sequence[Trial], judgement: ReasonedVerdict, *, strict: 
         return BISECT_STATUS[judgement.verdict]
     contended = Finding.SLAB_MUTEX_CONTENTION in judgement.findings
     if strict and judgement.verdict is Verdict.QUIET:
-        unseen = Verdict.QUIET if all(map(waits_known, trials)) else Verdict.UNKNOWN
-        return EXIT_STATUS[Verdict.BROADCASTING if contended else unseen]
+        seen = all(waits_known(trial) and not waits_may_be_lost(trial) for trial in trials)
+        return EXIT_STATUS[Verdict.BROADCASTING if contended else Verdict.QUIET if seen else Verdict.UNKNOWN]
     return EXIT_STATUS[judgement.verdict]

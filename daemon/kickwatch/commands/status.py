@@ -22,11 +22,17 @@ EXIT_STATUS = {Condition.QUIET: 0, Condition.CONTENDED: 0, Condition.BROADCASTIN
 def status(as_json: bool) -> None:
     """Show the running daemon's verdict and what it is doing. `kickwatch watch` is the live view.
 
-    Exit status: 0 quiet or contended, 3 broadcasting, 4 unknown, 1 if no daemon runs.
+    Exit status: 0 quiet or contended, 3 broadcasting, 4 unknown or no news from the daemon, 1 if no daemon runs.
     """
-    found = read()
-    click.echo(json.dumps(msgspec.to_builtins(found), indent=1) if as_json else text_of(found, time.time()))
-    sys.exit(EXIT_STATUS[found.condition])
+    found, now_unix_s = read(), time.time()
+    click.echo(json.dumps(msgspec.to_builtins(found), indent=1) if as_json else text_of(found, now_unix_s))
+    sys.exit(exit_status(found, now_unix_s))
+
+
+def exit_status(found: Status, now_unix_s: float) -> int:
+    """Of the condition. A daemon that should have written again, and has not, watches nothing: `quiet` is no news."""
+    of_condition = EXIT_STATUS[found.condition]
+    return EXIT_STATUS[Condition.UNKNOWN] if of_condition == 0 and words.late(found, now_unix_s) else of_condition
 
 
 def _evidence(status: Status) -> list[str]:

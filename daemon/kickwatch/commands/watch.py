@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from kickwatch.commands.status import EXIT_STATUS
+from kickwatch.commands.status import exit_status
 
 _EXAMPLES = """\b
 Examples:
@@ -33,7 +33,7 @@ def watch(interval_s: float, once: bool, as_json: bool) -> None:
     meanwhile.
 
     Exit status: 0 after q, Ctrl-C or SIGTERM. With --once as `kickwatch status`: 0 quiet or contended, 3 broadcasting,
-    4 unknown, 1 if no daemon runs.
+    4 unknown or no news from the daemon, 1 if no daemon runs.
     """
     # loaded here: `--help` does without rich
     from kickwatch.terminal import watch as form  # noqa: PLC0415
@@ -46,7 +46,7 @@ def watch(interval_s: float, once: bool, as_json: bool) -> None:
             click.echo("\n".join(form.json_lines(None, view)))
         else:
             form.print_once(view)
-        sys.exit(1 if view.status is None else EXIT_STATUS[view.status.condition])
+        sys.exit(1 if view.status is None else exit_status(view.status, view.now_unix_s))
     if as_json:
         form.watch_lines(viewer, interval_s, form.json_lines)
     elif form.can_show_screens(sys.stdout):

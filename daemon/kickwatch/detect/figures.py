@@ -3,7 +3,20 @@
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
-from kickwatch.model import CanaryBatch, Cell, Container, Interrupts, IpiRung, MutexWait, Origin, Trial, Window
+from kickwatch.model import (
+    CanaryBatch,
+    Cell,
+    Container,
+    ContentionRung,
+    Interrupts,
+    IpiRung,
+    MutexWait,
+    Origin,
+    Trial,
+    Window,
+)
+
+_LEAST_CONTAINERS_PER_BROADCAST = 3
 
 
 def merge_windows(windows: Sequence[Window]) -> Window:
@@ -26,6 +39,8 @@ def _merge_two(one: Window, other: Window) -> Window:
         waits=merge_waits((*one.waits, *other.waits)),
         wait_histogram_ns=tuple(a + b for a, b in zip(*padded, strict=True)),
         lost_events=one.lost_events + other.lost_events,
+        lost_requests=_add(one.lost_requests, other.lost_requests),
+        lost_waits=_add(one.lost_waits, other.lost_waits),
         stackless_events=one.stackless_events + other.stackless_events,
         disturbances=tuple(dict.fromkeys((*one.disturbances, *other.disturbances))),
         per_cpu=_add_per_cpu(one.per_cpu, other.per_cpu),
@@ -115,14 +130,25 @@ def counted(trial: Trial) -> list[Container]:
     return [container for container in trial.containers if not container.failure]
 
 
+def lived(trial: Trial) -> int:
+    """The containers that lived in its churn window: ours that count, or in passive mode those of others."""
+    return len(counted(trial)) + sum(look.containers for look in trial.looks)
+
+
 def creation_broadcasts(cells: Iterable[Cell]) -> int:
     """Broadcasts of the creation path, by whichever task."""
     return sum(cell.broadcasts for cell in cells if cell.on_creation_path)
 
 
 def waits_known(trial: Trial) -> bool:
-    """Whether waits for slab_mutex were observed: a probe was armed, and the address of the mutex was known."""
-    return trial.observers.contention != "none" and trial.slab_mutex_known
+    """Whether waits for slab_mutex were observed: a probe was armed, and the address of the mutex was known.
+
+    No control tests that probe. Where both are kprobes, what silences those of one silences those of the other.
+    """
+    rungs = trial.observers
+    both = rungs.contention is ContentionRung.KPROBE and rungs.ipis is IpiRung.KPROBE
+    silenced = both and trial.control is not None and not trial.control.passed
+    return rungs.contention is not ContentionRung.NONE and trial.slab_mutex_known and not silenced
 
 
 def attributed(trial: Trial) -> bool:
@@ -132,7 +158,23 @@ def attributed(trial: Trial) -> bool:
     request.
     """
     looked = trial.observers.ipis is not IpiRung.COUNTERS and (trial.control is None or trial.control.passed)
-    return looked and (bool(trial.churn.cells) or not counted(trial))
+    return looked and (bool(trial.churn.cells) or not lived(trial))
+
+
+def broadcasts_may_be_lost(trial: Trial) -> bool:
+    """Whether the probe lost so much that a broadcast in every third container may be among it, as a verdict excludes.
+
+    A full map loses what is new, and that is what a fault would be: so what was lost is held against the containers. Of
+    older records, and of requests during an interrupt, only their share in all requests is known.
+    """
+    churn = trial.churn
+    many = churn.lost_events > total_requests(churn.cells) // 100
+    return many or _LEAST_CONTAINERS_PER_BROADCAST * (churn.lost_requests or 0) > lived(trial)
+
+
+def waits_may_be_lost(trial: Trial) -> bool:
+    """Whether the probe lost so many waits that half of one in each container may be among them."""
+    return 2 * (trial.churn.lost_waits or 0) > lived(trial)
 
 
 def zero_is_certain(batch: CanaryBatch) -> bool:
@@ -154,8 +196,9 @@ def under_slab_mutex_known(trial: Trial) -> bool:
 
 
 def known_creation_broadcasts(trial: Trial) -> int | None:
-    """Broadcasts of the creation path in the churn window; None where nothing attributed them."""
-    return creation_broadcasts(trial.churn.cells) if attributed(trial) else None
+    """Broadcasts of the creation path in the churn window; None where nothing attributed them, or all may be lost."""
+    found = creation_broadcasts(trial.churn.cells)
+    return found if attributed(trial) and (found or not broadcasts_may_be_lost(trial)) else None
 
 
 def longest_wait_ns(waits: Iterable[MutexWait]) -> int | None:

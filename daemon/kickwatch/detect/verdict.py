@@ -11,7 +11,14 @@ from enum import StrEnum
 import msgspec
 
 from kickwatch.detect.classes import unallowed_above_quiet, wakeups_told_apart
-from kickwatch.detect.figures import counted, creation_broadcasts, total_requests, total_waits, zero_is_certain
+from kickwatch.detect.figures import (
+    broadcasts_may_be_lost,
+    counted,
+    creation_broadcasts,
+    lived,
+    total_waits,
+    zero_is_certain,
+)
 from kickwatch.model import CanaryBatch, IpiRung, KmemAccounting, Node, Trial, Verdict
 
 MIN_CONTAINERS = 10
@@ -148,11 +155,11 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
         doubts.append(VerdictReason.CONTAINERS_FAILED.value)
     if any(trial.kmem_accounting is KmemAccounting.UNKNOWN and counted(trial) for trial in trials):
         doubts.append(VerdictReason.KMEM_ACCOUNTING_UNKNOWN.value)
-    probed = (trial.churn for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS)
+    probed = (trial for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS)
     batches = (
         trial.canary for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS and trial.canary is not None
     )
-    lost = any(churn.lost_events > total_requests(churn.cells) // 100 for churn in probed)
+    lost = any(map(broadcasts_may_be_lost, probed))
     unnoted = any(look.lost for trial in trials for look in trial.looks)
     if lost or unnoted or not all(map(zero_is_certain, batches)):
         doubts.append(VerdictReason.EVENTS_LOST.value)
@@ -167,7 +174,7 @@ def _blind(trial: Trial) -> bool:
     """No probe, one that failed its positive control, or one that saw containers start without a single request."""
     if trial.control is not None and not trial.control.passed:
         return True
-    return _by_counters(trial) or (not trial.churn.cells and bool(counted(trial)))
+    return _by_counters(trial) or (not trial.churn.cells and bool(lived(trial)))
 
 
 def _findings(trials: Sequence[Trial]) -> list[str]:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,7 @@ from kickwatch.experiment.armed_observers import ArmedObservers
 from kickwatch.experiment.passive_count import ContainerCount, Counted
 from kickwatch.experiment.passive_record import passive_record
 from kickwatch.model import Cell, Look, Trial, Window, WindowKind
-from kickwatch.observe.windows import Sample
+from kickwatch.observe.windows import Sample, uncounted
 from kickwatch.workload.names import OWN_CGROUPS
 
 LOWER_BOUND = (
@@ -43,12 +43,19 @@ _MOST_CELLS = 12
 
 @dataclass
 class _Span:
-    """Windows added up, with the cells of the containers and those beside them. `watched`: waits were, all the time."""
+    """Windows added up, with the cells of the containers and those beside them.
+
+    All the time: `watched`: waits were seen; `seen`: broadcasts were; `told`: whose they were; `senders`: whether a
+    sender held slab_mutex.
+    """
 
     window: Window
     billed: tuple[Cell, ...]
     beside: tuple[Cell, ...]
     watched: bool
+    seen: bool
+    told: bool
+    senders: bool
     looks: list[Look] = field(default_factory=list)
 
     def add(self, other: "_Span") -> None:
@@ -56,6 +63,9 @@ class _Span:
         self.billed = merge_cells((*self.billed, *other.billed))
         self.beside = merge_cells((*self.beside, *other.beside))
         self.watched &= other.watched
+        self.seen &= other.seen
+        self.told &= other.told
+        self.senders &= other.senders
         self.looks += other.looks
 
 
@@ -112,7 +122,13 @@ class Passive:
         if now_s - self._recorded_s < (ALARMING_RECORD_S if alarming else RECORD_S):
             return None
         self._record, self._recorded_s = None, now_s
-        return passive_record(self._armed, record.window, tuple(record.looks))
+        return passive_record(
+            self._armed,
+            record.window,
+            tuple(record.looks),
+            waits_known=record.watched,
+            senders_known=record.senders,
+        )
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
         """The fields of `kickwatch.summary`, once the bill covers `period_s`; None before. Resets the bill.
@@ -126,18 +142,18 @@ class Passive:
         counted, self._period, self._period_count = now.since(self._period_count), None, now
         containers, window = counted.known, period.window
         waits, wait_ns = total_waits(window.waits) if period.watched else (None, None)
-        seen = self._seen and self._observatory.members is not None
+        seen = period.seen
         return {
             "mode": WindowKind.PASSIVE.value,
             "engine": ", ".join(sorted(counted.by_engine)),
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
             **self._count_fields(counted),
-            "bill": _bill(period.billed, containers) if seen else None,
-            "beside": _bill(period.beside, containers) if self._seen else None,
+            "bill": _bill(period.billed, containers) if seen and period.told else None,
+            "beside": _bill(period.beside, containers) if seen else None,
             "bill_is": LOWER_BOUND,
             "creation_path_broadcasts_per_container": (
-                share(creation_broadcasts(period.billed), containers) if self._seen else None
+                share(creation_broadcasts(period.billed), containers) if seen else None
             ),
             "slab_mutex_waits": waits,
             "slab_mutex_wait_ms": milliseconds(wait_ns),
@@ -174,12 +190,16 @@ class Passive:
     def _span(self, before: Sample, after: Sample, counted: Counted) -> _Span:
         observatory = self._observatory
         window = observatory.window(WindowKind.PASSIVE, before, after)
-        members: tuple[Cell, ...] = ()
+        members, lost = tuple[Cell, ...](), counted.containers
+        told = observatory.members is not None and before.members is not None and after.members is not None
         if observatory.members is not None and before.members is not None and after.members is not None:
             members = observatory.members.cells(before.members, after.members, patches_count=False)
+            lost = uncounted(before.members, after.members)
         billed, beside = divided(window.cells, members)
-        looks = [look_of(counted, window.cells, members)] if counted.containers and self._seen else []
-        return _Span(window, billed, beside, observatory.waits_known, looks)
+        looks = [look_of(counted, window.cells, members, lost)] if counted.containers and self._seen else []
+        return _Span(
+            window, billed, beside, observatory.waits_known, self._seen, told, observatory.senders_known, looks
+        )
 
     def _keep_draining(self) -> None:
         """Take events once a second, however seldom it is looked: the probe has room for some thousand."""
@@ -205,8 +225,8 @@ class Passive:
         return f"{counted.containers} containers"
 
 
-def look_of(counted: Counted, cells: Sequence[Cell], members: Sequence[Cell]) -> Look:
-    """What the streams observe of a span with containers."""
+def look_of(counted: Counted, cells: Sequence[Cell], members: Sequence[Cell], lost: int = 0) -> Look:
+    """What the streams observe of a span with containers. `lost`: requests of their tasks that were not counted."""
     every, own = creation_path(cells), creation_path(members)
     return Look(
         containers=counted.containers,
@@ -216,13 +236,13 @@ def look_of(counted: Counted, cells: Sequence[Cell], members: Sequence[Cell]) ->
         own_kicks=own[1],
         other_kicks=max(0, every[1] - own[1]),
         uncounted=counted.lost + counted.pending + counted.inside,
-        lost=counted.lost + counted.strangers,
+        lost=counted.lost + counted.strangers + lost,
     )
 
 
 def _added(sum_: _Span | None, span: _Span) -> _Span:
     if sum_ is None:
-        return _Span(span.window, span.billed, span.beside, span.watched, list(span.looks))
+        return replace(span, looks=list(span.looks))
     sum_.add(span)
     return sum_
 

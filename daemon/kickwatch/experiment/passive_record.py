@@ -12,8 +12,13 @@ from kickwatch.workload.names import new_trial_id
 OTHERS = "others"  # in place of an engine: whichever started the containers
 
 
-def passive_record(armed: ArmedObservers, window: Window, looks: tuple[Look, ...]) -> Trial:
-    """A record of what was seen in `window`. Reads facts of the node. Raises OSError."""
+def passive_record(
+    armed: ArmedObservers, window: Window, looks: tuple[Look, ...], *, waits_known: bool, senders_known: bool
+) -> Trial:
+    """A record of what was seen in `window`. Reads facts of the node. Raises OSError.
+
+    `waits_known`, `senders_known`: all the time; a probe may learn the address of slab_mutex at the end.
+    """
     quiet = Window(kind=WindowKind.QUIET, duration_ns=0, interrupts=Interrupts())
     return Trial(
         trial_id=new_trial_id(),
@@ -29,8 +34,8 @@ def passive_record(armed: ArmedObservers, window: Window, looks: tuple[Look, ...
         kmem_accounting=KmemAccounting.UNKNOWN,
         concurrency=1,
         control=armed.control,
-        slab_mutex_known=armed.slab_mutex_known,
-        senders_known=armed.senders_known,
+        slab_mutex_known=waits_known,
+        senders_known=senders_known,
         isolated_cpus=armed.isolated_cpus,
         looks=looks,
         void=",".join(dict.fromkeys(disturbances_of(window))),

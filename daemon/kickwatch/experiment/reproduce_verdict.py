@@ -151,8 +151,8 @@ def _doubt(phase: Phase, seen: RequestCounts, loops: int, counted: PatchVerdict)
 
     The counters contradict the probe if they alone say unpatched, and its requests from elsewhere do not explain that.
     """
-    if seen.lost * LOST_SHARE > seen.requests:
-        return f"the probe counted {seen.requests} requests and lost {seen.lost}"
+    if unseen := _unseen(phase, seen, loops):
+        return unseen
     if seen.broadcasts + seen.lost >= UNPATCHED_FROM * loops:
         others = seen.broadcasts - seen.created + seen.lost
         return f"{others} broadcasts from elsewhere, or lost, may be the creation path's: try more loops (-n)"
@@ -168,12 +168,24 @@ def _doubt(phase: Phase, seen: RequestCounts, loops: int, counted: PatchVerdict)
     )
 
 
+def _unseen(phase: Phase, seen: RequestCounts, loops: int) -> str:
+    """Why the probe may have missed broadcasts, or some may have come after the end; empty if not."""
+    if not seen.requests:
+        return "the probe counted no request at all: something silenced it"
+    if seen.lost * LOST_SHARE > seen.requests:
+        return f"the probe counted {seen.requests} requests and lost {seen.lost}"
+    if not phase.quiesced and 2 * seen.created >= UNPATCHED_FROM * loops:
+        return f"not at rest at the end, after {seen.created} broadcasts of the creation path: try fewer loops (-n)"
+    return ""
+
+
 def judge_counters(phase: Phase, loops: int, background_hz: float, wakeups: Wakeups = Wakeups.APART) -> PatchVerdict:
     """The verdict from /proc/interrupts alone, of a phase that is not void.
 
     A broadcast interrupts every other CPU once. So the figure is CAL - TLB over all CPUs, minus the background measured
     before, divided by the number of loops and of other CPUs. The bounds allow for a background that changes by half,
-    and for counts that scatter by their square root (3 sigma). Where remote wakeups are among these interrupts, a
+    and for counts that scatter by their square root (3 sigma). Counters that were not at rest at the end may rise to
+    twice as much. Where remote wakeups are among these interrupts, a
     healthy kernel has one and more per loop and CPU (`detect.classes.wakeups_told_apart`), and they prove nothing.
     """
     calls = call_rise(phase.before, phase.after)
@@ -185,7 +197,7 @@ def judge_counters(phase: Phase, loops: int, background_hz: float, wakeups: Wake
     high = max(0.0, calls - expected + doubt) / loops / phase.other_cpus
     if wakeups is not Wakeups.APART:
         return PatchVerdict(Patch.UNKNOWN, _WAKEUPS)
-    if high < UNPATCHED_FROM:
+    if high * (1 if phase.quiesced else 2) < UNPATCHED_FROM:
         return PatchVerdict(Patch.PATCHED, "from the counters", low, high)
     if low >= UNPATCHED_FROM:
         return PatchVerdict(Patch.UNPATCHED, "from the counters", low, high)

@@ -55,6 +55,7 @@ def _with_cells(window: Window, before: Sample, after: Sample, observer: Request
         window,
         cells=observer.cells(before.requests, after.requests, patches_count=window.kind is not WindowKind.PASSIVE),
         lost_events=window.lost_events + lost,
+        lost_requests=uncounted(before.requests, after.requests),
         stackless_events=window.stackless_events + stackless,
         disturbances=(*window.disturbances, *((Disturbance.RECYCLED,) if recycled else ())),
         per_cpu=by_target(before.requests, after.requests, observer.last_online),
@@ -71,6 +72,7 @@ def _with_waits(window: Window, before: Sample, after: Sample, observer: Content
         waits=observer.waits(before.contention, after.contention),
         wait_histogram_ns=tuple(late - early for early, late in buckets),
         lost_events=window.lost_events + lost,
+        lost_waits=lost,
         stackless_events=window.stackless_events + stackless,
     )
 
@@ -78,13 +80,22 @@ def _with_waits(window: Window, before: Sample, after: Sample, observer: Content
 def requests_lost(before: Sample, after: Sample) -> tuple[int, int]:
     """(requests that the IPI probe could not count, requests counted without a stack) between two samples.
 
-    Requests during which the program was already running on that CPU are left out: they come from an interrupt, and
-    no interrupt sends to many CPUs. Zeros without a probe.
+    Zeros without a probe.
     """
     if before.requests is None or after.requests is None:
         return 0, 0
     health = _risen(before.requests.health, after.requests.health)
-    return health.lost + health.unknown_kind, health.stackless
+    return uncounted(before.requests, after.requests), health.stackless
+
+
+def uncounted(before: RequestSample, after: RequestSample) -> int:
+    """Requests between two samples that found a map full, or of which it is not known how many CPUs they went to.
+
+    Any of them may be a broadcast's. Requests during which the program was already running on that CPU are left out:
+    they come from an interrupt, and no interrupt sends to many CPUs.
+    """
+    health = _risen(before.health, after.health)
+    return health.lost + health.unknown_kind
 
 
 def unseen(before: RequestSample | ContentionSample, after: RequestSample | ContentionSample) -> tuple[int, int]:

@@ -95,6 +95,8 @@ def _opening(subject: Subject) -> str:
 
 def _passive_opening(subject: Subject, seen: dict[str, Any]) -> str:
     own, others, cgroups = seen["own_broadcasts"], seen["other_broadcasts"], seen["cgroups_made"]
+    if own is None:
+        return f"With Linux {release(seen['kernel'])}, others started {seen['containers']} containers unobserved."
     sent = (
         f"With Linux {release(seen['kernel'])}, while others started {seen['containers']} containers, tasks of these"
         f" sent {own} broadcasts on the creation path, and other tasks {others} for {cgroups} cgroups that were made"

@@ -50,7 +50,7 @@ def subject_of(found: dict[str, Any]) -> Subject:
 
 
 def _broadcasts(passive: dict[str, Any]) -> int:
-    return int(passive["own_broadcasts"] + passive["other_broadcasts"])
+    return int((passive["own_broadcasts"] or 0) + (passive["other_broadcasts"] or 0))
 
 
 def _of_passive(passive: dict[str, Any], kernels: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> Subject:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kickwatch.detect.figures import total_waits, waits_known
+from kickwatch.detect.figures import total_waits, waits_known, waits_may_be_lost
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason, doubts_of
 from kickwatch.model import Trial, Verdict
@@ -123,11 +123,14 @@ def _contention(words: RunWords, *, strict: bool, gap: str) -> Check:
     if not all(map(waits_known, words.trials)):
         outcome = Outcome.UNKNOWN if strict else Outcome.SKIPPED
         return Check("slab_mutex", outcome, "waits for slab_mutex cannot be seen here")
+    contended = Finding.SLAB_MUTEX_CONTENTION in words.judgement.findings
+    if not contended and any(map(waits_may_be_lost, words.trials)):
+        gap = gap or "not known: waits were lost, a map was full"
     if gap:
         return Check("slab_mutex", Outcome.UNKNOWN, gap)
     waits = sum(total_waits(trial.churn.waits)[0] for trial in words.trials)
     each = f"{waits / words.count:.2g} waits per container"
-    if Finding.SLAB_MUTEX_CONTENTION not in words.judgement.findings:
+    if not contended:
         return Check("slab_mutex", Outcome.PASSED, each)
     outcome = Outcome.FAILED if strict else Outcome.PASSED
     return Check("slab_mutex", outcome, f"{each}: {FINDINGS[Finding.SLAB_MUTEX_CONTENTION].partition(' (')[0]}")

@@ -18,7 +18,8 @@ def waits_of(trial: Trial) -> tuple[str, list[tuple[str, ...]]]:
     if not waits_known(trial):
         return "waits not known, its address is not known yet", []
     if not trial.churn.waits:
-        return "nobody waited", []
+        lost = trial.churn.lost_waits
+        return f"no wait was seen, {lost} were lost" if lost else "nobody waited", []
     rows: list[tuple[str, ...]] = [
         (str(wait.waits), _ms(wait.wait_ns), _ms(longest_wait_ns([wait])), wait.waiter, wait.holder)
         for wait in trial.churn.waits

@@ -17,9 +17,11 @@ from kickwatch.report.tally import Tally
 
 @dataclass(slots=True)
 class PassiveTotals:
-    """Valid records. `own`, `others`: broadcasts of the creation path that count, as of `Look`. `watched`: waits were.
+    """Valid records. `watched`: waits were seen in all of them.
 
-    `seen`: what the kernel sent meanwhile, for whatever reason; of the broadcasts those that count.
+    `own`, `others`: broadcasts of the creation path that count, as of `Look`; they and `cgroups` are of the records
+    whose probe passed its control. `seen`: what the kernel sent meanwhile, for whatever reason; of the broadcasts
+    those that count.
     """
 
     containers: int = 0
@@ -33,24 +35,28 @@ class PassiveTotals:
         """Add a valid record."""
         self.seen.add(replace(record, churn=replace(record.churn, cells=counting_cells(record))), [])
         self.watched = self.watched and waits_known(record)
+        known = attributed(record)
         for look in record.looks:
             self.containers += look.containers
-            self.seen.attributed += look.containers if attributed(record) else 0
+            if not known:
+                continue
+            self.seen.attributed += look.containers
             self.cgroups += look.cgroups
             self.own += look.own
             self.others += look.others
 
     def figures(self, kernel: str) -> dict[str, Any]:
         """As the report has them. A broadcast of another task may be a container's: both are lower bounds."""
+        known = self.seen.attributed
         return {
             "kernel": kernel,
             "records": self.seen.trials,
             "containers": self.containers,
             "cgroups_made": self.cgroups,
-            "own_broadcasts": self.own,
-            "own_broadcasts_per_container": share(self.own, self.containers),
-            "other_broadcasts": self.others,
-            "other_broadcasts_per_cgroup": share(self.others, max(self.cgroups, self.containers)),
+            "own_broadcasts": self.own if known else None,
+            "own_broadcasts_per_container": share(self.own, known),
+            "other_broadcasts": self.others if known else None,
+            "other_broadcasts_per_cgroup": share(self.others, max(self.cgroups, known)),
             "slab_mutex_waits": sum(one.waits for one in self.seen.waiters.values()) if self.watched else None,
         }
 

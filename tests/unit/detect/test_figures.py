@@ -1,5 +1,6 @@
 """Windows into figures: merging, subtraction of the quiet rate."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -8,13 +9,15 @@ from builders import TLB, kick, trial, wait, window
 from kickwatch.detect.figures import (
     above_quiet,
     creation_broadcasts,
+    known_creation_broadcasts,
     longest_wait_ns,
     merge_cells,
     merge_windows,
     quiet_rate_hz,
+    waits_known,
     zero_is_certain,
 )
-from kickwatch.model import CanaryBatch, Interrupts, Origin
+from kickwatch.model import CanaryBatch, ContentionRung, Control, Interrupts, IpiRung, Observers, Origin
 
 
 def test_merging_windows_adds_everything() -> None:
@@ -30,6 +33,10 @@ def test_merging_windows_adds_everything() -> None:
     assert (both.waits[0].waits, both.waits[0].wait_ns, both.waits[0].max_wait_ns) == (5, 30_000_000, 9_000_000)
     assert both.wait_histogram_ns == (2, 4, 3)
     assert both.lost_events == 1
+    assert (both.lost_requests, both.lost_waits) == (None, None)
+    told = replace(one, lost_requests=2, lost_waits=3)
+    assert (merge_windows([told, told]).lost_requests, merge_windows([told, told]).lost_waits) == (4, 6)
+    assert merge_windows([told, one]).lost_requests is None
 
 
 def test_a_longest_wait_is_known_only_if_no_hidden_one_may_be_longer() -> None:
@@ -63,6 +70,23 @@ def test_the_quiet_rate_is_subtracted_by_time() -> None:
 
 def test_only_the_creation_path_counts() -> None:
     assert creation_broadcasts([TLB, kick(5)]) == 5
+
+
+def test_broadcasts_that_may_all_be_lost_are_not_known_to_be_none() -> None:
+    lossy = trial(churn=window("churn", TLB, lost_events=8, lost_requests=8))
+    assert known_creation_broadcasts(trial()) == 0
+    assert known_creation_broadcasts(lossy) is None
+    assert known_creation_broadcasts(replace(lossy, churn=replace(lossy.churn, cells=(kick(5),)))) == 5
+
+
+@pytest.mark.parametrize(("ipis", "known"), [(IpiRung.KPROBE, False), (IpiRung.CSD, True)])
+def test_what_silences_the_kprobes_of_requests_silences_those_of_waits(ipis: IpiRung, known: bool) -> None:
+    silenced = trial(
+        observers=Observers(ipis=ipis, contention=ContentionRung.KPROBE),
+        control=Control(passed=False, detail="0 of 23"),
+    )
+    assert waits_known(silenced) is known
+    assert waits_known(replace(silenced, control=Control(passed=True, detail="23 of 23")))
 
 
 def test_the_zero_of_a_batch_that_lost_a_request_is_not_certain() -> None:

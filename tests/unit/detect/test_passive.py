@@ -118,6 +118,15 @@ def test_a_blind_probe_proves_nothing() -> None:
     assert outcomes[-1].reasons == ("blind",)
 
 
+def test_a_probe_that_saw_containers_and_no_request_at_all_ends_no_alarm() -> None:
+    """Something switched the kprobes off; the next control is up to an hour away."""
+    silent = replace(record(HEALTHY, HEALTHY), churn=window("passive"))
+    state, outcomes = judged(*[record(FAULTY)] * 12, *[silent] * 60)
+    assert [change.kind for outcome in outcomes for change in outcome.changes] == [ChangeKind.RAISED]
+    assert state.verdict is Verdict.BROADCASTING
+    assert judged(silent)[1][-1].reasons == ("blind",)
+
+
 def test_a_record_is_read_back_as_it_was() -> None:
     one = record(FAULTY, HEALTHY)
     assert msgspec.json.decode(msgspec.json.encode(one), type=Trial) == one

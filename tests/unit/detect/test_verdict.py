@@ -119,6 +119,18 @@ def test_many_lost_events_are_blindness() -> None:
     assert judge([replace(sick, churn=replace(sick.churn, lost_events=100))]).reasons == ("events_lost",)
 
 
+@pytest.mark.parametrize(("lost", "doubts"), [(7, ()), (8, ("events_lost",))])
+def test_lost_requests_are_held_against_the_containers_and_not_against_all_requests(
+    lost: int, doubts: tuple[str, ...]
+) -> None:
+    """A map that is full loses what is new, as a fault is; requests that need no room in it may be many."""
+    wakeups = replace(TLB, reason="sched_ttwu_pending", func="sched_ttwu_pending", origin=Origin.SCHED, requests=80_000)
+    one = trial(wakeups, count=23)
+    assert judge([replace(one, churn=replace(one.churn, lost_events=lost, lost_requests=lost))]).reasons == doubts
+    in_interrupts = replace(one, churn=replace(one.churn, lost_events=lost, lost_requests=0))
+    assert judge([in_interrupts]).verdict is Verdict.QUIET
+
+
 def _with_waits(churn: int, quiet: int, path: Path = Path.OTHER) -> Trial:
     return trial(
         churn=window("churn", TLB, waits=(wait(churn, path=path),)), quiet=window("quiet", waits=(wait(quiet),))

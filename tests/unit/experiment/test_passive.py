@@ -197,12 +197,61 @@ async def test_waits_that_were_not_observed_all_the_time_are_unknown() -> None:
         assert fields["bill"]
 
 
+async def test_broadcasts_that_were_not_observed_all_the_time_are_unknown() -> None:
+    """The control failed during the first window, and passed before the last."""
+    observed = ObservedOthers(window("passive", TLB), window("passive", TLB))
+    passive = watching(observed, control=False)
+    await passive.look()
+    observed.probe.started["docker"] = 2
+    await passive.look()
+    passive._armed.control = Control(passed=True, detail="made up")
+    await passive.look()
+    await passive.aclose()
+    fields = summary_of(passive)
+    assert [fields[key] for key in ("bill", "beside", "creation_path_broadcasts_per_container")] == [None] * 3
+
+
+async def test_a_record_takes_nothing_for_known_that_was_learnt_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, bool]] = []
+
+    def record(*_: object, **known: bool) -> Trial:
+        made.append(known)
+        return trial()
+
+    monkeypatch.setattr(module, "passive_record", record)
+    observed = ObservedOthers(window("passive", kick(4)), waits=False, learns=True)
+    passive = watching(observed)
+    await passive.look()
+    observed.probe.started["docker"] = 2
+    passive._kept_house_s -= passive._cut_every_s
+    await passive.look()
+    await passive.aclose()
+    assert observed.waits_known
+    passive._recorded_s -= module.RECORD_S
+    assert passive.record_if_due() is not None
+    assert made == [{"waits_known": False, "senders_known": True}]
+
+
+@pytest.mark.parametrize(("members", "lost"), [(True, 3), (False, 2)])
+async def test_requests_of_containers_that_were_not_told_apart_are_lost(members: bool, lost: int) -> None:
+    """A full map, or no probe: `own` is no zero then, and ends no alarm."""
+    observed = ObservedOthers(window("passive", TLB))
+    passive = watching(observed)
+    await passive.look()
+    observed.probe.started["docker"], observed.members_lost = 2, 3
+    observed.members = observed.members if members else None
+    await passive.look()
+    await passive.aclose()
+    assert passive._record is not None
+    assert [look.lost for look in passive._record.looks] == [lost]
+
+
 async def test_a_broadcast_is_recorded_soon_and_healthy_containers_once_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[tuple[Look, ...]] = []
 
-    def record(_armed: object, _window: object, looks: tuple[Look, ...]) -> Trial:
+    def record(_armed: object, _window: object, looks: tuple[Look, ...], **_: bool) -> Trial:
         made.append(looks)
         return trial()
 

@@ -27,8 +27,6 @@ ARMED: Any = SimpleNamespace(
     observatory=SimpleNamespace(cpus_online=4),
     rungs=Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE),
     control=Control(passed=True, detail="23 of 23"),
-    slab_mutex_known=False,
-    senders_known=False,
     isolated_cpus=(),
     losses=["no contention"],
 )
@@ -40,13 +38,14 @@ def _node(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_has_no_containers_of_ours_and_no_quiet_window() -> None:
-    record = passive_record(ARMED, window("passive", TLB, kick(2)), LOOKS)
+    record = passive_record(ARMED, window("passive", TLB, kick(2)), LOOKS, waits_known=True, senders_known=False)
     assert (record.order, record.looks, record.containers) == ((WindowKind.PASSIVE,), LOOKS, ())
     assert (record.churn.cells, record.quiet.cells, record.quiet.duration_ns) == ((TLB, kick(2)), (), 0)
     assert (record.node.engine, record.node.cgroup, record.node.cpus_online) == (OTHERS, "v2", 4)
     assert record.kmem_accounting is KmemAccounting.UNKNOWN
     assert (record.control, record.observers, record.notes) == (ARMED.control, ARMED.rungs, ("no contention",))
     assert record.void == ""
+    assert (record.slab_mutex_known, record.senders_known) == (True, False)
 
 
 def test_a_window_that_was_disturbed_proves_nothing() -> None:
@@ -54,4 +53,6 @@ def test_a_window_that_was_disturbed_proves_nothing() -> None:
         reason="do_sync_core", func="do_sync_core", origin=Origin.TRACING, path=Path.OTHER, requests=3, broadcasts=1
     )
     seen = window("passive", toggled, disturbances=(Disturbance.CPUS_CHANGED,))
-    assert passive_record(ARMED, seen, LOOKS).void == "cpus_changed,tracing_toggled"
+    assert (
+        passive_record(ARMED, seen, LOOKS, waits_known=True, senders_known=True).void == "cpus_changed,tracing_toggled"
+    )

@@ -55,7 +55,9 @@ def phase(cal: tuple[int, ...], *, tlb: tuple[int, ...] | None = None, probed: R
     return Phase(start, Reading(20 * S, end, counts), 3 * S, quiesced=True)
 
 
-def counts(created: int = 0, *, others: int = 0, elsewhere: int = 0, requests: int = 0, lost: int = 0) -> RequestCounts:
+def counts(
+    created: int = 0, *, others: int = 0, elsewhere: int = 0, requests: int = 400, lost: int = 0
+) -> RequestCounts:
     """What a probe counted: broadcasts of the creation path and `others`; requests from elsewhere, and from there."""
     return RequestCounts(created, created + others, elsewhere, elsewhere + requests, lost)
 
@@ -133,13 +135,43 @@ def test_a_missing_row_of_shootdowns_is_not_reported_as_none() -> None:
     assert ", 0 of them TLB shootdowns)" in report(a_run(phase((5, 5), tlb=(0, 0))))
 
 
+def test_a_probe_that_counted_no_request_clears_no_kernel() -> None:
+    """Something switched the kprobes off after the control; where wakeups are included the counters cannot object."""
+    silent = phase((6, 6), probed=counts(requests=0))
+    for wakeups in Wakeups:
+        found = judge(silent, 10_000, 0.0, wakeups)
+        assert (found.patch, found.low) == (Patch.UNKNOWN, None)
+        assert found.why.startswith("the probe counted no request at all")
+
+
+@pytest.mark.parametrize(
+    ("created", "quiesced", "patch"),
+    [
+        (4000, True, Patch.PATCHED),
+        (4000, False, Patch.UNKNOWN),
+        (2000, False, Patch.PATCHED),  # it would have to double
+    ],
+)
+def test_a_creation_path_that_still_broadcasts_at_the_end_is_not_cleared(
+    created: int, quiesced: bool, patch: Patch
+) -> None:
+    rows = (created // 2, created // 2)
+    for probed in (counts(created), None):
+        assert judge(replace(phase(rows, probed=probed), quiesced=quiesced), 10_000, 0.0).patch is patch
+
+
+def test_what_was_seen_before_the_end_convicts() -> None:
+    unquiet = replace(phase((2500, 2500), probed=counts(5000)), quiesced=False)
+    assert judge(unquiet, 10_000, 0.0).patch is Patch.UNPATCHED
+
+
 def test_few_loops_prove_nothing() -> None:
     assert judge(phase((1, 0)), 1, 0.0).patch is Patch.UNKNOWN
 
 
 @pytest.mark.parametrize(("created", "patch"), [(0, Patch.PATCHED), (4999, Patch.PATCHED), (5000, Patch.UNPATCHED)])
 def test_broadcasts_of_the_creation_path_decide(created: int, patch: Patch) -> None:
-    found = judge(phase((created, 0), probed=counts(created, requests=created)), 10_000, 0.0)
+    found = judge(phase((created, 0), probed=counts(created, requests=created or 9)), 10_000, 0.0)
     assert (found.patch, found.low, found.why) == (patch, created / 10_000, "attributed to the creation path")
 
 
@@ -180,7 +212,7 @@ def test_as_many_broadcasts_from_elsewhere_leave_it_open() -> None:
 
 def test_lost_requests_prove_nothing_beyond_what_a_trial_tolerates() -> None:
     def lose(lost: int, created: int = 0) -> PatchVerdict:
-        return judge(phase((1000, 1000), probed=counts(created, elsewhere=2000, lost=lost)), 10_000, 0.0)
+        return judge(phase((1000, 1000), probed=counts(created, elsewhere=2000, requests=0, lost=lost)), 10_000, 0.0)
 
     assert (lose(20).patch, lose(20).high) == (Patch.PATCHED, 0.002)
     assert (lose(21).patch, lose(21).why) == (Patch.UNKNOWN, "the probe counted 2000 requests and lost 21")
@@ -195,7 +227,7 @@ def test_lost_requests_count_as_broadcasts() -> None:
 
 def test_attribution_needs_no_row_of_the_counters() -> None:
     empty = InterruptSample((0, 1), {})
-    blind = Phase(Reading(0, empty, counts()), Reading(S, empty, counts()), 1, quiesced=True)
+    blind = Phase(Reading(0, empty, counts(requests=0)), Reading(S, empty, counts(requests=9)), 1, quiesced=True)
     assert judge(blind, 100, 0.0).patch is Patch.PATCHED
     assert judge(replace(blind, before=Reading(0, empty)), 100, 0.0).patch is Patch.UNKNOWN
 

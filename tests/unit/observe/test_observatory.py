@@ -200,6 +200,7 @@ def test_the_losses_of_both_probes_are_in_the_window() -> None:
     window = make().window(WindowKind.QUIET, sample(), after)
     assert window.lost_events == 1 + 300 + 4000 + 50000 + 7000000
     assert window.stackless_events == 20 + 600000
+    assert (window.lost_requests, window.lost_waits) == (1 + 300, 50000 + 7000000)
 
 
 def test_misses_of_the_contention_probe_are_no_loss() -> None:

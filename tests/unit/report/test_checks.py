@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from builders import trial
+from kickwatch.commands.one_trial import exit_status
 from kickwatch.detect.single import one_shot
 from kickwatch.detect.verdict import Finding, ReasonedVerdict
 from kickwatch.model import ContentionRung, Control, IpiRung, KmemAccounting, Observers, Trial, Verdict
@@ -125,6 +126,14 @@ def test_a_kernel_convicted_by_a_lossy_run_is_not_cleared_of_the_rest() -> None:
     checks = checked(replace(faulty, churn=replace(faulty.churn, lost_events=1_000_000)))
     assert outcomes(checks) == "passed failed unknown unknown"
     assert checks["elsewhere"].text == "not known: the probes lost events, and a broadcast may be among them"
+
+
+def test_a_strict_gate_does_not_pass_where_waits_may_have_been_lost() -> None:
+    """Half a wait for each container is contention: of 23, twelve lost ones may be that."""
+    for lost, outcome in ((11, "passed"), (12, "unknown")):
+        one = replace(silent(), churn=replace(silent().churn, lost_waits=lost))
+        assert checked(one, strict=True)["slab_mutex"].outcome == outcome
+        assert exit_status([one], judged([one]), strict=True, bisect=False) == (0 if outcome == "passed" else 4)
 
 
 def test_a_kernel_convicted_by_counters_is_not_cleared_of_broadcasts_from_elsewhere() -> None:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 import builders
-from kickwatch.model import ContentionRung, IpiRung, Look, Observers, Trial, Window, WindowKind
+from kickwatch.model import ContentionRung, Control, IpiRung, Look, Observers, Trial, Window, WindowKind
 from kickwatch.report.bug import bug_text
 from kickwatch.report.history_text import history_text
 from kickwatch.report.html.page import page
@@ -28,6 +28,19 @@ def test_the_containers_of_others_and_what_they_broadcast_are_in_the_report() ->
     assert (row["records"], row["containers"], row["cgroups_made"], row["slab_mutex_waits"]) == (2, 20, 200, 6)
     assert (row["own_broadcasts"], row["own_broadcasts_per_container"]) == (40, 2.0)
     assert (row["other_broadcasts"], row["other_broadcasts_per_cgroup"]) == (20, 0.1)
+
+
+def test_broadcasts_in_a_record_whose_control_failed_are_not_known() -> None:
+    blind = record(1, control=Control(passed=False, detail="0 of 23"))
+    (row,) = report_on([blind])["passive"]
+    figures = ("own_broadcasts", "own_broadcasts_per_container", "other_broadcasts", "other_broadcasts_per_cgroup")
+    assert [row[name] for name in figures] == [None] * 4
+    assert row["containers"] == 10
+    (both,) = report_on([record(0), blind])["passive"]
+    assert (both["containers"], both["own_broadcasts"], both["own_broadcasts_per_container"]) == (20, 20, 2.0)
+    for form in (history_text, page):
+        assert form(report_on([blind]))
+    assert "others started 10 containers unobserved" in bug_text(report_on([blind]), {})
 
 
 def test_what_the_whole_machine_sent_in_passive_mode_is_no_figure_of_trials() -> None:

@@ -30,7 +30,8 @@ class TrialRequests:
         self._ipis = counter(
             "trial_isolated_ipis",
             "IPIs of every kind, also reschedules and irq_work, that were sent to isolated CPUs in the windows of"
-            " trials that are not void. Always 0 where none is isolated, and before 6.4, which has no tracepoint.",
+            " trials that are not void. Always 0 where none is isolated, and where they cannot be counted: before 6.4,"
+            " which has no tracepoint, and to CPUs that were isolated after the start.",
             window=WINDOWS,
         )
         self._seconds = counter(

@@ -128,7 +128,8 @@ def _header(found: dict[str, Any]) -> str:
 def _passive_facts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     """What there is to say where no trial was made."""
     rows = found["passive"]
-    own, others = (sum(row[name] for row in rows) for name in ("own_broadcasts", "other_broadcasts"))
+    counts = [(row["own_broadcasts"], row["other_broadcasts"]) for row in rows if row["own_broadcasts"] is not None]
+    own, others = map(sum, zip(*counts, strict=True)) if counts else (None, None)
     return [
         ("records of passive mode", figure(records_of(found)), f"{found['total']['void_trials']} void"),
         ("containers of others", figure(sum(row["containers"] for row in rows)), "in these records"),

@@ -11,6 +11,7 @@ import time
 
 FIT = ("quiet", "contended")
 POLL_S = 1.0
+LATE_S = 20.0  # the daemon writes its status every 5 s
 
 
 def seen() -> dict:
@@ -28,6 +29,9 @@ def judged(kind: str, status: dict) -> tuple[bool | None, str]:
     """(whether it is fit, None while that is open; why)."""
     if "why" in status:
         return None, status["why"]
+    late_s = time.time() - status.get("updated_unix_s", 0.0)
+    if late_s > LATE_S:
+        return None, f"no news from the daemon for {late_s:.0f} s"
     condition = status["condition"]
     reasons = ", ".join(status.get("reasons", ()))
     text = f"positive control {'passed' if status.get('control_passed') else 'not passed'}, {condition}" + (
