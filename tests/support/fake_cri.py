@@ -28,7 +28,8 @@ class FakeCri:
         self.pods: dict[str, cri.PodSandboxConfig] = {}
         self.containers: dict[str, tuple[str, cri.ContainerConfig]] = {}
         self.states: dict[str, int] = {}
-        self.forgotten: dict[str, bool] = {}  # tasks that the CRI does not know, by container: whether they run
+        self.forgotten: dict[str, bool] = {}  # tasks that the CRI does not know, by container or pod: whether they run
+        self.deleted: list[str] = []  # containers of containerd's, by its own interface
         self.images: dict[str, dict[str, str]] = {}  # labels by name
         self.blobs: dict[str, bytes] = {}
         self.leases: set[str] = set()
@@ -66,6 +67,7 @@ class FakeCri:
             "leases.v1.Leases/Delete": (containerd.DeleteLeaseRequest, containerd.Nothing),
             "tasks.v1.Tasks/Kill": (containerd.KillTaskRequest, containerd.Nothing),
             "tasks.v1.Tasks/Delete": (containerd.DeleteTaskRequest, containerd.DeleteTaskResponse),
+            "containers.v1.Containers/Delete": (containerd.DeleteContainerRequest, containerd.Nothing),
         }
         found = {f"/runtime.v1.RuntimeService/{name}": self._handler(name, *types) for name, types in runtime.items()}
         found |= {f"/runtime.v1.ImageService/{name}": self._handler(name, *types) for name, types in image.items()}
@@ -154,12 +156,12 @@ class FakeCri:
         self.states[request.container_id] = cri.CONTAINER_RUNNING
 
     def on_ListContainers(self, request: Any) -> Message:  # noqa: N802
+        """Ignores the pod, as an engine might."""
         wanted = request.filter.id
         found = [
             cri.Container(id=container, pod_sandbox_id=pod)
             for container, (pod, _) in self.containers.items()
             if wanted in {"", container}
-            and request.filter.pod_sandbox_id in {"", pod}
             and (not request.filter.HasField("state") or self.states[container] == request.filter.state.state)
         ]
         return cri.ListContainersResponse(containers=found)
@@ -205,6 +207,9 @@ class FakeCri:
         if self.forgotten.get(request.container_id):
             raise GRPCError(Status.FAILED_PRECONDITION, "task must be stopped before deletion")
         self.forgotten.pop(request.container_id, None)
+
+    def on_ContainersDelete(self, request: Any) -> None:  # noqa: N802
+        self.deleted.append(request.id)
 
     def _exit_all(self, pod: str) -> None:
         for container, (of, _) in self.containers.items():

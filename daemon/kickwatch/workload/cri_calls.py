@@ -87,6 +87,11 @@ class CriCalls:
             loop = asyncio.get_running_loop()
             self._cut_off_timer = loop.call_later(self._timeout_s, self._cut_off.set)
 
+    @property
+    def shutting_down(self) -> bool:
+        """Whether a shutdown has begun."""
+        return self._cut_off_timer is not None
+
     def close(self) -> None:
         """Close the connection; a call in progress fails."""
         if self._cut_off_timer is not None:

@@ -16,7 +16,7 @@ from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload import cri_pb2 as cri
 from kickwatch.workload import cri_requests as requests
-from kickwatch.workload.containerd_tasks import end_task
+from kickwatch.workload.containerd_tasks import end_task, forget_pod
 from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 from kickwatch.workload.cri_images import CriImages, unless_missing
 from kickwatch.workload.cri_info import RUNTIME, CriDescription, describe
@@ -229,34 +229,48 @@ class CriEngine:
     async def _remove_pod(self, pod: str, what: str) -> None:
         """A start in progress, as that of a killed kickwatch, delays the removal."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _REMOVE_RETRY_S
+        deadline, forgotten = loop.time() + _REMOVE_RETRY_S, False
+        request = cri.PodSandboxRequest(pod_sandbox_id=pod)
         while True:
             try:
-                for method in ("StopPodSandbox", "RemovePodSandbox"):
-                    with unless_missing():
-                        await self._runtime(what, method, cri.PodSandboxRequest(pod_sandbox_id=pod), cri.Nothing)
+                with unless_missing():
+                    await self._runtime(what, "StopPodSandbox", request, cri.Nothing)
+                await self._runtime(what, "RemovePodSandbox", request, cri.Nothing)
+                break
             except CallRefusedError as error:
-                if loop.time() > deadline:
+                if error.status is Status.NOT_FOUND and not await self._exists(pod):
+                    break
+                first = error.status is Status.FAILED_PRECONDITION and not forgotten
+                if loop.time() > deadline and not first:
                     raise
-                if error.status is Status.FAILED_PRECONDITION:
+                if first and not self._calls.shutting_down:
+                    forgotten = True
                     await self._end_forgotten_tasks(pod)
                 await asyncio.sleep(_SEARCH_INTERVAL_S)
-            else:
-                return
+        if pod not in self._pods.values() and not self._calls.shutting_down:  # its creation may have been cut off
+            await forget_pod(self._calls, pod)
 
     async def _end_forgotten_tasks(self, pod: str) -> None:
         """Of a pod whose removal is refused, those that the CRI does not know any more."""
-        for found in await self._containers("list the pod's containers", cri.ContainerFilter(pod_sandbox_id=pod)):
-            await end_task(self._calls, found.id)
+        with suppress(EngineError):  # what matters is why the removal is refused
+            which = cri.ContainerFilter(pod_sandbox_id=pod)
+            for found in await self._containers("list the pod's containers", which):
+                if found.pod_sandbox_id == pod:
+                    await end_task(self._calls, found.id)
+
+    async def _exists(self, pod: str) -> bool:
+        """Whether the CRI still lists it: of a pod that it cannot remove it may say that something is not found."""
+        request = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(id=pod))
+        answer = await self._runtime("look for the pod", "ListPodSandbox", request, cri.ListPodSandboxResponse)
+        return any(found.id == pod for found in answer.items)
 
     async def _pod_of(self, container_id: str) -> str:
         """The pod of a container that an earlier kickwatch made; of a pod without a container, itself. Or empty."""
         what = f"look for {self._describe(container_id)}"
         for found in await self._containers(what, cri.ContainerFilter(id=container_id)):
-            return found.pod_sandbox_id
-        request = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(id=container_id))
-        answer = await self._runtime(what, "ListPodSandbox", request, cri.ListPodSandboxResponse)
-        return next((found.id for found in answer.items), "")
+            if found.id == container_id:
+                return found.pod_sandbox_id
+        return container_id if await self._exists(container_id) else ""
 
     async def _labelled(self, labels: dict[str, str]) -> list[str]:
         """Containers by their pods: a container in another's pod is never ours."""

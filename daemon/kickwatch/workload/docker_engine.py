@@ -1,7 +1,7 @@
 """Docker Engine, and Podman's Docker API, through Docker's SDK."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from contextlib import suppress
 from math import ceil
@@ -151,7 +151,9 @@ class DockerEngine:
                 except docker.errors.APIError as error:
                     if error.status_code != 409:  # 409: its removal is already in progress
                         raise
-                    api.wait(container_id, condition="removed", timeout=self._calls.socket_timeout_s)
+                    answer = api.wait(container_id, condition="removed", timeout=self._calls.socket_timeout_s)
+                    if failed := _error_of(answer):  # that removal has failed
+                        raise docker.errors.APIError(failed) from error
 
         await self._calls.call(f"remove {self._describe(container_id)}", remove)
         self._names.pop(container_id, None)
@@ -216,8 +218,11 @@ class DockerEngine:
         return await self._calls.call(f"inspect {self._describe(container_id)}", inspect)
 
     async def _labelled(self, *labels: str) -> list[str]:
+        """Check the labels here as well: an engine that ignores the filter lists all containers."""
+
         def ids(api: docker.APIClient) -> list[str]:
-            return [str(found["Id"]) for found in api.containers(all=True, quiet=True, filters={"label": list(labels)})]
+            found = api.containers(all=True, filters={"label": list(labels)})
+            return [str(one["Id"]) for one in found if _has(one.get("Labels") or {}, labels)]
 
         return await self._calls.call("list our containers", ids)
 
@@ -248,3 +253,15 @@ class DockerEngine:
             raise
         except EngineError as error:
             raise absent(error, self._socket) from error
+
+
+def _has(found: Mapping[str, str], labels: Sequence[str]) -> bool:
+    """Whether `found` has all of `labels`, each `name` or `name=value`."""
+    wanted = [label.partition("=") for label in labels]
+    return all(name in found and (not equals or found[name] == value) for name, equals, value in wanted)
+
+
+def _error_of(answer: Mapping[str, Any]) -> str:
+    """Why what was waited for failed; empty if it did not."""
+    error = answer.get("Error") or {}
+    return str(error.get("Message") or "")

@@ -17,6 +17,7 @@ import msgspec
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroup_removal import everybody, remove_tree
 from kickwatch.node.cgroups import Cgroups
+from kickwatch.node.delegation import writable
 from kickwatch.process.atomic_file import write_whole
 from kickwatch.process.run_directory import make_run_directory, remove_run_directory
 from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
@@ -174,18 +175,27 @@ class BundleStore:
         """
         if not self.root.is_dir():
             return 0
-        found = list(self.own_containers(instance))
+        found, failures = list(self.own_containers(instance)), list[CgroupError]()
         for container_id in found:
-            parents = {directory.parent for directory in self._cgroup_dirs(container_id, cgroups)}
-            self.remove_cgroups(container_id, cgroups)
-            self.remove_bundle(container_id)
-            for parent in parents:
-                remove_tree(parent)
+            try:
+                self._remove_leftover(container_id, cgroups)
+            except CgroupError as error:  # the others go all the same
+                failures.append(error)
         self._remove_partial_bundles()
         if not any((self.root / "bundles").glob("*")):
             shutil.rmtree(self.root / "images", ignore_errors=True)
         self.restore_controllers()
+        if failures:
+            raise failures[0]
         return len(found)
+
+    def _remove_leftover(self, container_id: str, cgroups: Cgroups) -> None:
+        """With the parents of its cgroups, where this process may remove those (a service may not, at a root)."""
+        parents = {directory.parent for directory in self._cgroup_dirs(container_id, cgroups)}
+        self.remove_cgroups(container_id, cgroups)
+        self.remove_bundle(container_id)
+        for parent in parents:
+            remove_tree(parent, top=writable(parent.parent))
 
     def _remove_partial_bundles(self) -> None:
         """Remove bundles that a killed kickwatch was writing or removing."""

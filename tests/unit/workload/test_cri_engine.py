@@ -12,6 +12,7 @@ from grpclib.exceptions import GRPCError
 
 from fake_cri import PAUSE_IMAGE, FakeCri
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
+from kickwatch.workload import cri_engine
 from kickwatch.workload import cri_pb2 as cri
 from kickwatch.workload.cri_engine import CriEngine
 from kickwatch.workload.engine import ContainerSpec
@@ -168,12 +169,46 @@ async def test_a_removal_waits_for_a_start_in_progress(fake: FakeCri, engine: Cr
     assert fake.pods == {}
 
 
-async def test_a_task_that_the_cri_has_forgotten_is_ended_with_its_pod(fake: FakeCri, engine: CriEngine) -> None:
+@pytest.mark.parametrize("retry_s", [3.0, 0.0])  # 0: the first refusal came late, as on a busy node
+async def test_a_task_that_the_cri_has_forgotten_is_ended_with_its_pod(
+    fake: FakeCri, engine: CriEngine, monkeypatch: pytest.MonkeyPatch, retry_s: float
+) -> None:
+    monkeypatch.setattr(cri_engine, "_REMOVE_RETRY_S", retry_s)
     container_id, other = await engine.create(spec(0)), await engine.create(spec(1))
     fake.states[container_id] = cri.CONTAINER_EXITED
     fake.forgotten = {container_id: True, other: True}
     await engine.remove(container_id)
     assert [*fake.containers] == [*fake.forgotten] == [other]
+
+
+async def test_a_pod_whose_task_the_cri_forgets_leaves_none(fake: FakeCri, engine: CriEngine) -> None:
+    """containerd 2 answers that the pod of a creation that was cut off is removed, and keeps its task."""
+    await engine.create(spec(0))
+    (ours,) = fake.pods
+    fake.pods |= {"left": fake.pods[ours], "foreign": cri.PodSandboxConfig(labels={"kickwatch": "1"})}
+    fake.forgotten = {"left": True, "foreign": True}
+    (left,) = set(await engine.own_containers("here")) - {*fake.containers}
+    await engine.remove(left)
+    assert (fake.forgotten, fake.deleted, [*fake.pods]) == ({"foreign": True}, ["left"], [ours, "foreign"])
+
+
+async def test_not_found_is_a_removal_only_if_the_pod_is_gone(
+    fake: FakeCri, engine: CriEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """containerd 1.6 says so of a part of a pod that it then keeps."""
+    monkeypatch.setattr(cri_engine, "_REMOVE_RETRY_S", 0.0)
+    kept, gone = await engine.create(spec(0)), await engine.create(spec(1))
+
+    async def not_found(message: Message) -> None:
+        if str(message.pod_sandbox_id).endswith("-1"):  # type: ignore[attr-defined]
+            fake.on_RemovePodSandbox(message)
+        raise GRPCError(Status.NOT_FOUND, "get container info: not found")
+
+    fake.before["RemovePodSandbox"] = not_found
+    await engine.remove(gone)
+    with pytest.raises(EngineError, match="could not remove"):
+        await engine.remove(kept)
+    assert [*fake.containers] == [kept]
 
 
 async def test_images_are_imported_once_and_removed(fake: FakeCri, engine: CriEngine) -> None:

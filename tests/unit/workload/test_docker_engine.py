@@ -71,6 +71,7 @@ class FakeDocker:
     versions: tuple[str, str] = ("1.12", "1.41")
     ended: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
+    ignores_filters: bool = False
 
     def answer(self, request: Request) -> Answer | bytes | Iterator[bytes]:
         """The answer that a test has set, if any, else the engine's."""
@@ -102,7 +103,11 @@ class FakeDocker:
 
     def _list(self, request: Request) -> Answer:
         wanted = json.loads(request.query["filters"][0])["label"]
-        return 200, [{"Id": key} for key, made in self.containers.items() if set(wanted) <= made["labels"]]
+        return 200, [
+            {"Id": key, "Labels": dict(label.split("=", 1) for label in made["labels"] if "=" in label)}
+            for key, made in self.containers.items()
+            if self.ignores_filters or set(wanted) <= made["labels"]
+        ]
 
     def _import(self, request: Request) -> Answer:
         self.images.add(request.query["repo"][0])
@@ -637,6 +642,26 @@ async def test_a_removal_in_progress_is_waited_for(docker: FakeDocker, engine: D
     docker.replaced[f"POST /containers/{ID}/wait"] = removed
     await engine.remove(container)
     assert docker.paths()[-1] == f"/containers/{ID}/wait"
+
+
+async def test_a_removal_in_progress_that_fails_is_no_removal(docker: FakeDocker, engine: DockerEngine) -> None:
+    """As dockerd answers whoever waits when it could not remove the container."""
+    await engine.create(SPEC)
+    docker.replaced["DELETE"] = lambda _: (409, {"message": "already in progress"})
+    failed = {"StatusCode": 0, "Error": {"Message": "driver failed to remove root filesystem"}}
+    docker.replaced[f"POST /containers/{ID}/wait"] = lambda _: (200, failed)
+    with pytest.raises(EngineError) as refusal:
+        await engine.remove(ID)
+    assert "driver failed to remove root filesystem" in f"{refusal.value.what} {refusal.value.remedy}"
+
+
+async def test_another_instances_containers_stay_where_the_engine_ignores_filters(
+    docker: FakeDocker, engine: DockerEngine
+) -> None:
+    await engine.create(SPEC)
+    docker.ignores_filters = True
+    assert await engine.own_containers(SPEC.instance) == [ID]
+    assert await engine.own_containers("another") == []
 
 
 async def test_a_removal_that_completed_before_the_wait_is_no_error(docker: FakeDocker, engine: DockerEngine) -> None:

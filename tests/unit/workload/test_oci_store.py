@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.subtree_control import SubtreeState
+from kickwatch.workload import oci_store
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.oci_store import BundleStore
 
@@ -47,6 +49,36 @@ def test_leftovers_of_this_instance_are_removed_and_others_kept(store: BundleSto
     assert store.remove_leftovers("another", cgroups) == 1
     assert not store.root.parent.exists()  # it was made for the store
     assert store.remove_leftovers("i", cgroups) == 0
+
+
+def test_a_leftover_that_stays_keeps_no_other(
+    store: BundleStore, cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        store.write_bundle(spec(f"kickwatch-{number}-0"), seccomp=True)
+    stuck, remove = next(iter(store.own_containers("i"))), store.remove_cgroups
+
+    def remove_cgroups(container_id: str, found: Cgroups) -> None:
+        if container_id == stuck:
+            raise CgroupError(f"{stuck} is in use and stays", "")
+        remove(container_id, found)
+
+    monkeypatch.setattr(store, "remove_cgroups", remove_cgroups)
+    with pytest.raises(CgroupError, match="in use and stays"):
+        store.remove_leftovers("i", cgroups)
+    assert list(store.own_containers("i")) == [stuck]
+
+
+def test_a_service_that_may_not_write_at_the_root_removes_the_leftovers_below(
+    store: BundleStore, cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without CAP_DAC_OVERRIDE, on cgroup v1: its unit removes the parent with ExecStopPost=."""
+    monkeypatch.setattr(oci_store, "writable", lambda directory: directory != cgroups.memory_root)
+    for number in range(2):
+        store.write_bundle(spec(f"kickwatch-{number}-0"), seccomp=True)
+        (cgroups.memory_root / f"kickwatch/kickwatch-{number}-0").mkdir(parents=True)
+    assert store.remove_leftovers("i", cgroups) == 2
+    assert [*(cgroups.memory_root / "kickwatch").iterdir()] == []
 
 
 def test_partial_bundles_are_removed(store: BundleStore, cgroups: Cgroups) -> None:
