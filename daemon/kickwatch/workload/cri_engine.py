@@ -4,11 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import TypeVar
 
 import msgspec
-from google.protobuf.message import Message
-from grpclib.const import Status
 
 from kickwatch.configuration.types import Network
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError
@@ -16,17 +13,14 @@ from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.process.cancellation import run_shielded
 from kickwatch.workload import cri_pb2 as cri
 from kickwatch.workload import cri_requests as requests
-from kickwatch.workload.containerd_tasks import end_task, forget_pod
 from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
-from kickwatch.workload.cri_images import CriImages, unless_missing
-from kickwatch.workload.cri_info import RUNTIME, CriDescription, describe
+from kickwatch.workload.cri_images import CriImages
+from kickwatch.workload.cri_info import CriDescription, describe
+from kickwatch.workload.cri_pods import SEARCH_INTERVAL_S, CriPods
 from kickwatch.workload.engine import LABEL, LABEL_CONTAINER, LABEL_INSTANCE, ContainerSpec, EngineInfo
 from kickwatch.workload.image import IMAGE_REPOSITORY, image_reference
 
-M = TypeVar("M", bound=Message)
 _LOST_CREATE_SEARCH_S = 10.0
-_SEARCH_INTERVAL_S = 0.5
-_REMOVE_RETRY_S = 3.0
 _FIRST_POLL_S, _LAST_POLL_S = 0.002, 0.05
 
 
@@ -50,6 +44,7 @@ class CriEngine:
         self._calls = CriCalls(socket, timeout_s=timeout_s, on_call_end=on_call_end)
         self._runtime_handler = runtime
         self._lost_create_search_s = lost_create_search_s
+        self._cri = CriPods(self._calls)
         self._images = CriImages(self._calls)
         self._description: CriDescription | None = None
         self._unified = False
@@ -111,7 +106,7 @@ class CriEngine:
         """Start a created container. A cancellation waits: containerd 1.6 removes none whose start was cancelled."""
         request = cri.ContainerRequest(container_id=container_id)
         what = f"start {self._describe(container_id)}"
-        await run_shielded(self._runtime(what, "StartContainer", request, cri.Nothing))
+        await run_shielded(self._cri.call(what, "StartContainer", request, cri.Nothing))
 
     async def pid(self, container_id: str) -> int:
         """Host process id of its first process while it runs, from the engine's verbose status."""
@@ -139,24 +134,25 @@ class CriEngine:
 
     async def remove(self, container_id: str) -> None:
         """Stop its pod, which kills what runs in it, and remove both. A missing one is no error."""
+        whole = container_id in self._pods  # of an earlier kickwatch's the creation may have been cut off
         pod = self._pods.get(container_id) or await self._pod_of(container_id)
         if pod:
-            await self._remove_pod(pod, f"remove {self._describe(container_id)}")
+            await self._cri.remove(pod, f"remove {self._describe(container_id)}", whole=whole)
         for known in (self._pods, self._names, self._sandbox_ms):
             known.pop(container_id, None)
 
     async def own_containers(self, instance: str) -> Sequence[str]:
         """Containers in pods with both labels, whether they run or not; of a pod without a container, the pod."""
-        return await self._labelled({LABEL: "1", LABEL_INSTANCE: instance})
+        return await self._cri.own({LABEL: "1", LABEL_INSTANCE: instance})
 
     async def count_running(self) -> int:
         """Containers that run on the node, ours and others', without pause containers."""
         running = cri.ContainerStateValue(state=cri.CONTAINER_RUNNING)
-        return len(await self._containers("count the containers", cri.ContainerFilter(state=running)))
+        return len(await self._cri.containers("count the containers", cri.ContainerFilter(state=running)))
 
     async def remove_image(self, reference: str) -> None:
         """Remove our images: of this program, of earlier ones, and the pods' image if it is ours and no pod is left."""
-        await self._images.remove(reference, pods_left=bool(await self._list_pods({})))
+        await self._images.remove(reference, pods_left=bool(await self._cri.pods({})))
 
     def shorten_timeouts(self) -> None:
         """Shutdown has begun: what the engine does not answer soon is left for the next start to remove."""
@@ -181,10 +177,10 @@ class CriEngine:
         )
         what = f"create the container {spec.name}"
         try:
-            answer = await self._runtime(what, "CreateContainer", request, cri.CreateContainerResponse)
+            answer = await self._cri.call(what, "CreateContainer", request, cri.CreateContainerResponse)
         except EngineError:
             with suppress(EngineError):  # the reaper removes it at the next start
-                await self._remove_pod(pod, f"remove the pod of {spec.name}")
+                await self._cri.remove(pod, f"remove the pod of {spec.name}", whole=True)
             raise
         self._pods[answer.container_id], self._names[answer.container_id] = pod, spec.name
         self._sandbox_ms[answer.container_id] = sandbox_ms
@@ -203,7 +199,7 @@ class CriEngine:
         what = f"create the pod of the container {spec.name}"
         request = cri.RunPodSandboxRequest(config=requests.pod(spec), runtime_handler=self._runtime_handler)
         try:
-            answer = await self._runtime(what, "RunPodSandbox", request, cri.RunPodSandboxResponse)
+            answer = await self._cri.call(what, "RunPodSandbox", request, cri.RunPodSandboxResponse)
         except EngineAnswerLostError:
             await self._remove_lost(spec, self._lost_create_search_s)
             raise
@@ -219,85 +215,25 @@ class CriEngine:
         with suppress(EngineError):  # the engine does not answer: the reaper removes it at the next start
             while True:
                 labels = {LABEL: "1", LABEL_INSTANCE: spec.instance, LABEL_CONTAINER: spec.name}
-                made = await self._list_pods(labels)
+                made = await self._cri.pods(labels)
                 for pod in made:
-                    await self._remove_pod(pod, f"remove the pod of {spec.name}")
+                    await self._cri.remove(pod, f"remove the pod of {spec.name}", whole=False)
                 if made or loop.time() >= deadline:
                     return
-                await asyncio.sleep(_SEARCH_INTERVAL_S)
-
-    async def _remove_pod(self, pod: str, what: str) -> None:
-        """A start in progress, as that of a killed kickwatch, delays the removal."""
-        loop = asyncio.get_running_loop()
-        deadline, forgotten = loop.time() + _REMOVE_RETRY_S, False
-        request = cri.PodSandboxRequest(pod_sandbox_id=pod)
-        while True:
-            try:
-                with unless_missing():
-                    await self._runtime(what, "StopPodSandbox", request, cri.Nothing)
-                await self._runtime(what, "RemovePodSandbox", request, cri.Nothing)
-                break
-            except CallRefusedError as error:
-                if error.status is Status.NOT_FOUND and not await self._exists(pod):
-                    break
-                first = error.status is Status.FAILED_PRECONDITION and not forgotten
-                if loop.time() > deadline and not first:
-                    raise
-                if first and not self._calls.shutting_down:
-                    forgotten = True
-                    await self._end_forgotten_tasks(pod)
-                await asyncio.sleep(_SEARCH_INTERVAL_S)
-        if pod not in self._pods.values() and not self._calls.shutting_down:  # its creation may have been cut off
-            await forget_pod(self._calls, pod)
-
-    async def _end_forgotten_tasks(self, pod: str) -> None:
-        """Of a pod whose removal is refused, those that the CRI does not know any more."""
-        with suppress(EngineError):  # what matters is why the removal is refused
-            which = cri.ContainerFilter(pod_sandbox_id=pod)
-            for found in await self._containers("list the pod's containers", which):
-                if found.pod_sandbox_id == pod:
-                    await end_task(self._calls, found.id)
-
-    async def _exists(self, pod: str) -> bool:
-        """Whether the CRI still lists it: of a pod that it cannot remove it may say that something is not found."""
-        request = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(id=pod))
-        answer = await self._runtime("look for the pod", "ListPodSandbox", request, cri.ListPodSandboxResponse)
-        return any(found.id == pod for found in answer.items)
+                await asyncio.sleep(SEARCH_INTERVAL_S)
 
     async def _pod_of(self, container_id: str) -> str:
         """The pod of a container that an earlier kickwatch made; of a pod without a container, itself. Or empty."""
         what = f"look for {self._describe(container_id)}"
-        for found in await self._containers(what, cri.ContainerFilter(id=container_id)):
+        for found in await self._cri.containers(what, cri.ContainerFilter(id=container_id)):
             if found.id == container_id:
                 return found.pod_sandbox_id
-        return container_id if await self._exists(container_id) else ""
-
-    async def _labelled(self, labels: dict[str, str]) -> list[str]:
-        """Containers by their pods: a container in another's pod is never ours."""
-        pods = await self._list_pods(labels)
-        if not pods:
-            return []
-        containers = await self._containers("list our containers", cri.ContainerFilter(label_selector=labels))
-        ours = {found.id: found.pod_sandbox_id for found in containers if found.pod_sandbox_id in pods}
-        return [*ours, *(pod for pod in pods if pod not in ours.values())]
-
-    async def _list_pods(self, labels: dict[str, str]) -> list[str]:
-        """Check the labels here as well: an engine that ignores the filter lists all pods."""
-        request = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(label_selector=labels))
-        answer = await self._runtime("list the pods", "ListPodSandbox", request, cri.ListPodSandboxResponse)
-        return [found.id for found in answer.items if labels.items() <= dict(found.labels).items()]
-
-    async def _containers(self, what: str, which: cri.ContainerFilter) -> Sequence[cri.Container]:
-        request = cri.ListContainersRequest(filter=which)
-        return (await self._runtime(what, "ListContainers", request, cri.ListContainersResponse)).containers
+        return container_id if await self._cri.exists(container_id) else ""
 
     async def _status(self, container_id: str, *, verbose: bool = False) -> cri.ContainerStatusResponse:
         what = f"ask for the state of {self._describe(container_id)}"
         request = cri.ContainerStatusRequest(container_id=container_id, verbose=verbose)
-        return await self._runtime(what, "ContainerStatus", request, cri.ContainerStatusResponse)
-
-    async def _runtime(self, what: str, method: str, request: Message, answer: type[M]) -> M:
-        return await self._calls.call(what, f"{RUNTIME}{method}", request, answer)
+        return await self._cri.call(what, "ContainerStatus", request, cri.ContainerStatusResponse)
 
     def _describe(self, container_id: str) -> str:
         name = self._names.get(container_id)

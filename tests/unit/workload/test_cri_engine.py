@@ -12,8 +12,8 @@ from grpclib.exceptions import GRPCError
 
 from fake_cri import PAUSE_IMAGE, FakeCri
 from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineError, ImageAbsentError
-from kickwatch.workload import cri_engine
 from kickwatch.workload import cri_pb2 as cri
+from kickwatch.workload import cri_pods
 from kickwatch.workload.cri_engine import CriEngine
 from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.image import image_reference
@@ -173,7 +173,7 @@ async def test_a_removal_waits_for_a_start_in_progress(fake: FakeCri, engine: Cr
 async def test_a_task_that_the_cri_has_forgotten_is_ended_with_its_pod(
     fake: FakeCri, engine: CriEngine, monkeypatch: pytest.MonkeyPatch, retry_s: float
 ) -> None:
-    monkeypatch.setattr(cri_engine, "_REMOVE_RETRY_S", retry_s)
+    monkeypatch.setattr(cri_pods, "_REMOVE_RETRY_S", retry_s)
     container_id, other = await engine.create(spec(0)), await engine.create(spec(1))
     fake.states[container_id] = cri.CONTAINER_EXITED
     fake.forgotten = {container_id: True, other: True}
@@ -196,7 +196,7 @@ async def test_not_found_is_a_removal_only_if_the_pod_is_gone(
     fake: FakeCri, engine: CriEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """containerd 1.6 says so of a part of a pod that it then keeps."""
-    monkeypatch.setattr(cri_engine, "_REMOVE_RETRY_S", 0.0)
+    monkeypatch.setattr(cri_pods, "_REMOVE_RETRY_S", 0.0)
     kept, gone = await engine.create(spec(0)), await engine.create(spec(1))
 
     async def not_found(message: Message) -> None:
