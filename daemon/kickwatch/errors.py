@@ -37,6 +37,10 @@ class EngineAnswerLostError(EngineError):
     """A call was sent and got no answer. Only a search by label shows what it did."""
 
 
+class LeftoversStayError(EngineError):
+    """The engine does not remove yet what an earlier kickwatch left. Each refusal has been logged."""
+
+
 class ImageAbsentError(EngineError):
     """The engine does not have an image, or not all of it."""
 

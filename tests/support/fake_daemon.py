@@ -24,7 +24,7 @@ from kickwatch.configuration.types import (
     TrialConfig,
     WorkloadConfig,
 )
-from kickwatch.errors import EngineAbsentError
+from kickwatch.errors import EngineAbsentError, LeftoversStayError
 from kickwatch.experiment.passive_count import Counted
 from kickwatch.journal.remark import Remark
 from kickwatch.model import ContentionRung, Control, IpiRung, Observers, Trial
@@ -284,6 +284,7 @@ class FakeNode:
         self.on_open: Callable[[], Awaitable[None]] = nothing
         self.on_close: Callable[[], Awaitable[None]] = nothing
         self.sweeps_fail = False
+        self.leftovers_stay = 0  # at so many sweeps
         self.openings: list[FakeOpening] = []
         self.calls: list[str] = []
 
@@ -298,6 +299,9 @@ class FakeNode:
         self.calls.append("sweep")
         if self.sweeps_fail:
             raise GONE
+        self.leftovers_stay -= 1
+        if self.leftovers_stay >= 0:
+            raise LeftoversStayError("3 containers stay", "")
         return 3
 
     async def pressure(self) -> Pressure:

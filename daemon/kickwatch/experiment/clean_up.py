@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from kickwatch.configuration.types import Config
-from kickwatch.errors import EngineError, KickwatchError
+from kickwatch.errors import EngineError, KickwatchError, LeftoversStayError
 from kickwatch.journal.journal import Event, logger
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.roots import HOST
@@ -24,7 +24,7 @@ T = TypeVar("T")
 async def sweep(config: Config) -> int:
     """Remove what a killed kickwatch left, for when no trial starts now. Returns the number of containers found.
 
-    Raises KickwatchError if no engine answers.
+    Raises LeftoversStayError if some of them are still there, and other KickwatchErrors if no engine answers.
     """
     cgroups = await asyncio.to_thread(Cgroups.read)
     chosen = await choose_engine(config)
@@ -33,6 +33,10 @@ async def sweep(config: Config) -> int:
         reaped = await reap_everything(chosen.engine, chosen.info, instance, cgroups)
         if chosen.info.cgroup_parent:  # an engine without a daemon: its containers are gone, so their files can go too
             await log_failure(_sweep_store(instance, cgroups))
+        if left := await chosen.engine.own_containers(instance):
+            raise LeftoversStayError(
+                f"{len(left)} containers of an earlier kickwatch stay for now", "see the log above"
+            )
         return reaped
     finally:
         await chosen.engine.close()

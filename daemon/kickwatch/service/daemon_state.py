@@ -16,7 +16,8 @@ class DaemonState:
 
     `due_s`: monotonic time from which the next trial is due; `budget_until_s`: until when the budget blocks it, as last
     looked. `trial_since_s`: when the trial under way began. `trials`: how many to make in all, None for no limit.
-    `swept`: the containers that a killed kickwatch left are removed. `engine`: the one that answered last.
+    `swept`: the containers that a killed kickwatch left are removed; `sweep_from_s`: not tried again before.
+    `engine`: the one that answered last.
     `others`: what passive mode has counted; None in any other.
     """
 
@@ -29,6 +30,7 @@ class DaemonState:
     budget_until_s: float = 0.0
     trial_since_s: float | None = None
     swept: bool = False
+    sweep_from_s: float = 0.0
     engine: EngineInfo | None = None
     others: OthersStatus | None = None
 

@@ -4,10 +4,10 @@ What it learns goes into the daemon's state at once; nothing is copied back at i
 """
 
 import asyncio
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 
 from kickwatch.configuration.types import Config
-from kickwatch.errors import EngineAbsentError, KickwatchError
+from kickwatch.errors import EngineAbsentError, KickwatchError, LeftoversStayError
 from kickwatch.experiment.rig import WARM_UP_CONTAINERS
 from kickwatch.outlets.events import Off, PassiveSummary, Reaped, Restored, TrialFailed, TrialsOff
 from kickwatch.process.cancellation import run_shielded
@@ -20,6 +20,7 @@ from kickwatch.service.schedule import Schedule
 from kickwatch.workload.engine_choice import EngineNames, resolved_config
 
 _DRAIN_POLL_S = 0.5
+_SWEEP_AGAIN_S = 60.0
 
 
 class Session:
@@ -34,13 +35,19 @@ class Session:
     async def _sweep(self) -> None:
         """Remove what a killed daemon left, while no rig does because nothing is started.
 
-        Once. It fails without an engine: then the rig removes it later, or in passive mode the next call.
+        Once, and again after a minute while the engine does not remove it: a start in progress delays that. It fails
+        without an engine: then the rig removes it later, or in passive mode the next call.
         """
-        if not self._state.swept:
-            self._state.swept = self._config.workload.enabled
-            with suppress(KickwatchError, OSError):
-                await self._parts.report(Reaped(await self._parts.experiments.sweep(self._config)))
-                self._state.swept = True
+        if self._state.swept or self._parts.now_s() < self._state.sweep_from_s:
+            return
+        self._state.swept = self._config.workload.enabled
+        try:
+            await self._parts.report(Reaped(await self._parts.experiments.sweep(self._config)))
+            self._state.swept = True
+        except LeftoversStayError:
+            self._state.swept, self._state.sweep_from_s = False, self._parts.now_s() + _SWEEP_AGAIN_S
+        except (KickwatchError, OSError):
+            return
 
 
 class ExperimentSession(Session):

@@ -316,6 +316,22 @@ async def test_a_session_that_starts_drained_is_off(config: Config) -> None:
     assert daemon.node.calls == ["sweep"]
 
 
+@pytest.mark.parametrize("passive", [True, False])
+async def test_leftovers_that_the_engine_does_not_remove_yet_are_swept_again_a_minute_later(
+    config: Config, passive: bool
+) -> None:
+    """A passive daemon never looked again."""
+    config = replace(config, workload=WorkloadConfig(enabled=not passive))
+    daemon = await fake_daemon(config)
+    daemon.node.leftovers_stay = 2
+    daemon.switches.drain("file")
+    daemon.switches.at(400.0, daemon.switches.reload)
+    session = PassiveSession(config, daemon.parts) if passive else ExperimentSession(config, daemon.parts)
+    await asyncio.wait_for(session.run(), 10)
+    assert daemon.node.calls.count("sweep") == 3
+    assert daemon.recorder.of(Reaped) == [Reaped(3)]
+
+
 async def test_a_sweep_without_an_engine_is_left_to_the_rig(config: Config) -> None:
     daemon = await fake_daemon(config, trials=1)
     daemon.node.sweeps_fail = True
