@@ -45,7 +45,7 @@ _MOST_CELLS = 12
 class _Span:
     """Windows added up, with the cells of the containers and those beside them.
 
-    All the time: `watched`: waits were seen; `seen`: broadcasts were; `told`: whose they were; `senders`: whether a
+    All the time: `watched`: waits were seen; `seen`: broadcasts were; `apart`: whose they were; `senders`: whether a
     sender held slab_mutex.
     """
 
@@ -54,7 +54,7 @@ class _Span:
     beside: tuple[Cell, ...]
     watched: bool
     seen: bool
-    told: bool
+    apart: bool
     senders: bool
     looks: list[Look] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class _Span:
         self.beside = merge_cells((*self.beside, *other.beside))
         self.watched &= other.watched
         self.seen &= other.seen
-        self.told &= other.told
+        self.apart &= other.apart
         self.senders &= other.senders
         self.looks += other.looks
 
@@ -149,7 +149,7 @@ class Passive:
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
             **self._count_fields(counted),
-            "bill": _bill(period.billed, containers) if seen and period.told else None,
+            "bill": _bill(period.billed, containers) if seen and period.apart else None,
             "beside": _bill(period.beside, containers) if seen else None,
             "bill_is": LOWER_BOUND,
             "creation_path_broadcasts_per_container": (
@@ -191,14 +191,14 @@ class Passive:
         observatory = self._observatory
         window = observatory.window(WindowKind.PASSIVE, before, after)
         members, lost = tuple[Cell, ...](), counted.containers
-        told = observatory.members is not None and before.members is not None and after.members is not None
+        apart = observatory.members is not None and before.members is not None and after.members is not None
         if observatory.members is not None and before.members is not None and after.members is not None:
             members = observatory.members.cells(before.members, after.members, patches_count=False)
             lost = uncounted(before.members, after.members)
         billed, beside = divided(window.cells, members)
         looks = [look_of(counted, window.cells, members, lost)] if counted.containers and self._seen else []
         return _Span(
-            window, billed, beside, observatory.waits_known, self._seen, told, observatory.senders_known, looks
+            window, billed, beside, observatory.waits_known, self._seen, apart, observatory.senders_known, looks
         )
 
     def _keep_draining(self) -> None:
