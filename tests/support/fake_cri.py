@@ -29,6 +29,7 @@ class FakeCri:
         self.containers: dict[str, tuple[str, cri.ContainerConfig]] = {}
         self.states: dict[str, int] = {}
         self.forgotten: dict[str, bool] = {}  # tasks that the CRI does not know, by container or pod: whether they run
+        self.noticed: set[str] = set()
         self.deleted: list[str] = []  # containers of containerd's, by its own interface
         self.images: dict[str, dict[str, str]] = {}  # labels by name
         self.blobs: dict[str, bytes] = {}
@@ -204,9 +205,15 @@ class FakeCri:
         self.forgotten[request.container_id] = False
 
     def on_TasksDelete(self, request: Any) -> None:  # noqa: N802
-        if self.forgotten.get(request.container_id):
+        """Refused until the end of the processes has been noticed, which is a moment after they were killed."""
+        if request.container_id not in self.forgotten:
+            raise GRPCError(Status.NOT_FOUND, "no such task")
+        if self.forgotten[request.container_id]:
             raise GRPCError(Status.FAILED_PRECONDITION, "task must be stopped before deletion")
-        self.forgotten.pop(request.container_id, None)
+        if request.container_id not in self.noticed:
+            self.noticed.add(request.container_id)
+            raise GRPCError(Status.UNKNOWN, "cannot delete a running process")
+        del self.forgotten[request.container_id]
 
     def on_ContainersDelete(self, request: Any) -> None:  # noqa: N802
         self.deleted.append(request.id)

@@ -22,6 +22,7 @@ from kickwatch.workload.cri_calls import CallRefusedError, CriCalls
 _TASKS = "/containerd.services.tasks.v1.Tasks/"
 _CONTAINERS = "/containerd.services.containers.v1.Containers/"
 _TRIES, _PAUSE_S = 8, 0.25
+_ENDED = {None, Status.NOT_FOUND, Status.UNIMPLEMENTED}  # answers to a deletion after which no other is worth asking
 
 
 async def end_task(calls: CriCalls, container_id: str) -> None:
@@ -36,7 +37,7 @@ async def end_task(calls: CriCalls, container_id: str) -> None:
     for _ in range(_TRIES):
         await _ask(calls, what, f"{_TASKS}Kill", kill, containerd.Nothing)
         refused = await _ask(calls, what, f"{_TASKS}Delete", delete, containerd.DeleteTaskResponse)
-        if refused is not Status.FAILED_PRECONDITION:
+        if refused in _ENDED:
             return
         await asyncio.sleep(_PAUSE_S)  # until containerd has seen the processes end
 
