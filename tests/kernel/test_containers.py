@@ -161,7 +161,8 @@ def test_a_runtime_that_executes_a_copy_of_itself_by_a_descriptor_is_still_one(
     after = containers.drain()
     assert containers.ledger.started["crun"] == 3
     assert after.inside == before.inside
-    assert list(containers.probe.map("executed_as").items()) == []
+    named = [name.rstrip(b"\0") for _, name in containers.probe.map("executed_as").items()]
+    assert b"crun" not in named  # another runtime of the node, such as the engine's runc, may run now
 
 
 @pytest.mark.parametrize("full", ["members", "executed_as"])

@@ -1,7 +1,7 @@
 """Removes our containers and cgroups before, between and after trials. What cannot be removed is logged."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -21,25 +21,30 @@ from kickwatch.workload.reaper import ids_below, reap_cgroups, reap_containers, 
 T = TypeVar("T")
 
 
-async def sweep(config: Config) -> int:
+async def sweep(config: Config, alive: Callable[[], None]) -> int:
     """Remove what a killed kickwatch left, for when no trial starts now. Returns the number of containers found.
 
-    Raises LeftoversStayError if some of them are still there, and other KickwatchErrors if no engine answers.
+    `alive` is called after each of the engine's calls. Raises LeftoversStayError if some of them are still there, and
+    other KickwatchErrors if no engine answers.
     """
     cgroups = await asyncio.to_thread(Cgroups.read)
-    chosen = await choose_engine(config)
+    chosen = await choose_engine(config, on_call_end=alive)
     try:
         instance = await asyncio.to_thread(read_instance)
         reaped = await reap_everything(chosen.engine, chosen.info, instance, cgroups)
         if chosen.info.cgroup_parent:  # an engine without a daemon: its containers are gone, so their files can go too
             await log_failure(_sweep_store(instance, cgroups))
-        if left := await chosen.engine.own_containers(instance):
-            raise LeftoversStayError(
-                f"{len(left)} containers of an earlier kickwatch stay for now", "see the log above"
-            )
+        left = len(await chosen.engine.own_containers(instance)) + await asyncio.to_thread(_stored, instance)
+        if left:
+            raise LeftoversStayError(f"{left} containers of an earlier kickwatch stay for now", "the log says why")
         return reaped
     finally:
         await chosen.engine.close()
+
+
+def _stored(instance: str) -> int:
+    """How many containers of an engine without a daemon still have files; that engine itself counts them as well."""
+    return sum(1 for _ in BundleStore(ROOT, HOST.proc).own_containers(instance))
 
 
 async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:

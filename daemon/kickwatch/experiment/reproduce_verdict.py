@@ -185,8 +185,8 @@ def judge_counters(phase: Phase, loops: int, background_hz: float, wakeups: Wake
     A broadcast interrupts every other CPU once. So the figure is CAL - TLB over all CPUs, minus the background measured
     before, divided by the number of loops and of other CPUs. The bounds allow for a background that changes by half,
     and for counts that scatter by their square root (3 sigma). Counters that were not at rest at the end may rise to
-    twice as much. Where remote wakeups are among these interrupts, a
-    healthy kernel has one and more per loop and CPU (`detect.classes.wakeups_told_apart`), and they prove nothing.
+    twice as much. Where remote wakeups are among these interrupts, a healthy kernel has one and more per loop and CPU
+    (`detect.classes.wakeups_told_apart`), and they prove nothing.
     """
     calls = call_rise(phase.before, phase.after)
     if calls is None:
@@ -201,4 +201,6 @@ def judge_counters(phase: Phase, loops: int, background_hz: float, wakeups: Wake
         return PatchVerdict(Patch.PATCHED, "from the counters", low, high)
     if low >= UNPATCHED_FROM:
         return PatchVerdict(Patch.UNPATCHED, "from the counters", low, high)
+    if high < UNPATCHED_FROM:
+        return PatchVerdict(Patch.UNKNOWN, "the counters were not at rest at the end: try fewer loops (-n)", low, high)
     return PatchVerdict(Patch.UNKNOWN, "too few loops: other interrupts on this node hide the result", low, high)

@@ -13,9 +13,8 @@ from typing import Any
 
 from kickwatch.detect.bill import BillRow, share, trial_rows
 from kickwatch.detect.figures import (
-    attributed,
     counted,
-    creation_broadcasts,
+    known_creation_broadcasts,
     longest_wait_ns,
     milliseconds,
     total_waits,
@@ -108,9 +107,9 @@ class Bill:
         totals.trials += 1
         totals.containers += len(containers)
         _add_latencies(totals.latencies, containers)
-        if attributed(trial):
+        if (broadcasts := known_creation_broadcasts(trial)) is not None:
             totals.attributed += len(containers)
-            totals.creation_broadcasts += creation_broadcasts(trial.churn.cells)
+            totals.creation_broadcasts += broadcasts
             for key, row in trial_rows(trial, _key).items():
                 totals.rows[key] = totals.rows.get(key, BillRow()).plus(row)
         if isolated_known(trial):

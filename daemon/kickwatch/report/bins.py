@@ -7,7 +7,7 @@ as wide. Bins of different segments (another kernel release, engine or boot) are
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from kickwatch.detect.figures import attributed, churn_by_quiet, total_waits, waits_known
+from kickwatch.detect.figures import churn_by_quiet, known_creation_broadcasts, total_waits, waits_known
 from kickwatch.model import Container, Trial
 from kickwatch.outlets.excess import per_cpu_above_quiet
 
@@ -54,7 +54,7 @@ class Bin:
             self.create_ms += life.create_ms
             self.start_ms += life.start_ms
             self.hit += bool(life.creation_path_broadcasts)
-        if attributed(trial):
+        if known_creation_broadcasts(trial) is not None:
             self.attributed += len(counted)
             self._add_cells(trial)
         if waits_known(trial):

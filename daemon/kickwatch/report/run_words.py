@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kickwatch.attribution.reasons import reason_of
 from kickwatch.attribution.stacks import own_part, top_of_stack
-from kickwatch.detect.figures import counted, known_creation_broadcasts, under_slab_mutex_known
+from kickwatch.detect.figures import attributed, counted, known_creation_broadcasts, under_slab_mutex_known
 from kickwatch.detect.single import Single
 from kickwatch.detect.verdict import ReasonedVerdict, VerdictReason
 from kickwatch.model import Cell, Trial
@@ -85,7 +85,9 @@ class RunWords:
     def created_words(self) -> str:
         """`3 broadcasts in 12 containers`, or that it is not known."""
         if self.created is None:
-            return f"broadcasts not known in {self.containers}: no probe attributed them"
+            lossy = all(map(attributed, self.trials))
+            why = "the probe lost requests, and they may be among them" if lossy else "no probe attributed them"
+            return f"broadcasts not known in {self.containers}: {why}"
         return f"{self.created} broadcast{'' if self.created == 1 else 's'} in {self.containers}"
 
     @property

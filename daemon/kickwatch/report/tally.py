@@ -12,8 +12,8 @@ from itertools import zip_longest
 from math import log2
 
 from kickwatch.detect.figures import (
-    attributed,
     churn_by_quiet,
+    known_creation_broadcasts,
     longest_wait_ns,
     total_waits,
     under_slab_mutex_known,
@@ -102,7 +102,7 @@ class Tally:
         self.ipi_rung = trial.observers.ipis.value
         self.containers += len(counted)
         self._add_lives(counted)
-        if attributed(trial):
+        if known_creation_broadcasts(trial) is not None:
             self.attributed += len(counted)
             self.under_mutex_known = self.under_mutex_known and under_slab_mutex_known(trial)
             self._add_cells(trial)

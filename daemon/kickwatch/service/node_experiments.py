@@ -139,7 +139,7 @@ class NodeExperiments:
 
     async def sweep(self, config: Config) -> int:
         """Remove what a killed kickwatch left; returns how many containers. Raises KickwatchError."""
-        return await sweep(config)
+        return await sweep(config, self._heartbeat)
 
     async def pressure(self) -> Pressure:
         """What the guard can read before an engine answers."""

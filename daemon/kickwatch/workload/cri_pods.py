@@ -75,10 +75,10 @@ class CriPods:
             except CallRefusedError as error:
                 if error.status is Status.NOT_FOUND and not await self.exists(pod):
                     break
-                first = error.status is Status.FAILED_PRECONDITION and not forgotten
-                if loop.time() > deadline and not first:
+                ending = error.status is Status.FAILED_PRECONDITION and not (forgotten or self._calls.shutting_down)
+                if loop.time() > deadline and not ending:
                     raise
-                if first and not self._calls.shutting_down:
+                if ending:
                     forgotten = True
                     await self._end_forgotten_tasks(pod)
                 await asyncio.sleep(SEARCH_INTERVAL_S)

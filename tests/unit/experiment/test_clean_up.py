@@ -37,7 +37,7 @@ class Stubborn:
 async def test_containers_that_the_engine_does_not_remove_yet_are_not_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     engine: Any = Stubborn(refusals=1)
 
-    async def chosen(_: Config) -> SimpleNamespace:
+    async def chosen(_: Config, **_on_call_end: object) -> SimpleNamespace:
         return SimpleNamespace(engine=engine, info=INFO)
 
     async def nothing(*_: object) -> int:
@@ -46,7 +46,11 @@ async def test_containers_that_the_engine_does_not_remove_yet_are_not_swept(monk
     monkeypatch.setattr(clean_up, "choose_engine", chosen)
     monkeypatch.setattr(clean_up, "_sweep_store", nothing)
     monkeypatch.setattr(clean_up, "_reap_cgroups", lambda *_: None)
+    monkeypatch.setattr(clean_up, "_stored", lambda _: stored.pop())
+    stored = [0, 2, 0]
     with pytest.raises(LeftoversStayError, match="1 containers of an earlier kickwatch"):
-        await clean_up.sweep(Config())
+        await clean_up.sweep(Config(), lambda: None)
     assert engine.closed
-    assert await clean_up.sweep(Config()) == 1
+    with pytest.raises(LeftoversStayError, match="2 containers of an earlier kickwatch"):
+        await clean_up.sweep(Config(), lambda: None)
+    assert await clean_up.sweep(Config(), lambda: None) == 0

@@ -5,11 +5,14 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from builders import RCU, containers, kick, trial, wait, window
+from builders import RCU, TLB, containers, kick, trial, wait, window
+from kickwatch.detect.single import one_shot
 from kickwatch.detect.verdict import judge
 from kickwatch.model import CanaryBatch, ContentionRung, Control, Count, Interrupts, IpiRung, Observers, Trial
+from kickwatch.report.run_words import RunWords
 from kickwatch.report.summary import summarise
 from kickwatch.report.tables import table
+from report_history import report_on
 from screens import prose
 
 CONTRACT = {
@@ -181,3 +184,12 @@ def test_a_failed_control_is_blindness_and_shown() -> None:
 
 def test_numbers_stand_to_the_right() -> None:
     assert table(("name", "n"), [("a", "5"), ("long", "12")]) == "  name   n\n  a      5\n  long  12"
+
+
+def test_a_trial_that_may_have_lost_all_broadcasts_has_no_figure_anywhere() -> None:
+    """The report said 0 where the trial's own figure was None."""
+    lossy = trial(churn=window("churn", TLB, lost_events=8, lost_requests=8))
+    assert summarise(lossy, judge([lossy]))["per_container"]["creation_path_broadcasts"] is None
+    total = report_on([lossy])["total"]
+    assert (total["creation_path_broadcasts"], total["creation_path_broadcasts_per_container"]) == (None, None)
+    assert "the probe lost requests" in RunWords([lossy], judge([lossy]), one_shot([lossy])).created_words

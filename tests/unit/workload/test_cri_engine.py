@@ -181,6 +181,15 @@ async def test_a_task_that_the_cri_has_forgotten_is_ended_with_its_pod(
     assert [*fake.containers] == [*fake.forgotten] == [other]
 
 
+async def test_a_shutdown_ends_no_forgotten_task_and_does_not_wait_for_it(fake: FakeCri, engine: CriEngine) -> None:
+    container_id = await engine.create(spec(0))
+    fake.forgotten = {container_id: True}
+    engine.shorten_timeouts()
+    with pytest.raises(EngineError, match="could not remove"):
+        await asyncio.wait_for(engine.remove(container_id), 3 * PATIENT_S)
+    assert fake.forgotten == {container_id: True}
+
+
 async def test_a_pod_whose_task_the_cri_forgets_leaves_none(fake: FakeCri, engine: CriEngine) -> None:
     """containerd 2 answers that the pod of a creation that was cut off is removed, and keeps its task."""
     await engine.create(spec(0))
