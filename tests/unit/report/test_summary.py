@@ -187,7 +187,7 @@ def test_numbers_stand_to_the_right() -> None:
 
 
 def test_a_trial_that_may_have_lost_all_broadcasts_has_no_figure_anywhere() -> None:
-    """The report said 0 where the trial's own figure was None."""
+    """The report had 0 where the trial's own figure was None."""
     lossy = trial(churn=window("churn", TLB, lost_events=8, lost_requests=8))
     assert summarise(lossy, judge([lossy]))["per_container"]["creation_path_broadcasts"] is None
     total = report_on([lossy])["total"]
