@@ -72,6 +72,7 @@ class ObservedOthers:
         self.shown = windows[0]
         self.requests = object() if requests else None
         self.waits_known = waits
+        self.slab_mutex_known = waits
         self.senders_known = True
         self.members_lost = 0
         self.armed_with: tuple[str, ...] = ()
@@ -103,4 +104,4 @@ class ObservedOthers:
 
     async def between_windows(self) -> None:
         self.housekeeping += 1
-        self.waits_known = self.waits_known or self._learns
+        self.waits_known = self.slab_mutex_known = self.waits_known or self._learns

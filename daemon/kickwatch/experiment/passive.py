@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from kickwatch.configuration.types import Config
 from kickwatch.detect.bill import share, window_rows
@@ -41,31 +41,35 @@ _DRAIN_EVERY_S = 1.0
 _MOST_CELLS = 12
 
 
+class _Observed(NamedTuple):
+    """What was observed all the time: `members`: which of the broadcasts were sent by tasks of containers."""
+
+    waits: bool
+    broadcasts: bool
+    members: bool
+    slab_mutex: bool
+    senders: bool
+
+    def also(self, other: "_Observed") -> "_Observed":
+        """What both know."""
+        return _Observed(*(one and two for one, two in zip(self, other, strict=True)))
+
+
 @dataclass
 class _Span:
-    """Windows added up, with the cells of the containers and those beside them.
-
-    All the time: `watched`: waits were seen; `seen`: broadcasts were; `apart`: whose they were; `senders`: whether a
-    sender held slab_mutex.
-    """
+    """Windows added up, with the cells of the containers and those beside them."""
 
     window: Window
     billed: tuple[Cell, ...]
     beside: tuple[Cell, ...]
-    watched: bool
-    seen: bool
-    apart: bool
-    senders: bool
+    known: _Observed
     looks: list[Look] = field(default_factory=list)
 
     def add(self, other: "_Span") -> None:
         self.window = merge_windows([self.window, other.window])
         self.billed = merge_cells((*self.billed, *other.billed))
         self.beside = merge_cells((*self.beside, *other.beside))
-        self.watched &= other.watched
-        self.seen &= other.seen
-        self.apart &= other.apart
-        self.senders &= other.senders
+        self.known = self.known.also(other.known)
         self.looks += other.looks
 
 
@@ -126,8 +130,8 @@ class Passive:
             self._armed,
             record.window,
             tuple(record.looks),
-            waits_known=record.watched,
-            senders_known=record.senders,
+            slab_mutex_known=record.known.slab_mutex,
+            senders_known=record.known.senders,
         )
 
     def summary_if_due(self, period_s: float) -> dict[str, Any] | None:
@@ -141,15 +145,15 @@ class Passive:
         now = self._count.now()
         counted, self._period, self._period_count = now.since(self._period_count), None, now
         containers, window = counted.known, period.window
-        waits, wait_ns = total_waits(window.waits) if period.watched else (None, None)
-        seen = period.seen
+        waits, wait_ns = total_waits(window.waits) if period.known.waits else (None, None)
+        seen = period.known.broadcasts
         return {
             "mode": WindowKind.PASSIVE.value,
             "engine": ", ".join(sorted(counted.by_engine)),
             "period_s": round(window.duration_ns / 1e9, 1),
             "containers": containers,
             **self._count_fields(counted),
-            "bill": _bill(period.billed, containers) if seen and period.apart else None,
+            "bill": _bill(period.billed, containers) if seen and period.known.members else None,
             "beside": _bill(period.beside, containers) if seen else None,
             "bill_is": LOWER_BOUND,
             "creation_path_broadcasts_per_container": (
@@ -157,7 +161,7 @@ class Passive:
             ),
             "slab_mutex_waits": waits,
             "slab_mutex_wait_ms": milliseconds(wait_ns),
-            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if period.watched else None),
+            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if period.known.waits else None),
         }
 
     def _count_fields(self, counted: Counted) -> dict[str, Any]:
@@ -190,16 +194,15 @@ class Passive:
     def _span(self, before: Sample, after: Sample, counted: Counted) -> _Span:
         observatory = self._observatory
         window = observatory.window(WindowKind.PASSIVE, before, after)
-        members, lost = tuple[Cell, ...](), counted.containers
-        apart = observatory.members is not None and before.members is not None and after.members is not None
+        members, apart, lost = tuple[Cell, ...](), False, counted.containers
         if observatory.members is not None and before.members is not None and after.members is not None:
-            members = observatory.members.cells(before.members, after.members, patches_count=False)
+            members, apart = observatory.members.cells(before.members, after.members, patches_count=False), True
             lost = uncounted(before.members, after.members)
-        billed, beside = divided(window.cells, members)
-        looks = [look_of(counted, window.cells, members, lost)] if counted.containers and self._seen else []
-        return _Span(
-            window, billed, beside, observatory.waits_known, self._seen, apart, observatory.senders_known, looks
+        known = _Observed(
+            observatory.waits_known, self._seen, apart, observatory.slab_mutex_known, observatory.senders_known
         )
+        looks = [look_of(counted, window.cells, members, lost)] if counted.containers and self._seen else []
+        return _Span(window, *divided(window.cells, members), known, looks)
 
     def _keep_draining(self) -> None:
         """Take events once a second, however seldom it is looked: the probe has room for some thousand."""

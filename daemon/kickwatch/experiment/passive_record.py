@@ -13,11 +13,11 @@ OTHERS = "others"  # in place of an engine: whichever started the containers
 
 
 def passive_record(
-    armed: ArmedObservers, window: Window, looks: tuple[Look, ...], *, waits_known: bool, senders_known: bool
+    armed: ArmedObservers, window: Window, looks: tuple[Look, ...], *, slab_mutex_known: bool, senders_known: bool
 ) -> Trial:
     """A record of what was seen in `window`. Reads facts of the node. Raises OSError.
 
-    `waits_known`, `senders_known`: all the time; a probe may learn the address of slab_mutex at the end.
+    `slab_mutex_known`, `senders_known`: all the time; a probe may learn the address of slab_mutex at the end.
     """
     quiet = Window(kind=WindowKind.QUIET, duration_ns=0, interrupts=Interrupts())
     return Trial(
@@ -34,7 +34,7 @@ def passive_record(
         kmem_accounting=KmemAccounting.UNKNOWN,
         concurrency=1,
         control=armed.control,
-        slab_mutex_known=waits_known,
+        slab_mutex_known=slab_mutex_known,
         senders_known=senders_known,
         isolated_cpus=armed.isolated_cpus,
         looks=looks,

@@ -229,7 +229,7 @@ async def test_a_record_takes_nothing_for_known_that_was_learnt_at_its_end(monke
     assert observed.waits_known
     passive._recorded_s -= module.RECORD_S
     assert passive.record_if_due() is not None
-    assert made == [{"waits_known": False, "senders_known": True}]
+    assert made == [{"slab_mutex_known": False, "senders_known": True}]
 
 
 @pytest.mark.parametrize(("members", "lost"), [(True, 3), (False, 2)])

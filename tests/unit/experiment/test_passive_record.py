@@ -38,7 +38,7 @@ def _node(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_has_no_containers_of_ours_and_no_quiet_window() -> None:
-    record = passive_record(ARMED, window("passive", TLB, kick(2)), LOOKS, waits_known=True, senders_known=False)
+    record = passive_record(ARMED, window("passive", TLB, kick(2)), LOOKS, slab_mutex_known=True, senders_known=False)
     assert (record.order, record.looks, record.containers) == ((WindowKind.PASSIVE,), LOOKS, ())
     assert (record.churn.cells, record.quiet.cells, record.quiet.duration_ns) == ((TLB, kick(2)), (), 0)
     assert (record.node.engine, record.node.cgroup, record.node.cpus_online) == (OTHERS, "v2", 4)
@@ -53,6 +53,5 @@ def test_a_window_that_was_disturbed_proves_nothing() -> None:
         reason="do_sync_core", func="do_sync_core", origin=Origin.TRACING, path=Path.OTHER, requests=3, broadcasts=1
     )
     seen = window("passive", toggled, disturbances=(Disturbance.CPUS_CHANGED,))
-    assert (
-        passive_record(ARMED, seen, LOOKS, waits_known=True, senders_known=True).void == "cpus_changed,tracing_toggled"
-    )
+    made = passive_record(ARMED, seen, LOOKS, slab_mutex_known=True, senders_known=True)
+    assert made.void == "cpus_changed,tracing_toggled"
