@@ -12,9 +12,9 @@ import msgspec
 
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, read_config, run
 from kickwatch.configuration.types import Config, LogConfig, LogFormat
-from kickwatch.detect.figures import counted, waits_known, waits_may_be_lost
+from kickwatch.detect.figures import counted, waits_known
 from kickwatch.detect.single import Single
-from kickwatch.detect.verdict import Finding, ReasonedVerdict
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, waits_may_be_lost
 from kickwatch.errors import OutputError
 from kickwatch.experiment.one_shot import RunLimits, decide
 from kickwatch.experiment.own_work import OwnWork

@@ -172,11 +172,6 @@ def broadcasts_may_be_lost(trial: Trial) -> bool:
     return many or _LEAST_CONTAINERS_PER_BROADCAST * (churn.lost_requests or 0) > lived(trial)
 
 
-def waits_may_be_lost(trial: Trial) -> bool:
-    """Whether the probe lost so many waits that half of one in each container may be among them."""
-    return 2 * (trial.churn.lost_waits or 0) > lived(trial)
-
-
 def zero_is_certain(batch: CanaryBatch) -> bool:
     """Whether a canary batch in which no creation-path broadcast was seen really had none.
 

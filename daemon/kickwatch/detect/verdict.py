@@ -223,6 +223,11 @@ def nearly_all_failed(trial: Trial) -> bool:
     return failed > 0 and failed >= FAILED_SHARE * len(trial.containers)
 
 
+def waits_may_be_lost(trial: Trial) -> bool:
+    """Whether the probe lost so many waits that contention may be among them."""
+    return (trial.churn.lost_waits or 0) > WAITS_PER_CONTAINER * lived(trial)
+
+
 def contended(trials: Sequence[Trial]) -> bool:
     """Do containers make tasks wait for slab_mutex?
 

@@ -34,17 +34,17 @@ async def sweep(config: Config, alive: Callable[[], None]) -> int:
         reaped = await reap_everything(chosen.engine, chosen.info, instance, cgroups)
         if chosen.info.cgroup_parent:  # an engine without a daemon: its containers are gone, so their files can go too
             await log_failure(_sweep_store(instance, cgroups))
-        left = len(await chosen.engine.own_containers(instance)) + await asyncio.to_thread(_stored, instance)
+        left = {*await chosen.engine.own_containers(instance), *await asyncio.to_thread(_stored, instance)}
         if left:
-            raise LeftoversStayError(f"{left} containers of an earlier kickwatch stay for now", "the log says why")
+            raise LeftoversStayError(f"{len(left)} containers of an earlier kickwatch stay for now", "the log says why")
         return reaped
     finally:
         await chosen.engine.close()
 
 
-def _stored(instance: str) -> int:
-    """How many containers of an engine without a daemon still have files; that engine itself counts them as well."""
-    return sum(1 for _ in BundleStore(ROOT, HOST.proc).own_containers(instance))
+def _stored(instance: str) -> list[str]:
+    """The containers of an engine without a daemon that still have files; that engine itself lists them as well."""
+    return list(BundleStore(ROOT, HOST.proc).own_containers(instance))
 
 
 async def reap_everything(engine: Engine, info: EngineInfo, instance: str, cgroups: Cgroups) -> int:

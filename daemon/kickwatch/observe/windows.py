@@ -84,8 +84,7 @@ def requests_lost(before: Sample, after: Sample) -> tuple[int, int]:
     """
     if before.requests is None or after.requests is None:
         return 0, 0
-    health = _risen(before.requests.health, after.requests.health)
-    return uncounted(before.requests, after.requests), health.stackless
+    return uncounted(before.requests, after.requests), unseen(before.requests, after.requests)[1]
 
 
 def uncounted(before: RequestSample, after: RequestSample) -> int:

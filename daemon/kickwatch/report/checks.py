@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kickwatch.detect.figures import total_waits, waits_known, waits_may_be_lost
+from kickwatch.detect.figures import total_waits, waits_known
 from kickwatch.detect.single import Single
-from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason, doubts_of
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason, doubts_of, waits_may_be_lost
 from kickwatch.model import Trial, Verdict
 from kickwatch.outlets.elsewhere import other_broadcasts
 from kickwatch.report.answer import answer

@@ -47,7 +47,7 @@ async def test_containers_that_the_engine_does_not_remove_yet_are_not_swept(monk
     monkeypatch.setattr(clean_up, "_sweep_store", nothing)
     monkeypatch.setattr(clean_up, "_reap_cgroups", lambda *_: None)
     monkeypatch.setattr(clean_up, "_stored", lambda _: stored.pop())
-    stored = [0, 2, 0]
+    stored = [[], ["b", "c"], list[str]()]
     with pytest.raises(LeftoversStayError, match="1 containers of an earlier kickwatch"):
         await clean_up.sweep(Config(), lambda: None)
     assert engine.closed
