@@ -168,8 +168,8 @@ def broadcasts_may_be_lost(trial: Trial) -> bool:
     older records, and of requests during an interrupt, only their share in all requests is known.
     """
     churn = trial.churn
-    many = churn.lost_events > total_requests(churn.cells) // 100
-    return many or _LEAST_CONTAINERS_PER_BROADCAST * (churn.lost_requests or 0) > lived(trial)
+    many, lost = churn.lost_events > total_requests(churn.cells) // 100, churn.lost_requests or 0
+    return many or (lost > 0 and _LEAST_CONTAINERS_PER_BROADCAST * lost >= lived(trial))
 
 
 def zero_is_certain(batch: CanaryBatch) -> bool:

@@ -159,11 +159,19 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
     batches = (
         trial.canary for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS and trial.canary is not None
     )
-    lost = any(map(broadcasts_may_be_lost, probed))
+    lost = any(map(broadcasts_may_be_lost, probed)) or _convicts_with_the_lost(trials)
     unnoted = any(look.lost for trial in trials for look in trial.looks)
     if lost or unnoted or not all(map(zero_is_certain, batches)):
         doubts.append(VerdictReason.EVENTS_LOST.value)
     return doubts
+
+
+def _convicts_with_the_lost(trials: Sequence[Trial]) -> bool:
+    """Would the fixed rule find broadcasts, on the creation path or elsewhere, if all lost requests had been some?"""
+    lost = sum(trial.churn.lost_requests or 0 for trial in trials)
+    seen = sum(creation_broadcasts(trial.churn.cells) for trial in trials)
+    most = max(seen, sum(map(unallowed_above_quiet, trials))) + lost
+    return lost > 0 and most >= BROADCASTS_PER_CONTAINER * sum(map(lived, trials))
 
 
 def _by_counters(trial: Trial) -> bool:
@@ -223,13 +231,14 @@ def nearly_all_failed(trial: Trial) -> bool:
     return failed > 0 and failed >= FAILED_SHARE * len(trial.containers)
 
 
-def waits_may_be_lost(trial: Trial) -> bool:
-    """Whether the probe lost so many waits that contention may be among them."""
-    return (trial.churn.lost_waits or 0) > WAITS_PER_CONTAINER * lived(trial)
+def contention_may_be_lost(trials: Sequence[Trial]) -> bool:
+    """Would they be `contended` if all waits that the probe lost had been waits of the create path?"""
+    lost = sum(trial.churn.lost_waits or 0 for trial in trials)
+    return lost > 0 and contended(trials, lost=lost)
 
 
-def contended(trials: Sequence[Trial]) -> bool:
-    """Do containers make tasks wait for slab_mutex?
+def contended(trials: Sequence[Trial], *, lost: int = 0) -> bool:
+    """Do containers make tasks wait for slab_mutex? `lost`: waits on the create path beside those that were counted.
 
     Yes if there are 0.5 waits per container on the create path. Also yes if the churn windows have that many waits in
     all beyond those of the quiet windows, and at least twice as many as the quiet windows: other users of the mutex,
@@ -241,5 +250,5 @@ def contended(trials: Sequence[Trial]) -> bool:
     churn, _ = total_waits(wait for trial in trials for wait in trial.churn.waits)
     quiet, _ = total_waits(wait for trial in trials for wait in trial.quiet.waits)
     created, _ = total_waits(wait for trial in trials for wait in trial.churn.waits if wait.path == "create")
-    needed = WAITS_PER_CONTAINER * containers
+    created, churn, needed = created + lost, churn + lost, WAITS_PER_CONTAINER * containers
     return created >= needed or (churn - quiet >= needed and churn >= 2 * quiet)

@@ -30,10 +30,8 @@ BARRIER_COMM = "kw-barrier"
 PROGRAM_COMM = "workload"  # before the barrier
 _POLL_S = 0.002
 _ASK_AGAIN_S = 0.1
-_ELSEWHERE_TIMEOUT_S = 5.0  # as long as only other programs run in its place
 # The first process of a container is the runtime's until it executes the program: runc, youki, crun.
 _RUNTIMES_OWN = (":[1:CHILD]", ":[2:INIT]", "crun")
-_HIDDEN_TIMEOUT_S = 3.0  # as long as no process of the container is visible; our program takes some milliseconds
 # How engines name a container's cgroup: Docker and containerd with the systemd driver; CRI-O with it and without.
 _ENGINES_NAMES = ("docker-{}.scope", "cri-containerd-{}.scope", "crio-{}.scope", "crio-{}")
 
@@ -44,8 +42,13 @@ class _NotThere(Enum):
     NO_CGROUP = auto()
     NOT_YET = auto()
     HIDDEN = auto()  # perhaps: /proc does not show its processes
+    NO_PID = auto()  # its processes have no pid here: they are another pid namespace's, or are just being reaped
     ELSEWHERE = auto()  # other programs run in its place: a sandbox's, or a virtual machine's
     EXITED = auto()
+
+
+# How long a cause must last to be the last word: longer than the few milliseconds of a start that looks like it.
+_TIMEOUTS_S = {_NotThere.HIDDEN: 3.0, _NotThere.ELSEWHERE: 5.0, _NotThere.NO_PID: 3.0}
 
 
 @dataclass(frozen=True)
@@ -125,33 +128,34 @@ class Barrier:
         container's processes or its memcg are not visible, NoHostProcessError if only other programs run in its place.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = since = loop.time()  # `since`: how long it has not been there for the same cause
         inspected_pid: int | None = None
-        found: ContainerProcess | _NotThere = _NotThere.NOT_YET
-        while loop.time() - began < self._timeout_s(found):
+        cause = _NotThere.NOT_YET
+        while (now := loop.time()) - began < self.timeout_s and now - since < _TIMEOUTS_S.get(cause, self.timeout_s):
             found = await asyncio.to_thread(self._find, container_id, inspected_pid)
             if isinstance(found, ContainerProcess):
                 return found
+            pause_s = _POLL_S
             if found is _NotThere.EXITED:
                 if not self.own_program or not await inspect_pid(container_id):
                     return None
-                found = _NotThere.ELSEWHERE  # it runs, and not in its memory cgroup, unless it exits just now
-                await asyncio.sleep(_ASK_AGAIN_S)
-            elif found is _NotThere.NO_CGROUP:  # the engine names its cgroups differently: ask it, once
+                found, pause_s = _NotThere.ELSEWHERE, _ASK_AGAIN_S  # it runs outside its memcg, or exits just now
+            if found is not cause:
+                cause, since = found, loop.time()
+            if found is _NotThere.NO_CGROUP:  # the engine names its cgroups differently: ask it, once
                 inspected_pid = await inspect_pid(container_id)
             else:
-                await asyncio.sleep(_POLL_S)
-        raise self._not_reached(name or container_id[:12], found)
+                await asyncio.sleep(pause_s)
+        raise self._not_reached(name or container_id[:12], cause)
 
-    def _timeout_s(self, found: "ContainerProcess | _NotThere") -> float:
-        limits = {_NotThere.HIDDEN: _HIDDEN_TIMEOUT_S, _NotThere.ELSEWHERE: _ELSEWHERE_TIMEOUT_S}
-        return min(self.timeout_s, limits.get(found, self.timeout_s)) if isinstance(found, _NotThere) else 0.0
-
-    def _not_reached(self, name: str, found: "ContainerProcess | _NotThere") -> EngineError:
-        if found is _NotThere.HIDDEN:
-            cause = hidden_processes(self._mount)
-            return EngineError(f"the processes of container {name} are hidden: {cause.what}", cause.remedy)
-        if found is _NotThere.ELSEWHERE:
+    def _not_reached(self, name: str, cause: "_NotThere") -> EngineError | CgroupError:
+        if cause is _NotThere.NO_PID:
+            what = f"the cgroup of container {name} lists processes that are not visible here"
+            return CgroupError(what, "run in the host's pid namespace")
+        if cause is _NotThere.HIDDEN:
+            mount = hidden_processes(self._mount)
+            return EngineError(f"the processes of container {name} are hidden: {mount.what}", mount.remedy)
+        if cause is _NotThere.ELSEWHERE:
             what = f"{self.runtime} runs the program of container {name} in a sandbox or a virtual machine: it is no"
             has = f" ({', '.join(self.runtimes)})" if self.runtimes else ""
             remedy = f"set engine.runtime to one whose containers are the node's processes, such as runc{has}"
@@ -165,6 +169,9 @@ class Barrier:
         if cgroup is None and inspected_pid is None:
             return _NotThere.NO_CGROUP
         directory, pids = cgroup or (None, [pid for pid in (inspected_pid,) if pid and self._runs(pid)])
+        if pids and not any(pids):
+            return _NotThere.NO_PID
+        pids = [pid for pid in pids if pid]
         for pid in pids:
             if not self.own_program or read_comm(self.cgroups, pid) == BARRIER_COMM:
                 return self._process(pid, container_id, directory)
@@ -192,7 +199,8 @@ class Barrier:
     def _own_cgroup(self, container_id: str) -> tuple[Path, list[int]] | None:
         """The cgroup that is named after the container's id, and the host pids in it, without a call to the engine.
 
-        None if there is no such cgroup.
+        None if there is no such cgroup. The kernel lists a member without a pid in the reader's pid namespace as 0, and
+        so it does with one that is reaped while it lists (task_pid_vnr() after release_task()).
         """
         for name in (container_id, *(name.format(container_id) for name in _ENGINES_NAMES)):
             path = self.parent / name / "cgroup.procs"
@@ -200,10 +208,6 @@ class Barrier:
                 pids = sorted(map(int, path.read_text(encoding="ascii").split()))
             except OSError:
                 continue
-            if 0 in pids:  # the kernel lists members without a pid in the reader's pid namespace as 0
-                raise CgroupError(
-                    f"{path} lists processes that are not visible here", "run in the host's pid namespace"
-                )
             return path.parent, pids
         return None
 

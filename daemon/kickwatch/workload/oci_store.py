@@ -137,12 +137,12 @@ class BundleStore:
         return [mount / config.linux.cgroups_path.lstrip("/") for mount in cgroups.mounts]
 
     def members(self, container_id: str, cgroups: Cgroups) -> frozenset[int]:
-        """The processes in its cgroups."""
+        """The processes in its cgroups, without those that the kernel lists as 0 because they are being reaped."""
         found: set[int] = set()
         for directory in self._cgroup_dirs(container_id, cgroups):
             with suppress(OSError):
                 found.update(map(int, (directory / "cgroup.procs").read_text(encoding="ascii").split()))
-        return frozenset(found)
+        return frozenset(found - {0})
 
     def remove_cgroups(self, container_id: str, cgroups: Cgroups) -> None:
         """Remove its cgroups and kill the processes in them. Raises CgroupError."""

@@ -131,6 +131,20 @@ def test_lost_requests_are_held_against_the_containers_and_not_against_all_reque
     assert judge([in_interrupts]).verdict is Verdict.QUIET
 
 
+@pytest.mark.parametrize(("lost", "doubts"), [(0, ()), (7, ()), (8, ("events_lost",))])
+def test_a_broadcast_in_exactly_every_third_container_may_be_what_was_lost(lost: int, doubts: tuple[str, ...]) -> None:
+    one = trial(count=24)
+    assert judge([replace(one, churn=replace(one.churn, lost_events=lost, lost_requests=lost))]).reasons == doubts
+
+
+@pytest.mark.parametrize(("seen", "lost", "doubts"), [(11, 0, ()), (6, 5, ()), (7, 5, ("events_lost",))])
+def test_what_was_lost_counts_together_with_what_was_seen(seen: int, lost: int, doubts: tuple[str, ...]) -> None:
+    """Twelve broadcasts of 24 containers convict; neither those seen nor those lost are that many."""
+    one = trial(count=24)
+    churn = replace(one.churn, cells=(*one.churn.cells, kick(seen)), lost_events=lost, lost_requests=lost)
+    assert judge([replace(one, churn=churn)]).reasons == doubts
+
+
 def _with_waits(churn: int, quiet: int, path: Path = Path.OTHER) -> Trial:
     return trial(
         churn=window("churn", TLB, waits=(wait(churn, path=path),)), quiet=window("quiet", waits=(wait(quiet),))

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from builders import trial
+from builders import trial, wait
 from kickwatch.commands.one_trial import exit_status
 from kickwatch.detect.single import one_shot
-from kickwatch.detect.verdict import Finding, ReasonedVerdict
-from kickwatch.model import ContentionRung, Control, IpiRung, KmemAccounting, Observers, Trial, Verdict
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, contention_may_be_lost
+from kickwatch.model import ContentionRung, Control, IpiRung, KmemAccounting, Observers, Path, Trial, Verdict
 from kickwatch.report.checks import Check, Outcome, checks_of, not_run
 from screens import judged
 from watching import paired, serial
@@ -135,6 +135,17 @@ def test_a_strict_gate_does_not_pass_where_waits_may_have_been_lost() -> None:
         assert checked(one, strict=True)["slab_mutex"].outcome == outcome
         assert checked(one)["slab_mutex"].outcome == ("skipped" if outcome == "unknown" else outcome)
         assert exit_status([one], judged([one]), strict=True, bisect=False) == (0 if outcome == "passed" else 4)
+
+
+@pytest.mark.parametrize(
+    ("seen", "lost", "known"), [(0, 0, True), (0, 11, True), (0, 12, False), (7, 4, True), (7, 5, False)]
+)
+def test_lost_waits_count_together_with_those_that_were_seen(seen: int, lost: int, known: bool) -> None:
+    """Twelve waits in 24 containers are contention."""
+    one = trial(count=24)
+    one = replace(one, churn=replace(one.churn, waits=(wait(seen, path=Path.CREATE),), lost_waits=lost))
+    assert contention_may_be_lost([one]) is not known
+    assert contention_may_be_lost([one, trial(count=1)]) is False
 
 
 def test_a_kernel_convicted_by_counters_is_not_cleared_of_broadcasts_from_elsewhere() -> None:

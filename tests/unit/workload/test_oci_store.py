@@ -81,6 +81,15 @@ def test_a_service_that_may_not_write_at_the_root_removes_the_leftovers_below(
     assert [*(cgroups.memory_root / "kickwatch").iterdir()] == []
 
 
+def test_a_process_that_is_being_reaped_is_no_member(store: BundleStore, cgroups: Cgroups) -> None:
+    """The kernel lists it as 0: to wait for process 0 is an error (EINVAL), which would keep the container."""
+    store.write_bundle(spec("kickwatch-1-0"), seccomp=True)
+    cgroup = cgroups.memory_root / "kickwatch/kickwatch-1-0"
+    cgroup.mkdir(parents=True)
+    (cgroup / "cgroup.procs").write_text("0\n31\n")
+    assert store.members("kickwatch-1-0", cgroups) == {31}
+
+
 def test_partial_bundles_are_removed(store: BundleStore, cgroups: Cgroups) -> None:
     (store.root / "bundles/.kickwatch-3-0").mkdir()  # its config.json is removed, or not written yet
     assert store.remove_leftovers("i", cgroups) == 0
