@@ -22,6 +22,13 @@ ID = "fedcba9876543210" * 4
 NO_PID = 2**22 + 1  # above every pid_max, so no such process can exist
 
 
+def _write_at_once(path: Path, text: str) -> None:
+    """As the kernel's files change: the code under test may be reading."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
 @dataclass
 class Tree:
     """A node: the memory hierarchy and proc below one directory."""
@@ -45,7 +52,7 @@ class Tree:
         """Make the container's cgroup with these members."""
         directory = self.parent / name
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
+        _write_at_once(directory / "cgroup.procs", "".join(f"{pid}\n" for pid in pids))
         return directory
 
     def process(self, pid: int, comm: str = BARRIER_COMM, cgroup: str = f"/kickwatch/{ID}") -> None:
@@ -54,9 +61,7 @@ class Tree:
         directory.mkdir(parents=True, exist_ok=True)
         line = f"4:memory:{cgroup}\n" if self.version is CgroupVersion.V1 else f"0::{cgroup}\n"
         for name, text in (("cgroup", f"{line}1:name=systemd:/\n"), ("comm", f"{comm}\n")):
-            fresh = directory / f"{name}.new"
-            fresh.write_text(text)
-            fresh.replace(directory / name)  # atomically, as in proc: the code under test may be reading
+            _write_at_once(directory / name, text)
 
 
 @pytest.fixture(params=list(CgroupVersion))
