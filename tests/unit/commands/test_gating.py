@@ -39,6 +39,8 @@ async def decided(config, containers, step, limits, **_):
     trials = [serial(3 if kind == "faulty" else 0, number=10 if kind == "short" else containers)]
     if kind == "waits unseen":
         trials = [replace(one, observers=replace(one.observers, contention=ContentionRung.NONE)) for one in trials]
+    if kind == "waits lost":
+        trials = [replace(one, churn=replace(one.churn, lost_waits=containers)) for one in trials]
     return trials, one_shot(trials, limits.error_rate)
 
 module.decide = decided
@@ -147,6 +149,14 @@ def test_a_strict_gate_does_not_pass_where_waits_cannot_be_seen() -> None:
     assert strict.returncode == 4
     assert "not ok 4 slab_mutex" in strict.stdout
     assert gate("waits unseen", "--strict").stdout.endswith("; slab_mutex: unknown\n")
+
+
+def test_a_strict_gate_does_not_pass_where_waits_were_lost() -> None:
+    assert gate("waits lost").returncode == 0
+    strict = gate("waits lost", "--strict", "--ktap", "-")
+    assert strict.returncode == 4
+    assert "not ok 4 slab_mutex" in strict.stdout
+    assert "with the waits that the probe lost" in strict.stdout
 
 
 def test_a_file_that_cannot_be_written_keeps_no_other_back(tmp_path: Path) -> None:
