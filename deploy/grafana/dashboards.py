@@ -264,7 +264,8 @@ def isolated() -> models.Dashboard:
     """What reaches isolated CPUs."""
     asked = with_release('rate(kickwatch_trial_requests_total{cpus="isolated"}[6h])', "cpus", "window")
     seconds = with_release("rate(kickwatch_trial_window_seconds_total[6h])", "window")
-    ipis = with_release("rate(kickwatch_trial_isolated_ipis_total[6h])", "window")
+    # Not of nodes that cannot count them: NaN.
+    ipis = with_release("(rate(kickwatch_trial_isolated_ipis_total[6h]) >= 0)", "window")
     alerted = with_release('max without (stream) (kickwatch_stream_alerted{stream="isolation"})')
     each = "avg by (release, window)"
     return page(
@@ -281,7 +282,7 @@ def isolated() -> models.Dashboard:
         ),
         lines(
             "IPIs of every kind to isolated CPUs",
-            "A second of a window.",
+            "A second of a window, over the nodes that can count them (Linux 6.4).",
             (f"{each} ({ipis}) / {each} ({seconds})", "{{release}} {{window}}"),
             unit="reqps",
         ),

@@ -152,6 +152,18 @@ def test_requests_in_trials_are_counted_by_class_of_cpu() -> None:
     assert shown[("kickwatch_isolated_cpus",)] == 2.0
 
 
+@pytest.mark.parametrize(("isolated_cpus", "known"), [((), True), ((2, 3), False)])
+def test_ipis_to_isolated_cpus_that_nobody_could_count_are_no_zero(isolated_cpus: tuple[int, ...], known: bool) -> None:
+    """Before 6.4, or isolated after the start. A later trial does not make the sum known again."""
+    made = metrics()
+    counted = trial(isolated_cpus=isolated_cpus)
+    counted = replace(counted, churn=replace(counted.churn, isolated_ipis=7))
+    for one in (trial(isolated_cpus=isolated_cpus), counted):
+        made.trial(one, outcome(), {})
+        assert isnan(values(made)["kickwatch_trial_isolated_ipis_total", "churn"]) is not known
+    assert isnan(values(made)["kickwatch_trial_isolated_ipis_total", "quiet"]) is not known
+
+
 def test_without_isolated_cpus_all_requests_are_to_other_cpus() -> None:
     made = metrics()
     made.trial(trial(churn=window("churn", RCU), quiet=window("quiet")), outcome(), {})

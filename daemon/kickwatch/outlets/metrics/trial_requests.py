@@ -30,8 +30,8 @@ class TrialRequests:
         self._ipis = counter(
             "trial_isolated_ipis",
             "IPIs of every kind, also reschedules and irq_work, that were sent to isolated CPUs in the windows of"
-            " trials that are not void. Always 0 where none is isolated, and where they cannot be counted: before 6.4,"
-            " which has no tracepoint, and to CPUs that were isolated after the start.",
+            " trials that are not void. Always 0 where none is isolated. NaN until the next start once a trial could not"
+            " count them: before 6.4, which has no tracepoint, and to CPUs that were isolated after the start.",
             window=WINDOWS,
         )
         self._seconds = counter(
@@ -59,7 +59,8 @@ class TrialRequests:
         self._pairs.labels(PairOutcome.OUTLASTED).inc(outlasted)
         self._pairs.labels(PairOutcome.IN_TIME).inc(len(trial.pairs) - outlasted)
         for kind, window in ((WindowKind.CHURN, trial.churn), (WindowKind.QUIET, trial.quiet)):
-            self._ipis.labels(kind.value).inc(window.isolated_ipis or 0)
+            unknown = nan if trial.isolated_cpus else 0
+            self._ipis.labels(kind.value).inc(unknown if window.isolated_ipis is None else window.isolated_ipis)
         if attributed(trial) and (isolated_known(trial) or not trial.isolated_cpus):
             self._count(WindowKind.CHURN, trial.churn)
             self._count(WindowKind.QUIET, trial.quiet)
