@@ -30,7 +30,7 @@ class TrialRequests:
         self._ipis = counter(
             "trial_isolated_ipis",
             "IPIs of every kind, also reschedules and irq_work, that were sent to isolated CPUs in the windows of"
-            " trials that are not void. Always 0 where none is isolated. NaN until the next start once a trial could not"
+            " trials that are not void. Always 0 where none is isolated. NaN until the next start once a trial cannot"
             " count them: before 6.4, which has no tracepoint, and to CPUs that were isolated after the start.",
             window=WINDOWS,
         )
