@@ -23,7 +23,8 @@ from kickwatch.errors import EngineAbsentError, EngineAnswerLostError, EngineErr
 from kickwatch.native import binary
 from kickwatch.node.cgroup_removal import remove_tree
 from kickwatch.node.cgroups import Cgroups
-from kickwatch.workload.barrier import Barrier, ContainerProcess
+from kickwatch.workload.barrier import Barrier
+from kickwatch.workload.container_process import ContainerProcess
 from kickwatch.workload.cri_engine import CriEngine
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo

@@ -14,7 +14,7 @@ from kickwatch.node.causes import CauseKind
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.observe.bpf import BpfObject
 from kickwatch.observe.refused import RefusedError
-from kickwatch.workload.barrier import BARRIER_COMM
+from kickwatch.workload.container_process import BARRIER_COMM
 from lost_script import LOST
 from namespaces import GROUP, Step, hiding, inside, without_capabilities
 

@@ -12,9 +12,9 @@ import msgspec
 
 from kickwatch.commands.common import BISECT_STATUS, EXIT_STATUS, read_config, run
 from kickwatch.configuration.types import Config, LogConfig, LogFormat
-from kickwatch.detect.figures import counted, waits_known
+from kickwatch.detect.figures import counted
 from kickwatch.detect.single import Single
-from kickwatch.detect.verdict import Finding, ReasonedVerdict, contention_may_be_lost
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, contention_known
 from kickwatch.errors import OutputError
 from kickwatch.experiment.one_shot import RunLimits, decide
 from kickwatch.experiment.own_work import OwnWork
@@ -140,6 +140,6 @@ def exit_status(trials: Sequence[Trial], judgement: ReasonedVerdict, *, strict: 
         return BISECT_STATUS[judgement.verdict]
     contended = Finding.SLAB_MUTEX_CONTENTION in judgement.findings
     if strict and judgement.verdict is Verdict.QUIET:
-        seen = all(map(waits_known, trials)) and not contention_may_be_lost(trials)
+        seen = contention_known(trials)
         return EXIT_STATUS[Verdict.BROADCASTING if contended else Verdict.QUIET if seen else Verdict.UNKNOWN]
     return EXIT_STATUS[judgement.verdict]

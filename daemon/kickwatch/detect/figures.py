@@ -16,7 +16,7 @@ from kickwatch.model import (
     Window,
 )
 
-_LEAST_CONTAINERS_PER_BROADCAST = 3
+_CONTAINERS_PER_BROADCAST = (3, 2)
 
 
 def merge_windows(windows: Sequence[Window]) -> Window:
@@ -151,6 +151,12 @@ def waits_known(trial: Trial) -> bool:
     return rungs.contention is not ContentionRung.NONE and trial.slab_mutex_known and not silenced
 
 
+def known_waits(trial: Trial) -> tuple[MutexWait, ...] | None:
+    """The waits in its churn window; None where they were not observed, or where all that there were may be lost."""
+    waits = trial.churn.waits
+    return waits if waits_known(trial) and (waits or not trial.churn.lost_waits) else None
+
+
 def attributed(trial: Trial) -> bool:
     """Whether the cells show what the kernel sent. If not, they are no figures, and their absence is no zero.
 
@@ -162,14 +168,26 @@ def attributed(trial: Trial) -> bool:
 
 
 def broadcasts_may_be_lost(trial: Trial) -> bool:
-    """Whether the probe lost so much that a broadcast in every third container may be among it, as a verdict excludes.
+    """Whether the probe lost so much that it may hide what a verdict excludes or convicts of.
 
     A full map loses what is new, and that is what a fault would be: so what was lost is held against the containers. Of
-    older records, and of requests during an interrupt, only their share in all requests is known.
+    older records, and of requests during an interrupt, only their share in all requests is known. In passive mode only
+    a look knows which broadcasts count, so what was seen is left out.
     """
     churn = trial.churn
-    many, lost = churn.lost_events > total_requests(churn.cells) // 100, churn.lost_requests or 0
-    return many or (lost > 0 and _LEAST_CONTAINERS_PER_BROADCAST * lost >= lived(trial))
+    many = churn.lost_events > total_requests(churn.cells) // 100
+    seen = 0 if trial.looks else creation_broadcasts(churn.cells)
+    return many or loss_hides(seen, churn.lost_requests or 0, lived(trial))
+
+
+def loss_hides(seen: int, lost: int, containers: int) -> bool:
+    """Whether `seen` broadcasts are too few for a fault, and with the `lost` requests they may be enough.
+
+    Enough is one in every third container, which `quiet` excludes, or in every second, which convicts.
+    """
+    if not lost or not containers:
+        return lost > 0
+    return any(each * seen < containers <= each * (seen + lost) for each in _CONTAINERS_PER_BROADCAST)
 
 
 def zero_is_certain(batch: CanaryBatch) -> bool:

@@ -8,12 +8,13 @@ empty tuple where the trial gives its stream no observation.
 import msgspec
 
 from kickwatch.detect.classes import BpfCost, Broadcasts
-from kickwatch.detect.figures import creation_broadcasts, waits_known, zero_is_certain
+from kickwatch.detect.figures import creation_broadcasts, zero_is_certain
 from kickwatch.detect.lives import Lives
 from kickwatch.detect.pairs import differences
 from kickwatch.detect.verdict import (
     BROADCASTS_PER_MEMCG,
     LEAST_CPUS_TO_SWEEP,
+    contention_known,
     counted_broadcasts_per_memcg,
     single_request_sweeps,
 )
@@ -99,14 +100,14 @@ def beyond_margin(churn: float, quiet: float, containers: int) -> tuple[float, f
 
 def waits_on_creation_path(seen: TrialFigures) -> Observations:
     """Waits for slab_mutex on the creation path, per container."""
-    if not seen.lives.count or not waits_known(seen.trial):
+    if not seen.lives.count or not contention_known([seen.trial]):
         return ()
     return (_waits(seen.trial.churn.waits, create=True) / seen.lives.count,)
 
 
 def other_waits(seen: TrialFigures) -> Observations:
     """Waits for slab_mutex on all other paths, whose cause the waiter does not show, in both windows."""
-    if not seen.lives.count or not waits_known(seen.trial) or seen.trial.pairs:
+    if not seen.lives.count or not contention_known([seen.trial]) or seen.trial.pairs:
         return ()
     return (_waits(seen.trial.churn.waits, create=False), _waits(seen.trial.quiet.waits, create=False))
 
@@ -118,7 +119,7 @@ def elsewhere_by_pairs(seen: TrialFigures) -> Observations:
 
 def other_waits_by_pairs(seen: TrialFigures) -> Observations:
     """Waits for slab_mutex on all other paths, by pairs of halves."""
-    if not seen.lives.count or not waits_known(seen.trial):
+    if not seen.lives.count or not contention_known([seen.trial]):
         return ()
     return differences(seen.trial.pairs, lambda half: half.other_waits)
 

@@ -17,6 +17,7 @@ from kickwatch.detect.figures import (
     creation_broadcasts,
     lived,
     total_waits,
+    waits_known,
     zero_is_certain,
 )
 from kickwatch.model import CanaryBatch, IpiRung, KmemAccounting, Node, Trial, Verdict
@@ -159,19 +160,11 @@ def doubts_of(trials: Sequence[Trial]) -> list[str]:
     batches = (
         trial.canary for trial in trials if trial.observers.ipis is not IpiRung.COUNTERS and trial.canary is not None
     )
-    lost = any(map(broadcasts_may_be_lost, probed)) or _convicts_with_the_lost(trials)
+    lost = any(map(broadcasts_may_be_lost, probed))
     unnoted = any(look.lost for trial in trials for look in trial.looks)
     if lost or unnoted or not all(map(zero_is_certain, batches)):
         doubts.append(VerdictReason.EVENTS_LOST.value)
     return doubts
-
-
-def _convicts_with_the_lost(trials: Sequence[Trial]) -> bool:
-    """Would the fixed rule find broadcasts, on the creation path or elsewhere, if all lost requests had been some?"""
-    lost = sum(trial.churn.lost_requests or 0 for trial in trials)
-    seen = sum(creation_broadcasts(trial.churn.cells) for trial in trials)
-    most = max(seen, sum(map(unallowed_above_quiet, trials))) + lost
-    return lost > 0 and most >= BROADCASTS_PER_CONTAINER * sum(map(lived, trials))
 
 
 def _by_counters(trial: Trial) -> bool:
@@ -231,10 +224,11 @@ def nearly_all_failed(trial: Trial) -> bool:
     return failed > 0 and failed >= FAILED_SHARE * len(trial.containers)
 
 
-def contention_may_be_lost(trials: Sequence[Trial]) -> bool:
-    """Would they be `contended` if all waits that the probe lost had been waits of the create path?"""
+def contention_known(trials: Sequence[Trial]) -> bool:
+    """Whether waits were observed, and those that the probe lost would not make `contended` what is not."""
     lost = sum(trial.churn.lost_waits or 0 for trial in trials)
-    return lost > 0 and contended(trials, lost=lost)
+    known = all(map(waits_known, trials))
+    return known and (not lost or contended(trials) is contended(trials, lost=lost))
 
 
 def contended(trials: Sequence[Trial], *, lost: int = 0) -> bool:

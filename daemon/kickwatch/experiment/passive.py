@@ -20,6 +20,7 @@ from kickwatch.detect.bill import share, window_rows
 from kickwatch.detect.figures import (
     creation_broadcasts,
     longest_wait_ns,
+    loss_hides,
     merge_cells,
     merge_windows,
     milliseconds,
@@ -145,8 +146,10 @@ class Passive:
         now = self._count.now()
         counted, self._period, self._period_count = now.since(self._period_count), None, now
         containers, window = counted.known, period.window
-        waits, wait_ns = total_waits(window.waits) if period.known.waits else (None, None)
-        seen = period.known.broadcasts
+        watched = period.known.waits and (window.waits or not window.lost_waits)
+        waits, wait_ns = total_waits(window.waits) if watched else (None, None)
+        seen, broadcasts = period.known.broadcasts, creation_broadcasts(period.billed)
+        hidden = not broadcasts and loss_hides(0, window.lost_requests or 0, containers or 0)
         return {
             "mode": WindowKind.PASSIVE.value,
             "engine": ", ".join(sorted(counted.by_engine)),
@@ -156,12 +159,10 @@ class Passive:
             "bill": _bill(period.billed, containers) if seen and period.known.members else None,
             "beside": _bill(period.beside, containers) if seen else None,
             "bill_is": LOWER_BOUND,
-            "creation_path_broadcasts_per_container": (
-                share(creation_broadcasts(period.billed), containers) if seen else None
-            ),
+            "creation_path_broadcasts_per_container": (share(broadcasts, containers) if seen and not hidden else None),
             "slab_mutex_waits": waits,
             "slab_mutex_wait_ms": milliseconds(wait_ns),
-            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if period.known.waits else None),
+            "slab_mutex_longest_ms": milliseconds(longest_wait_ns(window.waits) if watched else None),
         }
 
     def _count_fields(self, counted: Counted) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from errno import EBUSY, ENOSYS
+from errno import EBUSY
 from pathlib import Path
 
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import own_name, read_text
+from kickwatch.node.processes import open_pidfd
 
 _RMDIR_ATTEMPTS = 20
 _RMDIR_PAUSE_S = 0.05
@@ -71,11 +72,8 @@ def _kill_members(cgroup: Path) -> None:
         if int(pid) in {0, os.getpid()}:
             continue
         with suppress(ProcessLookupError):
-            try:
-                pidfd = os.pidfd_open(int(pid))
-            except OSError as error:
-                if error.errno != ENOSYS:  # "pid: add pidfd_open()", 5.3
-                    raise
+            pidfd = open_pidfd(int(pid))
+            if pidfd is None:
                 if pid in (read_text(procs) or "").split():
                     os.kill(int(pid), signal.SIGKILL)
                 continue

@@ -71,20 +71,23 @@ class Cgroups:
 
     def memcg_dir_of(self, pid: int | str) -> Path:
         """Directory of the memory cgroup of process `pid` (or `self`). Raises CgroupError if it is not visible."""
-        path = self.proc / str(pid) / "cgroup"
+        file = self.proc / str(pid) / "cgroup"
         try:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            text = file.read_text(encoding="utf-8", errors="surrogateescape")
         except OSError as error:
-            raise CgroupError(f"{path} cannot be read ({error.strerror})", "the process may have ended") from error
+            raise CgroupError(f"{file} cannot be read ({error.strerror})", "the process may have ended") from error
         cgroup = parse_pid_cgroup(text).get("memory" if self.version is CgroupVersion.V1 else "")
         if cgroup is None:
-            raise CgroupError(f"{path} names no memory cgroup", f"expected cgroup {self.version}")
+            raise CgroupError(f"{file} names no memory cgroup", f"expected cgroup {self.version}")
         # In a cgroup namespace both are relative to its root: `/../../kickwatch/1` below the mount of `/../..`.
         root, path = Path(self.memory_mount_root), Path(cgroup)
         if path.is_relative_to(root) and ".." not in path.relative_to(root).parts:
             return self.memory_root / path.relative_to(root)
         if ".." in root.parts and (found := self._listing(os.getpid() if pid == "self" else int(pid))):
             return found
+        if not file.exists():  # it ended during that walk
+            gone = FileNotFoundError(str(file))
+            raise CgroupError(f"{file} has disappeared", "the process may have ended") from gone
         raise CgroupError(
             f"the memory cgroup {cgroup} of process {pid} is not visible below {self.memory_root}",
             "run in the host's cgroup namespace, or mount the host's cgroup file system",

@@ -1,5 +1,7 @@
-"""Which process a pid names: a pid is used again, its start time is not."""
+"""Which process a pid names: a pid is used again, its start time is not, and a pidfd stays with its process."""
 
+import os
+from errno import EINVAL, ENOSYS
 from pathlib import Path
 
 from kickwatch.node.roots import HOST
@@ -15,3 +17,18 @@ def start_ticks(pid: int | str, proc: Path = HOST.proc) -> int | None:
     except OSError:
         return None
     return int(fields[19])
+
+
+def open_pidfd(pid: int) -> int | None:
+    """A file descriptor of process `pid`; None before "pid: add pidfd_open()" (5.3). Raises ProcessLookupError.
+
+    Of a process that is gone while its pid is still that of a session older kernels, 5.10 among them, say EINVAL.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno == ENOSYS:
+            return None
+        if error.errno == EINVAL:
+            raise ProcessLookupError(error.errno, error.strerror) from error
+        raise

@@ -15,10 +15,10 @@ from kickwatch.detect.bill import BillRow, share, trial_rows
 from kickwatch.detect.figures import (
     counted,
     known_creation_broadcasts,
+    known_waits,
     longest_wait_ns,
     milliseconds,
     total_waits,
-    waits_known,
 )
 from kickwatch.detect.state import TrialOutcome
 from kickwatch.detect.verdict import void_reasons
@@ -116,7 +116,7 @@ class Bill:
             totals.split += len(containers)
             for key, above in above_quiet_by(trial, _key, lambda cell: cell.isolated or 0).items():
                 totals.isolated[key] = totals.isolated.get(key, 0.0) + above
-        if waits_known(trial):
+        if known_waits(trial) is not None:
             totals.waits = _added(totals.waits or _Waits(), trial)
 
     def paused(self, seconds: float) -> None:

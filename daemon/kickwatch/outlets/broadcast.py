@@ -10,13 +10,13 @@ from kickwatch.detect.figures import (
     attributed,
     counted,
     creation_broadcasts,
+    known_waits,
     longest_wait_ns,
     merge_cells,
     milliseconds,
     per,
     total_waits,
     under_slab_mutex_known,
-    waits_known,
 )
 from kickwatch.detect.passive import containers_of_others, counting_cells
 from kickwatch.model import Cell, MutexWait, Trial
@@ -100,8 +100,8 @@ def _wait_fields(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def watched_waits(trials: Sequence[Trial]) -> list[MutexWait] | None:
     """The waits in the churn windows of the trials that observed them. None if no trial did."""
-    observed = [trial for trial in trials if waits_known(trial)]
-    return [wait for trial in observed for wait in trial.churn.waits] if observed else None
+    observed = [waits for waits in map(known_waits, trials) if waits is not None]
+    return [wait for waits in observed for wait in waits] if observed else None
 
 
 def _share_under_slab_mutex(cell: Cell, trials: Sequence[Trial]) -> float | None:

@@ -7,7 +7,7 @@ as wide. Bins of different segments (another kernel release, engine or boot) are
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from kickwatch.detect.figures import churn_by_quiet, known_creation_broadcasts, total_waits, waits_known
+from kickwatch.detect.figures import churn_by_quiet, known_creation_broadcasts, known_waits, total_waits
 from kickwatch.model import Container, Trial
 from kickwatch.outlets.excess import per_cpu_above_quiet
 
@@ -57,7 +57,7 @@ class Bin:
         if known_creation_broadcasts(trial) is not None:
             self.attributed += len(counted)
             self._add_cells(trial)
-        if waits_known(trial):
+        if known_waits(trial) is not None:
             self.watched += len(counted)
             count, wait_ns = total_waits(trial.churn.waits)
             self.waits, self.wait_ns = self.waits + count, self.wait_ns + wait_ns

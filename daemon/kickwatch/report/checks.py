@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from kickwatch.detect.figures import total_waits, waits_known
 from kickwatch.detect.single import Single
-from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason, contention_may_be_lost, doubts_of
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, VerdictReason, contention_known, doubts_of
 from kickwatch.model import Trial, Verdict
 from kickwatch.outlets.elsewhere import other_broadcasts
 from kickwatch.report.answer import answer
@@ -126,7 +126,7 @@ def _contention(words: RunWords, *, strict: bool, gap: str) -> Check:
     contended = Finding.SLAB_MUTEX_CONTENTION in words.judgement.findings
     if gap:
         return Check("slab_mutex", Outcome.UNKNOWN, gap)
-    if not contended and contention_may_be_lost(words.trials):
+    if not contention_known(words.trials):
         outcome = Outcome.UNKNOWN if strict else Outcome.SKIPPED
         lost = "not known: with the waits that the probe lost there may be one for every second container"
         return Check("slab_mutex", outcome, lost)

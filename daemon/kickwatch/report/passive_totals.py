@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from kickwatch.detect.bill import share
-from kickwatch.detect.figures import attributed, waits_known
+from kickwatch.detect.figures import attributed, broadcasts_may_be_lost, known_waits
 from kickwatch.detect.passive import counting_cells
 from kickwatch.model import Trial
 from kickwatch.report.tally import Tally
@@ -34,8 +34,9 @@ class PassiveTotals:
     def add(self, record: Trial) -> None:
         """Add a valid record."""
         self.seen.add(replace(record, churn=replace(record.churn, cells=counting_cells(record))), [])
-        self.watched = self.watched and waits_known(record)
-        known = attributed(record)
+        self.watched = self.watched and known_waits(record) is not None
+        seen = any(look.own or look.others for look in record.looks)
+        known = attributed(record) and (seen or not broadcasts_may_be_lost(record))
         for look in record.looks:
             self.containers += look.containers
             if not known:

@@ -10,12 +10,12 @@ from kickwatch.detect.figures import (
     counted,
     creation_broadcasts,
     known_creation_broadcasts,
+    known_waits,
     longest_wait_ns,
     quiet_rate_hz,
     total_requests,
     total_waits,
     under_slab_mutex_known,
-    waits_known,
     zero_is_certain,
 )
 from kickwatch.detect.verdict import ReasonedVerdict, cal_minus_tlb_per_memcg
@@ -69,7 +69,8 @@ def per_container(trial: Trial) -> dict[str, float | None]:
     rise, base, probed = trial.churn.interrupts, trial.quiet.interrupts, attributed(trial)
     requests = (total_requests(trial.churn.cells), total_requests(trial.quiet.cells)) if probed else (None, None)
     broadcasts = sum(cell.broadcasts for cell in trial.churn.cells) if probed else None
-    count, wait_ns = total_waits(trial.churn.waits) if waits_known(trial) else (None, None)
+    seen = known_waits(trial)
+    count, wait_ns = (None, None) if seen is None else total_waits(seen)
     return {
         "cal": _above(trial, rise.cal, base.cal),
         "tlb": _above(trial, rise.tlb, base.tlb),
@@ -146,8 +147,9 @@ def _bill_row(trial: Trial, cell: Cell, row: BillRow) -> dict[str, Any]:
 
 
 def waits(trial: Trial) -> list[dict[str, Any]] | None:
-    """Who waited for slab_mutex in the churn window, and for whom, longest total first; None if not measured."""
-    if not waits_known(trial):
+    """Who waited for slab_mutex in the churn window, and for whom, longest total first; None if not known."""
+    seen = known_waits(trial)
+    if seen is None:
         return None
     return [
         {
@@ -159,7 +161,7 @@ def waits(trial: Trial) -> list[dict[str, Any]] | None:
             "wait_ns": wait.wait_ns,
             "max_wait_ns": longest_wait_ns([wait]),
         }
-        for wait in trial.churn.waits
+        for wait in seen
     ]
 
 

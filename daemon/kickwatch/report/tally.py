@@ -14,10 +14,10 @@ from math import log2
 from kickwatch.detect.figures import (
     churn_by_quiet,
     known_creation_broadcasts,
+    known_waits,
     longest_wait_ns,
     total_waits,
     under_slab_mutex_known,
-    waits_known,
 )
 from kickwatch.model import Cell, Container, HalfFigures, Origin, Path, Trial
 from kickwatch.outlets.bill import BUCKETS_PER_OCTAVE, SHORTEST_MS, Percentiles
@@ -106,7 +106,7 @@ class Tally:
             self.attributed += len(counted)
             self.under_mutex_known = self.under_mutex_known and under_slab_mutex_known(trial)
             self._add_cells(trial)
-        if waits_known(trial):
+        if known_waits(trial) is not None:
             self.watched += len(counted)
             self._add_waits(trial)
         self._add_pairs(trial)

@@ -1,4 +1,4 @@
-"""The barrier inside our program: find the container that waits there, read its memcg, and release it.
+"""The barrier inside our program: find the container that waits there, or say why it is not found.
 
 When the program has allocated everything, it drops its capabilities, renames itself to `kw-barrier` and waits for
 SIGUSR1. Root on the host reads that name in /proc/PID/comm and signals through a pidfd, which cannot hit a later
@@ -12,21 +12,19 @@ engine. With userns-remap it does see them: root owns their user namespace, and 
 """
 
 import asyncio
-import os
-import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from errno import ENOSYS
 from functools import cached_property
+from math import inf
 from pathlib import Path
 
 from kickwatch.errors import CgroupError, EngineError, NoHostProcessError
 from kickwatch.node.causes import hidden_processes
-from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, read_text
+from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.proc_mount import ProcMount, hidden, read_proc_mount
+from kickwatch.workload.container_process import BARRIER_COMM, ContainerProcess, memcg_of, read_comm
 
-BARRIER_COMM = "kw-barrier"
 PROGRAM_COMM = "workload"  # before the barrier
 _POLL_S = 0.002
 _ASK_AGAIN_S = 0.1
@@ -52,63 +50,6 @@ _TIMEOUTS_S = {_NotThere.HIDDEN: 3.0, _NotThere.ELSEWHERE: 5.0, _NotThere.NO_PID
 
 
 @dataclass(frozen=True)
-class ContainerProcess:
-    """The first process of a container that waits at its barrier (a user's image: that runs), and its memcg.
-
-    It holds no file descriptor, so a cancelled trial has nothing to release. Its methods block.
-    """
-
-    pid: int
-    memcg: Path
-    cgroups: Cgroups
-    own_program: bool = True
-
-    def kmem_bytes(self) -> int | None:
-        """Kernel memory charged to the container now; None if the kernel does not report it or the container exited.
-
-        A memcg without a process may have been uncharged already, so its zero is no measurement.
-        """
-        usage = kmem_usage_bytes(self.memcg)
-        return usage if usage or not self.ended() else None
-
-    def ended(self) -> bool:
-        """True if the process has left the memcg, as an exiting one does. Asks the memcg, since /proc may hide it."""
-        return str(self.pid) not in (read_text(self.memcg / "cgroup.procs") or "").split()
-
-    def release(self) -> None:
-        """Let our program continue; one that has exited is no error. A user's program is never signalled."""
-        if not self.own_program:
-            return
-        try:
-            self._signal()
-        except ProcessLookupError:
-            return
-        except OSError as error:
-            raise CgroupError(
-                f"process {self.pid} in {self.memcg} cannot be released ({error.strerror})", "run as root on the host"
-            ) from error
-
-    def _signal(self) -> None:
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except OSError as error:
-            if error.errno != ENOSYS:  # "pid: add pidfd_open()", 5.3
-                raise
-            if self._at_barrier():
-                os.kill(self.pid, signal.SIGUSR1)
-            return
-        try:
-            if self._at_barrier():  # checked after the pidfd was opened, so the pidfd is that process
-                signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
-        finally:
-            os.close(pidfd)
-
-    def _at_barrier(self) -> bool:
-        """True if the process with this pid is at the barrier, in the same memcg."""
-        return read_comm(self.cgroups, self.pid) == BARRIER_COMM and memcg_of(self.cgroups, self.pid) == self.memcg
-
-
-@dataclass(frozen=True)
 class Barrier:
     """Finds containers at their barrier. A user's image (`own_program` false) has no barrier to wait for."""
 
@@ -131,7 +72,8 @@ class Barrier:
         began = since = loop.time()  # `since`: how long it has not been there for the same cause
         inspected_pid: int | None = None
         cause = _NotThere.NOT_YET
-        while (now := loop.time()) - began < self.timeout_s and now - since < _TIMEOUTS_S.get(cause, self.timeout_s):
+        while True:
+            now = loop.time()  # before the look: the machine may stand still after it
             found = await asyncio.to_thread(self._find, container_id, inspected_pid)
             if isinstance(found, ContainerProcess):
                 return found
@@ -140,13 +82,22 @@ class Barrier:
                 if not self.own_program or not await inspect_pid(container_id):
                     return None
                 found, pause_s = _NotThere.ELSEWHERE, _ASK_AGAIN_S  # it runs outside its memcg, or exits just now
-            if found is not cause:
-                cause, since = found, loop.time()
+            cause, since = (cause, since) if found is cause else (found, now)
+            if last := self._last_word(cause, now - since, now - began):
+                raise self._not_reached(name or container_id[:12], last)
             if found is _NotThere.NO_CGROUP:  # the engine names its cgroups differently: ask it, once
                 inspected_pid = await inspect_pid(container_id)
             else:
                 await asyncio.sleep(pause_s)
-        raise self._not_reached(name or container_id[:12], cause)
+
+    def _last_word(self, cause: _NotThere, lasted_s: float, waited_s: float) -> _NotThere | None:
+        """The cause to report if it is time to give up; None if it is not. A moment of a cause is none."""
+        limit_s = _TIMEOUTS_S.get(cause, inf)
+        if lasted_s >= limit_s:
+            return cause
+        if waited_s < self.timeout_s:
+            return None
+        return cause if lasted_s >= min(limit_s, self.timeout_s / 2) else _NotThere.NOT_YET
 
     def _not_reached(self, name: str, cause: "_NotThere") -> EngineError | CgroupError:
         if cause is _NotThere.NO_PID:
@@ -168,23 +119,27 @@ class Barrier:
         cgroup = self._own_cgroup(container_id)
         if cgroup is None and inspected_pid is None:
             return _NotThere.NO_CGROUP
-        directory, pids = cgroup or (None, [pid for pid in (inspected_pid,) if pid and self._runs(pid)])
-        if pids and not any(pids):
-            return _NotThere.NO_PID
-        pids = [pid for pid in pids if pid]
+        directory, listed = cgroup or (None, [pid for pid in (inspected_pid,) if pid and self._runs(pid)])
+        pids = [pid for pid in listed if pid]
         for pid in pids:
-            if not self.own_program or read_comm(self.cgroups, pid) == BARRIER_COMM:
-                return self._process(pid, container_id, directory)
-        if pids and all(map(self._hidden, pids)):
+            if self.own_program and read_comm(self.cgroups, pid) != BARRIER_COMM:
+                continue
+            found = self._process(pid, container_id, directory)
+            if self.own_program or found is not _NotThere.EXITED:
+                return found
+        return _NotThere.NO_PID if listed and not pids else self._why_not(pids)
+
+    def _why_not(self, pids: list[int]) -> _NotThere:
+        if not self.own_program or not pids:
+            return _NotThere.EXITED
+        if all(map(self._hidden, pids)):
             return _NotThere.HIDDEN
-        if pids and self._others(pids):
-            return _NotThere.ELSEWHERE
-        return _NotThere.NOT_YET if pids else _NotThere.EXITED
+        return _NotThere.ELSEWHERE if self._others(pids) else _NotThere.NOT_YET
 
     def _others(self, pids: list[int]) -> bool:
-        """True if each process has a name, which is not our program's and not that of a runtime that starts it."""
-        names = [read_comm(self.cgroups, pid) for pid in pids]
-        return all(name and name != PROGRAM_COMM and not name.endswith(_RUNTIMES_OWN) for name in names)
+        """True if some have names, and none is our program's or that of a runtime that starts it."""
+        names = [name for name in (read_comm(self.cgroups, pid) for pid in pids) if name]
+        return bool(names) and not any(name == PROGRAM_COMM or name.endswith(_RUNTIMES_OWN) for name in names)
 
     def _runs(self, pid: int) -> bool:
         return bool(read_comm(self.cgroups, pid)) or self._hidden(pid)
@@ -199,8 +154,8 @@ class Barrier:
     def _own_cgroup(self, container_id: str) -> tuple[Path, list[int]] | None:
         """The cgroup that is named after the container's id, and the host pids in it, without a call to the engine.
 
-        None if there is no such cgroup. The kernel lists a member without a pid in the reader's pid namespace as 0, and
-        so it does with one that is reaped while it lists (task_pid_vnr() after release_task()).
+        None if there is no such cgroup. cgroup v2 lists a member without a pid in the reader's pid namespace as 0, and
+        so it does with one that is reaped while it lists (task_pid_vnr() after release_task()); v1 leaves them out.
         """
         for name in (container_id, *(name.format(container_id) for name in _ENGINES_NAMES)):
             path = self.parent / name / "cgroup.procs"
@@ -229,21 +184,3 @@ class Barrier:
                 "does the engine honour cgroup parents?",
             )
         return ContainerProcess(pid, memcg, self.cgroups, self.own_program)
-
-
-def read_comm(cgroups: Cgroups, pid: int) -> str:
-    """The name of process `pid`; empty if there is none."""
-    try:
-        return (cgroups.proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def memcg_of(cgroups: Cgroups, pid: int) -> Path | None:
-    """The memcg of process `pid`; None if it has exited. Raises CgroupError if the memcg is not visible."""
-    try:
-        return cgroups.memcg_dir_of(pid)
-    except CgroupError as error:
-        if isinstance(error.__cause__, FileNotFoundError | ProcessLookupError):
-            return None
-        raise

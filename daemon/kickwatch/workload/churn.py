@@ -15,7 +15,8 @@ from kickwatch.errors import EngineAnswerLostError, KickwatchError, NoHostProces
 from kickwatch.journal.remark import Remark
 from kickwatch.model import Container
 from kickwatch.process.cancellation import detached_group, run_shielded
-from kickwatch.workload.barrier import Barrier, ContainerProcess
+from kickwatch.workload.barrier import Barrier
+from kickwatch.workload.container_process import ContainerProcess
 from kickwatch.workload.container_record import ContainerRecord
 from kickwatch.workload.engine import ContainerSpec, Engine
 from kickwatch.workload.knobs import Knobs

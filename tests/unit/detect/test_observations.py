@@ -216,6 +216,15 @@ def test_with_few_cpus_nothing_is_a_sweep() -> None:
     assert StreamName.SWEEPS not in observations_of(replace(few, node=replace(few.node, cpus_online=3))).amounts
 
 
+@pytest.mark.parametrize(("waits", "lost", "known"), [(0, 11, True), (0, 12, False), (2, 10, False), (46, 12, True)])
+def test_lost_waits_that_may_be_contention_leave_no_observation(waits: int, lost: int, known: bool) -> None:
+    """Such a zero ended an alarm: the losses are few beside all requests."""
+    requests = replace(TLB, requests=5000)
+    churn = window("churn", requests, waits=(wait(waits, path=Path.CREATE),), lost_events=lost, lost_waits=lost)
+    seen = observations_of(trial(churn=churn, count=23))
+    assert (StreamName.CONTENTION in seen.amounts) is known
+
+
 def test_waits_on_the_create_path_count_and_the_others_are_compared() -> None:
     churn = window("churn", TLB, waits=(wait(46, path=Path.CREATE), wait(9)))
     seen = observations_of(trial(churn=churn, quiet=window("quiet", waits=(wait(4),))))

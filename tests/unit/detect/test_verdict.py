@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from builders import TLB, containers, kick, trial, wait, window
-from kickwatch.detect.verdict import judge
+from kickwatch.detect.verdict import doubts_of, judge
 from kickwatch.model import (
     CanaryBatch,
     Cell,
@@ -12,6 +12,7 @@ from kickwatch.model import (
     Interrupts,
     IpiRung,
     KmemAccounting,
+    Look,
     Observers,
     Origin,
     Path,
@@ -137,12 +138,25 @@ def test_a_broadcast_in_exactly_every_third_container_may_be_what_was_lost(lost:
     assert judge([replace(one, churn=replace(one.churn, lost_events=lost, lost_requests=lost))]).reasons == doubts
 
 
-@pytest.mark.parametrize(("seen", "lost", "doubts"), [(11, 0, ()), (6, 5, ()), (7, 5, ("events_lost",))])
-def test_what_was_lost_counts_together_with_what_was_seen(seen: int, lost: int, doubts: tuple[str, ...]) -> None:
-    """Twelve broadcasts of 24 containers convict; neither those seen nor those lost are that many."""
+@pytest.mark.parametrize(
+    ("seen", "lost", "hidden"),
+    [(7, 0, False), (3, 4, False), (3, 5, True), (8, 3, False), (8, 4, True), (11, 0, False), (12, 1, False)],
+)
+def test_what_was_lost_counts_together_with_what_was_seen(seen: int, lost: int, hidden: bool) -> None:
+    """Of 24 containers a verdict excludes 8 broadcasts, and 12 convict. Only a loss that tips it is a doubt."""
     one = trial(count=24)
     churn = replace(one.churn, cells=(*one.churn.cells, kick(seen)), lost_events=lost, lost_requests=lost)
-    assert judge([replace(one, churn=churn)]).reasons == doubts
+    assert doubts_of([replace(one, churn=churn)]) == (["events_lost"] if hidden else [])
+
+
+def test_broadcasts_that_a_look_of_passive_mode_does_not_count_hide_no_loss() -> None:
+    """A healthy container patches kernel text; that is in the window, and no fault together with one lost request."""
+    patches = replace(kick(16), func="do_sync_core", reason="do_sync_core")
+    look = Look(containers=24, cgroups=240)
+    one = trial(churn=window("passive", TLB, patches, lost_events=5, lost_requests=5), looks=(look,))
+    one = replace(one, containers=(), quiet=window("quiet"))
+    assert "events_lost" not in doubts_of([one])
+    assert "events_lost" in doubts_of([replace(one, churn=replace(one.churn, lost_requests=8))])
 
 
 def _with_waits(churn: int, quiet: int, path: Path = Path.OTHER) -> Trial:

@@ -197,6 +197,14 @@ async def test_waits_that_were_not_observed_all_the_time_are_unknown() -> None:
         assert fields["bill"]
 
 
+@pytest.mark.parametrize(("lost", "unknown"), [(0, False), (1, True)])
+async def test_zeros_that_may_be_losses_are_unknown(lost: int, unknown: bool) -> None:
+    """Of two containers, one lost request may be a broadcast in every second one."""
+    fields = await summary(ObservedOthers(window("passive", TLB, lost_requests=lost, lost_waits=lost)))
+    figures = [fields[key] for key in (*WAITS, "creation_path_broadcasts_per_container")]
+    assert [figure is None for figure in figures] == [unknown] * 4
+
+
 async def test_broadcasts_that_were_not_observed_all_the_time_are_unknown() -> None:
     """The control failed during the first window, and passed before the last."""
     observed = ObservedOthers(window("passive", TLB), window("passive", TLB))

@@ -134,6 +134,21 @@ def test_a_path_that_does_not_lead_to_the_hosts_tree_is_searched_there(tmp_path:
     assert inside.memcg_dir_of(7) == tmp_path / "host/kubepods/pod/abc"
 
 
+def test_a_process_that_ends_while_its_memcg_is_searched_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that had ended before: nothing is wrong with the namespace."""
+    inside = in_a_namespace(tmp_path, "/../../../../above")
+
+    def ends(_: Cgroups, pid: int) -> None:
+        (inside.proc / str(pid) / "cgroup").unlink()
+
+    monkeypatch.setattr(Cgroups, "_listing", ends)
+    with pytest.raises(CgroupError, match="may have ended") as caught:
+        inside.memcg_dir_of(7)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
 @pytest.mark.parametrize("cgroup", ["/elsewhere/abc", "/../host", "/dockerized"])
 def test_a_memcg_that_is_not_visible_is_an_error(tmp_path: Path, cgroup: str) -> None:
     part = "90 23 0:32 /docker /mnt/part rw - cgroup cgroup rw,memory\n"

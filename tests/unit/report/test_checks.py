@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from builders import trial, wait
 from kickwatch.commands.one_trial import exit_status
 from kickwatch.detect.single import one_shot
-from kickwatch.detect.verdict import Finding, ReasonedVerdict, contention_may_be_lost
+from kickwatch.detect.verdict import Finding, ReasonedVerdict, contention_known
 from kickwatch.model import ContentionRung, Control, IpiRung, KmemAccounting, Observers, Path, Trial, Verdict
 from kickwatch.report.checks import Check, Outcome, checks_of, not_run
 from screens import judged
@@ -144,8 +144,8 @@ def test_lost_waits_count_together_with_those_that_were_seen(seen: int, lost: in
     """Twelve waits in 24 containers are contention."""
     one = trial(count=24)
     one = replace(one, churn=replace(one.churn, waits=(wait(seen, path=Path.CREATE),), lost_waits=lost))
-    assert contention_may_be_lost([one]) is not known
-    assert contention_may_be_lost([one, trial(count=1)]) is False
+    assert contention_known([one]) is known
+    assert contention_known([one, trial(count=1)])
 
 
 def test_a_kernel_convicted_by_counters_is_not_cleared_of_broadcasts_from_elsewhere() -> None:

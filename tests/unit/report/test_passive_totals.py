@@ -79,6 +79,17 @@ def test_beside_trials_each_has_its_own_rows() -> None:
     assert "PASSIVE MODE, containers that others started" in text
 
 
+def test_zeros_of_a_record_that_may_have_lost_all_are_not_known() -> None:
+    nothing = replace(LOOK, own=0, others=0)
+    lossy = replace(record().churn, waits=(), lost_events=4, lost_requests=4, lost_waits=1)
+    (row,) = report_on([record(churn=lossy, looks=(nothing, nothing))])["passive"]
+    assert (row["own_broadcasts"], row["other_broadcasts"], row["slab_mutex_waits"]) == (None, None, None)
+    (row,) = report_on([record(churn=replace(lossy, lost_requests=3, lost_waits=0), looks=(nothing, nothing))])[
+        "passive"
+    ]
+    assert (row["own_broadcasts"], row["other_broadcasts"], row["slab_mutex_waits"]) == (0, 0, 0)
+
+
 def test_waits_that_no_probe_saw_are_not_known() -> None:
     blind = Observers(ipis=IpiRung.CSD, contention=ContentionRung.NONE)
     (row,) = report_on([record(observers=blind)])["passive"]

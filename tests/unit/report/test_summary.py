@@ -190,6 +190,10 @@ def test_a_trial_that_may_have_lost_all_broadcasts_has_no_figure_anywhere() -> N
     """The report had 0 where the trial's own figure was None."""
     lossy = trial(churn=window("churn", TLB, lost_events=8, lost_requests=8))
     assert summarise(lossy, judge([lossy]))["per_container"]["creation_path_broadcasts"] is None
+    silent = trial(churn=window("churn", TLB, lost_waits=1))
+    assert summarise(silent, judge([silent]))["waits"] is None
+    assert summarise(silent, judge([silent]))["per_container"]["slab_mutex_waits"] is None
+    assert report_on([silent])["total"]["slab_mutex_waits"] is None
     total = report_on([lossy])["total"]
     assert (total["creation_path_broadcasts"], total["creation_path_broadcasts_per_container"]) == (None, None)
     assert "the probe lost requests" in RunWords([lossy], judge([lossy]), one_shot([lossy])).created_words

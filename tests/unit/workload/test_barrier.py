@@ -5,9 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from errno import EMFILE, ENOSYS
+from errno import EINVAL, EMFILE, ENOSYS
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +17,8 @@ import pytest
 from kickwatch.errors import CgroupError, EngineError, NoHostProcessError
 from kickwatch.node.cgroups import Cgroups, CgroupVersion
 from kickwatch.workload import barrier as barrier_module
-from kickwatch.workload.barrier import BARRIER_COMM, Barrier, ContainerProcess
+from kickwatch.workload.barrier import Barrier
+from kickwatch.workload.container_process import BARRIER_COMM, ContainerProcess
 
 ID = "fedcba9876543210" * 4
 NO_PID = 2**22 + 1  # above every pid_max, so no such process can exist
@@ -269,17 +271,58 @@ async def test_a_moment_of_a_cause_late_in_the_wait_is_not_the_last_word(
     tree: Tree, child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a slow node the start itself takes longer than a hidden process is waited for."""
-    monkeypatch.setattr(barrier_module, "_TIMEOUTS_S", dict.fromkeys([barrier_module._NotThere.HIDDEN], 0.2))
+    monkeypatch.setattr(barrier_module, "_TIMEOUTS_S", dict.fromkeys(barrier_module._TIMEOUTS_S, 1.0))
     hides(tree)
     tree.container(31)
     tree.process(31, "runc:[2:INIT]")
-    waiting = asyncio.create_task(tree.barrier(timeout_s=5).wait_for(ID, never))
-    await asyncio.sleep(0.4)
+    waiting = asyncio.create_task(tree.barrier(timeout_s=30).wait_for(ID, never))
+    await asyncio.sleep(1.2)
     tree.container(child.pid)  # without a file in this proc: hidden
     await asyncio.sleep(0.05)
     assert not waiting.done()
     tree.process(child.pid)
     assert await waiting == ContainerProcess(child.pid, tree.parent / ID, tree.cgroups)
+
+
+@pytest.mark.parametrize(
+    ("lasted_s", "waited_s", "word"),
+    [(2.9, 19.0, None), (3.0, 3.0, "HIDDEN"), (2.9, 20.0, "NOT_YET"), (3.0, 20.0, "HIDDEN")],
+)
+def test_the_last_word_is_a_cause_that_lasted(tree: Tree, lasted_s: float, waited_s: float, word: str | None) -> None:
+    found = tree.barrier(timeout_s=20.0)._last_word(barrier_module._NotThere.HIDDEN, lasted_s, waited_s)
+    assert (None if found is None else found.name) == word
+
+
+async def test_one_look_at_a_cause_is_not_the_last_word_however_long_it_took(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that stood still for seconds, such as a virtual one."""
+    monkeypatch.setattr(barrier_module, "_TIMEOUTS_S", dict.fromkeys(barrier_module._TIMEOUTS_S, 1.0))
+    tree.container(0)
+    waiting = asyncio.create_task(tree.barrier(timeout_s=5).wait_for(ID, never))
+    await asyncio.sleep(0.05)
+    time.sleep(1.2)  # noqa: ASYNC251 -- the loop stands still
+    tree.container(31)
+    tree.process(31)
+    assert await waiting is not None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_nameless_process_does_not_hide_a_sandbox(tree: Tree) -> None:
+    """A helper that ends at every look."""
+    tree.container(31, 32)
+    tree.process(31, "runsc-sandbox")
+    with pytest.raises(NoHostProcessError):
+        await tree.barrier(timeout_s=60).wait_for(ID, never)
+
+
+async def test_an_exiting_process_of_a_users_program_does_not_hide_its_others(tree: Tree) -> None:
+    tree.container(31, 32)
+    tree.process(31, "sh", "/")  # it has left its memcg
+    tree.process(32, "nginx")
+    process = await tree.barrier(own_program=False).wait_for(ID, never)
+    assert process is not None
+    assert process.pid == 32
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.001, 0.01])
@@ -339,6 +382,16 @@ def test_release_without_pidfds(tree: Tree, child: "subprocess.Popen[bytes]", mo
     monkeypatch.setattr(os, "pidfd_open", unknown)
     at_barrier(tree, child.pid).release()
     assert child.wait(5) == -signal.SIGUSR1
+
+
+def test_a_process_whose_pid_is_only_a_sessions_now_has_ended(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5.10 says EINVAL of it."""
+
+    def invalid(_: int) -> NoReturn:
+        raise OSError(EINVAL, os.strerror(EINVAL))
+
+    monkeypatch.setattr(os, "pidfd_open", invalid)
+    at_barrier(tree, 31).release()
 
 
 def test_a_failed_release_is_an_error(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
