@@ -140,6 +140,7 @@ def test_a_trace_is_complete_under_lockdown(locked_down: Bench, bench: Bench) ->
     done = locked_down.guest.run(
         "kickwatch", "trace", "--containers", "2", "--out", "/tmp/trace.json", *ENGINE, check=False
     )
-    # What an interrupt sends while the probe runs is lost, here as elsewhere; a guest is slow. It must be explained.
-    assert done.status == 0 or "explained by the lost events" in done.errors, done.errors
+    # What an interrupt sends while a probe runs is lost, here as elsewhere; a guest is slow. It must be explained.
+    explained = ("explained by the lost events", "the counting probe lost")
+    assert done.status == 0 or any(cause in done.errors for cause in explained), done.errors
     assert json.loads(locked_down.guest.read("/tmp/trace.json"))["traceEvents"]

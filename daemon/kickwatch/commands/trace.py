@@ -83,6 +83,8 @@ def _write(out: Path, content: bytes) -> None:
 def _lines(made: "Trace", out: Path) -> list[str]:
     shown = [f"{made.calls_shown} multi-CPU calls on the timeline, {made.calls_counted} on the bill"]
     shown += [f"{made.requests_shown} requests on the timeline, {made.requests_counted} on the bill"]
+    if not made.faults and made.calls_shown > made.calls_counted:
+        shown.append("the bill took the first call of a CPU for the rest of one before the trace")
     shown += [f"{made.recording.losses.events} events lost"]
     if made.left_out:
         names = ", ".join(f"{name} ({requests})" for name, requests in made.left_out.items())

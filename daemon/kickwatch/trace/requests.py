@@ -46,6 +46,19 @@ def calls_between(events: Iterable[TraceEvent], first: Edge, last: Edge) -> list
     return sorted(calls, key=lambda call: call.sent.at_ns)
 
 
+def first_of_their_cpu(events: Iterable[TraceEvent], calls: Iterable[Call]) -> int:
+    """How many of the multi-CPU calls are the first of their sending CPU since the trace was armed.
+
+    The counting probe was armed before. It takes such a call for the rest of an earlier one if that was of the same
+    kind, to lower CPUs (begins_call() in csd.h).
+    """
+    firsts: dict[int, int] = {}
+    for event in sorted(events, key=lambda event: event.at_ns):
+        if event.kind == Kind.REQUEST and event.flags & MULTI:
+            firsts.setdefault(event.cpu, event.at_ns)
+    return sum(call.multi and firsts[call.sent.cpu] == call.sent.at_ns for call in calls)
+
+
 def _grouped(requests: Sequence[TracedRequest]) -> Iterator[Call]:
     """The calls of one sending CPU. The probe tells where one begins; what does not fit had a lost begin."""
     open_call: Call | None = None
