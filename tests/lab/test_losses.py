@@ -22,38 +22,46 @@ profile kickwatch-lab flags=(attach_disconnected,mediate_deleted) {{
   capability {allowed},
 }}
 """
-# The limit by which something is lost is searched by halving: with fewer nothing works, with more nothing is lost.
-# file-nr is not exact, and others open files as well, so the search may have to begin again.
+# With fewer descriptors nothing works, and with more nothing is lost.
+# The kernel counts files on each CPU, and what file-nr has is off by a hundred: so all are taken, and some given back.
 FEW_ON_NODE = f"""{LOST}
+import os
+
 limit, in_use = open("/proc/sys/fs/file-max", "r+"), open("/proc/sys/fs/file-nr")
-before, found = int(limit.read()), []
+before, found, held = int(limit.read()), [], []
+os.sched_setaffinity(0, {{0}})
 
 def allow(number):
     limit.seek(0)
     limit.write(str(number))
     limit.flush()
 
-def open_files():
+def leave(number):
+    while held:
+        os.close(held.pop())
     in_use.seek(0)
-    return int(in_use.read().split()[0])
+    allow(int(in_use.read().split()[0]) + 256)
+    try:
+        while len(held) < 900:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    for _ in range(number):
+        os.close(held.pop())
 
-fewest, most = -128, 192
 try:
-    for _ in range(24):
-        if fewest > most:
-            fewest, most = -128, 192
-        more = (fewest + most) // 2
-        allow(open_files() + more)
+    for number in (*range(8, 128, 8), *range(4, 128, 8)):
+        leave(number)
         try:
             found = lost()
         except OSError:  # there was none for the files of /proc, or the event loop
-            fewest = more + 1
             continue
         if any("descriptor" in what for what, _ in found):
             break
-        most = more - 1
 finally:
     allow(before)
+    while held:
+        os.close(held.pop())
 print(json.dumps([found, lost()]))
 """
 # mutex_lock and its kin have it inlined, on every kernel.
