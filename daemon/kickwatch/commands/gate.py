@@ -36,7 +36,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 @click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML; - is standard output.")
 @click.option("--ktap", type=_FILE, metavar="FILE", help="Write KTAP, the kernel's format of test results.")
 @click.option("--json", type=_FILE, metavar="FILE", help="Write one JSON object (schema 1).")
-@click.option("--strict", is_flag=True, help="Waits for slab_mutex fail the gate, too.")
+@click.option("--strict", is_flag=True, help="Waits for slab_mutex fail the gate, too; so does not to know them.")
 def gate(  # noqa: PLR0917 -- click passes by keyword
     config_path: Path | None,
     sets: tuple[str, ...],

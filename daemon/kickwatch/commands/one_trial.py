@@ -132,7 +132,7 @@ def evidence(trials: Sequence[Trial], single: Single) -> dict[str, Any]:
 
 
 def exit_status(trials: Sequence[Trial], judgement: ReasonedVerdict, *, strict: bool, bisect: bool) -> int:
-    """The exit status. `strict`: contention counts as a fault, so waits must have been observed.
+    """The exit status. `strict`: contention counts as a fault, so waits must be known.
 
     `bisect`: as `git bisect run` expects it.
     """

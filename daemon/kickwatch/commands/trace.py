@@ -43,8 +43,8 @@ def trace(config_path: Path | None, sets: tuple[str, ...], containers: int, out:
     https://ui.perfetto.dev or in chrome://tracing; nothing is uploaded. Needs root and Linux 6.5 or later. Its
     containers are removed at the end.
 
-    Exit status: 0, or 4 if the trace is not complete: events were lost, the timeline and the count differ, a container
-    or the positive control failed.
+    Exit status: 0, or 4 if the trace is not complete: events were lost, the timeline and the count differ without a
+    known cause, a container or the positive control failed.
     """
     if str(out) != "-" and not os.access(out if out.exists() and not out.is_file() else out.parent, os.W_OK):
         raise ConfigError(f"{out} cannot be written", "choose another file with --out")

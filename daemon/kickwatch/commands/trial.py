@@ -34,7 +34,7 @@ from kickwatch.model import Verdict
 @click.option(
     "--strict",
     is_flag=True,
-    help="Also exit 3 if the node is quiet but containers wait for slab_mutex, 4 if such waits cannot be seen.",
+    help="Also exit 3 if the node is quiet but containers wait for slab_mutex, 4 if such waits are not known.",
 )
 @click.option("--until-decided", is_flag=True, help="Run more containers until the verdict is quiet or broadcasting.")
 @click.option("--bisect", is_flag=True, help="For `git bisect run`: exit 0 quiet, 1 broadcasting, 125 unknown.")

@@ -26,7 +26,7 @@ _UNTOLD = _LOSSY | {
 
 
 class Outcome(StrEnum):
-    """`skipped`: this node cannot measure it, and the verdict does not need it."""
+    """`skipped`: it is not known, and the verdict does not need it."""
 
     PASSED = "passed"
     FAILED = "failed"

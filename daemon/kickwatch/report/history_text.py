@@ -202,7 +202,7 @@ def _waits(found: dict[str, Any]) -> str:
     if only_passive(found):
         return ""
     if waits is None:
-        return "SLAB_MUTEX\n  waits not known: no probe saw them"
+        return "SLAB_MUTEX\n  waits not known: not observed, or lost"
     if not waits["waiters"]:
         return f"SLAB_MUTEX\n  nobody waited in {waits['containers']} containers"
     rows = [

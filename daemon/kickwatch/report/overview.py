@@ -205,7 +205,7 @@ def _bill_row(tally: Tally, key: tuple[str, str, str, str], cell: CellTotals, st
 
 
 def waits(tally: Tally) -> dict[str, Any] | None:
-    """Who waited for slab_mutex; None where no probe saw waits. Bucket i of a histogram: [2**i, 2**(i+1)) ns."""
+    """Who waited for slab_mutex; None where they are not known. Bucket i of a histogram: [2**i, 2**(i+1)) ns."""
     if not tally.watched:
         return None
     ordered = sorted(tally.waiters.items(), key=lambda item: (-item[1].wait_ns, item[0]))

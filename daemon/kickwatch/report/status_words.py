@@ -197,7 +197,7 @@ def slab_mutex(status: Status) -> str:
     if trial is None:
         latest = f"{span}: {NOT_KNOWN}"
     elif trial.slab_mutex_waits is None:
-        latest = f"{span}: {NOT_KNOWN} (not observed)"
+        latest = f"{span}: {NOT_KNOWN} (not observed, or lost)"
     elif not trial.slab_mutex_waits:
         latest = f"nobody waited in the {span}"
     else:

@@ -66,7 +66,8 @@ class Barrier:
         """Wait until the container's program is at its barrier; None if it exited before.
 
         `name` is the container's name in error messages. Raises EngineError after `timeout_s`, CgroupError if the
-        container's processes or its memcg are not visible, NoHostProcessError if only other programs run in its place.
+        container's processes or its memcg are not visible, NoHostProcessError if only other programs run in its place:
+        these two after some seconds, if that lasts.
         """
         loop = asyncio.get_running_loop()
         began = since = loop.time()  # `since`: how long it has not been there for the same cause

@@ -35,7 +35,7 @@ def test_what_is_not_known_is_not_zero() -> None:
     text = history_text(report_on([builders.trial(observers=blind)]))
     assert "creation path: not known broadcasts per container" in text
     assert "not known: no probe attributed them" in text
-    assert "waits not known: no probe saw them" in text
+    assert "waits not known: not observed, or lost" in text
 
 
 def test_no_trials() -> None:

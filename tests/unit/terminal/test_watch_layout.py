@@ -135,7 +135,7 @@ def test_what_is_not_known_is_no_zero() -> None:
     assert "creation-path broadcasts: not known" in text
     assert "by reason: not known (no probe attributes them)" in text
     assert "not known: no probe attributes requests" in text
-    assert "slab_mutex: latest trial: not known (not observed); now not known" in text
+    assert "slab_mutex: latest trial: not known (not observed, or lost); now not known" in text
     assert "io pressure not known (at most 50)" in shown(running(), 80, 60)
     assert shown(running(OLD)).count("not known (the daemon is of an earlier version)") >= 5
 
@@ -215,7 +215,7 @@ def test_others_that_nothing_counts_are_not_known_with_the_cause(columns: int, r
     assert f"CANNOT SEE  {LACKS}" in text
     assert "latest period (ended 4 min ago, ? containers, a lower bound)" in text
     assert "not known: no probe attributes requests to containers" in text
-    assert "slab_mutex: latest period: not known (not observed); now not known" in text
+    assert "slab_mutex: latest period: not known (not observed, or lost); now not known" in text
 
 
 def test_a_period_without_containers_has_no_bill() -> None:

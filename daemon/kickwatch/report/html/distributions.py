@@ -43,7 +43,7 @@ def waits(found: dict[str, Any]) -> Plot:
         ("length", "churn", "quiet"),
         rows,
         chart(220, bar) if bars else None,
-        "Not known: no probe saw waits." if known is None else absent,
+        "Not known: not observed, or lost." if known is None else absent,
     )
 
 
