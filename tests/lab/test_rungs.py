@@ -41,18 +41,18 @@ def _made(both_rungs: dict[str, Any], step: str) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_calls_and_broadcasts_agree_within_2_percent(both_rungs: dict[str, Any], step: str) -> None:
+def test_calls_and_broadcasts_agree_within_2_percent(bench: Bench, both_rungs: dict[str, Any], step: str) -> None:
     _made(both_rungs, step)
     csd, kprobe = (both_rungs[step][rung]["cells"] for rung in ("csd", "kprobe"))
     for reason in csd.keys() | kprobe.keys():
         for figure in ("calls", "broadcasts"):
             first, second = (cells.get(reason, {}).get(figure, 0) for cells in (csd, kprobe))
             message = f"{step}: {figure} of {reason}: csd {first}, kprobe {second}"
-            # The tracepoint merges two consecutive shootdowns if the second goes to a higher CPU, and the kprobe misses
-            # one whose target has work in its queue already (58 of 452 on 6.12-rt, whose scheduler sends it much). No
-            # other multi-CPU call goes to single CPUs repeatedly or chooses them, and a shootdown is never a broadcast.
-            if (reason, figure) != ("flush_tlb_func", "calls"):
-                assert agree(first, second), message
+            # The tracepoint sees requests, not calls: it merges two consecutive shootdowns if the second goes to a
+            # higher CPU. No other multi-CPU call goes to single CPUs repeatedly, and a shootdown is never a broadcast.
+            # PREEMPT_RT's scheduler sends so much that targets have work queued, and such shootdowns the kprobe misses.
+            shot = (reason, figure) == ("flush_tlb_func", "calls")
+            assert agree(first, second) or (shot and (first <= second or bench.realtime)), message
 
 
 @pytest.mark.parametrize("step", MADE)
