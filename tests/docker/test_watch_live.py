@@ -58,7 +58,7 @@ def fits(tmux: Tmux, name: str, columns: int, rows: int) -> None:
 
 
 def names_a_function(tmux: Tmux, name: str) -> None:
-    """The reason with the most requests, on a low screen; where there is room for all, TLB shootdowns are there, too."""
+    """The reason with the most requests is on a low screen; TLB shootdowns are where there is room for all."""
     if name == "wide":
         tmux.shows(name, "flush_tlb_func")
     else:
