@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from held_by_tracer import longest_step_s, trace
+from held_by_tracer import UNBLOCKED_S, Tracer, longest_step_s
 from kickwatch.errors import KickwatchError
 from kickwatch.native import binary, piped
 from kickwatch.native.driver import Answer, Helper, HelperError, parse_answer
@@ -25,11 +25,6 @@ def program(directory: Path, commands: str, ready: str = "ready rseq=yes") -> Pa
 def exists(pid: int) -> bool:
     """Also as a zombie."""
     return Path(f"/proc/{pid}").exists()
-
-
-def release_after(tracer: "subprocess.Popen[str]", seconds: float) -> None:
-    time.sleep(seconds)
-    tracer.communicate()
 
 
 @pytest.mark.parametrize(
@@ -107,13 +102,12 @@ async def test_a_child_whose_exit_a_tracer_holds_back_does_not_block_the_loop(
     script.write_text("#!/bin/sh\necho ready\nexec sleep 600\n")
     async with Helper(["canary"], program=script, stop_s=0.1) as helper:
         pid = helper.pid
-        tracer = await asyncio.to_thread(trace, pid)
+        tracer = await asyncio.to_thread(Tracer, pid)
         longest = asyncio.create_task(longest_step_s())
-        releasing = asyncio.create_task(asyncio.to_thread(release_after, tracer, 3.0))
     longest.cancel()
-    assert await longest < 0.5
-    assert not releasing.done()  # the helper was left without its exit status
-    await releasing
+    assert await longest < UNBLOCKED_S
+    assert tracer.holds  # the helper was left without its exit status
+    await asyncio.to_thread(tracer.release)
     while exists(pid):  # noqa: ASYNC110 -- reaped all the same, as soon as the tracer lets it
         await asyncio.sleep(0.01)
 

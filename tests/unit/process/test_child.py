@@ -9,7 +9,7 @@ from subprocess import DEVNULL
 import pytest
 
 import kickwatch
-from held_by_tracer import longest_step_s, trace
+from held_by_tracer import UNBLOCKED_S, Tracer, longest_step_s
 from kickwatch.process.child import exit_status, reap_if_exited, start_child
 
 
@@ -34,16 +34,16 @@ async def test_a_child_that_runs_has_no_status() -> None:
 
 async def test_an_exit_held_back_by_a_tracer_does_not_block_the_loop() -> None:
     pid = await asyncio.to_thread(child, "sleep", "60")
-    tracer = await asyncio.to_thread(trace, pid)
+    tracer = await asyncio.to_thread(Tracer, pid)
     status = asyncio.create_task(exit_status(pid))
     await asyncio.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
     longest = asyncio.create_task(longest_step_s())
     await asyncio.sleep(0.3)
     longest.cancel()
-    assert await longest < 0.5
+    assert await longest < UNBLOCKED_S
     assert not status.done()
-    await asyncio.to_thread(tracer.communicate)
+    await asyncio.to_thread(tracer.release)
     assert await status == 128 + signal.SIGKILL
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from held_by_tracer import longest_step_s, trace
+from held_by_tracer import UNBLOCKED_S, Tracer, longest_step_s
 from kickwatch.workload import oci_runtime
 from kickwatch.workload.oci_processes import children, kill_workers_on, set_subreaper
 from kickwatch.workload.oci_runtime import Runtime
@@ -97,18 +97,19 @@ async def test_a_killed_runtime_that_does_not_exit_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(oci_runtime, "EXIT_TIMEOUT_S", 0.2)
-    driven = runtime(tmp_path, "exec sleep 60")
+    driven = runtime(tmp_path, "exec sleep 60", timeout_s=60)
     call = asyncio.create_task(driven.call(tmp_path / "log", "run"))
     while not driven.running_pids:  # noqa: ASYNC110 -- there is no event to wait for
         await asyncio.sleep(0.01)
     (pid,) = driven.running_pids
-    tracer = await asyncio.to_thread(trace, pid)
+    tracer = await asyncio.to_thread(Tracer, pid)
     longest = asyncio.create_task(longest_step_s())
-    with pytest.raises(TimeoutError):
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await call
     longest.cancel()
-    assert await longest < 0.5  # the loop was never blocked
+    assert await longest < UNBLOCKED_S  # the loop was never blocked
     assert pid in await asyncio.to_thread(children)  # killed, and still held by the tracer
-    await asyncio.to_thread(tracer.communicate)
+    await asyncio.to_thread(tracer.release)
     await asyncio.to_thread(driven.reap_strays, set())
     assert pid not in await asyncio.to_thread(children)
