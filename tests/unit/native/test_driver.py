@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
