@@ -23,6 +23,7 @@ from slowness import SLOWNESS
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
 
 ID = "feedc0de" * 7
+SHOOTDOWNS = shootdowns(200)  # about 0.15 s: the other thread needs a CPU for only a part of it
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def test_a_runtime_and_what_it_starts_are_members(observatory: Observatory
     for name in ("runc", "stranger"):
         shutil.copy("/bin/sh", tmp_path / name)
         before = (await observatory.sample()).members
-        run = [tmp_path / name, "-c", '"$1" -c "$2"; true', name, sys.executable, shootdowns(40)]
+        run = [tmp_path / name, "-c", '"$1" -c "$2"; true', name, sys.executable, SHOOTDOWNS]
         await asyncio.to_thread(subprocess.run, run, check=True)
         after = (await observatory.sample()).members
         assert before is not None
@@ -169,7 +170,7 @@ def test_a_runtime_that_executes_a_copy_of_itself_by_a_descriptor_is_still_one(
 def test_a_runtime_without_room_leaves_the_count_incomplete_and_no_name_behind(full: str, tmp_path: Path) -> None:
     """A name that was left behind would make a runtime of the next task with that task_struct."""
     runtime = compiled(
-        tmp_path / "runc",
+        tmp_path / "youki",
         "#include <sys/wait.h>\n#include <unistd.h>\n"
         "int main(void) { for (int i = 0; i < 40; i++) if (!fork()) { usleep(300000); _exit(0); }\n"
         "while (wait(0) > 0); return 0; }\n",
@@ -178,7 +179,8 @@ def test_a_runtime_without_room_leaves_the_count_incomplete_and_no_name_behind(f
     try:
         subprocess.run([runtime], check=True)
         assert observer.drain().lost >= 20
-        assert list(observer.probe.map("executed_as").items()) == []
+        named = [name.rstrip(b"\0") for _, name in observer.probe.map("executed_as").items()]
+        assert b"youki" not in named  # another runtime of the node, such as the engine's runc, may run now
     finally:
         observer.close()
 
@@ -203,7 +205,7 @@ async def test_only_tasks_of_a_container_s_cgroup_are_members(
     try:
         before = (await observatory.sample()).members
         # The shell moves itself before it executes the program, so that nothing but its cgroup makes it a member.
-        run = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', cgroup / "cgroup.procs", sys.executable, "-c", shootdowns(40)]
+        run = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', cgroup / "cgroup.procs", sys.executable, "-c", SHOOTDOWNS]
         await asyncio.to_thread(subprocess.run, run, check=True)
         after = (await observatory.sample()).members
     finally:
