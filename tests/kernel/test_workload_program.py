@@ -252,7 +252,11 @@ async def make_barriers() -> tuple[int, tuple[Answer, Answer]]:
         return helper.pid, (await helper.ask("many", 20), await helper.ask("single", 20))
 
 
-BPFTRACE = 'tracepoint:csd:csd_queue_cpu /comm == "kw-helper"/ { @[pid, ksym(args->func)] = count(); }'
+# The interval is armed after the tracepoint; the first line comes before both.
+BPFTRACE = """
+tracepoint:csd:csd_queue_cpu /comm == "kw-helper"/ { @[pid, ksym(args->func)] = count(); }
+interval:s:1 { printf("armed\\n"); }
+"""
 
 
 @pytest.mark.usefixtures("tracefs")  # bpftrace needs it
@@ -271,7 +275,7 @@ def test_bpftrace_counts_the_same_barriers(busy: bool) -> None:
     try:
         assert observer.stdout is not None
         assert "attached_probes" in observer.stdout.readline()
-        time.sleep(1)  # the line is printed before the probe is armed
+        assert "armed" in observer.stdout.readline()
         for _ in range(5):
             pid, answers = asyncio.run(make_barriers())
             runs[pid] = answers
