@@ -14,7 +14,7 @@ from kickwatch.workload.engine import ContainerSpec
 from kickwatch.workload.oci_engine import OciEngine
 from kickwatch.workload.reaper import reap_cgroups
 
-_EXEC_TIMEOUT_S = 3.0
+_EXEC_TIMEOUT_S = 15.0
 
 
 async def bounding_set_of_container(name: str, program: bytes) -> int:
