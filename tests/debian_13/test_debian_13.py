@@ -1,6 +1,7 @@
 """kickwatch in the user land of Debian 13 (Python 3.13): its unit tests, `make setup`, and a trial on this kernel.
 
 `tests/run` runs the first two beside the live tests. They take only CPU time that nobody else wants (SCHED_IDLE).
+Unit tests that fail are run once again, at normal priority: what Debian 13 is not compatible with fails twice.
 """
 
 import json
@@ -18,25 +19,42 @@ from on_request import FRESH_DEBIAN_13
 from slowness import SLOWNESS
 
 LIMIT_S = 2400
+AGAIN_S = 300
+MOST_AGAIN = 5
+# A line of pytest's short summary, with a test's id or a module that cannot be imported.
+FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/[^\[\s]+(?:\[.*?\])?)(?: - .*)?$", re.MULTILINE)
 SCRIPT = Path(__file__).with_name("user_land.py")
 PROBES = Path(__file__).parents[2] / "daemon/kickwatch/observe/probes"
 
 
 @pytest.mark.long
 @pytest.mark.userland
-@pytest.mark.timeout(LIMIT_S + 60)
-def test_the_unit_tests_pass_on_debian_13() -> None:
-    command = [*DIES_WITH_US, "chrt", "--idle", "0", sys.executable, str(SCRIPT), "-q"]
-    # The timeouts inside are those of a machine on which everything else comes first.
-    environment = {**os.environ, "KICKWATCH_TEST_SLOWNESS": str(4 * SLOWNESS)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=LIMIT_S * SLOWNESS, check=False
-    )
+@pytest.mark.timeout(LIMIT_S + AGAIN_S + 60)
+def test_the_unit_tests_pass_on_debian_13(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them, of which up to MOST_AGAIN may have missed a slice of time: the second time they must pass."""
+    done = unit_tests("-rfE", prefix=("chrt", "--idle", "0"), timeout_s=LIMIT_S)
     output = done.stdout + done.stderr
-    passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
-    assert done.returncode == 0, output[-6000:]
-    assert passed is not None, output[-6000:]
-    assert int(passed[1]) > 4000, output[-6000:]
+    passed = re.findall(r"^(?:\d+ failed, )?(\d+) passed", done.stdout, re.MULTILINE)
+    assert passed != [], output[-6000:]
+    assert int(passed[-1]) > 4000, output[-6000:]
+    if done.returncode == 0:
+        return
+    failed = sorted(set(FAILED.findall(done.stdout)))
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, output[-6000:]
+    assert 0 < len(failed) <= MOST_AGAIN, output[-6000:]
+    with capsys.disabled():
+        print("\nfailed, and run once again at normal priority:", *failed, sep="\n")  # noqa: T201 -- shown where it passes
+    again = unit_tests(*failed, timeout_s=AGAIN_S)
+    assert again.returncode == 0, again.stdout[-6000:] + again.stderr[-6000:]
+
+
+def unit_tests(*arguments: str, prefix: tuple[str, ...] = (), timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    """Run them with arguments of pytest, below a command. The timeouts inside are those of a machine that is busy."""
+    command = [*DIES_WITH_US, *prefix, sys.executable, str(SCRIPT), "-q", *arguments]
+    environment = {**os.environ, "KICKWATCH_TEST_SLOWNESS": str(4 * SLOWNESS)}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=timeout_s * SLOWNESS, check=False
+    )
 
 
 @pytest.mark.long

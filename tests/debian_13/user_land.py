@@ -3,7 +3,7 @@
 The file system is built by mmdebstrap and cached with the test dependencies in it. Each run writes to an overlay, in
 namespaces that end with it, so nothing is left mounted however it ends.
 
-    python3 tests/debian_13/user_land.py [ARGUMENTS OF pytest]
+    python3 tests/debian_13/user_land.py [ARGUMENTS OF pytest]  all unit tests, or those of them that are named
     python3 tests/debian_13/user_land.py live COMMAND...        a command that sees this machine's processes and engine
     python3 tests/debian_13/user_land.py bare COMMAND...        in a Debian with make and python3 alone: `bare make run`
 """
@@ -156,7 +156,8 @@ def main(scratch: Path, *arguments: str) -> int:
         case ("bare", *command):
             done = enter(scratch, *command, lower=bare(), left_out=(*NOT_COPIED, *BUILT))
         case _:
-            tests = ("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not long", "tests/unit", *arguments)
+            which = () if any(one.startswith("tests/") for one in arguments) else ("tests/unit",)
+            tests = ("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not long", *which, *arguments)
             done = enter(scratch, *tests, lower=base())
     return done.returncode
 
