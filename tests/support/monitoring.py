@@ -64,10 +64,11 @@ class Prometheus:
 
 
 def write_configuration(
-    directory: Path, targets: list[dict[str, Any]], interval: str = "500ms", alertmanager: str = "", nodes: str = ""
+    directory: Path, targets: list[dict[str, Any]], interval: str = "2s", alertmanager: str = "", nodes: str = ""
 ) -> Path:
     """Write scrape.yml and rules.yml with other targets (as of file_sd) and intervals.
 
+    `interval` is also the timeout of a scrape, and a machine may stand still for half a second.
     `nodes`: the interval of the rules on single nodes, if it differs.
     """
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "scrape.yml").read_text())
