@@ -23,7 +23,7 @@ from slowness import SLOWNESS
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
 
 ID = "feedc0de" * 7
-SHOOTDOWNS = shootdowns(200)  # about 0.15 s: the other thread needs a CPU for only a part of it
+SHOOTDOWNS = shootdowns(200)  # 0.15 s: on a busy node the flushing thread runs for a part of it
 
 
 @pytest.fixture
