@@ -154,10 +154,16 @@ def test_the_passive_pod_counts_what_others_start(engine: PrivateEngine, tmp_pat
             engine.docker("run", "--rm", "--network", "none", passive.container["image"], "--version")
         counted = 'kickwatch_passive_containers_total{engine="docker"} 5.0'
         found.until(lambda: counted in found.get("livenessProbe"), counted, 20)
-        summary = found.until(
-            lambda: next((one for one in found.records("summary") if one["containers_by_engine"]), None), "a bill"
-        )
-        assert "flush_tlb_func" in {row["reason"] for row in summary["bill"]}
+
+        def billed() -> bool:
+            """Some container of a summary sent a shootdown. A short one may send none: else another is started."""
+            summaries = [one for one in found.records("summary") if one["containers_by_engine"]]
+            if any(row["reason"] == "flush_tlb_func" for one in summaries for row in one["bill"] or ()):
+                return True
+            engine.docker("run", "--rm", "--network", "none", passive.container["image"], "--version")
+            return False
+
+        found.until(billed, "a bill with flush_tlb_func")
         status = found.status()
         assert (status["condition"], status["reasons"]) == ("unknown", ["insufficient_evidence"])
 
