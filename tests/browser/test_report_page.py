@@ -22,14 +22,16 @@ from kickwatch.report.compare import comparison
 from kickwatch.report.html.compare_page import compare_page
 from kickwatch.report.html.page import page as html_page
 from report_history import faulty_history, report_on, store
+from slowness import SLOWNESS
 
-pytestmark = [pytest.mark.browser, pytest.mark.long]
+pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.timeout(300)]
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run"),
 )
 WIDE, NARROW = 1280, 400
+WAIT_MS = 90_000 * SLOWNESS
 READY = "document.documentElement.dataset.drawn !== undefined"
 
 
@@ -53,7 +55,7 @@ def browser(file: Path, compared: Path) -> Iterator[Browser]:
     """Started after the files were written: playwright keeps an event loop running, where kickwatch may not block."""
     with sync_playwright() as engine:
         program = shutil.which("chromium")
-        started = engine.chromium.launch(executable_path=program, args=list(FLAGS))
+        started = engine.chromium.launch(executable_path=program, args=list(FLAGS), timeout=WAIT_MS)
         yield started
         started.close()
 
@@ -86,6 +88,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def opened(browser: Browser, file: Path, *, width: int = WIDE, scheme: str = "light") -> Iterator[Opened]:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    context.set_default_timeout(WAIT_MS)
     try:
         shown = Opened(context.new_page())
         shown.page.goto(file.as_uri())

@@ -1,5 +1,6 @@
 """doctor starts one real container, with an engine and with a runtime alone, and leaves nothing."""
 
+import re
 import signal
 import time
 
@@ -36,6 +37,10 @@ def test_none_is_started_while_another_kickwatch_holds_the_lock() -> None:
     assert "another kickwatch" in outcome.json["container"]["skipped"]
 
 
+# Python 3.11 swallows a Ctrl-C that comes during an import, in a callback of importlib, and says so.
+_IMPORTING = re.compile(r"Exception ignored in: .*_get_module_lock.*\nTraceback .*\n(?: .*\n)*KeyboardInterrupt.*\n")
+
+
 @pytest.mark.parametrize("after_s", [0.6, 0.8, 1.0, 1.2])
 def test_an_interrupted_doctor_leaves_nothing(after_s: float) -> None:
     before = leftovers()
@@ -44,5 +49,6 @@ def test_an_interrupted_doctor_leaves_nothing(after_s: float) -> None:
     running.send_signal(signal.SIGINT)
     outcome = ended(running)
     assert outcome.status in {0, 1, -signal.SIGINT}, outcome.err
-    assert "Traceback" not in outcome.err or outcome.status == -signal.SIGINT
+    said = _IMPORTING.sub("", outcome.err)
+    assert "Traceback" not in said or outcome.status == -signal.SIGINT
     assert leftovers() == before

@@ -431,7 +431,7 @@ async def test_a_hanging_runtime_is_killed_and_what_it_made_is_removed(tmp_path:
     )
     wrapper.write_text(f"#!/bin/sh\n{hang}\n")
     wrapper.chmod(0o755)
-    engine = OciEngine(str(wrapper), timeout_s=1, root=ROOT)
+    engine = OciEngine(str(wrapper), timeout_s=3, root=ROOT)
     since = time.monotonic()
     if how == "in every command":
         with pytest.raises(EngineAbsentError, match="no answer"):
@@ -446,7 +446,7 @@ async def test_a_hanging_runtime_is_killed_and_what_it_made_is_removed(tmp_path:
         assert await engine.own_containers(kit.instance) == []
         await engine.remove_image(kit.image)
         assert await asyncio.to_thread(no_parents, kit) == []
-    assert time.monotonic() - since < 6
+    assert time.monotonic() - since < 30
     await engine.close()
     assert not oci_files_exist()
     assert zombies() == []

@@ -34,7 +34,7 @@ LOOK_ALIKES = (
     ("kickwatch-4e5f6a7b-1", f"kickwatch.instance={read_instance()}"),
     ("kickwatch", "kickwatch=1", "kickwatch.container=kickwatch-4e5f6a7b-1"),
 )
-TIMEOUT_S = 1.0
+TIMEOUT_S = 3.0
 Start = Callable[..., NodeDaemon]
 
 
@@ -69,8 +69,8 @@ def nothing_foreign_is_touched(engine: PrivateEngine) -> Iterator[None]:
 def start(engine: PrivateEngine, tmp_path: Path) -> Start:
     """A daemon on the private engine, or on the given socket. Use as a context manager.
 
-    A call to the engine may take a second, so a hanging call ends soon. On a loaded machine a start sometimes takes
-    longer and that container fails, so tests wait for a trial with the expected result, not for the next trial.
+    A call to the engine may take three seconds, so a hanging call ends soon. On a loaded machine a start sometimes
+    takes longer and that container fails, so tests wait for a trial with the expected result, not for the next trial.
     """
 
     def start_one(at: Path | None = None, **settings: Any) -> NodeDaemon:
@@ -295,7 +295,7 @@ def test_containers_that_do_not_start(engine: PrivateEngine, start: Start) -> No
 
 def test_a_container_that_does_not_exit(engine: PrivateEngine, start: Start) -> None:
     """Its program is stopped with SIGSTOP at the barrier, so it does not react to the release."""
-    with start(workload__hold_s=0.6) as daemon:
+    with start(workload__hold_s=3.0) as daemon:
         container, mark = container_of_a_trial(engine, daemon), daemon.mark()
         engine.docker("kill", "--signal", "STOP", container)
         failed_trial(daemon, mark, f"did not exit within {TIMEOUT_S:g} s")

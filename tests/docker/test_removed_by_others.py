@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.kernel, pytest.m
 CONTAINERS = FAST["workload.containers_per_trial"]
 PROGRAM = Path(__file__).parents[2] / "daemon/kickwatch/native/bin/workload"
 USERS_IMAGE = "users-image:1"
-PAUSE_S, FRESH_S = 2.0, 0.5
+PAUSE_S, FRESH_S = 5.0, 0.5
 PAUSE = {"trial.interval_s": PAUSE_S, "trial.jitter": 0.0, "trial.canary_memcgs": 10}
 Remove = Callable[[NodeDaemon], None]
 

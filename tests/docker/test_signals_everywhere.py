@@ -109,12 +109,20 @@ def moments(draw: random.Random, length_s: float) -> Iterator[tuple[signal.Signa
         yield IN_TURN[index % len(IN_TURN)], draw.uniform(0, length_s)
 
 
+def is_pending(pid: int, number: signal.Signals) -> bool:
+    """Another one of the same number would be merged with it."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
 def test_many_sighup_and_sigusr1_have_no_other_effects(tmp_path: Path) -> None:
     """The file has not changed, and an even number of drain requests cancels out."""
     draw = random.Random(1)  # noqa: S311 -- as above
     with NodeDaemon(tmp_path, {"guard.poll_s": 0.2}) as daemon:
         daemon.wait("started")
         for number in draw.sample(ASKING * 20, 40):
+            daemon.until(lambda number=number: not is_pending(daemon.pid, number), "room for another signal")
             daemon.send(number)
             time.sleep(draw.uniform(0, 0.2))
         since = daemon.mark()

@@ -39,9 +39,9 @@ def nothing_left() -> Iterator[None]:
     before = leftovers()
     yield
     deadline = time.monotonic() + 5 * SLOWNESS
-    while (leftovers(), native_children()) != (before, []) and time.monotonic() < deadline:
+    while (left := (leftovers(), native_children())) != (before, []) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert (leftovers(), native_children()) == (before, [])
+    assert left == (before, [])
 
 
 def daemon(directory: Path, **changed: object) -> list[str]:
@@ -63,7 +63,8 @@ def test_a_healthy_trial_on_a_narrow_terminal() -> None:
 
 @needs_the_fault
 def test_a_faulty_trial_on_a_wide_terminal() -> None:
-    arguments = ["--containers", "5", *SHORT, "--set", f"workload.kmem_tcp_limit_bytes={LIMIT}"]
+    # 12: a dying memcg can keep the key on for some of them.
+    arguments = ["--containers", "12", *SHORT, "--set", f"workload.kmem_tcp_limit_bytes={LIMIT}"]
     with AtATerminal([*KICKWATCH, "trial", *arguments], columns=200) as command:
         assert command.ended() == 3, command.text
     answer = command.text[command.text.index("verdict: broadcasting") :]

@@ -55,6 +55,7 @@ def test_a_bridge_network_and_concurrency_work_and_tables_are_printed() -> None:
     assert "\x1b" not in outcome.out
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(
     not Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists()
     and not Path("/sys/fs/cgroup/memory/memory.kmem.limit_in_bytes").exists(),
@@ -63,18 +64,20 @@ def test_a_bridge_network_and_concurrency_work_and_tables_are_printed() -> None:
 def test_a_static_key_flipped_by_each_container_is_broadcasting() -> None:
     limit = ["--set", "workload.kmem_tcp_limit_bytes=33554432", *SHORT]
     flips = []
-    while 36 not in flips and len(flips) < 3:
+    while 36 not in flips and len(flips) < 4:
         outcome = kickwatch("trial", "--containers", "12", "--json", *limit)
         result = outcome.json
+        guilty = [row for row in result["bill"] if row["path"] == "create" and row["broadcasts"]]
+        flips.append(sum(row["broadcasts"] for row in guilty if row["origin"] == "memcg"))
+        if flips[-1] < 36 / 2:  # too few for a verdict
+            continue
         assert (outcome.status, result["verdict"]) == (3, "broadcasting"), result
         assert "kickwatch.broadcast_detected" in outcome.err
-        guilty = [row for row in result["bill"] if row["path"] == "create" and row["broadcasts"]]
         (cell,) = [row for row in guilty if row["origin"] == "memcg"]
         assert cell["reason"] == "do_sync_core"
         assert "mem_cgroup_write" in cell["stack"]
         assert cell["broadcasts"] % 3 == 0  # patching kernel text takes three
-        flips.append(cell["broadcasts"])
-    assert 36 in flips, f"a dying memcg can keep the key on, but not in three consecutive trials: {flips}"
+    assert 36 in flips, f"a dying memcg can keep the key on, but not in four consecutive trials: {flips}"
     without_fault = kickwatch("trial", "--containers", "23", "--json", *SHORT)
     assert (without_fault.status, without_fault.json["verdict"]) == (0, "quiet")
 
@@ -127,12 +130,14 @@ def test_a_users_program_that_ends_at_once_gets_a_verdict(own_image: str) -> Non
     assert (outcome.status, result["verdict"], result["containers"]) == (0, "quiet", 23), result["reasons"]
 
 
-@pytest.mark.parametrize(("hold_s", "counted"), [(0.2, 2), (3, 0)])
-def test_a_users_image_runs_for_hold_s_without_a_barrier(own_image: str, hold_s: float, counted: int) -> None:
-    """The program exits with status 3 after a second, because a user's image is not released from a barrier."""
+@pytest.mark.parametrize(("hold_s", "deadline_ms", "counted"), [(0.2, 60_000, 2), (20, 1000, 0)])
+def test_a_users_image_runs_for_hold_s_without_a_barrier(
+    own_image: str, hold_s: float, deadline_ms: int, counted: int
+) -> None:
+    """The program exits with status 3 at its deadline, because a user's image is not released from a barrier."""
     settings = [
         f"workload.image={own_image}",
-        'workload.command=["/workload", "--deadline-ms", "1000"]',
+        f'workload.command=["/workload", "--deadline-ms", "{deadline_ms}"]',
         f"workload.hold_s={hold_s}",
     ]
     words = [word for setting in settings for word in ("--set", setting)]

@@ -238,10 +238,10 @@ class NodeDaemon:
 
 
 def native_children() -> list[int]:
-    """Pids of all processes of the native helper."""
+    """Pids of all processes of the native helper. Scripts with its name are the unit tests', which may run beside."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "comm").read_text(encoding="ascii", errors="replace").startswith("kw-helper"):
+            if (process / "exe").readlink().name.startswith("kw-helper"):
                 found.append(int(process.name))
     return found

@@ -34,6 +34,7 @@ from kickwatch.observe.windows import Sample, requests_lost
 BARRIERS = 23
 SINGLES = 7
 _ATTEMPTS = 5
+_STARVED_PAUSE_S = 2.0  # after an attempt in which no CPU was surely interrupted: the machine has no time for us
 _MOST_CPUS = 8
 _DEADLINE_S = 20.0
 _STOP_S = 2.0  # the child has nothing to clean up
@@ -111,7 +112,8 @@ async def positive_control(observatory: Observatory, chosen: Sequence[int] = ())
     """Make the requests and count them. `chosen`: see `control_cpus`.
 
     If the count is wrong, or events were lost, there is another attempt; if a full map lost them, the maps are emptied
-    first. If nothing was counted, the detail names what switches the probe off, if that is known.
+    first. A machine that has no time for an attempt gets a pause. If nothing was counted, the detail names what
+    switches the probe off, if that is known.
     """
     return (await control_and_cause(observatory, chosen))[0]
 
@@ -125,13 +127,15 @@ async def control_and_cause(observatory: Observatory, chosen: Sequence[int] = ()
         why = LossCause(*await asyncio.to_thread(too_few_cpus, chosen, observatory.isolated_cpus))
         return _untried(why, cpus), why
     control = Control(passed=False, detail="not tried", cpus=cpus)
-    for _ in range(_ATTEMPTS):
+    for left in reversed(range(_ATTEMPTS)):
         try:
             control, lost = await _attempt(observatory, observatory.requests, cpus)
             if control.passed:
                 break
             if lost:
                 await observatory.between_windows()
+            if left and control.calls is not None and not control.calls.expected_low:
+                await asyncio.sleep(_STARVED_PAUSE_S)
         except KickwatchError as error:  # another attempt would hang as well
             why = refusal(error, cpus)
             return _untried(why, cpus), why

@@ -23,7 +23,13 @@ from kickwatch.errors import CgroupError, EngineError, NoHostProcessError
 from kickwatch.node.causes import hidden_processes
 from kickwatch.node.cgroups import Cgroups
 from kickwatch.node.proc_mount import ProcMount, hidden, read_proc_mount
-from kickwatch.workload.container_process import BARRIER_COMM, ContainerProcess, memcg_of, read_comm
+from kickwatch.workload.container_process import (
+    BARRIER_COMM,
+    ContainerProcess,
+    memcg_of,
+    read_comm,
+    refuse_if_exhausted,
+)
 
 PROGRAM_COMM = "workload"  # before the barrier
 _POLL_S = 0.002
@@ -157,12 +163,14 @@ class Barrier:
 
         None if there is no such cgroup. cgroup v2 lists a member without a pid in the reader's pid namespace as 0, and
         so it does with one that is reaped while it lists (task_pid_vnr() after release_task()); v1 leaves them out.
+        Raises CgroupError if descriptors are used up.
         """
         for name in (container_id, *(name.format(container_id) for name in _ENGINES_NAMES)):
             path = self.parent / name / "cgroup.procs"
             try:
                 pids = sorted(map(int, path.read_text(encoding="ascii").split()))
-            except OSError:
+            except OSError as error:
+                refuse_if_exhausted(error, path)
                 continue
             return path.parent, pids
         return None

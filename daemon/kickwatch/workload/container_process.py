@@ -7,10 +7,12 @@ pidfd, and only while it is at its barrier in the container's memcg.
 import os
 import signal
 from dataclasses import dataclass
+from errno import EMFILE, ENFILE
 from pathlib import Path
 
 from kickwatch.errors import CgroupError
 from kickwatch.node.cgroups import Cgroups, kmem_usage_bytes, read_text
+from kickwatch.node.diagnosis import exhausted
 from kickwatch.node.processes import open_pidfd
 
 BARRIER_COMM = "kw-barrier"
@@ -71,11 +73,19 @@ class ContainerProcess:
 
 
 def read_comm(cgroups: Cgroups, pid: int) -> str:
-    """The name of process `pid`; empty if there is none."""
+    """The name of process `pid`; empty if there is none. Raises CgroupError if descriptors are used up."""
+    file = cgroups.proc / str(pid) / "comm"
     try:
-        return (cgroups.proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:
+        refuse_if_exhausted(error, file)
         return ""
+
+
+def refuse_if_exhausted(error: OSError, file: Path) -> None:
+    """What cannot be read for want of descriptors is not absent. Raises CgroupError then."""
+    if error.errno in {EMFILE, ENFILE} and (cause := exhausted(error.errno)):
+        raise CgroupError(f"{file} cannot be read: {cause.what}", cause.remedy) from error
 
 
 def memcg_of(cgroups: Cgroups, pid: int) -> Path | None:

@@ -44,6 +44,7 @@ class DockerCalls:
         self._clients: list[DockerClient] = []
         self._cut_off_timer: asyncio.TimerHandle | None = None  # set once shutdown has begun
         self._unresponsive = False  # during shutdown: a call got no answer
+        self._closed = False
         self.api_version = OLDEST_API_VERSION
 
     @property
@@ -105,6 +106,7 @@ class DockerCalls:
         """Close the clients; a thread that still blocks in a read is cut off."""
         if self._cut_off_timer is not None:
             self._cut_off_timer.cancel()
+        self._closed = True  # before the clients are gone through: see _client()
         self._executor.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             client.shut()
@@ -130,6 +132,8 @@ class DockerCalls:
             client = DockerClient(self._socket, version=self.api_version, timeout_s=self.socket_timeout_s)
             self._thread.client = client
             self._clients.append(client)
+            if self._closed:  # close() has not seen this one
+                client.shut()
         return client
 
     def _remedy(self) -> str:

@@ -148,7 +148,7 @@ while True:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_50_kills_lose_nothing_but_the_open_trial(tmp_path: Path) -> None:
     record = msgspec.json.encode(trial(kick(3)))
     for attempt in range(50):

@@ -23,7 +23,6 @@ from kickwatch.journal.journal import (
     reaches_journal,
     sentence,
 )
-from slowness import SLOWNESS
 
 ALERT = {"headline": "32 x kick_all_cpus_sync per container, sent by a kworker", "verdict": "broadcasting"}
 
@@ -206,7 +205,7 @@ async def test_a_stopped_journald_holds_the_event_loop_up_for_a_moment_and_once(
         for number in range(records):
             logger().info(Event.BROADCAST_ENDED, explanation="x" * 1000, number=number)
         took_s = time.monotonic() - began
-        assert (native.FULL_WAIT_MS + STREAM_WAIT_MS) / 1e3 * 0.9 < took_s < 2 * SLOWNESS
+        assert (native.FULL_WAIT_MS + STREAM_WAIT_MS) / 1e3 * 0.9 < took_s < 20  # a wait for each would be 60 s
         waited = os.read(reading, 1 << 20).decode().splitlines()
         logger().info(Event.BROADCAST_ENDED, explanation="once more")
         (last,) = os.read(reading, 1 << 20).decode().splitlines()

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from kickwatch.journal import native
 from native_fields import parsed
-from slowness import SLOWNESS
 
 VALID_NAME = re.compile("[A-Z][A-Z0-9_]{0,63}")
 ALL_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -162,7 +161,7 @@ def test_a_journal_that_stops_reading_holds_nobody_up(inbox: Inbox) -> None:
         assert taken < 100_000
     began = time.monotonic()
     assert not native.send(inbox.path, b"A=" + b"x" * 2**20 + b"\n")
-    assert native.FULL_WAIT_MS / 1e3 * 0.9 <= time.monotonic() - began < 2 * SLOWNESS
+    assert native.FULL_WAIT_MS / 1e3 * 0.9 <= time.monotonic() - began < 20
     inbox.receive()
     assert native.send(inbox.path, b"A=2\n")
 

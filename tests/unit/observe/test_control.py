@@ -253,6 +253,25 @@ async def test_requests_from_interrupts_while_the_probe_runs_are_no_loss() -> No
     assert (await passed(Losing([Health(stackless=3)], misses=9))).passed
 
 
+async def test_a_machine_without_time_for_an_attempt_gets_a_pause_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No round was surely interrupted: that says nothing about the probe, and five such attempts took a moment."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    class Starved(Helper):
+        async def ask(self, *_: object) -> SimpleNamespace:
+            return SimpleNamespace(fields={"calls": "23" if len(pauses) == 3 else "0:23", "requests": "23"})
+
+    monkeypatch.setattr(control, "Helper", Starved)
+    monkeypatch.setattr(control.asyncio, "sleep", sleep)
+    assert (await passed(Losing([]))).passed
+    assert pauses == [control._STARVED_PAUSE_S] * 3
+
+
 class Silent(Losing):
     """Its programs are attached and never run."""
 

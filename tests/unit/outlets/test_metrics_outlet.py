@@ -49,7 +49,7 @@ async def served(outlet: PrometheusOutlet, *names: str) -> list[float]:
 
 async def until_served(outlet: PrometheusOutlet) -> None:
     """Wait until it listens. No event is taken meanwhile, as during a long trial."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30.0):
         while outlet._server is None:  # noqa: ASYNC110 -- nothing sets an event
             await asyncio.sleep(0.002)
 
@@ -136,7 +136,7 @@ async def test_an_address_that_is_not_up_yet_is_tried_again_and_recorded_once(
     monkeypatch.setattr(outlet, "_serve", counted)
     with structlog.testing.capture_logs() as logs:
         await outlet.start(configured(MetricsConfig(listen="192.0.2.1:9893")))
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             while len(tries) < 4:  # noqa: ASYNC110 -- nothing sets an event
                 await asyncio.sleep(0.002)
         await outlet.close()
@@ -168,7 +168,7 @@ async def test_another_cause_while_an_address_is_waited_for_is_recorded_once(mon
     monkeypatch.setattr(outlet, "_serve", refuse)
     with structlog.testing.capture_logs() as logs:
         await outlet.start(configured(MetricsConfig(listen="192.0.2.1:9893")))
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             while tries < 6:  # noqa: ASYNC110 -- nothing sets an event
                 await asyncio.sleep(0.002)
         await outlet.close()

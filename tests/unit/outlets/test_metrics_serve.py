@@ -20,7 +20,6 @@ from kickwatch.outlets.metrics import serve
 from kickwatch.outlets.metrics.live import Live
 from kickwatch.outlets.metrics.registry import Metrics
 from kickwatch.outlets.metrics.serve import MOST_CONNECTIONS, MOST_HEAD_BYTES, Server
-from slowness import SLOWNESS
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"
 
@@ -158,14 +157,14 @@ async def test_a_slow_reading_does_not_mark_an_observer_as_down(monkeypatch: pyt
 
 
 async def test_silent_clients_are_dropped_and_block_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "_REQUEST_S", 1.5)
+    monkeypatch.setattr(serve, "_REQUEST_S", 4.0)
     async with served() as server:
         silent = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS - 1)]
         silent[0][1].write(b"GET /met")  # and nothing more
         start = time.monotonic()
         assert (await ask(server))[0] == 200
-        assert time.monotonic() - start < 1.5
-        answers = [await asyncio.wait_for(reader.read(), 5) for reader, _ in silent]
+        assert time.monotonic() - start < 4.0
+        answers = [await asyncio.wait_for(reader.read(), 30) for reader, _ in silent]
         assert all(b" 408 " in answer for answer in answers)
         for _, writer in silent:
             writer.close()
@@ -177,7 +176,7 @@ async def test_too_many_clients_get_status_503() -> None:
         silent = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS)]
         await asyncio.sleep(0.05)
         reader, writer = await asyncio.open_connection(*server.address)
-        assert b" 503 " in await asyncio.wait_for(reader.read(), 5)
+        assert b" 503 " in await asyncio.wait_for(reader.read(), 30)
         writer.close()
         for _, client in silent:
             client.close()
@@ -189,14 +188,14 @@ async def test_an_endless_head_gets_status_431() -> None:
     async with served() as server:
         reader, writer = await asyncio.open_connection(*server.address)
         writer.write(b"GET /metrics HTTP/1.1\r\nX: " + b"y" * (MOST_HEAD_BYTES + 1))
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 30)
         writer.close()
     assert b" 431 " in answer
 
 
 async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The response is larger than the socket buffers of both ends."""
-    monkeypatch.setattr(serve, "_EXCHANGE_S", 0.5 * SLOWNESS)
+    monkeypatch.setattr(serve, "_EXCHANGE_S", 3.0)
     metrics = await asyncio.to_thread(Metrics, "1")
     metrics.text = lambda: b"#" * 30_000_000  # type: ignore[method-assign]
     async with served(metrics=metrics) as server:
@@ -204,7 +203,7 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(server.address)
             client.sendall(GET)
-            await asyncio.sleep(0.1 * SLOWNESS)
+            await asyncio.sleep(0.1)
             assert len(handlers()) == 1
             assert not await _gone(handlers)
 
@@ -361,8 +360,8 @@ def test_valid_addresses_are_parsed() -> None:
 
 
 async def _gone(left: Callable[[], list[asyncio.Task[object]]]) -> list[asyncio.Task[object]]:
-    """What remains after at most five seconds."""
-    end = time.monotonic() + 5.0
+    """What remains after at most twenty seconds."""
+    end = time.monotonic() + 20.0
     while left() and time.monotonic() < end:  # noqa: ASYNC110 -- a task that ends sets no event
         await asyncio.sleep(0.02)
     return left()
@@ -371,6 +370,6 @@ async def _gone(left: Callable[[], list[asyncio.Task[object]]]) -> list[asyncio.
 async def _ended(reader: asyncio.StreamReader) -> bool:
     """True if the peer closed or reset the connection."""
     try:
-        return await asyncio.wait_for(reader.read(), 2) == b""
+        return await asyncio.wait_for(reader.read(), 20) == b""
     except ConnectionError:
         return True

@@ -226,26 +226,23 @@ async def test_what_fails_beside_the_work_ends_the_work_first(monkeypatch: pytes
 
 
 class Closing:
-    """Stands in for the terminal: closed or open, as the test says."""
+    """Stands in for the terminal: whether it is closed at each look; the last answer is given from then on."""
 
-    def __init__(self, *, closed: bool) -> None:
-        self.closed = closed
+    def __init__(self, *closed: bool) -> None:
+        self.closed = list(closed)
 
     def is_closed(self) -> bool:
-        return self.closed
+        return self.closed.pop(0) if len(self.closed) > 1 else self.closed[0]
 
 
-async def hung_up(terminal: Closing, closes_s: float | None = None) -> tuple[bool, bool]:
-    """Whether a SIGHUP ended the work, and whether a reload was asked for."""
+async def hung_up(terminal: Closing, lasts_s: float) -> tuple[bool, bool]:
+    """Whether a SIGHUP ended the work, which lasts that long, and whether a reload was asked for."""
     switches = Switches("", terminal)  # type: ignore[arg-type]
 
     async def work() -> None:
         with switches:
             os.kill(os.getpid(), signal.SIGHUP)
-            if closes_s is not None:
-                await asyncio.sleep(closes_s)
-                terminal.closed = True
-            await asyncio.sleep(1)
+            await asyncio.sleep(lasts_s)
 
     try:
         await until_signalled(work(), TERMINATION)
@@ -255,17 +252,17 @@ async def hung_up(terminal: Closing, closes_s: float | None = None) -> tuple[boo
 
 
 async def test_a_hangup_of_a_closed_terminal_ends_and_of_an_open_one_asks_for_a_reload() -> None:
-    assert await hung_up(Closing(closed=True)) == (True, False)
-    assert await hung_up(Closing(closed=False)) == (False, True)
+    assert await hung_up(Closing(True), 30) == (True, False)
+    assert await hung_up(Closing(False), 1) == (False, True)
 
 
 async def test_a_terminal_that_closes_just_after_the_signal_ends_it_too() -> None:
-    assert await hung_up(Closing(closed=False), closes_s=0.05) == (True, True)
+    assert await hung_up(Closing(False, True), 30) == (True, True)
 
 
 async def test_under_nohup_a_hangup_ends_nothing() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert await hung_up(Closing(closed=True)) == (False, True)
+    assert await hung_up(Closing(True), 1) == (False, True)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def work() -> str:

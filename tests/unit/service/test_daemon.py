@@ -31,7 +31,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]
 async def run(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> None:
     """The daemon with `serve` in place of what needs a node."""
     monkeypatch.setattr(module, "_serve", serve)
-    await asyncio.wait_for(run_daemon(lambda: Loaded(Config()), None), 10)
+    await asyncio.wait_for(run_daemon(lambda: Loaded(Config()), None), 60)
 
 
 def lock_is_free(path: Path) -> bool:

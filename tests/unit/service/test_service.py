@@ -73,7 +73,7 @@ class Served:
         return self.loads
 
     async def run(self) -> None:
-        await asyncio.wait_for(self.service.run(), 10)
+        await asyncio.wait_for(self.service.run(), 60)
 
     def end_at(self, after_s: float) -> None:
         """The next trial after that is the last one."""
@@ -392,13 +392,13 @@ async def test_a_signal_ends_the_daemon_though_the_clean_up_fails(config: Config
 
     def open_rig(config: Config, _: object) -> Stuck:
         opened.append(Stuck(config, None, lambda: None, one.shutdown))
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
         return opened[-1]
 
     one.node.open_rig = open_rig  # type: ignore[assignment]
     one.node.endings = [{"forever": True}]
-    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
     with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(until_signalled(one.service.run(), TERMINATION, one.shutdown.begin), 10)
+        await asyncio.wait_for(until_signalled(one.service.run(), TERMINATION, one.shutdown.begin), 60)
     assert len(opened) == 1
     assert [log["event"] for log in logs] == ["kickwatch.clean_up_failed"]
     assert one.recorder.of(SessionFailed) == []

@@ -52,7 +52,7 @@ async def charged(config: Config) -> list[int]:
 
 
 async def run(config: Config, daemon: FakeDaemon) -> None:
-    await asyncio.wait_for(ExperimentSession(config, daemon.parts).run(), 10)
+    await asyncio.wait_for(ExperimentSession(config, daemon.parts).run(), 60)
 
 
 async def test_a_session_is_a_start_trials_and_an_end(config: Config) -> None:
@@ -327,7 +327,7 @@ async def test_leftovers_that_the_engine_does_not_remove_yet_are_swept_again_a_m
     daemon.switches.drain("file")
     daemon.switches.at(400.0, daemon.switches.reload)
     session = PassiveSession(config, daemon.parts) if passive else ExperimentSession(config, daemon.parts)
-    await asyncio.wait_for(session.run(), 10)
+    await asyncio.wait_for(session.run(), 60)
     assert daemon.node.calls.count("sweep") == 3
     assert daemon.recorder.of(Reaped) == [Reaped(3)]
 
@@ -365,7 +365,7 @@ async def test_passive_mode_starts_nothing_and_sums_up(config: Config) -> None:
     config = replace(config, workload=WorkloadConfig(enabled=False), service=ServiceConfig(summary_period_s=60.0))
     daemon = await fake_daemon(config)
     daemon.switches.at(11.0, daemon.switches.reload)
-    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 60)
     assert daemon.node.calls == ["sweep", *["look"] * 6, "passive closed"]
     assert daemon.recorder.names(Beat)[:3] == ["TrialsOff", "GuardCalm", "Reaped"]
     assert daemon.recorder.of(TrialsOff) == [TrialsOff(Off.PASSIVE)]
@@ -387,7 +387,7 @@ async def test_what_passive_mode_sees_steps_the_evidence_and_only_alarms_are_rep
         for number in range(12)
     ]
     daemon.switches.at(60.0, daemon.switches.reload)
-    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 60)
     taken = daemon.recorder.of(PassiveTaken)
     raised = [change.kind for event in taken for change in event.outcome.changes]
     assert (len(taken), raised) == (12, [ChangeKind.RAISED])
@@ -402,7 +402,7 @@ async def test_the_status_has_what_passive_mode_counts_for_as_long_as_it_does(co
     seen = []
     daemon.switches.at(6.0, lambda: seen.append(progress_of(config, daemon.parts).others))
     daemon.switches.at(11.0, daemon.switches.reload)
-    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 60)
     assert seen == [OthersStatus(containers=3, containers_at_least=3, by_engine={"docker": 3})]
     assert progress_of(config, daemon.parts).others is None
 
@@ -415,7 +415,7 @@ async def test_a_passive_session_that_lasts_ends_the_back_off(config: Config) ->
         for _ in range(3):
             await daemon.parts.state.backoff.failed(OSError(5, "I/O error"))
         daemon.switches.at(lasts_s, daemon.switches.reload)
-        await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+        await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 60)
         assert [await daemon.parts.state.backoff.failed(OSError(5, "I/O error"))] == waits
 
 
@@ -429,7 +429,7 @@ async def test_passive_mode_sweeps_until_an_engine_answers(config: Config) -> No
 
     daemon.switches.at(5.0, answers)
     daemon.switches.at(20.0, daemon.switches.reload)
-    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 60)
     assert daemon.node.calls.count("sweep") == 4
     assert daemon.recorder.of(Reaped) == [Reaped(3)]
 
@@ -437,5 +437,5 @@ async def test_passive_mode_sweeps_until_an_engine_answers(config: Config) -> No
 async def test_passive_mode_ends_a_pause_of_the_guard(config: Config) -> None:
     daemon = await fake_daemon(config)
     daemon.switches.at(3.0, daemon.switches.reload)
-    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 10)
+    await asyncio.wait_for(PassiveSession(config, daemon.parts).run(), 60)
     assert GuardCalm() in daemon.recorder.events

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import EINVAL, EMFILE, ENOSYS
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -238,6 +238,26 @@ async def test_a_reused_pid_is_refused(tree: Tree) -> None:
     tree.process(31, "sshd", "/system.slice/ssh.service")
     with pytest.raises(CgroupError, match=f"process 31 of container {ID[:12]} is in .*ssh.service"):
         await tree.barrier(own_program=False).wait_for(ID, stale)
+
+
+@pytest.mark.parametrize("name", ["comm", "cgroup.procs"])
+async def test_without_descriptors_a_container_is_neither_absent_nor_in_a_sandbox(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tree.container(31)
+    tree.process(31)
+    read = Path.read_text
+
+    def read_text(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.name == name:
+            raise OSError(EMFILE, "Too many open files")
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(
+        CgroupError, match=f"{name} cannot be read: RLIMIT_NOFILE leaves this process no descriptor.*LimitNOFILE"
+    ):
+        await tree.barrier(timeout_s=30).wait_for(ID, never)
 
 
 async def test_an_invisible_memcg_is_an_error(tree: Tree) -> None:

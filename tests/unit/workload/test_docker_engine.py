@@ -805,6 +805,29 @@ async def test_close_cuts_off_calls_in_progress(docker: FakeDocker, path: Path) 
     assert time.monotonic() - since < 15
 
 
+async def test_close_cuts_off_a_call_whose_connection_is_just_made(
+    docker: FakeDocker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making, closed = threading.Event(), threading.Event()
+
+    class Slow(docker_calls.DockerClient):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            making.set()
+            closed.wait(20)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(docker_calls, "DockerClient", Slow)
+    engine = DockerEngine(str(path), timeout_s=30, workers=1)
+    docker.containers[ID] = {"labels": set(), "running": True}
+    waiting = asyncio.create_task(engine.wait(ID, 60))
+    await asyncio.to_thread(making.wait, 20)
+    await engine.close()
+    closed.set()
+    with pytest.raises(EngineAnswerLostError):
+        await waiting
+    assert docker.requests == []
+
+
 @pytest.mark.parametrize("reference", ["alpine:3", "sha256:" + "ab" * 32, "docker.io/library/alpine@sha256:00"])
 async def test_users_images_are_found_by_name_id_and_digest(
     docker: FakeDocker, engine: DockerEngine, reference: str

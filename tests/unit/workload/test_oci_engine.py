@@ -156,7 +156,7 @@ def test_the_drop_in_for_probes_lets_no_service_drive_a_runtime(granted: set[Lin
 @pytest.mark.parametrize(("program", "reason"), [("exec sleep 60", "no answer"), ("", "")])
 async def test_a_runtime_that_hangs_or_prints_no_version(node: Node, program: str, reason: str) -> None:
     node.runtime(version=program or "true")
-    engine = node.engine(timeout_s=0.3)
+    engine = node.engine(timeout_s=0.3 if reason else 10)
     if reason:
         with pytest.raises(EngineAbsentError, match=reason):
             await engine.info()
@@ -166,11 +166,13 @@ async def test_a_runtime_that_hangs_or_prints_no_version(node: Node, program: st
 
 
 async def test_the_life_of_a_container(node: Node, engine: OciEngine) -> None:
-    node.runtime(run=SLEEPER.format(seconds=0.2, status=7))
+    go = node.here / "go"
+    node.runtime(run=f"sh -c 'until [ -e {go} ]; do sleep 0.05; done; exit 7' & echo $! > $pid")
     container_id = await start_one(engine)
     pid = await engine.pid(container_id)
     assert name_of(pid)
     assert await engine.wait(container_id, 0.01) is None
+    go.touch()
     assert await engine.wait(container_id, 10) == 7
     assert await engine.pid(container_id) == 0
     assert await engine.wait(container_id, 10) == 7
@@ -230,13 +232,13 @@ async def test_a_runtime_that_writes_no_pid_is_an_error(node: Node, engine: OciE
 
 async def test_a_start_that_times_out_is_killed_with_its_children(node: Node, engine: OciEngine) -> None:
     node.runtime(run=f"{SLEEPER.format(seconds=60, status=0)}; cp $pid {node.here}/orphan; sleep 60")
-    impatient = node.engine(timeout_s=0.5)
+    impatient = node.engine(timeout_s=4)
     await impatient.info()
     container_id = await impatient.create(spec())
     since = time.monotonic()
-    with pytest.raises(EngineAnswerLostError, match=r"no answer within 0\.5 s"):
+    with pytest.raises(EngineAnswerLostError, match=r"no answer within 4 s"):
         await impatient.start(container_id)
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 30
     assert name_of(int((node.here / "orphan").read_text())) == ""
     await impatient.remove(container_id)
     assert " delete --force " in node.calls()
@@ -245,7 +247,7 @@ async def test_a_start_that_times_out_is_killed_with_its_children(node: Node, en
 
 async def test_a_runtime_that_hangs_in_delete_leaves_nothing(node: Node) -> None:
     node.runtime(delete="sleep 60")
-    engine = node.engine(timeout_s=0.3)
+    engine = node.engine(timeout_s=3)
     await engine.info()
     await engine.prepare_image(b"program")
     container_id = await engine.create(spec())
