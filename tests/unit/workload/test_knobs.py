@@ -183,7 +183,7 @@ async def test_with_a_tcp_limit_that_was_not_accepted_nothing_is_waited_for(
         when_written(KMEM_TCP_LIMIT, monkeypatch, failing(ENOTSUPP) if kernel == "refuses" else lambda: None)
     knobs = node.knobs(tcp=MIB)
     await asyncio.to_thread(knobs.apply, node.memcg)
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(10):
         await knobs.after_container()
     assert node.reclaimed == []
     assert len(texts_of(knobs.remarks)) == 1
@@ -224,7 +224,7 @@ async def test_a_memcg_that_stays_is_remarked_on_after_the_timeout(node: Node) -
     knobs = node.v1().knobs(tcp=MIB, timeout_s=0.15)
     for _ in range(2):
         await asyncio.to_thread(knobs.apply, node.memcg)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await knobs.after_container()
     assert len(node.reclaimed) >= 2
     assert len(texts_of(knobs.remarks)) == 1
