@@ -20,7 +20,7 @@ from needs import FEATURE
 from node_daemon import CHURN_FIRST, FAST, STOP_S, NodeDaemon, native_children, toml
 from slowness import SLOWNESS
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.timeout(400)]
 
 LIMIT = 33554432
 SHORT = [
@@ -66,7 +66,7 @@ def test_a_faulty_trial_on_a_wide_terminal() -> None:
     # 12: a dying memcg can keep the key on for some of them.
     arguments = ["--containers", "12", *SHORT, "--set", f"workload.kmem_tcp_limit_bytes={LIMIT}"]
     with AtATerminal([*KICKWATCH, "trial", *arguments], columns=200) as command:
-        assert command.ended() == 3, command.text
+        assert command.ended(200) == 3, command.text
     answer = command.text[command.text.index("verdict: broadcasting") :]
     assert re.search(r"[\d.]+ x do_sync_core per container, asked for by mem_cgroup_write", answer)
     assert "static_key_slow_inc" in answer

@@ -12,7 +12,7 @@ from leftovers import leftovers
 from needs import FEATURE
 from node_daemon import CHURN_FIRST
 
-pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.long, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.docker, pytest.mark.kernel, pytest.mark.long, pytest.mark.timeout(400)]
 
 FAULT = ["--set", "workload.kmem_tcp_limit_bytes=33554432"]
 TRIAL = [sys.executable, "-m", "kickwatch", "trial", "--containers"]
@@ -32,7 +32,7 @@ def shown_in_all(tmux: Tmux, name: str, *, colour: bool = False) -> str:
 
 
 def ended(tmux: Tmux, name: str, status: int) -> str:
-    tmux.shows(name, f"ended with {status}", timeout_s=90)
+    tmux.shows(name, f"ended with {status}", timeout_s=170)
     return shown_in_all(tmux, name)
 
 
@@ -65,7 +65,7 @@ def test_it_is_resized_while_it_runs(tmux: Tmux) -> None:
     )
     assert "verdict" not in wide
     tmux.resize("one", 70, 24)
-    tmux.shows("one", "ended with", timeout_s=90)
+    tmux.shows("one", "ended with", timeout_s=170)
     answer = shown_in_all(tmux, "one").partition("verdict: ")[2].splitlines()
     assert max(map(len, answer)) <= 70
     assert max(map(len, answer)) > 60
