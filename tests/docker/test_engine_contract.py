@@ -29,6 +29,7 @@ from kickwatch.workload.cri_engine import CriEngine
 from kickwatch.workload.docker_engine import DockerEngine
 from kickwatch.workload.engine import ContainerSpec, Engine, EngineInfo
 from kickwatch.workload.oci_engine import OciEngine
+from kickwatch.workload.oci_store import BundleStore
 from kickwatch.workload.oci_support import find_runtime
 from kickwatch.workload.reaper import reap_containers, stop_slice
 from newer_containerd import VERSION as NEWER_VERSION
@@ -412,6 +413,36 @@ def noexec(directory: Path) -> Iterator[None]:
     finally:
         subprocess.run(["umount", directory], check=True)
         directory.rmdir()
+
+
+@pytest.mark.parametrize("by", ["the engine", "the next trial with another engine"])
+async def test_a_mount_that_a_killed_runc_left_in_its_state_is_detached(by: str) -> None:
+    """runc before 1.2 mounts its binary there for a moment, and starts itself again from it."""
+    engine = OciEngine("runc", timeout_s=20, root=ROOT)
+    info, image = await engine.info(), await engine.prepare_image(await asyncio.to_thread(program))
+    cgroups = await asyncio.to_thread(Cgroups.read)
+    kit = Kit(engine, info, image, ("", ""), cgroups)
+    container_id = await engine.create(kit.spec())
+    left = ROOT / "state" / container_id / "runc.bt0eco"
+    await asyncio.to_thread(mount_of_runc, left)
+    try:
+        if by == "the engine":
+            await engine.remove(container_id)
+        else:
+            store = BundleStore(ROOT, Path("/proc"))
+            assert await asyncio.to_thread(store.remove_leftovers, kit.instance, cgroups) == 1
+        assert str(left) not in await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", left], check=False, capture_output=True)
+    await engine.remove_image(image)
+    await engine.close()
+    assert not oci_files_exist()
+
+
+def mount_of_runc(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.touch()
+    subprocess.run(["mount", "--bind", shutil.which("runc") or "", file], check=True)
 
 
 HANGS = {

@@ -129,7 +129,7 @@ def parse_mountinfo(text: str) -> tuple[CgroupMount, ...]:
         options = kind[2].split(",") if len(kind) > 2 else []
         is_v2 = kind[0] == "cgroup2"
         controllers = frozenset() if is_v2 else frozenset(options)
-        found.append(CgroupMount(_unescape(words[3]), Path(_unescape(words[4])), is_v2, controllers))
+        found.append(CgroupMount(unescape(words[3]), Path(unescape(words[4])), is_v2, controllers))
     return tuple(found)
 
 
@@ -232,6 +232,6 @@ def read_text(path: Path) -> str | None:
         return None
 
 
-def _unescape(field: str) -> str:
+def unescape(field: str) -> str:
     r"""Mountinfo has space, tab, newline and backslash as three octal digits, `\040`."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -9,7 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from errno import EINVAL, EPERM
+from errno import EBUSY, EINVAL, EPERM
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from kickwatch.workload.engine import LABEL, LABEL_INSTANCE, ContainerSpec
 from kickwatch.workload.image import image_reference
 from kickwatch.workload.oci_bundle import PROGRAM, BundleHost, bundle_config
 from kickwatch.workload.oci_controllers import ControllerRecord
+from kickwatch.workload.oci_mounts import detach_below
 
 _DIRECTORIES = ("bundles", "state")
 _MOUNT_POINTS = ("proc", "dev", "sys")
@@ -156,10 +157,19 @@ class BundleStore:
         home = self.bundle_of(container_id)
         partial = home.with_name(f".{home.name.lstrip('.')}")
         with suppress(FileNotFoundError):
-            shutil.rmtree(self.state / container_id)
+            self._remove_state(self.state / container_id)
         with suppress(FileNotFoundError):
             home.rename(partial)
             shutil.rmtree(partial)
+
+    def _remove_state(self, directory: Path) -> None:
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            if error.errno != EBUSY:
+                raise
+            detach_below(directory, self._proc)
+            shutil.rmtree(directory)
 
     def remove_image(self, reference: str) -> None:
         """Remove the image, and directories that are empty then."""
