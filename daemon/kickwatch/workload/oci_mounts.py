@@ -1,7 +1,7 @@
 """The mount that a killed runc leaves: before 1.2 it starts itself again from a read-only bind mount of its binary.
 
-That mount is made in the runtime's state of the container (`runc.XXXXXX`) and detached a moment later. If runc is killed
-between the two, it stays, and the file below it cannot be removed (EBUSY).
+That mount is made in the runtime's state of the container (`runc.XXXXXX`) and detached a moment later. If runc is
+killed between the two, it stays, and the file below it cannot be removed (EBUSY).
 """
 
 import ctypes
