@@ -21,7 +21,7 @@ from slowness import SLOWNESS
 LIMIT_S = 2400
 AGAIN_S = 300
 MOST_AGAIN = 5
-# A line of pytest's short summary, with a test's id or a module that cannot be imported.
+# A line of pytest's short summary, with a test's id. After a module that cannot be imported, none has passed.
 FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/[^\[\s]+(?:\[.*?\])?)(?: - .*)?$", re.MULTILINE)
 SCRIPT = Path(__file__).with_name("user_land.py")
 PROBES = Path(__file__).parents[2] / "daemon/kickwatch/observe/probes"

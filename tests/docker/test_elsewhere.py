@@ -37,7 +37,7 @@ def test_broadcasts_elsewhere_convict_a_run_by_its_pairs_and_their_function_is_n
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(800)
 def test_broadcasts_elsewhere_make_the_daemon_unknown_at_once_and_alarm_within_three_trials_of_pairs(
     timestamping: str, tmp_path: Path
 ) -> None:

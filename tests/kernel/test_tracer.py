@@ -103,6 +103,6 @@ async def test_every_wait_for_slab_mutex_is_a_slice_with_its_holder(observatory:
     assert {one["args"]["in"] for one in slices} == {"slab_start"}
     assert 0.5 * wait_ns < sum(one["dur"] for one in slices) * 1e3 < 2 * wait_ns
     holders = Counter(event.text for event in events if event.kind == Kind.WAIT)
-    # The others found it taken and then, as the wait began, without an owner: on a busy node each fifth.
+    # The others found it taken and then, as the wait began, without an owner: on a busy node every fifth.
     assert holders["cat"] > 0.5 * holders.total(), holders
     assert b'"cat"' not in content.replace(b'"cat":', b"")  # a program of this node stays unnamed

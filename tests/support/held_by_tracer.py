@@ -7,10 +7,10 @@ import threading
 import time
 from contextlib import suppress
 
-# Traces the process in its argument (PTRACE_SEIZE) until its own standard input is closed; the parent cannot reap an
-# exited tracee.
 RELEASED_S = 30.0  # then the tracer lets go by itself, and whoever waited for the exit in the event loop is seen
 UNBLOCKED_S = 15.0  # the longest step of a loop that waits for no exit, on a machine that may stand still for seconds
+# Traces the process in its argument (PTRACE_SEIZE) until its own standard input is closed; the parent cannot reap an
+# exited tracee.
 TRACER = """
 import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -237,11 +237,20 @@ class NodeDaemon:
                     self._news.notify_all()
 
 
+def _is_script(process: Path) -> bool:
+    """Whether it executes an interpreter. A zombie executes nothing."""
+    try:
+        return not (process / "exe").readlink().name.startswith("kw-helper")
+    except OSError:
+        return False
+
+
 def native_children() -> list[int]:
     """Pids of all processes of the native helper. Scripts with its name are the unit tests', which may run beside."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "exe").readlink().name.startswith("kw-helper"):
+            named = (process / "comm").read_text(encoding="ascii", errors="replace").startswith("kw-helper")
+            if named and not _is_script(process):
                 found.append(int(process.name))
     return found

@@ -134,7 +134,8 @@ async def control_and_cause(observatory: Observatory, chosen: Sequence[int] = ()
                 break
             if lost:
                 await observatory.between_windows()
-            if left and control.calls is not None and not control.calls.expected_low:
+            counts = (control.calls, control.singles)
+            if left and any(one is not None and not one.expected_low for one in counts):
                 await asyncio.sleep(_STARVED_PAUSE_S)
         except KickwatchError as error:  # another attempt would hang as well
             why = refusal(error, cpus)

@@ -180,16 +180,16 @@ class BundleStore:
     def remove_leftovers(self, instance: str, cgroups: Cgroups) -> int:
         """Remove without a runtime all that this node's kickwatch left here; returns the number of containers.
 
-        Called before a trial with another engine, because an earlier kickwatch may have used this one. Raises
-        CgroupError.
+        Called before a trial with another engine, because an earlier kickwatch may have used this one. What cannot be
+        removed is raised at the end: CgroupError, or OSError.
         """
         if not self.root.is_dir():
             return 0
-        found, failures = list(self.own_containers(instance)), list[CgroupError]()
+        found, failures = list(self.own_containers(instance)), list[CgroupError | OSError]()
         for container_id in found:
             try:
                 self._remove_leftover(container_id, cgroups)
-            except CgroupError as error:  # the others go all the same
+            except (CgroupError, OSError) as error:  # the others go all the same
                 failures.append(error)
         self._remove_partial_bundles()
         if not any((self.root / "bundles").glob("*")):

@@ -171,7 +171,14 @@ async def test_silent_clients_are_dropped_and_block_nobody(monkeypatch: pytest.M
         assert not await _gone(handlers)
 
 
-async def test_too_many_clients_get_status_503() -> None:
+def without_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no time limit ends what should have ended by itself."""
+    for limit in ("_REQUEST_S", "_EXCHANGE_S"):
+        monkeypatch.setattr(serve, limit, 60.0)
+
+
+async def test_too_many_clients_get_status_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_limits(monkeypatch)
     async with served() as server:
         silent = [await asyncio.open_connection(*server.address) for _ in range(MOST_CONNECTIONS)]
         await asyncio.sleep(0.05)
@@ -208,7 +215,8 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
             assert not await _gone(handlers)
 
 
-async def test_clients_that_close_the_connection_leave_no_task() -> None:
+async def test_clients_that_close_the_connection_leave_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_limits(monkeypatch)
     async with served() as server:
         for request in (b"", b"GET", GET):
             for _ in range(5):

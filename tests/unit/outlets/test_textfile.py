@@ -33,7 +33,7 @@ async def nothing() -> None:
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    """Wait at most five seconds."""
+    """Wait at most thirty seconds."""
     async with asyncio.timeout(30.0):
         while not reached():  # noqa: ASYNC110 -- nothing sets an event
             await asyncio.sleep(0.002)

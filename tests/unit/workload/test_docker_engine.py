@@ -903,7 +903,7 @@ async def test_a_failed_import_raises_the_engines_message(docker: FakeDocker, en
 async def test_an_import_without_an_answer_frees_its_thread(docker: FakeDocker, path: Path) -> None:
     """The SDK sets no timeout there: the thread would keep the process from exiting."""
     engine = DockerEngine(str(path), timeout_s=IMPATIENT_S, workers=1)
-    docker.replaced["POST /images/create"] = lambda _: (time.sleep(4), (200, {}))[1]
+    docker.replaced["POST /images/create"] = lambda _: (docker.ended.wait(30), (200, {}))[1]
     with pytest.raises(EngineAnswerLostError):
         await engine.prepare_image(b"program")
     be_patient(engine)

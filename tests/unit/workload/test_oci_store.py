@@ -1,6 +1,6 @@
 """The files of the oci engine: leftovers of a killed kickwatch, and directories that others may write to."""
 
-from errno import EROFS
+from errno import EBUSY, EROFS
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,24 @@ def cgroups(tmp_path: Path) -> Cgroups:
     for mount in mounts:
         mount.mkdir()
     return Cgroups(1, mounts[0], "/", mounts, Path("/proc"))
+
+
+def test_a_leftover_that_stays_mounted_keeps_no_other(
+    store: BundleStore, cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kickwatch-1-0", "kickwatch-2-0"):
+        store.write_bundle(spec(name), seccomp=True)
+    remove = oci_store.shutil.rmtree
+
+    def rmtree(path: Path, *arguments: object, **options: object) -> None:
+        if path == store.state / "kickwatch-1-0":
+            raise OSError(EBUSY, "Device or resource busy")
+        remove(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(oci_store.shutil, "rmtree", rmtree)
+    with pytest.raises(OSError, match="busy"):
+        store.remove_leftovers("i", cgroups)
+    assert list(store.own_containers("i")) == ["kickwatch-1-0"]
 
 
 def test_leftovers_of_this_instance_are_removed_and_others_kept(store: BundleStore, cgroups: Cgroups) -> None:
